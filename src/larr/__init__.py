@@ -1,0 +1,1 @@
+"""LARR: an LLM that understands the scene, a ranker that never calls it."""

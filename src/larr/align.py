@@ -1,0 +1,236 @@
+"""Stage 3: trains the rankers, LARR with the alignment of scene and collaborative vectors.
+
+Shapes: B rows of a batch, K sampled negatives of a row, R scene texts, A dimension of e_s,
+U table rows that a batch touches.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from larr import artifacts, batches, models, progress
+from larr.batches import Batch
+from larr.config import AlignConfig, Config
+from larr.errors import LarrError
+from larr.losses import click_loss, info_nce
+from larr.models.larr import Larr
+from larr.models.layers import CategoryTable, Ranker
+
+POINTS = 50
+
+
+def align(config: Config) -> None:
+    """Trains each of `config.align.models` into `ranker/NAME`, those already trained excepted.
+
+    Paper: section 3.3, Eq. (22)-(26).
+    """
+    for name in config.align.models:
+        models.find(name)
+    with artifacts.making(config, "align") as work:
+        for name in config.align.models:
+            target = work.folder / name
+            if not target.is_dir():
+                partial = target.with_name(f"{name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                _make(config, name, partial)
+                partial.rename(target)
+            trained = artifacts.read_json(target / "train.json")
+            work.measured(trained["samples"], "samples")
+            work.figures[name] = {key: trained[key] for key in ("seconds", "samples_per_second")}
+
+
+def _make(config: Config, name: str, target: Path) -> None:
+    """Trains one model and writes its folder."""
+    torch.set_float32_matmul_precision("medium")
+    torch.manual_seed(config.seed)
+    model = models.build(config, name)
+    started = time.perf_counter()
+    trainer = Trainer(model, config.align)
+    curve = _train(config, name, trainer)
+    seconds = time.perf_counter() - started
+    weights = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
+    save_file(weights, target / "model.safetensors")
+    artifacts.write_json(target / "model.json", _description(config, name, model))
+    samples = curve[-1]["samples"]
+    figures = {
+        "samples": samples,
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(samples / seconds, 1),
+        "curve": curve,
+    }
+    artifacts.write_json(target / "train.json", figures)
+
+
+def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
+    features = batches.read_features(artifacts.folder(config, "prepare"))
+    return {
+        "name": name,
+        "architecture": type(model).__name__,
+        "vectors": models.MODELS[name].vectors,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "features": features.model_dump(mode="json"),
+        "settings": config.align.model_dump(mode="json"),
+    }
+
+
+def _train(config: Config, name: str, trainer: Trainer) -> list[dict[str, float]]:
+    """Runs all epochs; returns the mean losses of about `POINTS` equal stretches."""
+    log, settings = artifacts.folder(config, "prepare") / "train", config.align
+    rows, alone = batches.count_rows(log), settings.alignment_epochs if trainer.aligns else 0
+    joint = (settings.beta_ctr, settings.beta_alignment)
+    epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
+    curve = Curve(name, math.ceil(rows / settings.batch_size) * len(epochs))
+    with progress.track(name, rows * len(epochs), "samples") as advance:
+        for epoch, betas in enumerate(epochs):
+            random = np.random.default_rng([config.seed, epoch])
+            negatives = settings.negatives if trainer.aligns else 0
+            for batch, sampled in batches.shuffled(log, settings.batch_size, random, negatives):
+                curve.add(batch.rows, trainer.step(batch, sampled, betas))
+                advance(batch.rows)
+    return curve.points
+
+
+class Curve:
+    """The losses of the steps, averaged over stretches of equal length."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps, self.stretch = name, steps, math.ceil(steps / POINTS)
+        self.samples, self.done = 0, 0
+        self.losses: list[Tensor] = []
+        self.points: list[dict[str, float]] = []
+
+    def add(self, samples: int, losses: Tensor) -> None:
+        """Adds a step's losses: the whole, L_ctr, L_cl."""
+        self.samples, self.done = self.samples + samples, self.done + 1
+        self.losses.append(losses)
+        if len(self.losses) == self.stretch or self.done == self.steps:
+            self._close()
+
+    def _close(self) -> None:
+        total, click, alignment = torch.stack(self.losses).mean(dim=0).tolist()
+        if not math.isfinite(total):
+            raise LarrError(
+                f"{self.name}: the loss is {total} after {self.samples:,} samples, expected a "
+                "finite number; lower align.learning_rate, or set align.precision to fp32"
+            )
+        point = {"samples": self.samples, "loss": total, "click": click, "alignment": alignment}
+        self.points.append(point)
+        self.losses.clear()
+        if len(self.points) % 10 == 0:
+            progress.console.print(
+                f"  {self.name}: {self.samples:,} samples, loss {total:.4f} "
+                f"(click {click:.4f}, alignment {alignment:.4f})"
+            )
+
+
+class Trainer:
+    """A model with its two optimizers: Adam for the networks, its lazy form for the table."""
+
+    def __init__(self, model: Ranker, settings: AlignConfig) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.settings = model.to(self.device).train(), settings
+        self.aligns = isinstance(model, Larr)
+        self.bf16 = _takes_bf16(settings, self.device)
+        dense = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.dense = torch.optim.Adam(dense, settings.learning_rate, fused=True)
+        self.rows = RowAdam(model.encoder.table, settings.learning_rate, settings.embedding_l2)
+
+    def step(self, batch: Batch, sampled: Batch, betas: tuple[float, float]) -> Tensor:
+        """One step on L_3; returns it with its two parts, [3]. Paper: Eq. (26)."""
+        batch, sampled = batch.to(self.device), sampled.to(self.device)
+        beta_ctr, beta_alignment = betas
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scores = self.model(batch)
+            click = click_loss(scores.logits, batch.labels)
+            alignment = torch.zeros_like(click)
+            if scores.aligned is not None and beta_alignment:
+                alignment = self.alignment(*scores.aligned, batch, sampled)
+        loss = beta_ctr * click + beta_alignment * alignment
+        self.dense.zero_grad()
+        loss.backward()
+        self.dense.step()
+        self.rows.step()
+        return torch.stack([loss, click, alignment]).detach()
+
+    def alignment(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
+        """L_cl, with K sampled rows as further negatives of each e_s. Paper: Eq. (24)-(25)."""
+        scene_BA = functional.normalize(e_s.float(), dim=1)
+        target_BA = functional.normalize(e_t.float(), dim=1)
+        similarities, excluded = scene_BA @ target_BA.T, false_negatives(batch, batch)
+        if isinstance(self.model, Larr) and sampled.rows:
+            target_BKA = self.model.sampled_target(sampled).unflatten(0, (batch.rows, -1))
+            target_BKA = functional.normalize(target_BKA.float(), dim=2)
+            more_BK = (target_BKA @ scene_BA[:, :, None]).squeeze(2)
+            similarities = torch.cat([similarities, more_BK], dim=1)
+            excluded = torch.cat([excluded, false_negatives(batch, sampled)], dim=1)
+        return info_nce(similarities, excluded, self.settings.temperature)
+
+
+def false_negatives(anchors: Batch, others: Batch) -> Tensor:
+    """Which other rows are no negatives: the same user, or the same place with the same texts.
+
+    Decision 19. Returns bool: [B, B] for a batch with itself; [B, K] for K rows of each anchor.
+    """
+    users_B, scenes_B = anchors.keys[:, 0], _fingerprints(anchors)
+    users, scenes = others.keys[:, 0], _fingerprints(others)
+    if others is not anchors:
+        users, scenes = (
+            users.unflatten(0, (len(users_B), -1)),
+            scenes.unflatten(0, (len(users_B), -1)),
+        )
+    return (users_B[:, None] == users).logical_or_(scenes_B[:, None] == scenes)
+
+
+def _fingerprints(batch: Batch) -> Tensor:
+    """A 64-bit polynomial hash of each row's place and scene texts."""
+    values = torch.cat([batch.keys[:, 1:], batch.texts], dim=1).long()
+    fingerprints = torch.zeros_like(values[:, 0])
+    for column in values.unbind(dim=1):
+        fingerprints = fingerprints * 6364136223846793005 + column + 1
+    return fingerprints
+
+
+class RowAdam:
+    """Adam on the rows of a table that a batch touches; the other rows and their moments rest."""
+
+    def __init__(self, table: CategoryTable, rate: float, l2: float) -> None:
+        self.table, self.rate, self.l2 = table, rate, l2
+        self.mean, self.square = torch.zeros_like(table.rows), torch.zeros_like(table.rows)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates the rows of the table's last lookup."""
+        rows_U, leaf_UE = self.table.touched.pop()
+        if leaf_UE.grad is None:
+            return
+        slope_UE = leaf_UE.grad.add_(leaf_UE, alpha=self.l2)
+        self.steps += 1
+        mean_UE = self.mean.index_select(0, rows_U).lerp_(slope_UE, 1 - 0.9)
+        square_UE = self.square.index_select(0, rows_U).mul_(0.999)
+        square_UE.addcmul_(slope_UE, slope_UE, value=1 - 0.999)
+        self.mean.index_copy_(0, rows_U, mean_UE)
+        self.square.index_copy_(0, rows_U, square_UE)
+        rate = self.rate * math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+        leaf_UE.addcdiv_(mean_UE, square_UE.sqrt_().add_(1e-8), value=-rate)
+        self.table.rows.index_copy_(0, rows_U, leaf_UE)
+
+
+def _takes_bf16(settings: AlignConfig, device: torch.device) -> bool:
+    """Without bf16 in hardware it can be forty times slower than fp32."""
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

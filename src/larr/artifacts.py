@@ -1,0 +1,258 @@
+"""Stage folders: what a stage was made from, whether it is whole, and whether it is up to date.
+
+A stage writes its files into its own folder under `output` and its manifest last, so a manifest
+means "complete". The manifest holds the settings and the identities of the inputs that the files
+were made from; a stage whose input is missing or stale is refused with the verb that renews it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from polars.exceptions import ComputeError
+
+from larr.config import Config
+from larr.errors import LarrError, StaleError
+
+MANIFEST = "manifest.json"
+BEGUN = "begun.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A verb of the command line: its folder, the verbs it reads from, its part of the settings."""
+
+    folder: str
+    inputs: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+STAGES = {
+    "prepare": Stage(
+        "data", (), ("seed", "dataset", "keywords", "buckets", "profiles", "features")
+    ),
+    "pretrain": Stage("lm", ("prepare",), ("seed", "backbone", "pretrain")),
+    "contrast": Stage(
+        "encoder", ("prepare", "pretrain"), ("seed", "backbone", "contrast", "embed")
+    ),
+    "embed": Stage(
+        "vectors", ("prepare", "contrast"), ("seed", "backbone", "embed", "align.models")
+    ),
+    "align": Stage("ranker", ("prepare", "embed"), ("seed", "align")),
+    "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
+}
+
+
+@dataclass
+class Work:
+    """A stage at work: where it writes, and what it reports of itself."""
+
+    folder: Path
+    unit: str = "rows"
+    count: int = 0
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def measured(self, count: int, unit: str) -> None:
+        """Says how much was done, for the rate in the manifest and in the report."""
+        self.count, self.unit = self.count + count, unit
+
+
+def folder(config: Config, verb: str) -> Path:
+    """The folder that a verb writes."""
+    return config.output / STAGES[verb].folder
+
+
+def manifest(config: Config, verb: str) -> dict[str, Any] | None:
+    """The manifest of a complete stage, or None."""
+    path = folder(config, verb) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        parsed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return parsed
+
+
+def is_current(config: Config, verb: str) -> bool:
+    """Whether the stage is whole and was made from these settings and from current inputs."""
+    return why_stale(config, verb) is None
+
+
+def why_stale(config: Config, verb: str) -> str | None:
+    """Why a stage has to be made (again), in words, or None if it is up to date."""
+    made = manifest(config, verb)
+    if made is None:
+        return "it is missing or unfinished"
+    changed = _changed(made["settings"], _settings(config, verb))
+    if changed:
+        return f"it was made with other settings ({', '.join(changed)})"
+    for source in STAGES[verb].inputs:
+        if why_stale(config, source) is not None:
+            return f"its input {STAGES[source].folder}/ is out of date"
+        if made["inputs"][source] != _identity(manifest(config, source)):
+            return f"it was made from another {STAGES[source].folder}/"
+    broken = _broken(folder(config, verb), made["files"])
+    return f"its file {broken} is missing or has another size" if broken else None
+
+
+def require(config: Config, *verbs: str) -> None:
+    """Refuses to go on from a missing or stale stage."""
+    for verb in verbs:
+        reason = why_stale(config, verb)
+        if reason is not None:
+            raise StaleError(
+                f"{folder(config, verb)}: {reason}; run `larr {verb}` with the same configuration "
+                "(or `larr run`, which renews whatever is out of date)"
+            )
+
+
+@contextmanager
+def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
+    """Runs a stage: checks its inputs, writes the manifest last.
+
+    With `resume`, what an interrupted run left in the folder is kept if that run was begun with
+    the same settings and inputs; the stage then skips the pieces that are whole.
+    """
+    require(config, *STAGES[verb].inputs)
+    origin = _origin(config, verb)
+    target = folder(config, verb)
+    try:
+        _begin(target, origin, resume)
+        work = Work(target)
+        started = time.perf_counter()
+        with _peak_memory() as peak:
+            yield work
+        seconds = time.perf_counter() - started
+        made = origin | {
+            "files": _hashes(target),
+            "figures": work.figures,
+            "measured": {
+                "seconds": round(seconds, 3),
+                "count": work.count,
+                "unit": f"{work.unit}/s",
+                "rate": round(work.count / seconds, 3),
+                "peak_memory_mb": round(peak[0] / 2**20, 1),
+            },
+        }
+        write_json(target / MANIFEST, made)
+        (target / BEGUN).unlink()
+    except (OSError, ComputeError) as error:
+        raise LarrError(
+            f"{target}: could not be written: {error}; make room or set another `output`, "
+            "then run the same command again"
+        ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON that a stage wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _begin(target: Path, origin: dict[str, Any], resume: bool) -> None:
+    begun = target / BEGUN
+    if not (resume and begun.is_file() and _same(begun, origin)):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        write_json(begun, origin)
+    (target / MANIFEST).unlink(missing_ok=True)
+
+
+def _same(begun: Path, origin: dict[str, Any]) -> bool:
+    try:
+        return bool(read_json(begun) == origin)
+    except ValueError:
+        return False
+
+
+def _origin(config: Config, verb: str) -> dict[str, Any]:
+    inputs = {source: _identity(manifest(config, source)) for source in STAGES[verb].inputs}
+    return {"stage": verb, "settings": _settings(config, verb), "inputs": inputs}
+
+
+def _settings(config: Config, verb: str) -> dict[str, Any]:
+    tree = config.model_dump(mode="json")
+    chosen = {}
+    for dotted in STAGES[verb].settings:
+        value: Any = tree
+        for part in dotted.split("."):
+            value = value[part]
+        chosen[dotted] = value
+    return chosen
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    names = []
+    for name in sorted(set(old) | set(new)):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            names += [f"{name}.{inner}" for inner in _changed(before, after)]
+        elif before != after:
+            names.append(name)
+    return names
+
+
+def _identity(made: dict[str, Any] | None) -> str:
+    if made is None:
+        raise StaleError("an input stage vanished while it was read; run `larr run` again")
+    content = {key: made[key] for key in ("stage", "settings", "inputs", "files")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hashes(target: Path) -> dict[str, dict[str, Any]]:
+    files = {}
+    for path in sorted(target.rglob("*")):
+        if path.is_file() and path.name not in (MANIFEST, BEGUN):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(target).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return files
+
+
+def _broken(target: Path, files: dict[str, dict[str, Any]]) -> str | None:
+    for name, expected in files.items():
+        path = target / name
+        if not path.is_file() or path.stat().st_size != expected["bytes"]:
+            return name
+    return None
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Samples the resident memory of this process; the list's only item is the peak in bytes."""
+    process, peak, stop = psutil.Process(), [0], threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    peak[0] = process.memory_info().rss
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,384 @@
+"""The language model: its tokenizer, its special tokens, and the vector at an end token.
+
+Shapes: B texts, T tokens, H hidden units.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from peft import LoraConfig
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule, Module
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+from tokenizers import AddedToken
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from larr.config import BackboneConfig, Config
+from larr.errors import ConfigError, LarrError
+
+BUILTIN = Path(__file__).parent / "builtin_lm"
+MARKER_SCHEME = "1"
+"""Changes whenever `KeywordTokenizer.encode` would give other ids for the same texts."""
+
+KeywordText = tuple[str, str]
+"""A keyword and its text: one piece t_i^k of a description. Paper: Eq. (2)."""
+
+
+def start_token(keyword: str) -> str:
+    """sp^bos of a keyword. Paper: Eq. (4), (8)."""
+    return f"<{keyword}>"
+
+
+def end_token(keyword: str) -> str:
+    """sp^eos of a keyword. Paper: Eq. (4), (8)."""
+    return f"</{keyword}>"
+
+
+class KeywordTokenizer:
+    """Turns keyword texts into token ids, with special tokens that no text can forge.
+
+    Paper: Eq. (3)-(6), (8)-(9). Each text is encoded alone and the special tokens are put around
+    it by id; special ids that a text gives nevertheless are taken out.
+    """
+
+    CACHED_TEXTS = 200_000
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, keywords: Sequence[str], max_length: int
+    ) -> None:
+        if max_length < 3 * len(keywords):
+            raise ConfigError(
+                f"backbone.max_length is {max_length}: {len(keywords)} keywords need at least "
+                f"{3 * len(keywords)} tokens, two special tokens and one of text each"
+            )
+        self.tokenizer = tokenizer
+        self.keywords = tuple(keywords)
+        self.max_length = max_length
+        self.starts = {name: self._id(start_token(name)) for name in keywords}
+        self.ends = {name: self._id(end_token(name)) for name in keywords}
+        self._forbidden = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        self._forbidden |= frozenset(self.starts.values()) | frozenset(self.ends.values())
+        self._known: dict[str, list[int]] = {}
+
+    @property
+    def marker_ids(self) -> list[int]:
+        """The ids of all special tokens of keywords, ascending."""
+        return sorted([*self.starts.values(), *self.ends.values()])
+
+    def text_ids(self, texts: Iterable[str]) -> list[list[int]]:
+        """The ids of plain texts, each encoded alone, without any special token."""
+        texts = list(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._known) + len(new) > self.CACHED_TEXTS:
+            self._known, new = {}, list(dict.fromkeys(texts))
+        if new:
+            encoded = self.tokenizer(
+                new,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+            )["input_ids"]
+            for text, ids in zip(new, encoded, strict=True):
+                self._known[text] = [id_ for id_ in ids if id_ not in self._forbidden]
+        return [self._known[text] for text in texts]
+
+    def encode(self, parts: Sequence[KeywordText]) -> list[int]:
+        """The ids of one description: `<k> text </k>` for each part in order. Paper: Eq. (3).
+
+        Too long a description loses the ends of its longest texts, never a special token.
+        """
+        if not parts:
+            raise LarrError("a description without any keyword has no vector; leave its row out")
+        texts = _shortened(
+            self.text_ids(text for _, text in parts), self.max_length - 2 * len(parts)
+        )
+        ids: list[int] = []
+        for (keyword, _), text in zip(parts, texts, strict=True):
+            ids += [self.starts[keyword], *text, self.ends[keyword]]
+        return ids
+
+    def encode_batch(self, descriptions: Sequence[Sequence[KeywordText]]) -> list[list[int]]:
+        """`encode` for many descriptions, with one call of the tokenizer."""
+        self.text_ids(text for parts in descriptions for _, text in parts)
+        return [self.encode(parts) for parts in descriptions]
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` (int64 [B, T]), padded on the right."""
+        width = max(len(row) for row in rows)
+        ids_BT = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        mask_BT = torch.zeros((len(rows), width), dtype=torch.int64)
+        for number, row in enumerate(rows):
+            ids_BT[number, : len(row)] = torch.tensor(row)
+            mask_BT[number, : len(row)] = 1
+        return {"input_ids": ids_BT, "attention_mask": mask_BT}
+
+    def _id(self, token: str) -> int:
+        id_: int | None = self.tokenizer.get_vocab().get(token)
+        if id_ is None:
+            raise LarrError(f"the tokenizer lacks {token}; run `larr pretrain` again")
+        return id_
+
+
+def _shortened(texts: list[list[int]], budget: int) -> list[list[int]]:
+    if sum(map(len, texts)) <= budget:
+        return texts
+    longest = budget // len(texts)
+    while sum(min(len(text), longest + 1) for text in texts) <= budget:
+        longest += 1
+    return [text[:longest] for text in texts]
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model and the tokenizer of its keyword texts."""
+
+    model: PreTrainedModel
+    tokens: KeywordTokenizer
+
+
+def load_base(config: Config) -> LanguageModel:
+    """The model that `config.backbone` names, with the keywords' special tokens added.
+
+    The new rows start at the mean of the embeddings of the keyword's words (decision 4).
+    """
+    tokenizer, model = _read(config.backbone)
+    keywords = [keyword.name for keyword in config.keywords]
+    _add_markers(tokenizer, model, keywords)
+    return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
+
+
+def load_language_model(folder: Path, config: Config) -> LanguageModel:
+    """A model that stage 1 wrote."""
+    tokenizer, model = _read(BackboneConfig(model=str(folder)))
+    keywords = [keyword.name for keyword in config.keywords]
+    return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
+
+
+def attention() -> str:
+    """The attention that is fastest here: on a CPU at short lengths the plain one."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def bf16_is_fast() -> bool:
+    """Whether this GPU or processor has bfloat16 products in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:
+    """LoRA on all linear layers; the rows of the special tokens train whole (decision 4)."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = {_name_of(model, embedding): tokens.marker_ids}
+    if head is not None and head.weight is not embedding.weight:
+        rows[_name_of(model, head)] = tokens.marker_ids
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        trainable_token_indices=rows,
+        ensure_weight_tying=bool(head is not None and head.weight is embedding.weight),
+    )
+
+
+def _name_of(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
+def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    source = str(BUILTIN) if backbone.model == "builtin" else backbone.model
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=backbone.revision, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=backbone.revision,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention(),
+            dtype=torch.float32 if backbone.lora_rank == 0 else "auto",
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"backbone.model {backbone.model!r} could not be read: {str(error)[:300]}; give "
+            "`builtin`, a folder, or the Hugging Face name of a causal language model with "
+            "safetensors weights and no code of its own"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+        _make_room(tokenizer, model)
+    model.config.use_cache = False
+    return tokenizer, model
+
+
+def _add_markers(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, keywords: Sequence[str]
+) -> None:
+    taken = tokenizer.get_vocab()
+    markers = {name: (start_token(name), end_token(name)) for name in keywords}
+    for name, pair in markers.items():
+        clash = [token for token in pair if token in taken]
+        if clash:
+            raise ConfigError(
+                f"keyword {name}: the tokenizer of the backbone already has {', '.join(clash)}; "
+                "give the keyword another name"
+            )
+    words = {name: _word_ids(tokenizer, name) for name in keywords}
+    new = [token for pair in markers.values() for token in pair]
+    tokenizer.add_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in new], special_tokens=True
+    )
+    _make_room(tokenizer, model)
+    ids = tokenizer.get_vocab()
+    layers = [model.get_input_embeddings(), model.get_output_embeddings()]
+    with torch.no_grad():
+        for weight in {id(layer.weight): layer.weight for layer in layers if layer}.values():
+            for name, pair in markers.items():
+                weight[[ids[token] for token in pair]] = weight[words[name]].mean(dim=0)
+
+
+def _word_ids(tokenizer: PreTrainedTokenizerBase, keyword: str) -> list[int]:
+    words = keyword.replace("_", " ").strip()
+    ids: list[int] = tokenizer(words, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _make_room(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False, pad_to_multiple_of=64)
+
+
+def as_input(parts: Sequence[KeywordText]) -> str:
+    """A description as the string that the text embedding model takes: JSON, so nothing in a text
+    can be read as a special token."""
+    return json.dumps(parts, ensure_ascii=False)
+
+
+class KeywordTransformer(InputModule):
+    """The first module of the text embedding model: descriptions to hidden states.
+
+    Paper: LLM of Eq. (10). An input is what `as_input` writes.
+    """
+
+    config_file_name = "keyword_transformer.json"
+    config_keys = ["keywords", "max_length"]  # noqa: RUF012 - the library's own declaration
+    save_in_root = True
+
+    def __init__(self, model: PreTrainedModel, tokens: KeywordTokenizer) -> None:
+        super().__init__()
+        self.model = model
+        self.tokens = tokens
+        self.tokenizer = tokens.tokenizer
+        self.keywords = list(tokens.keywords)
+        self.max_length = tokens.max_length
+        self.max_seq_length = tokens.max_length
+        self._positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    def preprocess(
+        self, inputs: Sequence[str], prompt: str | None = None, **_: Any
+    ) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` (int64 [B, T])."""
+        if prompt:
+            raise LarrError(f"prompt {prompt!r}: a description takes no prompt")
+        return self.tokens.pad(self.tokens.encode_batch([json.loads(text) for text in inputs]))
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
+        mask_BT = features["attention_mask"]
+        given = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
+        if self._positions:
+            given["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        features["token_embeddings"] = self.model(**given).last_hidden_state
+        return features
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Writes the model, the tokenizer and the keywords."""
+        self.model.save_pretrained(output_path)
+        self.tokenizer.save_pretrained(output_path)
+        self.save_config(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **_: Any) -> Self:
+        """Reads what `save` wrote."""
+        made = cls.load_config(model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            model_name_or_path,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention(),
+        )
+        return cls(model, KeywordTokenizer(tokenizer, made["keywords"], made["max_length"]))
+
+
+class EndTokenPooling(Module):
+    """The hidden state at the end token of the last keyword, found by id. Paper: m of Eq. (10)."""
+
+    config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
+
+    def __init__(self, end_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.end_ids = sorted(end_ids)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds `sentence_embedding` (float32 [B, H]); padding on either side changes nothing."""
+        ids_BT, mask_BT = features["input_ids"], features["attention_mask"]
+        ends = torch.tensor(self.end_ids, device=ids_BT.device)
+        is_end_BT = torch.isin(ids_BT, ends) & mask_BT.bool()
+        if not bool(is_end_BT.any(dim=1).all()):
+            raise LarrError("a text without an end token has no vector; build it with `as_input`")
+        last_B = (is_end_BT * torch.arange(1, ids_BT.shape[1] + 1, device=ids_BT.device)).argmax(1)
+        rows = torch.arange(len(ids_BT), device=ids_BT.device)
+        features["sentence_embedding"] = features["token_embeddings"][rows, last_B].float()
+        return features
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Writes the ids of the end tokens."""
+        self.save_config(output_path)
+
+
+def as_encoder(lm: LanguageModel, dimension: int | None) -> SentenceTransformer:
+    """The text embedding model around a language model. Paper: Eq. (10), (22).
+
+    `dimension` is the length of the projected, normalised vector; None gives the raw hidden state
+    at the end token, for the comparison with an untuned model.
+    """
+    base = getattr(lm.model, "base_model", lm.model)
+    modules = [KeywordTransformer(base, lm.tokens), EndTokenPooling(list(lm.tokens.ends.values()))]
+    if dimension is not None:
+        identity = torch.nn.Identity()
+        modules += [Dense(base.config.hidden_size, dimension, activation_function=identity)]
+        modules += [Normalize()]
+    return SentenceTransformer(modules=modules)
+
+
+def load_encoder(folder: Path) -> SentenceTransformer:
+    """The text embedding model that stage 2 wrote, read without importing foreign code.
+
+    `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
+    the library asks for that flag for every module class outside its own package.
+    """
+    first, pooling, dense = (
+        KeywordTransformer.load(str(folder)),
+        EndTokenPooling.load(str(folder), subfolder="1_EndTokenPooling"),
+        Dense.load(str(folder), subfolder="2_Dense"),
+    )
+    return SentenceTransformer(modules=[first, pooling, dense, Normalize()])

@@ -1,0 +1,395 @@
+"""Every setting of larr, with its unit and its source; defaults < TOML file < `--set a.b=v`."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from larr.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class CityConfig(Section):
+    """The built-in simulated country (`larr.datasets.city`)."""
+
+    places: Positive = 4_000
+    """Places open at some time of the log."""
+    users: Positive = 20_000
+    """Users."""
+    impressions: Positive = 1_000_000
+    """Impressions of all days together, test day included."""
+    train_days: Positive = 7
+    """Days to train on; the day after them is the test day. Paper: section 4.1."""
+    history_days: Positive = 56
+    """Days of earlier orders before the log (orders only, no impressions)."""
+    start: date = date(2024, 4, 1)
+    """First day of the log. Paper: April 1st, 2024."""
+    candidates: Positive = 10
+    """Places shown in one request."""
+
+
+class CouponConfig(Section):
+    """The UCI in-vehicle coupon survey: real answers to food coupons in a scene."""
+
+    path: Path = Path("coupon.csv")
+    """The survey's CSV file; a relative path is read from the working directory."""
+    test_share: Fraction = 0.3
+    """Share of the respondents kept for testing."""
+
+
+class TablesConfig(Section):
+    """Your own tables; see docs/your_data.md."""
+
+    places: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    users: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    impressions: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    orders: Path | None = None
+    """Orders from before the log, if there are any."""
+    rename: dict[str, dict[str, str]] = {}
+    """For each table, the contract's column name -> your column name."""
+
+
+class DatasetConfig(Section):
+    """Where the tables come from and how they are checked and split."""
+
+    kind: Literal["city", "coupon", "tables"] = "city"
+    """An entry of `larr.datasets.DATASETS`."""
+    bad_rows: Literal["reject", "stop"] = "reject"
+    """Rows that break the contract: kept apart in `data/rejected/`, or the run stops."""
+    test_days: Positive = 1
+    """The last days of the log are the test set, unless impressions have a column `split`."""
+    sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the impressions without a click that the training log kept. Decision 27."""
+    chunk_rows: Positive = 250_000
+    """Impressions worked on at a time; bounds the memory of `larr prepare`."""
+    city: CityConfig = CityConfig()
+    coupon: CouponConfig = CouponConfig()
+    tables: TablesConfig = TablesConfig()
+
+
+class BucketConfig(Section):
+    """A number said in words: gives the column `<column>_level`. Decision 13."""
+
+    column: str
+    """The numeric column."""
+    words: list[str] = Field(min_length=2)
+    """One word or phrase for each bucket, from low to high."""
+    edges: list[float] | None = None
+    """Fixed bucket edges (one less than words); quantiles of the training days if absent."""
+
+
+class KeywordConfig(Section):
+    """A slice of a description, wrapped in two special tokens. Paper: Eq. (2)-(4), (8)."""
+
+    name: Name
+    """Gives the special tokens `<name>` and `</name>`."""
+    owner: Literal["poi", "user", "scene"]
+    """Which side the text describes; `user` and `scene` keywords form U, `poi` keywords P."""
+    view: Literal["business", "basic", "profile", "action"]
+    """P_d, P_b, U_p or U_a: the side of the stage 2 pair. Paper: section 3.2."""
+    template: str
+    """The text, with columns in braces: `{poi_name}[, {poi_area}]`. A part in brackets is left out
+    where one of its columns is missing; a row that misses a column outside them has no text."""
+    prompt: bool = False
+    """A part of x in stage 1 (name, location); other POI keywords are y. Paper: Eq. (5)-(6)."""
+    scene: bool = True
+    """One of the r scene texts that stage 3 reads. Paper: Eq. (22); r = 10."""
+
+
+class ProfileConfig(Section):
+    """What a user's earlier orders say in words: the commonest values of a column of places."""
+
+    column: str
+    """A column of places: a text of one or more values joined by commas."""
+    name: Name
+    """The name of the derived column, to be used in keyword templates."""
+    within: str | None = None
+    """Only orders of the same value of this scene column (orders in a similar situation)."""
+    top: Positive = 3
+    """How many values are named."""
+
+
+class FeatureConfig(Section):
+    """What the ranking models see besides the scene texts; the same for every model."""
+
+    categories: list[str] = []
+    """Columns looked up in an embedding table: IDs and scene fields."""
+    numbers: list[str] = []
+    """Columns standardised with the mean and deviation of the training days."""
+    recent: Annotated[int, Field(ge=0)] = 10
+    """Places of the user's latest orders and clicks, before the day of the impression."""
+    half_life_days: float = 30.0
+    """Weight of earlier days in the statistics of a user or place halves in so many days."""
+
+
+class BackboneConfig(Section):
+    """The causal language model. Paper: Baichuan2-7B."""
+
+    model: str = "builtin"
+    """`builtin` (the small decoder that comes with larr), a folder, or a Hugging Face name."""
+    revision: str | None = None
+    """The revision of a Hugging Face model."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """0 trains all weights; more trains LoRA adapters and the rows of the special tokens."""
+    max_length: Positive = 128
+    """Tokens of one text or description, special tokens included."""
+
+
+class PretrainConfig(Section):
+    """Stage 1, continual pretraining. Paper: section 3.1, Eq. (1)-(7)."""
+
+    epochs: float = 1.0
+    """Passes over the place descriptions. Paper: 1."""
+    batch_size: Positive = 32
+    """Sequences in a step."""
+    learning_rate: float = 1e-3
+    """Paper: 1e-4 for a 7B model."""
+    general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
+    """Tokens of general text for one token of the domain. Paper: 9."""
+    general_text: Path | None = None
+    """A text file with a document a line; absent: the encyclopedia of the city."""
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Stops after so many steps; 0 for none."""
+
+
+class ContrastConfig(Section):
+    """Stage 2, contrastive tuning. Paper: section 3.2, Eq. (10)-(21)."""
+
+    triples: Positive = 16_000
+    """Training examples, each a user-user, a place-place and a user-place pair."""
+    batch_size: Positive = 64
+    """Triples in a step: each has batch_size - 1 in-batch negatives."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    temperature: float = 0.05
+    """tau of Eq. (12)-(19). Decision 8."""
+    score: Literal["cosine", "negative_distance"] = "cosine"
+    """s of Eq. (11), an entry of `larr.losses.SCORES`. Decision 7."""
+    lambda_user_user: float = 1.0
+    """lambda_1 of Eq. (21)."""
+    lambda_place_place: float = 1.0
+    """lambda_2 of Eq. (21)."""
+    lambda_user_place: float = 1.0
+    """lambda_3 of Eq. (21)."""
+    shuffle_keywords: bool = True
+    """Keywords in random order, so that each end token learns to be a summary. Decision 5."""
+    drop_keyword: Fraction = 0.2
+    """Chance of leaving a keyword out of a text. Decision 5."""
+    single_keyword: Fraction = 0.25
+    """Chance of keeping one keyword alone. Decision 5."""
+    mask_false_negatives: bool = True
+    """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
+    held_out: Fraction = 0.1
+    """Share of users and of places kept for the retrieval metrics."""
+
+
+class EmbedConfig(Section):
+    """Embedding of each distinct text. Paper: Eq. (22)."""
+
+    batch_tokens: Positive = 16_384
+    """Tokens in a batch, padding included."""
+    dimension: Positive = 128
+    """Length of a text vector. Paper: 128."""
+
+
+class PleConfig(Section):
+    """PLE (Tang et al., RecSys'20), the base of LARR; the other rankers take its sizes."""
+
+    levels: Positive = 2
+    """Extraction levels."""
+    shared_experts: Positive = 2
+    """Shared experts of a level."""
+    task_experts: Positive = 2
+    """Experts of each task of a level."""
+    expert_units: list[int] = [128, 64]
+    """Layers of an expert."""
+    tower_units: list[int] = [64]
+    """Layers of a task's tower."""
+
+
+class SceneConfig(Section):
+    """The scene encoder. Paper: Eq. (23)."""
+
+    layers: Positive = 1
+    """Transformer layers. Paper: 1."""
+    heads: Positive = 4
+    """Attention heads. Decision 16."""
+    feedforward: Positive = 256
+    """Units of the feed-forward part. Decision 16."""
+    dropout: Fraction = 0.1
+    """Decision 16."""
+    pooling: Literal["agg", "mean"] = "agg"
+    """Output at `<agg>`, or the mean of all outputs. Decision 15."""
+    pre_norm: bool = True
+    """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
+    interactions: bool = False
+    """Adds each user or scene text's cosine with each text of the place to the MLP of Eq. (23)."""
+
+
+class AlignConfig(Section):
+    """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
+
+    models: list[str] = ["wide_deep", "deepfm", "ple", "larr"]
+    """Entries of `larr.models.MODELS` to train."""
+    batch_size: Positive = 2400
+    """Impressions in a step. Paper: 2400."""
+    epochs: Positive = 1
+    """Passes over the training days. Paper: 1."""
+    learning_rate: float = 8e-4
+    """Paper: 8e-4."""
+    embedding: Positive = 16
+    """Length of a category's embedding."""
+    embedding_l2: float = 0.0
+    """Weight decay of the embedding rows a batch touches."""
+    dropout: Fraction = 0.0
+    """Dropout in the rankers' layers."""
+    temperature: float = 0.1
+    """tau of Eq. (24). Paper: 0.1."""
+    beta_ctr: float = 1.0
+    """beta_1 of Eq. (26)."""
+    beta_alignment: float = 0.05
+    """beta_2 of Eq. (26). Paper: 0.05."""
+    negatives: Annotated[int, Field(ge=0)] = 0
+    """Extra negatives sampled for an anchor besides those in the batch. Decision 20."""
+    stop_gradient: Literal["none", "semantic", "collaborative"] = "none"
+    """The side of the alignment that gets no gradient. Decision 18."""
+    alignment_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of alignment alone before the joint training. Decision 23."""
+    ctcvr: Literal["tower", "product"] = "tower"
+    """A tower of its own for click-and-order, or ESMM's product. Decision 26."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 where the processor or GPU has it in hardware."""
+    ple: PleConfig = PleConfig()
+    scene: SceneConfig = SceneConfig()
+
+
+class EvaluateConfig(Section):
+    """Metrics on the test day, and their intervals."""
+
+    bootstrap: Positive = 500
+    """Resamples of the users for the paired intervals."""
+    cold_place_impressions: Positive = 50
+    """A place with fewer impressions in the training days is cold."""
+    cold_user_impressions: Positive = 10
+    """A user with fewer impressions in the training days is cold."""
+    slices: list[str] = []
+    """Columns within whose values the CTR AUC is reported too."""
+    gains: list[tuple[str, str]] = [("larr", "ple")]
+    """Pairs of models compared: the first over the second."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Seed of the world and of the models."""
+    output: Path = Path("runs/city")
+    """Folder that holds the stages' folders."""
+    dataset: DatasetConfig = DatasetConfig()
+    keywords: list[KeywordConfig] = []
+    buckets: list[BucketConfig] = []
+    profiles: list[ProfileConfig] = []
+    features: FeatureConfig = FeatureConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    contrast: ContrastConfig = ContrastConfig()
+    embed: EmbedConfig = EmbedConfig()
+    align: AlignConfig = AlignConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _keyword_names_are_unique(self) -> Self:
+        names = [keyword.name for keyword in self.keywords]
+        if len(set(names)) < len(names):
+            raise ValueError(f"keyword names must be unique, got {names}")
+        if reserved := {"user_id", "poi_id", "chain", "time"}.intersection(names):
+            raise ValueError(f"keyword names may not be {', '.join(sorted(reserved))}")
+        return self
+
+    @property
+    def scene_keywords(self) -> list[KeywordConfig]:
+        """The r keywords whose vectors the scene encoder reads, in slot order. Paper: Eq. (22)."""
+        return [keyword for keyword in self.keywords if keyword.scene]
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Reads a TOML file and applies `a.b=value` overrides, values in TOML syntax or bare strings.
+
+    A file may begin with `extends = "other.toml"` (a path beside it) and hold what differs.
+    """
+    tree = _read(path)
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a TOML configuration") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
+    extended = tree.pop("extends", None)
+    if extended is None:
+        return tree
+    if not isinstance(extended, str) or path.name == extended:
+        raise ConfigError(f"{path}: extends must name another file, got {extended!r}")
+    return _merged(_read(path.parent / extended), tree)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)  # noqa: PLW2901
+        merged[key] = value
+    return merged
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: expected a.b=value, for example --set seed=2")
+    *parents, leaf = key.strip().split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section of the configuration")
+    tree[leaf] = _parse(text.strip())
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "configuration"
+        given = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
+        lines.append(f"{where}: {item['msg']}{given}")
+    return "; ".join(lines) + ". See `larr run --help` and configs/ for the settings."

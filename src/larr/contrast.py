@@ -1,0 +1,234 @@
+"""Stage 2, contrastive tuning: the language model becomes a text embedding model.
+
+Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, D the vector's length.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from torch import Tensor, nn
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from larr import artifacts
+from larr.backbone import (
+    KeywordTokenizer,
+    as_encoder,
+    bf16_is_fast,
+    load_base,
+    load_encoder,
+    load_language_model,
+    lora,
+)
+from larr.config import Config, ContrastConfig
+from larr.losses import contrastive_terms, false_negatives, pair_loss
+from larr.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
+from larr.progress import Advance, console, track
+from larr.retrieval import recalls
+
+GROUPS = 6
+"""Lengths into which the texts of a step are sorted, to pad less."""
+COLLAPSED = 0.97
+"""A loss above this share of log(batch) at the end means that nothing was learned."""
+
+
+def contrast(config: Config) -> None:
+    """Trains the text embedding model on users, places and orders, and measures retrieval."""
+    with artifacts.making(config, "contrast") as work:
+        set_seed(config.seed)
+        apart = held_out(config)
+        encoder = _starting_model(config)
+        curve, seconds = _train(config, encoder, examples(config, apart), work.folder)
+        _merge(config, encoder)
+        encoder.save(str(work.folder), create_model_card=False)
+        work.measured(config.contrast.triples, "triples")
+        work.figures |= {
+            "recall_at_10": _recalls(config, apart, work.folder),
+            "loss": curve,
+            "triples_per_second": round(config.contrast.triples / seconds, 1),
+            "collapsed": _collapsed(config, curve),
+        }
+
+
+def _starting_model(config: Config) -> SentenceTransformer:
+    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+    encoder = as_encoder(lm, config.embed.dimension)
+    if config.backbone.lora_rank:
+        first = encoder[0]
+        first.model = get_peft_model(
+            first.model, lora(lm.tokens, first.model, config.backbone.lora_rank)
+        )
+    return encoder
+
+
+def _merge(config: Config, encoder: SentenceTransformer) -> None:
+    if config.backbone.lora_rank:
+        encoder[0].model = encoder[0].model.merge_and_unload()
+
+
+@dataclass
+class Collator(SentenceTransformerDataCollator):
+    """Puts the distinct texts of a step into groups of like length.
+
+    The batch holds, for each group, `input_ids` and `attention_mask`, and as `label` for each
+    triple the positions of its six texts among all texts of the step (-1 for none), then its keys.
+    """
+
+    tokens: KeywordTokenizer | None = None
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The batch of some rows of `larr.pairs.examples`."""
+        assert self.tokens is not None  # noqa: S101 - the parent's fields have defaults
+        texts = {row[view] for row in features for view in VIEWS} - {EMPTY}
+        named = sorted(texts)
+        encoded = self.tokens.encode_batch([json.loads(text) for text in named])
+        order = sorted(range(len(named)), key=lambda number: len(encoded[number]))
+        batch: dict[str, Tensor] = {}
+        for group, numbers in enumerate(np.array_split(np.array(order), min(GROUPS, len(order)))):
+            padded = self.tokens.pad([encoded[number] for number in numbers])
+            batch |= {f"{group}_{key}": value for key, value in padded.items()}
+        place = {named[number]: position for position, number in enumerate(order)} | {EMPTY: -1}
+        batch["label"] = torch.tensor(
+            [[place[row[view]] for view in VIEWS] + row["keys"] for row in features]
+        )
+        return batch
+
+
+class TripleLoss(nn.Module):
+    """L_2: the three losses of one step. Paper: Eq. (12)-(21)."""
+
+    def __init__(self, model: SentenceTransformer, contrast: ContrastConfig, bf16: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.contrast = contrast
+        self.bf16 = bf16
+
+    def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+        """The three terms of L_2, of what `Collator` gives."""
+        device = labels.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+            made = [self.model(group)["sentence_embedding"] for group in groups]
+        vectors = torch.cat(made).float()
+        at = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
+        user, place, chain = labels[:, len(VIEWS) :].T
+        settings = self.contrast
+        losses = (
+            self._pair(vectors, at["profile"], at["action"], [user]),
+            self._pair(vectors, at["business"], at["basic"], [place, chain]),
+            self._pair(vectors, at["user"], at["place"], [user, place, chain]),
+        )
+        lambdas = (settings.lambda_user_user, settings.lambda_place_place)
+        return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
+
+    def _pair(
+        self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
+    ) -> Tensor:
+        """One of the three losses, over the triples that have both texts."""
+        there = (first_B >= 0) & (second_B >= 0)
+        if int(there.sum()) < 2:
+            return vectors_ND.sum() * 0
+        first_B, second_B = first_B[there], second_B[there]
+        same = torch.stack([first_B, second_B, *(key[there] for key in keys)], dim=1)
+        excluded_BB = false_negatives(same) & self.contrast.mask_false_negatives
+        return pair_loss(
+            vectors_ND[first_B],
+            vectors_ND[second_B],
+            excluded_BB,
+            self.contrast.temperature,
+            self.contrast.score,
+        )
+
+
+class _Shown(TrainerCallback):
+    def __init__(self, advance: Advance, triples: int) -> None:
+        self.advance, self.triples = advance, triples
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.advance(self.triples)
+
+
+def _train(
+    config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]], folder: Path
+) -> tuple[list[dict[str, float]], float]:
+    """The losses twenty times on the way, and the seconds it took."""
+    batch = min(config.contrast.batch_size, config.contrast.triples)
+    steps = config.contrast.triples // batch
+    arguments = _arguments(config, batch, steps, folder / "trainer")
+    trainer = SentenceTransformerTrainer(
+        model=encoder,
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        loss=TripleLoss(encoder, config.contrast, arguments.bf16),
+        data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
+    )
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    with track("contrastive tuning", steps * batch, "triples") as advance:
+        trainer.add_callback(_Shown(advance, batch))
+        trainer.train()
+    seconds = time.perf_counter() - started
+    names = ("loss", "user_user", "place_place", "user_place")
+    log = [entry for entry in trainer.state.log_history if "user_place" in entry]
+    return [{name: entry[name] for name in names} for entry in log], seconds
+
+
+def _arguments(
+    config: Config, batch: int, steps: int, folder: Path
+) -> SentenceTransformerTrainingArguments:
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=batch,
+        dataloader_drop_last=True,
+        learning_rate=config.contrast.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_grad_norm=1.0,
+        weight_decay=0.01,
+        bf16=bf16_is_fast(),
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=max(1, steps // 20),
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+    )
+
+
+def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
+    """recall@10 of the untuned model, after stage 1 alone, and after both stages."""
+    pretrained = load_language_model(artifacts.folder(config, "pretrain"), config)
+    return {
+        "untuned": recalls(config, apart, as_encoder(load_base(config), None), centred=True),
+        "cpt_only": recalls(config, apart, as_encoder(pretrained, None), centred=True),
+        "whole": recalls(config, apart, load_encoder(folder), centred=False),
+    }
+
+
+def _collapsed(config: Config, curve: list[dict[str, float]]) -> bool:
+    """Whether the model gives every text the same vector; says so on the terminal."""
+    contrast = config.contrast
+    bound = math.log(min(contrast.batch_size, contrast.triples)) * contrast.lambda_user_place
+    collapsed = bool(curve) and curve[-1]["user_place"] >= COLLAPSED * bound > 0
+    if collapsed:
+        console.print(
+            f"  contrastive tuning collapsed: the user-place loss ended at "
+            f"{curve[-1]['user_place']:.2f}, log(batch) is {bound:.2f}; lower "
+            "contrast.learning_rate or raise contrast.triples"
+        )
+    return collapsed

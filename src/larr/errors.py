@@ -1,0 +1,27 @@
+"""The exceptions of larr; each message says what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class LarrError(Exception):
+    """A failure inside larr; the command line prints it without a traceback and exits with 1."""
+
+    exit_status = 1
+
+
+class InputError(LarrError):
+    """Something that the user gave is wrong; the command line exits with 2."""
+
+    exit_status = 2
+
+
+class ConfigError(InputError):
+    """A configuration file or a `--set` that does not fit `larr.config.Config`."""
+
+
+class DataError(InputError):
+    """A table that does not keep the data contract of `larr.schema`."""
+
+
+class StaleError(InputError):
+    """A stage's input is missing, unfinished, or older than what it was made from."""

@@ -1,0 +1,67 @@
+"""The ranking models that stage 3 trains, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from larr import artifacts
+from larr.batches import Features, read_features
+from larr.config import Config
+from larr.errors import ConfigError
+from larr.models.deepfm import DeepFm
+from larr.models.larr import Larr
+from larr.models.layers import Inputs, Ranker, initialise
+from larr.models.ple import Ple
+from larr.models.wide_deep import WideDeep
+
+Vectors = Literal["encoder", "untuned", "tfidf", "random", "shuffled"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An architecture, and the folder under `vectors/` of the text vectors that it reads."""
+
+    architecture: type[Ranker]
+    vectors: Vectors | None = None
+
+
+MODELS = {
+    "wide_deep": Entry(WideDeep),
+    "deepfm": Entry(DeepFm),
+    "ple": Entry(Ple),
+    "larr": Entry(Larr, "encoder"),
+    "larr_random": Entry(Larr, "random"),
+    "larr_tfidf": Entry(Larr, "tfidf"),
+    "larr_untuned": Entry(Larr, "untuned"),
+    "larr_shuffled": Entry(Larr, "shuffled"),
+}
+
+
+def build(config: Config, name: str) -> Ranker:
+    """Builds an untrained model for the data of this run, as the seed starts it."""
+    entry = find(name)
+    features = read_features(artifacts.folder(config, "prepare"))
+    inputs = Inputs(features, config.align, poi_slots=_poi_slots(config, features))
+    if entry.vectors:
+        path = artifacts.folder(config, "embed") / entry.vectors / "vectors.npy"
+        mapped = torch.from_numpy(np.load(path, mmap_mode="c"))  # private: the file stays as it is
+        inputs = replace(inputs, vectors=mapped)
+    model = entry.architecture(inputs)
+    initialise(model, config.seed)
+    return model
+
+
+def find(name: str) -> Entry:
+    """The entry of a name that a configuration gives."""
+    if name not in MODELS:
+        raise ConfigError(f"align.models: no model {name!r}; the models are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _poi_slots(config: Config, features: Features) -> tuple[int, ...]:
+    places = {keyword.name for keyword in config.keywords if keyword.owner == "poi"}
+    return tuple(slot for slot, name in enumerate(features.scene_keywords) if name in places)

@@ -1,0 +1,223 @@
+"""The parts that the ranking models share.
+
+Shapes: B rows of a batch, F categories, M numbers, L recent places, E embedding, X wide weights,
+D input width, N networks side by side, I inputs and O outputs of a layer, T tasks, U table rows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from larr.batches import Batch, Features
+from larr.config import AlignConfig
+
+TABLE_DEVIATION = 0.01
+TOKEN_DEVIATION = 0.05
+ATTENTION_UNITS = 32
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a ranking model is built from."""
+
+    features: Features
+    settings: AlignConfig
+    vectors: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """The stored vector of each text, [V, D]; only LARR reads them. Paper: Eq. (22)."""
+    poi_slots: tuple[int, ...] = ()
+    """Which of the scene keywords describe the place."""
+
+
+class Scores(NamedTuple):
+    """What a ranking model says of a batch."""
+
+    logits: Tensor
+    """[B, T]: of a click, and of a click and an order if orders are a task."""
+    aligned: tuple[Tensor, Tensor] | None = None
+    """e_s and e_t of Eq. (24), both [B, A], if the model has a scene encoder."""
+
+
+class Ranker(nn.Module):
+    """What every entry of `larr.models.MODELS` is: built from `Inputs`, a batch in, scores out."""
+
+    encoder: Encoder
+
+    def forward(self, batch: Batch) -> Scores:
+        """Scores each row by itself."""
+        raise NotImplementedError
+
+
+class CategoryTable(nn.Module):
+    """One embedding table for all categories, whose gradient is kept for the touched rows alone.
+
+    In training a lookup reads the distinct rows of a batch as a small leaf tensor; it leaves their
+    numbers and that tensor in `touched` for `larr.align.RowAdam`. The table has no gradient.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(rows, width), requires_grad=False)
+        self.touched: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Looks up row numbers of any shape; the table's width becomes the last dimension."""
+        if not (self.training and torch.is_grad_enabled()):
+            return functional.embedding(rows, self.rows)
+        rows_U, position = rows.unique(return_inverse=True)
+        rows_U = rows_U.long()
+        leaf_UE = self.rows.index_select(0, rows_U).requires_grad_()
+        self.touched = [(rows_U, leaf_UE)]
+        return functional.embedding(position, leaf_UE)
+
+
+class Parallel(nn.Module):
+    """N linear layers side by side, as one batched product."""
+
+    def __init__(self, networks: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(networks, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(networks, 1, outputs))
+
+    def forward(self, x_NBI: Tensor) -> Tensor:
+        """Maps [N, B, I] to [N, B, O]."""
+        return torch.baddbmm(self.bias, x_NBI, self.weight.mT)
+
+
+class Towers(nn.Module):
+    """A small network for each task, from its own input to its logit."""
+
+    def __init__(self, settings: AlignConfig, tasks: int, inputs: int) -> None:
+        super().__init__()
+        sizes = [inputs, *settings.ple.tower_units, 1]
+        self.layers = nn.ModuleList(Parallel(tasks, i, o) for i, o in pairwise(sizes))
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x_TBI: Tensor) -> Tensor:
+        """Returns logits, [B, T]."""
+        for layer in self.layers[:-1]:
+            x_TBI = self.dropout(functional.relu(layer(x_TBI)))
+        logits_TB: Tensor = self.layers[-1](x_TBI).squeeze(2).float()
+        return logits_TB.T
+
+
+class TargetAttention(nn.Module):
+    """The recent places, each weighted by how it goes with the candidate (DIN).
+
+    The weights are no softmax, as in DIN: padding has the weight zero, and a user without recent
+    places the zero vector.
+    """
+
+    def __init__(self, embedding: int) -> None:
+        super().__init__()
+        self.candidate = nn.Linear(embedding, ATTENTION_UNITS)
+        self.pair = nn.Linear(2 * embedding, ATTENTION_UNITS, bias=False)
+        self.score = nn.Linear(ATTENTION_UNITS, 1)
+
+    def forward(self, candidate_BE: Tensor, recent_BLE: Tensor, known_BL: Tensor) -> Tensor:
+        """Returns the weighted sum of the recent places, [B, E]."""
+        candidate_B1E = candidate_BE[:, None]
+        pair = torch.cat([recent_BLE, recent_BLE * candidate_B1E], dim=2)
+        hidden = functional.relu(self.pair(pair) + self.candidate(candidate_B1E))
+        weight_BL1: Tensor = self.score(hidden) * known_BL[:, :, None]
+        return (weight_BL1 * recent_BLE).sum(dim=1)
+
+
+class Encoded(NamedTuple):
+    """The ordinary features of a batch as numbers."""
+
+    categories: Tensor
+    """[B, F, E]"""
+    recent: Tensor
+    """[B, E]; [B, 0] if the features have no recent places."""
+    numbers: Tensor
+    """[B, M]"""
+    wide: Tensor
+    """[B, F, X]: what the linear part of a model adds for each category."""
+
+    def joined(self) -> Tensor:
+        """All but the wide weights side by side, [B, D]."""
+        return torch.cat([self.categories.flatten(1), self.recent, self.numbers], dim=1)
+
+
+class Encoder(nn.Module):
+    """Looks up the categories and the recent places; the same inputs for every model."""
+
+    shifts: Tensor
+
+    def __init__(self, inputs: Inputs, wide: int = 0) -> None:
+        super().__init__()
+        features, self.embedding = inputs.features, inputs.settings.embedding
+        self.counts = [len(features.categories), features.recent]
+        sizes = torch.tensor([category.size for category in features.categories])
+        offsets = sizes.cumsum(0) - sizes
+        names = [category.name for category in features.categories]
+        self.place = names.index("poi_id") if features.recent else 0
+        recent_offsets = offsets[self.place].expand(features.recent)
+        shifts = torch.cat([offsets, recent_offsets]).int()
+        self.register_buffer("shifts", shifts, persistent=False)
+        self.table = CategoryTable(int(sizes.sum()), self.embedding + wide)
+        if features.recent:
+            self.attention = TargetAttention(self.embedding)
+        attended = self.embedding if features.recent else 0
+        self.width = len(names) * self.embedding + attended + len(features.numbers)
+
+    def forward(self, batch: Batch) -> Encoded:
+        """Looks up everything at once, so that each distinct row is read once."""
+        numbers = torch.cat([batch.categories, batch.recent], dim=1) + self.shifts
+        rows = self.table(numbers)
+        wide = rows.shape[2] - self.embedding
+        embeddings, weights = rows.split([self.embedding, wide], dim=2)
+        categories_BFE, recent_BLE = embeddings.split(self.counts, dim=1)
+        recent_BE = categories_BFE.new_empty(batch.rows, 0)
+        if self.counts[1]:
+            candidate_BE = categories_BFE[:, self.place]
+            recent_BE = self.attention(candidate_BE, recent_BLE, batch.recent > 0)
+        return Encoded(categories_BFE, recent_BE, batch.numbers, weights[:, : self.counts[0]])
+
+
+def network(sizes: list[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout after each."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers)
+
+
+def with_product(logits_BT: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
+    """Turns the second logit into that of sigmoid(first) * sigmoid(second), if `product` is set.
+
+    Decision 26 (ESMM). 1 / (sigmoid(a) sigmoid(b)) - 1 = exp(-a) + exp(-b) + exp(-a-b).
+    """
+    if ctcvr == "tower" or logits_BT.shape[1] < 2:
+        return logits_BT
+    click_B, order_B = logits_BT.unbind(dim=1)
+    terms = torch.stack([-click_B, -order_B, -click_B - order_B])
+    return torch.stack([click_B, -terms.logsumexp(dim=0)], dim=1)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Sets every parameter from the seed and the parameter's own name.
+
+    So two models start alike wherever they have the same parts, and a layer with more inputs
+    starts, for the inputs it shares, like the narrower one up to its scale.
+    """
+    for name, parameter in model.named_parameters():
+        kind = name.rpartition(".")[2]
+        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        with torch.no_grad():
+            if kind.endswith("bias"):
+                parameter.zero_()
+            elif not kind.endswith("weight"):
+                deviation = TABLE_DEVIATION if kind == "rows" else TOKEN_DEVIATION
+                parameter.normal_(0.0, deviation, generator=generator)
+            elif parameter.ndim > 1:
+                inputs, shape = parameter.shape[-1], parameter.shape[:-1]
+                drawn = torch.rand(inputs, *shape, generator=generator) * 2 - 1
+                parameter.copy_(drawn.movedim(0, -1) * inputs**-0.5)

@@ -1,0 +1,257 @@
+"""The report for people: one HTML page that needs no network, and tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich import box
+from rich.table import Table
+
+from larr import plots
+from larr.findings import AUCS, BASE, CEILING, LARR, METRICS, SHUFFLED
+from larr.progress import console
+
+Json = dict[str, Any]
+NAMES = {
+    "wide_deep": "Wide&Deep",
+    "deepfm": "DeepFM",
+    "ple": "PLE",
+    "larr": "LARR",
+    "larr_random": "LARR (random)",
+    "larr_tfidf": "LARR (TF-IDF)",
+    "larr_untuned": "LARR (untuned LM)",
+    "larr_shuffled": "LARR (shuffled)",
+    "ceiling": "Ceiling",
+}
+"""How people read a model's name; the controls are LARR with these vectors instead of its own."""
+TITLES = {
+    "ctr_auc": "CTR AUC",
+    "ctcvr_auc": "CTCVR AUC",
+    "ctr_gauc": "CTR GAUC",
+    "ctcvr_gauc": "CTCVR GAUC",
+    "ctr_logloss": "CTR LogLoss",
+    "ctcvr_logloss": "CTCVR LogLoss",
+}
+SHOWN_VALUES = 12
+"""Values of a column in a plot, the largest; the table below it has all."""
+
+
+def page(found: Json) -> str:
+    """The HTML page of a report."""
+    environment = Environment(
+        loader=PackageLoader("larr"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "name": name,
+        "title": TITLES.__getitem__,
+        "figure": figure,
+        "signed": signed,
+        "pair": pair_name,
+    }
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        found=found,
+        metrics=told_metrics(found),
+        sentences=list(sentences(found)),
+        plots=_plots(found),
+        base=BASE,
+        main=_main_pair(found),
+        verdict=_verdict(found)[0],
+        learning=_before_and_after(found["language_model"]),
+        total_seconds=sum(stage["seconds"] for stage in found["stages"].values()),
+    )
+
+
+def print_tables(found: Json) -> None:
+    """The models' metrics and the gains, on the terminal."""
+    seeds = ", ".join(map(str, found["seeds"]))
+    table = Table(title=f"{found['dataset']}, seed {seeds}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
+    for metric in told_metrics(found):
+        table.add_column(TITLES[metric], justify="right")
+    for model, metrics in found["models"].items():
+        cells = [
+            figure(metrics[metric] and metrics[metric]["mean"]) for metric in told_metrics(found)
+        ]
+        table.add_row(name(model), *cells)
+    console.print(table)
+    for sentence in sentences(found):
+        console.print(sentence)
+
+
+def told_metrics(found: Json) -> list[str]:
+    """The metrics that this data set has."""
+    return [metric for metric in METRICS if metric.split("_")[0] in found["tasks"]]
+
+
+def name(model: str) -> str:
+    """A model's name for people."""
+    return NAMES.get(model, model)
+
+
+def pair_name(pair: str) -> str:
+    """`a_over_b` for people."""
+    first, second = pair.split("_over_")
+    return f"{name(first)} over {name(second)}"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def signed(value: float, digits: int = 2, sign: str = "+") -> str:
+    """A number with its sign, or with a minus alone if `sign` is empty; never -0."""
+    return format(value, f"{sign}z.{digits}f")
+
+
+def gain(told: Json | None, digits: int = 2, sign: str = "+") -> str:
+    """A percentage and its interval, in one unbroken piece."""
+    if told is None or told["percent"] is None:
+        return "–"
+    said = f"{signed(told['percent'], digits, sign)}\u00a0%"
+    if told["low"] is None:
+        return said
+    low, high = signed(told["low"], digits, sign), signed(told["high"], digits, sign)
+    return f"{said}\u00a0[{low},\u00a0{high}]"
+
+
+def sentences(found: Json) -> Iterator[str]:
+    """The finding in plain words: the gain, the distance to the ceiling, the controls."""
+    main = _main_pair(found)
+    if main is None:
+        yield "No pair of models was compared: evaluate.gains names none that was trained."
+        return
+    gains = found["gains"][main]
+    told = [auc for auc in AUCS if gains[auc] is not None]
+    said = " and ".join(f"{gain(gains[auc])} {TITLES[auc]}" for auc in told)
+    yield f"{pair_name(main)}: {said}. {_verdict(found)[1]}"
+    closed = found["distance_closed"]["all"].get(main.split("_over_")[0])
+    if closed is not None and main.endswith(f"_over_{BASE}"):
+        said = " and ".join(f"{gain(closed[auc], 0, '')} in {TITLES[auc]}" for auc in told)
+        yield f"Of the distance from {name(BASE)} to the ceiling it closes {said}."
+    control = found["gains"].get(f"{SHUFFLED}_over_{BASE}")
+    if control is not None:
+        yield (
+            f"With the same vectors shuffled among the texts the gain over {name(BASE)} is "
+            f"{gain(control[AUCS[0]])} CTR AUC: what is left without the meaning of the texts."
+        )
+    rivals = {
+        rival: found["gains"][rival][AUCS[0]]
+        for rival in found["gains"]
+        if rival.startswith(f"{LARR}_over_{LARR}_")
+    }
+    if rivals:
+        listed = "; ".join(
+            f"{name(rival.split('_over_')[1])} {gain(rivals[rival])}" for rival in rivals
+        )
+        yield f"Over the same model with other vectors, in CTR AUC: {listed}."
+
+
+def _verdict(found: Json) -> tuple[str, str]:
+    """The outcome of the main pair: up, down or unclear, and a sentence."""
+    main = _main_pair(found)
+    told = None if main is None else found["gains"][main][AUCS[0]]
+    if told is None or told["low"] is None:
+        return "unclear", "There are too few impressions for an interval."
+    if told["low"] > 0:
+        return "up", "The interval of the CTR AUC is above zero."
+    if told["high"] < 0:
+        return "down", "The interval of the CTR AUC is below zero: it is worse."
+    return "unclear", "The interval of the CTR AUC holds zero: no difference is shown."
+
+
+def _main_pair(found: Json) -> str | None:
+    """The first configured pair: the gains begin with those."""
+    return next(iter(found["gains"]), None)
+
+
+def _plots(found: Json) -> Json:
+    main = _main_pair(found)
+    return {
+        "gains": [drawn for auc in AUCS if (drawn := _gains_plot(found, auc)) is not None],
+        "slices": {
+            column: _slices_plot(found, column, main)
+            for column in found["slices"]
+            if main is not None
+        },
+        "calibration": {task: _calibration_plot(found, task) for task in found["tasks"]},
+        "learning": {
+            path: plots.learning(path, values) for path, values in _curves(found["language_model"])
+        },
+    }
+
+
+def _effect(label: str, told: Json | None) -> Iterator[plots.Effect]:
+    if told is not None and None not in (told["percent"], told["low"]):
+        yield plots.Effect(label, told["percent"], told["low"], told["high"])
+
+
+def _gains_plot(found: Json, auc: str) -> str | None:
+    effects = [
+        effect
+        for pair, gains in found["gains"].items()
+        for effect in _effect(pair_name(pair), gains[auc])
+    ]
+    return plots.forest(f"Gains in {TITLES[auc]}", effects) if effects else None
+
+
+def _slices_plot(found: Json, column: str, main: str) -> str | None:
+    sizes = found["sizes"]["slices"][column]
+    largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
+    effects = [
+        effect
+        for value in largest
+        for effect in _effect(value, found["slice_gains"][column][value][main][AUCS[0]])
+    ]
+    title = f"Gain in CTR AUC of {pair_name(main)} by {column}"
+    return plots.forest(title, effects) if effects else None
+
+
+def _calibration_plot(found: Json, task: str) -> str:
+    shown = [model for model in (BASE, LARR, CEILING) if model in found["models"]]
+    curves = {}
+    for model in shown or list(found["models"])[:3]:
+        bins = [row for row in found["calibration"][model][task]["bins"] if row is not None]
+        curves[name(model)] = [(row["predicted"], row["observed"]) for row in bins]
+    return plots.reliability(f"Calibration of {task.upper()}", curves)
+
+
+def _before_and_after(tree: Json) -> dict[str, Json]:
+    """The single figures by their paths; those taken twice have one row."""
+    rows: dict[str, Json] = {}
+    for path, value in _leaves(tree):
+        *parents, last = path.split(" ")
+        when = last if last in ("before", "after") else ""
+        row = rows.setdefault(" ".join(parents) if when else path, {"before": None, "after": None})
+        row[when or "after"] = value
+    return rows
+
+
+def _leaves(tree: Json, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        here = f"{path} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            yield from _leaves(value, here)
+        elif not isinstance(value, list):
+            yield here, value
+
+
+def _curves(tree: Json, path: str = "") -> Iterator[tuple[str, list[float]]]:
+    """Lists of numbers among the figures: what was recorded along the way."""
+    for key, value in tree.items():
+        here = f"{path} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            yield from _curves(value, here)
+        elif isinstance(value, list) and len(value) > 2 and _is_numeric(value):
+            yield here, value
+
+
+def _is_numeric(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)

@@ -1,0 +1,235 @@
+"""The data contract: which tables larr reads, which columns they have, which rows are sound.
+
+Columns that are not named here are kept and can be used by a keyword or a feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dataframely as dy
+import polars as pl
+
+from larr.errors import DataError
+
+NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "split")
+"""Columns of impressions that say what happened; no feature or keyword may read them."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the contract: columns that must be there, columns checked if they are there."""
+
+    key: tuple[str, ...]
+    required: dict[str, dy.Column]
+    optional: dict[str, dy.Column]
+    refers_to: tuple[str, ...] = ()
+
+
+def _id() -> dy.Column:
+    return dy.String(min_length=1)
+
+
+def _number(low: float, high: float) -> dy.Column:
+    return dy.Float64(nullable=True, min=low, max=high)
+
+
+TABLES = {
+    "places": Table(
+        key=("poi_id",),
+        required={"poi_id": _id(), "name": dy.String(regex=r"\S")},
+        optional={
+            "city": dy.String(nullable=True),
+            "area": dy.String(nullable=True),
+            "lat": _number(-90, 90),
+            "lon": _number(-180, 180),
+            "category": dy.String(nullable=True),
+            "tags": dy.String(nullable=True),
+            "menu": dy.String(nullable=True),
+            "intro": dy.String(nullable=True),
+            "chain": dy.String(nullable=True),
+            "price_yuan": _number(0, 1e6),
+            "rating": _number(0, 5),
+        },
+    ),
+    "users": Table(
+        key=("user_id",),
+        required={"user_id": _id()},
+        optional={
+            "nickname": dy.String(nullable=True),
+            "gender": dy.String(nullable=True),
+            "age_band": dy.String(nullable=True),
+            "home_city": dy.String(nullable=True),
+        },
+    ),
+    "impressions": Table(
+        key=("request_id", "poi_id"),
+        required={
+            "request_id": _id(),
+            "user_id": _id(),
+            "poi_id": _id(),
+            "time": dy.Datetime(),
+            "click": dy.Bool(),
+        },
+        optional={
+            "order": dy.Bool(),
+            "split": dy.Enum(["train", "test"]),
+            "position": dy.Int64(nullable=True, min=1),
+            "lat": _number(-90, 90),
+            "lon": _number(-180, 180),
+            "temperature_c": _number(-90, 70),
+            "probability_click": dy.Float64(min=0, max=1),
+            "probability_order": dy.Float64(min=0, max=1),
+        },
+        refers_to=("user_id", "poi_id"),
+    ),
+    "orders": Table(
+        key=(),
+        required={"user_id": _id(), "poi_id": _id(), "time": dy.Datetime()},
+        optional={"temperature_c": _number(-90, 70)},
+        refers_to=("user_id", "poi_id"),
+    ),
+}
+
+_UNREADABLE = " unreadable"
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_WORDS = {
+    "nullability": "is missing",
+    "nan": "is NaN",
+    "inf": "is infinite",
+    "min": "is below its range",
+    "max": "is above its range",
+    "min_length": "is empty",
+    "regex": "is empty",
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Rows that keep the contract, and the others with a `reason`."""
+
+    good: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def check_columns(table: str, columns: list[str]) -> None:
+    """Raises DataError if a required column is not there."""
+    missing = [name for name in TABLES[table].required if name not in columns]
+    if missing:
+        raise DataError(
+            f"table {table}: no column {', '.join(missing)}; it has {', '.join(columns)}. "
+            f"Rename yours with [dataset.tables.rename.{table}], for example "
+            f'{missing[0]} = "your column"'
+        )
+
+
+def check_rows(
+    table: str, frame: pl.DataFrame, known: dict[str, pl.Series], now: datetime
+) -> Checked:
+    """Parts sound rows from the others; `known` holds the IDs that a row may refer to."""
+    contract = TABLES[table]
+    columns = {
+        name: column
+        for name, column in (contract.required | contract.optional).items()
+        if name in frame.columns
+    }
+    numbered = frame.with_row_index("row_number")
+    typed = _typed(numbered, columns)
+    helpers = {name: dy.Bool() for name in typed.columns if name.endswith(_UNREADABLE)}
+    schema: Any = type(
+        f"{table.capitalize()}Rows",
+        (dy.Schema,),
+        columns
+        | {"row_number": dy.UInt32()}
+        | helpers
+        | _rules(contract, typed.columns, known, now),
+    )
+    good, failure = schema.filter(typed)
+    rest = numbered.drop(columns.keys())
+    rejected = _reasons(failure.details()).join(numbered, on="row_number", how="left")
+    good = good.drop(helpers).join(rest, on="row_number", maintain_order="left")
+    return Checked(good.drop("row_number"), rejected.drop("row_number"))
+
+
+def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFrame:
+    """Contract columns in their types, each with a flag for values that could not be read."""
+    typed = numbered.select(
+        "row_number", *(_read(name, numbered.schema[name], kind) for name, kind in columns.items())
+    )
+    flags = [
+        (typed[name].is_null() & numbered[name].is_not_null()).alias(name + _UNREADABLE)
+        for name in columns
+    ]
+    return typed.with_columns(flags)
+
+
+def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
+    wanted = column.dtype
+    value = pl.col(name)
+    if given == pl.String and wanted == pl.Datetime:
+        return value.str.to_datetime(strict=False, time_unit="us")
+    if wanted == pl.Datetime:
+        return value.cast(pl.Datetime("us"), strict=False)
+    if given == pl.String and wanted == pl.Boolean:
+        return value.str.to_lowercase().replace_strict(
+            _TRUTH, default=None, return_dtype=pl.Boolean
+        )
+    if given.is_numeric() and wanted == pl.Boolean:
+        return pl.when(value.is_in([0, 1])).then(value == 1)
+    return value.cast(wanted, strict=False)
+
+
+def _rules(
+    contract: Table, columns: list[str], known: dict[str, pl.Series], now: datetime
+) -> dict[str, object]:
+    tests = {
+        f"{name.removesuffix(_UNREADABLE)} cannot be read": ~pl.col(name)
+        for name in columns
+        if name.endswith(_UNREADABLE)
+    }
+    if contract.key:
+        tests["duplicate key " + " + ".join(contract.key)] = pl.struct(
+            contract.key
+        ).is_first_distinct()
+    for name in contract.refers_to:
+        tests[f"unknown {name}"] = pl.col(name).is_null() | pl.col(name).is_in(
+            known[name].implode()
+        )
+    if "time" in columns:
+        tests["time in the future"] = pl.col("time") <= now
+    if "order" in columns:
+        tests["order without a click"] = pl.col("click") | ~pl.col("order")
+    return {name: _rule(test) for name, test in tests.items()}
+
+
+def _rule(test: pl.Expr) -> object:
+    return dy.rule()(lambda _: test)
+
+
+def _reasons(details: pl.DataFrame) -> pl.DataFrame:
+    rules = [
+        name
+        for name in details.columns
+        if ("|" in name or " " in name) and not name.endswith(_UNREADABLE)
+    ]
+    said = [pl.when(pl.col(name) == "invalid").then(pl.lit(_say(name))) for name in rules]
+    return details.select(
+        "row_number", pl.concat_str(said, separator="; ", ignore_nulls=True).alias("reason")
+    )
+
+
+def _say(rule: str) -> str:
+    column, _, test = rule.partition("|")
+    return f"{column} {_WORDS.get(test, test)}" if test else rule
+
+
+def summarise(table: str, rejected: pl.DataFrame) -> list[dict[str, object]]:
+    """For each reason: the table, how many rows, and three examples."""
+    rows = []
+    for (reason,), group in rejected.group_by("reason", maintain_order=True):
+        keys = [name for name in TABLES[table].required if name in group.columns]
+        examples = group.select(keys).head(3).cast(pl.String).to_dicts()
+        rows.append({"table": table, "reason": reason, "rows": group.height, "examples": examples})
+    return rows

@@ -1,0 +1,26 @@
+"""Folders that many tests read; made once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from larr.config import Config, load_config
+from larr.prepare import prepare
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "dataset.city.places=300",
+    "dataset.city.users=300",
+    "dataset.city.impressions=8000",
+    "dataset.city.history_days=21",
+    "dataset.chunk_rows=3000",
+]
+
+
+@pytest.fixture(scope="session")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A prepared city of some thousand impressions."""
+    output = tmp_path_factory.mktemp("city")
+    config = load_config(ROOT / "configs" / "city_tiny.toml", [f"output={output}", *SMALL])
+    prepare(config)
+    return config

@@ -1,0 +1,114 @@
+"""A made-up log with a known answer, in the folders that `larr prepare` and `larr embed` write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from larr import artifacts
+from larr.batches import Category, Features
+from larr.config import AlignConfig, Config, KeywordConfig, PleConfig, SceneConfig
+
+SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
+OWNERS = ("user", "user", "scene", "poi")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How big the log is."""
+
+    rows: int = 3_000
+    categories: tuple[int, ...] = (40, 30, 6)
+    numbers: int = 2
+    recent: int = 3
+    texts: int = 50
+    keywords: int = 4
+    dimension: int = 16
+    tasks: tuple[str, ...] = ("click", "order")
+    test_rows: int = 500
+
+
+def small_align(**changes: object) -> AlignConfig:
+    """Settings small enough for a test."""
+    ple = PleConfig(expert_units=[16, 8], tower_units=[8])
+    scene = SceneConfig(heads=2, feedforward=16)
+    settings = {"batch_size": 100, "embedding": 4, "ple": ple, "scene": scene, "epochs": 2}
+    return AlignConfig.model_validate(settings | {"learning_rate": 1e-2} | changes)
+
+
+def write_log(output: Path, sizes: Sizes = Sizes(), align: AlignConfig | None = None) -> Config:
+    """Writes the folders of all stages before `align`; a click follows from place, text and number.
+
+    The last keyword describes the place; its vector's first component is part of the truth.
+    """
+    keywords = [
+        KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view="basic", template="{name}")
+        for i in range(sizes.keywords)
+    ]
+    config = Config(output=output, keywords=keywords, align=align or small_align())
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(sizes.texts, sizes.dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    places = random.normal(size=sizes.categories[1])
+    with artifacts.making(config, "prepare") as work:
+        artifacts.write_json(work.folder / "features.json", _features(sizes).model_dump())
+        _write_rows(work.folder / "train", sizes, sizes.rows, (random, places, vectors))
+        _write_rows(work.folder / "test", sizes, sizes.test_rows, (random, places, vectors))
+    for verb in ("pretrain", "contrast"):
+        with artifacts.making(config, verb):
+            pass
+    with artifacts.making(config, "embed") as work:
+        for source in SOURCES:
+            (work.folder / source).mkdir()
+            np.save(work.folder / source / "vectors.npy", vectors)
+    return config
+
+
+def _features(sizes: Sizes) -> Features:
+    names = ["user_id", "poi_id"] + [f"scene_{i}" for i in range(len(sizes.categories) - 2)]
+    sides = ["user", "poi"] + ["scene"] * (len(sizes.categories) - 2)
+    return Features(
+        dataset="test",
+        tasks=sizes.tasks,
+        categories=tuple(
+            Category(name=name, size=size, side=side)
+            for name, size, side in zip(names, sizes.categories, sides, strict=True)
+        ),
+        numbers=tuple(f"n{i}" for i in range(sizes.numbers)),
+        recent=sizes.recent,
+        scene_keywords=tuple(f"k{i}" for i in range(sizes.keywords)),
+        train_rows=sizes.rows,
+        test_rows=sizes.test_rows,
+    )
+
+
+def _write_rows(
+    log: Path, sizes: Sizes, rows: int, truth: tuple[np.random.Generator, np.ndarray, np.ndarray]
+) -> None:
+    random, places, vectors = truth
+    columns = [np.minimum(random.zipf(1.2, rows), size) - 1 for size in sizes.categories]
+    categories = np.stack(columns, axis=1)
+    categories[:, 1] = random.integers(0, sizes.categories[1], rows)
+    numbers = random.normal(size=(rows, sizes.numbers))
+    texts = random.integers(-1, sizes.texts, (rows, sizes.keywords))
+    score = 2 * places[categories[:, 1]]
+    if sizes.numbers:
+        score += 2 * numbers[:, 0]
+    if sizes.keywords:
+        score += 8 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
+    click = random.random(rows) < 1 / (1 + np.exp(-2 * score))
+    order = click & (random.random(rows) < 0.6)
+    recent = random.integers(0, sizes.categories[1], (rows, sizes.recent))
+    arrays = {
+        "categories": categories.astype(np.int32),
+        "numbers": numbers.astype(np.float32),
+        "recent": recent.astype(np.int32),
+        "texts": texts.astype(np.int32),
+        "labels": np.stack([click, order], axis=1)[:, : len(sizes.tasks)].astype(np.uint8),
+        "keys": categories[:, :2].astype(np.int32),
+    }
+    log.mkdir()
+    for name, array in arrays.items():
+        np.save(log / f"{name}.npy", array)

@@ -1,0 +1,39 @@
+"""Imports point one way: from the command line down to the settings."""
+
+import ast
+from pathlib import Path
+
+import larr
+
+ROOT = Path(larr.__file__).parent
+LAYERS = [
+    {"errors"},
+    {"config", "progress"},
+    {"artifacts", "schema", "scenes", "statistics", "losses", "metrics", "vectors"},
+    {"datasets", "keywords", "profiles", "features", "batches", "bootstrap"},
+    {"checked", "backbone", "corpus", "models", "retrieval"},
+    {"enrich", "pairs", "predict", "findings", "plots"},
+    {"report"},
+    {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
+    {"cli"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "larr":
+            parts = (node.module or "").split(".")
+            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return names
+
+
+def test_imports_point_down() -> None:
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for name in imported(path) - {own}:
+            if own != "__init__" and RANK[name] > RANK[own] - (own in LAYERS[-2]):
+                wrong.append(f"{path.relative_to(ROOT)} imports larr.{name}")
+    assert not wrong
