@@ -22,17 +22,25 @@ STRENGTHS = {
     "larr_shuffled": 0.595,
 }
 """How much of the true logit a model sees."""
+TASKS = ("click", "order")
 SLOTS = ["breakfast", "lunch", "afternoon", "dinner", "late night"]
 CITIES = [f"City {number}" for number in range(1, 21)]
 FIGURES = {
     "prepare": {"distinct_texts": 5210, "rejected": {"impressions": 12}},
     "pretrain": {
-        "perplexity": {"before": 812.4, "after": 4.31},
+        "perplexity_y_before": 812.4,
         "loss": [6.7, 3.4, 2.2, 1.8, 1.6, 1.5, 1.46],
+        "perplexity_y_after": 4.31,
+        "train_tokens": 612_000,
     },
     "contrast": {
-        "recall_at_10": {"before": 0.121, "after": 0.412},
-        "single_keyword_recall_at_10": {"before": 0.087, "after": 0.301},
+        "recall_at_10": {
+            "untuned": {"user_to_place": 0.121, "single_keywords": {"taste to menu": None}},
+            "cpt_only": {"user_to_place": 0.19, "single_keywords": {"taste to menu": 0.11}},
+            "whole": {"user_to_place": 0.412, "single_keywords": {"taste to menu": 0.301}},
+        },
+        "loss": [{"loss": 9.0 / n, "user_place": 4.0 / n} for n in range(1, 12)],
+        "collapsed": False,
     },
     "embed": {},
     "align": {},
@@ -40,23 +48,34 @@ FIGURES = {
 
 
 def make_run(
-    output: Path, patch: pytest.MonkeyPatch, seed: int = 1, rows: int = 6_000, tasks: int = 2
+    output: Path,
+    patch: pytest.MonkeyPatch,
+    seed: int = 1,
+    *,
+    rows: int = 6_000,
+    tasks: int = 2,
+    models: list[str] | None = None,
+    simulated: bool = True,
+    order_given_click: bool = False,
+    clicks: bool = True,
 ) -> Config:
     """Everything that evaluate reads, and a `predict` that gives back the models' scores."""
     config = Config.model_validate(
         {
             "seed": seed,
             "output": output,
-            "align": {"models": list(STRENGTHS)},
+            "align": {"models": models or list(STRENGTHS)},
             "evaluate": {"slices": ["meal_slot", "city"], "bootstrap": 60},
         }
     )
     rng = np.random.default_rng(seed)
     logit_N2 = rng.normal((-2.2, -1.2), 1.0, (rows, 2))
-    truth_N2 = 1 / (1 + np.exp(-logit_N2))
-    truth_N2[:, 1] *= truth_N2[:, 0]
-    label_N2 = rng.random((rows, 1)) < truth_N2
-    _write_stages(config, _rows(rng, truth_N2), label_N2[:, :tasks])
+    alone_N2 = 1 / (1 + np.exp(-logit_N2))
+    truth_N2 = np.stack([alone_N2[:, 0], alone_N2.prod(axis=1)], axis=1)
+    label_N2 = (rng.random((rows, 1)) < truth_N2) & clicks
+    told_N2 = alone_N2 if order_given_click else truth_N2
+    told = {f"probability_{TASKS[t]}": told_N2[:, t] for t in range(tasks) if simulated}
+    _write_stages(config, _rows(rng, rows).with_columns(**told), label_N2[:, :tasks])
     for model, strength in STRENGTHS.items():
         np.save(output / f"{model}.npy", _scores(rng, logit_N2, strength)[:, :tasks])
     patch.setattr("larr.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy"))
@@ -72,8 +91,7 @@ def _scores(rng: np.random.Generator, logit_N2: np.ndarray, see: float) -> np.nd
     return score_N2.astype(np.float32)
 
 
-def _rows(rng: np.random.Generator, truth_N2: np.ndarray) -> pl.DataFrame:
-    rows = len(truth_N2)
+def _rows(rng: np.random.Generator, rows: int) -> pl.DataFrame:
     cities = rng.choice(CITIES, rows, p=np.geomspace(1, 0.01, 20) / np.geomspace(1, 0.01, 20).sum())
     return pl.DataFrame(
         {
@@ -83,8 +101,6 @@ def _rows(rng: np.random.Generator, truth_N2: np.ndarray) -> pl.DataFrame:
             "city": cities,
             "poi_impressions": rng.integers(0, 600, rows),
             "user_impressions": rng.integers(0, 60, rows),
-            "probability_click": truth_N2[:, 0],
-            "probability_order": truth_N2[:, 1],
         }
     )
 
@@ -100,9 +116,8 @@ def _write_stages(config: Config, rows: pl.DataFrame, label_NT: np.ndarray) -> N
 
 def _write_data(folder: Path, rows: pl.DataFrame, label_NT: np.ndarray) -> None:
     (folder / "test").mkdir(exist_ok=True)
-    tasks = ["click", "order"][: label_NT.shape[1]]
-    unknown = {"probability_click", "probability_order"} - {f"probability_{task}" for task in tasks}
-    rows.drop(unknown).write_parquet(folder / "test" / "rows.parquet")
+    tasks = TASKS[: label_NT.shape[1]]
+    rows.write_parquet(folder / "test" / "rows.parquet")
     np.save(folder / "test" / "labels.npy", label_NT.astype(np.uint8))
     features = {"dataset": "fake", "tasks": tasks, "train_rows": 7 * rows.height}
     artifacts.write_json(folder / "features.json", features | {"sampling_rate": 1.0})

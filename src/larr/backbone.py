@@ -25,9 +25,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from larr.config import BackboneConfig, Config
 from larr.errors import ConfigError, LarrError
+
+disable_progress_bar()
 
 BUILTIN = Path(__file__).parent / "builtin_lm"
 MARKER_SCHEME = "1"
@@ -197,7 +200,8 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
 
 
 def _name_of(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    return names[id(wanted)]
 
 
 def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -367,7 +371,9 @@ def as_encoder(lm: LanguageModel, dimension: int | None) -> SentenceTransformer:
         identity = torch.nn.Identity()
         modules += [Dense(base.config.hidden_size, dimension, activation_function=identity)]
         modules += [Normalize()]
-    return SentenceTransformer(modules=modules)
+    encoder = SentenceTransformer(modules=modules)
+    encoder.model_card_data.generate_widget_examples = False
+    return encoder
 
 
 def load_encoder(folder: Path) -> SentenceTransformer:

@@ -146,7 +146,7 @@ def _blocks(tokenizer: PreTrainedTokenizerFast, documents: list[str], block: int
 
 def _train(model: LlamaForCausalLM, blocks_NT: torch.Tensor, recipe: dict[str, Any]) -> int:
     batch, epochs = recipe["batch"], recipe["epochs"]
-    steps = max(1, int(epochs * len(blocks_NT)) // batch)
+    steps: int = max(1, epochs * len(blocks_NT) // batch)
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.95), weight_decay=recipe["weight_decay"]
     )

@@ -3,6 +3,7 @@
 Paper: tables 2 and 3; decisions 24 to 27. `pool` puts finished reports of several seeds together.
 N: impressions of the test day, T: tasks, U: users.
 """
+# ruff: noqa: N815  (fields end in their shape)
 
 from __future__ import annotations
 
@@ -219,7 +220,8 @@ def _gauc(label_N: Array, score_N: Array, day: TestDay) -> Ratio:
 
 
 def _log_loss(label_N: Array, score_N: Array, day: TestDay) -> Ratio:
-    loss_U = np.bincount(day.user_N, weights=metrics.log_losses(label_N, score_N))
+    losses_N = metrics.log_losses(label_N, score_N)
+    loss_U = np.bincount(day.user_N, weights=losses_N).astype(np.float64)
     return Ratio(loss_U, np.bincount(day.user_N).astype(np.float64))
 
 

@@ -165,12 +165,15 @@ def _distances(estimates: Estimates, models: list[str], where: Key) -> dict[str,
 
 
 def _distance(estimates: Estimates, key: Key) -> Json | None:
+    """None too where the base is not surely below the ceiling: the share would mean nothing."""
     base, ceiling = key._replace(model=BASE), key._replace(model=CEILING)
-    if not {key, base, ceiling} <= set(estimates.value):
-        return None
     value, draws = estimates.value, estimates.draws
-    share = _closed(value[key], value[base], value[ceiling])
+    if not {key, base, ceiling} <= set(value):
+        return None
+    if not interval(draws[ceiling] - draws[base])[0] > 0:
+        return None
     low, high = interval(_closed(draws[key], draws[base], draws[ceiling]))
+    share = _closed(value[key], value[base], value[ceiling])
     return {"percent": share, "low": low, "high": high}
 
 

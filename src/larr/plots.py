@@ -7,7 +7,7 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def _draw(axes: Axes, row: int, effect: Effect) -> None:
     said = f"{effect.percent:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}]"
     above = axes.get_yaxis_transform()
     box = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
-    style = {"transform": above, "va": "center", "parse_math": False, "bbox": box}
+    style: dict[str, Any] = {"transform": above, "va": "center", "parse_math": False, "bbox": box}
     axes.text(0.005, row + 0.4, effect.label, **style)
     axes.text(0.995, row + 0.4, said, ha="right", color=MUTED, **style)
 
@@ -88,7 +88,7 @@ def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str
         top = max(max(point) for curve in curves.values() for point in curve) * 1.05 or 1.0
         axes.plot([0, top], [0, top], color=LINE, linewidth=1.2)
         for number, (name, points) in enumerate(curves.items()):
-            style = {"color": SERIES[number % 3], "marker": MARKERS[number % 3]}
+            style: dict[str, Any] = {"color": SERIES[number % 3], "marker": MARKERS[number % 3]}
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, markersize=5, **style)
         axes.set_xlim(0, top)
         axes.set_ylim(0, top)
@@ -99,12 +99,17 @@ def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str
         return _svg(figure, title)
 
 
-def learning(title: str, values: Sequence[float]) -> str:
-    """A figure over the steps at which it was taken."""
+def learning(title: str, curves: dict[str, list[float]]) -> str:
+    """Figures over the steps at which they were taken."""
     with matplotlib.rc_context(_RC):
-        figure = Figure((WIDTH_INCHES, 2.2), layout="constrained")
+        figure = Figure((WIDTH_INCHES, 2.4), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(range(1, len(values) + 1), values, color=UP, linewidth=1.6)
+        for number, (name, values) in enumerate(curves.items()):
+            colour, style = (UP, INK, MUTED, DOWN)[number % 4], ("-", "--", "-.", ":")[number % 4]
+            steps = range(1, len(values) + 1)
+            axes.plot(steps, values, color=colour, linestyle=style, linewidth=1.6, label=name)
+        if len(curves) > 1:
+            axes.legend(frameon=False)
         axes.set_xlabel("record")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         _bare(axes)

@@ -29,6 +29,14 @@ HELD_OUT_PLACES_AT_MOST = 300
 HELD_OUT_GENERAL_TOKENS = 16_384
 IGNORED = -100
 EVALUATED_AT_ONCE = 16
+SCALES = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier",
+)
+"""Settings of models whose logits are more than one linear layer of their hidden states."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +166,8 @@ def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
 
 def scales_logits(lm: PreTrainedModel) -> bool:
     """Whether the model does more with its hidden states than one linear layer."""
-    names = ("final_logit_softcapping", "logit_scale", "output_multiplier", "logits_scaling")
-    names += ("lm_head_multiplier",)
-    return any(getattr(lm.config.get_text_config(), name, None) is not None for name in names)
+    settings = lm.config.get_text_config()
+    return any(getattr(settings, name, None) is not None for name in SCALES)
 
 
 class _Shown(TrainerCallback):
@@ -215,7 +222,6 @@ def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
         bf16=bf16_is_fast(),
         use_cpu=not on_gpu,
         gradient_checkpointing=on_gpu,
-        train_sampling_strategy="group_by_length",
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=max(1, steps // 20),

@@ -34,6 +34,9 @@ TITLES = {
     "ctr_logloss": "CTR LogLoss",
     "ctcvr_logloss": "CTCVR LogLoss",
 }
+MOMENTS = {"before": 0, "untuned": 0, "after": 1, "cpt only": 1, "whole": 2}
+"""A word in the name of a figure of the language model -> the column: untuned, stage 1, stage 2."""
+FEWEST_RECORDS = 3
 SHOWN_VALUES = 12
 """Values of a column in a plot, the largest; the table below it has all."""
 
@@ -63,7 +66,8 @@ def page(found: Json) -> str:
         base=BASE,
         main=_main_pair(found),
         verdict=_verdict(found)[0],
-        learning=_before_and_after(found["language_model"]),
+        learned=_learned(found["language_model"]),
+        other_figures=_other_figures(found["language_model"]),
         total_seconds=sum(stage["seconds"] for stage in found["stages"].values()),
     )
 
@@ -136,6 +140,8 @@ def sentences(found: Json) -> Iterator[str]:
     if closed is not None and main.endswith(f"_over_{BASE}"):
         said = " and ".join(f"{gain(closed[auc], 0, '')} in {TITLES[auc]}" for auc in told)
         yield f"Of the distance from {name(BASE)} to the ceiling it closes {said}."
+    if found["language_model"].get("contrast", {}).get("collapsed"):
+        yield "Contrastive tuning collapsed: the vectors of this run say next to nothing."
     control = found["gains"].get(f"{SHUFFLED}_over_{BASE}")
     if control is not None:
         yield (
@@ -183,7 +189,8 @@ def _plots(found: Json) -> Json:
         },
         "calibration": {task: _calibration_plot(found, task) for task in found["tasks"]},
         "learning": {
-            path: plots.learning(path, values) for path, values in _curves(found["language_model"])
+            title: plots.learning(title, curves)
+            for title, curves in _curves(found["language_model"]).items()
         },
     }
 
@@ -223,35 +230,44 @@ def _calibration_plot(found: Json, task: str) -> str:
     return plots.reliability(f"Calibration of {task.upper()}", curves)
 
 
-def _before_and_after(tree: Json) -> dict[str, Json]:
-    """The single figures by their paths; those taken twice have one row."""
-    rows: dict[str, Json] = {}
+def _learned(tree: Json) -> dict[str, list[Any]]:
+    """A row for each figure taken of the language model: untuned, after stage 1, after stage 2."""
+    rows: dict[str, list[Any]] = {}
     for path, value in _leaves(tree):
-        *parents, last = path.split(" ")
-        when = last if last in ("before", "after") else ""
-        row = rows.setdefault(" ".join(parents) if when else path, {"before": None, "after": None})
-        row[when or "after"] = value
+        words = " ".join(path).replace("_", " ")
+        for moment, column in MOMENTS.items():
+            if moment in words:
+                row = " ".join(words.replace(moment, "").split())
+                rows.setdefault(row, [None] * 3)[column] = value
     return rows
 
 
-def _leaves(tree: Json, path: str = "") -> Iterator[tuple[str, Any]]:
+def _other_figures(tree: Json) -> list[str]:
+    """What is said of the language model's training once."""
+    said = []
+    for path, value in _leaves(tree):
+        words = " ".join(path).replace("_", " ")
+        if not isinstance(value, list) and not any(moment in words for moment in MOMENTS):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            said.append(f"{words} {value:,}" if is_number else f"{words}: {value}".lower())
+    return said
+
+
+def _curves(tree: Json) -> dict[str, dict[str, list[float]]]:
+    """What was recorded along the way: lists of numbers, and lists of records of numbers."""
+    curves = {}
+    for path, value in _leaves(tree):
+        if isinstance(value, list) and len(value) >= FEWEST_RECORDS:
+            records = value if isinstance(value[0], dict) else [{path[-1]: one} for one in value]
+            curves[" ".join(path).replace("_", " ")] = {
+                name.replace("_", " "): [record[name] for record in records] for name in records[0]
+            }
+    return curves
+
+
+def _leaves(tree: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in tree.items():
-        here = f"{path} {key}".strip().replace("_", " ")
         if isinstance(value, dict):
-            yield from _leaves(value, here)
-        elif not isinstance(value, list):
-            yield here, value
-
-
-def _curves(tree: Json, path: str = "") -> Iterator[tuple[str, list[float]]]:
-    """Lists of numbers among the figures: what was recorded along the way."""
-    for key, value in tree.items():
-        here = f"{path} {key}".strip().replace("_", " ")
-        if isinstance(value, dict):
-            yield from _curves(value, here)
-        elif isinstance(value, list) and len(value) > 2 and _is_numeric(value):
-            yield here, value
-
-
-def _is_numeric(values: list[Any]) -> bool:
-    return all(isinstance(value, int | float) for value in values)
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value

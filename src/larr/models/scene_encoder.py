@@ -53,12 +53,12 @@ class SceneEncoder(nn.Module):
 
     def forward(self, texts_BR: Tensor) -> Tensor:
         """Maps the numbers of the texts (-1 = missing) to e_s, [B, A]."""
-        known_BR = texts_BR >= 0
+        missing_BR = texts_BR < 0
         vectors_BRD = functional.embedding(texts_BR.clamp(min=0), self.vectors)
-        tokens_BRD = torch.where(known_BR[:, :, None], vectors_BRD, self.null) + self.slots
-        pooled = [self.pool(tokens_BRD)]
-        if self.poi_slots:
-            pooled.append(self.similarities(vectors_BRD * known_BR[:, :, None]))
+        vectors_BRD[missing_BR] = 0
+        more = [self.similarities(vectors_BRD)] if self.poi_slots else []
+        vectors_BRD[missing_BR] = self.null
+        pooled = [self.pool(vectors_BRD + self.slots), *more]
         e_s: Tensor = self.projection(torch.cat(pooled, dim=1))
         return e_s
 

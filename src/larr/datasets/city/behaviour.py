@@ -29,6 +29,7 @@ from larr.datasets.city.effects import (
     Ints,
     matrix,
 )
+from larr.datasets.city.kitchen import Kitchen, make_kitchen
 from larr.datasets.city.people import (
     OFFICE,
     SCHOOL,
@@ -38,7 +39,7 @@ from larr.datasets.city.people import (
     make_trips,
     make_users,
 )
-from larr.datasets.city.places import Kitchen, Places, make_kitchen, make_places
+from larr.datasets.city.places import Places, make_places
 from larr.datasets.city.world import (
     BLOCK_HOURS,
     HEAVY_RAIN,
@@ -57,6 +58,9 @@ RECALL = 160
 """Places that the platform looks at for one request."""
 DAY_WEIGHTS = (0.95, 0.95, 0.97, 1.0, 1.08, 1.12, 1.08)
 """Requests by the day of the week, Monday first."""
+NEW_DAYS = 7
+NEW_BOOST = 0.6
+"""What the old ranker adds to the score of a place in its first days."""
 ROAD = 1.3
 """Kilometres by road for one as the crow flies."""
 US_PER_HOUR = 3_600_000_000
@@ -255,8 +259,8 @@ def scene_features(scenes: Scenes) -> Floats:
     """The strength of each entry of `SCENE_EFFECTS` in each request, shape (R, E)."""
     slot = {name: (scenes.slot_R == i).astype(np.float32) for i, name in enumerate(SLOTS)}
     kind = {name: (scenes.kind_R == i).astype(np.float32) for i, name in enumerate(KINDS)}
-    heat_R = np.clip((scenes.temperature_R - 18) / 9, 0, 1.6)
-    chill_R = np.clip((13 - scenes.temperature_R) / 9, 0, 2.0)
+    heat_R = np.clip((scenes.temperature_R - 18) / 10, 0, 1.6)
+    chill_R = np.clip((13 - scenes.temperature_R) / 11, 0, 2.0)
     weather_R, free_R = scenes.weather_R, scenes.free_R.astype(np.float32)
     strength = slot | {
         "heat": heat_R,
@@ -291,7 +295,7 @@ def expose(world: World, scenes: Scenes, rng: np.random.Generator) -> Ints:
     """The places that the platform shows, best first; -1 where it has no more. Shape (R, K).
 
     The ranker is an older one: it knows how popular a place is, how far, roughly which
-    categories the user and the hour like, and errs.
+    categories the user and the hour like, and errs. A new place is pushed for a week.
     """
     places = world.places
     place_RM = _recall(world, scenes, rng)
@@ -302,7 +306,9 @@ def expose(world: World, scenes: Scenes, rng: np.random.Generator) -> Ints:
     )
     score_RM += 0.9 * rng.standard_normal(score_RM.shape, dtype=np.float32)
     closed_RM = ~places.open_PS[place_RM, scenes.slot_R[:, None]]
-    closed_RM |= places.opened_day_P[place_RM] > scenes.day_R[:, None]
+    age_RM = scenes.day_R[:, None] - places.opened_day_P[place_RM]
+    closed_RM |= age_RM < 0
+    score_RM[age_RM < NEW_DAYS] += NEW_BOOST
     score_RM[closed_RM | (place_RM < 0)] = -np.inf
     shown = min(world.config.candidates, score_RM.shape[1])
     top_RK = np.argpartition(-score_RM, shown - 1, axis=1)[:, :shown]
@@ -326,20 +332,9 @@ def _recall(world: World, scenes: Scenes, rng: np.random.Generator) -> Ints:
 
 def _category_guess(world: World, scenes: Scenes) -> Floats:
     """What the old ranker thinks of each category for the user at that hour, shape (R, T)."""
-    mean_TA = category_means(world.places, len(world.kitchen.categories))
+    mean_TA = world.places.typical_TA
     taste_RT = world.users.taste_UA[scenes.user_R] @ mean_TA.T
     slots_SA = matrix({name: SCENE_EFFECTS[name] for name in SLOTS})
     hour_ST = slots_SA @ mean_TA[:, : len(ATTRIBUTES)].T
     guess_RT: Floats = 0.14 * taste_RT + 0.16 * hour_ST[scenes.slot_R]
     return guess_RT
-
-
-def category_means(places: Places, categories: int) -> Floats:
-    """Mean attributes of the places of each category, shape (T, A)."""
-    count_T = np.maximum(np.bincount(places.category_P, minlength=categories), 1)
-    order_P = np.argsort(places.category_P, kind="stable")
-    edge_T = np.searchsorted(places.category_P[order_P], np.arange(categories + 1))
-    total_PA = np.zeros((places.count + 1, places.attributes_PA.shape[1]))
-    total_PA[1:] = places.attributes_PA[order_P].cumsum(axis=0, dtype=np.float64)
-    mean_TA: Floats = (total_PA[edge_T[1:]] - total_PA[edge_T[:-1]]) / count_T[:, None]
-    return mean_TA.astype(np.float32)

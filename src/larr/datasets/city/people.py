@@ -1,7 +1,7 @@
 """The users: where they grew up and live, what they like, when they order, when they travel.
 
 Array names: U users, A attributes and origins, G origins of dishes, S meal slots, C cities,
-R requests.
+R requests, L those away.
 """
 
 # ruff: noqa: N815  (fields end in their shape)
@@ -220,15 +220,18 @@ class Trips:
         """The city that each user is in, and whether relatives are the reason."""
         block, holiday = int(days.block_D[day]), bool(days.holiday_D[day])
         share = TRAVEL_SHARE * (HOLIDAY_TRAVEL if holiday else 1.0)
-        home_R, grown_R = users.city_U[user_R], users.grown_region_U[user_R]
+        city_R, family_R = users.city_U[user_R], np.zeros(user_R.size, np.bool_)
         leaves_R = hash_uniform(user_R, block, self.seed) < share * users.travel_U[user_R]
-        where_R = hash_uniform(user_R, block, self.seed + 1)
-        moved_R = (grown_R != self._region(home_R)) & (self.region_GC[grown_R, -1] > 0)
-        family_R = hash_uniform(user_R, block, self.seed + 2) < GO_HOME
-        family_R &= moved_R & holiday & leaves_R
-        there_R = _pick(self.home_CC[home_R], where_R)
-        back_R = _pick(self.region_GC[grown_R], where_R)
-        city_R = np.where(leaves_R, np.where(family_R, back_R, there_R), home_R)
+        rows_L = np.flatnonzero(leaves_R)
+        who_L = user_R[rows_L]
+        home_L, grown_L = city_R[rows_L], users.grown_region_U[who_L]
+        where_L = hash_uniform(who_L, block, self.seed + 1)
+        moved_L = (grown_L != self._region(home_L)) & (self.region_GC[grown_L, -1] > 0)
+        family_L = moved_L & holiday & (hash_uniform(who_L, block, self.seed + 2) < GO_HOME)
+        there_L = _pick(self.home_CC[home_L], where_L)
+        back_L = _pick(self.region_GC[grown_L], where_L)
+        city_R[rows_L] = np.where(family_L, back_L, there_L)
+        family_R[rows_L] = family_L
         return city_R, family_R
 
     def _region(self, city_R: Ints) -> Ints:

@@ -72,9 +72,10 @@ def hours(axes: Axes, log: pl.DataFrame) -> None:
 
 
 def weather(axes: Axes, log: pl.DataFrame) -> None:
-    """Click rate of menus that are mostly cold or all hot, by temperature."""
+    """Click rate at lunch and dinner of menus mostly cold or not at all, by temperature."""
     labels = ["< 0", "0-5", "5-10", "10-15", "15-20", "20-25", "> 25"]
     band = (pl.col("temperature_c") / 5).floor().clip(-1, 5).cast(pl.Int64) + 1
+    log = log.filter(pl.col("time").dt.hour().is_in([11, 12, 13, 17, 18, 19]))
     kinds = {"mostly cold dishes": pl.col("cold") > 0.5, "no cold dish": pl.col("cold") == 0}
     for (name, chosen), colour in zip(kinds.items(), (BLUE, ORANGE), strict=True):
         rate = (
@@ -85,7 +86,7 @@ def weather(axes: Axes, log: pl.DataFrame) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.legend(frameon=False)
     axes.set(xlabel="temperature, C", ylabel="mean click probability, %", ylim=(0, None))
-    axes.set_title("Weather and the temperature of the dishes")
+    axes.set_title("Weather and the temperature of the dishes, at lunch and dinner")
 
 
 def regions(axes: Axes, log: pl.DataFrame) -> None:

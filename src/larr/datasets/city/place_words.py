@@ -180,7 +180,7 @@ INTROS = (
     "A small {category} shop from {city}; {dish} is what regulars come for.",
     "Our cook learned {dish} in {home}. Best for {meal}.",
     "{Taste} and {taste2}, as in {home}.",
-    "From {meal} on: {dish}, {dish2} and more.",
+    "For {meal}: {dish}, {dish2} and more.",
     "If you like it {taste}, order the {dish}.",
     "{Meal} with {dish}. Also {dish2}.",
 )

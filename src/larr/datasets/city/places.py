@@ -1,7 +1,7 @@
 """The places: where they are, what is on the menu, how good, dear, known and how long open.
 
 Array names: P places, D dishes, A attributes and origins, M dishes of a menu, S meal slots,
-N districts, G regions, H chains.
+N districts, G regions, H chains, T categories.
 """
 
 # ruff: noqa: N815  (fields end in their shape)
@@ -11,59 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 
 from larr.config import CityConfig
 from larr.datasets.city.effects import (
     ATTRIBUTES,
-    FLAGS,
-    LEVELS,
-    PROTEINS,
     SLOTS,
-    STAPLES,
-    TEMPERATURES,
     Bools,
     Floats,
     Ints,
 )
+from larr.datasets.city.kitchen import Kitchen
 from larr.datasets.city.world import Calendar, Geography
 
-CATEGORY_SHARES: dict[str, float] = {
-    "noodles": 0.13,
-    "rice meals": 0.13,
-    "milk tea and drinks": 0.11,
-    "snacks": 0.08,
-    "burgers and pizza": 0.07,
-    "barbecue": 0.07,
-    "dumplings and buns": 0.07,
-    "congee and breakfast": 0.06,
-    "sichuan and hunan": 0.06,
-    "desserts and bakery": 0.05,
-    "hotpot": 0.04,
-    "home-style dishes": 0.04,
-    "soups and stews": 0.04,
-    "japanese and korean": 0.03,
-    "salads and light meals": 0.02,
-    "seafood and crayfish": 0.02,
-    "northern dishes": 0.02,
-    "cantonese": 0.02,
-}
-"""Share of the places by the category of their main dish; others get 0.02."""
-DIFFUSION: dict[str, float] = {
-    "national": 3.0,
-    "Sichuan-Chongqing": 1.6,
-    "western": 1.5,
-    "japanese": 1.0,
-    "Guangdong": 0.8,
-    "Hunan-Hubei": 0.8,
-    "Shaanxi-Shanxi": 0.7,
-    "Xinjiang-Northwest": 0.6,
-    "Northeast": 0.6,
-    "korean": 0.6,
-    "southeast asian": 0.4,
-}
-"""How much a cuisine is cooked outside its region; 0.35 for the others, 5 at home."""
-AT_HOME = 5.0
 MENU_DISHES = 10
 CHAIN_SHARE = 0.28
 BRANCHES = 8
@@ -71,23 +30,6 @@ NEW_PLACES_A_DAY = 0.024
 """Share of the places that open on each day of the log."""
 CLIP = 2.5
 """Standardised attributes are cut at so many standard deviations."""
-
-
-@dataclass(frozen=True)
-class Kitchen:
-    """The dishes as numbers."""
-
-    table: pl.DataFrame
-    origins: list[str]
-    categories: list[str]
-    dish_DA: Floats
-    """Attributes in 0..1, then one column for each origin."""
-    category_D: Ints
-    price_yuan_D: Floats
-    anchor_GD: Floats
-    """Chance that a place in a region is built around a dish."""
-    mates_DD: Floats
-    """Logarithm of how well two dishes go on one menu."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +51,8 @@ class Places:
     local_P: Floats
     """Share of dishes of the city's own region, standardised."""
     category_P: Ints
+    typical_TA: Floats
+    """Mean standardised attributes of the places of each category."""
     price_yuan_P: Floats
     quality_P: Floats
     rating_P: Floats
@@ -129,50 +73,6 @@ class Places:
         return int(self.city_P.size)
 
 
-def make_kitchen(dishes: pl.DataFrame, world: Geography) -> Kitchen:
-    """Turns dishes.csv into arrays and says which dishes meet on a menu."""
-    origins = [*world.regions, *sorted(set(dishes["region"]) - set(world.regions))]
-    categories = sorted(set(dishes["category"]))
-    origin_D = np.array([origins.index(name) for name in dishes["region"]])
-    category_D = np.array([categories.index(name) for name in dishes["category"]])
-    plain_DA = _dish_attributes(dishes)
-    same_category_DD = category_D[:, None] == category_D
-    same_origin_DD = origin_D[:, None] == origin_D
-    far_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
-    common_D = np.array([name == "national" for name in dishes["region"]])
-    mates_DD = 3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * far_DD + 0.8 * common_D
-    anchor_GD = np.array([_anchors(dishes, name, category_D, categories) for name in world.regions])
-    return Kitchen(
-        table=dishes,
-        origins=origins,
-        categories=categories,
-        dish_DA=np.hstack([plain_DA, np.eye(len(origins), dtype=np.float32)[origin_D]]),
-        category_D=category_D,
-        price_yuan_D=dishes["price_yuan"].to_numpy().astype(np.float64),
-        anchor_GD=anchor_GD,
-        mates_DD=mates_DD.astype(np.float32),
-    )
-
-
-def _dish_attributes(dishes: pl.DataFrame) -> Floats:
-    columns = [(dishes["temperature"] == name).to_numpy() for name in TEMPERATURES]
-    columns += [dishes[name].to_numpy() / 3 for name in LEVELS]
-    columns += [dishes[name].to_numpy() for name in FLAGS]
-    columns += [(dishes["staple"] == name).to_numpy() for name in STAPLES]
-    columns += [dishes["protein"].is_in(list(words)).to_numpy() for words in PROTEINS.values()]
-    return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _anchors(dishes: pl.DataFrame, region: str, category_D: Ints, categories: list[str]) -> Floats:
-    spread = DIFFUSION | {region: AT_HOME}
-    weight_D = np.array([spread.get(name, 0.35) for name in dishes["region"]])
-    sum_K = np.bincount(category_D, weight_D)
-    share_K = np.array([CATEGORY_SHARES.get(name, 0.02) for name in categories])
-    weight_D *= (share_K / sum_K)[category_D]
-    chance_D: Floats = weight_D / weight_D.sum()
-    return chance_D
-
-
 def make_places(
     config: CityConfig,
     world: Geography,
@@ -190,6 +90,7 @@ def make_places(
     menu_PM = _menus(kitchen, world.region_C[city_P], chain_P, rng)
     share_PA = _shares(kitchen, menu_PM)
     attributes_PA = _standardised(share_PA)
+    category_P = _categories(kitchen, menu_PM)
     local_P = share_PA[np.arange(count), len(ATTRIBUTES) + world.region_C[city_P]]
     quality_P = _with_chain(rng.standard_normal(count), chain_P, 0.6, rng)
     opened_P = _opened(config, days, rng)
@@ -207,11 +108,12 @@ def make_places(
         share_PA=share_PA,
         attributes_PA=attributes_PA,
         local_P=_standardised(local_P[:, None])[:, 0],
-        category_P=_categories(kitchen, menu_PM),
+        category_P=category_P,
+        typical_TA=_category_means(attributes_PA, category_P, len(kitchen.categories)),
         price_yuan_P=_prices(kitchen, menu_PM, world, city_P, chain_P=chain_P, rng=rng),
         quality_P=quality_P.astype(np.float32),
         rating_P=np.clip(np.round(rating_P, 1), 3.0, 5.0),
-        popularity_P=(popularity_P - 0.7 * (opened_P > days.history_days)).astype(np.float32),
+        popularity_P=popularity_P.astype(np.float32),
         fee_yuan_P=rng.choice(
             [0, 1, 2, 3, 4, 5, 6], count, p=[0.12, 0.1, 0.2, 0.24, 0.17, 0.12, 0.05]
         ).astype(np.float32),
@@ -301,6 +203,17 @@ def _categories(kitchen: Kitchen, menu_PM: Ints) -> Ints:
         votes_PK[rows_P, kitchen.category_D[column]] += (column >= 0) * (1.5 if number == 0 else 1)
     category_P: Ints = votes_PK.argmax(axis=1)
     return category_P
+
+
+def _category_means(attributes_PA: Floats, category_P: Ints, categories: int) -> Floats:
+    """Mean attributes of each category."""
+    count_T = np.maximum(np.bincount(category_P, minlength=categories), 1)
+    order_P = np.argsort(category_P, kind="stable")
+    edge_T = np.searchsorted(category_P[order_P], np.arange(categories + 1))
+    total_PA = np.zeros((category_P.size + 1, attributes_PA.shape[1]))
+    total_PA[1:] = attributes_PA[order_P].cumsum(axis=0, dtype=np.float64)
+    mean_TA: Floats = (total_PA[edge_T[1:]] - total_PA[edge_T[:-1]]) / count_T[:, None]
+    return mean_TA.astype(np.float32)
 
 
 def _prices(

@@ -130,11 +130,8 @@ class PlaceWriter:
         world, dice = self.world, self.dice
         menu = self.menu(place)
         strong = self.strong(place) or ["oily"]
-        flavours = [name for name in strong if name in words.FLAVOURS]
-        taste, taste2 = (
-            dice.pick(words.FLAVOURS[dice.pick(flavours)] if flavours else words.EMPTY_FLAVOURS)
-            for _ in range(2)
-        )
+        flavours = [word for name in strong for word in words.FLAVOURS.get(name, ())]
+        taste, taste2 = dice.sample([*flavours, *dice.sample(words.EMPTY_FLAVOURS, 2)], 2)
         meal = dice.pick(words.MEALS.get(dice.pick(strong), ("any meal", "lunch and dinner")))
         other = int(dice.pick(range(len(self.dish_names))))
         city = self.city_names[world.places.city_P[place]]

@@ -186,7 +186,9 @@ def weather(world: Geography, days: Calendar, rng: np.random.Generator) -> Weath
     raining_CT = rank_CT < rain_share_CT
     daily_T = -np.cos((block_T * BLOCK_HOURS + 1.5 - 3.0) / 24 * 2 * np.pi)
     swing_CT = np.where(rank_CT < 2.2 * rain_share_CT, 2.0, 5.0)
-    temperature_CT = mean_CT + 2.8 * warm_CT + swing_CT * daily_T - 2.0 * raining_CT
+    sd_C1 = 1.5 + 0.09 * np.maximum(world.cities["lat"].to_numpy() - 22, 0)[:, None]
+    temperature_CT = mean_CT + sd_C1 * warm_CT + swing_CT * daily_T
+    temperature_CT -= 2.0 * (raining_CT - rain_share_CT)
     kind_CT = np.full((cities, blocks), SUNNY, np.int8)
     kind_CT[rank_CT < rain_share_CT + 0.35] = CLOUDY
     kind_CT[gust_CT > 1.5] = WINDY

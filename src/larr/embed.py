@@ -1,0 +1,248 @@
+"""Each distinct keyword text once through the text embedding model, and the controls beside it.
+
+Paper: Eq. (22). Shapes: N texts, H hidden units, D the stored length (`config.embed.dimension`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from larr import artifacts
+from larr.backbone import as_encoder, load_base, load_encoder
+from larr.config import Config
+from larr.models import MODELS
+from larr.progress import Advance, track
+from larr.vectors import (
+    VECTORS,
+    VectorStore,
+    compute,
+    model_identity,
+    normalised,
+    open_store,
+    save_store,
+)
+
+SHARDS = "shards"
+SHARD = 8_192
+"""Texts in a file of an unfinished source; an interrupted run goes on after its last whole file."""
+WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
+"""What TF-IDF counts: words, and each Chinese character by itself."""
+VOCABULARY = 100_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One source to make: which texts, where to."""
+
+    config: Config
+    texts: pl.DataFrame
+    folder: Path
+    earlier: VectorStore | None
+    """The encoder's vectors of an earlier run, if they are still valid for equal texts."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N, D."""
+        return len(self.texts), self.config.embed.dimension
+
+
+def embed(config: Config) -> None:
+    """Embeds every text for each source that `config.align.models` read."""
+    artifacts.require(config, *artifacts.STAGES["embed"].inputs)
+    aside = _set_aside(config)
+    with artifacts.making(config, "embed") as work:
+        texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
+        earlier = _still_valid(config, aside)
+        names = sources(config)
+        for name in names:
+            job = Job(config, texts, work.folder / name, earlier)
+            if not (job.folder / VECTORS).is_file():
+                job.folder.mkdir(exist_ok=True)
+                SOURCES[name](job)
+            shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
+        work.measured(len(texts) * len(names), "texts")
+        work.figures |= {"texts": len(texts), "sources": names}
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sources(config: Config) -> list[str]:
+    """The sources that the models read, and what these are made from, in the order of making."""
+    wanted: set[str] = {
+        source for name in config.align.models if (source := MODELS[name].vectors) is not None
+    }
+    if "shuffled" in wanted:
+        wanted.add("encoder")
+    return [name for name in SOURCES if name in wanted]
+
+
+def _set_aside(config: Config) -> Path:
+    """Keeps the vectors of an earlier, whole run until this one is whole."""
+    folder = artifacts.folder(config, "embed")
+    aside = folder.with_name(f"{folder.name}.earlier")
+    if artifacts.manifest(config, "embed") is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    return aside
+
+
+def _still_valid(config: Config, aside: Path) -> VectorStore | None:
+    store = open_store(aside / "encoder")
+    return store if store is not None and store.identity == _identity(config) else None
+
+
+def _identity(config: Config) -> str:
+    made = artifacts.manifest(config, "contrast")
+    return model_identity(made["files"] if made else {})
+
+
+def _encoder(job: Job) -> None:
+    """e_i of Eq. (22): the keyword's text between its special tokens, the head of stage 2."""
+    encoder = load_encoder(artifacts.folder(job.config, "contrast"))
+    _write_shards(job, encoder, job.earlier)
+    save_store(job.folder, _identity(job.config), job.texts)
+    with _new_file(job) as vectors_ND:
+        for rows, made_BD in _read_shards(job):
+            vectors_ND[rows] = made_BD
+
+
+def _untuned(job: Job) -> None:
+    """The base model's states at the end token: each keyword's mean taken out, the main axes."""
+    _write_shards(job, as_encoder(load_base(job.config), None), None)
+    keywords = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
+    means_KH, axes_HD = _means_and_axes(job, keywords)
+    with _new_file(job) as vectors_ND:
+        for rows, raw_BH in _read_shards(job):
+            flat_BD = (raw_BH - means_KH[keywords[rows]]) @ axes_HD
+            vectors_ND[rows, : flat_BD.shape[1]] = normalised(flat_BD)
+
+
+def _means_and_axes(job: Job, keywords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each keyword's states, and the axes to keep: all, or the D main ones."""
+    dimension = job.shape[1]
+    sums_KH: np.ndarray | float = 0.0
+    squares_HH: np.ndarray | float = 0.0
+    counts_K1 = np.bincount(keywords)[:, None]
+    for rows, raw_BH in _read_shards(job):
+        one_hot_KB = np.eye(len(counts_K1))[:, keywords[rows]]
+        sums_KH = sums_KH + one_hot_KB @ raw_BH
+        squares_HH = squares_HH + raw_BH.T.astype(np.float64) @ raw_BH
+    means_KH = np.asarray(sums_KH) / counts_K1
+    width = means_KH.shape[1]
+    if width <= dimension:
+        return means_KH, np.eye(width)
+    covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
+    return means_KH, np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
+
+
+def _tfidf(job: Job) -> None:
+    """TF-IDF of words and pairs of words, then the main axes of all texts."""
+    counter = TfidfVectorizer(
+        ngram_range=(1, 2), token_pattern=WORDS, max_features=VOCABULARY, dtype=np.float32
+    )
+    with track("TF-IDF", len(job.texts), "texts") as advance:
+        counts_NW = counter.fit_transform(job.texts["text"])
+        axes = min(job.shape[1], min(counts_NW.shape) - 1)
+        svd = TruncatedSVD(max(1, axes), n_iter=4, random_state=job.config.seed)
+        reduced_ND = svd.fit_transform(counts_NW)
+        advance(len(job.texts))
+    with _new_file(job) as vectors_ND:
+        vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
+
+
+def _random(job: Job) -> None:
+    """A random direction for each text."""
+    random = np.random.default_rng(job.config.seed)
+    with _new_file(job) as vectors_ND:
+        for rows in _ranges(job):
+            size = (rows.stop - rows.start, job.shape[1])
+            vectors_ND[rows] = normalised(random.standard_normal(size))
+
+
+def _shuffled(job: Job) -> None:
+    """The encoder's vectors, each given to another text of the same keyword at random."""
+    random = np.random.default_rng(job.config.seed)
+    made_ND = np.load(job.folder.parent / "encoder" / VECTORS, mmap_mode="r")
+    with _new_file(job) as vectors_ND:
+        for _, rows in job.texts.with_row_index("row").group_by("keyword", maintain_order=True):
+            numbers = rows["row"].to_numpy()
+            vectors_ND[numbers] = made_ND[random.permutation(numbers)]
+
+
+def _ranges(job: Job) -> Iterator[slice]:
+    for start in range(0, len(job.texts), SHARD):
+        yield slice(start, min(start + SHARD, len(job.texts)))
+
+
+def _shard(job: Job, rows: slice) -> Path:
+    return job.folder / SHARDS / f"{rows.start:012d}.npy"
+
+
+def _write_shards(job: Job, encoder: SentenceTransformer, earlier: VectorStore | None) -> None:
+    (job.folder / SHARDS).mkdir(exist_ok=True)
+    with track(f"embedding ({job.folder.name})", len(job.texts), "texts") as advance:
+        for rows in _ranges(job):
+            path = _shard(job, rows)
+            if path.is_file():
+                advance(rows.stop - rows.start)
+                continue
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, _vectors(job, encoder, earlier, rows, advance))
+            partial.replace(path)
+
+
+def _read_shards(job: Job) -> Iterator[tuple[slice, np.ndarray]]:
+    for rows in _ranges(job):
+        yield rows, np.load(_shard(job, rows))
+
+
+def _vectors(
+    job: Job,
+    encoder: SentenceTransformer,
+    earlier: VectorStore | None,
+    rows: slice,
+    advance: Advance,
+) -> np.ndarray:
+    """The vectors of some texts; those that this model made in an earlier run are taken over."""
+    texts = job.texts[rows].select("keyword", "text").rows()
+    known = [earlier.row(*text) if earlier else None for text in texts]
+    new = [number for number, row in enumerate(known) if row is None]
+    advance(len(texts) - len(new))
+    budget = job.config.embed.batch_tokens
+    made = compute(encoder, [[texts[number]] for number in new], budget, advance)
+    if earlier is None:
+        return made
+    vectors_BD = np.array(earlier.vectors[[row or 0 for row in known]])
+    if new:
+        vectors_BD[new] = made
+    return vectors_BD
+
+
+@contextmanager
+def _new_file(job: Job) -> Iterator[np.ndarray]:
+    """Yields zeros [N, D] on disk, which become the source's vectors when all went well."""
+    partial = job.folder / f"{VECTORS}.partial"
+    vectors_ND = np.lib.format.open_memmap(partial, "w+", np.float32, job.shape)
+    yield vectors_ND
+    vectors_ND.flush()
+    partial.replace(job.folder / VECTORS)
+
+
+SOURCES: dict[str, Callable[[Job], None]] = {
+    "encoder": _encoder,
+    "untuned": _untuned,
+    "tfidf": _tfidf,
+    "random": _random,
+    "shuffled": _shuffled,
+}
+"""Where the vectors of a model can come from, the controls included (decision 24)."""

@@ -1,0 +1,78 @@
+"""The documents are true: their configuration works, their settings and symbols exist."""
+
+import importlib
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from larr.config import Config, load_config
+from larr.prepare import prepare
+
+from .conftest import ROOT
+
+DOCS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_configuration_for_own_tables_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = blocks(ROOT / "docs" / "your_data.md", "toml")
+    (tmp_path / "mine.toml").write_text(text)
+    pl.DataFrame(
+        {"shop": [1, 2], "title": ["A", "B"], "kitchen": ["Sichuan", None]}
+    ).write_csv(tmp_path / "shops.csv")
+    pl.DataFrame({"user_id": ["u", "v"], "gender": ["f", "m"]}).write_csv(tmp_path / "members.csv")
+    rows = [
+        {
+            "request_id": day,
+            "user_id": "u",
+            "poi_id": 1 + day % 2,
+            "time": f"2024-04-0{day} 12:00:00",
+            "click": day % 2,
+            "temperature_c": 9 * day,
+            "weather": "sunny",
+        }
+        for day in range(1, 5)
+    ]
+    pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
+    monkeypatch.chdir(tmp_path)
+    prepare(load_config(Path("mine.toml")))
+    texts = set(pl.read_parquet("runs/mine/data/texts.parquet")["text"])
+    assert {"lunch, cold, sunny", "lunch, hot, sunny", "Sichuan kitchen", "A", "f"} <= texts
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_settings_that_a_document_names_exist(path: Path) -> None:
+    tree = Config().model_dump()
+    named = re.findall(r"`([a-z]+(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
+    for dotted in named:
+        section, *rest = dotted.split(".")
+        if section not in tree or not isinstance(tree[section], dict):
+            continue
+        value = tree[section]
+        for part in rest:
+            assert isinstance(value, dict) and part in value, dotted  # noqa: PT018
+            value = value[part]
+
+
+def test_the_paper_map_names_every_equation_and_real_symbols() -> None:
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|.*\| (`larr[^|]*) \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 27))
+    for _, cell in rows:
+        for symbol in re.findall(r"`(larr[\w.]*)`", cell):
+            module, _, name = symbol.rpartition(".")
+            owner = importlib.import_module(module)
+            assert hasattr(owner, name), symbol
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_files_that_a_document_links_to_exist(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / link).exists(), link
