@@ -75,9 +75,11 @@ def test_no_answer_reaches_a_text_or_a_number(config: Config, tmp_path: Path) ->
         update={
             "output": tmp_path / "flipped",
             "dataset": config.dataset.model_copy(
-                update={"coupon": config.dataset.coupon.model_copy(
-                    update={"path": tmp_path / "flipped.csv"}
-                )}
+                update={
+                    "coupon": config.dataset.coupon.model_copy(
+                        update={"path": tmp_path / "flipped.csv"}
+                    )
+                }
             ),
         }
     )

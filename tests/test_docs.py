@@ -24,9 +24,9 @@ def test_the_configuration_for_own_tables_works(
 ) -> None:
     (text,) = blocks(ROOT / "docs" / "your_data.md", "toml")
     (tmp_path / "mine.toml").write_text(text)
-    pl.DataFrame(
-        {"shop": [1, 2], "title": ["A", "B"], "kitchen": ["Sichuan", None]}
-    ).write_csv(tmp_path / "shops.csv")
+    pl.DataFrame({"shop": [1, 2], "title": ["A", "B"], "kitchen": ["Sichuan", None]}).write_csv(
+        tmp_path / "shops.csv"
+    )
     pl.DataFrame({"user_id": ["u", "v"], "gender": ["f", "m"]}).write_csv(tmp_path / "members.csv")
     rows = [
         {

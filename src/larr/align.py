@@ -167,29 +167,41 @@ class Trainer:
         """L_cl, with K sampled rows as further negatives of each e_s. Paper: Eq. (24)-(25)."""
         scene_BA = functional.normalize(e_s.float(), dim=1)
         target_BA = functional.normalize(e_t.float(), dim=1)
-        similarities, excluded = scene_BA @ target_BA.T, false_negatives(batch, batch)
+        similarities, excluded = scene_BA @ target_BA.T, no_negatives(batch)
         if isinstance(self.model, Larr) and sampled.rows:
             target_BKA = self.model.sampled_target(sampled).unflatten(0, (batch.rows, -1))
             target_BKA = functional.normalize(target_BKA.float(), dim=2)
             more_BK = (target_BKA @ scene_BA[:, :, None]).squeeze(2)
             similarities = torch.cat([similarities, more_BK], dim=1)
-            excluded = torch.cat([excluded, false_negatives(batch, sampled)], dim=1)
+            excluded = torch.cat([excluded, no_sampled_negatives(batch, sampled)], dim=1)
         return info_nce(similarities, excluded, self.settings.temperature)
 
 
-def false_negatives(anchors: Batch, others: Batch) -> Tensor:
-    """Which other rows are no negatives: the same user, or the same place with the same texts.
+def no_negatives(batch: Batch) -> Tensor:
+    """Pairs of rows that are no negatives: the same user, or the same place with the same texts.
 
-    Decision 19. Returns bool: [B, B] for a batch with itself; [B, K] for K rows of each anchor.
+    Decision 19. Returns bool [B, B]; only rows whose user or scene comes twice are compared.
     """
-    users_B, scenes_B = anchors.keys[:, 0], _fingerprints(anchors)
-    users, scenes = others.keys[:, 0], _fingerprints(others)
-    if others is not anchors:
-        users, scenes = (
-            users.unflatten(0, (len(users_B), -1)),
-            scenes.unflatten(0, (len(users_B), -1)),
+    excluded_BB = torch.zeros(batch.rows, batch.rows, dtype=torch.bool, device=batch.keys.device)
+    for group_B in (batch.keys[:, 0], _fingerprints(batch)):
+        _, number_B, sizes = group_B.unique(return_inverse=True, return_counts=True)
+        shared_U = (sizes[number_B] > 1).nonzero().squeeze(1)
+        pairs = shared_U[(group_B[shared_U, None] == group_B[shared_U]).nonzero()]
+        excluded_BB[pairs[:, 0], pairs[:, 1]] = True
+    return excluded_BB
+
+
+def no_sampled_negatives(batch: Batch, sampled: Batch) -> Tensor:
+    """The same for K sampled rows of each row, bool [B, K]."""
+    excluded_BK = torch.zeros(batch.rows, 1, dtype=torch.bool, device=batch.keys.device)
+    for group_B, sampled_group in (
+        (batch.keys[:, 0], sampled.keys[:, 0]),
+        (_fingerprints(batch), _fingerprints(sampled)),
+    ):
+        excluded_BK = excluded_BK | (
+            group_B[:, None] == sampled_group.unflatten(0, (batch.rows, -1))
         )
-    return (users_B[:, None] == users).logical_or_(scenes_B[:, None] == scenes)
+    return excluded_BK
 
 
 def _fingerprints(batch: Batch) -> Tensor:

@@ -6,7 +6,6 @@ within each of them.
 
 N: impressions, U: users, B: resamples, P: positives, G: groups of equal scores with both classes.
 """
-# ruff: noqa: N815  (fields end in their shape)
 
 from __future__ import annotations
 

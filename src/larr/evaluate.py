@@ -3,7 +3,6 @@
 Paper: tables 2 and 3; decisions 24 to 27. `pool` puts finished reports of several seeds together.
 N: impressions of the test day, T: tasks, U: users.
 """
-# ruff: noqa: N815  (fields end in their shape)
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ class _InfoNce(torch.autograd.Function):
         scores_AB = scores_AB.double() if precise else scores_AB.float()
         shares_AB = ((scores_AB - highest) / temperature).exp_()
         positive_A = shares_AB.diagonal().clone()
-        shares_AB.masked_fill_(excluded_AB, 0.0).diagonal().copy_(positive_A)
+        shares_AB = torch.where(excluded_AB, 0.0, shares_AB)
+        shares_AB.diagonal().copy_(positive_A)
         rows_A, columns_A = shares_AB.sum(1), shares_AB[:, :anchors].sum(0)
         ctx.save_for_backward(shares_AB, rows_A, columns_A)
         ctx.temperature = temperature

@@ -3,7 +3,6 @@
 N: impressions, U: users, B: weightings of the impressions, G: groups of equal scores, K: bins.
 Labels are 0 or 1; scores are read as float32. Decision 25.
 """
-# ruff: noqa: N815  (fields end in their shape)
 
 from __future__ import annotations
 

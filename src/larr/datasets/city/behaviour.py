@@ -4,8 +4,6 @@ Array names: R requests, S meal slots, K places shown, M places recalled, E feat
 A attributes and origins, T categories.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace

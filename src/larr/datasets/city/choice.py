@@ -4,8 +4,6 @@ Each part of a logit is computed raw; a pilot of requests on the same world give
 variance that `effects.py` states and finds the intercepts. Array names as in `behaviour.py`.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Array names: D dishes, A attributes and origins, G regions.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

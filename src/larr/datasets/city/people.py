@@ -4,8 +4,6 @@ Array names: U users, A attributes and origins, G origins of dishes, S meal slot
 R requests, L those away.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

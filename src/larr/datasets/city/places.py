@@ -4,8 +4,6 @@ Array names: P places, D dishes, A attributes and origins, M dishes of a menu, S
 N districts, G regions, H chains, T categories.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Array names: C cities, N districts (areas), D days, B blocks of three hours, S meal slots.
 """
 
-# ruff: noqa: N815  (fields end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass
