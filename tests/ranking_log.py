@@ -38,7 +38,9 @@ def small_align(**changes: object) -> AlignConfig:
     return AlignConfig.model_validate(settings | {"learning_rate": 1e-2} | changes)
 
 
-def write_log(output: Path, sizes: Sizes = Sizes(), align: AlignConfig | None = None) -> Config:
+def write_log(
+    output: Path, sizes: Sizes = Sizes(), align: AlignConfig | None = None, seed: int = 1
+) -> Config:
     """Writes the folders of all stages before `align`; a click follows from place, text and number.
 
     The last keyword describes the place; its vector's first component is part of the truth.
@@ -47,7 +49,7 @@ def write_log(output: Path, sizes: Sizes = Sizes(), align: AlignConfig | None = 
         KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view="basic", template="{name}")
         for i in range(sizes.keywords)
     ]
-    config = Config(output=output, keywords=keywords, align=align or small_align())
+    config = Config(seed=seed, output=output, keywords=keywords, align=align or small_align())
     random = np.random.default_rng(0)
     vectors = random.normal(size=(sizes.texts, sizes.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -93,11 +95,11 @@ def _write_rows(
     categories[:, 1] = random.integers(0, sizes.categories[1], rows)
     numbers = random.normal(size=(rows, sizes.numbers))
     texts = random.integers(-1, sizes.texts, (rows, sizes.keywords))
-    score = 2 * places[categories[:, 1]]
+    score = 3 * places[categories[:, 1]]
     if sizes.numbers:
-        score += 2 * numbers[:, 0]
+        score += 3 * numbers[:, 0]
     if sizes.keywords:
-        score += 8 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
+        score += 4 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
     click = random.random(rows) < 1 / (1 + np.exp(-2 * score))
     order = click & (random.random(rows) < 0.6)
     recent = random.integers(0, sizes.categories[1], (rows, sizes.recent))

@@ -6,8 +6,11 @@ U table rows that a batch touches.
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from larr.losses import click_loss, info_nce
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable, Ranker
 
-POINTS = 50
+POINTS = 50  # of the loss curve
+MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
 def align(config: Config) -> None:
@@ -52,7 +56,7 @@ def align(config: Config) -> None:
 
 def _make(config: Config, name: str, target: Path) -> None:
     """Trains one model and writes its folder."""
-    torch.set_float32_matmul_precision("medium")
+    _make_fast()
     torch.manual_seed(config.seed)
     model = models.build(config, name)
     started = time.perf_counter()
@@ -155,7 +159,7 @@ class Trainer:
             click = click_loss(scores.logits, batch.labels)
             alignment = torch.zeros_like(click)
             if scores.aligned is not None and beta_alignment:
-                alignment = self.alignment(*scores.aligned, batch, sampled)
+                alignment = self.alignment(scores.aligned, batch, sampled)
         loss = beta_ctr * click + beta_alignment * alignment
         self.dense.zero_grad()
         loss.backward()
@@ -163,10 +167,9 @@ class Trainer:
         self.rows.step()
         return torch.stack([loss, click, alignment]).detach()
 
-    def alignment(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
+    def alignment(self, aligned: tuple[Tensor, Tensor], batch: Batch, sampled: Batch) -> Tensor:
         """L_cl, with K sampled rows as further negatives of each e_s. Paper: Eq. (24)-(25)."""
-        scene_BA = functional.normalize(e_s.float(), dim=1)
-        target_BA = functional.normalize(e_t.float(), dim=1)
+        scene_BA, target_BA = (functional.normalize(side.float(), dim=1) for side in aligned)
         similarities, excluded = scene_BA @ target_BA.T, no_negatives(batch)
         if isinstance(self.model, Larr) and sampled.rows:
             target_BKA = self.model.sampled_target(sampled).unflatten(0, (batch.rows, -1))
@@ -180,28 +183,18 @@ class Trainer:
 def no_negatives(batch: Batch) -> Tensor:
     """Pairs of rows that are no negatives: the same user, or the same place with the same texts.
 
-    Decision 19. Returns bool [B, B]; only rows whose user or scene comes twice are compared.
+    Decision 19. Returns bool [B, B].
     """
-    excluded_BB = torch.zeros(batch.rows, batch.rows, dtype=torch.bool, device=batch.keys.device)
-    for group_B in (batch.keys[:, 0], _fingerprints(batch)):
-        _, number_B, sizes = group_B.unique(return_inverse=True, return_counts=True)
-        shared_U = (sizes[number_B] > 1).nonzero().squeeze(1)
-        pairs = shared_U[(group_B[shared_U, None] == group_B[shared_U]).nonzero()]
-        excluded_BB[pairs[:, 0], pairs[:, 1]] = True
-    return excluded_BB
+    users_B, scenes_B = batch.keys[:, 0], _fingerprints(batch)
+    same_BB: Tensor = users_B[:, None] == users_B
+    return same_BB.logical_or_(scenes_B[:, None] == scenes_B)
 
 
 def no_sampled_negatives(batch: Batch, sampled: Batch) -> Tensor:
-    """The same for K sampled rows of each row, bool [B, K]."""
-    excluded_BK = torch.zeros(batch.rows, 1, dtype=torch.bool, device=batch.keys.device)
-    for group_B, sampled_group in (
-        (batch.keys[:, 0], sampled.keys[:, 0]),
-        (_fingerprints(batch), _fingerprints(sampled)),
-    ):
-        excluded_BK = excluded_BK | (
-            group_B[:, None] == sampled_group.unflatten(0, (batch.rows, -1))
-        )
-    return excluded_BK
+    """The same for the K rows sampled for each row, bool [B, K]."""
+    users_BK = sampled.keys[:, 0].unflatten(0, (batch.rows, -1))
+    scenes_BK = _fingerprints(sampled).unflatten(0, (batch.rows, -1))
+    return (batch.keys[:, :1] == users_BK) | (_fingerprints(batch)[:, None] == scenes_BK)
 
 
 def _fingerprints(batch: Batch) -> Tensor:
@@ -237,6 +230,14 @@ class RowAdam:
         rate = self.rate * math.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
         leaf_UE.addcdiv_(mean_UE, square_UE.sqrt_().add_(1e-8), value=-rate)
         self.table.rows.index_copy_(0, rows_U, leaf_UE)
+
+
+def _make_fast() -> None:
+    """Lets products use the fast fp32 path, and glibc keep freed memory for the next step."""
+    torch.set_float32_matmul_precision("medium")
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        for option, value in MALLOC_OPTIONS:
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def _takes_bf16(settings: AlignConfig, device: torch.device) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
@@ -122,13 +123,12 @@ class KeywordTokenizer:
 
     def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask` (int64 [B, T]), padded on the right."""
-        width = max(len(row) for row in rows)
-        ids_BT = torch.full((len(rows), width), self.tokenizer.pad_token_id)
-        mask_BT = torch.zeros((len(rows), width), dtype=torch.int64)
+        ids_BT = np.full((len(rows), max(map(len, rows))), self.tokenizer.pad_token_id)
+        mask_BT = np.zeros_like(ids_BT)
         for number, row in enumerate(rows):
-            ids_BT[number, : len(row)] = torch.tensor(row)
+            ids_BT[number, : len(row)] = row
             mask_BT[number, : len(row)] = 1
-        return {"input_ids": ids_BT, "attention_mask": mask_BT}
+        return {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
 
     def _id(self, token: str) -> int:
         id_: int | None = self.tokenizer.get_vocab().get(token)

@@ -33,7 +33,7 @@ PAD = "<|pad|>"
 RECIPE: dict[str, Any] = {
     "vocabulary": 4096,
     "hidden": 128,
-    "layers": 3,
+    "layers": 2,
     "heads": 4,
     "feedforward": 384,
     "block": 128,

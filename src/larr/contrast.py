@@ -41,8 +41,8 @@ from larr.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
 from larr.progress import Advance, console, track
 from larr.retrieval import recalls
 
-GROUPS = 6
-"""Lengths into which the texts of a step are sorted, to pad less."""
+GROUP = 32
+"""Texts of like length that are read together, to pad less."""
 COLLAPSED = 0.97
 """A loss above this share of log(batch) at the end means that nothing was learned."""
 
@@ -99,7 +99,8 @@ class Collator(SentenceTransformerDataCollator):
         encoded = self.tokens.encode_batch([json.loads(text) for text in named])
         order = sorted(range(len(named)), key=lambda number: len(encoded[number]))
         batch: dict[str, Tensor] = {}
-        for group, numbers in enumerate(np.array_split(np.array(order), min(GROUPS, len(order)))):
+        groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
+        for group, numbers in enumerate(groups):
             padded = self.tokens.pad([encoded[number] for number in numbers])
             batch |= {f"{group}_{key}": value for key, value in padded.items()}
         place = {named[number]: position for position, number in enumerate(order)} | {EMPTY: -1}

@@ -38,7 +38,7 @@ class _InfoNce(torch.autograd.Function):
         lowest, highest = (bound.item() for bound in scores_AB.aminmax())
         precise = (highest - lowest) / temperature > FLOAT32_EXPONENTS
         scores_AB = scores_AB.double() if precise else scores_AB.float()
-        shares_AB = ((scores_AB - highest) / temperature).exp_()
+        shares_AB = (scores_AB - highest).div_(temperature).exp_()
         positive_A = shares_AB.diagonal().clone()
         shares_AB = torch.where(excluded_AB, 0.0, shares_AB)
         shares_AB.diagonal().copy_(positive_A)

@@ -115,7 +115,7 @@ def _orders(config: Config) -> pl.LazyFrame:
 
 
 def _spread(config: Config, chosen: pl.Expr, most: int) -> pl.DataFrame:
-    """Each user's and place's first order, drawn at random, before any second one."""
+    """Orders that are the first of their user and place, drawn at random, then the second, ..."""
     ids = _orders(config).select("user_id", "poi_id").with_row_index("row").filter(chosen).collect()
     drawn = ids.sample(fraction=1.0, shuffle=True, seed=config.seed).with_columns(
         of_user=pl.int_range(pl.len()).over("user_id"),

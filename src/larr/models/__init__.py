@@ -45,7 +45,14 @@ def build(config: Config, name: str) -> Ranker:
     """Builds an untrained model for the data of this run, as the seed starts it."""
     entry = find(name)
     features = read_features(artifacts.folder(config, "prepare"))
+    if not features.categories:
+        raise ConfigError("features.categories: the rankers need at least one, got none")
     inputs = Inputs(features, config.align, poi_slots=_poi_slots(config, features))
+    if entry.vectors and not features.scene_keywords:
+        raise ConfigError(
+            f"align.models: {name} reads scene texts and the data have none; declare keywords with "
+            "`scene = true`, or leave it out"
+        )
     if entry.vectors:
         path = artifacts.folder(config, "embed") / entry.vectors / "vectors.npy"
         mapped = torch.from_numpy(np.load(path, mmap_mode="c"))  # private: the file stays as it is

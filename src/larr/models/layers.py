@@ -210,14 +210,14 @@ def initialise(model: nn.Module, seed: int) -> None:
     """
     for name, parameter in model.named_parameters():
         kind = name.rpartition(".")[2]
-        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         with torch.no_grad():
             if kind.endswith("bias"):
                 parameter.zero_()
             elif not kind.endswith("weight"):
                 deviation = TABLE_DEVIATION if kind == "rows" else TOKEN_DEVIATION
                 parameter.normal_(0.0, deviation, generator=generator)
-            elif parameter.ndim > 1:
+            elif parameter.ndim > 1 and parameter.numel():
                 inputs, shape = parameter.shape[-1], parameter.shape[:-1]
                 drawn = torch.rand(inputs, *shape, generator=generator) * 2 - 1
                 parameter.copy_(drawn.movedim(0, -1) * inputs**-0.5)

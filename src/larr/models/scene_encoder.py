@@ -103,9 +103,10 @@ def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tenso
     biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
     query_HC = weights[0] @ first_D + biases[0]
     key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5  # its bias cancels
-    logit_BH1 = (key_HD @ first_D)[:, None].expand(len(others_BRD), -1, 1)
+    others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
+    logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(len(others_BRD), -1, 1)
     logits_BHR = (others_BRD @ key_HD.T).mT
-    weights_BHS = torch.cat([logit_BH1, logits_BHR.float()], dim=2).softmax(dim=2)
+    weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
     values_HBC = torch.baddbmm(biases[2, :, None], mixed_BHD.transpose(0, 1), weights[2].mT)
     attended: Tensor = attention.out_proj(values_HBC.transpose(0, 1).flatten(1))
