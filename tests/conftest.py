@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from larr.config import Config, load_config
 from larr.prepare import prepare
 
+torch.set_num_threads(1)  # the models are tiny; threads would wait for each other
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "dataset.city.places=300",

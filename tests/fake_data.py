@@ -68,6 +68,8 @@ def make_data(
         table = _places(random, places)
         taken = _orders(random, table, users, orders)
         table.write_parquet(work.folder / "descriptions.parquet")
+        city = pl.col("poi_name").str.split(" in ").list.last()
+        table.select("poi_id", poi_city=city).write_parquet(work.folder / "places.parquet")
         taken.write_parquet(work.folder / "orders.parquet")
         _texts(table, taken).write_parquet(work.folder / "texts.parquet")
     return config

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from larr import align as stage
 from larr import artifacts, models
-from larr.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives
+from larr.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives, rate_at
 from larr.batches import Batch, in_order
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
@@ -213,6 +213,13 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     np.save(numbers, np.full_like(np.load(numbers), np.nan))
     with pytest.raises(LarrError, match=r"ple: the loss is nan after .* expected a finite number"):
         align(config)
+
+
+def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_nothing() -> None:
+    settings = small_align(learning_rate=2.0, schedule="linear")
+    found = [rate_at(done, settings) for done in (0.0, 0.025, 0.05, 0.5, 1.0)]
+    assert found == pytest.approx([0.02, 2 * 0.51 * 0.975, 1.9, 1.0, 0.0])
+    assert rate_at(0.7, small_align(learning_rate=2.0, schedule="constant")) == 2.0
 
 
 def test_undoing_the_sampling_by_hand() -> None:

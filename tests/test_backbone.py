@@ -10,15 +10,9 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from larr.backbone import (
-    EndTokenPooling,
-    LanguageModel,
-    as_encoder,
-    as_input,
-    load_base,
-    load_encoder,
-)
+from larr.backbone import LanguageModel, load_base
 from larr.config import Config
+from larr.encoder import EndTokenPooling, as_encoder, as_input, from_input, load_encoder
 from larr.errors import ConfigError, LarrError
 from tests.fake_data import KEYWORDS
 from tests.tiny_models import KINDS, make_model, make_tokenizer
@@ -174,6 +168,17 @@ def test_input_is_json_and_keeps_what_a_text_holds() -> None:
     assert json.loads(as_input([("poi_name", '"],["poi_menu","x')])) == [
         ["poi_name", '"],["poi_menu","x']
     ]
+
+
+@pytest.mark.parametrize("given", ["plain text", "[1, 2]", '{"poi_menu": 3}', '[["poi_menu"]]'])
+def test_input_of_another_form_is_refused(given: str) -> None:
+    with pytest.raises(LarrError, match="as_input"):
+        from_input(given)
+
+
+def test_unknown_keyword_is_refused(lm: LanguageModel) -> None:
+    with pytest.raises(LarrError, match="'weather'"):
+        lm.tokens.encode([("weather", "rain")])
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])

@@ -93,4 +93,7 @@ def test_features_are_read_as_they_were_written(tmp_path: Path) -> None:
     features = batches.read_features(config.output / "data")
     assert features.tasks == ("click", "order")
     assert [category.side for category in features.categories] == ["user", "poi", "scene"]
+    labels = np.load(config.output / "data" / "train" / "labels.npy")
+    rates = [labels[:, 0].sum() / 50, labels[:, 1].sum() / 50]
+    np.testing.assert_allclose(batches.label_rates(config.output / "data" / "train"), rates, 1e-6)
     assert batches.count_rows(config.output / "data" / "train") == features.train_rows == 50

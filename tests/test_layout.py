@@ -11,7 +11,7 @@ LAYERS = [
     {"config", "progress"},
     {"artifacts", "schema", "scenes", "statistics", "losses", "metrics"},
     {"datasets", "keywords", "profiles", "features", "batches", "bootstrap", "backbone"},
-    {"checked", "corpus", "models", "vectors", "findings"},
+    {"checked", "corpus", "models", "vectors", "encoder", "findings"},
     {"enrich", "pairs", "predict", "plots"},
     {"retrieval", "report"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},

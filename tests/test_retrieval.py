@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from larr.backbone import as_encoder, load_base
+from larr.backbone import load_base
+from larr.encoder import as_encoder
 from larr.pairs import held_out
 from larr.retrieval import Task, hits, recall, recalls, tasks
 from tests.fake_data import make_data

@@ -10,10 +10,11 @@ from larr.models.layers import Inputs, initialise
 from larr.models.scene_encoder import SceneEncoder
 
 B, R, D, V = 7, 5, 16, 30
+NOTHING_RECENT = torch.zeros(B, 0, dtype=torch.int32)
 
 
 def make_encoder(**scene: object) -> SceneEncoder:
-    settings = {"heads": 4, "feedforward": 24} | scene
+    settings = {"heads": 4, "feedforward": 24, "matching": False} | scene
     align = AlignConfig(ple=PleConfig(expert_units=[16, 8]), scene=settings)
     features = Features(
         dataset="test",
@@ -78,10 +79,10 @@ def test_reading_at_agg_alone_equals_the_whole_encoder(pre_norm: bool, missing: 
     texts_BR = texts(missing)
     tokens_BSD = naive_tokens(encoder, texts_BR)
     expected = encoder.projection(naive_layer(encoder.first, tokens_BSD)[:, 0])
-    torch.testing.assert_close(encoder(texts_BR), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(encoder(texts_BR, NOTHING_RECENT), expected, atol=1e-12, rtol=0)
     library = encoder.projection(encoder.first(tokens_BSD)[:, 0])
-    torch.testing.assert_close(encoder(texts_BR), library, atol=1e-12, rtol=0)
-    single = encoder.float()(texts_BR)
+    torch.testing.assert_close(encoder(texts_BR, NOTHING_RECENT), library, atol=1e-12, rtol=0)
+    single = encoder.float()(texts_BR, NOTHING_RECENT)
     torch.testing.assert_close(single, expected.float(), atol=1e-6, rtol=1e-6)
 
 
@@ -92,7 +93,7 @@ def test_reading_at_agg_alone_has_the_gradients_of_the_whole_encoder(pre_norm: b
     whole = encoder.projection(naive_layer(encoder.first, naive_tokens(encoder, texts_BR))[:, 0])
     parameters = list(encoder.parameters())
     expected = torch.autograd.grad((whole * weights).sum(), parameters)
-    gradients = torch.autograd.grad((encoder(texts_BR) * weights).sum(), parameters)
+    gradients = torch.autograd.grad((encoder(texts_BR, NOTHING_RECENT) * weights).sum(), parameters)
     for gradient, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-10, rtol=0)
 
@@ -106,24 +107,15 @@ def test_other_poolings_and_more_layers(pooling: str, layers: int) -> None:
     for layer in encoder.more:
         outputs = naive_layer(layer, outputs)
     pooled = outputs[:, 0] if pooling == "agg" else outputs.mean(1)
-    torch.testing.assert_close(encoder(texts_BR), encoder.projection(pooled), atol=1e-12, rtol=0)
-
-
-def test_interactions_are_the_cosines_of_place_and_other_texts() -> None:
-    encoder = make_encoder(interactions=True)
-    texts_BR = torch.tensor([[0, 1, 2, -1, 3]], dtype=torch.int32)
-    vectors = encoder.vectors
-    cosines = [vectors[p] @ vectors[o] if o >= 0 else 0.0 for p in (1, 3) for o in (0, 2, -1)]
-    tokens_BSD = naive_tokens(encoder, texts_BR)
-    pooled = torch.cat([naive_layer(encoder.first, tokens_BSD)[0, 0], torch.tensor(cosines)])
-    expected = encoder.projection(pooled)
-    torch.testing.assert_close(encoder(texts_BR)[0], expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        encoder(texts_BR, NOTHING_RECENT), encoder.projection(pooled), atol=1e-12, rtol=0
+    )
 
 
 def test_the_stored_vectors_are_no_part_of_the_model() -> None:
     encoder = make_encoder()
     before = encoder.vectors.clone()
-    encoder(texts(0.5)).sum().backward()
+    encoder(texts(0.5), NOTHING_RECENT).sum().backward()
     assert "vectors" not in encoder.state_dict()
     assert not encoder.vectors.requires_grad
     assert torch.equal(encoder.vectors, before)

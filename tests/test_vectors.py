@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.backbone import as_encoder, load_base
+from larr.backbone import load_base
+from larr.encoder import as_encoder
 from larr.vectors import (
     compute,
     key_of,

@@ -27,9 +27,10 @@ from larr.config import AlignConfig, Config
 from larr.errors import LarrError
 from larr.losses import click_loss, info_nce
 from larr.models.larr import Larr
-from larr.models.layers import CategoryTable, Ranker
+from larr.models.layers import CategoryTable, Ranker, tower_rates
 
 POINTS = 50  # of the loss curve
+WARM_UP = 0.05
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
@@ -58,8 +59,11 @@ def _make(config: Config, name: str, target: Path) -> None:
     """Trains one model and writes its folder."""
     _make_fast()
     torch.manual_seed(config.seed)
+    config = config.model_copy(update={"align": config.align.of(name)})
     model = models.build(config, name)
     started = time.perf_counter()
+    rates_T = torch.from_numpy(batches.label_rates(_log(config)))
+    model.towers.start_at(tower_rates(rates_T, config.align.ctcvr))
     trainer = Trainer(model, config.align)
     curve = _train(config, name, trainer)
     seconds = time.perf_counter() - started
@@ -88,21 +92,34 @@ def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
     }
 
 
+def _log(config: Config) -> Path:
+    return artifacts.folder(config, "prepare") / "train"
+
+
 def _train(config: Config, name: str, trainer: Trainer) -> list[dict[str, float]]:
     """Runs all epochs; returns the mean losses of about `POINTS` equal stretches."""
-    log, settings = artifacts.folder(config, "prepare") / "train", config.align
+    log, settings = _log(config), config.align
     rows, alone = batches.count_rows(log), settings.alignment_epochs if trainer.aligns else 0
     joint = (settings.beta_ctr, settings.beta_alignment)
     epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
     curve = Curve(name, math.ceil(rows / settings.batch_size) * len(epochs))
-    with progress.track(name, rows * len(epochs), "samples") as advance:
+    total = rows * len(epochs)
+    with progress.track(name, total, "samples") as advance:
         for epoch, betas in enumerate(epochs):
             random = np.random.default_rng([config.seed, epoch])
             negatives = settings.negatives if trainer.aligns else 0
             for batch, sampled in batches.shuffled(log, settings.batch_size, random, negatives):
+                trainer.set_rate(rate_at(curve.samples / total, settings))
                 curve.add(batch.rows, trainer.step(batch, sampled, betas))
                 advance(batch.rows)
     return curve.points
+
+
+def rate_at(done: float, settings: AlignConfig) -> float:
+    """The learning rate after this share of the training: a short rise, then down to 0."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    return settings.learning_rate * min(1.0, done / WARM_UP + 0.01) * (1 - done)
 
 
 class Curve:
@@ -150,6 +167,10 @@ class Trainer:
         self.dense = torch.optim.Adam(dense, settings.learning_rate, fused=True)
         self.rows = RowAdam(model.encoder.table, settings.learning_rate, settings.embedding_l2)
 
+    def set_rate(self, rate: float) -> None:
+        """Sets the learning rate of the next step."""
+        self.dense.param_groups[0]["lr"] = self.rows.rate = rate
+
     def step(self, batch: Batch, sampled: Batch, betas: tuple[float, float]) -> Tensor:
         """One step on L_3; returns it with its two parts, [3]. Paper: Eq. (26)."""
         batch, sampled = batch.to(self.device), sampled.to(self.device)
@@ -194,7 +215,8 @@ def no_sampled_negatives(batch: Batch, sampled: Batch) -> Tensor:
     """The same for the K rows sampled for each row, bool [B, K]."""
     users_BK = sampled.keys[:, 0].unflatten(0, (batch.rows, -1))
     scenes_BK = _fingerprints(sampled).unflatten(0, (batch.rows, -1))
-    return (batch.keys[:, :1] == users_BK) | (_fingerprints(batch)[:, None] == scenes_BK)
+    same_BK: Tensor = batch.keys[:, :1] == users_BK
+    return same_BK.logical_or_(_fingerprints(batch)[:, None] == scenes_BK)
 
 
 def _fingerprints(batch: Batch) -> Tensor:

@@ -1,26 +1,19 @@
-"""The language model: its tokenizer, its special tokens, and the vector at an end token.
+"""The language model: its tokenizer, its special tokens, its adapters.
 
-Shapes: B texts, T tokens, H hidden units.
+Shapes: B texts, T tokens.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import torch
 from peft import LoraConfig
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule, Module
-from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from tokenizers import AddedToken
 from transformers import (
-    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -108,6 +101,11 @@ class KeywordTokenizer:
         """
         if not parts:
             raise LarrError("a description without any keyword has no vector; leave its row out")
+        unknown = [keyword for keyword, _ in parts if keyword not in self.starts]
+        if unknown:
+            raise LarrError(
+                f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
+            )
         texts = _shortened(
             self.text_ids(text for _, text in parts), self.max_length - 2 * len(parts)
         )
@@ -167,14 +165,20 @@ def load_base(config: Config) -> LanguageModel:
 
 def load_language_model(folder: Path, config: Config) -> LanguageModel:
     """A model that stage 1 wrote."""
-    tokenizer, model = _read(BackboneConfig(model=str(folder)))
+    own = config.backbone.model_copy(update={"model": str(folder), "revision": None})
+    tokenizer, model = _read(own)
     keywords = [keyword.name for keyword in config.keywords]
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
 
+def device() -> str:
+    """Where models run: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def attention() -> str:
-    """The attention that is fastest here: on a CPU at short lengths the plain one."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
+    """The attention that is fastest there: on a CPU at short lengths the plain one."""
+    return "sdpa" if device() == "cuda" else "eager"
 
 
 def bf16_is_fast() -> bool:
@@ -195,7 +199,6 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
         lora_alpha=2 * rank,
         target_modules="all-linear",
         trainable_token_indices=rows,
-        ensure_weight_tying=bool(head is not None and head.weight is embedding.weight),
     )
 
 
@@ -230,7 +233,7 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
         _make_room(tokenizer, model)
     model.config.use_cache = False
-    return tokenizer, model
+    return tokenizer, model.to(device())
 
 
 def _add_markers(
@@ -268,123 +271,3 @@ def _word_ids(tokenizer: PreTrainedTokenizerBase, keyword: str) -> list[int]:
 def _make_room(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False, pad_to_multiple_of=64)
-
-
-def as_input(parts: Sequence[KeywordText]) -> str:
-    """A description as the string that the text embedding model takes: JSON, so nothing in a text
-    can be read as a special token."""
-    return json.dumps(parts, ensure_ascii=False)
-
-
-class KeywordTransformer(InputModule):
-    """The first module of the text embedding model: descriptions to hidden states.
-
-    Paper: LLM of Eq. (10). An input is what `as_input` writes.
-    """
-
-    config_file_name = "keyword_transformer.json"
-    config_keys = ["keywords", "max_length"]  # noqa: RUF012 - the library's own declaration
-    save_in_root = True
-
-    def __init__(self, model: PreTrainedModel, tokens: KeywordTokenizer) -> None:
-        super().__init__()
-        self.model = model
-        self.tokens = tokens
-        self.tokenizer = tokens.tokenizer
-        self.keywords = list(tokens.keywords)
-        self.max_length = tokens.max_length
-        self.max_seq_length = tokens.max_length
-        self._positions = "position_ids" in inspect.signature(model.forward).parameters
-
-    def preprocess(
-        self, inputs: Sequence[str], prompt: str | None = None, **_: Any
-    ) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (int64 [B, T])."""
-        if prompt:
-            raise LarrError(f"prompt {prompt!r}: a description takes no prompt")
-        return self.tokens.pad(self.tokens.encode_batch([json.loads(text) for text in inputs]))
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
-        mask_BT = features["attention_mask"]
-        given = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
-        if self._positions:
-            given["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-        features["token_embeddings"] = self.model(**given).last_hidden_state
-        return features
-
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Writes the model, the tokenizer and the keywords."""
-        self.model.save_pretrained(output_path)
-        self.tokenizer.save_pretrained(output_path)
-        self.save_config(output_path)
-
-    @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> Self:
-        """Reads what `save` wrote."""
-        made = cls.load_config(model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
-            model_name_or_path,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation=attention(),
-        )
-        return cls(model, KeywordTokenizer(tokenizer, made["keywords"], made["max_length"]))
-
-
-class EndTokenPooling(Module):
-    """The hidden state at the end token of the last keyword, found by id. Paper: m of Eq. (10)."""
-
-    config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
-
-    def __init__(self, end_ids: Sequence[int]) -> None:
-        super().__init__()
-        self.end_ids = sorted(end_ids)
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adds `sentence_embedding` (float32 [B, H]); padding on either side changes nothing."""
-        ids_BT, mask_BT = features["input_ids"], features["attention_mask"]
-        ends = torch.tensor(self.end_ids, device=ids_BT.device)
-        is_end_BT = torch.isin(ids_BT, ends) & mask_BT.bool()
-        if not bool(is_end_BT.any(dim=1).all()):
-            raise LarrError("a text without an end token has no vector; build it with `as_input`")
-        last_B = (is_end_BT * torch.arange(1, ids_BT.shape[1] + 1, device=ids_BT.device)).argmax(1)
-        rows = torch.arange(len(ids_BT), device=ids_BT.device)
-        features["sentence_embedding"] = features["token_embeddings"][rows, last_B].float()
-        return features
-
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Writes the ids of the end tokens."""
-        self.save_config(output_path)
-
-
-def as_encoder(lm: LanguageModel, dimension: int | None) -> SentenceTransformer:
-    """The text embedding model around a language model. Paper: Eq. (10), (22).
-
-    `dimension` is the length of the projected, normalised vector; None gives the raw hidden state
-    at the end token, for the comparison with an untuned model.
-    """
-    base = getattr(lm.model, "base_model", lm.model)
-    modules = [KeywordTransformer(base, lm.tokens), EndTokenPooling(list(lm.tokens.ends.values()))]
-    if dimension is not None:
-        identity = torch.nn.Identity()
-        modules += [Dense(base.config.hidden_size, dimension, activation_function=identity)]
-        modules += [Normalize()]
-    encoder = SentenceTransformer(modules=modules)
-    encoder.model_card_data.generate_widget_examples = False
-    return encoder
-
-
-def load_encoder(folder: Path) -> SentenceTransformer:
-    """The text embedding model that stage 2 wrote, read without importing foreign code.
-
-    `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
-    the library asks for that flag for every module class outside its own package.
-    """
-    first, pooling, dense = (
-        KeywordTransformer.load(str(folder)),
-        EndTokenPooling.load(str(folder), subfolder="1_EndTokenPooling"),
-        Dense.load(str(folder), subfolder="2_Dense"),
-    )
-    return SentenceTransformer(modules=[first, pooling, dense, Normalize()])

@@ -38,7 +38,7 @@ RECIPE: dict[str, Any] = {
     "feedforward": 384,
     "block": 128,
     "batch": 32,
-    "epochs": 10,
+    "epochs": 8,
     "learning_rate": 3e-3,
     "weight_decay": 0.1,
 }
@@ -77,6 +77,8 @@ def make(folder: Path, documents: list[str], recipe: dict[str, Any]) -> dict[str
         "held_out_perplexity": round(perplexity(model, test_NT), 3),
     }
     write_json(folder / "origin.json", origin)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # the weights are written readable by their owner alone
     return origin
 
 

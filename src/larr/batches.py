@@ -83,6 +83,12 @@ def count_rows(log: Path) -> int:
     return int(np.load(log / "labels.npy", mmap_mode="r").shape[0])
 
 
+def label_rates(log: Path) -> np.ndarray:
+    """The share of rows with each label, float32 [T]."""
+    rates_T: np.ndarray = np.load(log / "labels.npy", mmap_mode="r").mean(axis=0, dtype=np.float64)
+    return rates_T.astype(np.float32)
+
+
 def in_order(log: Path, size: int) -> Iterator[Batch]:
     """Yields the whole log in time order."""
     for start in range(0, count_rows(log), size):

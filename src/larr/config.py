@@ -134,6 +134,9 @@ class FeatureConfig(Section):
     """Columns standardised with the mean and deviation of the training days."""
     recent: Annotated[int, Field(ge=0)] = 10
     """Places of the user's latest orders and clicks, before the day of the impression."""
+    recent_keyword: str = ""
+    """The scene keyword of owner poi whose vectors make the user's interaction sequence; empty for
+    none. Choose one that does not change with time. Paper: end of section 3.2."""
     half_life_days: float = 30.0
     """Weight of earlier days in the statistics of a user or place halves in so many days."""
 
@@ -173,10 +176,10 @@ class ContrastConfig(Section):
 
     triples: Positive = 16_000
     """Training examples, each a user-user, a place-place and a user-place pair."""
-    batch_size: Positive = 64
+    batch_size: Positive = 32
     """Triples in a step: each has batch_size - 1 in-batch negatives."""
-    learning_rate: float = 1e-3
-    """Peak learning rate."""
+    learning_rate: float = 5e-4
+    """Peak learning rate; at 1e-3 the small decoder collapses to one vector."""
     temperature: float = 0.05
     """tau of Eq. (12)-(19). Decision 8."""
     score: Literal["cosine", "negative_distance"] = "cosine"
@@ -193,6 +196,11 @@ class ContrastConfig(Section):
     """Chance of leaving a keyword out of a text. Decision 5."""
     single_keyword: Fraction = 0.25
     """Chance of keeping one keyword alone. Decision 5."""
+    near: str | None = None
+    """A column of places, such as `poi_city`: orders at places of one value become each other's
+    negatives, which tell more than negatives from elsewhere."""
+    near_together: Positive = 4
+    """So many orders of one value of `near` come into a batch together."""
     mask_false_negatives: bool = True
     """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
     held_out: Fraction = 0.1
@@ -238,8 +246,8 @@ class SceneConfig(Section):
     """Output at `<agg>`, or the mean of all outputs. Decision 15."""
     pre_norm: bool = True
     """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
-    interactions: bool = False
-    """Adds each user or scene text's cosine with each text of the place to the MLP of Eq. (23)."""
+    matching: bool = True
+    """Adds products of request and place vectors to the MLP of Eq. (23); False is the paper's."""
 
 
 class AlignConfig(Section):
@@ -253,6 +261,10 @@ class AlignConfig(Section):
     """Passes over the training days. Paper: 1."""
     learning_rate: float = 8e-4
     """Paper: 8e-4."""
+    learning_rate_of: dict[str, float] = {}
+    """For single models, where another rate did better on development data."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
     embedding: Positive = 16
     """Length of a category's embedding."""
     embedding_l2: float = 0.0
@@ -277,6 +289,11 @@ class AlignConfig(Section):
     """`auto` takes bf16 where the processor or GPU has it in hardware."""
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
+
+    def of(self, model: str) -> AlignConfig:
+        """The settings of one model."""
+        rate = self.learning_rate_of.get(model, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate})
 
 
 class EvaluateConfig(Section):

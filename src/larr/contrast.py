@@ -5,8 +5,7 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, D the vector's length.
 
 from __future__ import annotations
 
-import json
-import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,28 +22,34 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch import Tensor, nn
+from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from larr import artifacts
 from larr.backbone import (
+    KeywordText,
     KeywordTokenizer,
-    as_encoder,
     bf16_is_fast,
     load_base,
-    load_encoder,
     load_language_model,
     lora,
 )
 from larr.config import Config, ContrastConfig
+from larr.encoder import as_encoder, from_input, load_encoder
 from larr.losses import contrastive_terms, false_negatives, pair_loss
 from larr.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
 from larr.progress import Advance, console, track
 from larr.retrieval import recalls
+from larr.vectors import compute
 
 GROUP = 32
 """Texts of like length that are read together, to pad less."""
-COLLAPSED = 0.97
-"""A loss above this share of log(batch) at the end means that nothing was learned."""
+SAMPLE = 400
+"""Texts of each view from which the head's start and the spread of the vectors are computed."""
+SHRINKAGE = 0.05
+"""Part of the mean variance added to each, so that small axes are not blown up."""
+COLLAPSED = 0.05
+"""A spread of the vectors below this means that nothing was learned."""
 
 
 def contrast(config: Config) -> None:
@@ -52,28 +57,53 @@ def contrast(config: Config) -> None:
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)
         apart = held_out(config)
-        encoder = _starting_model(config)
-        curve, seconds = _train(config, encoder, examples(config, apart), work.folder)
+        rows = examples(config, apart)
+        encoder = _starting_model(config, rows)
+        curve, seconds = _train(config, encoder, rows, work.folder)
         _merge(config, encoder)
         encoder.save(str(work.folder), create_model_card=False)
+        spread = _spread(config, encoder, rows)
+        _warn_of_collapse(spread)
         work.measured(config.contrast.triples, "triples")
         work.figures |= {
             "recall_at_10": _recalls(config, apart, work.folder),
             "loss": curve,
             "triples_per_second": round(config.contrast.triples / seconds, 1),
-            "collapsed": _collapsed(config, curve),
+            "spread": spread,
         }
 
 
-def _starting_model(config: Config) -> SentenceTransformer:
+def _starting_model(config: Config, rows: dict[str, list[Any]]) -> SentenceTransformer:
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     encoder = as_encoder(lm, config.embed.dimension)
+    whiten(encoder, compute(as_encoder(lm, None), _sample(rows), config.embed.batch_tokens))
     if config.backbone.lora_rank:
-        first = encoder[0]
-        first.model = get_peft_model(
-            first.model, lora(lm.tokens, first.model, config.backbone.lora_rank)
-        )
+        body = encoder[0].model
+        encoder[0].model = get_peft_model(body, lora(lm.tokens, body, config.backbone.lora_rank))
     return encoder
+
+
+def _sample(rows: dict[str, list[Any]]) -> list[list[KeywordText]]:
+    return [from_input(text) for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
+
+
+def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
+    """Starts the head so that these hidden states come out with mean 0 and equal variances.
+
+    Hidden states of a language model point nearly the same way. Trained from there, InfoNCE at a
+    low temperature first makes all vectors equal, and may stay there.
+    """
+    head = encoder[2].linear
+    mean_H = states_NH.mean(axis=0, dtype=np.float64)
+    centred_NH = states_NH - mean_H
+    variances_H, axes_HH = np.linalg.eigh(centred_NH.T @ centred_NH / len(states_NH))
+    scale_H = 1 / np.sqrt(variances_H + SHRINKAGE * variances_H.mean() + 1e-12)
+    main_DH = (axes_HH * scale_H).T[::-1][: head.out_features] / np.sqrt(head.out_features)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[: len(main_DH)] = torch.tensor(main_DH.copy())
+        head.bias.zero_()
+        head.bias[: len(main_DH)] = torch.tensor(-main_DH @ mean_H)
 
 
 def _merge(config: Config, encoder: SentenceTransformer) -> None:
@@ -96,7 +126,7 @@ class Collator(SentenceTransformerDataCollator):
         assert self.tokens is not None  # noqa: S101 - the parent's fields have defaults
         texts = {row[view] for row in features for view in VIEWS} - {EMPTY}
         named = sorted(texts)
-        encoded = self.tokens.encode_batch([json.loads(text) for text in named])
+        encoded = self.tokens.encode_batch([from_input(text) for text in named])
         order = sorted(range(len(named)), key=lambda number: len(encoded[number]))
         batch: dict[str, Tensor] = {}
         groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
@@ -155,6 +185,13 @@ class TripleLoss(nn.Module):
         )
 
 
+class Trainer(SentenceTransformerTrainer):
+    """The library's trainer without its model card, for which it would read the examples twice."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+
 class _Shown(TrainerCallback):
     def __init__(self, advance: Advance, triples: int) -> None:
         self.advance, self.triples = advance, triples
@@ -170,7 +207,7 @@ def _train(
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = _arguments(config, batch, steps, folder / "trainer")
-    trainer = SentenceTransformerTrainer(
+    trainer = Trainer(
         model=encoder,
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
@@ -183,9 +220,15 @@ def _train(
         trainer.add_callback(_Shown(advance, batch))
         trainer.train()
     seconds = time.perf_counter() - started
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
     names = ("loss", "user_user", "place_place", "user_place")
     log = [entry for entry in trainer.state.log_history if "user_place" in entry]
     return [{name: entry[name] for name in names} for entry in log], seconds
+
+
+def _in_order(dataset: Dataset, batch_size: int, **_: Any) -> BatchSampler:
+    """The batches that `larr.pairs.examples` made."""
+    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last=True)
 
 
 def _arguments(
@@ -195,12 +238,13 @@ def _arguments(
         output_dir=str(folder),
         num_train_epochs=1,
         per_device_train_batch_size=batch,
-        dataloader_drop_last=True,
+        batch_sampler=_in_order,
         learning_rate=config.contrast.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         max_grad_norm=1.0,
         weight_decay=0.01,
+        activation_checkpointing=torch.cuda.is_available(),
         bf16=bf16_is_fast(),
         use_cpu=not torch.cuda.is_available(),
         logging_steps=max(1, steps // 20),
@@ -221,15 +265,15 @@ def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
     }
 
 
-def _collapsed(config: Config, curve: list[dict[str, float]]) -> bool:
-    """Whether the model gives every text the same vector; says so on the terminal."""
-    contrast = config.contrast
-    bound = math.log(min(contrast.batch_size, contrast.triples)) * contrast.lambda_user_place
-    collapsed = bool(curve) and curve[-1]["user_place"] >= COLLAPSED * bound > 0
-    if collapsed:
+def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
+    """1 less the squared length of the mean vector; near 0 when all texts have the same vector."""
+    vectors_ND = compute(encoder, _sample(rows), config.embed.batch_tokens)
+    return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
+
+
+def _warn_of_collapse(spread: float) -> None:
+    if spread < COLLAPSED:
         console.print(
-            f"  contrastive tuning collapsed: the user-place loss ended at "
-            f"{curve[-1]['user_place']:.2f}, log(batch) is {bound:.2f}; lower "
-            "contrast.learning_rate or raise contrast.triples"
+            f"  contrastive tuning collapsed: all texts have nearly one vector (spread {spread}); "
+            "lower contrast.learning_rate or contrast.batch_size, or raise contrast.triples"
         )
-    return collapsed

@@ -18,9 +18,10 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
-from larr.backbone import as_encoder, load_base, load_encoder
+from larr.backbone import load_base
 from larr.config import Config
-from larr.models import MODELS
+from larr.encoder import as_encoder, load_encoder
+from larr.models import find
 from larr.progress import Advance, track
 from larr.vectors import (
     VECTORS,
@@ -78,7 +79,7 @@ def embed(config: Config) -> None:
 def sources(config: Config) -> list[str]:
     """The sources that the models read, and what these are made from, in the order of making."""
     wanted: set[str] = {
-        source for name in config.align.models if (source := MODELS[name].vectors) is not None
+        source for name in config.align.models if (source := find(name).vectors) is not None
     }
     if "shuffled" in wanted:
         wanted.add("encoder")

@@ -72,6 +72,12 @@ def check_features(config: Config, columns: list[str]) -> None:
                 raise ConfigError(
                     f"features.{kind}: no column {name}; there are {', '.join(sorted(columns))}"
                 )
+    known = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
+    if config.features.recent_keyword and config.features.recent_keyword not in known:
+        raise ConfigError(
+            f"features.recent_keyword: {config.features.recent_keyword} is no scene keyword of a "
+            f"place; there are {', '.join(known)}"
+        )
     if config.features.recent and "poi_id" not in config.features.categories:
         raise ConfigError("features.recent needs poi_id among features.categories")
 

@@ -73,10 +73,15 @@ def check_keywords(config: Config, columns: Iterable[str]) -> None:
 
 def render(frame: pl.DataFrame, keyword: KeywordConfig) -> pl.Series:
     """The keyword's text for each row, null where it has none."""
-    written = [_write(part) for part in parts(keyword)]
-    text = pl.concat_str(written).str.replace_all(r"\s+", " ").str.strip_chars(" ,;")
-    text = pl.when(text.str.len_chars() > 0).then(text)
-    return frame.select(text.alias(keyword.name)).to_series()
+    written = pl.concat_str([_write(part) for part in parts(keyword)])
+    texts = frame.select(written.alias(keyword.name)).to_series()
+    distinct = texts.unique()
+    return texts.replace_strict(distinct, _tidy(distinct), return_dtype=pl.String)
+
+
+def _tidy(texts: pl.Series) -> pl.Series:
+    tidied = texts.str.replace_all(r"\s+", " ").str.strip_chars(" ,;")
+    return tidied.set(tidied.str.len_chars() == 0, None)
 
 
 def _write(part: Part) -> pl.Expr:

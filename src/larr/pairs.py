@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.backbone import KeywordText, as_input
+from larr.backbone import KeywordText
 from larr.config import Config, ContrastConfig, KeywordConfig
 from larr.corpus import descriptions_table, in_random_order, texts_of
+from larr.encoder import as_input
 from larr.errors import ConfigError, DataError
 
 VIEWS = ("profile", "action", "business", "basic", "user", "place")
@@ -53,22 +54,48 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     """`config.contrast.triples` examples: a column of inputs for each of VIEWS, and `keys`.
 
     `keys` are the numbers of user, place and chain (-1 without a chain), by which false negatives
-    are known. Where there are fewer orders than triples, orders come again with other keywords
-    left out. Texts are those from strictly before the order (decision 11).
+    are known. The rows are whole batches in the order in which they are to be read. Where there
+    are fewer orders than triples, orders come again with other keywords left out. Texts are those
+    from strictly before the order (decision 11).
     """
     random = np.random.default_rng(config.seed)
     orders = _training_orders(config, apart)
     columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "keys")}
     numbers = orders.select(_number("user_id"), _number("poi_id"), _number("chain")).rows()
     rows = orders.to_dicts()
-    for step in range(config.contrast.triples):
-        row = step % len(rows)
+    for row in _batched(config, orders, random):
         for view in VIEWS:
             parts = texts_of(rows[row], keywords_of(config, view))
             chosen = augmented(parts, config.contrast, random)
             columns[view].append(as_input(chosen) if chosen else EMPTY)
         columns["keys"].append(list(numbers[row]))
     return columns
+
+
+def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) -> np.ndarray:
+    """The orders of all batches, one after the other; near ones are put together if that is set."""
+    contrast = config.contrast
+    size = min(contrast.batch_size, contrast.triples)
+    shuffled = [random.permutation(len(orders)) for _ in range(-(-contrast.triples // len(orders)))]
+    rows = np.concatenate(shuffled)[: contrast.triples // size * size]
+    if contrast.near is not None:
+        near = rows[np.argsort(_groups(config, orders)[rows], kind="stable")]
+        together = np.array_split(near, max(1, len(near) // contrast.near_together))
+        rows = np.concatenate([together[group] for group in random.permutation(len(together))])
+    return rows
+
+
+def _groups(config: Config, orders: pl.DataFrame) -> np.ndarray:
+    """For each order the number of its place's value in the column `contrast.near`."""
+    places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
+    column = str(config.contrast.near)
+    if column not in places.columns:
+        raise ConfigError(
+            f"contrast.near is {column!r}, but places have {', '.join(places.columns)}"
+        )
+    value = places.select("poi_id", near=pl.col(column).cast(pl.String).rank("dense"))
+    near = orders.select("poi_id").join(value, on="poi_id", how="left", maintain_order="left")
+    return near["near"].fill_null(0).to_numpy()
 
 
 def augmented(

@@ -19,7 +19,7 @@ from larr.checked import SPLITS, Log, check_tables
 from larr.config import Config
 from larr.datasets import DATASETS
 from larr.enrich import Enricher, past_orders
-from larr.keywords import TextNumbers, check_keywords, render
+from larr.keywords import MISSING, TextNumbers, check_keywords, render
 from larr.progress import track
 
 KEPT_FOR_EVALUATION = (
@@ -161,6 +161,18 @@ class _Writer:
             if keyword.owner == "poi":
                 self.texts.number(rendered[keyword.name])
         rendered.write_parquet(self.folder / "descriptions.parquet")
+        self._recent_texts(rendered)
+
+    def _recent_texts(self, rendered: pl.DataFrame) -> None:
+        """Writes the number of the text that stands for each place of the poi_id vocabulary."""
+        keyword = self.config.features.recent_keyword
+        if keyword:
+            vocabulary = pl.read_parquet(self.folder / "vocabularies" / "poi_id.parquet")
+            texts = vocabulary.join(
+                rendered, left_on="value", right_on="poi_id", how="left", maintain_order="left"
+            )
+            numbers = self.texts.number(texts[keyword])
+            np.save(self.folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
 
     def orders(self, enricher: Enricher) -> None:
         """Writes the texts of every past order as of the start of its day, for stage 2."""

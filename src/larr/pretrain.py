@@ -6,6 +6,7 @@ Paper: section 3.1, Eq. (1)-(7). Shapes: B texts, T tokens, H hidden units, L la
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def pretrain(config: Config) -> None:
         figures |= _perplexities(lm, material, "after")
         lm.model.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
-        tokens = round(config.pretrain.epochs * sum(len(row.ids) for row in material.train))
+        tokens = _tokens_seen(config, material.train)
         work.measured(tokens, "tokens")
         work.figures |= figures | {
             "train_tokens": tokens,
@@ -86,11 +87,11 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
     told = [describe(tokens, description, random) for description in train]
     wanted = config.pretrain.general_ratio * sum(len(row.ids) for row in told)
     blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)
-    kept = min(HELD_OUT_GENERAL_TOKENS // tokens.max_length, max(1, len(blocks) // 10))
+    mixed_in = min(round(wanted / tokens.max_length), len(blocks) * 9 // 10)
     return Material(
-        train=told + blocks[kept:],
+        train=told + blocks[:mixed_in],
         places=[describe(tokens, description, random) for description in places],
-        general=blocks[:kept],
+        general=blocks[mixed_in:],
     )
 
 
@@ -199,8 +200,14 @@ def _train(
         trainer.train()
     seconds = time.perf_counter() - started
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    (folder / "trainer").rmdir() if (folder / "trainer").is_dir() else None
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
     return (trainer.model.merge_and_unload() if rank else trainer.model), losses, seconds
+
+
+def _tokens_seen(config: Config, rows: list[Row]) -> int:
+    """The training tokens of all steps, for the mean row."""
+    seen = _steps(config, len(rows)) * config.pretrain.batch_size
+    return round(seen * sum(len(row.ids) for row in rows) / len(rows))
 
 
 def _steps(config: Config, rows: int) -> int:
@@ -221,7 +228,7 @@ def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
         weight_decay=0.01,
         bf16=bf16_is_fast(),
         use_cpu=not on_gpu,
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=max(1, steps // 20),
@@ -233,8 +240,15 @@ def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
 
 
 def _perplexities(lm: LanguageModel, material: Material, when: str) -> dict[str, Any]:
+    """Of y, of y without its special tokens (they are new to the base model), of general text."""
+    markers = set(lm.tokens.marker_ids)
+    texts = [
+        Row(row.ids, [IGNORED if label in markers else label for label in row.labels])
+        for row in material.places
+    ]
     return {
         f"perplexity_y_{when}": perplexity(lm, material.places),
+        f"perplexity_y_text_{when}": perplexity(lm, texts),
         f"perplexity_general_{when}": perplexity(lm, material.general),
     }
 

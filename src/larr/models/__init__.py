@@ -47,7 +47,7 @@ def build(config: Config, name: str) -> Ranker:
     features = read_features(artifacts.folder(config, "prepare"))
     if not features.categories:
         raise ConfigError("features.categories: the rankers need at least one, got none")
-    inputs = Inputs(features, config.align, poi_slots=_poi_slots(config, features))
+    inputs = _inputs(config, features)
     if entry.vectors and not features.scene_keywords:
         raise ConfigError(
             f"align.models: {name} reads scene texts and the data have none; declare keywords with "
@@ -67,6 +67,21 @@ def find(name: str) -> Entry:
     if name not in MODELS:
         raise ConfigError(f"align.models: no model {name!r}; the models are {', '.join(MODELS)}")
     return MODELS[name]
+
+
+def _inputs(config: Config, features: Features) -> Inputs:
+    slots = _poi_slots(config, features)
+    keyword = config.features.recent_keyword
+    if not (keyword and features.recent):
+        return Inputs(features, config.align, poi_slots=slots)
+    texts = np.load(artifacts.folder(config, "prepare") / "recent_texts.npy")
+    return Inputs(
+        features,
+        config.align,
+        poi_slots=slots,
+        recent_texts=torch.from_numpy(texts),
+        recent_slot=features.scene_keywords.index(keyword),
+    )
 
 
 def _poi_slots(config: Config, features: Features) -> tuple[int, ...]:

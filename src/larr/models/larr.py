@@ -35,7 +35,7 @@ class Larr(Ple):
         18); what maps them to each other is trained in either case.
         """
         encoded = self.encoder(batch)
-        e_s = self.scene(batch.texts)
+        e_s = self.scene(batch.texts, batch.recent)
         logits_BT = self.logits(torch.cat([encoded.joined(), e_s], dim=1))
         stopped, categories_BFE = self.settings.stop_gradient, encoded.categories
         e_t = self.target(categories_BFE.detach() if stopped == "collaborative" else categories_BFE)

@@ -6,6 +6,7 @@ D input width, N networks side by side, I inputs and O outputs of a layer, T tas
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,8 +19,9 @@ from torch.nn import functional
 from larr.batches import Batch, Features
 from larr.config import AlignConfig
 
-TABLE_DEVIATION = 0.01
+TABLE_DEVIATION = 0.03
 TOKEN_DEVIATION = 0.05
+WEIGHT_GAIN = 3.0  # a layer's outputs start with the variance of its inputs
 ATTENTION_UNITS = 32
 
 
@@ -33,6 +35,10 @@ class Inputs:
     """The stored vector of each text, [V, D]; only LARR reads them. Paper: Eq. (22)."""
     poi_slots: tuple[int, ...] = ()
     """Which of the scene keywords describe the place."""
+    recent_texts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    """The text of each place of the `poi_id` vocabulary, [V of poi_id]; -1 = none."""
+    recent_slot: int | None = None
+    """The scene keyword of these texts; None if recent places have no text."""
 
 
 class Scores(NamedTuple):
@@ -48,6 +54,7 @@ class Ranker(nn.Module):
     """What every entry of `larr.models.MODELS` is: built from `Inputs`, a batch in, scores out."""
 
     encoder: Encoder
+    towers: Towers
 
     def forward(self, batch: Batch) -> Scores:
         """Scores each row by itself."""
@@ -105,6 +112,11 @@ class Towers(nn.Module):
             x_TBI = self.dropout(functional.relu(layer(x_TBI)))
         logits_TB: Tensor = self.layers[-1](x_TBI).squeeze(2).float()
         return logits_TB.T
+
+    def start_at(self, rates_T: Tensor) -> None:
+        """Sets the last biases, so that training starts at the base rates."""
+        with torch.no_grad():
+            self.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
 
 
 class TargetAttention(nn.Module):
@@ -190,6 +202,13 @@ def network(sizes: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
+    """The rate that each tower predicts: with `product` the second is of an order given a click."""
+    if ctcvr == "tower" or len(rates_T) < 2:
+        return rates_T
+    return torch.stack([rates_T[0], rates_T[1] / rates_T[0].clamp(min=1e-6)])
+
+
 def with_product(logits_BT: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
     """Turns the second logit into that of sigmoid(first) * sigmoid(second), if `product` is set.
 
@@ -220,4 +239,4 @@ def initialise(model: nn.Module, seed: int) -> None:
             elif parameter.ndim > 1 and parameter.numel():
                 inputs, shape = parameter.shape[-1], parameter.shape[:-1]
                 drawn = torch.rand(inputs, *shape, generator=generator) * 2 - 1
-                parameter.copy_(drawn.movedim(0, -1) * inputs**-0.5)
+                parameter.copy_(drawn.movedim(0, -1) * math.sqrt(WEIGHT_GAIN / inputs))

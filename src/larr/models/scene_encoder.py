@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.models.layers import Inputs
+from larr.models.matching import Matching
 
 
 class SceneEncoder(nn.Module):
@@ -34,11 +35,10 @@ class SceneEncoder(nn.Module):
         self.slots = nn.Parameter(torch.empty(texts, dimension))
         self.first = self._layer(dimension)
         self.more = nn.Sequential(*(self._layer(dimension) for _ in range(1, self.scene.layers)))
-        self.poi_slots = list(inputs.poi_slots) if self.scene.interactions else []
-        self.other_slots = [slot for slot in range(texts) if slot not in self.poi_slots]
-        pairs = len(self.poi_slots) * len(self.other_slots)
+        self.matching = Matching(inputs) if self.scene.matching else None
+        figures = self.matching.width if self.matching else 0
         self.projection = nn.Sequential(
-            nn.Linear(dimension + pairs, dimension), nn.ReLU(), nn.Linear(dimension, output)
+            nn.Linear(dimension + figures, dimension), nn.ReLU(), nn.Linear(dimension, output)
         )
 
     def _layer(self, dimension: int) -> nn.TransformerEncoderLayer:
@@ -51,12 +51,14 @@ class SceneEncoder(nn.Module):
             norm_first=self.scene.pre_norm,
         )
 
-    def forward(self, texts_BR: Tensor) -> Tensor:
-        """Maps the numbers of the texts (-1 = missing) to e_s, [B, A]."""
+    def forward(self, texts_BR: Tensor, recent_BL: Tensor) -> Tensor:
+        """Maps the numbers of the texts (-1 = missing) and of recent places to e_s, [B, A]."""
         missing_BR = texts_BR < 0
         vectors_BRD = functional.embedding(texts_BR.clamp(min=0), self.vectors)
         vectors_BRD[missing_BR] = 0
-        more = [self.similarities(vectors_BRD)] if self.poi_slots else []
+        more = []
+        if self.matching:
+            more.append(self.matching(vectors_BRD.clone(), recent_BL, self.vectors))
         vectors_BRD[missing_BR] = self.null
         pooled = [self.pool(vectors_BRD + self.slots), *more]
         e_s: Tensor = self.projection(torch.cat(pooled, dim=1))
@@ -70,11 +72,6 @@ class SceneEncoder(nn.Module):
         tokens_BSD = torch.cat([agg_B1D, tokens_BRD], dim=1)
         outputs_BSD: Tensor = self.more(self.first(tokens_BSD))
         return outputs_BSD[:, 0] if self.scene.pooling == "agg" else outputs_BSD.mean(dim=1)
-
-    def similarities(self, vectors_BRD: Tensor) -> Tensor:
-        """The cosine of each text of the place with each other one, [B, P]; 0 if missing."""
-        places, others = vectors_BRD[:, self.poi_slots], vectors_BRD[:, self.other_slots]
-        return (places @ others.mT).flatten(1)
 
 
 def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Tensor) -> Tensor:

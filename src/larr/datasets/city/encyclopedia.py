@@ -289,7 +289,8 @@ class _Book(_Writer):
         facts = {"a": first["name"], "b": second["name"], "kind_a": first["kind"]}
         facts |= {"kind_b": second["kind"], "taste_a": first["taste"], "taste_b": second["taste"]}
         facts |= {"note_a": dish["note"], "note_b": other["note"]}
-        alike = _listed([self.word(words.TRAITS[name]) for name in _traits(dish) & _traits(other)])
+        both = sorted(_traits(dish) & _traits(other))
+        alike = _listed([self.word(words.TRAITS[name]) for name in both])
         told = templates.ALIKE if alike else templates.UNLIKE
         parts = [self.pick(templates.COMPARED), self.pick(told), *_advice(dish, other)]
         return " ".join(self.say(part, **facts, alike=alike) for part in parts)
