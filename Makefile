@@ -23,9 +23,9 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The honest comparison: three seeds of the world and of the models, with every control.
+# The honest comparison: three seeds of the world and of the models that nothing was tuned on.
 seeds: $(VENV)/installed
-	$(BIN)/larr run configs/city_controls.toml --seeds 1,2,3
+	$(BIN)/larr run configs/city_controls.toml --seeds 11,12,13
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
