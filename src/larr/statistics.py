@@ -72,7 +72,7 @@ def _before(
     values = [n for n, kind in daily.schema.items() if kind.is_numeric() and n not in shared]
     return (
         daily.filter(pl.col("day") < day)
-        .join(wanted, on=shared, how="semi")
+        .join(wanted, on=shared, how="semi", maintain_order="left")
         .with_columns(pl.col(values) * weight)
     )
 
