@@ -5,6 +5,7 @@ Legend: N rows, F categories, M numbers, L recent places.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,9 @@ def _scale(values: pl.Series) -> tuple[float, float]:
     finite = values.drop_nulls().drop_nans().to_numpy()
     if len(finite) == 0:
         return 0.0, 1.0
-    return float(finite.mean()), float(finite.std()) or 1.0
+    mean = math.fsum(finite) / len(finite)  # exact, so that no order of summing shows
+    deviation = math.sqrt(math.fsum((finite - mean) ** 2) / len(finite))
+    return mean, deviation or 1.0
 
 
 def save(encoder: Encoder, folder: Path) -> None:
