@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from larr import artifacts
 from larr.batches import Category, Features
@@ -56,6 +57,8 @@ def write_log(
     places = random.normal(size=sizes.categories[1])
     with artifacts.making(config, "prepare") as work:
         artifacts.write_json(work.folder / "features.json", _features(sizes).model_dump())
+        keyword = [f"k{i % sizes.keywords}" if sizes.keywords else "" for i in range(sizes.texts)]
+        pl.DataFrame({"keyword": keyword}).write_parquet(work.folder / "texts.parquet")
         _write_rows(work.folder / "train", sizes, sizes.rows, (random, places, vectors))
         _write_rows(work.folder / "test", sizes, sizes.test_rows, (random, places, vectors))
     for verb in ("pretrain", "contrast"):

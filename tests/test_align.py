@@ -216,10 +216,24 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_nothing() -> None:
-    settings = small_align(learning_rate=2.0, schedule="linear")
-    found = [rate_at(done, settings) for done in (0.0, 0.025, 0.05, 0.5, 1.0)]
-    assert found == pytest.approx([0.02, 2 * 0.51 * 0.975, 1.9, 1.0, 0.0])
-    assert rate_at(0.7, small_align(learning_rate=2.0, schedule="constant")) == 2.0
+    found = [rate_at(done, "linear") for done in (0.0, 0.025, 0.05, 0.5, 1.0)]
+    assert found == pytest.approx([0.01, 0.51 * 0.975, 0.95, 0.5, 0.0])
+    assert rate_at(0.7, "constant") == 1.0
+
+
+def test_what_reads_texts_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    config = write_log(tmp_path)
+    model, settings = models.build(config, "larr"), config.align
+    trainer = Trainer(model, settings)
+    trainer.set_rate(0.5)
+    rates = {
+        id(parameter): group["lr"]
+        for group in trainer.dense.param_groups
+        for parameter in group["params"]
+    }
+    assert rates[id(model.scene.agg)] == 0.5 * settings.scene.learning_rate
+    assert rates[id(model.first.linear.weight)] == 0.5 * settings.learning_rate == trainer.rows.rate
+    assert len(rates) == sum(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_undoing_the_sampling_by_hand() -> None:

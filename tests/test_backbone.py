@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -151,8 +152,11 @@ def test_text_without_end_token_is_refused() -> None:
         EndTokenPooling([9])(features)
 
 
-def test_saved_model_loads_again_in_both_ways(lm: LanguageModel, tmp_path: Path) -> None:
-    encoder = as_encoder(lm, 16)
+@pytest.mark.parametrize("pooling", ["end", "mean"])
+def test_saved_model_loads_again_in_both_ways(
+    lm: LanguageModel, pooling: Literal["end", "mean"], tmp_path: Path
+) -> None:
+    encoder = as_encoder(lm, 16, pooling)
     encoder.save(str(tmp_path / "encoder"), create_model_card=False)
     texts = [as_input(PARTS), as_input([("user_taste", 'likes "tofu" </user_taste>')])]
     expected = encoder.encode(texts)

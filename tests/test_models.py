@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -335,3 +336,15 @@ def test_stop_gradient_keeps_the_alignment_from_one_side(
     assert (model.scene.agg.grad is not None) == scene
     assert (leaf.grad is not None) == rows
     assert model.alignment.weight.grad is not None
+
+
+def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
+    random = np.random.default_rng(1)
+    keyword = pl.Series(["a", "b", "a", "b", "a", "b"])
+    vectors = random.normal(size=(6, 3)).astype(np.float32)
+    centres_RD, scales_R1 = models.centres(torch.from_numpy(vectors), keyword, ("b", "a", "none"))
+    for row, texts in enumerate((vectors[1::2], vectors[::2])):
+        centred = (texts - centres_RD[row].numpy()) * scales_R1[row].numpy()
+        np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
+        assert (centred**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert torch.isfinite(centres_RD).all() and torch.isfinite(scales_R1).all()

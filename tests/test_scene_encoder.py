@@ -10,11 +10,11 @@ from larr.models.layers import Inputs, initialise
 from larr.models.scene_encoder import SceneEncoder
 
 B, R, D, V = 7, 5, 16, 30
-NOTHING_RECENT = torch.zeros(B, 0, dtype=torch.int32)
+VECTORS = nn.functional.normalize(torch.randn(V, D, dtype=torch.float64), dim=1)
 
 
 def make_encoder(**scene: object) -> SceneEncoder:
-    settings = {"heads": 4, "feedforward": 24, "matching": False} | scene
+    settings = {"heads": 4, "feedforward": 24} | scene
     align = AlignConfig(ple=PleConfig(expert_units=[16, 8]), scene=settings)
     features = Features(
         dataset="test",
@@ -27,8 +27,7 @@ def make_encoder(**scene: object) -> SceneEncoder:
         test_rows=0,
     )
     torch.manual_seed(1)
-    vectors = nn.functional.normalize(torch.randn(V, D), dim=1)
-    encoder = SceneEncoder(Inputs(features, align, vectors, poi_slots=(1, 4)))
+    encoder = SceneEncoder(Inputs(features, align, VECTORS.float()))
     initialise(encoder, 3)
     with torch.no_grad():  # so that no bias and no norm is at its neutral value
         for parameter in encoder.parameters():
@@ -41,10 +40,16 @@ def texts(missing: float) -> Tensor:
     return torch.where(torch.rand(B, R) < missing, -1, numbers)
 
 
+def read(encoder: SceneEncoder, texts_BR: Tensor) -> Tensor:
+    kind = encoder.agg.dtype
+    e_s: Tensor = encoder(VECTORS[texts_BR.clamp(min=0)].to(kind), texts_BR < 0)
+    return e_s
+
+
 def naive_tokens(encoder: SceneEncoder, texts_BR: Tensor) -> Tensor:
     rows = []
     for row in texts_BR.tolist():
-        known = [encoder.vectors[text] if text >= 0 else encoder.null for text in row]
+        known = [VECTORS[text] if text >= 0 else encoder.null for text in row]
         slotted = [vector + encoder.slots[slot] for slot, vector in enumerate(known)]
         rows.append(torch.stack([encoder.agg, *slotted]))
     return torch.stack(rows)
@@ -79,10 +84,10 @@ def test_reading_at_agg_alone_equals_the_whole_encoder(pre_norm: bool, missing: 
     texts_BR = texts(missing)
     tokens_BSD = naive_tokens(encoder, texts_BR)
     expected = encoder.projection(naive_layer(encoder.first, tokens_BSD)[:, 0])
-    torch.testing.assert_close(encoder(texts_BR, NOTHING_RECENT), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(read(encoder, texts_BR), expected, atol=1e-12, rtol=0)
     library = encoder.projection(encoder.first(tokens_BSD)[:, 0])
-    torch.testing.assert_close(encoder(texts_BR, NOTHING_RECENT), library, atol=1e-12, rtol=0)
-    single = encoder.float()(texts_BR, NOTHING_RECENT)
+    torch.testing.assert_close(read(encoder, texts_BR), library, atol=1e-12, rtol=0)
+    single = read(encoder.float(), texts_BR)
     torch.testing.assert_close(single, expected.float(), atol=1e-6, rtol=1e-6)
 
 
@@ -93,7 +98,7 @@ def test_reading_at_agg_alone_has_the_gradients_of_the_whole_encoder(pre_norm: b
     whole = encoder.projection(naive_layer(encoder.first, naive_tokens(encoder, texts_BR))[:, 0])
     parameters = list(encoder.parameters())
     expected = torch.autograd.grad((whole * weights).sum(), parameters)
-    gradients = torch.autograd.grad((encoder(texts_BR, NOTHING_RECENT) * weights).sum(), parameters)
+    gradients = torch.autograd.grad((read(encoder, texts_BR) * weights).sum(), parameters)
     for gradient, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-10, rtol=0)
 
@@ -108,14 +113,5 @@ def test_other_poolings_and_more_layers(pooling: str, layers: int) -> None:
         outputs = naive_layer(layer, outputs)
     pooled = outputs[:, 0] if pooling == "agg" else outputs.mean(1)
     torch.testing.assert_close(
-        encoder(texts_BR, NOTHING_RECENT), encoder.projection(pooled), atol=1e-12, rtol=0
+        read(encoder, texts_BR), encoder.projection(pooled), atol=1e-12, rtol=0
     )
-
-
-def test_the_stored_vectors_are_no_part_of_the_model() -> None:
-    encoder = make_encoder()
-    before = encoder.vectors.clone()
-    encoder(texts(0.5), NOTHING_RECENT).sum().backward()
-    assert "vectors" not in encoder.state_dict()
-    assert not encoder.vectors.requires_grad
-    assert torch.equal(encoder.vectors, before)

@@ -13,12 +13,12 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from larr import artifacts, batches, models, progress
@@ -109,17 +109,32 @@ def _train(config: Config, name: str, trainer: Trainer) -> list[dict[str, float]
             random = np.random.default_rng([config.seed, epoch])
             negatives = settings.negatives if trainer.aligns else 0
             for batch, sampled in batches.shuffled(log, settings.batch_size, random, negatives):
-                trainer.set_rate(rate_at(curve.samples / total, settings))
+                trainer.set_rate(rate_at(curve.samples / total, settings.schedule))
                 curve.add(batch.rows, trainer.step(batch, sampled, betas))
                 advance(batch.rows)
     return curve.points
 
 
-def rate_at(done: float, settings: AlignConfig) -> float:
-    """The learning rate after this share of the training: a short rise, then down to 0."""
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    return settings.learning_rate * min(1.0, done / WARM_UP + 0.01) * (1 - done)
+def rate_at(done: float, schedule: Literal["constant", "linear"]) -> float:
+    """The share of the learning rate after a share of the training: a short rise, then to 0."""
+    if schedule == "constant":
+        return 1.0
+    return min(1.0, done / WARM_UP + 0.01) * (1 - done)
+
+
+def rates_of(model: Ranker, settings: AlignConfig) -> list[dict[str, Any]]:
+    """The parameters of the networks with their peak learning rates, for an optimizer.
+
+    What reads text vectors has the rate of `align.scene`: at that of the ID embeddings, which are
+    touched by few rows of a batch, it learns by heart which text belongs to whom.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        reads_texts = name.partition(".")[0] in ("scene", "matching", "alignment")
+        rate = settings.scene.learning_rate if reads_texts else settings.learning_rate
+        if parameter.requires_grad:
+            groups.setdefault(rate, []).append(parameter)
+    return [{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()]
 
 
 class Curve:
@@ -163,13 +178,14 @@ class Trainer:
         self.model, self.settings = model.to(self.device).train(), settings
         self.aligns = isinstance(model, Larr)
         self.bf16 = _takes_bf16(settings, self.device)
-        dense = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.dense = torch.optim.Adam(dense, settings.learning_rate, fused=True)
+        self.dense = torch.optim.Adam(rates_of(model, settings), fused=True)
         self.rows = RowAdam(model.encoder.table, settings.learning_rate, settings.embedding_l2)
 
-    def set_rate(self, rate: float) -> None:
-        """Sets the learning rate of the next step."""
-        self.dense.param_groups[0]["lr"] = self.rows.rate = rate
+    def set_rate(self, share: float) -> None:
+        """Sets the learning rates of the next step to a share of those configured."""
+        for group in self.dense.param_groups:
+            group["lr"] = share * group["peak"]
+        self.rows.rate = share * self.settings.learning_rate
 
     def step(self, batch: Batch, sampled: Batch, betas: tuple[float, float]) -> Tensor:
         """One step on L_3; returns it with its two parts, [3]. Paper: Eq. (26)."""

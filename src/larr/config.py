@@ -190,6 +190,8 @@ class ContrastConfig(Section):
     """lambda_2 of Eq. (21)."""
     lambda_user_place: float = 1.0
     """lambda_3 of Eq. (21)."""
+    pooling: Literal["end", "mean"] = "end"
+    """A text's state: that at its last end token (the paper's), or the mean of all its tokens'."""
     shuffle_keywords: bool = True
     """Keywords in random order, so that each end token learns to be a summary. Decision 5."""
     drop_keyword: Fraction = 0.2
@@ -247,7 +249,9 @@ class SceneConfig(Section):
     pre_norm: bool = True
     """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
     matching: bool = True
-    """Adds products of request and place vectors to the MLP of Eq. (23); False is the paper's."""
+    """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
+    learning_rate: float = 8e-4
+    """Of the scene encoder and all else that reads text vectors before the ranker does."""
 
 
 class AlignConfig(Section):

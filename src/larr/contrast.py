@@ -75,8 +75,10 @@ def contrast(config: Config) -> None:
 
 def _starting_model(config: Config, rows: dict[str, list[Any]]) -> SentenceTransformer:
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
-    encoder = as_encoder(lm, config.embed.dimension)
-    whiten(encoder, compute(as_encoder(lm, None), _sample(rows), config.embed.batch_tokens))
+    pooling = config.contrast.pooling
+    encoder = as_encoder(lm, config.embed.dimension, pooling)
+    raw = as_encoder(lm, None, pooling)
+    whiten(encoder, compute(raw, _sample(rows), config.embed.batch_tokens))
     if config.backbone.lora_rank:
         body = encoder[0].model
         encoder[0].model = get_peft_model(body, lora(lm.tokens, body, config.backbone.lora_rank))
@@ -258,9 +260,11 @@ def _arguments(
 def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
     """recall@10 of the untuned model, after stage 1 alone, and after both stages."""
     pretrained = load_language_model(artifacts.folder(config, "pretrain"), config)
+    pooling = config.contrast.pooling
+    untuned = as_encoder(load_base(config), None, pooling)
     return {
-        "untuned": recalls(config, apart, as_encoder(load_base(config), None), centred=True),
-        "cpt_only": recalls(config, apart, as_encoder(pretrained, None), centred=True),
+        "untuned": recalls(config, apart, untuned, centred=True),
+        "cpt_only": recalls(config, apart, as_encoder(pretrained, None, pooling), centred=True),
         "whole": recalls(config, apart, load_encoder(folder), centred=False),
     }
 

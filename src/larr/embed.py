@@ -118,7 +118,8 @@ def _encoder(job: Job) -> None:
 
 def _untuned(job: Job) -> None:
     """The base model's states at the end token: each keyword's mean taken out, the main axes."""
-    _write_shards(job, as_encoder(load_base(job.config), None), None)
+    untuned = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
+    _write_shards(job, untuned, None)
     keywords = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     means_KH, axes_HD = _means_and_axes(job, keywords)
     with _new_file(job) as vectors_ND:

@@ -9,13 +9,13 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Module
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention
@@ -155,17 +155,19 @@ class Head(Module):
         return head
 
 
-def as_encoder(lm: LanguageModel, dimension: int | None) -> SentenceTransformer:
+def as_encoder(
+    lm: LanguageModel, dimension: int | None, pooling: Literal["end", "mean"] = "end"
+) -> SentenceTransformer:
     """The text embedding model around a language model. Paper: Eq. (10), (22).
 
-    `dimension` is the length of the projected, normalised vector; None gives the raw hidden state
-    at the end token, for the comparison with an untuned model.
+    `dimension` is the length of the projected, normalised vector; None gives the pooled hidden
+    state, for the comparison with an untuned model. `pooling` is `contrast.pooling`.
     """
     base = getattr(lm.model, "base_model", lm.model)
     first = KeywordTransformer(base, lm.tokens)
-    pooling = EndTokenPooling(list(lm.tokens.ends.values()))
-    head = None if dimension is None else Head(base.config.hidden_size, dimension)
-    return _assembled(first, pooling, head)
+    width = base.config.hidden_size
+    pooled = EndTokenPooling(list(lm.tokens.ends.values())) if pooling == "end" else Pooling(width)
+    return _assembled(first, pooled, None if dimension is None else Head(width, dimension))
 
 
 def load_encoder(folder: Path) -> SentenceTransformer:
@@ -174,15 +176,17 @@ def load_encoder(folder: Path) -> SentenceTransformer:
     `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
     the library asks for that flag for every module class outside its own package.
     """
+    kinds = {f"1_{kind.__name__}": kind for kind in (EndTokenPooling, Pooling)}
+    name = next(name for name in kinds if (folder / name).is_dir())
     return _assembled(
         KeywordTransformer.load(str(folder)),
-        EndTokenPooling.load(str(folder), subfolder="1_EndTokenPooling"),
+        kinds[name].load(str(folder), subfolder=name),
         Head.load(str(folder), subfolder="2_Head"),
     )
 
 
 def _assembled(
-    first: KeywordTransformer, pooling: EndTokenPooling, head: Head | None
+    first: KeywordTransformer, pooling: Module, head: Head | None
 ) -> SentenceTransformer:
     encoder = SentenceTransformer(modules=[first, pooling])
     if head is not None:  # put in afterwards: the library casts what it is given to one precision

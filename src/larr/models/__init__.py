@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import polars as pl
 import torch
+from torch import Tensor
 
 from larr import artifacts
 from larr.batches import Features, read_features
@@ -56,10 +58,27 @@ def build(config: Config, name: str) -> Ranker:
     if entry.vectors:
         path = artifacts.folder(config, "embed") / entry.vectors / "vectors.npy"
         mapped = torch.from_numpy(np.load(path, mmap_mode="c"))  # private: the file stays as it is
-        inputs = replace(inputs, vectors=mapped)
+        texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
+        centres_RD, scales_R1 = centres(mapped, texts["keyword"], features.scene_keywords)
+        inputs = replace(inputs, vectors=mapped, centres=centres_RD, scales=scales_R1)
     model = entry.architecture(inputs)
     initialise(model, config.seed)
     return model
+
+
+def centres(
+    vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]
+) -> tuple[Tensor, Tensor]:
+    """`Inputs.centres` and `Inputs.scales` of the stored vectors of these scene keywords."""
+    means, scales = [], []
+    for keyword in keywords:
+        rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
+        chosen = vectors_VD.index_select(0, rows).double()
+        mean = chosen.mean(dim=0) if len(chosen) else vectors_VD.new_zeros(vectors_VD.shape[1])
+        spread = (chosen - mean).square().sum(dim=1).mean() if len(chosen) else torch.zeros(())
+        means.append(mean.float())
+        scales.append(spread.clamp(min=1e-6).rsqrt().float()[None])
+    return torch.stack(means), torch.stack(scales)
 
 
 def find(name: str) -> Entry:

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from larr.batches import Batch
 from larr.models.layers import Inputs, Scores
+from larr.models.matching import Matching
 from larr.models.ple import Ple
 from larr.models.scene_encoder import SceneEncoder
 
 
 class Larr(Ple):
-    """PLE over all ordinary features and e_s. Paper: section 3.3; decision 22."""
+    """PLE over all ordinary features, e_s and the matching figures. Section 3.3; decision 22."""
 
+    vectors: Tensor
+    centres: Tensor
+    scales: Tensor
     targets: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         space = inputs.settings.ple.expert_units[-1]
-        super().__init__(inputs, more=space)
-        self.scene = SceneEncoder(inputs)
+        matching = Matching(inputs) if inputs.settings.scene.matching else None
+        super().__init__(inputs, more=space + (matching.width if matching else 0))
+        self.scene, self.matching = SceneEncoder(inputs), matching
+        self.register_buffer("vectors", inputs.vectors, persistent=False)
+        self.register_buffer("centres", inputs.centres)
+        self.register_buffer("scales", inputs.scales)
         sides = [category.side for category in inputs.features.categories]
         targets = [column for column, side in enumerate(sides) if side != "scene"]
         self.register_buffer("targets", torch.tensor(targets), persistent=False)
@@ -35,8 +44,15 @@ class Larr(Ple):
         18); what maps them to each other is trained in either case.
         """
         encoded = self.encoder(batch)
-        e_s = self.scene(batch.texts, batch.recent)
-        logits_BT = self.logits(torch.cat([encoded.joined(), e_s], dim=1))
+        missing_BR = batch.texts < 0
+        vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
+        vectors_BRD = (vectors_BRD - self.centres) * self.scales
+        vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
+        e_s = self.scene(vectors_BRD, missing_BR)
+        read = [encoded.joined(), e_s]
+        if self.matching:
+            read.append(self.matching(vectors_BRD, batch.recent, self.vectors))
+        logits_BT = self.logits(torch.cat(read, dim=1))
         stopped, categories_BFE = self.settings.stop_gradient, encoded.categories
         e_t = self.target(categories_BFE.detach() if stopped == "collaborative" else categories_BFE)
         return Scores(logits_BT, (e_s.detach() if stopped == "semantic" else e_s, e_t))

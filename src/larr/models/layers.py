@@ -33,6 +33,13 @@ class Inputs:
     settings: AlignConfig
     vectors: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     """The stored vector of each text, [V, D]; only LARR reads them. Paper: Eq. (22)."""
+    centres: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
+    """The mean vector of each scene keyword's texts, [R, D], taken out before anything reads them.
+
+    Texts of one keyword share most of their vector, and what they share tells nothing.
+    """
+    scales: Tensor = field(default_factory=lambda: torch.ones(1, 1))
+    """What gives the centred vectors of each scene keyword the mean squared length 1, [R, 1]."""
     poi_slots: tuple[int, ...] = ()
     """Which of the scene keywords describe the place."""
     recent_texts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))

@@ -1,7 +1,8 @@
-"""How well a place suits the request, read off the stored vectors: beyond the paper's Eq. (23).
+"""How well a place suits the request, read off the stored vectors: what LARR has beyond Eq. (23).
 
 With its output read at `<agg>`, the scene encoder adds up what each text says; that a user likes
-what a place serves is a product of two texts. These figures are such products. Serving stays cheap:
+what a place serves is a product of two texts. These figures are such products; the ranker reads
+them beside e_s. Serving stays cheap:
 each needs dot products of vectors that are stored, or computed once a request.
 
 Shapes: B rows of a batch, R scene texts (Q of the request, P of the place), L recent places, D
@@ -24,6 +25,8 @@ class Matching(nn.Module):
     """Similarities of request and place, and the product of both in a learned common space."""
 
     recent_texts: Tensor
+    centre: Tensor
+    scale: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
@@ -33,6 +36,9 @@ class Matching(nn.Module):
         self.recent_slot = inputs.recent_slot
         self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
         dimension = inputs.vectors.shape[1]
+        slot = self.recent_slot if len(inputs.centres) > 1 else 0
+        self.register_buffer("centre", inputs.centres[slot or 0], persistent=False)
+        self.register_buffer("scale", inputs.scales[slot or 0], persistent=False)
         request = len(self.request_slots) + (self.recent_slot is not None)
         self.request = nn.Linear(request * dimension, COMMON_UNITS)
         self.place = nn.Linear(len(self.place_slots) * dimension, COMMON_UNITS)
@@ -65,7 +71,8 @@ class Matching(nn.Module):
         texts_BL = self.recent_texts[recent_BL]
         there_BL = texts_BL >= 0
         vectors_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
-        return vectors_BLD * there_BL[:, :, None], there_BL
+        centred_BLD = (vectors_BLD - self.centre) * self.scale
+        return centred_BLD * there_BL[:, :, None], there_BL
 
 
 def similarities(place_BD: Tensor, recent_BLD: Tensor, there_BL: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """The scene encoder: the stored vectors of the scene texts become one vector e_s.
 
 Shapes: B rows of a batch, R scene texts, S = R + 1 tokens (`<agg>` first), D their dimension, H
-attention heads, C = D / H, V stored vectors, A dimension of e_s, P pairs of a place's and another
-text.
+attention heads, C = D / H, A dimension of e_s.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.models.layers import Inputs
-from larr.models.matching import Matching
 
 
 class SceneEncoder(nn.Module):
@@ -23,22 +21,17 @@ class SceneEncoder(nn.Module):
     `<agg>` only that token's output is computed, which gives the same result.
     """
 
-    vectors: Tensor
-
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         texts, dimension = len(inputs.features.scene_keywords), inputs.vectors.shape[1]
         self.scene, output = inputs.settings.scene, inputs.settings.ple.expert_units[-1]
-        self.register_buffer("vectors", inputs.vectors, persistent=False)
         self.agg = nn.Parameter(torch.empty(dimension))
         self.null = nn.Parameter(torch.empty(dimension))
         self.slots = nn.Parameter(torch.empty(texts, dimension))
         self.first = self._layer(dimension)
         self.more = nn.Sequential(*(self._layer(dimension) for _ in range(1, self.scene.layers)))
-        self.matching = Matching(inputs) if self.scene.matching else None
-        figures = self.matching.width if self.matching else 0
         self.projection = nn.Sequential(
-            nn.Linear(dimension + figures, dimension), nn.ReLU(), nn.Linear(dimension, output)
+            nn.Linear(dimension, dimension), nn.ReLU(), nn.Linear(dimension, output)
         )
 
     def _layer(self, dimension: int) -> nn.TransformerEncoderLayer:
@@ -51,17 +44,10 @@ class SceneEncoder(nn.Module):
             norm_first=self.scene.pre_norm,
         )
 
-    def forward(self, texts_BR: Tensor, recent_BL: Tensor) -> Tensor:
-        """Maps the numbers of the texts (-1 = missing) and of recent places to e_s, [B, A]."""
-        missing_BR = texts_BR < 0
-        vectors_BRD = functional.embedding(texts_BR.clamp(min=0), self.vectors)
-        vectors_BRD[missing_BR] = 0
-        more = []
-        if self.matching:
-            more.append(self.matching(vectors_BRD.clone(), recent_BL, self.vectors))
-        vectors_BRD[missing_BR] = self.null
-        pooled = [self.pool(vectors_BRD + self.slots), *more]
-        e_s: Tensor = self.projection(torch.cat(pooled, dim=1))
+    def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
+        """Maps the texts' vectors, and which of them are missing, to e_s, [B, A]."""
+        tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
+        e_s: Tensor = self.projection(self.pool(tokens_BRD))
         return e_s
 
     def pool(self, tokens_BRD: Tensor) -> Tensor:
