@@ -30,7 +30,14 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
     )
     torch.manual_seed(0)
     stored_VD = nn.functional.normalize(torch.randn(V, D, dtype=torch.float64), dim=1)
-    inputs = Inputs(features, AlignConfig(), stored_VD, PLACE, RECENT_TEXTS, recent_slot)
+    inputs = Inputs(
+        features,
+        AlignConfig(),
+        stored_VD,
+        poi_slots=PLACE,
+        recent_texts=RECENT_TEXTS,
+        recent_slot=recent_slot,
+    )
     return Matching(inputs).double(), stored_VD
 
 

@@ -110,10 +110,10 @@ def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
     model = models.build(config, "larr").eval()
     assert isinstance(model, Larr)
     expected = scores(model, batch)
-    new = torch.randperm(len(model.scene.vectors))
-    vectors = torch.empty_like(model.scene.vectors)
-    vectors[new] = model.scene.vectors
-    model.scene.vectors = vectors
+    new = torch.randperm(len(model.vectors))
+    vectors = torch.empty_like(model.vectors)
+    vectors[new] = model.vectors
+    model.vectors = vectors
     texts = torch.where(batch.texts >= 0, new[batch.texts.clamp(min=0)].int(), batch.texts)
     torch.testing.assert_close(scores(model, batch._replace(texts=texts)), expected)
     assert not torch.allclose(scores(model, batch), expected)
@@ -347,4 +347,5 @@ def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
         centred = (texts - centres_RD[row].numpy()) * scales_R1[row].numpy()
         np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
         assert (centred**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
-    assert torch.isfinite(centres_RD).all() and torch.isfinite(scales_R1).all()
+    assert torch.isfinite(centres_RD).all()
+    assert torch.isfinite(scales_R1).all()
