@@ -24,6 +24,7 @@ from larr.models.layers import (
     Ranker,
     TargetAttention,
     Towers,
+    initialise,
     tower_rates,
     with_product,
 )
@@ -200,6 +201,7 @@ def test_towers_start_at_the_base_rates(
     ctcvr: Literal["tower", "product"], given_click: float
 ) -> None:
     towers = Towers(small_align(), 2, 5)
+    initialise(towers, 1)
     nn.init.zeros_(towers.layers[-1].weight)
     towers.start_at(tower_rates(torch.tensor([0.1, 0.02]), ctcvr))
     logits = towers(torch.randn(2, 3, 5))
