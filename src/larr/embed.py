@@ -117,7 +117,7 @@ def _encoder(job: Job) -> None:
 
 
 def _untuned(job: Job) -> None:
-    """The base model's states at the end token: each keyword's mean taken out, the main axes."""
+    """The base model's pooled states: each keyword's mean taken out, the main axes."""
     untuned = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
     _write_shards(job, untuned, None)
     keywords = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1

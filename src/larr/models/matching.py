@@ -2,8 +2,8 @@
 
 With its output read at `<agg>`, the scene encoder adds up what each text says; that a user likes
 what a place serves is a product of two texts. These figures are such products; the ranker reads
-them beside e_s. Serving stays cheap:
-each needs dot products of vectors that are stored, or computed once a request.
+them beside e_s. Serving stays cheap: each needs dot products of vectors that are stored, or
+computed once a request.
 
 Shapes: B rows of a batch, R scene texts (Q of the request, P of the place), L recent places, D
 dimension of the vectors, K of the common space.
