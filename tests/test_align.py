@@ -17,7 +17,7 @@ from larr import align as stage
 from larr import artifacts, models
 from larr.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives, rate_at
 from larr.batches import Batch, in_order
-from larr.config import Config
+from larr.config import Config, SceneConfig
 from larr.errors import ConfigError, LarrError
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable
@@ -221,18 +221,21 @@ def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_nothing() -> None:
     assert rate_at(0.7, "constant") == 1.0
 
 
-def test_what_reads_texts_has_a_rate_of_its_own(tmp_path: Path) -> None:
-    config = write_log(tmp_path)
-    model, settings = models.build(config, "larr"), config.align
+def test_what_reads_texts_has_a_rate_and_a_decay_of_its_own(tmp_path: Path) -> None:
+    scene = SceneConfig(heads=2, feedforward=16, weight_decay=0.3)
+    config = write_log(tmp_path, align=small_align(scene=scene))
+    settings = config.align
+    model = models.build(config, "larr")
     trainer = Trainer(model, settings)
     trainer.set_rate(0.5)
     rates = {
-        id(parameter): group["lr"]
+        id(parameter): (group["lr"], group["weight_decay"])
         for group in trainer.dense.param_groups
         for parameter in group["params"]
     }
-    assert rates[id(model.scene.agg)] == 0.5 * settings.scene.learning_rate
-    assert rates[id(model.first.linear.weight)] == 0.5 * settings.learning_rate == trainer.rows.rate
+    assert rates[id(model.scene.agg)] == (0.5 * settings.scene.learning_rate, 0.3)
+    assert rates[id(model.first.linear.weight)] == (0.5 * settings.learning_rate, 0.0)
+    assert trainer.rows.rate == 0.5 * settings.learning_rate
     assert len(rates) == sum(parameter.requires_grad for parameter in model.parameters())
 
 

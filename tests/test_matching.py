@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from larr.batches import Features
 from larr.config import AlignConfig
@@ -29,7 +29,7 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
         test_rows=0,
     )
     torch.manual_seed(0)
-    stored_VD = nn.functional.normalize(torch.randn(V, D, dtype=torch.float64), dim=1)
+    stored_VD = 2 * torch.randn(V, D, dtype=torch.float64)  # products below -1 too
     inputs = Inputs(
         features,
         AlignConfig(),
@@ -52,14 +52,13 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
     if matching.recent_slot is not None:
         numbers = [int(RECENT_TEXTS[int(place)]) for place in RECENT[row]]
         recent = [stored_VD[text] for text in numbers if text >= 0]
-        cosines = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
-        if cosines is None:
+        products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
+        if products is None:
             figures += [torch.tensor(0.0)] * 3
             said.append(torch.zeros(D, dtype=torch.float64))
         else:
-            absent = torch.full((3 - len(recent),), -SHARPNESS, dtype=torch.float64)
-            weights = torch.cat([SHARPNESS * cosines, absent]).softmax(0)[: len(recent)]
-            figures += [cosines.max(), cosines.mean(), weights @ cosines]
+            weights = (SHARPNESS * products).softmax(0)
+            figures += [products.max(), products.mean(), weights @ products]
             said.append(torch.stack(recent).mean(0))
     product = matching.request(torch.cat(said)) * matching.place(
         torch.cat([texts[p] for p in PLACE])

@@ -37,9 +37,12 @@ def test_tasks_ask_what_they_say(tmp_path: Path) -> None:
     assert {part[0] for part in halves.queries[0]} == {"poi_name", "poi_menu"}
     assert {part[0] for part in halves.candidates[0]} == {"poi_tags"}
     assert [task.name for task in single] == [
-        "user_taste to poi_menu",
-        "scene_time to poi_menu",
-        "poi_menu to place",
+        "user_base to place",
+        "user_taste to place",
+        "scene_time to place",
+        "poi_name to P_b",
+        "poi_menu to P_b",
+        "poi_tags to P_d",
     ]
     assert all(len(query) == 1 for task in single for query in task.queries)
 
@@ -56,14 +59,13 @@ def test_text_finds_itself(tmp_path: Path) -> None:
     encoder = as_encoder(load_base(config), None)
     texts = [[("poi_menu", f"dish {number}")] for number in range(40)]
     same = Task("same", texts, texts, list(range(40)))
-    assert recall(encoder, same, centred=True, batch_tokens=100) == 1.0
     empty = Task("none", [], texts, [])
-    assert recall(encoder, empty, centred=True, batch_tokens=100) is None
+    assert recall(encoder, [same, empty], batch_tokens=100) == [1.0, None]
 
 
 def test_figures_have_the_chance_beside_them(tmp_path: Path) -> None:
     config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "gpt2"))})
-    found = recalls(config, held_out(config), as_encoder(load_base(config), None), centred=True)
+    found = recalls(config, held_out(config), as_encoder(load_base(config), None))
     assert set(found) == {
         "user_to_place",
         "place_halves",

@@ -125,16 +125,23 @@ def rate_at(done: float, schedule: Literal["constant", "linear"]) -> float:
 def rates_of(model: Ranker, settings: AlignConfig) -> list[dict[str, Any]]:
     """The parameters of the networks with their peak learning rates, for an optimizer.
 
-    What reads text vectors has the rate of `align.scene`: at that of the ID embeddings, which are
-    touched by few rows of a batch, it learns by heart which text belongs to whom.
+    What reads text vectors has the rate and the weight decay of `align.scene`: at the rate of the
+    ID embeddings, which are touched by few rows of a batch, it learns by heart which text belongs
+    to whom.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
-        reads_texts = name.partition(".")[0] in ("scene", "matching", "alignment")
-        rate = settings.scene.learning_rate if reads_texts else settings.learning_rate
         if parameter.requires_grad:
-            groups.setdefault(rate, []).append(parameter)
-    return [{"params": group, "lr": rate, "peak": rate} for rate, group in groups.items()]
+            groups[name.partition(".")[0] in ("scene", "matching", "alignment")].append(parameter)
+    rates = {
+        True: {"lr": settings.scene.learning_rate, "weight_decay": settings.scene.weight_decay},
+        False: {"lr": settings.learning_rate, "weight_decay": 0.0},
+    }
+    return [
+        {"params": group, "peak": rates[reads_texts]["lr"]} | rates[reads_texts]
+        for reads_texts, group in groups.items()
+        if group
+    ]
 
 
 class Curve:
@@ -171,14 +178,14 @@ class Curve:
 
 
 class Trainer:
-    """A model with its two optimizers: Adam for the networks, its lazy form for the table."""
+    """A model with its two optimizers: AdamW for the networks, lazy Adam for the table."""
 
     def __init__(self, model: Ranker, settings: AlignConfig) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.settings = model.to(self.device).train(), settings
         self.aligns = isinstance(model, Larr)
         self.bf16 = _takes_bf16(settings, self.device)
-        self.dense = torch.optim.Adam(rates_of(model, settings), fused=True)
+        self.dense = torch.optim.AdamW(rates_of(model, settings), fused=True)
         self.rows = RowAdam(model.encoder.table, settings.learning_rate, settings.embedding_l2)
 
     def set_rate(self, share: float) -> None:

@@ -252,6 +252,8 @@ class SceneConfig(Section):
     """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
     learning_rate: float = 8e-4
     """Of the scene encoder and all else that reads text vectors before the ranker does."""
+    weight_decay: float = 0.0
+    """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
 
 
 class AlignConfig(Section):

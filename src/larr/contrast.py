@@ -263,9 +263,9 @@ def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
     pooling = config.contrast.pooling
     untuned = as_encoder(load_base(config), None, pooling)
     return {
-        "untuned": recalls(config, apart, untuned, centred=True),
-        "cpt_only": recalls(config, apart, as_encoder(pretrained, None, pooling), centred=True),
-        "whole": recalls(config, apart, load_encoder(folder), centred=False),
+        "untuned": recalls(config, apart, untuned),
+        "cpt_only": recalls(config, apart, as_encoder(pretrained, None, pooling)),
+        "whole": recalls(config, apart, load_encoder(folder)),
     }
 
 

@@ -22,7 +22,7 @@ FOUND_WITHIN = 10
 QUERIES_AT_MOST = 1_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Queries, each with one right answer among the distinct candidates."""
 
@@ -33,24 +33,21 @@ class Task:
     """For each query the number of its right candidate."""
 
 
-def recalls(
-    config: Config, apart: HeldOut, encoder: SentenceTransformer, centred: bool
-) -> dict[str, Any]:
+def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
     """recall@10 of every task; None where the held-out users and places give no query.
 
     `user_to_place`: U of an order to P of the place among all held-out places. `place_halves`:
     P_d to P_b of the same place. `single_keyword`: the mean over `single_keywords`, each one
-    keyword alone to one keyword alone or to P (decision 5). `chance` is that of `user_to_place`.
-    `centred` takes the mean vector out first, without which untuned vectors all look alike.
+    keyword alone (decision 5): of U to P of the ordered place, of one half of a place to its other
+    half. `chance` is that of `user_to_place`.
     """
-    whole, halves, *single = tasks(config, apart)
-    budget = config.embed.batch_tokens
-    found = {task.name: recall(encoder, task, centred, budget) for task in (whole, halves, *single)}
-    alone = {task.name: found[task.name] for task in single}
+    whole, halves, *single = all_tasks = tasks(config, apart)
+    found = dict(zip(all_tasks, recall(encoder, all_tasks, config.embed.batch_tokens), strict=True))
+    alone = {task.name: found[task] for task in single}
     measured = [value for value in alone.values() if value is not None]
     return {
-        "user_to_place": found[whole.name],
-        "place_halves": found[halves.name],
+        "user_to_place": found[whole],
+        "place_halves": found[halves],
         "single_keyword": round(float(np.mean(measured)), 4) if measured else None,
         "single_keywords": alone,
         "chance": round(min(1.0, FOUND_WITHIN / max(1, len(whole.candidates))), 4),
@@ -64,16 +61,12 @@ def tasks(config: Config, apart: HeldOut) -> list[Task]:
     asked = orders.join(places.select("poi_id"), on="poi_id", how="semi")
     users, whole = keywords_of(config, "user"), keywords_of(config, "place")
     business, basic = keywords_of(config, "business"), keywords_of(config, "basic")
-    menu = _menu(config)
     return [
         _task("user_to_place", (asked, users), (places, whole)),
         _task("place_halves", (places, business), (places, basic)),
-        *(
-            _task(f"{keyword.name} to {menu.name}", (asked, [keyword]), (places, [menu]))
-            for keyword in users
-            if keyword.view == "action"
-        ),
-        _task(f"{menu.name} to place", (places, [menu]), (places, whole)),
+        *(_task(f"{one.name} to place", (asked, [one]), (places, whole)) for one in users),
+        *(_task(f"{one.name} to P_b", (places, [one]), (places, basic)) for one in business),
+        *(_task(f"{one.name} to P_d", (places, [one]), (places, business)) for one in basic),
     ]
 
 
@@ -103,25 +96,28 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
     )
 
 
-def _menu(config: Config) -> KeywordConfig:
-    """The keyword that tells what a place sells: the first of P_d that stage 1 has to predict."""
-    places = keywords_of(config, "place")
-    told = [keyword for keyword in places if not keyword.prompt]
-    return next((keyword for keyword in told if keyword.view == "business"), (told or places)[0])
-
-
 def recall(
-    encoder: SentenceTransformer, task: Task, centred: bool, batch_tokens: int
-) -> float | None:
-    """The share of queries whose right candidate is among the ten nearest; None without queries."""
-    if not task.queries:
-        return None
-    queries_QD = compute(encoder, task.queries, batch_tokens)
-    candidates_CD = compute(encoder, task.candidates, batch_tokens)
-    if centred:
-        queries_QD = queries_QD - queries_QD.mean(axis=0)
-        candidates_CD = candidates_CD - candidates_CD.mean(axis=0)
-    return hits(normalised(queries_QD) @ normalised(candidates_CD).T, np.array(task.answers))
+    encoder: SentenceTransformer, asked: list[Task], batch_tokens: int
+) -> list[float | None]:
+    """For each task the share of queries whose right candidate is among the ten nearest.
+
+    None for a task without queries. The mean vector of the queries and that of the candidates are
+    taken out first, as the rankers do; without that untuned vectors all look alike.
+    """
+    parts = [tuple(text) for task in asked for text in (*task.queries, *task.candidates)]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(parts))}
+    vectors_ND = compute(encoder, [list(text) for text in numbers], batch_tokens)
+
+    def centred(texts: list[list[KeywordText]]) -> np.ndarray:
+        vectors_TD = vectors_ND[[numbers[tuple(text)] for text in texts]]
+        return normalised(vectors_TD - vectors_TD.mean(axis=0))
+
+    return [
+        hits(centred(task.queries) @ centred(task.candidates).T, np.array(task.answers))
+        if task.queries
+        else None
+        for task in asked
+    ]
 
 
 def hits(scores_QC: np.ndarray, answers_Q: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from larr.models.layers import Inputs
 
 COMMON_UNITS = 64
 SHARPNESS = 10.0
+LOWEST = -1e9  # of a recent place that is not there
 
 
 class Matching(nn.Module):
@@ -76,14 +77,11 @@ class Matching(nn.Module):
 
 
 def similarities(place_BD: Tensor, recent_BLD: Tensor, there_BL: Tensor) -> Tensor:
-    """Largest, mean and softly largest cosine of a place with the recent ones [B, 3], 0 if none."""
-    cosine_BL = (recent_BLD @ place_BD[:, :, None]).squeeze(2).float()
-    masked_BL = cosine_BL.masked_fill(~there_BL, -1.0)
+    """Largest, mean and softly largest product of a place with the recent ones [B, 3], 0 if none."""
+    product_BL = (recent_BLD @ place_BD[:, :, None]).squeeze(2).float()
+    masked_BL = product_BL.masked_fill(~there_BL, LOWEST)
     weights_BL = (SHARPNESS * masked_BL).softmax(dim=1) * there_BL
-    some_B1 = there_BL.any(dim=1, keepdim=True)
-    mean_B1 = (cosine_BL * there_BL).sum(dim=1, keepdim=True) / there_BL.sum(
-        dim=1, keepdim=True
-    ).clamp(min=1)
-    largest_B1 = masked_BL.max(dim=1, keepdim=True).values * some_B1
-    softly_B1 = (weights_BL * cosine_BL).sum(dim=1, keepdim=True)
+    mean_B1 = product_BL.sum(dim=1, keepdim=True) / there_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    largest_B1 = masked_BL.max(dim=1, keepdim=True).values * there_BL.any(dim=1, keepdim=True)
+    softly_B1 = (weights_BL * product_BL).sum(dim=1, keepdim=True)
     return torch.cat([largest_B1, mean_B1, softly_B1], dim=1)
