@@ -77,7 +77,7 @@ class Matching(nn.Module):
 
 
 def similarities(place_BD: Tensor, recent_BLD: Tensor, there_BL: Tensor) -> Tensor:
-    """Largest, mean and softly largest product of a place with the recent ones [B, 3], 0 if none."""
+    """Largest, mean and softly largest product of a place with the recent ones [B, 3], or 0."""
     product_BL = (recent_BLD @ place_BD[:, :, None]).squeeze(2).float()
     masked_BL = product_BL.masked_fill(~there_BL, LOWEST)
     weights_BL = (SHARPNESS * masked_BL).softmax(dim=1) * there_BL
