@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,38 @@ def test_the_same_seed_gives_the_same_bytes_and_an_interrupted_run_goes_on(
         "manifest.json",
         "ple",
     ]
+
+
+def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
+    alone = write_log(tmp_path / "one", Sizes(rows=300), small_align(models=["ple", "larr"]))
+    shared = small_align(models=["ple", "larr"], workers=2)
+    together = write_log(tmp_path / "two", Sizes(rows=300), shared)
+    align(alone)
+    align(together)
+    for name in ("ple", "larr"):
+        np.testing.assert_allclose(predict(together, name), predict(alone, name), atol=1e-4)
+
+
+def test_what_goes_wrong_in_a_worker_is_said_by_its_parent(tmp_path: Path) -> None:
+    settings = small_align(models=["ple", "larr"], workers=2)
+    config = write_log(tmp_path, Sizes(rows=300), settings)
+    numbers = tmp_path / "data" / "train" / "numbers.npy"
+    np.save(numbers, np.full_like(np.load(numbers), np.nan))
+    with pytest.raises(LarrError, match="the loss is nan after"):
+        align(config)
+    assert not artifacts.is_current(config, "align")
+
+
+def _killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = small_align(models=["ple", "larr"], workers=2)
+    config = write_log(tmp_path, Sizes(rows=300), settings)
+    monkeypatch.setattr(stage, "_make", _killed)
+    with pytest.raises(LarrError, match=r"was killed, .* set align.workers to 1"):
+        align(config)
 
 
 def test_another_seed_gives_another_model(tmp_path: Path) -> None:

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import ctypes
 import math
+import multiprocessing
+import os
 import platform
 import shutil
+import signal
 import sys
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -42,17 +49,58 @@ def align(config: Config) -> None:
     for name in config.align.models:
         models.find(name)
     with artifacts.making(config, "align") as work:
+        missing = [name for name in config.align.models if not (work.folder / name).is_dir()]
+        _make_all(config, missing, work.folder)
         for name in config.align.models:
-            target = work.folder / name
-            if not target.is_dir():
-                partial = target.with_name(f"{name}.partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                _make(config, name, partial)
-                partial.rename(target)
-            trained = artifacts.read_json(target / "train.json")
+            trained = artifacts.read_json(work.folder / name / "train.json")
             work.measured(trained["samples"], "samples")
             work.figures[name] = {key: trained[key] for key in ("seconds", "samples_per_second")}
+
+
+def _make_all(config: Config, names: list[str], folder: Path) -> None:
+    """Trains some models, `align.workers` at a time; each folder gets its name when it is whole."""
+    workers = min(config.align.workers, len(names))
+    partials = {name: folder / f"{name}.partial" for name in names}
+    for partial in partials.values():
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+    if workers < 2:
+        for name, partial in partials.items():
+            _make(config, name, partial)
+            partial.rename(folder / name)
+        return
+    threads = max(1, torch.get_num_threads() // workers)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _begin_worker, (threads,)) as pool:
+        jobs = {pool.submit(_make, config, name, partials[name]): name for name in names}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                partials[jobs[job]].rename(folder / jobs[job])
+        except BaseException as error:
+            for child in multiprocessing.active_children():
+                child.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise LarrError(
+                    "a process that trained a ranker was killed, perhaps for want of memory; set "
+                    "align.workers to 1 and run the same command again"
+                ) from error
+            raise
+
+
+def _begin_worker(threads: int) -> None:
+    """Makes a worker leave the keyboard and the bars to its parent, and end when that ends."""
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    progress.console = Console(stderr=True, highlight=False, force_terminal=False)
 
 
 def _make(config: Config, name: str, target: Path) -> None:

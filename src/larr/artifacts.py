@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,15 +241,22 @@ def _broken(target: Path, files: dict[str, dict[str, Any]]) -> str | None:
 
 @contextmanager
 def _peak_memory() -> Iterator[list[int]]:
-    """Samples the resident memory of this process; the list's only item is the peak in bytes."""
+    """Samples the memory of this process and its workers; the list's only item is the peak."""
     process, peak, stop = psutil.Process(), [0], threading.Event()
 
     def sample() -> None:
-        while not stop.wait(0.05):
-            peak[0] = max(peak[0], process.memory_info().rss)
+        now = process.memory_info().rss
+        for child in process.children():
+            with suppress(psutil.NoSuchProcess):
+                now += child.memory_info().rss
+        peak[0] = max(peak[0], now)
 
-    thread = threading.Thread(target=sample, daemon=True)
-    peak[0] = process.memory_info().rss
+    def sample_often() -> None:
+        while not stop.wait(0.05):
+            sample()
+
+    thread = threading.Thread(target=sample_often, daemon=True)
+    sample()
     thread.start()
     try:
         yield peak

@@ -261,6 +261,8 @@ class AlignConfig(Section):
 
     models: list[str] = ["wide_deep", "deepfm", "ple", "larr"]
     """Entries of `larr.models.MODELS` to train."""
+    workers: Positive = 1
+    """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
     batch_size: Positive = 2400
     """Impressions in a step. Paper: 2400."""
     epochs: Positive = 1
