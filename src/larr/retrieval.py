@@ -5,6 +5,7 @@ Shapes: Q queries, C candidates, D the vector's length.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,21 +38,27 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
     """recall@10 of every task; None where the held-out users and places give no query.
 
     `user_to_place`: U of an order to P of the place among all held-out places. `place_halves`:
-    P_d to P_b of the same place. `single_keyword`: the mean over `single_keywords`, each one
-    keyword alone (decision 5): of U to P of the ordered place, of one half of a place to its other
-    half. `chance` is that of `user_to_place`.
+    P_d to P_b of the same place. `single_keywords`: each keyword alone (decision 5), of U to P of
+    the ordered place, of one half of a place to its other half; `single_keyword` and
+    `single_place_keyword` are the means of the former and of the latter. `chance` is that of
+    `user_to_place`.
     """
     whole, halves, *single = all_tasks = tasks(config, apart)
     found = dict(zip(all_tasks, recall(encoder, all_tasks, config.embed.batch_tokens), strict=True))
-    alone = {task.name: found[task] for task in single}
-    measured = [value for value in alone.values() if value is not None]
+    users = len(keywords_of(config, "user"))
     return {
         "user_to_place": found[whole],
         "place_halves": found[halves],
-        "single_keyword": round(float(np.mean(measured)), 4) if measured else None,
-        "single_keywords": alone,
+        "single_keyword": _mean(found[task] for task in single[:users]),
+        "single_place_keyword": _mean(found[task] for task in single[users:]),
+        "single_keywords": {task.name: found[task] for task in single},
         "chance": round(min(1.0, FOUND_WITHIN / max(1, len(whole.candidates))), 4),
     }
+
+
+def _mean(recalls: Iterable[float | None]) -> float | None:
+    measured = [value for value in recalls if value is not None]
+    return round(float(np.mean(measured)), 4) if measured else None
 
 
 def tasks(config: Config, apart: HeldOut) -> list[Task]:
