@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -61,7 +62,9 @@ def build(config: Config, name: str) -> Ranker:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
         centres_RD, scales_R1 = centres(mapped, texts["keyword"], features.scene_keywords)
         inputs = replace(inputs, vectors=mapped, centres=centres_RD, scales=scales_R1)
-    model = entry.architecture(inputs)
+    with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        model = entry.architecture(inputs)
     initialise(model, config.seed)
     return model
 
