@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from polars.exceptions import ComputeError
+from safetensors import SafetensorError
 
 from larr.config import Config
 from larr.errors import LarrError, StaleError
@@ -148,11 +150,25 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
         }
         write_json(target / MANIFEST, made)
         (target / BEGUN).unlink()
-    except (OSError, ComputeError) as error:
+    except (OSError, ComputeError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and "while serializing" not in str(error):
+            raise
         raise LarrError(
             f"{target}: could not be written: {error}; make room or set another `output`, "
             "then run the same command again"
         ) from error
+
+
+def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy file of zeros whose room on the disk is taken at once.
+
+    Without that, a disk that fills up later ends the process with a signal instead of an error.
+    """
+    array: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,7 +8,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated
 
 import typer
@@ -187,24 +186,21 @@ def _for_seeds(config: Config, seeds: str) -> list[Config]:
     ]
 
 
-def _report_failure(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _report_failure(error: Exception) -> None:
     """Keeps the traceback of a failure that no one foresaw in a file, for a bug report."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
     ) as log:
-        log.writelines(traceback.format_exception(kind, error, trace))
+        log.writelines(traceback.format_exception(error))
     console.print(
-        f"[bold red]larr:[/bold red] a failure inside larr: {escape(f'{kind.__name__}: {error}')}; "
-        f"please report it with {log.name}",
+        f"[bold red]larr:[/bold red] a failure inside larr: "
+        f"{escape(f'{type(error).__name__}: {error}')}; please report it with {log.name}",
         soft_wrap=True,
     )
 
 
 def main() -> None:
     """The entry point: every error becomes one message and an exit status, never a traceback."""
-    sys.excepthook = _report_failure
     # Threads that wait by spinning make a shared or virtual machine up to nine times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -217,6 +213,9 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("larr: stopped; run the same command again to go on")
         sys.exit(130)
+    except Exception as error:
+        _report_failure(error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def _vectors(
 def _new_file(job: Job) -> Iterator[np.ndarray]:
     """Yields zeros [N, D] on disk, which become the source's vectors when all went well."""
     partial = job.folder / f"{VECTORS}.partial"
-    vectors_ND = np.lib.format.open_memmap(partial, "w+", np.float32, job.shape)
+    vectors_ND = artifacts.new_array(partial, np.float32, job.shape)
     yield vectors_ND
     vectors_ND.flush()
     partial.replace(job.folder / VECTORS)

@@ -206,12 +206,8 @@ class _Arrays:
         """Writes the next rows of every array."""
         for name, values in chunk.items():
             if name not in self.maps:
-                self.maps[name] = np.lib.format.open_memmap(
-                    self.folder / f"{name}.npy",
-                    mode="w+",
-                    dtype=values.dtype,
-                    shape=(self.rows, values.shape[1]),
-                )
+                path, shape = self.folder / f"{name}.npy", (self.rows, values.shape[1])
+                self.maps[name] = artifacts.new_array(path, values.dtype, shape)
             self.maps[name][self.filled : self.filled + len(values)] = values
         self.filled += len(values)
 

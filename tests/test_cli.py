@@ -1,0 +1,84 @@
+"""What the terminal shows when something is wrong: one message, a status, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from larr import artifacts, cli
+from larr.config import Config
+
+TINY = str(Path(__file__).parents[1] / "configs" / "city_tiny.toml")
+
+
+def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["larr", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.toml"], "nowhere.toml"),
+        (["run", TINY, "--set", "align.epoch=2"], "align.epoch: Extra inputs are not permitted"),
+        (
+            ["run", TINY, "--set", "align.epochs=two"],
+            "align.epochs: Input should be",
+        ),
+        (["run", TINY, "--seeds", "1,x"], "expected whole numbers joined by commas"),
+        (["align", TINY], "run `larr prepare` with the same configuration"),
+        (["prepare", TINY, "--set", "dataset.kind=tables"], "dataset.tables"),
+    ],
+)
+def test_wrong_input_is_status_2_and_says_what_to_do(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said.replace("\n", " ")
+    assert "Traceback" not in said
+
+
+def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(_: Config) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setitem(cli.VERBS, "prepare", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, "prepare", TINY) == 1
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: nobody thought of this; please report it with" in said
+    assert "Traceback" not in said
+    (log,) = tmp_path.glob("larr-*.log")
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Path) -> None:
+    config = Config(output=tmp_path)
+    with (
+        pytest.raises(Exception, match=r"could not be written: .*No space left.*; make room"),
+        artifacts.making(config, "prepare"),
+    ):
+        raise error
+    assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
