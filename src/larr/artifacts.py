@@ -7,10 +7,14 @@ were made from; a stage whose input is missing or stale is refused with the verb
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import json
 import os
+import platform
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +134,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     require(config, *STAGES[verb].inputs)
     origin = _origin(config, verb)
     target = folder(config, verb)
+    _release_memory()
     try:
         _begin(target, origin, resume)
         work = Work(target)
@@ -253,6 +258,13 @@ def _broken(target: Path, files: dict[str, dict[str, Any]]) -> str | None:
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             return name
     return None
+
+
+def _release_memory() -> None:
+    """Gives what the stages before have freed back to the system; glibc may be set to keep it."""
+    gc.collect()
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager
