@@ -50,7 +50,7 @@ def test_the_configuration_for_own_tables_works(
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
 def test_settings_that_a_document_names_exist(path: Path) -> None:
     tree = Config().model_dump()
-    named = re.findall(r"`([a-z]+(?:\.[a-z_]+)+)", path.read_text(encoding="utf-8"))
+    named = re.findall(r"`([a-z]+(?:\.[a-z_0-9]+)+)", path.read_text(encoding="utf-8"))
     for dotted in named:
         section, *rest = dotted.split(".")
         if section not in tree or not isinstance(tree[section], dict):
