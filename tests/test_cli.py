@@ -67,6 +67,18 @@ def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
     assert "Traceback" in log.read_text()
 
 
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(_: Config) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.VERBS, "prepare", interrupted)
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, "prepare", TINY) == 130
+    assert "stopped; run the same command again to go on" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "error",
     [

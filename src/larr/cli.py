@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from larr import artifacts
 from larr.config import Config, load_config
-from larr.errors import ConfigError, LarrError
+from larr.errors import ConfigError, LarrError, StoppedError
 from larr.progress import console
 
 app = typer.Typer(
@@ -109,7 +109,10 @@ def _stage(config: Config, verb: str, *, force: bool) -> None:
         console.print(f"[dim]{verb}: {target} is up to date[/dim]")
         return
     console.print(f"[bold]{verb}[/bold] -> {target}")
-    VERBS[verb](config)
+    try:
+        VERBS[verb](config)
+    except KeyboardInterrupt:  # typer would say nothing of it
+        raise StoppedError("stopped; run the same command again to go on") from None
     measured = (artifacts.manifest(config, verb) or {}).get("measured", {})
     console.print(
         f"  {verb} took {measured['seconds']:.1f} s, {measured['rate']:,.0f} {measured['unit']}, "
@@ -210,9 +213,6 @@ def main() -> None:
     except LarrError as error:
         console.print(f"[bold red]larr:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        console.print("larr: stopped; run the same command again to go on")
-        sys.exit(130)
     except Exception as error:
         _report_failure(error)
         sys.exit(1)

@@ -25,3 +25,9 @@ class DataError(InputError):
 
 class StaleError(InputError):
     """A stage's input is missing, unfinished, or older than what it was made from."""
+
+
+class StoppedError(LarrError):
+    """Ctrl-C; the command line exits with the shell's status for it, 130."""
+
+    exit_status = 130
