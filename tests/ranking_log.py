@@ -111,6 +111,7 @@ def _write_rows(
         "numbers": numbers.astype(np.float32),
         "recent": recent.astype(np.int32),
         "texts": texts.astype(np.int32),
+        "days": np.repeat(np.arange(4, dtype=np.int32), -(-rows // 4))[:rows, None],
         "labels": np.stack([click, order], axis=1)[:, : len(sizes.tasks)].astype(np.uint8),
         "keys": categories[:, :2].astype(np.int32),
     }

@@ -128,7 +128,7 @@ def test_alignment_brings_a_rows_two_sides_together(tmp_path: Path) -> None:
     alone = {"alignment_epochs": 8, "epochs": 1, "beta_alignment": 1.0, "models": ["larr"]}
     config = config.model_copy(update={"align": small_align(**alone)})
     trainer = Trainer(models.build(config, "larr"), config.align)
-    curve = stage._train(config, "larr", trainer)
+    curve = stage._train(config, "larr", trainer, log)
     assert curve[0]["alignment"] > math.log(100) - 0.7
     assert curve[-1]["alignment"] < 0.6 * curve[0]["alignment"]
     assert curve[0]["samples"] > 0

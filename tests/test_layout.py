@@ -9,15 +9,16 @@ ROOT = Path(larr.__file__).parent
 LAYERS = [
     {"errors"},
     {"config", "progress"},
-    {"artifacts", "schema", "scenes", "statistics", "losses", "metrics"},
+    {"artifacts", "schema", "scenes", "statistics", "losses", "metrics", "workers"},
     {"datasets", "keywords", "profiles", "features", "batches", "bootstrap", "backbone"},
     {"checked", "corpus", "models", "vectors", "encoder", "findings"},
     {"enrich", "pairs", "predict", "plots"},
     {"retrieval", "report"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
+    {"tune"},
     {"cli"},
 ]
-STAGES = LAYERS[-2]
+STAGES = LAYERS[-3]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 

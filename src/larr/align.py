@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-import multiprocessing
-import os
 import platform
 import shutil
-import signal
 import sys
-import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +28,7 @@ from larr.errors import LarrError
 from larr.losses import click_loss, info_nce
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable, Ranker, tower_rates
+from larr.workers import side_by_side
 
 POINTS = 50  # of the loss curve
 WARM_UP = 0.05
@@ -59,61 +53,21 @@ def align(config: Config) -> None:
 
 def _make_all(config: Config, names: list[str], folder: Path) -> None:
     """Trains some models, `align.workers` at a time; each folder gets its name when it is whole."""
-    workers = min(config.align.workers, len(names))
     partials = {name: folder / f"{name}.partial" for name in names}
     for partial in partials.values():
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-    if workers < 2:
-        for name, partial in partials.items():
-            _make(config, name, partial)
-            partial.rename(folder / name)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _begin_worker, (threads,)) as pool:
-        jobs = {pool.submit(_make, config, name, partials[name]): name for name in names}
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                partials[jobs[job]].rename(folder / jobs[job])
-        except BaseException as error:
-            for child in multiprocessing.active_children():
-                child.kill()
-            if isinstance(error, BrokenProcessPool):
-                raise LarrError(
-                    "a process that trained a ranker was killed, perhaps for want of memory; set "
-                    "align.workers to 1 and run the same command again"
-                ) from error
-            raise
-
-
-def _begin_worker(threads: int) -> None:
-    """Makes a worker leave the keyboard and the bars to its parent, and end when that ends."""
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    progress.console = Console(stderr=True, highlight=False, force_terminal=False)
+    jobs = {name: (config, name, partial) for name, partial in partials.items()}
+    side_by_side(
+        _make, jobs, config.align.workers, lambda name: partials[name].rename(folder / name)
+    )
 
 
 def _make(config: Config, name: str, target: Path) -> None:
     """Trains one model and writes its folder."""
-    _make_fast()
-    torch.manual_seed(config.seed)
     config = config.model_copy(update={"align": config.align.of(name)})
-    model = models.build(config, name)
     started = time.perf_counter()
-    rates_T = torch.from_numpy(batches.label_rates(_log(config)))
-    model.towers.start_at(tower_rates(rates_T, config.align.ctcvr))
-    trainer = Trainer(model, config.align)
-    curve = _train(config, name, trainer)
+    model, curve = fit(config, name, artifacts.folder(config, "prepare") / "train")
     seconds = time.perf_counter() - started
     weights = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
     save_file(weights, target / "model.safetensors")
@@ -128,6 +82,17 @@ def _make(config: Config, name: str, target: Path) -> None:
     artifacts.write_json(target / "train.json", figures)
 
 
+def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:
+    """Trains one model on a log with the settings `config.align`; returns it with its losses."""
+    _make_fast()
+    torch.manual_seed(config.seed)
+    model = models.build(config, name)
+    rates_T = torch.from_numpy(batches.label_rates(log))
+    model.towers.start_at(tower_rates(rates_T, config.align.ctcvr))
+    trainer = Trainer(model, config.align)
+    return trainer.model, _train(config, name, trainer, log)
+
+
 def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
     features = batches.read_features(artifacts.folder(config, "prepare"))
     return {
@@ -140,13 +105,9 @@ def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
     }
 
 
-def _log(config: Config) -> Path:
-    return artifacts.folder(config, "prepare") / "train"
-
-
-def _train(config: Config, name: str, trainer: Trainer) -> list[dict[str, float]]:
+def _train(config: Config, name: str, trainer: Trainer, log: Path) -> list[dict[str, float]]:
     """Runs all epochs; returns the mean losses of about `POINTS` equal stretches."""
-    log, settings = _log(config), config.align
+    settings = config.align
     rows, alone = batches.count_rows(log), settings.alignment_epochs if trainer.aligns else 0
     joint = (settings.beta_ctr, settings.beta_alignment)
     epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
@@ -192,6 +153,10 @@ def rates_of(model: Ranker, settings: AlignConfig) -> list[dict[str, Any]]:
     ]
 
 
+class DivergedError(LarrError):
+    """The loss of a training is not a finite number."""
+
+
 class Curve:
     """The losses of the steps, averaged over stretches of equal length."""
 
@@ -211,7 +176,7 @@ class Curve:
     def _close(self) -> None:
         total, click, alignment = torch.stack(self.losses).mean(dim=0).tolist()
         if not math.isfinite(total):
-            raise LarrError(
+            raise DivergedError(
                 f"{self.name}: the loss is {total} after {self.samples:,} samples, expected a "
                 "finite number; lower align.learning_rate, or set align.precision to fp32"
             )

@@ -55,6 +55,7 @@ STAGES = {
     "embed": Stage(
         "vectors", ("prepare", "contrast"), ("seed", "backbone", "embed", "align.models")
     ),
+    "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune")),
     "align": Stage("ranker", ("prepare", "embed"), ("seed", "align")),
     "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
 }

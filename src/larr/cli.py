@@ -80,6 +80,12 @@ def _embed(config: Config) -> None:
     embed(config)
 
 
+def _tune(config: Config) -> None:
+    from larr.tune import tune  # noqa: PLC0415
+
+    tune(config)
+
+
 def _align(config: Config) -> None:
     from larr.align import align  # noqa: PLC0415
 
@@ -97,10 +103,13 @@ VERBS: dict[str, Callable[[Config], None]] = {
     "pretrain": _pretrain,
     "contrast": _contrast,
     "embed": _embed,
+    "tune": _tune,
     "align": _align,
     "evaluate": _evaluate,
 }
 """Stage by stage, in order; imported when called, so that `--help` and errors come at once."""
+ASIDE = "tune"
+"""Not a part of `larr run`: its result is put into the configuration."""
 
 
 def _stage(config: Config, verb: str, *, force: bool) -> None:
@@ -145,6 +154,16 @@ def embed(config: ConfigPath, override: Overrides = None, force: Force = False) 
 
 
 @app.command()
+def tune(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
+    """-> tuning/: a search for stage 3's settings, equally long for every ranker.
+
+    Each trial trains on all training days but the last and is judged on that one. Put the
+    `tuned.toml` that it writes into your configuration.
+    """
+    _stage(load_config(config, override), "tune", force=force)
+
+
+@app.command()
 def align(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """Stage 3 -> ranker/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26)."""
     _stage(load_config(config, override), "align", force=force)
@@ -167,7 +186,8 @@ def run(
         if seeds is not None:
             console.rule(f"seed {one.seed}")
         for verb in VERBS:
-            _stage(one, verb, force=force)
+            if verb != ASIDE:
+                _stage(one, verb, force=force)
     if seeds is not None:
         from larr.evaluate import pool  # noqa: PLC0415
 

@@ -269,8 +269,6 @@ class AlignConfig(Section):
     """Passes over the training days. Paper: 1."""
     learning_rate: float = 8e-4
     """Paper: 8e-4."""
-    learning_rate_of: dict[str, float] = {}
-    """For single models, where another rate did better on development data."""
     schedule: Literal["constant", "linear"] = "linear"
     """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
     embedding: Positive = 16
@@ -298,10 +296,55 @@ class AlignConfig(Section):
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
 
+    tuned: dict[str, dict[str, float]] = {}
+    """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""
+
+    @model_validator(mode="after")
+    def _tuned_settings_exist(self) -> Self:
+        for model in self.tuned:
+            self.of(model)
+        return self
+
     def of(self, model: str) -> AlignConfig:
         """The settings of one model."""
-        rate = self.learning_rate_of.get(model, self.learning_rate)
-        return self.model_copy(update={"learning_rate": rate})
+        return self.with_settings(self.tuned.get(model, {}))
+
+    def with_settings(self, settings: dict[str, float]) -> AlignConfig:
+        """These settings with others for the dotted paths given, and none for single models."""
+        tree = self.model_dump(exclude={"tuned"})
+        for path, value in settings.items():
+            _put(tree, path, value)
+        return AlignConfig.model_validate(tree)
+
+
+class Range(Section):
+    """Where the search for a setting looks."""
+
+    low: float
+    high: float
+    log: bool = True
+    """Whether its logarithm is drawn evenly, for what counts in factors."""
+
+
+class TuneConfig(Section):
+    """The search for settings of stage 3, of the same length for every ranker."""
+
+    trials: Positive = 12
+    """Trainings of each ranker; the first has the settings as given."""
+    random: Positive = 6
+    """Trials before the sampler (TPE) learns from what it has seen."""
+    space: dict[str, Range] = {
+        "learning_rate": Range(low=1e-3, high=2e-2),
+        "embedding_l2": Range(low=1e-6, high=1e-3),
+        "dropout": Range(low=0.0, high=0.3, log=False),
+    }
+    """Paths below `align`."""
+    space_of_texts: dict[str, Range] = {
+        "scene.learning_rate": Range(low=5e-4, high=8e-3),
+        "scene.weight_decay": Range(low=0.1, high=30.0),
+        "beta_alignment": Range(low=1e-3, high=1e-1),
+    }
+    """The same for rankers that read texts only."""
 
 
 class EvaluateConfig(Section):
@@ -336,6 +379,7 @@ class Config(Section):
     contrast: ContrastConfig = ContrastConfig()
     embed: EmbedConfig = EmbedConfig()
     align: AlignConfig = AlignConfig()
+    tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
@@ -396,12 +440,16 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override}: expected a.b=value, for example --set seed=2")
-    *parents, leaf = key.strip().split(".")
+    _put(tree, key.strip(), _parse(text.strip()))
+
+
+def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"--set {override}: {parent} is not a section of the configuration")
-    tree[leaf] = _parse(text.strip())
+            raise ConfigError(f"{path} = {value}: {parent} is no section of the configuration")
+    tree[leaf] = value
 
 
 def _parse(text: str) -> Any:

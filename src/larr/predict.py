@@ -5,13 +5,15 @@ Shapes: N rows, T tasks.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from larr import artifacts, batches, models, progress
 from larr.config import Config
+from larr.models.layers import Ranker
 
 ROWS = 4096
 
@@ -22,22 +24,32 @@ def predict(config: Config, model: str) -> np.ndarray:
     Column 0 is the probability of a click, column 1 that of a click and an order (CTCVR).
     """
     data = artifacts.folder(config, "prepare")
-    ranker = models.build(config, model).eval()
+    ranker = models.build(config, model)
     weights = load_file(artifacts.folder(config, "align") / model / "model.safetensors")
     ranker.load_state_dict(weights)
-    rate, parts = batches.read_features(data).sampling_rate, []
-    rows = batches.count_rows(data / "test")
-    with torch.inference_mode(), progress.track(f"scores of {model}", rows, "samples") as advance:
-        for batch in batches.in_order(data / "test", ROWS):
-            parts.append(undo_sampling(ranker(batch).logits.sigmoid(), rate).numpy())
+    rate, rows = batches.read_features(data).sampling_rate, batches.count_rows(data / "test")
+    with progress.track(f"scores of {model}", rows, "samples") as advance:
+        return undo_sampling(predict_log(ranker, data / "test", advance), rate)
+
+
+def predict_log(
+    ranker: Ranker, log: Path, advance: progress.Advance = lambda _: None
+) -> np.ndarray:
+    """The probabilities of a log's rows in its order, float32 [N, T], before `undo_sampling`."""
+    ranker = ranker.eval()
+    device, parts = next(ranker.parameters()).device, []
+    with torch.inference_mode():
+        for batch in batches.in_order(log, ROWS):
+            parts.append(ranker(batch.to(device)).logits.float().sigmoid().cpu().numpy())
             advance(batch.rows)
     return np.concatenate(parts)
 
 
-def undo_sampling(probabilities_BT: Tensor, rate: float) -> Tensor:
+def undo_sampling(probability_NT: np.ndarray, rate: float) -> np.ndarray:
     """Corrects for a training log that kept only a share `rate` of the impressions without a click.
 
     Decision 27: each class is weighed by how many impressions a kept one stands for.
     """
-    click_B1 = probabilities_BT[:, :1]
-    return probabilities_BT / (click_B1 + (1 - click_B1) / rate)
+    click_N1 = probability_NT[:, :1]
+    corrected: np.ndarray = probability_NT / (click_N1 + (1 - click_N1) / rate)
+    return corrected

@@ -125,6 +125,7 @@ class _Writer:
             "numbers": encoder.numbers(rows),
             "recent": encoder.recent_places(rows),
             "texts": texts.to_numpy().astype(np.int32).reshape(rows.height, -1),
+            "days": rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32),
             "labels": rows.select(log.tasks).to_numpy().astype(np.uint8),
             "keys": np.stack(
                 [features.index(rows["user_id"], users), features.index(rows["poi_id"], places)], 1
