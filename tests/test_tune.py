@@ -96,11 +96,11 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
 def test_a_search_where_all_diverge_says_so(tmp_path: Path) -> None:
     wild = {"learning_rate": Range(low=1e30, high=1e31)}
     config = small_tune(tmp_path, ["ple"], space=wild)
-    with pytest.raises(LarrError, match="lower the ranges of tune.space"):
+    with pytest.raises(LarrError, match="lower the ranges"):
         tune.tune(config)
 
 
 @pytest.mark.parametrize("path", ["learning_rat", "scene.nothing", "learning_rate.x"])
 def test_a_tuned_setting_that_is_none_is_refused(path: str) -> None:
-    with pytest.raises((ValueError, LarrError), match=path.split(".")[0]):
+    with pytest.raises((ValueError, LarrError), match=path.partition(".")[0]):
         AlignConfig(tuned={"ple": {path: 0.1}})

@@ -59,6 +59,8 @@ STAGES = {
     "align": Stage("ranker", ("prepare", "embed"), ("seed", "align")),
     "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
 }
+RUN = tuple(verb for verb in STAGES if verb != "tune")
+"""The verbs of `larr run`, in order; what `tune` finds is put into the configuration."""
 
 
 @dataclass

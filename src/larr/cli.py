@@ -108,8 +108,6 @@ VERBS: dict[str, Callable[[Config], None]] = {
     "evaluate": _evaluate,
 }
 """Stage by stage, in order; imported when called, so that `--help` and errors come at once."""
-ASIDE = "tune"
-"""Not a part of `larr run`: its result is put into the configuration."""
 
 
 def _stage(config: Config, verb: str, *, force: bool) -> None:
@@ -185,9 +183,8 @@ def run(
     for one in configs:
         if seeds is not None:
             console.rule(f"seed {one.seed}")
-        for verb in VERBS:
-            if verb != ASIDE:
-                _stage(one, verb, force=force)
+        for verb in artifacts.RUN:
+            _stage(one, verb, force=force)
     if seeds is not None:
         from larr.evaluate import pool  # noqa: PLC0415
 

@@ -226,7 +226,7 @@ def _log_loss(label_N: Array, score_N: Array, day: TestDay) -> Ratio:
 
 def _facts(config: Config, day: TestDay, scores: dict[str, Array]) -> dict[str, Any]:
     """What is said without an interval; several seeds report the mean."""
-    made = {verb: artifacts.manifest(config, verb) for verb in artifacts.STAGES}
+    made = {verb: artifacts.manifest(config, verb) for verb in artifacts.RUN}
     done = {verb: manifest for verb, manifest in made.items() if manifest is not None}
     return {
         "dataset": day.features["dataset"],
