@@ -16,6 +16,7 @@ from larr.align import Trainer
 from larr.batches import Batch, in_order, shuffled
 from larr.config import AlignConfig, Config
 from larr.errors import ConfigError
+from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm
 from larr.models.larr import Larr
 from larr.models.layers import (
@@ -93,7 +94,7 @@ def test_click_and_order_is_learned_in_both_ways(name: str, ctcvr: str, tmp_path
     assert logits.sigmoid()[:, 1].mean().item() == pytest.approx(expected, rel=0.25)
 
 
-@pytest.mark.parametrize("name", ["wide_deep", "deepfm", "ple", "larr"])
+@pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "ple", "larr"])
 def test_scores_do_not_depend_on_the_other_rows(name: str, config: Config, batch: Batch) -> None:
     model = models.build(config, name).eval()
     order = torch.randperm(batch.rows)
@@ -304,7 +305,7 @@ def test_ple_equals_a_ple_of_single_experts(tasks: int, levels: int, tmp_path: P
 
 def test_dropout_acts_in_training_alone(tmp_path: Path, batch: Batch) -> None:
     config = write_log(tmp_path, align=small_align(dropout=0.5))
-    for name in ("wide_deep", "deepfm", "ple"):
+    for name in ("wide_deep", "deepfm", "dcn", "din", "ple"):
         model = models.build(config, name)
         with torch.no_grad():
             assert not torch.equal(model.train()(batch).logits, model(batch).logits)
@@ -351,3 +352,13 @@ def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
         assert (centred**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert torch.isfinite(centres_RD).all()
     assert torch.isfinite(scales_R1).all()
+
+
+def test_crosses_of_dcn_are_products_with_the_inputs(config: Config) -> None:
+    model = models.build(config, "dcn")
+    assert isinstance(model, Dcn)
+    x_BD = torch.randn(5, model.encoder.width)
+    first, second = model.crosses
+    one_BD = x_BD * (x_BD @ first.weight.T + first.bias) + x_BD
+    expected_BD = x_BD * (one_BD @ second.weight.T + second.bias) + one_BD
+    torch.testing.assert_close(model.crossed(x_BD), expected_BD)

@@ -17,6 +17,8 @@ Json = dict[str, Any]
 NAMES = {
     "wide_deep": "Wide&Deep",
     "deepfm": "DeepFM",
+    "dcn": "DCN-v2",
+    "din": "DIN",
     "ple": "PLE",
     "larr": "LARR",
     "larr_random": "LARR (random)",

@@ -15,7 +15,9 @@ from larr import artifacts
 from larr.batches import Features, read_features
 from larr.config import Config
 from larr.errors import ConfigError
+from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm
+from larr.models.din import Din
 from larr.models.larr import Larr
 from larr.models.layers import Inputs, Ranker, initialise
 from larr.models.ple import Ple
@@ -35,6 +37,8 @@ class Entry:
 MODELS = {
     "wide_deep": Entry(WideDeep),
     "deepfm": Entry(DeepFm),
+    "dcn": Entry(Dcn),
+    "din": Entry(Din),
     "ple": Entry(Ple),
     "larr": Entry(Larr, "encoder"),
     "larr_random": Entry(Larr, "random"),
