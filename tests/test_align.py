@@ -20,7 +20,7 @@ from larr import artifacts, models
 from larr.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives, rate_at
 from larr.batches import Batch, in_order
 from larr.config import Config, SceneConfig
-from larr.errors import ConfigError, LarrError
+from larr.errors import ConfigError, LarrError, StaleError
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable
 from larr.predict import predict, undo_sampling
@@ -144,7 +144,7 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
     for name in models.MODELS:
         folder = tmp_path / "ranker" / name
         files = sorted(path.name for path in folder.iterdir())
-        assert files == ["model.json", "model.safetensors", "train.json"]
+        assert files == ["model.json", "model.safetensors", "origin.json", "train.json"]
         probabilities = predict(config, name)
         assert probabilities.shape == (500, 2)
         assert probabilities.dtype == np.float32
@@ -290,3 +290,41 @@ def test_predict_gives_the_test_rows_in_their_order(tmp_path: Path) -> None:
     with torch.no_grad():
         expected: Tensor = model(whole).logits.sigmoid()
     np.testing.assert_allclose(predict(config, "larr"), expected.numpy(), atol=1e-6)
+
+
+def test_a_model_more_leaves_the_others_as_they_are_and_one_less_goes(tmp_path: Path) -> None:
+    config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "deepfm"]))
+    align(config)
+    before = (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns
+    other = config.model_copy(update={"align": small_align(models=["ple", "din"], workers=2)})
+    with pytest.raises(StaleError, match="larr embed"):
+        align(other)
+    with artifacts.making(other, "embed"):
+        pass
+    align(other)
+    assert artifacts.is_current(other, "align")
+    assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns == before
+    parts = sorted(path.name for path in (tmp_path / "ranker").iterdir() if path.is_dir())
+    assert parts == ["din", "ple"]
+    changed = small_align(models=["ple", "din"], dropout=0.1, workers=2)
+    align(config.model_copy(update={"align": changed}))
+    assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns > before
+
+
+def test_a_variant_has_its_settings_vectors_and_name(tmp_path: Path) -> None:
+    settings = small_align(
+        models=["larr", "mean"],
+        variants={
+            "mean": {"of": "larr", "settings": {"scene.pooling": "mean"}},
+            "noft": {"of": "larr", "vectors": "untuned"},
+        },
+        tuned={"larr": {"learning_rate": 0.02}},
+    )
+    config = write_log(tmp_path, Sizes(rows=300), settings)
+    assert settings.of("mean").scene.pooling == "mean"
+    assert settings.of("mean").learning_rate == 0.02
+    assert models.find(config, "noft").vectors == "untuned"
+    align(config)
+    assert not np.allclose(predict(config, "mean"), predict(config, "larr"))
+    with pytest.raises(ConfigError, match=r"no model 'larrr'; the models are .*, noft"):
+        models.find(config, "larrr")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -41,26 +40,36 @@ def align(config: Config) -> None:
     Paper: section 3.3, Eq. (22)-(26).
     """
     for name in config.align.models:
-        models.find(name)
+        models.find(config, name)
     with artifacts.making(config, "align") as work:
-        missing = [name for name in config.align.models if not (work.folder / name).is_dir()]
-        _make_all(config, missing, work.folder)
+        artifacts.prune_parts(work.folder, config.align.models)
+        jobs = {}
+        for name in config.align.models:
+            folder, origin = work.folder / name, _origin(config, name)
+            if not artifacts.has_part(folder, origin):
+                artifacts.begin_part(folder, origin, resume=False)
+                jobs[name] = (config, name, folder)
+        side_by_side(
+            _make, jobs, config.align.workers, lambda name: artifacts.end_part(work.folder / name)
+        )
         for name in config.align.models:
             trained = artifacts.read_json(work.folder / name / "train.json")
-            work.measured(trained["samples"], "samples")
+            if name in jobs:
+                work.measured(trained["samples"], "samples")
             work.figures[name] = {key: trained[key] for key in ("seconds", "samples_per_second")}
 
 
-def _make_all(config: Config, names: list[str], folder: Path) -> None:
-    """Trains some models, `align.workers` at a time; each folder gets its name when it is whole."""
-    partials = {name: folder / f"{name}.partial" for name in names}
-    for partial in partials.values():
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-    jobs = {name: (config, name, partial) for name, partial in partials.items()}
-    side_by_side(
-        _make, jobs, config.align.workers, lambda name: partials[name].rename(folder / name)
-    )
+def _origin(config: Config, name: str) -> dict[str, Any]:
+    """What one model depends on: its settings, the data, the vectors that it reads."""
+    entry, about = models.find(config, name), {"models", "workers", "tuned", "variants"}
+    source = entry.vectors
+    return {
+        "seed": config.seed,
+        "architecture": entry.architecture.__name__,
+        "settings": config.align.of(name).model_dump(mode="json", exclude=about),
+        "data": artifacts.identity(config, "prepare"),
+        "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
+    }
 
 
 def _make(config: Config, name: str, target: Path) -> None:
@@ -98,7 +107,7 @@ def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
     return {
         "name": name,
         "architecture": type(model).__name__,
-        "vectors": models.MODELS[name].vectors,
+        "vectors": models.find(config, name).vectors,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "features": features.model_dump(mode="json"),
         "settings": config.align.model_dump(mode="json"),

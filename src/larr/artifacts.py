@@ -33,6 +33,7 @@ from larr.errors import LarrError, StaleError
 
 MANIFEST = "manifest.json"
 BEGUN = "begun.json"
+ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Stage:
     folder: str
     inputs: tuple[str, ...]
     settings: tuple[str, ...]
+    in_parts: bool = False
+    """Made of parts that stay when the stage is made again and nothing changed for them."""
 
 
 STAGES = {
@@ -53,10 +56,13 @@ STAGES = {
         "encoder", ("prepare", "pretrain"), ("seed", "backbone", "contrast", "embed")
     ),
     "embed": Stage(
-        "vectors", ("prepare", "contrast"), ("seed", "backbone", "embed", "align.models")
+        "vectors",
+        ("prepare", "contrast"),
+        ("seed", "backbone", "embed", "align.models", "align.variants"),
+        in_parts=True,
     ),
     "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune")),
-    "align": Stage("ranker", ("prepare", "embed"), ("seed", "align")),
+    "align": Stage("ranker", ("prepare", "embed"), ("seed", "align"), in_parts=True),
     "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
 }
 RUN = tuple(verb for verb in STAGES if verb != "tune")
@@ -110,7 +116,7 @@ def why_stale(config: Config, verb: str) -> str | None:
     for source in STAGES[verb].inputs:
         if why_stale(config, source) is not None:
             return f"its input {STAGES[source].folder}/ is out of date"
-        if made["inputs"][source] != _identity(manifest(config, source)):
+        if made["inputs"][source] != identity(config, source):
             return f"it was made from another {STAGES[source].folder}/"
     broken = _broken(folder(config, verb), made["files"])
     return f"its file {broken} is missing or has another size" if broken else None
@@ -132,14 +138,19 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     """Runs a stage: checks its inputs, writes the manifest last.
 
     With `resume`, what an interrupted run left in the folder is kept if that run was begun with
-    the same settings and inputs; the stage then skips the pieces that are whole.
+    the same settings and inputs; the stage then skips the pieces that are whole. A stage in parts
+    looks after each of them by itself (`make_part`).
     """
     require(config, *STAGES[verb].inputs)
     origin = _origin(config, verb)
     target = folder(config, verb)
     _release_memory()
     try:
-        _begin(target, origin, resume)
+        if STAGES[verb].in_parts:
+            target.mkdir(parents=True, exist_ok=True)
+            (target / MANIFEST).unlink(missing_ok=True)
+        else:
+            _begin(target, origin, resume)
         work = Work(target)
         started = time.perf_counter()
         with _peak_memory() as peak:
@@ -157,7 +168,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             },
         }
         write_json(target / MANIFEST, made)
-        (target / BEGUN).unlink()
+        (target / BEGUN).unlink(missing_ok=True)
     except (OSError, ComputeError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and "while serializing" not in str(error):
             raise
@@ -165,6 +176,32 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             f"{target}: could not be written: {error}; make room or set another `output`, "
             "then run the same command again"
         ) from error
+
+
+def has_part(folder: Path, origin: dict[str, Any]) -> bool:
+    """Whether a part of a stage is whole and was made from this."""
+    return _same(folder / ORIGIN, origin)
+
+
+def begin_part(folder: Path, origin: dict[str, Any], *, resume: bool) -> None:
+    """Empties a part's folder; with `resume` not if it was begun from the same and not ended."""
+    if resume and _same(folder / BEGUN, origin):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_json(folder / BEGUN, origin)
+
+
+def end_part(folder: Path) -> None:
+    """Says that a part is whole."""
+    (folder / BEGUN).replace(folder / ORIGIN)
+
+
+def prune_parts(target: Path, wanted: list[str]) -> None:
+    """Removes the parts of a stage that its configuration does not ask for any more."""
+    for folder in target.iterdir():
+        if folder.is_dir() and folder.name not in wanted:
+            shutil.rmtree(folder)
 
 
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:
@@ -196,22 +233,22 @@ def read_json(path: Path) -> Any:
 
 def _begin(target: Path, origin: dict[str, Any], resume: bool) -> None:
     begun = target / BEGUN
-    if not (resume and begun.is_file() and _same(begun, origin)):
+    if not (resume and _same(begun, origin)):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         write_json(begun, origin)
     (target / MANIFEST).unlink(missing_ok=True)
 
 
-def _same(begun: Path, origin: dict[str, Any]) -> bool:
+def _same(path: Path, origin: dict[str, Any]) -> bool:
     try:
-        return bool(read_json(begun) == origin)
-    except ValueError:
+        return bool(read_json(path) == origin)
+    except (FileNotFoundError, ValueError):
         return False
 
 
 def _origin(config: Config, verb: str) -> dict[str, Any]:
-    inputs = {source: _identity(manifest(config, source)) for source in STAGES[verb].inputs}
+    inputs = {source: identity(config, source) for source in STAGES[verb].inputs}
     return {"stage": verb, "settings": _settings(config, verb), "inputs": inputs}
 
 
@@ -235,6 +272,12 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         elif before != after:
             names.append(name)
     return names
+
+
+def identity(config: Config, verb: str, file: str | None = None) -> str:
+    """What tells one making of a stage from another: a hash of it, or of one of its files."""
+    made = manifest(config, verb)
+    return made["files"][file]["sha256"] if made and file else _identity(made)
 
 
 def _identity(made: dict[str, Any] | None) -> str:

@@ -256,11 +256,24 @@ class SceneConfig(Section):
     """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
 
 
+class VariantConfig(Section):
+    """A ranker under a name of its own, with what differs from another."""
+
+    of: str
+    """An entry of `larr.models.MODELS`; its tuned settings hold here too."""
+    settings: dict[str, Any] = {}
+    """Paths below `align`, such as {"scene.layers": 2}."""
+    vectors: str | None = None
+    """Another source of text vectors."""
+
+
 class AlignConfig(Section):
     """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
 
     models: list[str] = ["wide_deep", "deepfm", "ple", "larr"]
-    """Entries of `larr.models.MODELS` to train."""
+    """Entries of `larr.models.MODELS` to train, or names of `variants`."""
+    variants: dict[str, VariantConfig] = {}
+    """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     workers: Positive = 1
     """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
     batch_size: Positive = 2400
@@ -301,20 +314,22 @@ class AlignConfig(Section):
 
     @model_validator(mode="after")
     def _tuned_settings_exist(self) -> Self:
-        for model in self.tuned:
+        for model in (*self.tuned, *self.variants):
             self.of(model)
         return self
 
     def of(self, model: str) -> AlignConfig:
         """The settings of one model."""
-        return self.with_settings(self.tuned.get(model, {}))
+        variant = self.variants.get(model, VariantConfig(of=model))
+        tuned = self.tuned.get(variant.of, {})
+        return self.with_settings(tuned | self.tuned.get(model, {}) | variant.settings)
 
-    def with_settings(self, settings: dict[str, float]) -> AlignConfig:
-        """These settings with others for the dotted paths given, and none for single models."""
-        tree = self.model_dump(exclude={"tuned"})
+    def with_settings(self, settings: dict[str, Any]) -> AlignConfig:
+        """These settings with others for the dotted paths given; what was tuned is not kept."""
+        tree = self.model_dump(exclude={"tuned", "variants"})
         for path, value in settings.items():
             _put(tree, path, value)
-        return AlignConfig.model_validate(tree)
+        return AlignConfig.model_validate(tree).model_copy(update={"variants": self.variants})
 
 
 class Range(Section):

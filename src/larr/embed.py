@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,45 +60,53 @@ class Job:
 
 def embed(config: Config) -> None:
     """Embeds every text for each source that `config.align.models` read."""
-    artifacts.require(config, *artifacts.STAGES["embed"].inputs)
-    aside = _set_aside(config)
+    names = sources(config)
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
-        earlier = _still_valid(config, aside)
-        names = sources(config)
+        aside = work.folder / "earlier"
+        artifacts.prune_parts(work.folder, [*names, aside.name])
+        made = 0
         for name in names:
-            job = Job(config, texts, work.folder / name, earlier)
-            if not (job.folder / VECTORS).is_file():
-                job.folder.mkdir(exist_ok=True)
-                SOURCES[name](job)
-            shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
-        work.measured(len(texts) * len(names), "texts")
+            folder, origin = work.folder / name, _origin(config, name)
+            if artifacts.has_part(folder, origin):
+                continue
+            earlier = _set_aside(config, folder, aside) if name == "encoder" else None
+            artifacts.begin_part(folder, origin, resume=True)
+            SOURCES[name](Job(config, texts, folder, earlier))
+            shutil.rmtree(folder / SHARDS, ignore_errors=True)
+            artifacts.end_part(folder)
+            made += len(texts)
+        shutil.rmtree(aside, ignore_errors=True)
+        work.measured(made, "texts")
         work.figures |= {"texts": len(texts), "sources": names}
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sources(config: Config) -> list[str]:
     """The sources that the models read, and what these are made from, in the order of making."""
-    wanted: set[str] = {
-        source for name in config.align.models if (source := find(name).vectors) is not None
-    }
+    wanted = {find(config, name).vectors for name in config.align.models}
     if "shuffled" in wanted:
         wanted.add("encoder")
     return [name for name in SOURCES if name in wanted]
 
 
-def _set_aside(config: Config) -> Path:
-    """Keeps the vectors of an earlier, whole run until this one is whole."""
-    folder = artifacts.folder(config, "embed")
-    aside = folder.with_name(f"{folder.name}.earlier")
-    if artifacts.manifest(config, "embed") is not None:
+def _origin(config: Config, source: str) -> dict[str, Any]:
+    """What the vectors of a source depend on."""
+    made_from: dict[str, Any] = {"seed": config.seed}
+    if source in ("encoder", "shuffled"):
+        made_from["encoder"] = _identity(config)
+    if source == "untuned":
+        made_from["backbone"] = config.backbone.model_dump(mode="json")
+        made_from["pooling"] = config.contrast.pooling
+    texts = artifacts.identity(config, "prepare", "texts.parquet")
+    return made_from | {"texts": texts, "dimension": config.embed.dimension}
+
+
+def _set_aside(config: Config, folder: Path, aside: Path) -> VectorStore | None:
+    """Keeps the encoder's vectors of an earlier, whole run until the new ones are whole."""
+    if (folder / artifacts.ORIGIN).is_file():
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-    return aside
-
-
-def _still_valid(config: Config, aside: Path) -> VectorStore | None:
-    store = open_store(aside / "encoder")
+    store = open_store(aside)
     return store if store is not None and store.identity == _identity(config) else None
 
 

@@ -140,7 +140,7 @@ def _study(config: Config, name: str, folder: Path) -> optuna.Study:
 
 def _space(config: Config, name: str) -> dict[str, Range]:
     """The settings that are searched: those of texts only for a ranker that reads texts."""
-    reads_texts = models.find(name).vectors is not None
+    reads_texts = models.find(config, name).vectors is not None
     return config.tune.space | (config.tune.space_of_texts if reads_texts else {})
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from larr import artifacts
 from larr.batches import Features, read_features
-from larr.config import Config
+from larr.config import AlignConfig, Config, VariantConfig
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm
@@ -23,15 +22,13 @@ from larr.models.layers import Inputs, Ranker, initialise
 from larr.models.ple import Ple
 from larr.models.wide_deep import WideDeep
 
-Vectors = Literal["encoder", "untuned", "tfidf", "random", "shuffled"]
-
 
 @dataclass(frozen=True)
 class Entry:
     """An architecture, and the folder under `vectors/` of the text vectors that it reads."""
 
     architecture: type[Ranker]
-    vectors: Vectors | None = None
+    vectors: str | None = None
 
 
 MODELS = {
@@ -50,11 +47,11 @@ MODELS = {
 
 def build(config: Config, name: str) -> Ranker:
     """Builds an untrained model for the data of this run, as the seed starts it."""
-    entry = find(name)
+    entry = find(config, name)
     features = read_features(artifacts.folder(config, "prepare"))
     if not features.categories:
         raise ConfigError("features.categories: the rankers need at least one, got none")
-    inputs = _inputs(config, features)
+    inputs = _inputs(config, config.align.of(name), features)
     if entry.vectors and not features.scene_keywords:
         raise ConfigError(
             f"align.models: {name} reads scene texts and the data have none; declare keywords with "
@@ -88,22 +85,25 @@ def centres(
     return torch.stack(means), torch.stack(scales)
 
 
-def find(name: str) -> Entry:
-    """The entry of a name that a configuration gives."""
-    if name not in MODELS:
-        raise ConfigError(f"align.models: no model {name!r}; the models are {', '.join(MODELS)}")
-    return MODELS[name]
+def find(config: Config, name: str) -> Entry:
+    """The entry of a name that a configuration gives, one of its variants or one of `MODELS`."""
+    variant = config.align.variants.get(name, VariantConfig(of=name))
+    if variant.of not in MODELS:
+        known = ", ".join([*MODELS, *config.align.variants])
+        raise ConfigError(f"align.models: no model {variant.of!r}; the models are {known}")
+    entry = MODELS[variant.of]
+    return replace(entry, vectors=variant.vectors) if variant.vectors else entry
 
 
-def _inputs(config: Config, features: Features) -> Inputs:
+def _inputs(config: Config, settings: AlignConfig, features: Features) -> Inputs:
     slots = _poi_slots(config, features)
     keyword = config.features.recent_keyword
     if not (keyword and features.recent):
-        return Inputs(features, config.align, poi_slots=slots)
+        return Inputs(features, settings, poi_slots=slots)
     texts = np.load(artifacts.folder(config, "prepare") / "recent_texts.npy")
     return Inputs(
         features,
-        config.align,
+        settings,
         poi_slots=slots,
         recent_texts=torch.from_numpy(texts),
         recent_slot=features.scene_keywords.index(keyword),
