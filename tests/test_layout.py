@@ -16,9 +16,10 @@ LAYERS = [
     {"retrieval", "report"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
     {"tune"},
+    {"stages"},
     {"cli"},
 ]
-STAGES = LAYERS[-3]
+STAGES = LAYERS[-4]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 

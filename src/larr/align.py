@@ -42,7 +42,6 @@ def align(config: Config) -> None:
     for name in config.align.models:
         models.find(config, name)
     with artifacts.making(config, "align") as work:
-        artifacts.prune_parts(work.folder, config.align.models)
         jobs = {}
         for name in config.align.models:
             folder, origin = work.folder / name, _origin(config, name)

@@ -58,7 +58,7 @@ STAGES = {
     "embed": Stage(
         "vectors",
         ("prepare", "contrast"),
-        ("seed", "backbone", "embed", "align.models", "align.variants"),
+        ("seed", "backbone", "embed", "encoders", "align.models", "align.variants"),
         in_parts=True,
     ),
     "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune")),
@@ -197,11 +197,17 @@ def end_part(folder: Path) -> None:
     (folder / BEGUN).replace(folder / ORIGIN)
 
 
-def prune_parts(target: Path, wanted: list[str]) -> None:
-    """Removes the parts of a stage that its configuration does not ask for any more."""
-    for folder in target.iterdir():
-        if folder.is_dir() and folder.name not in wanted:
-            shutil.rmtree(folder)
+def share(config: Config, other: Config, verb: str) -> bool:
+    """Lets another output read a stage of this one, if it would make the very same."""
+    source, link = folder(config, verb), folder(other, verb)
+    shared = all(folder(other, name).is_symlink() for name in STAGES[verb].inputs)
+    if not shared or _settings(config, verb) != _settings(other, verb):
+        return False
+    if not link.is_symlink():
+        shutil.rmtree(link, ignore_errors=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
+    return True
 
 
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:

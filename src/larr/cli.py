@@ -6,16 +6,15 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from larr import artifacts
+from larr import stages
 from larr.config import Config, load_config
-from larr.errors import ConfigError, LarrError, StoppedError
+from larr.errors import ConfigError, LarrError
 from larr.progress import console
 
 app = typer.Typer(
@@ -56,99 +55,28 @@ Seeds = Annotated[
 ]
 
 
-def _prepare(config: Config) -> None:
-    from larr.prepare import prepare  # noqa: PLC0415
-
-    prepare(config)
-
-
-def _pretrain(config: Config) -> None:
-    from larr.pretrain import pretrain  # noqa: PLC0415
-
-    pretrain(config)
-
-
-def _contrast(config: Config) -> None:
-    from larr.contrast import contrast  # noqa: PLC0415
-
-    contrast(config)
-
-
-def _embed(config: Config) -> None:
-    from larr.embed import embed  # noqa: PLC0415
-
-    embed(config)
-
-
-def _tune(config: Config) -> None:
-    from larr.tune import tune  # noqa: PLC0415
-
-    tune(config)
-
-
-def _align(config: Config) -> None:
-    from larr.align import align  # noqa: PLC0415
-
-    align(config)
-
-
-def _evaluate(config: Config) -> None:
-    from larr.evaluate import evaluate  # noqa: PLC0415
-
-    evaluate(config)
-
-
-VERBS: dict[str, Callable[[Config], None]] = {
-    "prepare": _prepare,
-    "pretrain": _pretrain,
-    "contrast": _contrast,
-    "embed": _embed,
-    "tune": _tune,
-    "align": _align,
-    "evaluate": _evaluate,
-}
-"""Stage by stage, in order; imported when called, so that `--help` and errors come at once."""
-
-
-def _stage(config: Config, verb: str, *, force: bool) -> None:
-    target = artifacts.folder(config, verb)
-    if not force and artifacts.is_current(config, verb):
-        console.print(f"[dim]{verb}: {target} is up to date[/dim]")
-        return
-    console.print(f"[bold]{verb}[/bold] -> {target}")
-    try:
-        VERBS[verb](config)
-    except KeyboardInterrupt:  # typer would say nothing of it
-        raise StoppedError("stopped; run the same command again to go on") from None
-    measured = (artifacts.manifest(config, verb) or {}).get("measured", {})
-    console.print(
-        f"  {verb} took {measured['seconds']:.1f} s, {measured['rate']:,.0f} {measured['unit']}, "
-        f"peak memory {measured['peak_memory_mb']:,.0f} MB"
-    )
-
-
 @app.command()
 def prepare(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """Tables -> data/: checked against the contract, split by time, statistics as of their time."""
-    _stage(load_config(config, override), "prepare", force=force)
+    stages.make(load_config(config, override), "prepare", force=force)
 
 
 @app.command()
 def pretrain(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """Stage 1 -> lm/: continual pretraining of the LM on place descriptions (Eq. 1-7)."""
-    _stage(load_config(config, override), "pretrain", force=force)
+    stages.make(load_config(config, override), "pretrain", force=force)
 
 
 @app.command()
 def contrast(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """Stage 2 -> encoder/: the LM becomes a text embedding model (Eq. 8-21)."""
-    _stage(load_config(config, override), "contrast", force=force)
+    stages.make(load_config(config, override), "contrast", force=force)
 
 
 @app.command()
 def embed(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """-> vectors/: every distinct keyword text once (Eq. 22)."""
-    _stage(load_config(config, override), "embed", force=force)
+    stages.make(load_config(config, override), "embed", force=force)
 
 
 @app.command()
@@ -158,19 +86,19 @@ def tune(config: ConfigPath, override: Overrides = None, force: Force = False) -
     Each trial trains on all training days but the last and is judged on that one. Put the
     `tuned.toml` that it writes into your configuration.
     """
-    _stage(load_config(config, override), "tune", force=force)
+    stages.make(load_config(config, override), "tune", force=force)
 
 
 @app.command()
 def align(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """Stage 3 -> ranker/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26)."""
-    _stage(load_config(config, override), "align", force=force)
+    stages.make(load_config(config, override), "align", force=force)
 
 
 @app.command()
 def evaluate(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
     """-> report/: metrics on the test day with paired intervals, report.json and report.html."""
-    _stage(load_config(config, override), "evaluate", force=force)
+    stages.make(load_config(config, override), "evaluate", force=force)
 
 
 @app.command()
@@ -183,8 +111,7 @@ def run(
     for one in configs:
         if seeds is not None:
             console.rule(f"seed {one.seed}")
-        for verb in artifacts.RUN:
-            _stage(one, verb, force=force)
+        stages.run(one, force=force)
     if seeds is not None:
         from larr.evaluate import pool  # noqa: PLC0415
 

@@ -157,8 +157,8 @@ class BackboneConfig(Section):
 class PretrainConfig(Section):
     """Stage 1, continual pretraining. Paper: section 3.1, Eq. (1)-(7)."""
 
-    epochs: float = 1.0
-    """Passes over the place descriptions. Paper: 1."""
+    epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    """Passes over the place descriptions; 0 leaves the base model as it is. Paper: 1."""
     batch_size: Positive = 32
     """Sequences in a step."""
     learning_rate: float = 1e-3
@@ -393,6 +393,10 @@ class Config(Section):
     pretrain: PretrainConfig = PretrainConfig()
     contrast: ContrastConfig = ContrastConfig()
     embed: EmbedConfig = EmbedConfig()
+    encoders: dict[str, dict[str, Any]] = {}
+    """Further text embedding models, each with what differs below `backbone`, `pretrain` and
+    `contrast`: a name -> {"contrast.shuffle_keywords": false}. A ranker reads the vectors of one
+    if its variant has that name as `vectors`."""
     align: AlignConfig = AlignConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -405,6 +409,25 @@ class Config(Section):
         if reserved := {"user_id", "poi_id", "chain", "time"}.intersection(names):
             raise ValueError(f"keyword names may not be {', '.join(sorted(reserved))}")
         return self
+
+    @model_validator(mode="after")
+    def _encoders_differ_in_the_language_model_alone(self) -> Self:
+        for name, settings in self.encoders.items():
+            for path in settings:
+                if path.split(".")[0] not in ("backbone", "pretrain", "contrast"):
+                    raise ValueError(
+                        f"encoders.{name}: {path} is not below backbone, pretrain or contrast"
+                    )
+            self.for_encoder(name)
+        return self
+
+    def for_encoder(self, name: str) -> Config:
+        """The configuration that makes one of `encoders`, with an output folder of its own."""
+        tree = self.model_dump(exclude={"encoders"})
+        for path, value in self.encoders[name].items():
+            _put(tree, path, value)
+        tree["output"] = self.output / "encoders" / name
+        return Config.model_validate(tree)
 
     @property
     def scene_keywords(self) -> list[KeywordConfig]:

@@ -22,6 +22,7 @@ from larr import artifacts
 from larr.backbone import load_base
 from larr.config import Config
 from larr.encoder import as_encoder, load_encoder
+from larr.errors import ConfigError
 from larr.models import find
 from larr.progress import Advance, track
 from larr.vectors import (
@@ -63,16 +64,15 @@ def embed(config: Config) -> None:
     names = sources(config)
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
-        aside = work.folder / "earlier"
-        artifacts.prune_parts(work.folder, [*names, aside.name])
-        made = 0
+        aside, made = work.folder / "earlier", 0
         for name in names:
-            folder, origin = work.folder / name, _origin(config, name)
+            own = config.for_encoder(name) if name in config.encoders else config
+            folder, origin = work.folder / name, _origin(own, name)
             if artifacts.has_part(folder, origin):
                 continue
             earlier = _set_aside(config, folder, aside) if name == "encoder" else None
             artifacts.begin_part(folder, origin, resume=True)
-            SOURCES[name](Job(config, texts, folder, earlier))
+            SOURCES.get(name, _encoder)(Job(own, texts, folder, earlier))
             shutil.rmtree(folder / SHARDS, ignore_errors=True)
             artifacts.end_part(folder)
             made += len(texts)
@@ -83,20 +83,27 @@ def embed(config: Config) -> None:
 
 def sources(config: Config) -> list[str]:
     """The sources that the models read, and what these are made from, in the order of making."""
-    wanted = {find(config, name).vectors for name in config.align.models}
+    wanted = {find(config, name).vectors for name in config.align.models} - {None}
     if "shuffled" in wanted:
         wanted.add("encoder")
-    return [name for name in SOURCES if name in wanted]
+    known = [*SOURCES, *config.encoders]
+    if unknown := wanted.difference(known):
+        raise ConfigError(
+            f"align.variants: no vectors {', '.join(map(repr, sorted(unknown)))}; there are "
+            f"{', '.join(known)}, and [encoders] can declare more"
+        )
+    return [name for name in known if name in wanted]
 
 
 def _origin(config: Config, source: str) -> dict[str, Any]:
     """What the vectors of a source depend on."""
     made_from: dict[str, Any] = {"seed": config.seed}
-    if source in ("encoder", "shuffled"):
-        made_from["encoder"] = _identity(config)
     if source == "untuned":
         made_from["backbone"] = config.backbone.model_dump(mode="json")
         made_from["pooling"] = config.contrast.pooling
+    elif source not in ("tfidf", "random"):
+        artifacts.require(config, "contrast")
+        made_from["encoder"] = _identity(config)
     texts = artifacts.identity(config, "prepare", "texts.parquet")
     return made_from | {"texts": texts, "dimension": config.embed.dimension}
 

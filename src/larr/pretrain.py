@@ -76,7 +76,7 @@ def pretrain(config: Config) -> None:
         work.figures |= figures | {
             "train_tokens": tokens,
             "held_out_places": len(material.places),
-            "tokens_per_second": round(tokens / seconds, 1),
+            "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }
 
 
@@ -184,6 +184,8 @@ def _train(
 ) -> tuple[PreTrainedModel, list[float], float]:
     """The trained model, its loss twenty times on the way, and the seconds it took."""
     steps = _steps(config, len(rows))
+    if steps == 0:
+        return lm.model, [], 0.0
     rank = config.backbone.lora_rank
     columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
     trainer = Trainer(
@@ -211,7 +213,7 @@ def _tokens_seen(config: Config, rows: list[Row]) -> int:
 
 
 def _steps(config: Config, rows: int) -> int:
-    steps = max(1, math.ceil(config.pretrain.epochs * rows / config.pretrain.batch_size))
+    steps = math.ceil(config.pretrain.epochs * rows / config.pretrain.batch_size)
     return min(steps, config.pretrain.max_steps or steps)
 
 
