@@ -10,7 +10,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.batches import Category, Features
-from larr.config import AlignConfig, Config, KeywordConfig, PleConfig, SceneConfig
+from larr.config import AlignConfig, Config, KeywordConfig, PleConfig, SceneConfig, TreesConfig
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")
@@ -35,7 +35,15 @@ def small_align(**changes: object) -> AlignConfig:
     """Settings small enough for a test."""
     ple = PleConfig(expert_units=[16, 8], tower_units=[8])
     scene = SceneConfig(heads=2, feedforward=16)
-    settings = {"batch_size": 100, "embedding": 4, "ple": ple, "scene": scene, "epochs": 2}
+    trees = TreesConfig(rounds=60, learning_rate=0.2, leaf_rows=20)
+    settings = {
+        "trees": trees,
+        "batch_size": 100,
+        "embedding": 4,
+        "ple": ple,
+        "scene": scene,
+        "epochs": 2,
+    }
     return AlignConfig.model_validate(settings | {"learning_rate": 1e-2} | changes)
 
 

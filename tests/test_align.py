@@ -151,7 +151,7 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
         assert 0 < probabilities.min() < probabilities.max() < 1
         assert roc_auc_score(labels[:, 0], probabilities[:, 0]) > 0.85
         trained = json.loads((folder / "train.json").read_text())
-        assert trained["samples"] == 6_000
+        assert trained["samples"] == (3_000 if name == "lightgbm" else 6_000)
         assert len(trained["curve"]) in range(25, 61)
         assert trained["curve"][-1]["loss"] < trained["curve"][0]["loss"]
     described = json.loads((tmp_path / "ranker" / "larr_tfidf" / "model.json").read_text())
@@ -159,7 +159,7 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
     assert described["vectors"] == "tfidf"
     made = artifacts.manifest(config, "align")
     assert made is not None
-    assert made["measured"]["count"] == 6_000 * len(models.MODELS)
+    assert made["measured"]["count"] == 6_000 * len(models.MODELS) - 3_000
 
 
 def test_the_same_seed_gives_the_same_bytes_and_an_interrupted_run_goes_on(

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from larr import models
-from larr.align import Trainer
-from larr.batches import Batch, in_order, shuffled
+from larr.align import fit
+from larr.batches import Batch, in_order
 from larr.config import AlignConfig, Config
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
@@ -51,13 +51,9 @@ def batch(config: Config) -> Batch:
 
 
 def train(config: Config, name: str, epochs: int = 6) -> Ranker:
-    torch.manual_seed(1)
-    trainer = Trainer(models.build(config, name), config.align)
-    for epoch in range(epochs):
-        random = np.random.default_rng(epoch)
-        for batch, sampled in shuffled(config.output / "data" / "train", 100, random):
-            trainer.step(batch, sampled, (1.0, config.align.beta_alignment))
-    return trainer.model.cpu().eval()
+    settings = config.align.with_settings({"epochs": epochs, "schedule": "constant"})
+    config = config.model_copy(update={"align": settings})
+    return fit(config, name, config.output / "data" / "train")[0].cpu().eval()
 
 
 def scores(model: Ranker, batch: Batch) -> Tensor:

@@ -23,7 +23,7 @@ def small_tune(tmp_path: Path, models: list[str], **changes: object) -> Config:
 def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
     tmp_path: Path,
 ) -> None:
-    config = small_tune(tmp_path, ["ple", "larr"])
+    config = small_tune(tmp_path, ["ple", "larr", "lightgbm"])
     tune.tune(config)
     assert artifacts.is_current(config, "tune")
     found = artifacts.read_json(tmp_path / "tuning" / "found.json")
@@ -33,8 +33,9 @@ def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
         assert one["best"] == best["settings"]
         assert all(0 < trial["ctr_auc"] < 1 and trial["seconds"] > 0 for trial in one["trials"])
     assert found["ple"]["trials"][0]["settings"]["learning_rate"] == config.align.learning_rate
-    assert set(found["ple"]["best"]) == set(config.tune.space)
-    assert set(found["larr"]["best"]) == set(config.tune.space) | set(config.tune.space_of_texts)
+    assert set(found["ple"]["best"]) == set(config.tune.networks)
+    assert set(found["lightgbm"]["best"]) == set(config.tune.trees)
+    assert set(found["larr"]["best"]) == set(config.tune.networks) | set(config.tune.texts)
 
     tuned = tomllib.loads((tmp_path / "tuning" / "tuned.toml").read_text())["align"]
     settings = AlignConfig.model_validate(tuned).of("larr")
@@ -95,7 +96,7 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_search_where_all_diverge_says_so(tmp_path: Path) -> None:
     wild = {"learning_rate": Range(low=1e30, high=1e31)}
-    config = small_tune(tmp_path, ["ple"], space=wild)
+    config = small_tune(tmp_path, ["ple"], networks=wild)
     with pytest.raises(LarrError, match="lower the ranges"):
         tune.tune(config)
 

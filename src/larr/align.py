@@ -26,7 +26,8 @@ from larr.config import AlignConfig, Config
 from larr.errors import LarrError
 from larr.losses import click_loss, info_nce
 from larr.models.larr import Larr
-from larr.models.layers import CategoryTable, Ranker, tower_rates
+from larr.models.layers import CategoryTable, Network, Ranker, tower_rates
+from larr.models.trees import Trees
 from larr.workers import side_by_side
 
 POINTS = 50  # of the loss curve
@@ -95,10 +96,23 @@ def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, fl
     _make_fast()
     torch.manual_seed(config.seed)
     model = models.build(config, name)
+    if isinstance(model, Trees):
+        return model, _grow(config, name, model, log)
+    assert isinstance(model, Network)  # noqa: S101 - there is no third kind
     rates_T = torch.from_numpy(batches.label_rates(log))
     model.towers.start_at(tower_rates(rates_T, config.align.ctcvr))
     trainer = Trainer(model, config.align)
     return trainer.model, _train(config, name, trainer, log)
+
+
+def _grow(config: Config, name: str, model: Trees, log: Path) -> list[dict[str, float]]:
+    rounds, rows = config.align.trees.rounds * len(model.tasks), batches.count_rows(log)
+    with progress.track(name, rounds, "trees") as advance:
+        losses = model.grow(log, config.seed, advance)
+    return [
+        {"samples": rows * point // len(losses), "loss": loss, "click": loss, "alignment": 0.0}
+        for point, loss in enumerate(losses, 1)
+    ]
 
 
 def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
@@ -139,7 +153,7 @@ def rate_at(done: float, schedule: Literal["constant", "linear"]) -> float:
     return min(1.0, done / WARM_UP + 0.01) * (1 - done)
 
 
-def rates_of(model: Ranker, settings: AlignConfig) -> list[dict[str, Any]]:
+def rates_of(model: Network, settings: AlignConfig) -> list[dict[str, Any]]:
     """The parameters of the networks with their peak learning rates, for an optimizer.
 
     What reads text vectors has the rate and the weight decay of `align.scene`: at the rate of the
@@ -201,7 +215,7 @@ class Curve:
 class Trainer:
     """A model with its two optimizers: AdamW for the networks, lazy Adam for the table."""
 
-    def __init__(self, model: Ranker, settings: AlignConfig) -> None:
+    def __init__(self, model: Network, settings: AlignConfig) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.settings = model.to(self.device).train(), settings
         self.aligns = isinstance(model, Larr)

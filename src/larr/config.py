@@ -256,6 +256,21 @@ class SceneConfig(Section):
     """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
 
 
+class TreesConfig(Section):
+    """LightGBM, a rival of another kind."""
+
+    rounds: Positive = 300
+    """Trees of a task."""
+    learning_rate: float = 0.05
+    leaves: Positive = 31
+    """Leaves of a tree."""
+    leaf_rows: Positive = 100
+    """Fewest training rows of a leaf."""
+    l2: float = 1.0
+    category_l2: float = 10.0
+    """The same for splits by a category's values."""
+
+
 class VariantConfig(Section):
     """A ranker under a name of its own, with what differs from another."""
 
@@ -308,6 +323,7 @@ class AlignConfig(Section):
     """`auto` takes bf16 where the processor or GPU has it in hardware."""
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
+    trees: TreesConfig = TreesConfig()
 
     tuned: dict[str, dict[str, float]] = {}
     """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""
@@ -339,27 +355,40 @@ class Range(Section):
     high: float
     log: bool = True
     """Whether its logarithm is drawn evenly, for what counts in factors."""
+    whole: bool = False
+    """Whether it is a whole number."""
 
 
 class TuneConfig(Section):
-    """The search for settings of stage 3, of the same length for every ranker."""
+    """The search for settings of stage 3, of the same length for every ranker.
+
+    The ranges are given for paths below `align`.
+    """
 
     trials: Positive = 12
     """Trainings of each ranker; the first has the settings as given."""
     random: Positive = 6
     """Trials before the sampler (TPE) learns from what it has seen."""
-    space: dict[str, Range] = {
+    networks: dict[str, Range] = {
         "learning_rate": Range(low=1e-3, high=2e-2),
         "embedding_l2": Range(low=1e-6, high=1e-3),
         "dropout": Range(low=0.0, high=0.3, log=False),
     }
-    """Paths below `align`."""
-    space_of_texts: dict[str, Range] = {
+    """Of all rankers but the trees."""
+    texts: dict[str, Range] = {
         "scene.learning_rate": Range(low=5e-4, high=8e-3),
         "scene.weight_decay": Range(low=0.1, high=30.0),
         "beta_alignment": Range(low=1e-3, high=1e-1),
     }
-    """The same for rankers that read texts only."""
+    """Of rankers that read texts, besides."""
+    trees: dict[str, Range] = {
+        "trees.learning_rate": Range(low=0.02, high=0.2),
+        "trees.leaves": Range(low=8, high=128, whole=True),
+        "trees.leaf_rows": Range(low=20, high=1000, whole=True),
+        "trees.l2": Range(low=0.1, high=100.0),
+        "trees.category_l2": Range(low=1.0, high=1000.0),
+    }
+    """Of LightGBM."""
 
 
 class EvaluateConfig(Section):

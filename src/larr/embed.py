@@ -83,7 +83,9 @@ def embed(config: Config) -> None:
 
 def sources(config: Config) -> list[str]:
     """The sources that the models read, and what these are made from, in the order of making."""
-    wanted = {find(config, name).vectors for name in config.align.models} - {None}
+    wanted = {
+        source for name in config.align.models if (source := find(config, name).vectors) is not None
+    }
     if "shuffled" in wanted:
         wanted.add("encoder")
     known = [*SOURCES, *config.encoders]

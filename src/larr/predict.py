@@ -37,7 +37,8 @@ def predict_log(
 ) -> np.ndarray:
     """The probabilities of a log's rows in its order, float32 [N, T], before `undo_sampling`."""
     ranker = ranker.eval()
-    device, parts = next(ranker.parameters()).device, []
+    device = next((parameter.device for parameter in ranker.parameters()), torch.device("cpu"))
+    parts = []
     with torch.inference_mode():
         for batch in batches.in_order(log, ROWS):
             parts.append(ranker(batch.to(device)).logits.float().sigmoid().cpu().numpy())

@@ -19,6 +19,7 @@ NAMES = {
     "deepfm": "DeepFM",
     "dcn": "DCN-v2",
     "din": "DIN",
+    "lightgbm": "LightGBM",
     "ple": "PLE",
     "larr": "LARR",
     "larr_random": "LARR (random)",

@@ -28,6 +28,7 @@ from larr.batches import Batch
 from larr.config import Config, Range
 from larr.errors import DataError, LarrError
 from larr.findings import TASKS
+from larr.models.trees import Trees
 from larr.predict import predict_log
 from larr.progress import console
 from larr.workers import side_by_side
@@ -63,8 +64,7 @@ def search(config: Config, name: str, folder: Path) -> None:
     while len(study.get_trials(deepcopy=False, states=FINISHED)) < config.tune.trials:
         trial = study.ask()
         tried = {
-            path: trial.suggest_float(path, around.low, around.high, log=around.log)
-            for path, around in _space(config, name).items()
+            path: _suggest(trial, path, around) for path, around in _space(config, name).items()
         }
         started = time.perf_counter()
         try:
@@ -139,17 +139,24 @@ def _study(config: Config, name: str, folder: Path) -> optuna.Study:
 
 
 def _space(config: Config, name: str) -> dict[str, Range]:
-    """The settings that are searched: those of texts only for a ranker that reads texts."""
-    reads_texts = models.find(config, name).vectors is not None
-    return config.tune.space | (config.tune.space_of_texts if reads_texts else {})
+    """The settings that are searched for a ranker."""
+    entry = models.find(config, name)
+    if entry.architecture is Trees:
+        return config.tune.trees
+    return config.tune.networks | (config.tune.texts if entry.vectors else {})
+
+
+def _suggest(trial: optuna.Trial, path: str, around: Range) -> float:
+    if around.whole:
+        return trial.suggest_int(path, round(around.low), round(around.high), log=around.log)
+    return trial.suggest_float(path, around.low, around.high, log=around.log)
 
 
 def _given(config: Config, name: str) -> dict[str, float]:
     """The settings of the configuration, brought into the ranges of the search."""
     settings, given = config.align.of(name), {}
     for path, around in _space(config, name).items():
-        value = attrgetter(path)(settings)
-        given[path] = min(max(float(value), around.low), around.high)
+        given[path] = min(max(attrgetter(path)(settings), around.low), around.high)
     return given
 
 

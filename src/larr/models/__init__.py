@@ -20,6 +20,7 @@ from larr.models.din import Din
 from larr.models.larr import Larr
 from larr.models.layers import Inputs, Ranker, initialise
 from larr.models.ple import Ple
+from larr.models.trees import Trees
 from larr.models.wide_deep import WideDeep
 
 
@@ -36,6 +37,7 @@ MODELS = {
     "deepfm": Entry(DeepFm),
     "dcn": Entry(Dcn),
     "din": Entry(Din),
+    "lightgbm": Entry(Trees),
     "ple": Entry(Ple),
     "larr": Entry(Larr, "encoder"),
     "larr_random": Entry(Larr, "random"),

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from larr.batches import Batch
-from larr.models.layers import Encoder, Inputs, Ranker, Scores, Towers, network, with_product
+from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 from larr.models.wide_deep import bottom_units
 
 CROSS_LAYERS = 2
 
 
-class Dcn(Ranker):
+class Dcn(Network):
     """Cross layers with full matrices beside a deep network, a tower for each task."""
 
     def __init__(self, inputs: Inputs) -> None:

@@ -13,7 +13,7 @@ from larr.models.layers import (
     Encoded,
     Encoder,
     Inputs,
-    Ranker,
+    Network,
     Scores,
     Towers,
     network,
@@ -22,7 +22,7 @@ from larr.models.layers import (
 from larr.models.wide_deep import bottom_units
 
 
-class DeepFm(Ranker):
+class DeepFm(Network):
     """A linear model, the products of all pairs of fields, a deep network on the same embeddings.
 
     Fields are the categories, the recent places, and each number times a learned vector. Each

@@ -9,11 +9,11 @@ Shapes: see `larr.models.layers`.
 from __future__ import annotations
 
 from larr.batches import Batch
-from larr.models.layers import Encoder, Inputs, Ranker, Scores, Towers, network, with_product
+from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 from larr.models.wide_deep import bottom_units
 
 
-class Din(Ranker):
+class Din(Network):
     """A deep network over all inputs, a tower for each task."""
 
     def __init__(self, inputs: Inputs) -> None:

@@ -60,12 +60,16 @@ class Scores(NamedTuple):
 class Ranker(nn.Module):
     """What every entry of `larr.models.MODELS` is: built from `Inputs`, a batch in, scores out."""
 
-    encoder: Encoder
-    towers: Towers
-
     def forward(self, batch: Batch) -> Scores:
         """Scores each row by itself."""
         raise NotImplementedError
+
+
+class Network(Ranker):
+    """A ranker that learns by steps: it has an encoder of the ordinary features, and towers."""
+
+    encoder: Encoder
+    towers: Towers
 
 
 class CategoryTable(nn.Module):

@@ -20,8 +20,8 @@ from larr.config import AlignConfig
 from larr.models.layers import (
     Encoder,
     Inputs,
+    Network,
     Parallel,
-    Ranker,
     Scores,
     Towers,
     with_product,
@@ -97,7 +97,7 @@ class NextLevel(nn.Module):
         return mixed_GBO
 
 
-class Ple(Ranker):
+class Ple(Network):
     """Encoder, extraction levels, a tower for each task."""
 
     def __init__(self, inputs: Inputs, more: int = 0) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import nn
 
 from larr.batches import Batch
-from larr.models.layers import Encoder, Inputs, Ranker, Scores, Towers, network, with_product
+from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 
 
-class WideDeep(Ranker):
+class WideDeep(Network):
     """A linear model of categories and numbers plus a deep network over all inputs."""
 
     def __init__(self, inputs: Inputs) -> None:
