@@ -149,7 +149,8 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
         assert probabilities.shape == (500, 2)
         assert probabilities.dtype == np.float32
         assert 0 < probabilities.min() < probabilities.max() < 1
-        assert roc_auc_score(labels[:, 0], probabilities[:, 0]) > 0.85
+        least = 0.75 if name == "p5" else 0.85  # it learns slowly
+        assert roc_auc_score(labels[:, 0], probabilities[:, 0]) > least
         trained = json.loads((folder / "train.json").read_text())
         assert trained["samples"] == (3_000 if name == "lightgbm" else 6_000)
         assert len(trained["curve"]) in range(25, 61)
@@ -235,8 +236,8 @@ def test_another_seed_gives_another_model(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "p5"]))
-    with pytest.raises(ConfigError, match="no model 'p5'"):
+    config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "p6"]))
+    with pytest.raises(ConfigError, match="no model 'p6'"):
         align(config)
     assert not (tmp_path / "ranker").exists()
 

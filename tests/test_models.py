@@ -29,6 +29,7 @@ from larr.models.layers import (
     tower_rates,
     with_product,
 )
+from larr.models.p5 import P5, PADDING
 from larr.models.ple import Mixture, Ple, expert_owners
 from tests.ranking_log import SOURCES, Sizes, small_align, write_log
 
@@ -50,8 +51,8 @@ def batch(config: Config) -> Batch:
     return next(in_order(config.output / "data" / "train", 64))
 
 
-def train(config: Config, name: str, epochs: int = 6) -> Ranker:
-    settings = config.align.with_settings({"epochs": epochs, "schedule": "constant"})
+def train(config: Config, name: str, epochs: int = 8) -> Ranker:
+    settings = config.align.with_settings({"epochs": epochs, "learning_rate": 5e-3})
     config = config.model_copy(update={"align": settings})
     return fit(config, name, config.output / "data" / "train")[0].cpu().eval()
 
@@ -90,7 +91,7 @@ def test_click_and_order_is_learned_in_both_ways(name: str, ctcvr: str, tmp_path
     assert logits.sigmoid()[:, 1].mean().item() == pytest.approx(expected, rel=0.25)
 
 
-@pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "ple", "larr"])
+@pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "p5", "ple", "larr"])
 def test_scores_do_not_depend_on_the_other_rows(name: str, config: Config, batch: Batch) -> None:
     model = models.build(config, name).eval()
     order = torch.randperm(batch.rows)
@@ -358,3 +359,21 @@ def test_crosses_of_dcn_are_products_with_the_inputs(config: Config) -> None:
     one_BD = x_BD * (x_BD @ first.weight.T + first.bias) + x_BD
     expected_BD = x_BD * (one_BD @ second.weight.T + second.bias) + one_BD
     torch.testing.assert_close(model.crossed(x_BD), expected_BD)
+
+
+def test_a_prompt_of_p5_spells_users_and_places_alike_wherever_they_stand(tmp_path: Path) -> None:
+    config = write_log(tmp_path, Sizes(categories=(300, 250, 6, 4)))
+    model = models.build(config, "p5")
+    assert isinstance(model, P5)
+    batch = next(in_order(config.output / "data" / "train", 64))
+    tokens_BN = model.prompt(batch)
+    assert tokens_BN.shape[1] == len(model.words)
+    place_BD, recent_BLD = tokens_BN[:, 2:4], tokens_BN[:, -2 * batch.recent.shape[1] :]
+    for row, place in enumerate(batch.categories[:, 1].tolist()):
+        again = (batch.recent == place).nonzero()
+        for other, column in again.tolist():
+            pieces = recent_BLD[other, 2 * column : 2 * column + 2]
+            assert torch.equal(pieces, place_BD[row])
+    assert (recent_BLD[(batch.recent == 0).repeat_interleave(2, dim=1)] == PADDING).all()
+    numbers = model.spelling[1:300].tolist()
+    assert len({tuple(pieces) for pieces in numbers}) == 299

@@ -100,7 +100,7 @@ def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, fl
         return model, _grow(config, name, model, log)
     assert isinstance(model, Network)  # noqa: S101 - there is no third kind
     rates_T = torch.from_numpy(batches.label_rates(log))
-    model.towers.start_at(tower_rates(rates_T, config.align.ctcvr))
+    model.start_at(tower_rates(rates_T, config.align.ctcvr))
     trainer = Trainer(model, config.align)
     return trainer.model, _train(config, name, trainer, log)
 
@@ -221,13 +221,15 @@ class Trainer:
         self.aligns = isinstance(model, Larr)
         self.bf16 = _takes_bf16(settings, self.device)
         self.dense = torch.optim.AdamW(rates_of(model, settings), fused=True)
-        self.rows = RowAdam(model.encoder.table, settings.learning_rate, settings.embedding_l2)
+        table = model.table()
+        self.rows = table and RowAdam(table, settings.learning_rate, settings.embedding_l2)
 
     def set_rate(self, share: float) -> None:
         """Sets the learning rates of the next step to a share of those configured."""
         for group in self.dense.param_groups:
             group["lr"] = share * group["peak"]
-        self.rows.rate = share * self.settings.learning_rate
+        if self.rows:
+            self.rows.rate = share * self.settings.learning_rate
 
     def step(self, batch: Batch, sampled: Batch, betas: tuple[float, float]) -> Tensor:
         """One step on L_3; returns it with its two parts, [3]. Paper: Eq. (26)."""
@@ -243,7 +245,8 @@ class Trainer:
         self.dense.zero_grad()
         loss.backward()
         self.dense.step()
-        self.rows.step()
+        if self.rows:
+            self.rows.step()
         return torch.stack([loss, click, alignment]).detach()
 
     def alignment(self, aligned: tuple[Tensor, Tensor], batch: Batch, sampled: Batch) -> Tensor:

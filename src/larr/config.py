@@ -271,6 +271,17 @@ class TreesConfig(Section):
     """The same for splits by a category's values."""
 
 
+class P5Config(Section):
+    """P5's T5, a rival of another kind."""
+
+    units: Positive = 64
+    """Hidden units."""
+    layers: Positive = 2
+    """Of the encoder and of the decoder."""
+    heads: Positive = 4
+    feedforward: Positive = 128
+
+
 class VariantConfig(Section):
     """A ranker under a name of its own, with what differs from another."""
 
@@ -324,6 +335,7 @@ class AlignConfig(Section):
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
     trees: TreesConfig = TreesConfig()
+    p5: P5Config = P5Config()
 
     tuned: dict[str, dict[str, float]] = {}
     """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""

@@ -20,6 +20,7 @@ NAMES = {
     "dcn": "DCN-v2",
     "din": "DIN",
     "lightgbm": "LightGBM",
+    "p5": "P5",
     "ple": "PLE",
     "larr": "LARR",
     "larr_random": "LARR (random)",

@@ -18,7 +18,8 @@ from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm
 from larr.models.din import Din
 from larr.models.larr import Larr
-from larr.models.layers import Inputs, Ranker, initialise
+from larr.models.layers import Inputs, Network, Ranker
+from larr.models.p5 import P5
 from larr.models.ple import Ple
 from larr.models.trees import Trees
 from larr.models.wide_deep import WideDeep
@@ -38,6 +39,7 @@ MODELS = {
     "dcn": Entry(Dcn),
     "din": Entry(Din),
     "lightgbm": Entry(Trees),
+    "p5": Entry(P5),
     "ple": Entry(Ple),
     "larr": Entry(Larr, "encoder"),
     "larr_random": Entry(Larr, "random"),
@@ -68,7 +70,8 @@ def build(config: Config, name: str) -> Ranker:
     with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         model = entry.architecture(inputs)
-    initialise(model, config.seed)
+    if isinstance(model, Network):
+        model.start(config.seed)
     return model
 
 

@@ -66,10 +66,22 @@ class Ranker(nn.Module):
 
 
 class Network(Ranker):
-    """A ranker that learns by steps: it has an encoder of the ordinary features, and towers."""
+    """A ranker that learns by steps."""
 
     encoder: Encoder
     towers: Towers
+
+    def start(self, seed: int) -> None:
+        """Sets every parameter from the seed."""
+        initialise(self, seed)
+
+    def start_at(self, rates_T: Tensor) -> None:
+        """Sets the last biases, so that training starts at these logits' rates."""
+        self.towers.start_at(rates_T)
+
+    def table(self) -> CategoryTable | None:
+        """The embeddings that `larr.align.RowAdam` looks after."""
+        return self.encoder.table
 
 
 class CategoryTable(nn.Module):
