@@ -22,7 +22,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def test_the_configuration_for_own_tables_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (text,) = blocks(ROOT / "docs" / "your_data.md", "toml")
+    text = "\n".join(blocks(ROOT / "docs" / "your_data.md", "toml"))
     (tmp_path / "mine.toml").write_text(text)
     pl.DataFrame({"shop": [1, 2], "title": ["A", "B"], "kitchen": ["Sichuan", None]}).write_csv(
         tmp_path / "shops.csv"
