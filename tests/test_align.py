@@ -305,6 +305,9 @@ def test_a_model_more_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     align(other)
     assert artifacts.is_current(other, "align")
     assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns == before
+    (tmp_path / "ranker" / "din" / "model.safetensors").unlink()
+    align(other)
+    assert artifacts.is_current(other, "align")
     changed = small_align(models=["ple", "din"], dropout=0.1, workers=2)
     align(config.model_copy(update={"align": changed}))
     assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns > before

@@ -41,6 +41,8 @@ def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
     settings = AlignConfig.model_validate(tuned).of("larr")
     expected = found["larr"]["best"]["scene.weight_decay"]
     assert settings.scene.weight_decay == pytest.approx(expected, rel=1e-3)
+    leaves = found["lightgbm"]["best"]["trees.leaves"]
+    assert AlignConfig.model_validate(tuned).of("lightgbm").trees.leaves == leaves
     assert AlignConfig.model_validate(tuned).of("deepfm").dropout == 0.0
 
 
@@ -82,16 +84,19 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
     def stopped(*arguments: object) -> dict[str, float]:
         judged.append(arguments)
-        if len(judged) == 2:
+        if len(judged) in (1, 3):
             raise KeyboardInterrupt
         return judge(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tune, "judge", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        tune.tune(config)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune.tune(config)
     tune.tune(config)
-    assert len(judged) == 4
-    assert len(artifacts.read_json(tmp_path / "tuning" / "found.json")["ple"]["trials"]) == 3
+    assert len(judged) == 5
+    trials = artifacts.read_json(tmp_path / "tuning" / "found.json")["ple"]["trials"]
+    assert len(trials) == 3
+    assert trials[0]["settings"]["learning_rate"] == config.align.learning_rate
 
 
 def test_a_search_where_all_diverge_says_so(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
 
     With `resume`, what an interrupted run left in the folder is kept if that run was begun with
     the same settings and inputs; the stage then skips the pieces that are whole. A stage in parts
-    looks after each of them by itself (`make_part`).
+    looks after each of them by itself (`begin_part`).
     """
     require(config, *STAGES[verb].inputs)
     origin = _origin(config, verb)
@@ -180,7 +180,11 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
 
 def has_part(folder: Path, origin: dict[str, Any]) -> bool:
     """Whether a part of a stage is whole and was made from this."""
-    return _same(folder / ORIGIN, origin)
+    try:
+        made = read_json(folder / ORIGIN)
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(made["made_from"] == origin) and _broken(folder, made["files"]) is None
 
 
 def begin_part(folder: Path, origin: dict[str, Any], *, resume: bool) -> None:
@@ -194,7 +198,9 @@ def begin_part(folder: Path, origin: dict[str, Any], *, resume: bool) -> None:
 
 def end_part(folder: Path) -> None:
     """Says that a part is whole."""
-    (folder / BEGUN).replace(folder / ORIGIN)
+    made = {"made_from": read_json(folder / BEGUN), "files": _hashes(folder)}
+    write_json(folder / ORIGIN, made)
+    (folder / BEGUN).unlink()
 
 
 def share(config: Config, other: Config, verb: str) -> bool:

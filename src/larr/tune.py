@@ -59,9 +59,9 @@ def search(config: Config, name: str, folder: Path) -> None:
     """Makes the trials of one ranker that are not made yet; the first has the settings as given."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = _study(config, name, folder)
-    if not study.trials:
+    if not _finished(study):
         study.enqueue_trial(_given(config, name))
-    while len(study.get_trials(deepcopy=False, states=FINISHED)) < config.tune.trials:
+    while _finished(study) < config.tune.trials:
         trial = study.ask()
         tried = {
             path: _suggest(trial, path, around) for path, around in _space(config, name).items()
@@ -136,6 +136,11 @@ def _study(config: Config, name: str, folder: Path) -> optuna.Study:
         direction="minimize",
         load_if_exists=True,
     )
+
+
+def _finished(study: optuna.Study) -> int:
+    """Trials that came to an end; one that was killed is made again."""
+    return len(study.get_trials(deepcopy=False, states=FINISHED))
 
 
 def _space(config: Config, name: str) -> dict[str, Range]:

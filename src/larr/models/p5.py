@@ -16,7 +16,6 @@ import math
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import T5Config, T5Model
 
 from larr.batches import Batch, Category
 from larr.models.layers import CategoryTable, Inputs, Network, Scores
@@ -37,6 +36,8 @@ class P5(Network):
     words: Tensor
 
     def __init__(self, inputs: Inputs) -> None:
+        from transformers import T5Config, T5Model  # noqa: PLC0415 - other rankers start faster
+
         super().__init__()
         features, settings = inputs.features, inputs.settings.p5
         self.tasks = len(features.tasks)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import torch
 from torch import Tensor
 
 from larr.batches import Batch
+from larr.errors import LarrError
 from larr.models.layers import Inputs, Ranker, Scores
 from larr.progress import Advance
 
@@ -31,17 +31,21 @@ class Trees(Ranker):
         super().__init__()
         self.settings, self.tasks = inputs.settings.trees, inputs.features.tasks
         self.categories = len(inputs.features.categories)
-        self.forests: list[lightgbm.Booster] = []
+        self.forests: list[Any] = []
         for task in self.tasks:
             self.register_buffer(task, torch.empty(0, dtype=torch.uint8))
 
     def grow(self, log: Path, seed: int, advance: Advance) -> list[float]:
         """Trains on a log; returns the loss (L_ctr) along the way. `advance` is told of rounds."""
-        label_NT = np.load(log / "labels.npy")
-        rows = _Rows(log)
-        losses_TK = []
+        library, label_NT, losses_TK = _lightgbm(), np.load(log / "labels.npy"), []
         for task, label_N in zip(self.tasks, label_NT.T, strict=True):
-            forest = lightgbm.Booster(self._options(seed), self._dataset(rows, label_N))
+            rows = library.Dataset(
+                _rows(log),
+                label_N,
+                categorical_feature=list(range(self.categories)),
+                params={"verbosity": -1},
+            )
+            forest = library.Booster(self._options(seed), rows)
             losses_TK.append(self._boost(forest, advance))
             written = np.frombuffer(forest.model_to_string().encode(), np.uint8)
             setattr(self, task, torch.from_numpy(written.copy()))
@@ -63,16 +67,7 @@ class Trees(Ranker):
     def _read(self) -> None:
         texts: list[Tensor] = [getattr(self, task) for task in self.tasks]
         strings = [text.numpy().tobytes().decode() for text in texts]
-        self.forests = [lightgbm.Booster(model_str=string) for string in strings]
-
-    def _dataset(self, rows: _Rows, label_N: np.ndarray) -> lightgbm.Dataset:
-        return lightgbm.Dataset(
-            rows,
-            label_N,
-            categorical_feature=list(range(self.categories)),
-            params={"verbosity": -1},
-            free_raw_data=True,
-        )
+        self.forests = [_lightgbm().Booster(model_str=string) for string in strings]
 
     def _options(self, seed: int) -> dict[str, Any]:
         return {
@@ -89,7 +84,7 @@ class Trees(Ranker):
             "verbosity": -1,
         }
 
-    def _boost(self, forest: lightgbm.Booster, advance: Advance) -> list[float]:
+    def _boost(self, forest: Any, advance: Advance) -> list[float]:
         rounds, losses = self.settings.rounds, []
         told = set(np.linspace(1, rounds, min(POINTS, rounds), dtype=int).tolist())
         for number in range(1, rounds + 1):
@@ -100,20 +95,33 @@ class Trees(Ranker):
         return losses
 
 
-class _Rows(lightgbm.Sequence):
-    """The rows of a log, read from its mapped arrays as they are needed."""
+def _lightgbm() -> Any:
+    """The library, loaded when a forest is wanted: it needs OpenMP of the system."""
+    try:
+        import lightgbm  # noqa: PLC0415
+    except OSError as error:
+        raise LarrError(
+            f"LightGBM cannot be loaded: {error}; install libgomp1 (Debian, Ubuntu) or libomp "
+            "(macOS), or take lightgbm out of align.models"
+        ) from error
+    return lightgbm
 
-    batch_size = 65_536
 
-    def __init__(self, log: Path) -> None:
-        self.categories = np.load(log / "categories.npy", mmap_mode="r")
-        self.numbers = np.load(log / "numbers.npy", mmap_mode="r")
+def _rows(log: Path) -> Any:
+    """The rows of a log as LightGBM's `Sequence`, read from the mapped arrays as needed."""
 
-    def __len__(self) -> int:
-        return len(self.categories)
+    class Rows(_lightgbm().Sequence):  # type: ignore[misc]
+        batch_size = 65_536
+        categories = np.load(log / "categories.npy", mmap_mode="r")
+        numbers = np.load(log / "numbers.npy", mmap_mode="r")
 
-    def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
-        return _joined(self.categories[index], self.numbers[index])
+        def __len__(self) -> int:
+            return len(self.categories)
+
+        def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
+            return _joined(self.categories[index], self.numbers[index])
+
+    return Rows()
 
 
 def _joined(categories: np.ndarray, numbers: np.ndarray) -> np.ndarray:
