@@ -17,9 +17,10 @@ LAYERS = [
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
     {"tune"},
     {"stages"},
+    {"experiments"},
     {"cli"},
 ]
-STAGES = LAYERS[-4]
+STAGES = LAYERS[-5]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 

@@ -10,6 +10,7 @@ import ctypes
 import math
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +77,13 @@ def _make(config: Config, name: str, target: Path) -> None:
     """Trains one model and writes its folder."""
     config = config.model_copy(update={"align": config.align.of(name)})
     started = time.perf_counter()
-    model, curve = fit(config, name, artifacts.folder(config, "prepare") / "train")
+    log, latest = artifacts.folder(config, "prepare") / "train", config.align.rows
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        if latest:
+            rows = batches.count_rows(log)
+            log, whole = Path(scratch), log
+            batches.write_part(whole, np.arange(max(0, rows - latest), rows), log)
+        model, curve = fit(config, name, log)
     seconds = time.perf_counter() - started
     weights = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
     save_file(weights, target / "model.safetensors")

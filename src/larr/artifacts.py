@@ -230,9 +230,14 @@ def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

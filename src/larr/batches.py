@@ -89,6 +89,18 @@ def label_rates(log: Path) -> np.ndarray:
     return rates_T.astype(np.float32)
 
 
+def write_part(log: Path, rows_N: np.ndarray, part: Path) -> None:
+    """Writes a log that holds some rows of another one."""
+    part.mkdir(exist_ok=True)
+    for name in Batch._fields:
+        source = np.load(log / f"{name}.npy", mmap_mode="r")
+        shape = (len(rows_N), source.shape[1])
+        target = artifacts.new_array(part / f"{name}.npy", source.dtype, shape)
+        for start in range(0, len(rows_N), BLOCK_ROWS):
+            rows_n = rows_N[start : start + BLOCK_ROWS]
+            target[start : start + len(rows_n)] = source[rows_n]
+
+
 def in_order(log: Path, size: int) -> Iterator[Batch]:
     """Yields the whole log in time order."""
     for start in range(0, count_rows(log), size):

@@ -118,6 +118,26 @@ def run(
         pool(configs, loaded.output)
 
 
+@app.command()
+def experiments(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study of the configuration, or `all`.")
+    ],
+    config: ConfigPath,
+    override: Overrides = None,
+    seeds: Seeds = None,
+) -> None:
+    """The paper's tables and figures, and more -> experiments/: rankers side by side.
+
+    The studies are declared in the configuration; see configs/experiments.toml. What one study has
+    trained another one reads.
+    """
+    loaded = load_config(config, override)
+    from larr import experiments as module  # noqa: PLC0415
+
+    module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
+
+
 def _for_seeds(config: Config, seeds: str) -> list[Config]:
     try:
         numbers = [int(part) for part in seeds.split(",")]

@@ -306,6 +306,10 @@ class AlignConfig(Section):
     """Impressions in a step. Paper: 2400."""
     epochs: Positive = 1
     """Passes over the training days. Paper: 1."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """Trains on so many of the latest impressions alone; 0 for all."""
+    hidden: list[str] = []
+    """Categories that a ranker with embeddings does not see, as if each were unknown."""
     learning_rate: float = 8e-4
     """Paper: 8e-4."""
     schedule: Literal["constant", "linear"] = "linear"
@@ -418,6 +422,33 @@ class EvaluateConfig(Section):
     """Pairs of models compared: the first over the second."""
 
 
+class StudyConfig(Section):
+    """A table or a figure of `larr experiments`: rankers side by side."""
+
+    title: str
+    models: list[str] = Field(min_length=1)
+    """Names as in `align.models`."""
+    over: str | list[str] = "ple"
+    """The ranker that all of them are compared with, or one for each."""
+    axis: str = ""
+    """What the numbers in `at` are; for a figure."""
+    at: list[float] = []
+    """Where each of the models stands on the axis."""
+
+    @model_validator(mode="after")
+    def _each_model_has_its_own(self) -> Self:
+        for name, given in (("at", self.at), ("over", self.over)):
+            if given and isinstance(given, list) and len(given) != len(self.models):
+                raise ValueError(f"{name}: {len(given)} entries for {len(self.models)} models")
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each model with the one that it is compared with."""
+        over = [self.over] * len(self.models) if isinstance(self.over, str) else self.over
+        return list(zip(self.models, over, strict=True))
+
+
 class Config(Section):
     """The whole configuration of a run."""
 
@@ -441,6 +472,8 @@ class Config(Section):
     align: AlignConfig = AlignConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    studies: dict[str, StudyConfig] = {}
+    """What `larr experiments` can make besides the studies that larr has itself."""
 
     @model_validator(mode="after")
     def _keyword_names_are_unique(self) -> Self:

@@ -19,7 +19,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
-from larr.backbone import load_base
+from larr.backbone import LanguageModel, load_base, load_language_model
 from larr.config import Config
 from larr.encoder import as_encoder, load_encoder
 from larr.errors import ConfigError
@@ -103,6 +103,9 @@ def _origin(config: Config, source: str) -> dict[str, Any]:
     if source == "untuned":
         made_from["backbone"] = config.backbone.model_dump(mode="json")
         made_from["pooling"] = config.contrast.pooling
+    elif source == "pretrained":
+        made_from["lm"] = artifacts.identity(config, "pretrain")
+        made_from["pooling"] = config.contrast.pooling
     elif source not in ("tfidf", "random"):
         artifacts.require(config, "contrast")
         made_from["encoder"] = _identity(config)
@@ -135,9 +138,18 @@ def _encoder(job: Job) -> None:
 
 
 def _untuned(job: Job) -> None:
-    """The base model's pooled states: each keyword's mean taken out, the main axes."""
-    untuned = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
-    _write_shards(job, untuned, None)
+    """The base model's pooled states."""
+    _pooled(job, load_base(job.config))
+
+
+def _pretrained(job: Job) -> None:
+    """The pooled states of the model after stage 1, without stage 2."""
+    _pooled(job, load_language_model(artifacts.folder(job.config, "pretrain"), job.config))
+
+
+def _pooled(job: Job, lm: LanguageModel) -> None:
+    """A language model's pooled states: each keyword's mean taken out, the main axes."""
+    _write_shards(job, as_encoder(lm, None, job.config.contrast.pooling), None)
     keywords = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     means_KH, axes_HD = _means_and_axes(job, keywords)
     with _new_file(job) as vectors_ND:
@@ -261,6 +273,7 @@ def _new_file(job: Job) -> Iterator[np.ndarray]:
 SOURCES: dict[str, Callable[[Job], None]] = {
     "encoder": _encoder,
     "untuned": _untuned,
+    "pretrained": _pretrained,
     "tfidf": _tfidf,
     "random": _random,
     "shuffled": _shuffled,

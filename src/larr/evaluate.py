@@ -97,8 +97,8 @@ def evaluate(config: Config) -> None:
     report.print_tables(found)
 
 
-def pool(configs: list[Config], output: Path) -> None:
-    """Writes `output/report/` from the finished reports of several seeds."""
+def pool(configs: list[Config], output: Path) -> dict[str, Any]:
+    """Writes `output/report/` from the finished reports of several seeds; returns what it says."""
     for config in configs:
         artifacts.require(config, "evaluate")
     folders = [artifacts.folder(config, "evaluate") for config in configs]
@@ -117,13 +117,12 @@ def pool(configs: list[Config], output: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     _write(found, target)
     report.print_tables(found)
+    return found
 
 
 def _write(found: dict[str, Any], target: Path) -> None:
     artifacts.write_json(target / REPORT, found)
-    partial = target / (PAGE + ".partial")
-    partial.write_text(report.page(found), encoding="utf-8")
-    partial.replace(target / PAGE)
+    artifacts.write_text(target / PAGE, report.page(found))
 
 
 def _read(config: Config) -> TestDay:

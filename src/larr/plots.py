@@ -68,6 +68,26 @@ def forest(title: str, effects: Sequence[Effect]) -> str:
         return _svg(figure, title)
 
 
+def sweep(title: str, axis: str, effects: Sequence[Effect]) -> str:
+    """Gains with their intervals over the values of a setting, evenly spaced."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure((WIDTH_INCHES, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axhline(0, color=MUTED, linewidth=1)
+        places = range(len(effects))
+        axes.plot(places, [effect.percent for effect in effects], color=LINE, linewidth=1.6)
+        for place, effect in enumerate(effects):
+            axes.plot([place, place], [effect.low, effect.high], color=UP, linewidth=2.5)
+            axes.plot([place], [effect.percent], "o", color=UP, markersize=6)
+        axes.set_xticks(places, [effect.label for effect in effects])
+        axes.set_xlim(-0.5, len(effects) - 0.5)
+        axes.set_xlabel(axis)
+        axes.set_ylabel("gain in %")
+        axes.grid(axis="y", color=LINE, linewidth=0.6)
+        _bare(axes)
+        return _svg(figure, title)
+
+
 def _draw(axes: Axes, row: int, effect: Effect) -> None:
     colour = UP if effect.low > 0 else DOWN if effect.high < 0 else MUTED
     axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=2.5)

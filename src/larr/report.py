@@ -47,6 +47,33 @@ SHOWN_VALUES = 12
 
 def page(found: Json) -> str:
     """The HTML page of a report."""
+    return _rendered(
+        "report.html.j2",
+        found=found,
+        metrics=told_metrics(found),
+        sentences=list(sentences(found)),
+        plots=_plots(found),
+        base=BASE,
+        main=_main_pair(found),
+        verdict=_verdict(found)[0],
+        learned=_learned(found["language_model"]),
+        other_figures=_other_figures(found["language_model"]),
+        total_seconds=sum(stage["seconds"] for stage in found["stages"].values()),
+    )
+
+
+def experiments_page(told: Json) -> str:
+    """The HTML page of `larr.experiments`."""
+    studies = told["studies"]
+    return _rendered(
+        "experiments.html.j2",
+        told=told,
+        metrics=told_metrics(told),
+        plots={key: list(_study_plots(study)) for key, study in studies.items()},
+    )
+
+
+def _rendered(template: str, **context: Any) -> str:
     environment = Environment(
         loader=PackageLoader("larr"),
         autoescape=True,
@@ -61,19 +88,7 @@ def page(found: Json) -> str:
         "signed": signed,
         "pair": pair_name,
     }
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        found=found,
-        metrics=told_metrics(found),
-        sentences=list(sentences(found)),
-        plots=_plots(found),
-        base=BASE,
-        main=_main_pair(found),
-        verdict=_verdict(found)[0],
-        learned=_learned(found["language_model"]),
-        other_figures=_other_figures(found["language_model"]),
-        total_seconds=sum(stage["seconds"] for stage in found["stages"].values()),
-    )
+    return environment.get_template(template).render(context)
 
 
 def print_tables(found: Json) -> None:
@@ -99,8 +114,8 @@ def told_metrics(found: Json) -> list[str]:
 
 
 def name(model: str) -> str:
-    """A model's name for people."""
-    return NAMES.get(model, model)
+    """A model's name for people; that of a variant is its own."""
+    return NAMES.get(model, model.replace("_", " "))
 
 
 def pair_name(pair: str) -> str:
@@ -211,6 +226,22 @@ def _gains_plot(found: Json, auc: str) -> str | None:
         for effect in _effect(pair_name(pair), gains[auc])
     ]
     return plots.forest(f"Gains in {TITLES[auc]}", effects) if effects else None
+
+
+def _study_plots(study: Json) -> Iterator[tuple[str, str]]:
+    for auc in AUCS:
+        effects: list[plots.Effect] = []
+        for number, gain in enumerate(study["gains"]):
+            pair = f"{name(gain['model'])} over {name(gain['over'])}"
+            effects += _effect(
+                f"{study['at'][number]:,g}" if study["at"] else pair, gain["all"][auc]
+            )
+        caption = f"{TITLES[auc]}: ratio of the AUCs minus 1, in %"
+        title = f"{study['title']}: {caption}"
+        if effects and study["at"]:
+            yield caption, plots.sweep(title, study["axis"], effects)
+        elif effects:
+            yield caption, plots.forest(title, effects)
 
 
 def _slices_plot(found: Json, column: str, main: str) -> str | None:

@@ -24,7 +24,6 @@ from rich.table import Table
 
 from larr import artifacts, batches, metrics, models
 from larr.align import DivergedError, fit
-from larr.batches import Batch
 from larr.config import Config, Range
 from larr.errors import DataError, LarrError
 from larr.findings import TASKS
@@ -115,16 +114,8 @@ def _split(log: Path, folder: Path) -> int:
             f"{log}: tuning needs at least two training days, or {HELD_OUT_USERS} users on a day; "
             "give a longer log"
         )
-    for name, rows_n in ((TRAIN, np.flatnonzero(~held_N)), (VALIDATION, np.flatnonzero(held_N))):
-        (folder / name).mkdir(exist_ok=True)
-        for field in Batch._fields:
-            source = np.load(log / f"{field}.npy", mmap_mode="r")
-            target = artifacts.new_array(
-                folder / name / f"{field}.npy", source.dtype, (len(rows_n), source.shape[1])
-            )
-            for start in range(0, len(rows_n), batches.BLOCK_ROWS):
-                stop = start + batches.BLOCK_ROWS
-                target[start:stop] = source[rows_n[start:stop]]
+    batches.write_part(log, np.flatnonzero(~held_N), folder / TRAIN)
+    batches.write_part(log, np.flatnonzero(held_N), folder / VALIDATION)
     return int((~held_N).sum())
 
 

@@ -55,7 +55,14 @@ def build(config: Config, name: str) -> Ranker:
     features = read_features(artifacts.folder(config, "prepare"))
     if not features.categories:
         raise ConfigError("features.categories: the rankers need at least one, got none")
-    inputs = _inputs(config, config.align.of(name), features)
+    settings = config.align.of(name)
+    known = [category.name for category in features.categories]
+    if unknown := set(settings.hidden).difference(known):
+        raise ConfigError(
+            f"{name}: hidden names {', '.join(sorted(unknown))}; the categories are "
+            f"{', '.join(known)}"
+        )
+    inputs = _inputs(config, settings, features)
     if entry.vectors and not features.scene_keywords:
         raise ConfigError(
             f"align.models: {name} reads scene texts and the data have none; declare keywords with "

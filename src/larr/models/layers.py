@@ -185,6 +185,7 @@ class Encoder(nn.Module):
     """Looks up the categories and the recent places; the same inputs for every model."""
 
     shifts: Tensor
+    seen: Tensor
 
     def __init__(self, inputs: Inputs, wide: int = 0) -> None:
         super().__init__()
@@ -193,6 +194,8 @@ class Encoder(nn.Module):
         sizes = torch.tensor([category.size for category in features.categories])
         offsets = sizes.cumsum(0) - sizes
         names = [category.name for category in features.categories]
+        seen = [name not in inputs.settings.hidden for name in names]
+        self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
         self.place = names.index("poi_id") if features.recent else 0
         recent_offsets = offsets[self.place].expand(features.recent)
         shifts = torch.cat([offsets, recent_offsets]).int()
@@ -204,8 +207,11 @@ class Encoder(nn.Module):
         self.width = len(names) * self.embedding + attended + len(features.numbers)
 
     def forward(self, batch: Batch) -> Encoded:
-        """Looks up everything at once, so that each distinct row is read once."""
-        numbers = torch.cat([batch.categories, batch.recent], dim=1) + self.shifts
+        """Looks up everything at once, so that each distinct row is read once.
+
+        A hidden category has the unknown value in every row.
+        """
+        numbers = torch.cat([batch.categories * self.seen, batch.recent], dim=1) + self.shifts
         rows = self.table(numbers)
         wide = rows.shape[2] - self.embedding
         embeddings, weights = rows.split([self.embedding, wide], dim=2)
