@@ -13,7 +13,7 @@ LAYERS = [
     {"datasets", "keywords", "profiles", "features", "batches", "bootstrap", "backbone"},
     {"checked", "corpus", "models", "vectors", "encoder", "findings"},
     {"enrich", "pairs", "predict", "plots"},
-    {"retrieval", "report"},
+    {"retrieval", "report", "featurise"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
     {"tune"},
     {"stages"},

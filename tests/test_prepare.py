@@ -9,6 +9,7 @@ import pytest
 from larr import artifacts
 from larr.config import Config, load_config
 from larr.errors import ConfigError, DataError
+from larr.featurise import Featuriser
 from larr.keywords import render
 from larr.prepare import prepare
 
@@ -211,6 +212,14 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
     config = own_config(tmp_path, write_own(tmp_path, impressions=empty))
     with pytest.raises(DataError, match="no sound row is left"):
         prepare(config)
+
+
+def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
+    log = raw(city)
+    last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
+    made = Featuriser.load(city, city.output / "data").batch(last.drop("click", "order"))
+    for name in ("categories", "numbers", "recent", "texts"):
+        assert (getattr(made, name).numpy() == load(city, f"test/{name}")).all(), name
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -2,30 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Self
 
 import polars as pl
 
+from larr import artifacts
 from larr.checked import Log
 from larr.config import BucketConfig, Config
 from larr.errors import ConfigError
 from larr.features import sample
 from larr.keywords import bucket_edges, with_levels
-from larr.profiles import daily_spending, daily_values, favourites, profile_key, recent_places
+from larr.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.statistics import as_of, daily_counts, overall, rates
 
 PAIR = ["user_id", "poi_id"]
+PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
+KNOWN, EDGES = "known", "edges.json"
+ORDER = "row of the chunk"
+NEVER_SEEN = ("log_impressions_per_day", "log_orders")
+"""Figures that are 0 for a place or user without a past; rates are missing."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that is known at the start of a day, in tables that are joined to the rows of that day.
+
+    `larr prepare` makes one for each day of the log; that of the day after the training days is
+    what a server starts with, so a row gets the same columns there.
+    """
+
+    places: pl.DataFrame
+    """poi_id, the columns of the places, their statistics."""
+    users: pl.DataFrame
+    """user_id, the columns of the users, their statistics, what they like."""
+    situations: dict[str, pl.DataFrame]
+    """What users like in a situation: a table for each profile with `within`."""
+    pairs: pl.DataFrame
+    """user_id, poi_id and `PAIR_FIGURES`."""
+    recent: pl.DataFrame
+    """user_id and `recent`, the latest places."""
+    buckets: list[BucketConfig]
+    edges: dict[str, list[float]]
+
+    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
+        full = with_levels(self.numbers(rows), self.buckets, self.edges)
+        for table in self.situations.values():
+            key = table.columns[:-1]
+            full = full.join(table, on=key, how="left", maintain_order="left")
+        return full
+
+    def numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds all but the levels and what needs them."""
+        for table, key in (
+            (self.places, ["poi_id"]),
+            (self.users, ["user_id"]),
+            (self.pairs, PAIR),
+        ):
+            rows = rows.join(table, on=key, how="left", maintain_order="left")
+        never = [f"{prefix}_{name}" for prefix in ("poi", "user") for name in NEVER_SEEN]
+        return rows.with_columns(pl.col(never + PAIR_FIGURES).fill_null(0.0))
+
+    def with_recent(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds `recent`, the latest places of the row's user before the day."""
+        return rows.join(self.recent, on="user_id", how="left", maintain_order="left")
+
+    def described_places(self) -> pl.DataFrame:
+        """All places with their statistics and levels."""
+        own = [one for one in self.buckets if one.column in self.places.columns]
+        return with_levels(self.places, own, self.edges)
+
+    def save(self, folder: Path) -> None:
+        """Writes the tables, for serving."""
+        folder.mkdir()
+        for name in ("places", "users", "pairs", "recent"):
+            getattr(self, name).write_parquet(folder / f"{name}.parquet")
+        for name, table in self.situations.items():
+            table.write_parquet(folder / f"situation-{name}.parquet")
+        artifacts.write_json(folder / EDGES, self.edges)
+
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> Self:
+        """Reads what `save` wrote."""
+        tables = {
+            name: pl.read_parquet(folder / f"{name}.parquet")
+            for name in ("places", "users", "pairs", "recent")
+        }
+        situations = {
+            one.name: pl.read_parquet(folder / f"situation-{one.name}.parquet")
+            for one in config.profiles
+            if one.within
+        }
+        edges = artifacts.read_json(folder / EDGES)
+        return cls(**tables, situations=situations, buckets=config.buckets, edges=edges)
 
 
 @dataclass
 class Enricher:
-    """Joins to a row what its user, its place and their past say; built from the checked log."""
+    """Makes `Known` for a day from the checked log: what happened on earlier days."""
 
     config: Config
     log: Log
     orders: pl.DataFrame
     edges: dict[str, list[float]] = field(default_factory=dict)
+    latest: dict[date, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         log, history = self.log.scan(), self.log.history.lazy()
@@ -36,86 +121,78 @@ class Enricher:
         clicked = log.filter(pl.col("click")).select(*PAIR, "time", "day")
         events = pl.concat([self.log.history.lazy().select(*PAIR, "time", "day"), clicked])
         self.events = events.collect(engine="streaming")
-        self.spending = self._spending()
+        priced = "poi_price_yuan" in self.log.places.columns
+        self.spending = daily_spending(self.orders, self.log.places) if priced else None
+        self.daily_values: dict[str, pl.DataFrame] = {}
         self._fit_edges()
         levelled = with_levels(self.orders, self._buckets_in(self.orders), self.edges)
         self.daily_values = {
             profile.name: daily_values(levelled, self.log.places, profile)
             for profile in self.config.profiles
         }
-
-    @property
-    def half_life_days(self) -> float:
-        """Half-life of the statistics."""
-        return self.config.features.half_life_days
+        self.latest.clear()
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
-        full = with_levels(self._numbers(rows), self.config.buckets, self.edges)
+        """Adds to each row what was known at the start of its day, the recent places too."""
+        return self._by_day(rows, lambda known, part: known.with_recent(known.enrich(part)))
+
+    def numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The same without the levels and what needs them."""
+        return self._by_day(rows, Known.numbers)
+
+    def _by_day(
+        self, rows: pl.DataFrame, add: Callable[[Known, pl.DataFrame], pl.DataFrame]
+    ) -> pl.DataFrame:
+        numbered = rows.with_row_index(ORDER)
+        if not rows.height:
+            return add(self.known(date.min), numbered).drop(ORDER)
+        days = numbered.group_by("day", maintain_order=True)
+        parts = [add(self.known(day), part) for (day,), part in days]
+        return pl.concat(parts).sort(ORDER).drop(ORDER)
+
+    def known(self, day: date) -> Known:
+        """All that is known at the start of a day; the last one asked for is kept."""
+        if day not in self.latest:
+            self.latest = {day: self._known(day)}
+        return self.latest[day]
+
+    def _known(self, day: date) -> Known:
+        life, values = self.config.features.half_life_days, self.daily_values
+        places, users = self._entities("poi", day), self._entities("user", day)
+        asked = users.select("user_id", pl.lit(day).alias("day"))
+        if self.spending is not None:
+            spent = as_of(self.spending, asked, ["user_id"], life)
+            mean = pl.col("spent_yuan") / pl.col("priced_orders")
+            spent = spent.select("user_id", user_order_price_yuan=mean)
+            users = users.join(spent, on="user_id", how="left", maintain_order="left")
+        situations = {}
         for profile in self.config.profiles:
-            key = [*profile_key(profile), "day"]
-            found = favourites(
-                self.daily_values[profile.name], full.select(key), profile, self.half_life_days
-            )
-            full = full.join(found, on=key, how="left", maintain_order="left")
-        return full
+            if profile.name in values:
+                found = favourites(values[profile.name], asked, profile, life).drop("day")
+                if profile.within:
+                    situations[profile.name] = found
+                else:
+                    users = users.join(found, on="user_id", how="left", maintain_order="left")
+        pairs = as_of(self.pairs, asked, PAIR, life).select(*PAIR, pl.col(PAIR_FIGURES).log1p())
+        recent = recent_places(self.events, asked, self.config.features.recent).drop("day")
+        return Known(places, users, situations, pairs, recent, self.config.buckets, self.edges)
 
-    def recent(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds `recent`, the latest places of the row's user before the row's day."""
-        length = self.config.features.recent
-        found = recent_places(self.events, rows.select("user_id", "day"), length)
-        return rows.join(found, on=["user_id", "day"], how="left", maintain_order="left")
-
-    def places_on(self, day: pl.Series) -> pl.DataFrame:
-        """All places with their statistics as of the start of a day (a series of one date)."""
-        rows = self.log.places.select("poi_id").join(day.to_frame("day"), how="cross")
-        rows = self._with_entity(rows, "poi", self.log.places)
-        buckets = [bucket for bucket in self._buckets_in(rows) if bucket.column.startswith("poi_")]
-        return with_levels(rows, buckets, self.edges)
-
-    def _numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
-        rows = self._with_entity(rows, "poi", self.log.places)
-        rows = self._with_entity(rows, "user", self.log.users)
-        rows = self._with_spending(rows)
-        pairs = as_of(self.pairs, rows.select(*PAIR, "day"), PAIR, self.half_life_days)
-        values = ["pair_log_clicks", "pair_log_orders"]
-        return rows.join(pairs, on=[*PAIR, "day"], how="left", maintain_order="left").with_columns(
-            pl.col(values).fill_null(0.0).log1p()
-        )
-
-    def _spending(self) -> pl.DataFrame | None:
-        if "poi_price_yuan" not in self.log.places.columns:
-            return None
-        return daily_spending(self.orders, self.log.places)
-
-    def _with_spending(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds `user_order_price_yuan`, the mean price of the user's earlier orders."""
-        if self.spending is None:
-            return rows
-        wanted = rows.select("user_id", "day")
-        sums = as_of(self.spending, wanted, ["user_id"], self.half_life_days).select(
-            "user_id", "day", user_order_price_yuan=pl.col("spent_yuan") / pl.col("priced_orders")
-        )
-        return rows.join(sums, on=["user_id", "day"], how="left", maintain_order="left")
-
-    def _with_entity(self, rows: pl.DataFrame, prefix: str, table: pl.DataFrame) -> pl.DataFrame:
-        key = f"{prefix}_id"
-        wanted = rows.select(key, "day")
-        sums = as_of(self.daily[key], wanted, [key], self.half_life_days)
-        days = overall(self.daily[key], rows["day"], self.half_life_days)
-        counts = [f"{prefix}_log_impressions_per_day", f"{prefix}_log_orders"]
-        return (
-            rows.join(table, on=key, how="left", maintain_order="left")
-            .join(rates(sums, prefix, days), on=[key, "day"], how="left", maintain_order="left")
-            .with_columns(pl.col(counts).fill_null(0.0))
-        )
+    def _entities(self, prefix: str, day: date) -> pl.DataFrame:
+        """All places or users with their statistics."""
+        key, life = f"{prefix}_id", self.config.features.half_life_days
+        table = self.log.places if prefix == "poi" else self.log.users
+        asked = table.select(key, pl.lit(day).alias("day"))
+        sums = as_of(self.daily[key], asked, [key], life)
+        days = overall(self.daily[key], asked["day"], life)
+        figures = rates(sums, prefix, days).drop("day")
+        return table.join(figures, on=key, how="left", maintain_order="left")
 
     def _buckets_in(self, rows: pl.DataFrame) -> list[BucketConfig]:
         return [bucket for bucket in self.config.buckets if bucket.column in rows.columns]
 
     def _fit_edges(self) -> None:
         train = self.log.scan().filter(pl.col("split") == "train")
-        numbers = self._numbers(sample(train, EDGE_ROWS))
+        numbers = self.numbers(sample(train, EDGE_ROWS))
         for bucket in self.config.buckets:
             if bucket.column not in numbers.columns:
                 raise ConfigError(

@@ -123,3 +123,17 @@ def save(encoder: Encoder, folder: Path) -> None:
     pl.DataFrame(scales, schema=["name", "mean", "deviation"], orient="row").write_parquet(
         folder / "scales.parquet"
     )
+
+
+def load(config: Config, folder: Path) -> Encoder:
+    """Reads what `save` wrote."""
+    vocabularies = {
+        name: pl.read_parquet(folder / f"{name}.parquet")["value"]
+        for name in config.features.categories
+    }
+    scales = pl.read_parquet(folder / "scales.parquet").rows()
+    return Encoder(
+        vocabularies,
+        {name: (mean, deviation) for name, mean, deviation in scales},
+        config.features.recent,
+    )

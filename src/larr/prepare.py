@@ -18,7 +18,7 @@ from larr import artifacts, features
 from larr.checked import SPLITS, Log, check_tables
 from larr.config import Config
 from larr.datasets import DATASETS
-from larr.enrich import Enricher, past_orders
+from larr.enrich import KNOWN, Enricher, past_orders
 from larr.keywords import MISSING, TextNumbers, check_keywords, render
 from larr.progress import track
 
@@ -71,7 +71,7 @@ class _Writer:
                 for chunk in log.chunks(split):
                     if chunk.height == 0:
                         continue
-                    rows = enricher.recent(enricher.enrich(chunk))
+                    rows = enricher.enrich(chunk)
                     check_keywords(self.config, rows.columns)
                     features.check_features(self.config, rows.columns)
                     for key, counts in seen.items():
@@ -150,14 +150,12 @@ class _Writer:
         }
 
     def descriptions(self, log: Log, enricher: Enricher) -> None:
-        """Writes the text of every POI keyword of every place, as of the end of training."""
-        end = (
-            log.scan()
-            .filter(pl.col("split") == "train")
-            .select(pl.col("day").max().dt.offset_by("1d"))
-        )
-        rows = enricher.places_on(end.collect(engine="streaming").to_series())
-        rendered = self._rendered(rows, {"poi"}, ["poi_id"])
+        """Writes what is known at the end of training, and the text of every keyword of a place."""
+        train = log.scan().filter(pl.col("split") == "train")
+        end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
+        known = enricher.known(end.item())
+        known.save(self.folder / KNOWN)
+        rendered = self._rendered(known.described_places(), {"poi"}, ["poi_id"])
         for keyword in self.config.scene_keywords:
             if keyword.owner == "poi":
                 self.texts.number(rendered[keyword.name])

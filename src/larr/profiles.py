@@ -37,9 +37,12 @@ def profile_key(profile: ProfileConfig) -> list[str]:
 def favourites(
     daily: pl.DataFrame, wanted: pl.DataFrame, profile: ProfileConfig, half_life_days: float
 ) -> pl.DataFrame:
-    """The commonest values before each wanted (key, day), joined by commas, the commonest first."""
+    """The commonest values before each wanted day, joined by commas, the commonest first.
+
+    `wanted` has `day` and some or all columns of the profile's key; so has what is given back all.
+    """
     key = profile_key(profile)
-    sums = as_of(daily, wanted.select(*key, "day"), [*key, "value"], half_life_days)
+    sums = as_of(daily, wanted, [*key, "value"], half_life_days)
     return (
         sums.sort("count", "value", descending=[True, False])
         .group_by(*key, "day", maintain_order=True)

@@ -12,8 +12,9 @@ import polars as pl
 
 SMOOTHING_IMPRESSIONS = 20.0
 """A rate leans to the overall rate with the weight of so many impressions."""
-
-
+SUM_DIGITS = 10
+"""Sums are rounded to so many digits, so that the order of summing, which threads change, is not
+seen."""
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
@@ -54,7 +55,7 @@ def as_of(
     parts = [
         _before(daily, day, rows.select(shared), shared, half_life_days)
         .group_by(key, maintain_order=True)
-        .agg(pl.col(values).sum())
+        .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
         .with_columns(pl.lit(day).alias("day"))
         for (day,), rows in wanted.unique(maintain_order=True)
         .sort("day")
