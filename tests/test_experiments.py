@@ -59,8 +59,9 @@ def test_the_page_and_the_file_tell_each_study(
         evaluate(one)
 
     monkeypatch.setattr(stages, "run", run)
-    with pytest.raises(ConfigError, match="declares rivals, line, all"):
+    with pytest.raises(ConfigError, match="there are rivals, line, case-study, ab-test and all"):
         experiments(config, "table9", [seed])
+    monkeypatch.setattr("larr.experiments.OWN", {})
     experiments(config, "all", [seed])
     told = artifacts.read_json(tmp_path / FOLDER / RESULTS)
     rivals, line = told["studies"]["rivals"], told["studies"]["line"]

@@ -16,7 +16,7 @@ LAYERS = [
     {"retrieval", "report", "featurise"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
     {"tune"},
-    {"stages"},
+    {"stages", "case_study", "ab_test"},
     {"experiments"},
     {"cli"},
 ]

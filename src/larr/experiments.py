@@ -6,51 +6,119 @@ name it; what an earlier study has trained is not trained again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from larr import artifacts, evaluate, report, stages
+from larr.ab_test import ab_test
+from larr.bootstrap import Estimates, Key, interval, pool
+from larr.case_study import case_study
 from larr.config import Config, StudyConfig
 from larr.errors import ConfigError
-from larr.findings import BASE, CEILING
+from larr.findings import BASE, CEILING, LARR, mean_tree
 from larr.progress import console
 
 FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Own:
+    """A study of larr's own, made of one seed's finished stages."""
+
+    make: Callable[[Config], Json]
+    models: tuple[str, ...]
+    """The rankers that it reads."""
+    verbs: tuple[str, ...]
+    """The stages that it depends on."""
+
+
+OWN = {
+    "case-study": Own(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
+    "ab-test": Own(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
+}
+
+
 def experiments(config: Config, name: str, seeds: list[Config]) -> None:
-    """Makes one study of the configuration, or `all`, and writes `output/experiments/`."""
+    """Makes one study, or `all`, and writes `output/experiments/`."""
     names = chosen(config, name)
-    studies = {name: config.studies[name] for name in names}
-    for one in seeds:
+    studies = {name: config.studies[name] for name in names if name in config.studies}
+    own = {name: OWN[name] for name in names if name in OWN}
+    told: dict[str, list[Json]] = {name: [] for name in own}
+    runs = [for_studies(one, studies, own) for one in seeds]
+    for one in runs:
         console.rule(f"seed {one.seed}")
-        stages.run(for_studies(one, studies))
-    found = evaluate.pool([for_studies(one, studies) for one in seeds], config.output)
+        stages.run(one)
+        for key, study in own.items():
+            told[key].append(_made(one, key, study))
+    found = evaluate.pool(runs, config.output)
     target = config.output / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    told = results(config, studies, found)
-    artifacts.write_json(target / RESULTS, told)
-    artifacts.write_text(target / PAGE, report.experiments_page(told))
+    content = results(config, studies, found) | {
+        name.replace("-", "_"): pooled(one) for name, one in told.items()
+    }
+    artifacts.write_json(target / RESULTS, content)
+    artifacts.write_text(target / PAGE, report.experiments_page(content))
     console.print(f"Read {target / PAGE}")
+
+
+def _made(config: Config, name: str, study: Own) -> Json:
+    """The result of a study of larr's own for one seed; kept until its stages are made anew."""
+    folder = config.output / FOLDER / name
+    origin = {verb: artifacts.identity(config, verb) for verb in study.verbs}
+    if not artifacts.has_part(folder, origin):
+        artifacts.begin_part(folder, origin, resume=False)
+        artifacts.write_json(folder / RESULTS, study.make(config))
+        artifacts.end_part(folder)
+    result: Json = artifacts.read_json(folder / RESULTS)
+    return result
+
+
+def pooled(seeds: list[Json]) -> Json:
+    """The mean over the seeds; where there are draws, an interval over seeds and users."""
+    lifts: Json = {}
+    for metric in seeds[0].get("truth", {}):
+        key = Key("all", "", "", "lift", metric)
+        found = pool(
+            [
+                Estimates(
+                    {key: one["truth"][metric]["percent"]},
+                    {key: np.array(one["truth"][metric]["draws"])},
+                    {key: [one["truth"][metric]["percent"]]},
+                )
+                for one in seeds
+            ]
+        )
+        low, high = interval(found.draws[key])
+        lifts[metric] = {"percent": found.value[key], "low": low, "high": high}
+        lifts[metric]["by_seed"] = found.by_seed[key]
+    rest = [{name: told for name, told in one.items() if name != "truth"} for one in seeds]
+    mean: Json = mean_tree(rest)
+    return mean | {"by_seed": rest} | ({"truth": lifts} if lifts else {})
 
 
 def chosen(config: Config, name: str) -> list[str]:
     """The studies that a name stands for."""
-    if name == "all" and config.studies:
-        return list(config.studies)
-    if name not in config.studies:
-        known = ", ".join([*config.studies, "all"]) if config.studies else "none"
+    known = [*config.studies, *OWN]
+    if name not in (*known, "all"):
         raise ConfigError(
-            f"experiments {name}: no such study; the configuration declares {known} "
-            "([studies.NAME], see configs/experiments.toml)"
+            f"experiments {name}: no such study; there are {', '.join(known)} and all; the "
+            "configuration can declare more ([studies.NAME], see configs/experiments.toml)"
         )
-    return [name]
+    return known if name == "all" else [name]
 
 
-def for_studies(config: Config, studies: dict[str, StudyConfig]) -> Config:
+def for_studies(
+    config: Config, studies: dict[str, StudyConfig], own: dict[str, Own] | None = None
+) -> Config:
     """The configuration that trains and compares what the studies name."""
     pairs = [pair for study in studies.values() for pair in study.pairs]
-    models = list(dict.fromkeys(name for pair in pairs for name in reversed(pair)))
+    named = [name for pair in pairs for name in reversed(pair)]
+    named += [name for study in (own or {}).values() for name in study.models]
+    models = list(dict.fromkeys(named))
     gains = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
     return config.model_copy(
         update={

@@ -69,7 +69,8 @@ def experiments_page(told: Json) -> str:
         "experiments.html.j2",
         told=told,
         metrics=told_metrics(told),
-        plots={key: list(_study_plots(study)) for key, study in studies.items()},
+        plots={key: list(_study_plots(study)) for key, study in studies.items()}
+        | {"ab_test": _lifts_plot(told) if "ab_test" in told else ""},
     )
 
 
@@ -242,6 +243,13 @@ def _study_plots(study: Json) -> Iterator[tuple[str, str]]:
             yield caption, plots.sweep(title, study["axis"], effects)
         elif effects:
             yield caption, plots.forest(title, effects)
+
+
+def _lifts_plot(told: Json) -> str:
+    names = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
+    lifts = told["ab_test"]["truth"]
+    effects = [effect for key, label in names.items() for effect in _effect(label, lifts[key])]
+    return plots.forest("True lift of LARR over PLE", effects)
 
 
 def _slices_plot(found: Json, column: str, main: str) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from larr.datasets.city.behaviour import Scenes, World, day_weights, draw_scenes, expose
-from larr.datasets.city.choice import Model, logit_parts, make_offer
+from larr.datasets.city.choice import Model, Offer, logit_parts, make_offer
 from larr.datasets.city.effects import KINDS, Floats, Ints
 from larr.datasets.city.people import AGE_BANDS, GENDERS
 from larr.datasets.city.texts import nicknames, place_texts
@@ -134,10 +134,21 @@ def _impressions(
     parts = logit_parts(country.world, scenes, place_RK, offer)
     click_RK, order_RK = country.model.probabilities(parts)
     luck_RK = rng.random(place_RK.shape)
+    shown = np.nonzero(place_RK >= 0)
+    return offered(country, scenes, place_RK, offer).with_columns(
+        request_id=request_R.gather(shown[0]),
+        click=(luck_RK < click_RK)[shown],
+        order=(luck_RK < order_RK)[shown],
+        probability_click=click_RK[shown],
+        probability_order=order_RK[shown],
+    )
+
+
+def offered(country: Country, scenes: Scenes, place_RK: Ints, offer: Offer) -> pl.DataFrame:
+    """A row for each place of each request (none for -1): who, what, when, where, which weather."""
     row_I, column_I = shown = np.nonzero(place_RK >= 0)
     return pl.DataFrame(
         {
-            "request_id": request_R.gather(row_I),
             "user_id": country.names.user.gather(scenes.user_R[row_I]),
             "poi_id": country.names.place.gather(place_RK[shown]),
             "time": scenes.time_R[row_I],
@@ -146,10 +157,6 @@ def _impressions(
             "delivery_minutes": offer.minutes_RK[shown].astype(np.int16),
             "delivery_fee_yuan": offer.fee_yuan_RK[shown].astype(np.float64),
             "position": (column_I + 1).astype(np.int16),
-            "click": (luck_RK < click_RK)[shown],
-            "order": (luck_RK < order_RK)[shown],
-            "probability_click": click_RK[shown],
-            "probability_order": order_RK[shown],
         }
     )
 
