@@ -22,7 +22,8 @@ from larr.datasets.city.encyclopedia_words import Row
 
 Item = TypeVar("Item")
 
-DISH_RENDERINGS = 11
+DISH_RENDERINGS = 5
+ENTRY_RENDERINGS = 80
 QUESTION_RENDERINGS = 3
 REGION_RENDERINGS = 20
 CITY_RENDERINGS = 6
@@ -161,6 +162,7 @@ class _Book(_Writer):
             *(partial(self.group, heading) for heading in list(self.groups) * GROUP_RENDERINGS),
             *(partial(self.local_group, *pair) for pair in product(self.groups, regions)),
             *(partial(self.habit, *habit) for habit in self.habits * HABIT_RENDERINGS),
+            *(partial(self.entry, row) for row in self.dishes * ENTRY_RENDERINGS),
         ]
 
     def names(self, dishes: Sequence[Row], count: int, last: str = "and") -> str:
@@ -241,6 +243,19 @@ class _Book(_Writer):
         bank = templates.LIKED if known[key] > 0 else templates.DISLIKED
         thing = self.word(words.THINGS[key])
         return self.say(self.pick(bank), **facts | {"region": region["region"], "thing": thing})
+
+    def entry(self, dish: Row) -> str:
+        """A line of a dictionary: a dish under one of its names, and most of what it is."""
+        facts = self.facts(dish)
+        names = [facts["name"], *(name for name in dish["also"].split("|") if name)]
+        name = names[0] if self.chance(0.55) else self.pick(names)
+        told = [self.word(bank[dish[key]]) for key, bank in words.LEVELS.items() if dish[key]]
+        told += [self.word(words.TRAITS[key]) for key in words.TRAITS if _has(dish, key)]
+        local = dish["region"] in self.regions
+        told += [facts["kind"], f"from {dish['region']}" if local else facts["origin"]]
+        told += [facts["cost"]]
+        kept = [one for one in self.shuffled(told) if self.chance(0.85)] or told[:1]
+        return f"{name}: {', '.join(kept)}."
 
     def questions(self, dish: Row) -> str:
         """Questions and answers about a dish."""
@@ -378,6 +393,12 @@ class _Book(_Writer):
         facts = {"when": self.say(when), "what": what, "foods": self.names(dishes, 6, "or")}
         facts["later"] = facts["when"][:1].lower() + facts["when"][1:]
         return " ".join(self.say(self.pick(bank), **facts) for bank in templates.HABIT_BANKS)
+
+
+def _has(dish: Row, trait: str) -> bool:
+    """Whether a dish has a trait that has no degrees."""
+    named = (dish["temperature"], dish["staple"], dish["protein"])
+    return trait not in words.LEVELS and (dish.get(trait) == 1 or trait in named)
 
 
 def _traits(dish: Row) -> set[str]:
