@@ -10,7 +10,6 @@ from larr.datasets.city import encyclopedia, knowledge
 from larr.datasets.city import encyclopedia_words as words
 from larr.datasets.city.encyclopedia import articles, held_out, likings
 
-
 ENTRY = re.compile(r"[^:.]+: [^:.]+\.$")
 """A line of the dictionary, which may begin with a small letter."""
 

@@ -1,0 +1,1 @@
+"""Serving without the language model: the trained ranker folded into tables, behind HTTP."""

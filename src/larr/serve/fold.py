@@ -1,0 +1,125 @@
+"""The scene encoder by exact algebra: what one stored text adds is computed once, offline.
+
+With one layer read at `<agg>`, the only query is a constant; the key and the value of a token come
+from one stored text alone. So a softmax over some of the texts can be kept unfinished, as a
+`Partial`, and merged with that of the others: a place's texts offline, those of the request once a
+request. A candidate then costs one merge and the rest of the layer for one token.
+
+Shapes: V stored texts, R scene keywords, N rows, H attention heads, C = D / H, D dimension of the
+vectors, A dimension of e_s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from larr.config import SceneConfig
+from larr.models.scene_encoder import SceneEncoder
+
+
+class Partial(NamedTuple):
+    """A softmax over some tokens, before its division."""
+
+    largest: Tensor
+    """The largest logit of each head, [N, H]."""
+    weight: Tensor
+    """The sum of exp(logit - largest), [N, H]."""
+    value: Tensor
+    """The sum of exp(logit - largest) times the values, [N, H, C]."""
+
+
+class TextTables(NamedTuple):
+    """The logit and the value of every token; those of the R missing texts come last."""
+
+    logits: Tensor
+    """[V + R, H]"""
+    values: Tensor
+    """[V + R, H, C]"""
+    stored: int
+    """V"""
+
+
+def why_not(settings: SceneConfig) -> str | None:
+    """Why an encoder cannot be folded, or None if it can."""
+    if settings.layers > 1:
+        return f"scene.layers is {settings.layers}: after one layer a text's key depends on others"
+    if settings.pooling != "agg":
+        return f"scene.pooling is {settings.pooling}: every token's output is needed"
+    return None
+
+
+@torch.no_grad()
+def text_tables(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> TextTables:
+    """Logits and values of the stored texts, centred and scaled, each in its keyword's slot."""
+    stored_VD = vectors_VD + encoder.slots[slot_V]
+    missing_RD = encoder.null + encoder.slots
+    logits_TH, values_THC = _tokens(encoder, torch.cat([stored_VD, missing_RD]))
+    return TextTables(logits_TH, values_THC, len(vectors_VD))
+
+
+@torch.no_grad()
+def agg_partial(encoder: SceneEncoder) -> Partial:
+    """The softmax over `<agg>` alone, one row."""
+    logits_1H, values_1HC = _tokens(encoder, encoder.agg[None])
+    return Partial(logits_1H, torch.ones_like(logits_1H), values_1HC)
+
+
+def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
+    attention, layer = encoder.first.self_attn, encoder.first
+    if layer.norm_first:
+        query_D, tokens_ND = layer.norm1(encoder.agg), layer.norm1(tokens_ND)
+    else:
+        query_D = encoder.agg
+    heads, size = attention.num_heads, attention.head_dim
+    weights = attention.in_proj_weight.unflatten(0, (3, heads, size))
+    biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
+    query_HC = weights[0] @ query_D + biases[0]
+    key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5  # its bias cancels
+    values_NHC = torch.einsum("nd,hcd->nhc", tokens_ND, weights[2]) + biases[2]
+    return tokens_ND @ key_HD.T, values_NHC
+
+
+def partial(tables: TextTables, text_NR: Tensor, slots: Sequence[int]) -> Partial:
+    """The softmax over the texts of some keywords, [N, len(slots)]; a number below 0 is missing."""
+    missing_R = tables.stored + torch.as_tensor(slots)
+    rows_NR = torch.where(text_NR < 0, missing_R, text_NR)
+    logits_NRH, values_NRHC = tables.logits[rows_NR], tables.values[rows_NR]
+    largest_NH = logits_NRH.amax(dim=1)
+    weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
+    value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)
+    return Partial(largest_NH, weight_NRH.sum(dim=1), value_NHC)
+
+
+def merged(first: Partial, second: Partial) -> Partial:
+    """The softmax over the tokens of both; one of them may have one row for all of the other's."""
+    largest_NH = torch.maximum(first.largest, second.largest)
+    scales = [(side.largest - largest_NH).exp() for side in (first, second)]
+    weight_NH = scales[0] * first.weight + scales[1] * second.weight
+    value_NHC = scales[0][..., None] * first.value + scales[1][..., None] * second.value
+    return Partial(largest_NH, weight_NH, value_NHC)
+
+
+class Finish(nn.Module):
+    """What is left of the scene encoder when the softmax over all tokens is known."""
+
+    def __init__(self, encoder: SceneEncoder) -> None:
+        super().__init__()
+        self.layer, self.projection = encoder.first, encoder.projection
+        self.agg = encoder.agg
+
+    def forward(self, whole: Partial) -> Tensor:
+        """e_s, [N, A]."""
+        layer = self.layer
+        attended_ND = layer.self_attn.out_proj((whole.value / whole.weight[..., None]).flatten(1))
+        first_ND = self.agg + attended_ND
+        if not layer.norm_first:
+            first_ND = layer.norm1(first_ND)
+        read_ND = layer.norm2(first_ND) if layer.norm_first else first_ND
+        last_ND = first_ND + layer.linear2(functional.relu(layer.linear1(read_ND)))
+        e_s: Tensor = self.projection(last_ND if layer.norm_first else layer.norm2(last_ND))
+        return e_s
