@@ -68,7 +68,11 @@ class FirstLevel(nn.Module):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """Returns the input of each task and the shared one of the next level, [G, B, O]."""
-        hidden, gates = self.linear(x_BD).split(self.sizes, dim=1)
+        return self.mixed(self.linear(x_BD))
+
+    def mixed(self, products_BH: Tensor) -> Tensor:
+        """The same from the products of the input with all first layers and gates."""
+        hidden, gates = products_BH.split(self.sizes, dim=1)
         hidden_NBH = hidden.unflatten(1, (self.experts, -1)).transpose(0, 1)
         mixed_GBO: Tensor = self.mixture(hidden_NBH, gates.unflatten(1, (self.gates, -1)))
         return mixed_GBO
@@ -117,8 +121,11 @@ class Ple(Network):
 
     def logits(self, x_BD: Tensor) -> Tensor:
         """From the joined inputs to the logits, [B, T]."""
-        logits_BT = self.towers(self.next(self.first(x_BD)))
-        return with_product(logits_BT, self.settings.ctcvr)
+        return self.logits_after(self.first(x_BD))
+
+    def logits_after(self, mixed_GBO: Tensor) -> Tensor:
+        """From what the first level gives to the logits, [B, T]."""
+        return with_product(self.towers(self.next(mixed_GBO)), self.settings.ctcvr)
 
 
 def expert_owners(settings: AlignConfig, tasks: int) -> list[int]:
