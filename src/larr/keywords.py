@@ -6,7 +6,7 @@ Paper: Eq. (2)-(4), (8); the registry is `config.keywords`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +79,29 @@ def render(frame: pl.DataFrame, keyword: KeywordConfig) -> pl.Series:
     return texts.replace_strict(distinct, _tidy(distinct), return_dtype=pl.String)
 
 
+def render_one(values: Mapping[str, object], template: Sequence[Part]) -> str | None:
+    """The text of one row given as a mapping; the same as `render` makes."""
+    written = []
+    for part in template:
+        told = [values.get(name) for name in part.columns]
+        if None in told and not part.optional:
+            return None
+        if None not in told:
+            said = iter([as_text(value) for value in told])
+            written.append(_COLUMN.sub(lambda _, said=said: next(said), part.text))  # type: ignore[misc]
+    return " ".join("".join(written).split()).strip(" ,;") or None
+
+
+def as_text(value: object) -> str:
+    """A value as it stands in a text or a vocabulary."""
+    if isinstance(value, str):
+        return value
+    if type(value) is int:
+        return str(value)
+    told: str = pl.Series([value]).cast(pl.String).item()
+    return told
+
+
 def _tidy(texts: pl.Series) -> pl.Series:
     tidied = texts.str.replace_all(r"\s+", " ").str.strip_chars(" ,;")
     return tidied.set(tidied.str.len_chars() == 0, None)
@@ -119,6 +142,13 @@ def with_levels(
         )
         levels.append(level.alias(f"{bucket.column}_level"))
     return frame.with_columns(levels)
+
+
+def level_one(value: float | None, bucket: BucketConfig, edges: Sequence[float]) -> str | None:
+    """The level of one number; the same as `with_levels` gives."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return None
+    return bucket.words[sum(value > edge for edge in edges)]
 
 
 class TextNumbers:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import polars as pl
 
 TIME_COLUMNS = ("day", "hour", "meal_slot", "hour_band", "day_kind", "season")
-
-
-def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Adds the day, hour, meal slot, hour band, kind of day and season (northern) of `time`."""
-    hour = pl.col("time").dt.hour()
-    meal_slot = (
-        pl.when(hour.is_between(5, 9))
-        .then(pl.lit("breakfast"))
-        .when(hour.is_between(10, 13))
-        .then(pl.lit("lunch"))
-        .when(hour.is_between(14, 16))
-        .then(pl.lit("afternoon tea"))
-        .when(hour.is_between(17, 20))
-        .then(pl.lit("dinner"))
-        .otherwise(pl.lit("late night"))
-    )
-    weekend = pl.col("time").dt.weekday() >= 6
-    return frame.with_columns(
-        day=pl.col("time").dt.date(),
-        hour=hour,
-        meal_slot=meal_slot,
-        hour_band=pl.format("{} o'clock", hour),
-        day_kind=pl.when(weekend).then(pl.lit("weekend")).otherwise(pl.lit("weekday")),
-        season=pl.col("time").dt.month().replace_strict(_SEASONS, return_dtype=pl.String),
-    )
-
-
-_SEASONS = {
+MEAL_SLOTS = {
+    hour: slot
+    for slot, hours in {
+        "breakfast": range(5, 10),
+        "lunch": range(10, 14),
+        "afternoon tea": range(14, 17),
+        "dinner": range(17, 21),
+        "late night": (21, 22, 23, 0, 1, 2, 3, 4),
+    }.items()
+    for hour in hours
+}
+"""Hour -> meal slot."""
+SEASONS = {
     month: season
     for season, months in {
         "winter": (12, 1, 2),
@@ -42,3 +29,32 @@ _SEASONS = {
     }.items()
     for month in months
 }
+"""Month -> season (northern)."""
+DAY_KINDS = {day: "weekend" if day >= 6 else "weekday" for day in range(1, 8)}
+"""ISO day of the week -> kind of day."""
+HOUR_BANDS = {hour: f"{hour} o'clock" for hour in range(24)}
+
+
+def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds the day, hour, meal slot, hour band, kind of day and season of `time`."""
+    hour, time = pl.col("time").dt.hour(), pl.col("time").dt
+    return frame.with_columns(
+        day=time.date(),
+        hour=hour,
+        meal_slot=hour.replace_strict(MEAL_SLOTS, return_dtype=pl.String),
+        hour_band=hour.replace_strict(HOUR_BANDS, return_dtype=pl.String),
+        day_kind=time.weekday().replace_strict(DAY_KINDS, return_dtype=pl.String),
+        season=time.month().replace_strict(SEASONS, return_dtype=pl.String),
+    )
+
+
+def of_moment(time: datetime) -> dict[str, object]:
+    """The same columns of one moment."""
+    return {
+        "day": time.date(),
+        "hour": time.hour,
+        "meal_slot": MEAL_SLOTS[time.hour],
+        "hour_band": HOUR_BANDS[time.hour],
+        "day_kind": DAY_KINDS[time.isoweekday()],
+        "season": SEASONS[time.month],
+    }

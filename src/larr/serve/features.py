@@ -1,0 +1,250 @@
+"""A request's columns as the ranker's inputs, without a table: what `larr.featurise` does in bulk.
+
+Shapes: P places (row 0 stands for the unknown ones), K candidates, F categories, M numbers, S place
+keywords, L recent places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from larr.batches import Features, read_features
+from larr.config import Config
+from larr.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
+from larr.errors import ConfigError
+from larr.features import CLIP_DEVIATIONS, Encoder, load
+from larr.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
+from larr.scenes import of_moment
+from larr.serve.folded import Columns
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Row = Mapping[str, Any]
+
+
+class RequestInputs(NamedTuple):
+    """What a request brings, in the order of `Columns.request`."""
+
+    categories: Ints
+    numbers: Floats
+    texts: Ints
+    recent: Ints
+    known: bool
+    """Whether the user is known."""
+    missing: list[str]
+    """Keywords whose text has no stored vector."""
+
+
+class CandidateInputs(NamedTuple):
+    """What each candidate brings, in the order of `Columns.candidate`."""
+
+    places: npt.NDArray[np.int64]
+    """Its row of the place table; 0 = unknown."""
+    categories: Ints
+    numbers: Floats
+
+
+def split_columns(names: Sequence[str], candidate: set[str]) -> Columns:
+    """Which columns are the place's, the request's, or differ from candidate to candidate."""
+    places = [n for n, name in enumerate(names) if name.startswith("poi_")]
+    own = [n for n, name in enumerate(names) if name in candidate and n not in places]
+    rest = [n for n in range(len(names)) if n not in places and n not in own]
+    return Columns(tuple(places), tuple(rest), tuple(own))
+
+
+def candidate_columns(data: Path, features: Features) -> set[str]:
+    """Columns that differ within a request of the test log, and the figures of user and place."""
+    request_N = pl.read_parquet(data / "test" / "rows.parquet", columns=["request_id"])
+    code_N = request_N["request_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    first_R = np.unique(code_N, return_index=True)[1]
+    differ = set(PAIR_FIGURES)
+    for file, names in (
+        ("categories", [category.name for category in features.categories]),
+        ("numbers", list(features.numbers)),
+    ):
+        values_NX = np.load(data / "test" / f"{file}.npy", mmap_mode="r")
+        for column, name in enumerate(names):
+            value_N = values_NX[:, column]
+            if (value_N != value_N[first_R[code_N]]).any():
+                differ.add(name)
+    return differ
+
+
+class Reader:
+    """Reads requests by what `larr prepare` kept in `data/`."""
+
+    def __init__(self, config: Config, data: Path) -> None:
+        self.config, self.features = config, read_features(data)
+        self.encoder = load(config, data / "vocabularies")
+        self.known = Known.load(config, data / KNOWN)
+        differ = candidate_columns(data, self.features)
+        self.names = [category.name for category in self.features.categories]
+        self.categories = split_columns(self.names, differ)
+        self.numbers = split_columns(self.features.numbers, differ)
+        self.keywords = {one.name: one for one in config.scene_keywords}
+        self._check(differ)
+        self.vocabularies = {
+            name: dict(zip(values, range(1, len(values) + 1), strict=True))
+            for name, values in self.encoder.vocabularies.items()
+        }
+        table = pl.read_parquet(data / "texts.parquet")
+        self.texts = {
+            name: dict(
+                table.filter(pl.col("keyword") == name).select("text", "text_id").iter_rows()
+            )
+            for name in self.keywords
+        }
+        self.templates = {name: parts(one) for name, one in self.keywords.items()}
+        self.place_rows = _numbered(self.known.places["poi_id"], start=1)
+        self.user_rows = _numbered(self.known.users["user_id"], start=0)
+        self.situations = [
+            (table.columns[1], table.columns[-1], _by_key(table))
+            for table in self.known.situations.values()
+        ]
+        self.pairs = _by_user(self.known.pairs)
+        self.recent = dict(self.known.recent.select("user_id", "recent").iter_rows())
+
+    def _check(self, differ: set[str]) -> None:
+        for keyword in self.config.scene_keywords:
+            named = differ.intersection(columns_of(keyword))
+            if keyword.owner != "poi" and named:
+                raise ConfigError(
+                    f"keyword {keyword.name} reads {', '.join(sorted(named))}, which differs from "
+                    "candidate to candidate; such a text cannot be known before a request"
+                )
+
+    def place_inputs(self) -> tuple[Ints, Floats, Ints]:
+        """Categories, numbers and texts of all places, the unknown one first."""
+        places = self.known.places
+        unknown = {f"poi_{name}": 0.0 for name in NEVER_SEEN}
+        rows = pl.concat([pl.DataFrame([unknown]), places], how="diagonal_relaxed")
+        rows = rows.select(places.columns).with_columns(pl.col(list(unknown)).fill_null(0.0))
+        known = replace(self.known, places=rows)
+        frame = known.described_places()
+        names = [self.names[column] for column in self.categories.place]
+        scaled = [self.features.numbers[column] for column in self.numbers.place]
+        own = Encoder(
+            {name: self.encoder.vocabularies[name] for name in names},
+            {name: self.encoder.scales[name] for name in scaled},
+            0,
+        )
+        texts = [
+            _looked_up(render(frame, self.keywords[name]), self.texts[name])
+            for name in self.features.scene_keywords
+            if self.keywords[name].owner == "poi"
+        ]
+        stacked = np.stack(texts, axis=1) if texts else np.zeros((len(frame), 0), np.int32)
+        return own.categories(frame), own.numbers(frame), stacked
+
+    def request(self, row: Row) -> RequestInputs:
+        """The inputs of one request: `user_id`, `time` and the columns of its scene."""
+        user = self.user_rows.get(row["user_id"])
+        values = {} if user is None else self.known.users.row(user, named=True)
+        for name in (f"user_{name}" for name in NEVER_SEEN):
+            values[name] = values.get(name) or 0.0
+        values.update(row, **of_moment(row["time"]))
+        for bucket in self.config.buckets:
+            if bucket.column in values:
+                edges = self.known.edges[bucket.column]
+                values[f"{bucket.column}_level"] = level_one(values[bucket.column], bucket, edges)
+        for within, name, table in self.situations:
+            values[name] = table.get((row["user_id"], values[within]))
+        texts, missing = self._texts(values)
+        return RequestInputs(
+            np.array(
+                [self._category(column, values) for column in self.categories.request], np.int32
+            ),
+            np.array([self._number(column, values) for column in self.numbers.request], np.float32),
+            texts,
+            self._recent(row["user_id"]),
+            user is not None,
+            missing,
+        )
+
+    def _category(self, column: int, values: Row) -> int:
+        name = self.names[column]
+        value = values.get(name)
+        return 0 if value is None else self.vocabularies[name].get(as_text(value), 0)
+
+    def _number(self, column: int, values: Row) -> float:
+        name = self.features.numbers[column]
+        value = values.get(name)
+        if value is None:
+            return 0.0
+        mean, deviation = self.encoder.scales[name]
+        scaled = (float(value) - mean) / deviation
+        return min(max(scaled, -CLIP_DEVIATIONS), CLIP_DEVIATIONS) if isfinite(scaled) else 0.0
+
+    def _texts(self, values: Row) -> tuple[Ints, list[str]]:
+        numbers, missing = [], []
+        for name in self.features.scene_keywords:
+            if self.keywords[name].owner != "poi":
+                text = render_one(values, self.templates[name])
+                number = MISSING if text is None else self.texts[name].get(text, MISSING)
+                missing += [name] if text is not None and number == MISSING else []
+                numbers.append(number)
+        return np.array(numbers, np.int32), missing
+
+    def _recent(self, user_id: str) -> Ints:
+        places = self.recent.get(user_id) or []
+        row_L = np.zeros(self.features.recent, np.int32)
+        for at, place in enumerate(places[: self.features.recent]):
+            row_L[at] = self.vocabularies["poi_id"].get(place, 0)
+        return row_L
+
+    def candidates(self, user_id: str, rows: Sequence[Row]) -> CandidateInputs:
+        """The inputs of the candidates: `poi_id` and the columns that differ between them."""
+        bought = self.pairs.get(user_id, {})
+        full = []
+        for row in rows:
+            clicks, orders = bought.get(row["poi_id"], (0.0, 0.0))
+            values = {**row, "pair_log_clicks": clicks, "pair_log_orders": orders}
+            for bucket in self.config.buckets:
+                if bucket.column in values:
+                    edges = self.known.edges[bucket.column]
+                    level = level_one(values[bucket.column], bucket, edges)
+                    values[f"{bucket.column}_level"] = level
+            full.append(values)
+        return CandidateInputs(
+            np.array([self.place_rows.get(row["poi_id"], 0) for row in rows], np.int64),
+            _matrix(
+                [[self._category(c, row) for c in self.categories.candidate] for row in full],
+                np.int32,
+            ),
+            _matrix(
+                [[self._number(c, row) for c in self.numbers.candidate] for row in full], np.float32
+            ),
+        )
+
+
+def _matrix(rows: list[list[Any]], kind: Any) -> Any:
+    return np.array(rows, kind).reshape(len(rows), -1)
+
+
+def _looked_up(texts: pl.Series, numbers: dict[str, int]) -> Ints:
+    return np.array(
+        [MISSING if text is None else numbers.get(text, MISSING) for text in texts], np.int32
+    )
+
+
+def _numbered(ids: pl.Series, start: int) -> dict[str, int]:
+    return dict(zip(ids, range(start, start + len(ids)), strict=True))
+
+
+def _by_key(table: pl.DataFrame) -> dict[tuple[Any, ...], str]:
+    return {row[:-1]: row[-1] for row in table.iter_rows()}
+
+
+def _by_user(pairs: pl.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for user, place, *figures in pairs.select(*PAIR, *PAIR_FIGURES).iter_rows():
+        found.setdefault(user, {})[place] = tuple(figures)
+    return found
