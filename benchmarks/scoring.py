@@ -1,0 +1,132 @@
+"""Scoring 300 candidates on one core: folded against the whole model, in one run, as ratios.
+
+    .venv/bin/pip install onnxruntime onnx onnxscript
+    .venv/bin/python benchmarks/scoring.py configs/city.toml
+
+needs a finished `larr run configs/city.toml`. Rounds of the rivals alternate, so that noise of the
+machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import polars as pl
+import torch
+
+from larr import artifacts, batches
+from larr.batches import Batch
+from larr.config import load_config
+from larr.predict import load_ranker
+from larr.serve.fold import Partial, merged
+from larr.serve.scorer import Scorer
+
+CANDIDATES, ROUNDS = 300, 300
+SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
+
+
+class Whole(torch.nn.Module):
+    """The unfolded model behind plain tensors, for export."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arrays: torch.Tensor) -> torch.Tensor:
+        wide = [one.long() if one.dtype == torch.int32 else one for one in arrays]
+        return self.model(Batch(*wide)).logits.sigmoid()
+
+
+class Encoder(torch.nn.Module):
+    """The whole scene encoder, every token computed."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.scene = model.scene
+
+    def forward(self, vectors_BRD: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat(
+            [self.scene.agg.expand(len(vectors_BRD), 1, -1), vectors_BRD + self.scene.slots], dim=1
+        )
+        return self.scene.projection(self.scene.first(tokens)[:, 0])
+
+
+def session(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[[], Any]:
+    """The module in ONNX Runtime on one core, fed with these inputs."""
+    file = io.BytesIO()
+    program = torch.onnx.export(module.eval(), inputs, dynamo=True, verbose=False)
+    program.save(file)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    made = onnxruntime.InferenceSession(
+        file.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [given.name for given in made.get_inputs()]
+    order = [program.model.graph.inputs[at].name for at in range(len(program.model.graph.inputs))]
+    fed = {name: inputs[order.index(name)].numpy() for name in names}
+    return lambda: made.run(None, fed)
+
+
+def main() -> None:
+    """Prints the percentiles of each way, and their ratios."""
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("medium")
+    config = load_config(Path(sys.argv[1]), sys.argv[2:])
+    scorer, model = Scorer.load(config, "larr"), load_ranker(config, "larr")
+    data = artifacts.folder(config, "prepare")
+    log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
+    rows = log.head(CANDIDATES)
+    scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    candidates = rows.select(SENT).to_dicts()
+    batch = next(batches.in_order(data / "test", CANDIDATES))
+    vectors = torch.randn(CANDIDATES, batch.texts.shape[1], model.vectors.shape[1])
+
+    request = scorer.reader.request(scene)
+    told = scorer.reader.candidates(scene["user_id"], candidates)
+    inputs = [torch.from_numpy(one) for one in request[:4]]
+    part = scorer.ranker.request(*inputs)
+    places = scorer.places.rows(torch.from_numpy(told.places))
+    chosen = [torch.from_numpy(one) for one in told[1:]]
+
+    def encoder_part() -> None:
+        with torch.inference_mode():
+            scorer.ranker.finish(
+                merged(part.texts, Partial(places.largest, places.weight, places.value))
+            )
+
+    def scoring() -> None:
+        one = scorer.ranker.request(*inputs)
+        scorer.ranker.score(one, scorer.places.rows(torch.from_numpy(told.places)), *chosen)
+
+    ways = {
+        "encoder, whole, ONNX Runtime": session(Encoder(model), (vectors,)),
+        "encoder, folded": encoder_part,
+        "scoring, whole, ONNX Runtime": session(Whole(model), tuple(batch)),
+        "scoring, folded": scoring,
+        "reading the request": lambda: scorer.reader.request(scene),
+        "reading the candidates": lambda: scorer.reader.candidates(scene["user_id"], candidates),
+        "all: columns in, probabilities out": lambda: scorer.score(scene, candidates),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run()
+            taken[name].append(1000 * (time.perf_counter() - started))
+    middle = {name: float(np.median(times[20:])) for name, times in taken.items()}
+    for name, times in taken.items():
+        print(f"{name:40} p50 {middle[name]:7.3f} ms, p99 {np.quantile(times[20:], 0.99):7.3f} ms")
+    for kind in ("encoder", "scoring"):
+        ratio = middle[f"{kind}, whole, ONNX Runtime"] / middle[f"{kind}, folded"]
+        print(f"{kind}: folded is {ratio:.1f} times faster")
+
+
+if __name__ == "__main__":
+    main()
