@@ -138,6 +138,24 @@ def experiments(
     module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
 
 
+@app.command()
+def serve(
+    config: ConfigPath,
+    override: Overrides = None,
+    model: Annotated[str, typer.Option(help="A trained ranker: ple, larr or a variant.")] = "larr",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
+    token: Annotated[
+        str | None, typer.Option(envvar="LARR_TOKEN", help="Asked of every client, if given.")
+    ] = None,
+) -> None:
+    """Ranks over HTTP, without the language model: POST /v1/rank."""
+    loaded = load_config(config, override)
+    from larr.serve.app import serve as listen  # noqa: PLC0415
+
+    listen(loaded, model, (host, port), token)
+
+
 def _for_seeds(config: Config, seeds: str) -> list[Config]:
     try:
         numbers = [int(part) for part in seeds.split(",")]

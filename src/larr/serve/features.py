@@ -22,12 +22,13 @@ from larr.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.errors import ConfigError
 from larr.features import CLIP_DEVIATIONS, Encoder, load
 from larr.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
-from larr.scenes import of_moment
+from larr.scenes import TIME_COLUMNS, of_moment
 from larr.serve.folded import Columns
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 Row = Mapping[str, Any]
+Kinds = tuple[type, ...]
 
 
 class RequestInputs(NamedTuple):
@@ -120,6 +121,32 @@ class Reader:
                     f"keyword {keyword.name} reads {', '.join(sorted(named))}, which differs from "
                     "candidate to candidate; such a text cannot be known before a request"
                 )
+
+    def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
+        """The columns that a client sends of the scene and of a candidate, and of which kinds."""
+        told = [
+            name for one in self.keywords.values() if one.owner != "poi" for name in columns_of(one)
+        ]
+        scene = [*told, *self._names("request")]
+        return self._raw(scene), {"poi_id": (str,)} | self._raw(self._names("candidate"))
+
+    def _names(self, part: str) -> list[str]:
+        categories, numbers = getattr(self.categories, part), getattr(self.numbers, part)
+        names = [self.names[column] for column in categories]
+        return names + [self.features.numbers[column] for column in numbers]
+
+    def _raw(self, names: Sequence[str]) -> dict[str, Kinds]:
+        """What is sent for these columns: not what the server knows, and a number for its level."""
+        levels = {f"{bucket.column}_level": bucket.column for bucket in self.config.buckets}
+        known = {"user_id", *TIME_COLUMNS, *(one.name for one in self.config.profiles)}
+        raw = [levels.get(name, name) for name in names]
+        kinds: dict[str, Kinds] = dict.fromkeys(levels.values(), (int, float, bool))
+        kinds |= dict.fromkeys(self.features.numbers, (int, float))
+        return {
+            name: kinds.get(name, (str, int, float, bool))
+            for name in raw
+            if name not in known and not name.startswith(("user_", "poi_", "pair_"))
+        }
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
         """Categories, numbers and texts of all places, the unknown one first."""

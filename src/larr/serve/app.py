@@ -1,0 +1,169 @@
+"""The HTTP service: ranking, health, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import torch
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from larr import artifacts
+from larr.config import Config
+from larr.errors import ConfigError, InputError
+from larr.progress import console
+from larr.serve.ranking import Ranking, decode, encode
+from larr.serve.scorer import Scorer
+
+DRAIN_SECONDS = 10
+JSON = "application/json"
+SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may ask for."""
+
+    body_bytes: int = 1_000_000
+    body_seconds: float = 5.0
+    """A body has to be there by then."""
+
+
+@dataclass
+class Figures:
+    """What `/metrics` tells."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.answers = Counter(
+            "larr_answers", "Answers by status", ["status"], registry=self.registry
+        )
+        self.degraded = Counter(
+            "larr_degraded", "What was not known", ["reason"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "larr_rank_seconds", "Time of a ranking", buckets=SECONDS, registry=self.registry
+        )
+
+
+class RefusedError(Exception):
+    """An answer that is not 200."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Service:
+    """The routes around one `Ranking`."""
+
+    def __init__(
+        self, ranking: Ranking, token: str | None = None, limits: Limits = Limits()
+    ) -> None:
+        self.ranking, self.token, self.limits = ranking, token, limits
+        self.figures = Figures()
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
+                Route("/livez", self.live),
+                Route("/readyz", self.ready),
+                Route("/metrics", self.metrics),
+            ]
+        )
+
+    def guarded(
+        self, handler: Callable[[Request], Awaitable[bytes]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Lets those with the token in, and says what was wrong with a request."""
+
+        async def answer(request: Request) -> Response:
+            status = 200
+            try:
+                self._let_in(request)
+                content = await handler(request)
+            except RefusedError as error:
+                status, content = error.status, encode({"error": str(error)})
+            except InputError as error:
+                status, content = 422, encode({"error": str(error)})
+            self.figures.answers.labels(status).inc()
+            return Response(content, status, media_type=JSON)
+
+        return answer
+
+    def _let_in(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
+            raise RefusedError(401, "send the header `Authorization: Bearer TOKEN`")
+
+    async def rank(self, request: Request) -> bytes:
+        """`POST /v1/rank`."""
+        body = await self._body(request)
+        started = time.perf_counter()
+        answer = self.ranking.rank(decode(body))
+        self.figures.seconds.observe(time.perf_counter() - started)
+        for reason in answer.degraded:
+            self.figures.degraded.labels(reason).inc()
+        for item in answer.items:
+            for reason in item.degraded:
+                self.figures.degraded.labels(reason).inc()
+        return encode(answer)
+
+    async def _body(self, request: Request) -> bytes:
+        most, body = self.limits.body_bytes, bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise RefusedError(413, f"the body has more than {most:,} bytes")
+        except ClientDisconnect:
+            raise RefusedError(400, "the body ended too early") from None
+        except TimeoutError:
+            seconds = self.limits.body_seconds
+            raise RefusedError(408, f"the body was not there within {seconds:g} s") from None
+        return bytes(body)
+
+    async def live(self, _: Request) -> Response:
+        """`GET /livez`: the process answers."""
+        return Response(encode({"status": "ok"}), media_type=JSON)
+
+    async def ready(self, _: Request) -> Response:
+        """`GET /readyz`: it can rank."""
+        told = {"status": "ok", "version": self.ranking.version}
+        return Response(encode(told), media_type=JSON)
+
+    async def metrics(self, _: Request) -> Response:
+        """`GET /metrics`, for Prometheus."""
+        return Response(generate_latest(self.figures.registry), media_type="text/plain")
+
+
+def serve(config: Config, model: str, address: tuple[str, int], token: str | None) -> None:
+    """Serves a trained ranker until it is told to stop; what is under way is ended first."""
+    artifacts.require(config, "prepare", "embed", "align")
+    if model not in config.align.models:
+        raise ConfigError(
+            f"--model {model}: align.models has {', '.join(config.align.models)}; name one of them"
+        )
+    torch.set_num_threads(1)
+    version = artifacts.identity(config, "align", f"{model}/model.safetensors")[:12]
+    ranking = Ranking(Scorer.load(config, model), version)
+    console.print(f"serving {model} {version} on http://{address[0]}:{address[1]}")
+    uvicorn.run(
+        Service(ranking, token).app(),
+        host=address[0],
+        port=address[1],
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )

@@ -1,0 +1,166 @@
+"""`POST /v1/rank` without HTTP: a request, its answer, and what is refused.
+
+Shapes: K candidates, T tasks, P places.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from larr.errors import InputError
+from larr.serve.features import Kinds
+from larr.serve.scorer import Scorer
+
+EARTH_KM = 6371.0
+Scalar = str | int | float | bool | None
+Columns = dict[str, Scalar]
+Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
+WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class Near(Struct, forbid_unknown_fields=True):
+    """Candidates by distance instead of by name."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    within_km: Annotated[float, Meta(gt=0, le=100)] = 5.0
+    at_most: Annotated[int, Meta(gt=0, le=1000)] = 300
+
+
+class RankRequest(Struct, forbid_unknown_fields=True):
+    """Who asks, in which scene, about which places."""
+
+    user_id: Identifier
+    candidates: Annotated[list[Columns], Meta(max_length=2000)] | None = None
+    """Each with `poi_id` and the columns that differ between candidates."""
+    near: Near | None = None
+    """Instead of `candidates`: the places around."""
+    scene: Columns = {}
+    """The columns of the scene: city, weather, ..."""
+    time: datetime | None = None
+    """When, on the clock of the place; the server's clock if absent."""
+    k: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """How many places to give back."""
+
+
+class RankedPlace(Struct, omit_defaults=True):
+    """A place of the answer; the best comes first."""
+
+    poi_id: str
+    score: float
+    """The product of the probabilities: by it the places are sorted."""
+    probabilities: dict[str, float]
+    degraded: list[str] = []
+    """What was not known of it: `new_place`."""
+
+
+class RankAnswer(Struct):
+    """The ranking, and what it was made with."""
+
+    rank_id: str
+    version: str
+    degraded: list[str]
+    """What was not known of the request: `unknown_user`, `missing_text:KEYWORD`."""
+    items: list[RankedPlace]
+
+
+class Ranking:
+    """Ranks requests with one version of the model."""
+
+    def __init__(self, scorer: Scorer, version: str) -> None:
+        self.scorer, self.version = scorer, version
+        self.tasks = [*scorer.reader.features.tasks]
+        self.scene, self.candidate = scorer.reader.sent()
+        places = scorer.reader.known.places
+        self.ids: Sequence[str] = places["poi_id"].to_list()
+        self.positions = (
+            np.radians(places.select("poi_lat", "poi_lon").to_numpy().astype(np.float64))
+            if {"poi_lat", "poi_lon"} <= set(places.columns)
+            else None
+        )
+
+    def rank(self, asked: RankRequest) -> RankAnswer:
+        """The best `k` of the candidates."""
+        candidates = self._candidates(asked)
+        self._check(asked.scene, "scene", self.scene)
+        time = asked.time or datetime.now(UTC)
+        row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
+        scored = self.scorer.score(row, candidates) if candidates else None
+        answer = RankAnswer(uuid.uuid4().hex, self.version, [], [])
+        if scored is None:
+            return answer
+        answer.degraded += [] if scored.request.known else ["unknown_user"]
+        answer.degraded += [f"missing_text:{name}" for name in scored.request.missing]
+        score_K = scored.probabilities.astype(np.float64).prod(axis=1)
+        for number in np.argsort(-score_K, kind="stable")[: asked.k].tolist():
+            told = dict(zip(self.tasks, scored.probabilities[number].tolist(), strict=True))
+            new = ["new_place"] if scored.candidates.places[number] == 0 else []
+            answer.items.append(
+                RankedPlace(str(candidates[number]["poi_id"]), float(score_K[number]), told, new)
+            )
+        return answer
+
+    def _candidates(self, asked: RankRequest) -> list[Columns]:
+        if (asked.candidates is None) == (asked.near is None):
+            raise InputError("give either `candidates` or `near`, and not both")
+        if asked.near is not None:
+            return self._around(asked.near)
+        seen: set[object] = set()
+        for number, row in enumerate(asked.candidates or []):
+            poi_id = row.get("poi_id")
+            if not isinstance(poi_id, str) or not poi_id:
+                raise InputError(f"candidates[{number}]: poi_id must be a text, got {poi_id!r:.80}")
+            if poi_id in seen:
+                raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
+            seen.add(poi_id)
+            self._check(row, f"candidates[{number}]", self.candidate)
+        return asked.candidates or []
+
+    def _check(self, row: Mapping[str, Scalar], where: str, accepted: dict[str, Kinds]) -> None:
+        for name, value in row.items():
+            if name not in accepted:
+                raise InputError(
+                    f"{where}: no column {name!r:.80} is read there; there are "
+                    f"{', '.join(sorted(accepted))}"
+                )
+            if value is not None and type(value) not in accepted[name]:
+                kinds = " or ".join(WORDS[kind] for kind in accepted[name])
+                raise InputError(f"{where}.{name}: expected {kinds}, got {value!r:.80}")
+
+    def _around(self, near: Near) -> list[Columns]:
+        """The nearest places within the distance, with `distance_km` as the crow flies."""
+        if self.positions is None:
+            raise InputError("`near` needs places with lat and lon; give `candidates` instead")
+        lat, lon = np.radians([near.lat, near.lon])
+        lat_P, lon_P = self.positions.T
+        half_P = (
+            np.sin((lat_P - lat) / 2) ** 2
+            + np.cos(lat) * np.cos(lat_P) * np.sin((lon_P - lon) / 2) ** 2
+        )
+        km_P = 2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half_P, 0, 1)))
+        order = np.argsort(km_P, kind="stable")[: near.at_most]
+        return [
+            {"poi_id": self.ids[place], "distance_km": round(float(km_P[place]), 3)}
+            for place in order.tolist()
+            if km_P[place] <= near.within_km
+        ]
+
+
+def decode(body: bytes) -> RankRequest:
+    """The request of a body, or InputError."""
+    try:
+        return msgspec.json.decode(body, type=RankRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the body is no rank request: {error}") from error
+
+
+def encode(answer: Any) -> bytes:
+    """The answer as JSON."""
+    return msgspec.json.encode(answer)

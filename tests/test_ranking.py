@@ -1,0 +1,107 @@
+"""A rank request: what it gives back, what it says of the unknown, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from larr.config import Config
+from larr.errors import InputError
+from larr.serve.ranking import Ranking, decode, encode
+from larr.serve.scorer import Scorer
+from tests.test_scorer import served  # noqa: F401 - a fixture
+from tests.test_serve_features import SENT, log
+
+
+@pytest.fixture(scope="module")
+def ranking(served: Config) -> Ranking:  # noqa: F811
+    return Ranking(Scorer.load(served, served.align.models[0]), "v1")
+
+
+@pytest.fixture(scope="module")
+def asked(served: Config, ranking: Ranking) -> dict[str, Any]:  # noqa: F811
+    group = next(iter(log(served).group_by("request_id", maintain_order=True)))[1]
+    row = group.row(0, named=True)
+    return {
+        "user_id": row["user_id"],
+        "time": row["time"].isoformat(),
+        "scene": {name: row[name] for name in ranking.scene},
+        "candidates": group.select(SENT).to_dicts(),
+    }
+
+
+def rank(ranking: Ranking, body: dict[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(encode(ranking.rank(decode(json.dumps(body).encode()))))
+    return told
+
+
+def test_the_best_come_first(ranking: Ranking, asked: dict[str, Any]) -> None:
+    told = rank(ranking, asked | {"k": 3})
+    scores = [item["score"] for item in told["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert len(scores) == 3
+    assert told["version"] == "v1"
+    first = told["items"][0]
+    assert first["score"] == pytest.approx(np.prod(list(first["probabilities"].values())), rel=1e-6)
+    assert "degraded" not in first
+
+
+def test_the_unknown_is_ranked_and_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+    candidates = [*asked["candidates"], {"poi_id": "brand new"}]
+    told = rank(ranking, asked | {"user_id": "nobody", "candidates": candidates, "k": 100})
+    assert "unknown_user" in told["degraded"]
+    new = [item for item in told["items"] if item["poi_id"] == "brand new"]
+    assert new[0]["degraded"] == ["new_place"]
+
+
+def test_a_text_without_a_vector_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+    scene = asked["scene"] | {"weather": "raining frogs"}
+    assert "missing_text:scene_weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+
+
+def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
+    row = ranking.scorer.reader.known.places.row(5, named=True)
+    near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}
+    body = {name: value for name, value in asked.items() if name != "candidates"}
+    told = rank(ranking, body | {"near": near})
+    assert row["poi_id"] in [item["poi_id"] for item in told["items"]]
+    assert len(told["items"]) <= 7
+    nowhere = near | {"lat": -80.0}
+    assert rank(ranking, body | {"near": nowhere})["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": 5}, "user_id"),
+        ({"user_id": ""}, "length"),
+        ({"k": 0}, "k"),
+        ({"surprise": 1}, "surprise"),
+        ({"candidates": None}, "either `candidates` or `near`"),
+        ({"candidates": [{"poi_id": "a"}, {"poi_id": "a"}]}, "twice"),
+        ({"candidates": [{"poi": "a"}]}, "poi_id must be a text"),
+        ({"candidates": [{"poi_id": "a", "distance_km": "far"}]}, "expected a whole number or a"),
+        ({"candidates": [{"poi_id": "a", "distance_km": True}]}, "got True"),
+        ({"candidates": [{"poi_id": "a", "weather": "sunny"}]}, "no column 'weather' is read"),
+        ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),
+        ({"scene": {"mood": "good"}}, "no column 'mood'"),
+        ({"time": "yesterday"}, "time"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    ranking: Ranking, asked: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        rank(ranking, asked | change)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"user_id": NaN}', b"\xff", b'{"user_id": "\\ud800"}', b"[" * 100_000],
+)
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    with pytest.raises(InputError, match="no rank request"):
+        decode(body)
