@@ -110,7 +110,6 @@ class Enricher:
     log: Log
     orders: pl.DataFrame
     edges: dict[str, list[float]] = field(default_factory=dict)
-    latest: dict[date, Known] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         log, history = self.log.scan(), self.log.history.lazy()
@@ -130,7 +129,6 @@ class Enricher:
             profile.name: daily_values(levelled, self.log.places, profile)
             for profile in self.config.profiles
         }
-        self.latest.clear()
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds to each row what was known at the start of its day, the recent places too."""
@@ -145,20 +143,19 @@ class Enricher:
     ) -> pl.DataFrame:
         numbered = rows.with_row_index(ORDER)
         if not rows.height:
-            return add(self.known(date.min), numbered).drop(ORDER)
+            return add(self.known(date.min, numbered), numbered).drop(ORDER)
         days = numbered.group_by("day", maintain_order=True)
-        parts = [add(self.known(day), part) for (day,), part in days]
+        parts = [add(self.known(day, part), part) for (day,), part in days]
         return pl.concat(parts).sort(ORDER).drop(ORDER)
 
-    def known(self, day: date) -> Known:
-        """All that is known at the start of a day; the last one asked for is kept."""
-        if day not in self.latest:
-            self.latest = {day: self._known(day)}
-        return self.latest[day]
-
-    def _known(self, day: date) -> Known:
+    def known(self, day: date, rows: pl.DataFrame | None = None) -> Known:
+        """All that is known at the start of a day, of every user or of those of some rows."""
         life, values = self.config.features.half_life_days, self.daily_values
-        places, users = self._entities("poi", day), self._entities("user", day)
+        asking = self.log.users
+        if rows is not None:
+            asking = asking.join(rows, on="user_id", how="semi", maintain_order="left")
+        places = self._entities("poi", self.log.places, day)
+        users = self._entities("user", asking, day)
         asked = users.select("user_id", pl.lit(day).alias("day"))
         if self.spending is not None:
             spent = as_of(self.spending, asked, ["user_id"], life)
@@ -177,10 +174,9 @@ class Enricher:
         recent = recent_places(self.events, asked, self.config.features.recent).drop("day")
         return Known(places, users, situations, pairs, recent, self.config.buckets, self.edges)
 
-    def _entities(self, prefix: str, day: date) -> pl.DataFrame:
-        """All places or users with their statistics."""
+    def _entities(self, prefix: str, table: pl.DataFrame, day: date) -> pl.DataFrame:
+        """Places or users with their statistics."""
         key, life = f"{prefix}_id", self.config.features.half_life_days
-        table = self.log.places if prefix == "poi" else self.log.users
         asked = table.select(key, pl.lit(day).alias("day"))
         sums = as_of(self.daily[key], asked, [key], life)
         days = overall(self.daily[key], asked["day"], life)
