@@ -123,6 +123,11 @@ class FoldedRanker:
             self.vectors_VD = (self.larr.vectors - centres) * self.larr.scales[texts.slot_V]
             self.tables = text_tables(self.larr.scene, self.vectors_VD, texts.slot_V)
             self.agg, self.finish = agg_partial(self.larr.scene), Finish(self.larr.scene)
+        columns = list(categories.request)
+        self.request_rows, self.request_seen = encoder.shifts[columns], encoder.seen[columns]
+        asked = [self.by_category[columns].movedim(0, 1).flatten(1)]
+        asked.append(self.by_number[:, list(numbers.request)])
+        self.by_request = torch.cat(asked, dim=1).contiguous()
         self.by_value = [self._category(column) for column in categories.candidate]
 
     def _category(self, column: int, index_N: Tensor | None = None) -> Tensor:
@@ -168,11 +173,12 @@ class FoldedRanker:
         self, categories_F: Tensor, numbers_M: Tensor, texts_Q: Tensor, recent_L: Tensor
     ) -> RequestPart:
         """What a request brings: indices and standardised numbers of its columns, its texts."""
-        first_1O = (
-            self.model.first.linear.bias + self.by_number[:, list(self.numbers.request)] @ numbers_M
-        )
-        for place, column in enumerate(self.categories.request):
-            first_1O = first_1O + self._category(column, categories_F[place : place + 1].long())
+        encoder, width = self.model.encoder, self.model.encoder.embedding
+        embeddings_FE = encoder.table.rows[
+            self.request_rows + categories_F * self.request_seen, :width
+        ]
+        said = torch.cat([embeddings_FE.flatten(), numbers_M])
+        first_1O = torch.addmv(self.model.first.linear.bias, self.by_request, said)[None]
         recent_LE = self._embeddings(recent_L.long())
         part = RequestPart(first_1O, recent_LE, recent_L > 0)
         if not self.larr or not self.tables:
