@@ -45,7 +45,7 @@ def align(config: Config) -> None:
         models.find(config, name)
     with artifacts.making(config, "align") as work:
         jobs = {}
-        for name in config.align.models:
+        for name in _longest_first(config):
             folder, origin = work.folder / name, _origin(config, name)
             if not artifacts.has_part(folder, origin):
                 artifacts.begin_part(folder, origin, resume=False)
@@ -58,6 +58,11 @@ def align(config: Config) -> None:
             if name in jobs:
                 work.measured(trained["samples"], "samples")
             work.figures[name] = {key: trained[key] for key in ("seconds", "samples_per_second")}
+
+
+def _longest_first(config: Config) -> list[str]:
+    """The models with those first that read texts, so that no worker waits long for the last."""
+    return sorted(config.align.models, key=lambda name: models.find(config, name).vectors is None)
 
 
 def _origin(config: Config, name: str) -> dict[str, Any]:
