@@ -19,16 +19,26 @@ from larr.vectors import compute, open_store
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
+VARIANTS = {"pretrained": {"of": "larr", "vectors": "pretrained"}}
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    model = str(make_model(tmp_path / "m", "qwen2"))
-    made = make_data(tmp_path / "run", backbone={"model": model}, align={"models": CONTROLS})
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run up to stage 2."""
+    folder = tmp_path_factory.mktemp("embed")
+    model = str(make_model(folder / "m", "qwen2"))
+    align = {"models": [*CONTROLS, "pretrained"], "variants": VARIANTS}
+    made = make_data(folder / "run", backbone={"model": model}, align=align)
     pretrain(made)
     contrast(made)
     return made
+
+
+@pytest.fixture
+def config(tuned: Config, tmp_path: Path) -> Config:
+    shutil.copytree(tuned.output, tmp_path / "run")
+    return tuned.model_copy(update={"output": tmp_path / "run"})
 
 
 def texts_of(config: Config) -> pl.DataFrame:
@@ -153,7 +163,7 @@ def test_interrupted_run_goes_on_with_the_same_bytes(
     embed.embed(config)
     assert np.array_equal(vectors_of(config, "encoder"), whole)
     shards = -(-len(whole) // 10)
-    assert len(done) == 1 + 2 * shards, "one shard of two sources was computed twice"
+    assert len(done) == 1 + 3 * shards, "one shard of three sources was computed twice"
 
 
 def test_new_texts_alone_are_embedded_again(
