@@ -1,5 +1,6 @@
 """Folders that many tests read; made once a session."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 
 from larr.config import Config, load_config
 from larr.prepare import prepare
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported: no test calls the network
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 torch.set_num_threads(1)  # the models are tiny; threads would wait for each other
 ROOT = Path(__file__).parents[1]
