@@ -1,9 +1,13 @@
 """A manifest means "whole"; a stale or half-written stage is refused or made again."""
 
 import json
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 
 from larr import artifacts
@@ -105,3 +109,17 @@ def test_the_manifest_reports_rate_and_memory(config: Config) -> None:
     assert (measured["count"], measured["unit"]) == (10, "rows/s")
     assert measured["rate"] > 10
     assert measured["peak_memory_mb"] > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
+    held = np.ones(50_000_000)
+    context = multiprocessing.get_context("fork")
+    with artifacts.making(config, "prepare"):
+        child = context.Process(target=time.sleep, args=(0.5,))
+        child.start()
+        child.join()
+    made = artifacts.manifest(config, "prepare")
+    assert made is not None
+    alone, shared = psutil.Process().memory_info().rss / 2**20, held.nbytes / 2**20
+    assert shared < made["measured"]["peak_memory_mb"] < alone + shared / 2

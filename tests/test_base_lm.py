@@ -59,7 +59,7 @@ def test_held_out_documents_are_not_trained_on() -> None:
 
 
 def test_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
-    documents = [f"dish {number % 7} is eaten with rice and tea" for number in range(200)]
+    documents = [f"dish {number} is eaten with rice and tea" for number in range(200)]
     for name in ("a", "b"):
         made = make(tmp_path / name, documents, SMALL)
         assert made["held_out_perplexity"] > 1

@@ -63,6 +63,7 @@ def test_the_page_and_the_file_tell_each_study(
         experiments(config, "table9", [seed])
     monkeypatch.setattr("larr.experiments.OWN", {})
     experiments(config, "all", [seed])
+    assert artifacts.is_current(for_studies(seed, config.studies), "evaluate")
     told = artifacts.read_json(tmp_path / FOLDER / RESULTS)
     rivals, line = told["studies"]["rivals"], told["studies"]["line"]
     assert list(rivals["models"]) == ["ple", "wide_deep", "larr", "ceiling"]

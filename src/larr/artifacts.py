@@ -332,14 +332,17 @@ def _release_memory() -> None:
 
 @contextmanager
 def _peak_memory() -> Iterator[list[int]]:
-    """Samples the memory of this process and its workers; the list's only item is the peak."""
+    """Samples the memory of this process and what its workers do not share with any other.
+
+    The list's only item is the peak, in bytes. A fork that has only begun shares all it has.
+    """
     process, peak, stop = psutil.Process(), [0], threading.Event()
 
     def sample() -> None:
         now = process.memory_info().rss
         for child in process.children():
             with suppress(psutil.NoSuchProcess):
-                now += child.memory_info().rss
+                now += child.memory_full_info().uss
         peak[0] = max(peak[0], now)
 
     def sample_often() -> None:

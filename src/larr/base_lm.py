@@ -83,10 +83,12 @@ def make(folder: Path, documents: list[str], recipe: dict[str, Any]) -> dict[str
 
 
 def split(documents: list[str]) -> tuple[list[str], list[str]]:
-    """The documents to train on and those kept for the perplexity."""
+    """The documents to train on, and others kept for the perplexity."""
     numbered = list(enumerate(documents))
     train = [document for number, document in numbered if not encyclopedia.held_out(number)]
-    return train, [document for number, document in numbered if encyclopedia.held_out(number)]
+    known = set(train)
+    kept = [document for number, document in numbered if encyclopedia.held_out(number)]
+    return train, [document for document in kept if document not in known]
 
 
 def make_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ def experiments(config: Config, name: str, seeds: list[Config]) -> None:
         stages.run(one)
         for key, study in own.items():
             told[key].append(_made(one, key, study))
-    found = evaluate.pool(runs, config.output)
+    found = _pooled_report(config, runs)
     target = config.output / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     content = results(config, studies, found) | {
@@ -63,6 +64,14 @@ def experiments(config: Config, name: str, seeds: list[Config]) -> None:
     artifacts.write_json(target / RESULTS, content)
     artifacts.write_text(target / PAGE, report.experiments_page(content))
     console.print(f"Read {target / PAGE}")
+
+
+def _pooled_report(config: Config, runs: list[Config]) -> Json:
+    """The report of the only run, which stays as it is, or that of several seeds."""
+    if runs[0].output != config.output:
+        return evaluate.pool(runs, config.output)
+    found: Json = artifacts.read_json(artifacts.folder(runs[0], "evaluate") / evaluate.REPORT)
+    return found
 
 
 def _made(config: Config, name: str, study: Own) -> Json:
@@ -148,8 +157,11 @@ def _told(config: Config, study: StudyConfig, found: Json) -> Json:
             name: {"metrics": found["models"][name], "settings": _settings(config, name)}
             for name in [*names, *({CEILING} & set(found["models"]))]
         },
-        "gains": [_gain(found, model, over) for model, over in study.pairs if model != over],
-        "at": study.at,
+        "gains": [
+            _gain(found, model, over) | {"at": at}
+            for (model, over), at in zip(study.pairs, study.at or repeat(None), strict=False)
+            if model != over
+        ],
     }
 
 

@@ -232,14 +232,13 @@ def _gains_plot(found: Json, auc: str) -> str | None:
 def _study_plots(study: Json) -> Iterator[tuple[str, str]]:
     for auc in AUCS:
         effects: list[plots.Effect] = []
-        for number, gain in enumerate(study["gains"]):
+        for gain in study["gains"]:
             pair = f"{name(gain['model'])} over {name(gain['over'])}"
-            effects += _effect(
-                f"{study['at'][number]:,g}" if study["at"] else pair, gain["all"][auc]
-            )
+            label = pair if gain["at"] is None else f"{gain['at']:,g}"
+            effects += _effect(label, gain["all"][auc])
         caption = f"{TITLES[auc]}: ratio of the AUCs minus 1, in %"
         title = f"{study['title']}: {caption}"
-        if effects and study["at"]:
+        if effects and study["axis"]:
             yield caption, plots.sweep(title, study["axis"], effects)
         elif effects:
             yield caption, plots.forest(title, effects)
