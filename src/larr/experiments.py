@@ -16,7 +16,7 @@ import numpy as np
 from larr import artifacts, evaluate, report, stages
 from larr.ab_test import ab_test
 from larr.bootstrap import Estimates, Key, interval, pool
-from larr.case_study import case_study
+from larr.case_study import case_study, made_encoders
 from larr.config import Config, StudyConfig
 from larr.errors import ConfigError
 from larr.findings import BASE, CEILING, LARR, mean_tree
@@ -78,6 +78,9 @@ def _made(config: Config, name: str, study: Own) -> Json:
     """The result of a study of larr's own for one seed; kept until its stages are made anew."""
     folder = config.output / FOLDER / name
     origin = {verb: artifacts.identity(config, verb) for verb in study.verbs}
+    if "contrast" in study.verbs:
+        for encoder, own in made_encoders(config).items():
+            origin[encoder] = artifacts.identity(own, "contrast")
     if not artifacts.has_part(folder, origin):
         artifacts.begin_part(folder, origin, resume=False)
         artifacts.write_json(folder / RESULTS, study.make(config))

@@ -28,8 +28,11 @@ NAMES = {
     "larr_untuned": "LARR (untuned LM)",
     "larr_shuffled": "LARR (shuffled)",
     "ceiling": "Ceiling",
+    "pretrained": "LM after stage 1",
+    "untuned": "Untuned LM",
+    "tfidf": "TF-IDF",
 }
-"""How people read a model's name; the controls are LARR with these vectors instead of its own."""
+"""How people read the name of a model or of vectors; a control is LARR with other vectors."""
 TITLES = {
     "ctr_auc": "CTR AUC",
     "ctcvr_auc": "CTCVR AUC",
