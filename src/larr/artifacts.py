@@ -58,7 +58,10 @@ STAGES = {
     "embed": Stage(
         "vectors",
         ("prepare", "contrast"),
-        ("seed", "backbone", "embed", "encoders", "align.models", "align.variants"),
+        (
+            *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
+            *("align.models", "align.variants"),
+        ),
         in_parts=True,
     ),
     "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune")),

