@@ -59,7 +59,9 @@ def test_the_page_and_the_file_tell_each_study(
         evaluate(one)
 
     monkeypatch.setattr(stages, "run", run)
-    with pytest.raises(ConfigError, match="there are rivals, line, case-study, ab-test and all"):
+    with pytest.raises(
+        ConfigError, match="there are rivals, line, case-study, down-sampling, ab-test"
+    ):
         experiments(config, "table9", [seed])
     monkeypatch.setattr("larr.experiments.OWN", {})
     experiments(config, "all", [seed])
@@ -76,7 +78,8 @@ def test_the_page_and_the_file_tell_each_study(
     assert gain["distance_closed"]["ctr_auc"]["percent"] > 0
     page = Page((tmp_path / FOLDER / PAGE).read_text(encoding="utf-8"))
     assert "LARR over PLE" in page.text
-    assert page.tags.count("svg") == 4
+    assert told["where"]["meal_slot"][0]["gain"]["percent"] > 0
+    assert page.tags.count("svg") == 4 + len(told["where"])
 
 
 def test_the_latest_rows_alone_and_hidden_categories(tmp_path: Path) -> None:

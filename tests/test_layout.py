@@ -16,7 +16,7 @@ LAYERS = [
     {"retrieval", "report", "featurise"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
     {"tune", "serve"},
-    {"stages", "case_study", "ab_test"},
+    {"stages", "case_study", "ab_test", "down_sampling"},
     {"experiments"},
     {"cli"},
 ]

@@ -22,7 +22,7 @@ from larr.bootstrap import Estimates, Key, Ranking, Ratio, Statistic, bootstrap
 from larr.bootstrap import pool as pool_estimates
 from larr.config import Config
 from larr.errors import DataError, InputError, LarrError
-from larr.findings import CEILING, FACTS, TASKS, findings, mean_tree
+from larr.findings import CEILING, COUNT_LABELS, FACTS, TASKS, findings, mean_tree
 
 Array = npt.NDArray[Any]
 TRUTH = {"click": "probability_click", "order": "probability_order"}
@@ -30,6 +30,9 @@ TRUTH = {"click": "probability_click", "order": "probability_order"}
 FEWEST_IMPRESSIONS = 200
 FEWEST_OF_A_CLASS = 10
 CALIBRATION_BINS = 10
+COUNTS = ("poi_impressions", "user_impressions")
+"""Columns to slice by that count something in the training days; they are cut at COUNT_EDGES."""
+COUNT_EDGES = (1, 10, 50, 200, 1_000)
 DRAWS, REPORT, PAGE = "draws.npz", "report.json", "report.html"
 
 
@@ -202,7 +205,10 @@ def _populations(config: Config, day: TestDay) -> Iterator[tuple[str, str, str, 
 
 
 def _values(day: TestDay, column: str) -> pl.Series:
-    return day.rows[column].cast(pl.String).fill_null("unknown")
+    value_N = day.rows[column]
+    if column in COUNTS:
+        value_N = value_N.cut(COUNT_EDGES, labels=COUNT_LABELS, left_closed=True)
+    return value_N.cast(pl.String).fill_null("unknown")
 
 
 def _is_enough(label_n: Array) -> bool:

@@ -18,8 +18,9 @@ from larr.ab_test import ab_test
 from larr.bootstrap import Estimates, Key, interval, pool
 from larr.case_study import case_study, made_encoders
 from larr.config import Config, StudyConfig
+from larr.down_sampling import down_sampling
 from larr.errors import ConfigError
-from larr.findings import BASE, CEILING, LARR, mean_tree
+from larr.findings import AUCS, BASE, CEILING, LARR, mean_tree
 from larr.progress import console
 
 FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
@@ -39,6 +40,7 @@ class Own:
 
 OWN = {
     "case-study": Own(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
+    "down-sampling": Own(down_sampling, (BASE, LARR), ("prepare", "embed")),
     "ab-test": Own(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
 }
 
@@ -148,6 +150,23 @@ def results(config: Config, studies: dict[str, StudyConfig], found: Json) -> Jso
         "tasks": found["tasks"],
         "trials": config.tune.trials,
         "studies": {name: _told(config, study, found) for name, study in studies.items()},
+        "where": _where(found),
+    }
+
+
+def _where(found: Json) -> Json:
+    """LARR over its base in CTR AUC, for each value of each column that is sliced by."""
+    pair = f"{LARR}_over_{BASE}"
+    if pair not in found["gains"]:
+        return {}
+    sizes = found["sizes"]["slices"]
+    return {
+        column: [
+            {"value": value, "impressions": size["impressions"]}
+            | {"gain": found["slice_gains"][column][value][pair][AUCS[0]]}
+            for value, size in sizes[column].items()
+        ]
+        for column in found["slices"]
     }
 
 

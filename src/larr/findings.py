@@ -19,6 +19,8 @@ AUCS = tuple(f"{task}_auc" for task in TASKS.values())
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 CONTROLS = ("larr_random", "larr_tfidf", "larr_untuned", SHUFFLED)
 """LARR with other vectors in place of its own. Decision 24."""
+COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
+"""Values of a sliced column that counts something in the training days."""
 FACTS = (
     "dataset",
     "tasks",

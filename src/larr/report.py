@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from larr import plots
-from larr.findings import AUCS, BASE, CEILING, LARR, METRICS, SHUFFLED
+from larr.findings import AUCS, BASE, CEILING, COUNT_LABELS, LARR, METRICS, SHUFFLED
 from larr.progress import console
 
 Json = dict[str, Any]
@@ -75,6 +75,7 @@ def experiments_page(told: Json) -> str:
         metrics=told_metrics(told),
         plots={key: list(_study_plots(study)) for key, study in studies.items()}
         | {"ab_test": _lifts_plot(told) if "ab_test" in told else ""},
+        where=list(_where_plots(told["where"])),
     )
 
 
@@ -246,6 +247,17 @@ def _study_plots(study: Json) -> Iterator[tuple[str, str]]:
             yield caption, plots.sweep(title, study["axis"], effects)
         elif effects:
             yield caption, plots.forest(title, effects)
+
+
+def _where_plots(where: Json) -> Iterator[tuple[str, str]]:
+    for column, parts in where.items():
+        largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
+        if {part["value"] for part in parts} <= set(COUNT_LABELS):
+            largest.sort(key=lambda part: COUNT_LABELS.index(part["value"]))
+        effects = [effect for part in largest for effect in _effect(part["value"], part["gain"])]
+        if effects:
+            caption = f"by {column.replace('_', ' ')}"
+            yield caption, plots.forest(f"Gain in CTR AUC of LARR over PLE {caption}", effects)
 
 
 def _lifts_plot(told: Json) -> str:
