@@ -25,6 +25,7 @@ from larr import artifacts, batches
 from larr.batches import Batch
 from larr.config import load_config
 from larr.predict import load_ranker
+from larr.serve.features import Reader
 from larr.serve.fold import Partial, merged
 from larr.serve.scorer import Scorer
 
@@ -79,8 +80,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
     config = load_config(Path(sys.argv[1]), sys.argv[2:])
-    scorer, model = Scorer.load(config, "larr"), load_ranker(config, "larr")
     data = artifacts.folder(config, "prepare")
+    scorer, model = Scorer.load(config, "larr", Reader(config, data)), load_ranker(config, "larr")
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     rows = log.head(CANDIDATES)
     scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)

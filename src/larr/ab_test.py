@@ -8,7 +8,6 @@ Shapes: R requests, M candidates, K places shown, U users of the requests.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from larr import artifacts
+from larr.buckets import position
 from larr.config import Config
 from larr.datasets.city.market import SHOWN, Market, Outcome
 from larr.errors import ConfigError
@@ -120,8 +120,7 @@ def score(config: Config, market: Market, models: tuple[str, ...]) -> dict[str, 
 
 def buckets(users: pl.Series, salt: str) -> npt.NDArray[np.bool_]:
     """Which users are in the second arm: by a hash, so that a user always sees the same one."""
-    digests = [hashlib.sha256(f"{salt} {user}".encode()).digest() for user in users]
-    return np.array([digest[0] % 2 == 1 for digest in digests])
+    return np.array([position(user, salt) >= 0.5 for user in users])
 
 
 def truth(expected: dict[str, Totals], user_R: Ints, random: np.random.Generator) -> Json:

@@ -138,11 +138,71 @@ def experiments(
     module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
 
 
+StorePath = Annotated[
+    Path, typer.Argument(metavar="STORE", help="A folder that `larr publish` made.")
+]
+Share = Annotated[
+    float,
+    typer.Option(help="Of the users; below 1 the version becomes arm B beside the current one."),
+]
+
+
 @app.command()
-def serve(
+def publish(
     config: ConfigPath,
     override: Overrides = None,
     model: Annotated[str, typer.Option(help="A trained ranker: ple, larr or a variant.")] = "larr",
+    store: Annotated[
+        Path | None, typer.Option(help="Where the versions are kept; OUTPUT/store by default.")
+    ] = None,
+    share: Share = 1.0,
+) -> None:
+    """Makes a version to be served out of a run, and activates it."""
+    loaded = load_config(config, override)
+    from larr.serve.store import Store  # noqa: PLC0415
+
+    kept = Store(store or loaded.output / "store")
+    version = kept.publish(loaded, model)
+    kept.activate(version, share)
+    console.print(f"{kept.folder}: {model} is version {version}; `larr serve {kept.folder}`")
+
+
+@app.command()
+def activate(
+    store: StorePath,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="As `larr versions` lists it.")],
+    share: Share = 1.0,
+) -> None:
+    """Serves a version; a running service changes to it by itself."""
+    from larr.serve.store import Store  # noqa: PLC0415
+
+    Store(store).activate(version, share)
+
+
+@app.command()
+def rollback(store: StorePath) -> None:
+    """Serves again what was served before the last change."""
+    from larr.serve.store import Store  # noqa: PLC0415
+
+    told = ", ".join(f"{arm.name}: {arm.version}" for arm in Store(store).roll_back())
+    console.print(f"{store}: {told}")
+
+
+@app.command()
+def versions(store: StorePath) -> None:
+    """Lists the versions of a store; the arms that are served have a letter."""
+    from larr.serve.store import Store  # noqa: PLC0415
+
+    arms = {arm.version: arm for arm in Store(store).arms()}
+    for one in Store(store).versions():
+        arm = arms.get(one["version"])
+        served = f"{arm.name} {arm.share:.0%}" if arm else ""
+        console.print(f"{one['version']}  {one['made']}  {one['model']}  {served}".rstrip())
+
+
+@app.command()
+def serve(
+    store: StorePath,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
     token: Annotated[
@@ -150,10 +210,10 @@ def serve(
     ] = None,
 ) -> None:
     """Ranks over HTTP, without the language model: POST /v1/rank."""
-    loaded = load_config(config, override)
     from larr.serve.app import serve as listen  # noqa: PLC0415
+    from larr.serve.store import Store  # noqa: PLC0415
 
-    listen(loaded, model, (host, port), token)
+    listen(Store(store), (host, port), token)
 
 
 def _for_seeds(config: Config, seeds: str) -> list[Config]:

@@ -31,6 +31,9 @@ KEPT_FOR_EVALUATION = (
     "poi_impressions",
 )
 TRUTH = ("probability_click", "probability_order")
+REQUESTS = "requests.parquet"
+EXAMPLES = 40
+"""Requests of the log that are kept whole, to check with them what is served."""
 
 
 def prepare(config: Config) -> None:
@@ -71,6 +74,8 @@ class _Writer:
                 for chunk in log.chunks(split):
                     if chunk.height == 0:
                         continue
+                    if split == "test" and not files[split]:
+                        self._examples(chunk)
                     rows = enricher.enrich(chunk)
                     check_keywords(self.config, rows.columns)
                     features.check_features(self.config, rows.columns)
@@ -81,6 +86,14 @@ class _Writer:
                     self._columns(rows).write_parquet(files[split][-1])
                     advance(chunk.height)
         return files
+
+    def _examples(self, chunk: pl.DataFrame) -> None:
+        """Keeps requests of the first test day as they were given, each row with its number."""
+        first = chunk.with_row_index("row").filter(pl.col("day") == pl.col("day").min())
+        requests = first["request_id"].unique(maintain_order=True)
+        chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)
+        told = first.filter(pl.col("request_id").is_in(chosen.implode()))
+        told.drop("split", "day").write_parquet(self.folder / REQUESTS)
 
     def _columns(self, rows: pl.DataFrame) -> pl.DataFrame:
         texts = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from larr import artifacts
-from larr.config import Config
-from larr.errors import ConfigError, InputError
+from larr.errors import InputError
 from larr.progress import console
-from larr.serve.ranking import Ranking, decode, encode
-from larr.serve.scorer import Scorer
+from larr.serve.live import Live
+from larr.serve.ranking import decode, encode
+from larr.serve.store import Store
 
 DRAIN_SECONDS = 10
 JSON = "application/json"
@@ -35,6 +35,8 @@ class Limits:
     body_bytes: int = 1_000_000
     body_seconds: float = 5.0
     """A body has to be there by then."""
+    refresh_seconds: float = 1.0
+    """Between two looks at the store."""
 
 
 @dataclass
@@ -64,24 +66,34 @@ class RefusedError(Exception):
 
 
 class Service:
-    """The routes around one `Ranking`."""
+    """The routes around what is live."""
 
-    def __init__(
-        self, ranking: Ranking, token: str | None = None, limits: Limits = Limits()
-    ) -> None:
-        self.ranking, self.token, self.limits = ranking, token, limits
+    def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
+        self.live, self.token, self.limits = live, token, limits
         self.figures = Figures()
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """The ASGI application; while it runs, it follows the store."""
         return Starlette(
+            lifespan=self._following,
             routes=[
                 Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
-                Route("/livez", self.live),
+                Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
-            ]
+            ],
         )
+
+    @asynccontextmanager
+    async def _following(self, _: Starlette) -> AsyncIterator[None]:
+        async def follow() -> None:
+            while True:
+                await asyncio.sleep(self.limits.refresh_seconds)
+                await asyncio.to_thread(self.live.refresh)
+
+        task = asyncio.create_task(follow())
+        yield
+        task.cancel()
 
     def guarded(
         self, handler: Callable[[Request], Awaitable[bytes]]
@@ -111,7 +123,7 @@ class Service:
         """`POST /v1/rank`."""
         body = await self._body(request)
         started = time.perf_counter()
-        answer = self.ranking.rank(decode(body))
+        answer = self.live.rank(decode(body))
         self.figures.seconds.observe(time.perf_counter() - started)
         for reason in answer.degraded:
             self.figures.degraded.labels(reason).inc()
@@ -135,13 +147,15 @@ class Service:
             raise RefusedError(408, f"the body was not there within {seconds:g} s") from None
         return bytes(body)
 
-    async def live(self, _: Request) -> Response:
+    async def alive(self, _: Request) -> Response:
         """`GET /livez`: the process answers."""
         return Response(encode({"status": "ok"}), media_type=JSON)
 
     async def ready(self, _: Request) -> Response:
-        """`GET /readyz`: it can rank."""
-        told = {"status": "ok", "version": self.ranking.version}
+        """`GET /readyz`: it can rank, with which versions, and what it would not take over."""
+        told = {"status": "ok", "arms": [one.arm for one in self.live.opened]}
+        if self.live.refused:
+            told["refused"] = self.live.refused
         return Response(encode(told), media_type=JSON)
 
     async def metrics(self, _: Request) -> Response:
@@ -149,19 +163,14 @@ class Service:
         return Response(generate_latest(self.figures.registry), media_type="text/plain")
 
 
-def serve(config: Config, model: str, address: tuple[str, int], token: str | None) -> None:
-    """Serves a trained ranker until it is told to stop; what is under way is ended first."""
-    artifacts.require(config, "prepare", "embed", "align")
-    if model not in config.align.models:
-        raise ConfigError(
-            f"--model {model}: align.models has {', '.join(config.align.models)}; name one of them"
-        )
+def serve(store: Store, address: tuple[str, int], token: str | None) -> None:
+    """Serves a store until it is told to stop; what is under way is ended first."""
     torch.set_num_threads(1)
-    version = artifacts.identity(config, "align", f"{model}/model.safetensors")[:12]
-    ranking = Ranking(Scorer.load(config, model), version)
-    console.print(f"serving {model} {version} on http://{address[0]}:{address[1]}")
+    live = Live(store)
+    told = ", ".join(f"{one.arm.name}: {one.arm.version}" for one in live.opened)
+    console.print(f"serving {told} on http://{address[0]}:{address[1]}")
     uvicorn.run(
-        Service(ranking, token).app(),
+        Service(live, token).app(),
         host=address[0],
         port=address[1],
         log_level="warning",

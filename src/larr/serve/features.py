@@ -80,13 +80,18 @@ def candidate_columns(data: Path, features: Features) -> set[str]:
 
 
 class Reader:
-    """Reads requests by what `larr prepare` kept in `data/`."""
+    """Reads requests by what `larr prepare` kept in `data/`.
 
-    def __init__(self, config: Config, data: Path) -> None:
+    `differ` are the columns that differ between the candidates of a request, by default those of
+    the test log (`candidate_columns`).
+    """
+
+    def __init__(self, config: Config, data: Path, differ: set[str] | None = None) -> None:
         self.config, self.features = config, read_features(data)
         self.encoder = load(config, data / "vocabularies")
         self.known = Known.load(config, data / KNOWN)
-        differ = candidate_columns(data, self.features)
+        if differ is None:
+            differ = candidate_columns(data, self.features)
         self.names = [category.name for category in self.features.categories]
         self.categories = split_columns(self.names, differ)
         self.numbers = split_columns(self.features.numbers, differ)

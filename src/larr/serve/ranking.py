@@ -66,6 +66,8 @@ class RankAnswer(Struct):
 
     rank_id: str
     version: str
+    arm: str
+    """Of a test of two versions; A if there is none."""
     degraded: list[str]
     """What was not known of the request: `unknown_user`, `missing_text:KEYWORD`."""
     items: list[RankedPlace]
@@ -77,7 +79,8 @@ class Ranking:
     def __init__(self, scorer: Scorer, version: str) -> None:
         self.scorer, self.version = scorer, version
         self.tasks = [*scorer.reader.features.tasks]
-        self.scene, self.candidate = scorer.reader.sent()
+        self.accepted = scorer.reader.sent()
+        """The columns that may be sent of the scene, and those of a candidate."""
         places = scorer.reader.known.places
         self.ids: Sequence[str] = places["poi_id"].to_list()
         self.positions = (
@@ -89,11 +92,11 @@ class Ranking:
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
         candidates = self._candidates(asked)
-        self._check(asked.scene, "scene", self.scene)
+        self._check(asked.scene, "scene", self.accepted[0])
         time = asked.time or datetime.now(UTC)
         row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
         scored = self.scorer.score(row, candidates) if candidates else None
-        answer = RankAnswer(uuid.uuid4().hex, self.version, [], [])
+        answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
         if scored is None:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
@@ -120,7 +123,7 @@ class Ranking:
             if poi_id in seen:
                 raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
             seen.add(poi_id)
-            self._check(row, f"candidates[{number}]", self.candidate)
+            self._check(row, f"candidates[{number}]", self.accepted[1])
         return asked.candidates or []
 
     def _check(self, row: Mapping[str, Scalar], where: str, accepted: dict[str, Kinds]) -> None:

@@ -40,13 +40,11 @@ class Scorer:
         self.reader, self.ranker, self.places = reader, ranker, places
 
     @classmethod
-    def load(cls, config: Config, model: str) -> Self:
+    def load(cls, config: Config, model: str, reader: Reader) -> Self:
         """Folds a trained ranker of `ranker/` with what is known after the training days."""
-        data = artifacts.folder(config, "prepare")
         ranker = load_ranker(config, model)
         if not isinstance(ranker, Ple):
             raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
-        reader = Reader(config, data)
         texts = _texts(config, reader) if isinstance(ranker, Larr) else None
         folded = FoldedRanker(ranker, reader.categories, reader.numbers, texts)
         return cls(reader, folded, _places(reader, folded))

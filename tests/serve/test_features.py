@@ -15,19 +15,14 @@ from larr.errors import ConfigError
 from larr.keywords import level_one, parts, render, render_one, with_levels
 from larr.scenes import of_moment, with_time_columns
 from larr.serve.features import Reader
+from tests.serve.conftest import SENT, log
 
-SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 VALUES = st.one_of(st.none(), st.text("ab ,;\t", max_size=6))
 
 
 @pytest.fixture(scope="module")
 def reader(city: Config) -> Reader:
     return Reader(city, city.output / "data")
-
-
-def log(city: Config) -> pl.DataFrame:
-    rows = pl.read_parquet(city.output / "data" / "raw" / "impressions")
-    return rows.filter(pl.col("time").dt.date() == rows["time"].dt.date().max())
 
 
 def test_what_differs_within_a_request_is_the_candidates(reader: Reader) -> None:

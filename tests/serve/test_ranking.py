@@ -8,29 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from larr.config import Config
 from larr.errors import InputError
 from larr.serve.ranking import Ranking, decode, encode
-from larr.serve.scorer import Scorer
-from tests.test_scorer import served  # noqa: F401 - a fixture
-from tests.test_serve_features import SENT, log
-
-
-@pytest.fixture(scope="module")
-def ranking(served: Config) -> Ranking:  # noqa: F811
-    return Ranking(Scorer.load(served, served.align.models[0]), "v1")
-
-
-@pytest.fixture(scope="module")
-def asked(served: Config, ranking: Ranking) -> dict[str, Any]:  # noqa: F811
-    group = next(iter(log(served).group_by("request_id", maintain_order=True)))[1]
-    row = group.row(0, named=True)
-    return {
-        "user_id": row["user_id"],
-        "time": row["time"].isoformat(),
-        "scene": {name: row[name] for name in ranking.scene},
-        "candidates": group.select(SENT).to_dicts(),
-    }
 
 
 def rank(ranking: Ranking, body: dict[str, Any]) -> dict[str, Any]:

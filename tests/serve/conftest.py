@@ -1,0 +1,86 @@
+"""A run that can be served, its version in a store, and a request out of its log."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.torch import load_file, save_file
+
+from larr import artifacts, models
+from larr.config import Config
+from larr.serve.features import Reader
+from larr.serve.ranking import Ranking
+from larr.serve.scorer import Scorer
+from larr.serve.store import Store
+
+SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
+"""The columns of a candidate."""
+
+
+def log(city: Config) -> pl.DataFrame:
+    rows = pl.read_parquet(city.output / "data" / "raw" / "impressions")
+    return rows.filter(pl.col("time").dt.date() == rows["time"].dt.date().max())
+
+
+@pytest.fixture(scope="module", params=["ple", "larr"])
+def served(request: Any, city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run whose vectors and weights are random."""
+    random = np.random.default_rng(0)
+    output = tmp_path_factory.mktemp("served")
+    (output / "data").symlink_to(city.output / "data")
+    align = city.align.model_copy(update={"models": [request.param]})
+    config = city.model_copy(update={"output": output, "align": align})
+    texts = pl.read_parquet(output / "data" / "texts.parquet").height
+    (output / "vectors" / "encoder").mkdir(parents=True)
+    vectors = random.normal(size=(texts, 128)).astype(np.float32)
+    np.save(output / "vectors" / "encoder" / "vectors.npy", vectors)
+    ranker = models.build(config, request.param)
+    (output / "ranker" / request.param).mkdir(parents=True)
+    weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
+    save_file(weights, output / "ranker" / request.param / "model.safetensors")
+    return config
+
+
+@pytest.fixture(scope="module")
+def ranking(served: Config) -> Ranking:
+    reader = Reader(served, served.output / "data")
+    return Ranking(Scorer.load(served, served.align.models[0], reader), "v1")
+
+
+@pytest.fixture(scope="module")
+def asked(served: Config, ranking: Ranking) -> dict[str, Any]:
+    group = next(iter(log(served).group_by("request_id", maintain_order=True)))[1]
+    row = group.row(0, named=True)
+    return {
+        "user_id": row["user_id"],
+        "time": row["time"].isoformat(),
+        "scene": {name: row[name] for name in ranking.accepted[0]},
+        "candidates": group.select(SENT).to_dicts(),
+    }
+
+
+@pytest.fixture
+def store(served: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with one version, which is current."""
+    monkeypatch.setattr(artifacts, "require", lambda *_: None)
+    (served.output / "encoder").mkdir(exist_ok=True)
+    made = Store(tmp_path / "store")
+    made.activate(made.publish(served, served.align.models[0]))
+    return made
+
+
+@pytest.fixture
+def second(store: Store, served: Config, tmp_path: Path) -> str:
+    """Another version in the store, with other weights."""
+    name = served.align.models[0]
+    other = tmp_path / "other"
+    shutil.copytree(served.output, other, symlinks=True)
+    weights = load_file(other / "ranker" / name / "model.safetensors")
+    changed = {key: value * 1.1 for key, value in weights.items() if key.startswith("towers")}
+    save_file(weights | changed, other / "ranker" / name / "model.safetensors")
+    return store.publish(served.model_copy(update={"output": other}), name)

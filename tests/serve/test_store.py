@@ -1,0 +1,114 @@
+"""Versions: whole or refused, replayed before they are served, changed and taken back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from larr import artifacts
+from larr.buckets import position
+from larr.config import Config
+from larr.errors import ConfigError
+from larr.serve.live import Live
+from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
+
+
+@pytest.fixture(autouse=True)
+def no_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "require", lambda *_: None)
+
+
+def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
+    (told,) = store.versions()
+    folder = store.folder / "versions" / told["version"]
+    check(folder)
+    assert told["model"] == served.align.models[0]
+    assert not (folder / "data" / "train").exists()
+    assert len(artifacts.read_json(folder / GOLDEN)) >= 20
+    assert [path.name for path in (store.folder / "versions").iterdir()] == [told["version"]]
+
+
+def test_the_same_run_is_the_same_version(store: Store, served: Config) -> None:
+    first = store.arms()[0].version
+    assert store.publish(served, served.align.models[0]) == first
+    assert len(store.versions()) == 1
+
+
+def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
+    folder = store.folder / "versions" / second
+    for name, said in ((READY, "not written to its end"), (MANIFEST, "cannot be read")):
+        kept = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(VersionError, match=said):
+            store.activate(second)
+        (folder / name).write_bytes(kept)
+    weights = next(folder.glob("ranker/*/model.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(VersionError, match=r"model.safetensors is not what was published"):
+        store.activate(second)
+    weights.unlink()
+    with pytest.raises(VersionError, match=r"model.safetensors is missing"):
+        store.activate(second)
+    assert store.arms()[0].version != second
+    with pytest.raises(VersionError, match="no version nowhere; there are: "):
+        store.activate("nowhere")
+
+
+def test_other_answers_than_the_evaluation_gave_are_refused(
+    store: Store, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = artifacts.read_json(store.folder / "versions" / second / GOLDEN)
+    for probabilities in golden[3]["probabilities"].values():
+        probabilities[0] += 1e-3
+    monkeypatch.setattr("larr.serve.store.read_golden", lambda _: golden)
+    with pytest.raises(VersionError, match="golden request 3 gives"):
+        store.activate(second)
+
+
+def test_a_change_is_taken_back(store: Store, second: str) -> None:
+    first = store.arms()
+    with pytest.raises(VersionError, match="nothing was served before"):
+        store.roll_back()
+    store.activate(second)
+    assert [arm.version for arm in store.arms()] == [second]
+    assert store.roll_back() == store.arms() == first
+    store.activate(first[0].version)  # changes nothing, so a second way back stays
+    assert store.roll_back()[0].version == second
+
+
+def test_a_test_has_two_arms_and_a_user_always_the_same(store: Store, second: str) -> None:
+    store.activate(second, share=0.3)
+    live = Live(store)
+    users = [f"u{number}" for number in range(2_000)]
+    arms = [live.choose(user).arm.name for user in users]
+    assert arms == [live.choose(user).arm.name for user in users]
+    assert np.mean([arm == "B" for arm in arms]) == pytest.approx(0.3, abs=0.04)
+    with pytest.raises(ConfigError, match="expected more than 0"):
+        store.activate(second, share=0.0)
+    with pytest.raises(VersionError, match="a test needs another version"):
+        store.activate(store.arms()[0].version, share=0.5)
+
+
+def test_what_is_refused_leaves_all_as_it_was(store: Store, second: str) -> None:
+    live, first = Live(store), store.arms()
+    store.activate(second)
+    (store.folder / "versions" / second / READY).unlink()
+    live.refresh()
+    assert [one.arm for one in live.opened] == first
+    assert "READY is missing" in (live.refused or "")
+    (store.folder / "versions" / second / READY).touch()
+    live.refresh()
+    assert (live.opened[0].arm.version, live.refused) == (second, None)
+
+
+def test_arms_of_different_tests_are_unrelated() -> None:
+    users = [f"u{number}" for number in range(4_000)]
+    one, other = (np.array([position(user, salt) for user in users]) for salt in ("a", "b"))
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
+    assert one.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_model_that_was_not_trained_is_refused(store: Store, served: Config) -> None:
+    with pytest.raises(ConfigError, match=r"--model dcn: align\.models has"):
+        store.publish(served, "dcn")
