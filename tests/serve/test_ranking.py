@@ -84,3 +84,18 @@ def test_what_is_wrong_is_named(
 def test_what_is_no_json_is_refused(body: bytes) -> None:
     with pytest.raises(InputError, match="no rank request"):
         decode(body)
+
+
+def test_it_explains_what_it_gives_back(ranking: Ranking, asked: dict[str, Any]) -> None:
+    if not ranking.scorer.ranker.tables:
+        with pytest.raises(InputError, match="reads no texts"):
+            rank(ranking, asked | {"explain": True})
+        return
+    told = rank(ranking, asked | {"explain": True, "k": 2})
+    for item in told["items"]:
+        names = [one["keyword"] for one in item["texts"]]
+        assert {"scene_weather", "poi_menu"} <= set(names)
+        assert len(names) == len(set(names))
+    with pytest.raises(InputError, match="at most 50 places"):
+        rank(ranking, asked | {"explain": True, "k": 51})
+    assert "texts" not in rank(ranking, asked)["items"][0]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from safetensors.torch import save_file
 
-from larr import models
+from larr import batches, models
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.predict import predict
+from larr.predict import load_ranker, predict, probabilities
 from larr.serve.features import Reader
-from larr.serve.scorer import Scorer
+from larr.serve.scorer import Scorer, scores
 from tests.serve.conftest import SENT, log
 
 
@@ -29,6 +30,34 @@ def test_served_scores_are_those_of_the_evaluation(served: Config) -> None:
         told.append(scorer.score(scene, group.select(SENT).to_dicts()).probabilities)
     assert expected_NT.std() > 1e-4
     assert np.abs(np.concatenate(told) - expected_NT).max() < 1e-5
+
+
+def test_what_a_text_adds_is_the_score_less_that_without_it(served: Config) -> None:
+    name = served.align.models[0]
+    if name == "ple":
+        pytest.skip("it reads no texts")
+    scorer, group = load(served, name), log(served).head(10)
+    assert group["request_id"].n_unique() == 1
+    scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    scored = scorer.score(scene, group.select(SENT).to_dicts())
+    chosen = [7, 2]
+    effects = scorer.explain(scored, chosen)
+    ranker = load_ranker(served, name)
+    batch = next(batches.in_order(served.output / "data" / "test", group.height))
+    keywords = [one.name for one in served.scene_keywords]
+    whole = scores(probabilities(ranker, batch))
+    texts = pl.read_parquet(served.output / "data" / "texts.parquet")["text"]
+    for number, told in zip(chosen, effects, strict=True):
+        assert len(told) == int((batch.texts[number] >= 0).sum()) > 5
+        assert 0.2 < sum(one.attention for one in told) < 1
+        for one in told:
+            slot = keywords.index(one.keyword)
+            left = batch._replace(texts=batch.texts.clone())
+            assert one.text == texts[int(left.texts[number, slot])]
+            left.texts[:, slot] = -1
+            without = scores(probabilities(ranker, left))
+            assert one.adds == pytest.approx(whole[number] - without[number], abs=1e-6)
+        assert max(abs(one.adds) for one in told) > 1e-4
 
 
 def test_only_what_can_be_folded_is_served(served: Config) -> None:

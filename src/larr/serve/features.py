@@ -52,6 +52,11 @@ class CandidateInputs(NamedTuple):
     categories: Ints
     numbers: Floats
 
+    def rows(self, chosen: Sequence[int]) -> CandidateInputs:
+        """Those of some candidates."""
+        rows = list(chosen)
+        return CandidateInputs(self.places[rows], self.categories[rows], self.numbers[rows])
+
 
 def split_columns(names: Sequence[str], candidate: set[str]) -> Columns:
     """Which columns are the place's, the request's, or differ from candidate to candidate."""
@@ -108,6 +113,7 @@ class Reader:
             )
             for name in self.keywords
         }
+        self.told = table.sort("text_id")["text"]
         self.templates = {name: parts(one) for name, one in self.keywords.items()}
         self.place_rows = _numbered(self.known.places["poi_id"], start=1)
         self.user_rows = _numbered(self.known.users["user_id"], start=0)
@@ -152,6 +158,10 @@ class Reader:
             for name in raw
             if name not in known and not name.startswith(("user_", "poi_", "pair_"))
         }
+
+    def text(self, number: int) -> str:
+        """The text of a number of `texts.parquet`."""
+        return str(self.told[number])
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
         """Categories, numbers and texts of all places, the unknown one first."""

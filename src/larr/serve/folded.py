@@ -169,6 +169,21 @@ class FoldedRanker:
         return self.vectors_VD[texts_NS.clamp(min=0).long()] * there_NS1
 
     @torch.inference_mode()
+    def attention(self, texts_Q: Tensor, texts_KS: Tensor) -> Tensor:
+        """How `<agg>` spreads its attention, the mean of the heads, [K, 1 + R].
+
+        Over itself, then the texts in the order of the scene keywords.
+        """
+        assert self.tables is not None  # noqa: S101 - PLE reads no texts
+        text_KR = texts_KS.new_empty(len(texts_KS), len(self.request_slots + self.place_slots))
+        text_KR[:, self.request_slots] = texts_Q.to(text_KR)
+        text_KR[:, self.place_slots] = texts_KS
+        missing_R = self.tables.stored + torch.arange(text_KR.shape[1])
+        logits_KRH = self.tables.logits[torch.where(text_KR < 0, missing_R, text_KR)]
+        agg_KH = self.agg.largest.expand(len(text_KR), -1)
+        return torch.cat([agg_KH[:, None], logits_KRH], dim=1).softmax(dim=1).mean(dim=2)
+
+    @torch.inference_mode()
     def request(
         self, categories_F: Tensor, numbers_M: Tensor, texts_Q: Tensor, recent_L: Tensor
     ) -> RequestPart:

@@ -16,9 +16,10 @@ from msgspec import Meta, Struct
 
 from larr.errors import InputError
 from larr.serve.features import Kinds
-from larr.serve.scorer import Scorer
+from larr.serve.scorer import Scorer, scores
 
 EARTH_KM = 6371.0
+EXPLAINED = 50
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -48,6 +49,19 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     """When, on the clock of the place; the server's clock if absent."""
     k: Annotated[int, Meta(ge=1, le=1000)] = 20
     """How many places to give back."""
+    explain: bool = False
+    """Whether to say what each text is worth to each place given back; at most 50 of them."""
+
+
+class TextEffect(Struct):
+    """What the text of a keyword is worth to a place."""
+
+    keyword: str
+    text: str
+    attention: float
+    """The encoder's attention to it: where it looked, not what came of it."""
+    adds: float
+    """The score less that without this text, all else the same."""
 
 
 class RankedPlace(Struct, omit_defaults=True):
@@ -59,6 +73,8 @@ class RankedPlace(Struct, omit_defaults=True):
     probabilities: dict[str, float]
     degraded: list[str] = []
     """What was not known of it: `new_place`."""
+    texts: list[TextEffect] = []
+    """If explained."""
 
 
 class RankAnswer(Struct):
@@ -93,6 +109,12 @@ class Ranking:
         """The best `k` of the candidates."""
         candidates = self._candidates(asked)
         self._check(asked.scene, "scene", self.accepted[0])
+        if asked.explain and asked.k > EXPLAINED:
+            raise InputError(
+                f"explain: at most {EXPLAINED} places can be explained, k is {asked.k}"
+            )
+        if asked.explain and not self.scorer.ranker.tables:
+            raise InputError("explain: the ranker of this version reads no texts")
         time = asked.time or datetime.now(UTC)
         row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
         scored = self.scorer.score(row, candidates) if candidates else None
@@ -101,13 +123,18 @@ class Ranking:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
         answer.degraded += [f"missing_text:{name}" for name in scored.request.missing]
-        score_K = scored.probabilities.astype(np.float64).prod(axis=1)
-        for number in np.argsort(-score_K, kind="stable")[: asked.k].tolist():
+        score_K = scores(scored.probabilities)
+        best = np.argsort(-score_K, kind="stable")[: asked.k].tolist()
+        for number in best:
             told = dict(zip(self.tasks, scored.probabilities[number].tolist(), strict=True))
             new = ["new_place"] if scored.candidates.places[number] == 0 else []
             answer.items.append(
                 RankedPlace(str(candidates[number]["poi_id"]), float(score_K[number]), told, new)
             )
+        if asked.explain:
+            effects = self.scorer.explain(scored, best)
+            for item, texts in zip(answer.items, effects, strict=True):
+                item.texts = [TextEffect(*one) for one in texts]
         return answer
 
     def _candidates(self, asked: RankRequest) -> list[Columns]:

@@ -6,20 +6,22 @@ Shapes: K candidates, T tasks, P places, V texts, S place keywords.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 
 from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError
+from larr.keywords import MISSING
 from larr.models.larr import Larr
 from larr.models.ple import Ple
 from larr.predict import load_ranker, undo_sampling
 from larr.serve.features import CandidateInputs, Floats, Reader, RequestInputs, Row
-from larr.serve.folded import FoldedRanker, PlaceTable, Texts
+from larr.serve.folded import FoldedRanker, PlaceTable, RequestPart, Texts
 
 PLACES_AT_A_TIME = 16_384
 
@@ -33,11 +35,28 @@ class Scored(NamedTuple):
     candidates: CandidateInputs
 
 
+class Effect(NamedTuple):
+    """What one keyword's text is worth to a candidate."""
+
+    keyword: str
+    text: str
+    attention: float
+    """The share of `<agg>`'s attention; the texts of a candidate and `<agg>` itself have 1."""
+    adds: float
+    """The score less that without this text."""
+
+
 class Scorer:
     """A reader of requests, the folded ranker and the table of its places."""
 
-    def __init__(self, reader: Reader, ranker: FoldedRanker, places: PlaceTable) -> None:
-        self.reader, self.ranker, self.places = reader, ranker, places
+    def __init__(self, reader: Reader, ranker: FoldedRanker) -> None:
+        self.reader, self.ranker = reader, ranker
+        self.place_inputs = [
+            torch.from_numpy(np.ascontiguousarray(array)) for array in reader.place_inputs()
+        ]
+        chunks = zip(*(array.split(PLACES_AT_A_TIME) for array in self.place_inputs), strict=True)
+        parts = [ranker.places(*chunk) for chunk in chunks]
+        self.places = PlaceTable(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     @classmethod
     def load(cls, config: Config, model: str, reader: Reader) -> Self:
@@ -46,23 +65,73 @@ class Scorer:
         if not isinstance(ranker, Ple):
             raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
         texts = _texts(config, reader) if isinstance(ranker, Larr) else None
-        folded = FoldedRanker(ranker, reader.categories, reader.numbers, texts)
-        return cls(reader, folded, _places(reader, folded))
+        return cls(reader, FoldedRanker(ranker, reader.categories, reader.numbers, texts))
 
     def score(self, row: Row, candidates: Sequence[Row]) -> Scored:
         """The probabilities of the candidates of a request: its columns, and theirs."""
         request = self.reader.request(row)
         told = self.reader.candidates(row["user_id"], candidates)
+        places = self.places.rows(torch.from_numpy(told.places))
+        return Scored(self._probabilities(self._part(request), places, told), request, told)
+
+    def _part(self, request: RequestInputs) -> RequestPart:
         inputs = (request.categories, request.numbers, request.texts, request.recent)
-        part = self.ranker.request(*map(torch.from_numpy, inputs))
+        return self.ranker.request(*map(torch.from_numpy, inputs))
+
+    def _probabilities(
+        self, part: RequestPart, places: PlaceTable, candidates: CandidateInputs
+    ) -> Floats:
         probabilities_KT = self.ranker.score(
             part,
-            self.places.rows(torch.from_numpy(told.places)),
-            torch.from_numpy(told.categories),
-            torch.from_numpy(told.numbers),
+            places,
+            torch.from_numpy(candidates.categories),
+            torch.from_numpy(candidates.numbers),
         )
-        rate = self.reader.features.sampling_rate
-        return Scored(undo_sampling(probabilities_KT.numpy(), rate), request, told)
+        return undo_sampling(probabilities_KT.numpy(), self.reader.features.sampling_rate)
+
+    def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[Effect]]:
+        """For each of some candidates what every keyword's text is worth to it.
+
+        Exact, for the text as the encoder and the matching read it: IDs and numbers stay.
+        """
+        request, told = scored.request, scored.candidates.rows(chosen)
+        place_K = torch.from_numpy(told.places)
+        categories_KF, numbers_KM, texts_KS = (array[place_K] for array in self.place_inputs)
+        part, places = self._part(request), self.places.rows(place_K)
+        score_K = scores(scored.probabilities[list(chosen)])
+        attention_KR = self.ranker.attention(torch.from_numpy(request.texts), texts_KS)[:, 1:]
+        effects: list[list[Effect]] = [[] for _ in chosen]
+        slots = {slot: at for at, slot in enumerate(self.ranker.request_slots)}
+        for slot, name in enumerate(self.reader.features.scene_keywords):
+            if slot in slots:
+                text_K = np.full(len(chosen), request.texts[slots[slot]])
+                without = self._part(request._replace(texts=_without(request.texts, slots[slot])))
+                left_KT = self._probabilities(without, places, told)
+            else:
+                at = self.ranker.place_slots.index(slot)
+                text_K = texts_KS[:, at].numpy()
+                rows = self.ranker.places(categories_KF, numbers_KM, _without(texts_KS, at))
+                left_KT = self._probabilities(part, rows, told)
+            adds_K = score_K - scores(left_KT)
+            for number, text in enumerate(text_K.tolist()):
+                if text >= 0:
+                    attention = float(attention_KR[number, slot])
+                    adds = float(adds_K[number])
+                    effects[number].append(Effect(name, self.reader.text(text), attention, adds))
+        return effects
+
+
+def scores(probability_KT: Floats) -> npt.NDArray[np.float64]:
+    """By what candidates are ranked: the product of their probabilities, [K]."""
+    product: npt.NDArray[np.float64] = probability_KT.astype(np.float64).prod(axis=1)
+    return product
+
+
+def _without(texts: Any, column: int) -> Any:
+    """Texts of which those of a column are missing."""
+    left = texts.copy() if isinstance(texts, np.ndarray) else texts.clone()
+    left[..., column] = MISSING
+    return left
 
 
 def _texts(config: Config, reader: Reader) -> Texts:
@@ -71,10 +140,3 @@ def _texts(config: Config, reader: Reader) -> Texts:
     slot_V = table["keyword"].replace_strict(slots, default=0, return_dtype=pl.Int64)
     places = [slots[name] for name, one in reader.keywords.items() if one.owner == "poi"]
     return Texts(torch.from_numpy(slot_V.to_numpy().copy()), tuple(places))
-
-
-def _places(reader: Reader, folded: FoldedRanker) -> PlaceTable:
-    arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in reader.place_inputs()]
-    chunks = zip(*(array.split(PLACES_AT_A_TIME) for array in arrays), strict=True)
-    parts = [folded.places(*chunk) for chunk in chunks]
-    return PlaceTable(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
