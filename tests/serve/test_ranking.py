@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from larr.errors import InputError
-from larr.serve.ranking import Ranking, decode, encode
+from larr.serve.ranking import Ranking, RankRequest, decode, encode
 
 
 def rank(ranking: Ranking, body: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(encode(ranking.rank(decode(json.dumps(body).encode()))))
+    told: dict[str, Any] = json.loads(
+        encode(ranking.rank(decode(json.dumps(body).encode(), RankRequest)))
+    )
     return told
 
 
@@ -82,8 +84,8 @@ def test_what_is_wrong_is_named(
     [b"", b"{", b"[]", b'{"user_id": NaN}', b"\xff", b'{"user_id": "\\ud800"}', b"[" * 100_000],
 )
 def test_what_is_no_json_is_refused(body: bytes) -> None:
-    with pytest.raises(InputError, match="no rank request"):
-        decode(body)
+    with pytest.raises(InputError, match="cannot be read"):
+        decode(body, RankRequest)
 
 
 def test_it_explains_what_it_gives_back(ranking: Ranking, asked: dict[str, Any]) -> None:

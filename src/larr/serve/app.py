@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +20,7 @@ from starlette.routing import Route
 from larr.errors import InputError
 from larr.progress import console
 from larr.serve.live import Live
-from larr.serve.ranking import decode, encode
+from larr.serve.ranking import Columns, RankRequest, decode, encode
 from larr.serve.store import Store
 
 DRAIN_SECONDS = 10
@@ -71,6 +71,7 @@ class Service:
     def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
         self.live, self.token, self.limits = live, token, limits
         self.figures = Figures()
+        self._news = asyncio.Event()
 
     def app(self) -> Starlette:
         """The ASGI application; while it runs, it follows the store."""
@@ -78,6 +79,8 @@ class Service:
             lifespan=self._following,
             routes=[
                 Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
+                Route("/v1/places", self.guarded(self.add_place), methods=["POST"]),
+                Route("/v1/places/{poi_id}", self.guarded(self.place)),
                 Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
@@ -88,8 +91,10 @@ class Service:
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
         async def follow() -> None:
             while True:
-                await asyncio.sleep(self.limits.refresh_seconds)
                 await asyncio.to_thread(self.live.refresh)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), self.limits.refresh_seconds)
+                self._news.clear()
 
         task = asyncio.create_task(follow())
         yield
@@ -123,7 +128,7 @@ class Service:
         """`POST /v1/rank`."""
         body = await self._body(request)
         started = time.perf_counter()
-        answer = self.live.rank(decode(body))
+        answer = self.live.rank(decode(body, RankRequest))
         self.figures.seconds.observe(time.perf_counter() - started)
         for reason in answer.degraded:
             self.figures.degraded.labels(reason).inc()
@@ -131,6 +136,21 @@ class Service:
             for reason in item.degraded:
                 self.figures.degraded.labels(reason).inc()
         return encode(answer)
+
+    async def add_place(self, request: Request) -> bytes:
+        """`POST /v1/places`: it is on the disk when this answers, and embedded soon after."""
+        row = decode(await self._body(request), Columns)
+        await asyncio.to_thread(self.live.accept, row)
+        self._news.set()
+        return encode({"poi_id": row["poi_id"], "status": "accepted"})
+
+    async def place(self, request: Request) -> bytes:
+        """`GET /v1/places/ID`: how far it is."""
+        poi_id = request.path_params["poi_id"]
+        status = self.live.status(poi_id)
+        if status is None:
+            raise RefusedError(404, f"no place {poi_id!r:.80} is known")
+        return encode({"poi_id": poi_id, "status": status})
 
     async def _body(self, request: Request) -> bytes:
         most, body = self.limits.body_bytes, bytearray()

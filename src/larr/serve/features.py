@@ -114,6 +114,7 @@ class Reader:
             for name in self.keywords
         }
         self.told = table.sort("text_id")["text"]
+        self.told_since: list[str] = []
         self.templates = {name: parts(one) for name, one in self.keywords.items()}
         self.place_rows = _numbered(self.known.places["poi_id"], start=1)
         self.user_rows = _numbered(self.known.users["user_id"], start=0)
@@ -160,17 +161,25 @@ class Reader:
         }
 
     def text(self, number: int) -> str:
-        """The text of a number of `texts.parquet`."""
-        return str(self.told[number])
+        """The text of a number."""
+        stored = len(self.told)
+        return str(self.told[number] if number < stored else self.told_since[number - stored])
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
         """Categories, numbers and texts of all places, the unknown one first."""
-        places = self.known.places
-        unknown = {f"poi_{name}": 0.0 for name in NEVER_SEEN}
-        rows = pl.concat([pl.DataFrame([unknown]), places], how="diagonal_relaxed")
-        rows = rows.select(places.columns).with_columns(pl.col(list(unknown)).fill_null(0.0))
-        known = replace(self.known, places=rows)
-        frame = known.described_places()
+        unknown = pl.DataFrame({"poi_id": [None]}, schema_overrides={"poi_id": pl.String})
+        places = pl.concat([unknown, self.known.places], how="diagonal_relaxed")
+        categories_PF, numbers_PM, told = self.described(places)
+        texts = [_looked_up(texts, self.texts[name]) for name, texts in told.items()]
+        stacked = np.stack(texts, axis=1) if texts else np.zeros((len(places), 0), np.int32)
+        return categories_PF, numbers_PM, stacked
+
+    def described(self, places: pl.DataFrame) -> tuple[Ints, Floats, dict[str, pl.Series]]:
+        """Categories, numbers and, by keyword, the texts of places; no past where it is null."""
+        never = [f"poi_{name}" for name in NEVER_SEEN]
+        rows = pl.concat([self.known.places.head(0), places], how="diagonal_relaxed")
+        rows = rows.with_columns(pl.col(never).fill_null(0.0))
+        frame = replace(self.known, places=rows).described_places()
         names = [self.names[column] for column in self.categories.place]
         scaled = [self.features.numbers[column] for column in self.numbers.place]
         own = Encoder(
@@ -178,13 +187,12 @@ class Reader:
             {name: self.encoder.scales[name] for name in scaled},
             0,
         )
-        texts = [
-            _looked_up(render(frame, self.keywords[name]), self.texts[name])
+        texts = {
+            name: render(frame, self.keywords[name])
             for name in self.features.scene_keywords
             if self.keywords[name].owner == "poi"
-        ]
-        stacked = np.stack(texts, axis=1) if texts else np.zeros((len(frame), 0), np.int32)
-        return own.categories(frame), own.numbers(frame), stacked
+        }
+        return own.categories(frame), own.numbers(frame), texts
 
     def request(self, row: Row) -> RequestInputs:
         """The inputs of one request: `user_id`, `time` and the columns of its scene."""

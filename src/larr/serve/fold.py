@@ -34,14 +34,18 @@ class Partial(NamedTuple):
 
 
 class TextTables(NamedTuple):
-    """The logit and the value of every token; those of the R missing texts come last."""
+    """The logit and the value of every token; those of the R missing texts come first."""
 
     logits: Tensor
-    """[V + R, H]"""
+    """[R + V, H]"""
     values: Tensor
-    """[V + R, H, C]"""
-    stored: int
-    """V"""
+    """[R + V, H, C]"""
+    missing: int
+    """R"""
+
+    def row(self, text_NR: Tensor, slots: Tensor) -> Tensor:
+        """The rows of texts of some keywords; a number below 0 is a missing text."""
+        return torch.where(text_NR < 0, slots, text_NR + self.missing)
 
 
 def why_not(settings: SceneConfig) -> str | None:
@@ -56,10 +60,16 @@ def why_not(settings: SceneConfig) -> str | None:
 @torch.no_grad()
 def text_tables(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> TextTables:
     """Logits and values of the stored texts, centred and scaled, each in its keyword's slot."""
-    stored_VD = vectors_VD + encoder.slots[slot_V]
-    missing_RD = encoder.null + encoder.slots
-    logits_TH, values_THC = _tokens(encoder, torch.cat([stored_VD, missing_RD]))
-    return TextTables(logits_TH, values_THC, len(vectors_VD))
+    missing = _tokens(encoder, encoder.null + encoder.slots)
+    stored = text_rows(encoder, vectors_VD, slot_V)
+    logits_TH, values_THC = map(torch.cat, zip(missing, stored, strict=True))
+    return TextTables(logits_TH, values_THC, len(missing[0]))
+
+
+@torch.no_grad()
+def text_rows(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of `TextTables` for some texts: their logits and values."""
+    return _tokens(encoder, vectors_VD + encoder.slots[slot_V])
 
 
 @torch.no_grad()
@@ -86,8 +96,7 @@ def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 def partial(tables: TextTables, text_NR: Tensor, slots: Sequence[int]) -> Partial:
     """The softmax over the texts of some keywords, [N, len(slots)]; a number below 0 is missing."""
-    missing_R = tables.stored + torch.as_tensor(slots)
-    rows_NR = torch.where(text_NR < 0, missing_R, text_NR)
+    rows_NR = tables.row(text_NR, torch.as_tensor(slots))
     logits_NRH, values_NRHC = tables.logits[rows_NR], tables.values[rows_NR]
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()

@@ -28,9 +28,11 @@ from larr.serve.fold import (
     agg_partial,
     merged,
     partial,
+    text_rows,
     text_tables,
     why_not,
 )
+from larr.serve.growing import Growing
 
 NONE = torch.empty(0)
 
@@ -116,12 +118,14 @@ class FoldedRanker:
         self.tables: TextTables | None = None
         if self.larr:
             assert texts is not None  # noqa: S101 - LARR reads them
-            slots, centres = range(len(self.larr.centres)), self.larr.centres[texts.slot_V]
+            slots = range(len(self.larr.centres))
             self.place_slots = list(texts.place_slots)
             self.request_slots = [slot for slot in slots if slot not in texts.place_slots]
             self.stored_VD = self.larr.vectors
-            self.vectors_VD = (self.larr.vectors - centres) * self.larr.scales[texts.slot_V]
+            self.vectors_VD = self._centred(self.larr.vectors, texts.slot_V)
             self.tables = text_tables(self.larr.scene, self.vectors_VD, texts.slot_V)
+            tensors = (self.vectors_VD, self.tables.logits, self.tables.values)
+            self.growing = [Growing(tensor) for tensor in tensors]
             self.agg, self.finish = agg_partial(self.larr.scene), Finish(self.larr.scene)
         columns = list(categories.request)
         self.request_rows, self.request_seen = encoder.shifts[columns], encoder.seen[columns]
@@ -129,6 +133,24 @@ class FoldedRanker:
         asked.append(self.by_number[:, list(numbers.request)])
         self.by_request = torch.cat(asked, dim=1).contiguous()
         self.by_value = [self._category(column) for column in categories.candidate]
+
+    def _centred(self, vectors_VD: Tensor, slot_V: Tensor) -> Tensor:
+        assert self.larr is not None  # noqa: S101 - PLE reads no texts
+        centred_VD: Tensor = (vectors_VD - self.larr.centres[slot_V]) * self.larr.scales[slot_V]
+        return centred_VD
+
+    @torch.no_grad()
+    def add_texts(self, vectors_ND: Tensor, slot_N: Tensor) -> int:
+        """Stores further texts, as vectors of the text embedding model; the number of the first."""
+        assert self.larr is not None  # noqa: S101 - PLE reads no texts
+        assert self.tables is not None  # noqa: S101
+        first, centred_ND = len(self.vectors_VD), self._centred(vectors_ND, slot_N)
+        rows = (centred_ND, *text_rows(self.larr.scene, centred_ND, slot_N))
+        for growing, more in zip(self.growing, rows, strict=True):
+            growing.add(more)
+        self.vectors_VD, logits, values = (growing.rows for growing in self.growing)
+        self.tables = TextTables(logits, values, self.tables.missing)
+        return first
 
     def _category(self, column: int, index_N: Tensor | None = None) -> Tensor:
         """What the values of a category add to the first products, all of them or some, [N, O]."""
@@ -178,8 +200,7 @@ class FoldedRanker:
         text_KR = texts_KS.new_empty(len(texts_KS), len(self.request_slots + self.place_slots))
         text_KR[:, self.request_slots] = texts_Q.to(text_KR)
         text_KR[:, self.place_slots] = texts_KS
-        missing_R = self.tables.stored + torch.arange(text_KR.shape[1])
-        logits_KRH = self.tables.logits[torch.where(text_KR < 0, missing_R, text_KR)]
+        logits_KRH = self.tables.logits[self.tables.row(text_KR, torch.arange(text_KR.shape[1]))]
         agg_KH = self.agg.largest.expand(len(text_KR), -1)
         return torch.cat([agg_KH[:, None], logits_KRH], dim=1).softmax(dim=1).mean(dim=2)
 

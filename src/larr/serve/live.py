@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from larr.buckets import position
-from larr.errors import LarrError
+from larr.errors import InputError, LarrError
 from larr.progress import console
-from larr.serve.ranking import RankAnswer, Ranking, RankRequest
+from larr.serve.places import JOURNAL, Journal
+from larr.serve.ranking import Columns, RankAnswer, Ranking, RankRequest
 from larr.serve.store import Arm, Store
 
 
@@ -25,6 +26,9 @@ class Live:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.journal = Journal(store.folder / JOURNAL)
+        self.accepted = {row["poi_id"]: row for row in self.journal.news()}
+        """The places that came later, by their IDs, as they were sent last."""
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
         self.opened = self._open(store.arms())
@@ -46,12 +50,38 @@ class Live:
                 return one
         return opened[-1]
 
+    def accept(self, row: Columns) -> None:
+        """Keeps a new place on the disk; `refresh` embeds its texts."""
+        for one in self.opened:
+            one.ranking.check_place(row)
+        if self.status(str(row["poi_id"])) == "trained":
+            raise InputError(f"place {row['poi_id']!r:.80} is known from training")
+        self.journal.append(row)
+
+    def status(self, poi_id: str) -> str | None:
+        """`trained`, `embedded` or `accepted`; None of a place that nobody knows."""
+        rankings = [one.ranking for one in self.opened]
+        if all(poi_id in ranking.trained for ranking in rankings):
+            return "trained"
+        if all(poi_id in {*ranking.trained, *ranking.added} for ranking in rankings):
+            return "embedded"
+        return "accepted" if poi_id in self.accepted else None
+
     def refresh(self) -> None:
-        """Opens what the store names now; a version that is refused leaves all as it was."""
+        """Embeds the places that came, and opens what the store names now.
+
+        A version that is refused leaves all as it was.
+        """
+        self.accepted |= {row["poi_id"]: row for row in self.journal.news()}
         try:
+            for one in self.opened:
+                one.ranking.add_places(self.accepted.values())
             arms = self.store.arms()
             if arms != [one.arm for one in self.opened]:
-                self.opened = self._open(arms)
+                opened = self._open(arms)
+                for one in opened:
+                    one.ranking.add_places(self.accepted.values())
+                self.opened = opened
                 told = ", ".join(f"{one.name}: {one.version} ({one.share:.0%})" for one in arms)
                 console.print(f"serving {told}")
             self.refused = None

@@ -6,17 +6,20 @@ Shapes: K candidates, T tasks, P places.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 from msgspec import Meta, Struct
 
 from larr.errors import InputError
 from larr.serve.features import Kinds
-from larr.serve.scorer import Scorer, scores
+from larr.serve.places import as_known
+from larr.serve.scorer import Embed, Scorer, scores
 
 EARTH_KM = 6371.0
 EXPLAINED = 50
@@ -92,18 +95,38 @@ class RankAnswer(Struct):
 class Ranking:
     """Ranks requests with one version of the model."""
 
-    def __init__(self, scorer: Scorer, version: str) -> None:
-        self.scorer, self.version = scorer, version
+    def __init__(self, scorer: Scorer, version: str, embed: Embed | None = None) -> None:
+        self.scorer, self.version, self.embed = scorer, version, embed
         self.tasks = [*scorer.reader.features.tasks]
         self.accepted = scorer.reader.sent()
         """The columns that may be sent of the scene, and those of a candidate."""
         places = scorer.reader.known.places
-        self.ids: Sequence[str] = places["poi_id"].to_list()
-        self.positions = (
-            np.radians(places.select("poi_lat", "poi_lon").to_numpy().astype(np.float64))
-            if {"poi_lat", "poi_lon"} <= set(places.columns)
-            else None
-        )
+        self.trained = frozenset(places["poi_id"])
+        self.added: dict[str, Columns] = {}
+        """The places that came later, by their IDs."""
+        self.where = _where(places)
+
+    def check_place(self, row: Columns) -> None:
+        """InputError for a place that cannot be added."""
+        as_known(row, self.scorer.reader.known.places)
+        if self.scorer.ranker.tables and self.embed is None:
+            raise InputError("this version has no text embedding model, so places cannot be added")
+
+    def add_places(self, rows: Iterable[Columns]) -> None:
+        """Adds those that were not known in training and are new or have changed."""
+        wanted = {str(row["poi_id"]): row for row in rows}
+        wanted = {
+            poi_id: row
+            for poi_id, row in wanted.items()
+            if poi_id not in self.trained and self.added.get(poi_id) != row
+        }
+        if not wanted:
+            return
+        known = self.scorer.reader.known.places
+        frame = pl.concat([as_known(row, known) for row in wanted.values()], how="diagonal")
+        self.scorer.add_places(frame, self.embed)
+        self.where = _where(pl.concat([known.head(0), frame], how="diagonal"), self.where)
+        self.added |= wanted
 
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
@@ -166,10 +189,10 @@ class Ranking:
 
     def _around(self, near: Near) -> list[Columns]:
         """The nearest places within the distance, with `distance_km` as the crow flies."""
-        if self.positions is None:
+        if self.where is None:
             raise InputError("`near` needs places with lat and lon; give `candidates` instead")
         lat, lon = np.radians([near.lat, near.lon])
-        lat_P, lon_P = self.positions.T
+        lat_P, lon_P = self.where.radians_P2.T
         half_P = (
             np.sin((lat_P - lat) / 2) ** 2
             + np.cos(lat) * np.cos(lat_P) * np.sin((lon_P - lon) / 2) ** 2
@@ -177,18 +200,44 @@ class Ranking:
         km_P = 2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half_P, 0, 1)))
         order = np.argsort(km_P, kind="stable")[: near.at_most]
         return [
-            {"poi_id": self.ids[place], "distance_km": round(float(km_P[place]), 3)}
+            {"poi_id": self.where.ids[place], "distance_km": round(float(km_P[place]), 3)}
             for place in order.tolist()
             if km_P[place] <= near.within_km
         ]
 
 
-def decode(body: bytes) -> RankRequest:
-    """The request of a body, or InputError."""
+class Where(NamedTuple):
+    """The places that lie somewhere."""
+
+    ids: list[str]
+    radians_P2: npt.NDArray[np.float64]
+    """Latitude and longitude."""
+
+
+def _where(places: pl.DataFrame, before: Where | None = None) -> Where | None:
+    """Where places lie, and others before them that are not among them."""
+    if not {"poi_lat", "poi_lon"} <= set(places.columns):
+        return None
+    if before is not None:
+        gone = set(places["poi_id"])
+        kept = [number for number, poi_id in enumerate(before.ids) if poi_id not in gone]
+    lying = places.drop_nulls(["poi_lat", "poi_lon"])
+    radians = np.radians(lying.select("poi_lat", "poi_lon").to_numpy().astype(np.float64))
+    if before is None:
+        return Where(lying["poi_id"].to_list(), radians)
+    ids = [before.ids[number] for number in kept] + lying["poi_id"].to_list()
+    return Where(ids, np.concatenate([before.radians_P2[kept], radians]))
+
+
+Body = TypeVar("Body")
+
+
+def decode(body: bytes, kind: type[Body]) -> Body:
+    """The content of a body, or InputError."""
     try:
-        return msgspec.json.decode(body, type=RankRequest)
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"the body is no rank request: {error}") from error
+        raise InputError(f"the body cannot be read: {error}") from error
 
 
 def encode(answer: Any) -> bytes:

@@ -5,13 +5,14 @@ Shapes: K candidates, T tasks, P places, V texts, S place keywords.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
+from torch import Tensor
 
 from larr import artifacts
 from larr.config import Config
@@ -22,8 +23,11 @@ from larr.models.ple import Ple
 from larr.predict import load_ranker, undo_sampling
 from larr.serve.features import CandidateInputs, Floats, Reader, RequestInputs, Row
 from larr.serve.folded import FoldedRanker, PlaceTable, RequestPart, Texts
+from larr.serve.growing import Growing
 
 PLACES_AT_A_TIME = 16_384
+Embed = Callable[[list[tuple[str, str]]], Floats]
+"""Keyword texts -> their vectors, [N, D]."""
 
 
 class Scored(NamedTuple):
@@ -56,7 +60,9 @@ class Scorer:
         ]
         chunks = zip(*(array.split(PLACES_AT_A_TIME) for array in self.place_inputs), strict=True)
         parts = [ranker.places(*chunk) for chunk in chunks]
-        self.places = PlaceTable(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        self._growing = [Growing(column) for column in [*self.place_inputs, *columns]]
+        self.places = PlaceTable(*columns)
 
     @classmethod
     def load(cls, config: Config, model: str, reader: Reader) -> Self:
@@ -73,6 +79,45 @@ class Scorer:
         told = self.reader.candidates(row["user_id"], candidates)
         places = self.places.rows(torch.from_numpy(told.places))
         return Scored(self._probabilities(self._part(request), places, told), request, told)
+
+    def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
+        """Adds places without a past, or new columns of known ones, by the columns of `Known`.
+
+        `embed` gives the vectors of keyword texts; without it they have none. They rank with all
+        this from then on.
+        """
+        categories_NF, numbers_NM, told = self.reader.described(rows)
+        texts_NS = torch.full((len(rows), len(told)), MISSING, dtype=torch.int32)
+        if self.ranker.tables and embed:
+            self._add_texts(told, texts_NS, embed)
+        inputs = (torch.from_numpy(categories_NF), torch.from_numpy(numbers_NM), texts_NS)
+        for growing, more in zip(
+            self._growing, [*inputs, *self.ranker.places(*inputs)], strict=True
+        ):
+            growing.add(more)
+        first, columns = len(self.places.first), [growing.rows for growing in self._growing]
+        self.place_inputs, self.places = columns[: len(inputs)], PlaceTable(*columns[len(inputs) :])
+        numbers = range(first, first + len(rows))
+        self.reader.place_rows |= dict(zip(rows["poi_id"], numbers, strict=True))
+
+    def _add_texts(self, told: dict[str, pl.Series], texts_NS: Tensor, embed: Embed) -> None:
+        """Stores the texts of new places, each with a number of its own, and fills `texts_NS`."""
+        new: list[tuple[int, int, str, str]] = [
+            (row, column, keyword, text)
+            for column, (keyword, texts) in enumerate(told.items())
+            for row, text in enumerate(texts)
+            if text is not None
+        ]
+        if not new:
+            return
+        slots = {name: slot for slot, name in enumerate(self.reader.features.scene_keywords)}
+        vectors_ND = embed([(keyword, text) for _, _, keyword, text in new])
+        first = self.ranker.add_texts(
+            torch.from_numpy(vectors_ND), torch.tensor([slots[keyword] for _, _, keyword, _ in new])
+        )
+        self.reader.told_since += [text for *_, text in new]
+        for number, (row, column, _, _) in enumerate(new, first):
+            texts_NS[row, column] = number
 
     def _part(self, request: RequestInputs) -> RequestPart:
         inputs = (request.categories, request.numbers, request.texts, request.recent)

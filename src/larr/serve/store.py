@@ -182,7 +182,24 @@ def open_version(folder: Path) -> Ranking:
     told = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(told["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"), set(told["candidate_columns"]))
-    return Ranking(Scorer.load(config, told["model"], reader), _version(folder))
+    has_encoder = artifacts.folder(config, "contrast").is_dir()
+    embed = _Embedder(config) if has_encoder else None
+    return Ranking(Scorer.load(config, told["model"], reader), _version(folder), embed)
+
+
+class _Embedder:
+    """The text embedding model of a version, read when the first text comes."""
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.encoder = config, None
+
+    def __call__(self, texts: list[tuple[str, str]]) -> Any:
+        from larr.encoder import load_encoder  # noqa: PLC0415 - most services need no transformers
+        from larr.vectors import compute  # noqa: PLC0415
+
+        if self.encoder is None:
+            self.encoder = load_encoder(artifacts.folder(self.config, "contrast"))
+        return compute(self.encoder, [[text] for text in texts], self.config.embed.batch_tokens)
 
 
 def read_golden(folder: Path) -> list[dict[str, Any]]:

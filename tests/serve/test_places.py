@@ -1,0 +1,174 @@
+"""Places that came after the training: kept, embedded, ranked, found again after a restart."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from larr.errors import InputError
+from larr.serve.app import Limits, Service
+from larr.serve.live import Live
+from larr.serve.places import STATISTICS, Journal, as_known
+from larr.serve.ranking import Ranking, RankRequest, decode
+from larr.serve.store import Store, _Embedder
+
+PLACE = {
+    "poi_id": "brand new",
+    "name": "New Moon Hotpot",
+    "city": "Chengdu",
+    "lat": 30.66,
+    "lon": 104.06,
+    "category": "hotpot",
+    "menu": "Beef tripe hotpot, Sour plum drink",
+    "price_yuan": 60,
+    "opened": "2024-04-08T09:00:00",
+}
+
+
+def embed(_: object, texts: list[tuple[str, str]]) -> np.ndarray:
+    """A vector that depends on the text alone."""
+    seeds = [zlib.crc32(f"{keyword} {text}".encode()) for keyword, text in texts]
+    rows = [np.random.default_rng(seed).normal(size=128) for seed in seeds]
+    return np.array(rows, dtype=np.float32)
+
+
+@pytest.fixture
+def live(store: Store, monkeypatch: pytest.MonkeyPatch) -> Live:
+    monkeypatch.setattr(_Embedder, "__call__", embed)
+    return Live(store)
+
+
+def ranked(live: Live, asked: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
+    body = json.dumps(asked | {"candidates": candidates, "k": 50} | changes)
+    answer = live.rank(decode(body.encode(), RankRequest))
+    return {item.poi_id: item for item in answer.items}
+
+
+def test_it_ranks_with_its_texts_once_they_are_embedded(live: Live, asked: dict[str, Any]) -> None:
+    before = ranked(live, asked)
+    assert before[PLACE["poi_id"]].degraded == ["new_place"]
+    live.accept(PLACE)
+    live.refresh()
+    after = ranked(live, asked)
+    assert after[PLACE["poi_id"]].degraded == []
+    assert after[PLACE["poi_id"]].score != before[PLACE["poi_id"]].score
+    for poi_id in set(after) - {PLACE["poi_id"]}:
+        assert after[poi_id].score == pytest.approx(before[poi_id].score, rel=1e-6)
+    scorer = live.opened[0].ranking.scorer
+    if scorer.ranker.tables:
+        told = ranked(live, asked, explain=True)[PLACE["poi_id"]].texts
+        assert "New Moon Hotpot" in [one.text for one in told]
+
+
+def test_a_place_with_the_texts_of_another_has_its_vectors(ranking: Ranking) -> None:
+    scorer = ranking.scorer
+    if not scorer.ranker.tables:
+        pytest.skip("it reads no texts")
+    stored = {text: n for n, text in enumerate(scorer.reader.told.to_list())}
+    raw_VD = scorer.ranker.stored_VD.numpy()
+    known = scorer.reader.known.places
+    row = known.drop(STATISTICS).row(5, named=True)
+    copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
+    added = as_known(copy | {"poi_id": "copy"}, known)
+    scorer.add_places(added, lambda texts: raw_VD[[stored.get(text, 0) for _, text in texts]])
+    new, old = scorer.reader.place_rows["copy"], scorer.reader.place_rows[row["poi_id"]]
+    slots = scorer.ranker.place_slots
+    keywords = scorer.reader.features.scene_keywords
+    same = [n for n, slot in enumerate(slots) if keywords[slot] in ("poi_name", "poi_menu")]
+    assert same
+    assert np.allclose(scorer.places.vectors[new, same], scorer.places.vectors[old, same])
+    assert scorer.places.first[new].isfinite().all()
+
+
+def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, Any]) -> None:
+    live.accept(PLACE)
+    live.refresh()
+    first = ranked(live, asked)[PLACE["poi_id"]].score
+    live.refresh()
+    rows = len(live.opened[0].ranking.scorer.places.first)
+    live.accept(PLACE | {"price_yuan": 900, "category": "western"})
+    live.refresh()
+    assert len(live.opened[0].ranking.scorer.places.first) == rows + 1
+    assert ranked(live, asked)[PLACE["poi_id"]].score != first
+
+
+def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:
+    live.accept(PLACE)
+    again = Live(live.store)
+    assert again.status(PLACE["poi_id"]) == "accepted"
+    again.refresh()
+    assert again.status(PLACE["poi_id"]) == "embedded"
+    near = {"lat": PLACE["lat"], "lon": PLACE["lon"], "within_km": 0.1}
+    body = {name: value for name, value in asked.items() if name != "candidates"} | {"near": near}
+    answer = again.rank(decode(json.dumps(body).encode(), RankRequest))
+    assert PLACE["poi_id"] in [item.poi_id for item in answer.items]
+    assert again.status("nobody knows") is None
+
+
+def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
+    live.accept(PLACE)
+    live.refresh()
+    live.store.activate(second)
+    live.refresh()
+    assert live.opened[0].ranking.version == second
+    assert live.status(PLACE["poi_id"]) == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": "red"}, "no column 'colour'"),
+        ({"name": None}, "refused: name"),
+        ({"lat": 91}, "lat is above its range"),
+        ({"price_yuan": "dear"}, "price_yuan cannot be read"),
+        ({"opened": "yesterday"}, "cannot be read"),
+        ({"poi_id": ""}, "poi_id is empty"),
+        ({"log_orders": 7}, "no column 'log_orders'"),
+    ],
+)
+def test_what_is_no_place_is_refused(live: Live, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        live.accept(PLACE | change)
+    assert not live.journal.path.exists()
+
+
+def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None:
+    with pytest.raises(InputError, match="a place needs name"):
+        live.accept({"poi_id": "x"})
+    trained = next(iter(live.opened[0].ranking.trained))
+    with pytest.raises(InputError, match="known from training"):
+        live.accept(PLACE | {"poi_id": trained})
+
+
+def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "places.jsonl")
+    journal.append({"poi_id": "one"})
+    with journal.path.open("ab") as file:
+        file.write(b'{"poi_id": "ha')
+    assert journal.news() == [{"poi_id": "one"}]
+    assert journal.news() == []
+    journal.append({"poi_id": "two"})
+    assert journal.news() == [{"poi_id": "two"}]
+    assert [json.loads(line) for line in journal.path.read_text().splitlines()] == [
+        {"poi_id": "one"},
+        {"poi_id": "two"},
+    ]
+
+
+def test_it_comes_over_http(live: Live, asked: dict[str, Any]) -> None:
+    with TestClient(Service(live, limits=Limits(refresh_seconds=0.01)).app()) as client:
+        assert client.post("/v1/places", json={"poi_id": "x"}).status_code == 422
+        assert client.post("/v1/places", json=PLACE).json()["status"] == "accepted"
+        while client.get(f"/v1/places/{PLACE['poi_id']}").json()["status"] != "embedded":
+            pass
+        assert client.get("/v1/places/nobody").status_code == 404
+        candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
+        told = client.post("/v1/rank", json=asked | {"candidates": candidates, "k": 50}).json()
+        assert all("degraded" not in item for item in told["items"])
