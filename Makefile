@@ -16,6 +16,7 @@ demo: $(VENV)/installed
 	@echo "Read runs/city/report/report.html"
 
 test: check
+	scripts/browser
 	$(BIN)/pytest
 
 check: $(VENV)/installed

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from html import escape
 
 import torch
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from larr.errors import InputError
 from larr.progress import console
 from larr.serve.live import Live
+from larr.serve.page import STATIC, Page
 from larr.serve.ranking import Columns, RankRequest, decode, encode
 from larr.serve.store import Store
 
@@ -71,6 +75,7 @@ class Service:
     def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
         self.live, self.token, self.limits = live, token, limits
         self.figures = Figures()
+        self.page = Page(live)
         self._news = asyncio.Event()
 
     def app(self) -> Starlette:
@@ -84,6 +89,9 @@ class Service:
                 Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
+                Route("/", self.in_browser(lambda _: self.page.home())),
+                Route("/ranking", self.in_browser(self._play)),
+                Mount("/static", StaticFiles(directory=STATIC)),
             ],
         )
 
@@ -166,6 +174,29 @@ class Service:
             seconds = self.limits.body_seconds
             raise RefusedError(408, f"the body was not there within {seconds:g} s") from None
         return bytes(body)
+
+    def in_browser(self, content: Callable[[Request], str]) -> Callable[[Request], Response]:
+        """A part of the page; where there is a token, a browser asks for it as a password."""
+
+        def answer(request: Request) -> Response:
+            if self.token is not None and not self._is_basic(request):
+                return Response(status_code=401, headers={"www-authenticate": "Basic"})
+            try:
+                return HTMLResponse(content(request))
+            except InputError as error:
+                return HTMLResponse(f'<p class="finding error">{escape(str(error))}</p>')
+
+        return answer
+
+    def _is_basic(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "").removeprefix("Basic ")
+        with suppress(ValueError):
+            password = base64.b64decode(given, validate=True).partition(b":")[2]
+            return hmac.compare_digest(password, str(self.token).encode())
+        return False
+
+    def _play(self, request: Request) -> str:
+        return self.page.ranking(dict(request.query_params), str(request.base_url))
 
     async def alive(self, _: Request) -> Response:
         """`GET /livez`: the process answers."""
