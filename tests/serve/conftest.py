@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import uvicorn
 from safetensors.torch import load_file, save_file
 
 from larr import artifacts, models
 from larr.config import Config
+from larr.serve.app import Service
 from larr.serve.features import Reader
+from larr.serve.http import PatientProtocol
 from larr.serve.ranking import Ranking
 from larr.serve.scorer import Scorer
 from larr.serve.store import Store
@@ -72,6 +80,25 @@ def store(served: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
     made = Store(tmp_path / "store")
     made.activate(made.publish(served, served.align.models[0]))
     return made
+
+
+@contextmanager
+def running(service: Service) -> Iterator[str]:
+    """A service on a port of its own; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = uvicorn.Config(
+        service.app(), port=port, log_level="warning", http=PatientProtocol, lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
 import time
 from typing import Any
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from larr.serve.app import Limits, Service
 from larr.serve.live import Live
 from larr.serve.store import Store
+from tests.serve.conftest import running
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -62,3 +67,37 @@ def test_it_follows_the_store_while_it_runs(
         while client.get("/readyz").json()["arms"][0]["version"] != second:
             assert time.monotonic() < deadline
         assert client.post("/v1/rank", json=asked).json()["version"] == second
+
+
+def test_its_document_has_every_call(store: Store) -> None:
+    service = Service(Live(store), "secret")
+    told = TestClient(service.app()).get("/openapi.json").json()
+    calls = {path for path in told["paths"] if path.startswith("/v1")}
+    assert calls == {route.path for route in service.app().routes if "/v1" in route.path}
+    schemas = told["components"]["schemas"]
+    assert schemas["RankRequest"]["required"] == ["user_id"]
+    used = re.findall(r"#/components/schemas/(\w+)", json.dumps(told))
+    assert set(used) <= set(schemas)
+    assert told["security"] == [{"token": []}]
+
+
+def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("larr.serve.http.HEADER_SECONDS", 0.3)
+    with running(Service(Live(store))) as address:
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        for begun in (b"", b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
+                slow.sendall(begun)
+                assert slow.recv(10) == b"", "closed by the server"
+        with httpx.Client(base_url=address) as client:
+            for _ in range(3):
+                assert client.get("/livez").status_code == 200
+                time.sleep(0.2)  # longer than the deadline together: each request has its own
+
+
+def test_a_body_has_a_deadline(store: Store) -> None:
+    with running(Service(Live(store), limits=Limits(body_seconds=0.3))) as address:
+        port = int(address.rstrip("/").rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
+            slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            assert b" 408 " in slow.recv(100)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.testclient import TestClient
 
 from larr.serve.app import Service
 from larr.serve.live import Live
 from larr.serve.ranking import RankRequest, decode
 from larr.serve.store import Store
+from tests.serve.conftest import running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
@@ -27,18 +24,8 @@ PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
 @pytest.fixture
 def address(store: Store, second: str) -> Iterator[str]:
     """A running service with two versions, the first of which is current."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = uvicorn.Config(Service(Live(store)).app(), port=port, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
+    with running(Service(Live(store))) as found:
+        yield found
 
 
 @pytest.fixture

@@ -22,9 +22,11 @@ from starlette.staticfiles import StaticFiles
 
 from larr.errors import InputError
 from larr.progress import console
+from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
+from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.page import STATIC, Page
-from larr.serve.ranking import Columns, RankRequest, decode, encode
+from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import Store
 
 DRAIN_SECONDS = 10
@@ -89,6 +91,7 @@ class Service:
                 Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
+                Route("/openapi.json", self.described),
                 Route("/", self.in_browser(lambda _: self.page.home())),
                 Route("/ranking", self.in_browser(self._play)),
                 Mount("/static", StaticFiles(directory=STATIC)),
@@ -119,9 +122,9 @@ class Service:
                 self._let_in(request)
                 content = await handler(request)
             except RefusedError as error:
-                status, content = error.status, encode({"error": str(error)})
+                status, content = error.status, encode(Problem(str(error)))
             except InputError as error:
-                status, content = 422, encode({"error": str(error)})
+                status, content = 422, encode(Problem(str(error)))
             self.figures.answers.labels(status).inc()
             return Response(content, status, media_type=JSON)
 
@@ -150,7 +153,7 @@ class Service:
         row = decode(await self._body(request), Columns)
         await asyncio.to_thread(self.live.accept, row)
         self._news.set()
-        return encode({"poi_id": row["poi_id"], "status": "accepted"})
+        return encode(PlaceStatus(str(row["poi_id"]), "accepted"))
 
     async def place(self, request: Request) -> bytes:
         """`GET /v1/places/ID`: how far it is."""
@@ -158,7 +161,7 @@ class Service:
         status = self.live.status(poi_id)
         if status is None:
             raise RefusedError(404, f"no place {poi_id!r:.80} is known")
-        return encode({"poi_id": poi_id, "status": status})
+        return encode(PlaceStatus(poi_id, status))
 
     async def _body(self, request: Request) -> bytes:
         most, body = self.limits.body_bytes, bytearray()
@@ -174,6 +177,10 @@ class Service:
             seconds = self.limits.body_seconds
             raise RefusedError(408, f"the body was not there within {seconds:g} s") from None
         return bytes(body)
+
+    async def described(self, _: Request) -> Response:
+        """`GET /openapi.json`."""
+        return Response(encode(document(self.token is not None)), media_type=JSON)
 
     def in_browser(self, content: Callable[[Request], str]) -> Callable[[Request], Response]:
         """A part of the page; where there is a token, a browser asks for it as a password."""
@@ -204,9 +211,7 @@ class Service:
 
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: it can rank, with which versions, and what it would not take over."""
-        told = {"status": "ok", "arms": [one.arm for one in self.live.opened]}
-        if self.live.refused:
-            told["refused"] = self.live.refused
+        told = Readiness("ok", [one.arm for one in self.live.opened], self.live.refused)
         return Response(encode(told), media_type=JSON)
 
     async def metrics(self, _: Request) -> Response:
@@ -224,6 +229,7 @@ def serve(store: Store, address: tuple[str, int], token: str | None) -> None:
         Service(live, token).app(),
         host=address[0],
         port=address[1],
+        http=PatientProtocol,
         log_level="warning",
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

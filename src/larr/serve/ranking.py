@@ -92,6 +92,12 @@ class RankAnswer(Struct):
     items: list[RankedPlace]
 
 
+class Problem(Struct):
+    """Why there is no answer."""
+
+    error: str
+
+
 class Ranking:
     """Ranks requests with one version of the model."""
 
