@@ -15,7 +15,7 @@ LAYERS = [
     {"enrich", "pairs", "predict", "plots"},
     {"retrieval", "report", "featurise"},
     {"prepare", "pretrain", "contrast", "embed", "align", "evaluate", "base_lm"},
-    {"serve", "tune"},
+    {"export", "serve", "tune"},
     {"stages", "case_study", "ab_test", "down_sampling"},
     {"experiments"},
     {"cli"},

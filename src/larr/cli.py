@@ -138,6 +138,20 @@ def experiments(
     module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
 
 
+@app.command()
+def export(
+    config: ConfigPath,
+    to: Annotated[Path, typer.Option(help="The folder to write.")],
+    override: Overrides = None,
+    model: Annotated[str, typer.Option(help="A trained LARR.")] = "larr",
+) -> None:
+    """The log with its scene vectors as Parquet for other CTR libraries, the ranker as ONNX."""
+    loaded = load_config(config, override)
+    from larr.export import export as write  # noqa: PLC0415
+
+    write(loaded, model, to)
+
+
 StorePath = Annotated[
     Path, typer.Argument(metavar="STORE", help="A folder that `larr publish` made.")
 ]

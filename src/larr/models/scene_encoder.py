@@ -54,7 +54,7 @@ class SceneEncoder(nn.Module):
         """The transformer and the pooling, [B, D]."""
         if self.scene.layers == 1 and self.scene.pooling == "agg":
             return read_at_first(self.first, self.agg, tokens_BRD)
-        agg_B1D = self.agg.expand(len(tokens_BRD), 1, -1)
+        agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
         tokens_BSD = torch.cat([agg_B1D, tokens_BRD], dim=1)
         outputs_BSD: Tensor = self.more(self.first(tokens_BSD))
         return outputs_BSD[:, 0] if self.scene.pooling == "agg" else outputs_BSD.mean(dim=1)
@@ -87,7 +87,7 @@ def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tenso
     query_HC = weights[0] @ first_D + biases[0]
     key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5  # its bias cancels
     others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
-    logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(len(others_BRD), -1, 1)
+    logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
     logits_BHR = (others_BRD @ key_HD.T).mT
     weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
