@@ -27,6 +27,7 @@ from larr.config import load_config
 from larr.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.fold import Partial, merged
+from larr.serve.folded import PlaceTable
 from larr.serve.scorer import Scorer
 
 CANDIDATES, ROUNDS = 300, 300
@@ -93,7 +94,7 @@ def main() -> None:
     told = scorer.reader.candidates(scene["user_id"], candidates)
     inputs = [torch.from_numpy(one) for one in request[:4]]
     part = scorer.ranker.request(*inputs)
-    places = scorer.places.rows(torch.from_numpy(told.places))
+    places = PlaceTable(*scorer.places.take(torch.from_numpy(told.places)))
     chosen = [torch.from_numpy(one) for one in told[1:]]
 
     def encoder_part() -> None:
@@ -104,7 +105,8 @@ def main() -> None:
 
     def scoring() -> None:
         one = scorer.ranker.request(*inputs)
-        scorer.ranker.score(one, scorer.places.rows(torch.from_numpy(told.places)), *chosen)
+        rows = PlaceTable(*scorer.places.take(torch.from_numpy(told.places)))
+        scorer.ranker.score(one, rows, *chosen)
 
     ways = {
         "encoder, whole, ONNX Runtime": session(Encoder(model), (vectors,)),

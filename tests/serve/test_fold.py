@@ -12,12 +12,26 @@ from torch import Tensor
 
 from larr.config import SceneConfig
 from larr.models.scene_encoder import SceneEncoder
-from larr.serve.fold import Finish, agg_partial, merged, partial, text_tables, why_not
+from larr.serve.fold import (
+    Finish,
+    TextTables,
+    agg_partial,
+    merged,
+    partial,
+    text_rows,
+    text_tables,
+    why_not,
+)
+from larr.serve.rows import Rows
 from tests.test_scene_encoder import VECTORS, R, V, make_encoder
 
 SLOT_V = torch.arange(V) % R
 NUMBERS = st.lists(st.tuples(*[st.integers(-1, V // R - 1)] * R), min_size=1, max_size=6)
 """Which of its slot's texts each keyword of a row has; -1 = none."""
+
+
+def made_tables(encoder: SceneEncoder, vectors_VD: torch.Tensor) -> TextTables:
+    return text_tables(encoder, Rows(text_rows(encoder, vectors_VD, SLOT_V)))
 
 
 def texts_of(numbers: list[tuple[int, ...]]) -> Tensor:
@@ -27,7 +41,7 @@ def texts_of(numbers: list[tuple[int, ...]]) -> Tensor:
 
 def folded(encoder: SceneEncoder, text_NR: Tensor, place: list[int]) -> Tensor:
     request = [slot for slot in range(R) if slot not in place]
-    tables = text_tables(encoder, VECTORS.to(encoder.agg.dtype), SLOT_V)
+    tables = made_tables(encoder, VECTORS.to(encoder.agg.dtype))
     known = agg_partial(encoder)
     if request:
         known = merged(known, partial(tables, text_NR[:, request], request))
@@ -54,7 +68,7 @@ def test_folded_equals_whole(
 
 def test_the_request_is_merged_once_for_all_places() -> None:
     encoder, text_NR = make_encoder(), texts_of([(0, 1, 2, 3, -1), (5, 1, 2, 0, -1)])
-    tables = text_tables(encoder, VECTORS, SLOT_V)
+    tables = made_tables(encoder, VECTORS)
     request = merged(agg_partial(encoder), partial(tables, text_NR[:1, 1:3], [1, 2]))
     places = partial(tables, text_NR[:, [0, 3, 4]], [0, 3, 4])
     with torch.no_grad():
@@ -65,7 +79,7 @@ def test_the_request_is_merged_once_for_all_places() -> None:
 
 def test_merging_is_commutative_and_associative() -> None:
     encoder = make_encoder()
-    tables = text_tables(encoder, VECTORS, SLOT_V)
+    tables = made_tables(encoder, VECTORS)
     text_NR = texts_of([(0, 1, -1, 3, 4)])
     parts = [partial(tables, text_NR[:, [slot]], [slot]) for slot in range(3)]
     for one, other in combinations(parts, 2):

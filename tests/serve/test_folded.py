@@ -14,7 +14,8 @@ from larr.config import Config
 from larr.errors import ConfigError
 from larr.models import build
 from larr.models.ple import Ple
-from larr.serve.folded import Columns, FoldedRanker, Texts
+from larr.serve.folded import Columns, FoldedRanker, PlaceTable, Texts
+from larr.serve.rows import Rows
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
@@ -90,7 +91,7 @@ def test_folded_scores_are_those_of_the_model(
     rows = batch.select(order)
     told = folded.score(
         part,
-        table.rows(order),
+        PlaceTable(*Rows(table).take(order)),
         rows.categories[:, CATEGORIES.candidate],
         rows.numbers[:, NUMBERS.candidate],
     )

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from larr.errors import InputError
 from larr.serve.app import Limits, Service
+from larr.serve.folded import PlaceTable
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranking import Ranking, RankRequest, decode
@@ -83,8 +85,9 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(ranking: Ranking) -> 
     keywords = scorer.reader.features.scene_keywords
     same = [n for n, slot in enumerate(slots) if keywords[slot] in ("poi_name", "poi_menu")]
     assert same
-    assert np.allclose(scorer.places.vectors[new, same], scorer.places.vectors[old, same])
-    assert scorer.places.first[new].isfinite().all()
+    table = PlaceTable(*scorer.places.take(torch.tensor([new, old])))
+    assert np.allclose(table.vectors[0, same], table.vectors[1, same])
+    assert table.first.isfinite().all()
 
 
 def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, Any]) -> None:
@@ -92,10 +95,10 @@ def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, A
     live.refresh()
     first = ranked(live, asked)[PLACE["poi_id"]].score
     live.refresh()
-    rows = len(live.opened[0].ranking.scorer.places.first)
+    rows = len(live.opened[0].ranking.scorer.places)
     live.accept(PLACE | {"price_yuan": 900, "category": "western"})
     live.refresh()
-    assert len(live.opened[0].ranking.scorer.places.first) == rows + 1
+    assert len(live.opened[0].ranking.scorer.places) == rows + 1
     assert ranked(live, asked)[PLACE["poi_id"]].score != first
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from larr.config import SceneConfig
 from larr.models.scene_encoder import SceneEncoder
+from larr.serve.rows import Rows
 
 
 class Partial(NamedTuple):
@@ -34,18 +35,21 @@ class Partial(NamedTuple):
 
 
 class TextTables(NamedTuple):
-    """The logit and the value of every token; those of the R missing texts come first."""
+    """The logit and the value of every text, and those of a missing text of each keyword."""
 
-    logits: Tensor
-    """[R + V, H]"""
-    values: Tensor
-    """[R + V, H, C]"""
-    missing: int
-    """R"""
+    missing: tuple[Tensor, Tensor]
+    """[R, H] and [R, H, C]"""
+    stored: Rows
+    """Of the V texts: [V, H] and [V, H, C]."""
 
-    def row(self, text_NR: Tensor, slots: Tensor) -> Tensor:
-        """The rows of texts of some keywords; a number below 0 is a missing text."""
-        return torch.where(text_NR < 0, slots, text_NR + self.missing)
+    def of(self, text_NR: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits and values of texts of some keywords; a number below 0 is a missing text."""
+        there_NR, at = text_NR >= 0, list(slots)
+        logits_NRH, values_NRHC = self.stored.take(text_NR.clamp(min=0))
+        return (
+            torch.where(there_NR[..., None], logits_NRH, self.missing[0][at]),
+            torch.where(there_NR[..., None, None], values_NRHC, self.missing[1][at]),
+        )
 
 
 def why_not(settings: SceneConfig) -> str | None:
@@ -58,17 +62,14 @@ def why_not(settings: SceneConfig) -> str | None:
 
 
 @torch.no_grad()
-def text_tables(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> TextTables:
-    """Logits and values of the stored texts, centred and scaled, each in its keyword's slot."""
-    missing = _tokens(encoder, encoder.null + encoder.slots)
-    stored = text_rows(encoder, vectors_VD, slot_V)
-    logits_TH, values_THC = map(torch.cat, zip(missing, stored, strict=True))
-    return TextTables(logits_TH, values_THC, len(missing[0]))
+def text_tables(encoder: SceneEncoder, stored: Rows) -> TextTables:
+    """The tables, from the rows that `text_rows` gave for the stored texts."""
+    return TextTables(_tokens(encoder, encoder.null + encoder.slots), stored)
 
 
 @torch.no_grad()
 def text_rows(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of `TextTables` for some texts: their logits and values."""
+    """Logits and values of texts, centred and scaled, each in its keyword's slot."""
     return _tokens(encoder, vectors_VD + encoder.slots[slot_V])
 
 
@@ -96,8 +97,7 @@ def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 def partial(tables: TextTables, text_NR: Tensor, slots: Sequence[int]) -> Partial:
     """The softmax over the texts of some keywords, [N, len(slots)]; a number below 0 is missing."""
-    rows_NR = tables.row(text_NR, torch.as_tensor(slots))
-    logits_NRH, values_NRHC = tables.logits[rows_NR], tables.values[rows_NR]
+    logits_NRH, values_NRHC = tables.of(text_NR, slots)
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
     value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)

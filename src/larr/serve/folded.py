@@ -12,6 +12,7 @@ matching figures, U units of the common space, V texts, T tasks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ from larr.serve.fold import (
     text_tables,
     why_not,
 )
-from larr.serve.growing import Growing
+from larr.serve.rows import Rows
 
 NONE = torch.empty(0)
 
@@ -70,10 +71,6 @@ class PlaceTable(NamedTuple):
     common: Tensor
     """Its side of the product in the common space, [P, U]."""
 
-    def rows(self, place_K: Tensor) -> PlaceTable:
-        """Those of some places."""
-        return PlaceTable(*(column.index_select(0, place_K) for column in self))
-
 
 class RequestPart(NamedTuple):
     """What a request brings, whatever its candidates."""
@@ -98,8 +95,14 @@ class FoldedRanker:
     """PLE or LARR, trained, as tables and what is left to do for a candidate."""
 
     def __init__(
-        self, model: Ple, categories: Columns, numbers: Columns, texts: Texts | None = None
+        self,
+        model: Ple,
+        categories: Columns,
+        numbers: Columns,
+        texts: Texts | None = None,
+        stored: Sequence[Tensor] | None = None,
     ) -> None:
+        """Folds a model; `stored` are the texts' tensors of an earlier folding of it."""
         self.model, self.categories, self.numbers = model.eval(), categories, numbers
         self.larr = model if isinstance(model, Larr) else None
         if self.larr and (reason := why_not(model.settings.scene)):
@@ -122,10 +125,10 @@ class FoldedRanker:
             self.place_slots = list(texts.place_slots)
             self.request_slots = [slot for slot in slots if slot not in texts.place_slots]
             self.stored_VD = self.larr.vectors
-            self.vectors_VD = self._centred(self.larr.vectors, texts.slot_V)
-            self.tables = text_tables(self.larr.scene, self.vectors_VD, texts.slot_V)
-            tensors = (self.vectors_VD, self.tables.logits, self.tables.values)
-            self.growing = [Growing(tensor) for tensor in tensors]
+            if stored is None:
+                stored = self._text_rows(self.larr.vectors, texts.slot_V)
+            self.vectors = Rows(stored[:1])
+            self.tables = text_tables(self.larr.scene, Rows(stored[1:]))
             self.agg, self.finish = agg_partial(self.larr.scene), Finish(self.larr.scene)
         columns = list(categories.request)
         self.request_rows, self.request_seen = encoder.shifts[columns], encoder.seen[columns]
@@ -134,23 +137,23 @@ class FoldedRanker:
         self.by_request = torch.cat(asked, dim=1).contiguous()
         self.by_value = [self._category(column) for column in categories.candidate]
 
-    def _centred(self, vectors_VD: Tensor, slot_V: Tensor) -> Tensor:
-        assert self.larr is not None  # noqa: S101 - PLE reads no texts
-        centred_VD: Tensor = (vectors_VD - self.larr.centres[slot_V]) * self.larr.scales[slot_V]
-        return centred_VD
-
     @torch.no_grad()
+    def _text_rows(self, vectors_VD: Tensor, slot_V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of vectors of the text embedding model: centred and scaled, their logits, values."""
+        assert self.larr is not None  # noqa: S101 - PLE reads no texts
+        centred_VD = (vectors_VD - self.larr.centres[slot_V]) * self.larr.scales[slot_V]
+        return centred_VD, *text_rows(self.larr.scene, centred_VD, slot_V)
+
+    def text_tensors(self) -> tuple[Tensor, ...]:
+        """What is stored of the texts, for `stored`."""
+        return (*self.vectors.stored, *self.tables.stored.stored) if self.tables else ()
+
     def add_texts(self, vectors_ND: Tensor, slot_N: Tensor) -> int:
         """Stores further texts, as vectors of the text embedding model; the number of the first."""
-        assert self.larr is not None  # noqa: S101 - PLE reads no texts
-        assert self.tables is not None  # noqa: S101
-        first, centred_ND = len(self.vectors_VD), self._centred(vectors_ND, slot_N)
-        rows = (centred_ND, *text_rows(self.larr.scene, centred_ND, slot_N))
-        for growing, more in zip(self.growing, rows, strict=True):
-            growing.add(more)
-        self.vectors_VD, logits, values = (growing.rows for growing in self.growing)
-        self.tables = TextTables(logits, values, self.tables.missing)
-        return first
+        assert self.tables is not None  # noqa: S101 - PLE reads no texts
+        centred_ND, *rest = self._text_rows(vectors_ND, slot_N)
+        self.vectors.add([centred_ND])
+        return self.tables.stored.add(rest)
 
     def _category(self, column: int, index_N: Tensor | None = None) -> Tensor:
         """What the values of a category add to the first products, all of them or some, [N, O]."""
@@ -188,7 +191,7 @@ class FoldedRanker:
     def _told(self, texts_NS: Tensor) -> Tensor:
         """The centred vectors of some texts, 0 where one is missing."""
         there_NS1 = (texts_NS >= 0)[..., None]
-        return self.vectors_VD[texts_NS.clamp(min=0).long()] * there_NS1
+        return self.vectors.take(texts_NS.clamp(min=0))[0] * there_NS1
 
     @torch.inference_mode()
     def attention(self, texts_Q: Tensor, texts_KS: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ class FoldedRanker:
         text_KR = texts_KS.new_empty(len(texts_KS), len(self.request_slots + self.place_slots))
         text_KR[:, self.request_slots] = texts_Q.to(text_KR)
         text_KR[:, self.place_slots] = texts_KS
-        logits_KRH = self.tables.logits[self.tables.row(text_KR, torch.arange(text_KR.shape[1]))]
+        logits_KRH = self.tables.of(text_KR, range(text_KR.shape[1]))[0]
         agg_KH = self.agg.largest.expand(len(text_KR), -1)
         return torch.cat([agg_KH[:, None], logits_KRH], dim=1).softmax(dim=1).mean(dim=2)
 

@@ -6,6 +6,7 @@ Shapes: K candidates, T tasks, P places, V texts, S place keywords.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -23,9 +24,14 @@ from larr.models.ple import Ple
 from larr.predict import load_ranker, undo_sampling
 from larr.serve.features import CandidateInputs, Floats, Reader, RequestInputs, Row
 from larr.serve.folded import FoldedRanker, PlaceTable, RequestPart, Texts
-from larr.serve.growing import Growing
+from larr.serve.rows import Rows
 
 PLACES_AT_A_TIME = 16_384
+INPUTS = 3
+"""Tensors of a place before those of `PlaceTable`: categories, numbers, texts."""
+KINDS = ("texts", "places")
+HEADER = 128
+"""Bytes of a .npy file without any numbers."""
 Embed = Callable[[list[tuple[str, str]]], Floats]
 """Keyword texts -> their vectors, [N, D]."""
 
@@ -53,31 +59,45 @@ class Effect(NamedTuple):
 class Scorer:
     """A reader of requests, the folded ranker and the table of its places."""
 
-    def __init__(self, reader: Reader, ranker: FoldedRanker) -> None:
+    def __init__(
+        self, reader: Reader, ranker: FoldedRanker, stored: Sequence[Tensor] | None = None
+    ) -> None:
+        """Folds the places, unless their tensors of an earlier folding are given."""
         self.reader, self.ranker = reader, ranker
-        self.place_inputs = [
-            torch.from_numpy(np.ascontiguousarray(array)) for array in reader.place_inputs()
-        ]
-        chunks = zip(*(array.split(PLACES_AT_A_TIME) for array in self.place_inputs), strict=True)
-        parts = [ranker.places(*chunk) for chunk in chunks]
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        self._growing = [Growing(column) for column in [*self.place_inputs, *columns]]
-        self.places = PlaceTable(*columns)
+        if stored is None:
+            inputs = [torch.from_numpy(np.ascontiguousarray(a)) for a in reader.place_inputs()]
+            chunks = zip(*(array.split(PLACES_AT_A_TIME) for array in inputs), strict=True)
+            parts = [ranker.places(*chunk) for chunk in chunks]
+            stored = [*inputs, *(torch.cat(column) for column in zip(*parts, strict=True))]
+        self.inputs, self.places = Rows(stored[:INPUTS]), Rows(stored[INPUTS:])
 
     @classmethod
-    def load(cls, config: Config, model: str, reader: Reader) -> Self:
-        """Folds a trained ranker of `ranker/` with what is known after the training days."""
+    def load(cls, config: Config, model: str, reader: Reader, folded: Path | None = None) -> Self:
+        """A trained ranker of `ranker/` with what is known after the training days.
+
+        `folded` is what `save` wrote of it; the tables then stay on the disk until they are read.
+        """
         ranker = load_ranker(config, model)
         if not isinstance(ranker, Ple):
             raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
         texts = _texts(config, reader) if isinstance(ranker, Larr) else None
-        return cls(reader, FoldedRanker(ranker, reader.categories, reader.numbers, texts))
+        of_texts, of_places = (_read(folded, kind) if folded else None for kind in KINDS)
+        own = FoldedRanker(ranker, reader.categories, reader.numbers, texts, of_texts)
+        return cls(reader, own, of_places)
+
+    def save(self, folded: Path) -> None:
+        """Writes the tables of texts and places."""
+        folded.mkdir()
+        tensors = (self.ranker.text_tensors(), (*self.inputs.stored, *self.places.stored))
+        for kind, columns in zip(KINDS, tensors, strict=True):
+            for number, tensor in enumerate(columns):
+                np.save(folded / f"{kind}-{number:02}.npy", tensor.numpy())
 
     def score(self, row: Row, candidates: Sequence[Row]) -> Scored:
         """The probabilities of the candidates of a request: its columns, and theirs."""
         request = self.reader.request(row)
         told = self.reader.candidates(row["user_id"], candidates)
-        places = self.places.rows(torch.from_numpy(told.places))
+        places = PlaceTable(*self.places.take(torch.from_numpy(told.places)))
         return Scored(self._probabilities(self._part(request), places, told), request, told)
 
     def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
@@ -91,12 +111,8 @@ class Scorer:
         if self.ranker.tables and embed:
             self._add_texts(told, texts_NS, embed)
         inputs = (torch.from_numpy(categories_NF), torch.from_numpy(numbers_NM), texts_NS)
-        for growing, more in zip(
-            self._growing, [*inputs, *self.ranker.places(*inputs)], strict=True
-        ):
-            growing.add(more)
-        first, columns = len(self.places.first), [growing.rows for growing in self._growing]
-        self.place_inputs, self.places = columns[: len(inputs)], PlaceTable(*columns[len(inputs) :])
+        first = self.inputs.add(inputs)
+        self.places.add(self.ranker.places(*inputs))
         numbers = range(first, first + len(rows))
         self.reader.place_rows |= dict(zip(rows["poi_id"], numbers, strict=True))
 
@@ -141,8 +157,8 @@ class Scorer:
         """
         request, told = scored.request, scored.candidates.rows(chosen)
         place_K = torch.from_numpy(told.places)
-        categories_KF, numbers_KM, texts_KS = (array[place_K] for array in self.place_inputs)
-        part, places = self._part(request), self.places.rows(place_K)
+        categories_KF, numbers_KM, texts_KS = self.inputs.take(place_K)
+        part, places = self._part(request), PlaceTable(*self.places.take(place_K))
         score_K = scores(scored.probabilities[list(chosen)])
         attention_KR = self.ranker.attention(torch.from_numpy(request.texts), texts_KS)[:, 1:]
         effects: list[list[Effect]] = [[] for _ in chosen]
@@ -177,6 +193,15 @@ def _without(texts: Any, column: int) -> Any:
     left = texts.copy() if isinstance(texts, np.ndarray) else texts.clone()
     left[..., column] = MISSING
     return left
+
+
+def _read(folded: Path, kind: str) -> list[Tensor]:
+    """The tensors of a folder, which stay on the disk until they are read."""
+    found = []
+    for path in sorted(folded.glob(f"{kind}-*.npy")):
+        empty = path.stat().st_size <= HEADER  # such a file cannot be mapped
+        found.append(torch.from_numpy(np.load(path, mmap_mode=None if empty else "c")))
+    return found
 
 
 def _texts(config: Config, reader: Reader) -> Texts:

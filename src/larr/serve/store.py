@@ -32,6 +32,7 @@ from larr.serve.scorer import Scorer
 
 VERSIONS, CURRENT = "versions", "current.json"
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
+FOLDED = "folded"
 DATA = ("features.json", "texts.parquet", "recent_texts.npy", "vocabularies", "known")
 """What serving reads of `data/`."""
 TOLERANCE = 1e-5
@@ -184,7 +185,9 @@ def open_version(folder: Path) -> Ranking:
     reader = Reader(config, artifacts.folder(config, "prepare"), set(told["candidate_columns"]))
     has_encoder = artifacts.folder(config, "contrast").is_dir()
     embed = _Embedder(config) if has_encoder else None
-    return Ranking(Scorer.load(config, told["model"], reader), _version(folder), embed)
+    folded = folder / FOLDED
+    scorer = Scorer.load(config, told["model"], reader, folded if folded.is_dir() else None)
+    return Ranking(scorer, _version(folder), embed)
 
 
 class _Embedder:
@@ -242,18 +245,20 @@ def _copy(config: Config, model: str, target: Path) -> None:
     told = {"model": model, "config": config.model_dump(mode="json") | {"output": "."}}
     told["candidate_columns"] = sorted(candidate_columns(data, features))
     artifacts.write_json(target / SERVING, told)
-    artifacts.write_json(target / GOLDEN, list(_golden(config, model, target)))
+    ranking = open_version(target)
+    ranking.scorer.save(target / FOLDED)
+    artifacts.write_json(target / GOLDEN, list(_golden(config, model, ranking)))
 
 
-def _golden(config: Config, model: str, made: Path) -> Iterator[dict[str, Any]]:
+def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, Any]]:
     """Requests of the log, with the probabilities of the ranker as it was trained."""
     data = artifacts.folder(config, "prepare")
     rows = pl.read_parquet(data / REQUESTS)
-    with tempfile.TemporaryDirectory(dir=made) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         batches.write_part(data / "test", rows["row"].to_numpy(), Path(scratch))
         raw_NT = predict_log(load_ranker(config, model), Path(scratch))
     expected_NT = undo_sampling(raw_NT, batches.read_features(data).sampling_rate)
-    scene, candidate = open_version(made).accepted
+    scene, candidate = ranking.accepted
     rows = rows.with_row_index("number")
     for _, group in rows.group_by("request_id", maintain_order=True):
         if group["poi_id"].is_duplicated().any():

@@ -1,0 +1,54 @@
+"""Tensors with a row for each place or text: those stored, perhaps on the disk, and those added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SPARE_PART, SPARE_ROWS = 8, 64
+"""When it is full, the room for added rows grows by this part of it, and by so many at least."""
+
+
+class Rows:
+    """Rows of several tensors, which belong together by their number.
+
+    Rows are added while others are read: who has a number finds its row in each tensor.
+    """
+
+    def __init__(self, stored: Sequence[Tensor]) -> None:
+        self.stored, self.first_added = tuple(stored), len(stored[0])
+        self._room = tuple(tensor[:0] for tensor in stored)
+        self._added = 0
+
+    def __len__(self) -> int:
+        return self.first_added + self._added
+
+    def take(self, number: Tensor) -> list[Tensor]:
+        """The rows of some numbers, which may have any shape: [..., *row]."""
+        flat_N, room = number.flatten(), self._room
+        if not self._added:
+            taken = [tensor.index_select(0, flat_N) for tensor in self.stored]
+        else:
+            new_N = flat_N >= self.first_added
+            at_N = (flat_N[new_N] - self.first_added).long()
+            old_N = torch.where(new_N, 0, flat_N)
+            taken = [tensor.index_select(0, old_N) for tensor in self.stored]
+            for tensor, more in zip(taken, room, strict=True):
+                tensor[new_N] = more[at_N]
+        return [tensor.unflatten(0, number.shape) for tensor in taken]
+
+    def add(self, rows: Sequence[Tensor]) -> int:
+        """Puts rows behind the others; returns the number of the first."""
+        first, end = self._added, self._added + len(rows[0])
+        if end > len(self._room[0]):
+            room = end + max(end // SPARE_PART, SPARE_ROWS)
+            self._room = tuple(
+                torch.cat([old[:first], old.new_empty((room - first, *old.shape[1:]))])
+                for old in self._room
+            )
+        for room_tensor, more in zip(self._room, rows, strict=True):
+            room_tensor[first:end] = more
+        self._added = end
+        return self.first_added + first
