@@ -101,3 +101,12 @@ def test_it_explains_what_it_gives_back(ranking: Ranking, asked: dict[str, Any])
     with pytest.raises(InputError, match="at most 50 places"):
         rank(ranking, asked | {"explain": True, "k": 51})
     assert "texts" not in rank(ranking, asked)["items"][0]
+
+
+@pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400, "1e300"])
+def test_a_number_beyond_all_sense_is_refused(
+    ranking: Ranking, asked: dict[str, Any], number: str
+) -> None:
+    body = json.dumps(asked | {"scene": asked["scene"] | {"temperature_c": "NUMBER"}})
+    with pytest.raises(InputError, match="beyond any number"):
+        ranking.rank(decode(body.replace('"NUMBER"', number).encode(), RankRequest))

@@ -23,6 +23,7 @@ from larr.serve.scorer import Embed, Scorer, scores
 
 EARTH_KM = 6371.0
 EXPLAINED = 50
+LARGEST = 1e15
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -192,6 +193,8 @@ class Ranking:
             if value is not None and type(value) not in accepted[name]:
                 kinds = " or ".join(WORDS[kind] for kind in accepted[name])
                 raise InputError(f"{where}.{name}: expected {kinds}, got {value!r:.80}")
+            if isinstance(value, int | float) and abs(value) > LARGEST:
+                raise InputError(f"{where}.{name}: {value!r:.80} is beyond any number of a scene")
 
     def _around(self, near: Near) -> list[Columns]:
         """The nearest places within the distance, with `distance_km` as the crow flies."""

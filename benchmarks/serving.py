@@ -1,0 +1,256 @@
+"""A service under load: requests that arrive at a constant rate, whatever comes back.
+
+    python benchmarks/serving.py load STORE [--rate 100] [--seconds 600]
+    python benchmarks/serving.py swaps STORE         two versions, 20 changes and 5 kills under load
+    python benchmarks/serving.py leak STORE          memory over requests, and of a twin that leaks
+
+Requests are those of the store's golden requests, with 300 candidates near them where places lie
+somewhere. Latency counts from the moment a request was due, so a queue shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from larr.serve.app import serve
+from larr.serve.live import Live
+from larr.serve.ranking import RankAnswer, RankRequest, encode
+from larr.serve.store import VERSIONS, Store, read_golden
+
+PORT = 8123
+CONNECTIONS = 64
+SWAPS, KILLS = 20, 5
+SERVE = ("-m", "larr.cli", "serve")
+Json = dict[str, Any]
+
+
+def requests_of(store: Store, near: bool) -> list[bytes]:
+    """The golden requests of the current version as HTTP."""
+    version = store.arms()[0].version
+    made = []
+    for one in read_golden(store.folder / VERSIONS / version):
+        body = dict(one["request"])
+        if near:
+            del body["candidates"]
+            body["near"] = {"lat": 30.66, "lon": 104.06, "within_km": 100, "at_most": 300}
+            body["k"] = 20
+        content = json.dumps(body).encode()
+        made.append(
+            b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            + f"Content-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+    return made
+
+
+class Client:
+    """Connections that are kept, and what came back over them."""
+
+    def __init__(self) -> None:
+        self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.seconds: list[float] = []
+        self.statuses: Counter[str] = Counter()
+
+    async def send(self, request: bytes, due: float) -> tuple[int, bytes]:
+        """One request; its status is 0 if the connection broke."""
+        try:
+            reader, writer = self.free.pop() if self.free else await self._open()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = int(head.split(b" ", 2)[1])
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            body = await reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError):
+            self.statuses["broken connection"] += 1
+            return 0, b""
+        if len(self.free) < CONNECTIONS:
+            self.free.append((reader, writer))
+        else:
+            writer.close()
+        self.seconds.append(time.perf_counter() - due)
+        self.statuses[str(status)] += 1
+        return status, body
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", PORT)
+
+
+async def open_loop(
+    client: Client,
+    requests: list[bytes],
+    rate: float,
+    seconds: float,
+    check: Callable[[int, int, bytes], None] = lambda *_: None,
+) -> None:
+    """Sends `rate` requests a second, each at its time; `check` sees number, status, body."""
+    tasks = set()
+    begun = time.perf_counter()
+    for number in itertools.count():
+        due = begun + number / rate
+        if due - begun > seconds:
+            break
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+
+        async def one(number: int = number, due: float = due) -> None:
+            which = number % len(requests)
+            check(which, *await client.send(requests[which], due))
+
+        task = asyncio.create_task(one())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+
+
+@contextlib.asynccontextmanager
+async def service(
+    store: Store, command: Sequence[str] = SERVE
+) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
+    """A running service, in a list so that it can be replaced."""
+    running = [await start(store, command)]
+    try:
+        yield running
+    finally:
+        running[0].terminate()
+        running[0].wait()
+
+
+async def start(store: Store, command: Sequence[str] = SERVE) -> subprocess.Popen[bytes]:
+    """Starts a service and waits until it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, *command, str(store.folder), "--port", str(PORT)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    client = Client()
+    while process.poll() is None:
+        status, _ = await client.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+        if status == 200:
+            return process
+        await asyncio.sleep(0.05)
+    raise SystemExit(f"the service ended with {process.returncode}")
+
+
+def told(client: Client) -> str:
+    """Percentiles and statuses."""
+    if not client.seconds:
+        return f"nothing came back: {dict(client.statuses)}"
+    middle, high = (1000 * np.quantile(client.seconds, share) for share in (0.5, 0.99))
+    return f"p50 {middle:.1f} ms, p99 {high:.1f} ms, {dict(client.statuses)}"
+
+
+def memory(process: subprocess.Popen[bytes]) -> float:
+    """MB of a process and its workers that they do not share."""
+    root = psutil.Process(process.pid)
+    return sum(one.memory_full_info().uss for one in [root, *root.children(recursive=True)]) / 2**20
+
+
+async def load(store: Store, rate: float, seconds: float) -> None:
+    """One rate for a time."""
+    requests = requests_of(store, near=True)
+    async with service(store) as running:
+        await open_loop(Client(), requests, min(rate, 20), 2)
+        client, before = Client(), memory(running[0])
+        await open_loop(client, requests, rate, seconds)
+        after, sent = memory(running[0]), len(client.seconds)
+        slope = 10_000 * (after - before) / max(1, sent)
+        print(f"{rate:g} requests/s for {seconds:g} s: {told(client)}")
+        print(f"memory {before:.0f} -> {after:.0f} MB: {slope:+.2f} MB for 10,000 requests")
+
+
+async def swaps(store: Store, rate: float, seconds: float) -> None:
+    """Changes between the two latest versions and kills, while requests come."""
+    versions = [one["version"] for one in store.versions()][:2]
+    if len(versions) < 2:
+        raise SystemExit(f"{store.folder} needs two versions; publish another")
+    golden = {one: read_golden(store.folder / VERSIONS / one) for one in versions}
+    requests = requests_of(store, near=False)
+    seen: Counter[str] = Counter()
+
+    def check(which: int, status: int, body: bytes) -> None:
+        if status != 200:
+            return
+        answer = json.loads(body)
+        seen[answer["version"]] += 1
+        expected = golden[answer["version"]][which]["probabilities"]
+        for item in answer["items"]:
+            if not np.allclose(
+                list(item["probabilities"].values()), expected[item["poi_id"]], atol=1e-5
+            ):
+                seen["wrong"] += 1
+
+    async def change(running: list[subprocess.Popen[bytes]]) -> None:
+        for number in range(SWAPS):
+            await asyncio.to_thread(store.activate, versions[number % 2])
+            await asyncio.sleep(seconds / (2 * SWAPS))
+        for _ in range(KILLS):
+            await asyncio.sleep(seconds / (4 * KILLS))
+            os.kill(running[0].pid, signal.SIGKILL)
+            running[0].wait()
+            running[0] = await start(store)
+
+    async with service(store) as running:
+        client = Client()
+        await asyncio.gather(change(running), open_loop(client, requests, rate, seconds, check))
+        print(f"{SWAPS} changes and {KILLS} kills at {rate:g} requests/s: {told(client)}")
+        print(f"answers by version: {dict(seen)}")
+
+
+async def leak(store: Store, rate: float, seconds: float) -> None:
+    """The slope of memory, and that of a twin that keeps each answer."""
+    requests = requests_of(store, near=False)
+    for name, command in (("service", SERVE), ("leaking twin", [__file__, "twin"])):
+        async with service(store, command) as running:
+            await open_loop(Client(), requests, rate, seconds / 4)
+            client, before = Client(), memory(running[0])
+            await open_loop(client, requests, rate, seconds)
+            slope = 10_000 * (memory(running[0]) - before) / max(1, len(client.seconds))
+            print(f"{name}: {slope:+.2f} MB for 10,000 requests; {told(client)}")
+
+
+def twin(store: Store) -> None:
+    """Serves, and keeps a copy of each answer for ever."""
+    kept, rank = [], Live.rank
+
+    def leaking(live: Live, asked: RankRequest) -> RankAnswer:
+        answer = rank(live, asked)
+        kept.append(encode(answer))
+        return answer
+
+    Live.rank = leaking  # type: ignore[method-assign]
+    serve(store, ("127.0.0.1", PORT), None)
+
+
+def main() -> None:
+    """Runs one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["load", "swaps", "leak", "twin"])
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--port", type=int, default=PORT, help="of the twin, always the same")
+    given = parser.parse_args()
+    if given.what == "twin":
+        twin(Store(given.store))
+        return
+    run = {"load": load, "swaps": swaps, "leak": leak}[given.what]
+    asyncio.run(run(Store(given.store), given.rate, given.seconds))
+
+
+if __name__ == "__main__":
+    main()
