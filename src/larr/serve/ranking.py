@@ -8,13 +8,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from msgspec import Meta, Struct
+from scipy.spatial import KDTree
 
 from larr.errors import InputError
 from larr.serve.features import Kinds
@@ -200,42 +201,45 @@ class Ranking:
         """The nearest places within the distance, with `distance_km` as the crow flies."""
         if self.where is None:
             raise InputError("`near` needs places with lat and lon; give `candidates` instead")
-        lat, lon = np.radians([near.lat, near.lon])
-        lat_P, lon_P = self.where.radians_P2.T
-        half_P = (
-            np.sin((lat_P - lat) / 2) ** 2
-            + np.cos(lat) * np.cos(lat_P) * np.sin((lon_P - lon) / 2) ** 2
-        )
-        km_P = 2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half_P, 0, 1)))
-        order = np.argsort(km_P, kind="stable")[: near.at_most]
-        return [
-            {"poi_id": self.where.ids[place], "distance_km": round(float(km_P[place]), 3)}
-            for place in order.tolist()
-            if km_P[place] <= near.within_km
-        ]
+        found = self.where.around(near.lat, near.lon, near.within_km, near.at_most)
+        return [{"poi_id": poi_id, "distance_km": round(km, 3)} for poi_id, km in found]
 
 
-class Where(NamedTuple):
-    """The places that lie somewhere."""
+class Where:
+    """The places that lie somewhere, to be found by distance."""
 
-    ids: list[str]
-    radians_P2: npt.NDArray[np.float64]
-    """Latitude and longitude."""
+    def __init__(self, ids: list[str], degrees_P2: npt.NDArray[np.float64]) -> None:
+        self.ids, self.degrees_P2 = ids, degrees_P2
+        self.tree = KDTree(_on_sphere(degrees_P2))
+
+    def around(self, lat: float, lon: float, km: float, at_most: int) -> list[tuple[str, float]]:
+        """The nearest places within a distance, and their distances in km, as the crow flies."""
+        point = _on_sphere(np.array([[lat, lon]]))[0]
+        chord = 2 * np.sin(km / EARTH_KM / 2)
+        count = min(at_most, len(self.ids))
+        chords, numbers = self.tree.query(point, range(1, count + 1), distance_upper_bound=chord)
+        km_K = 2 * EARTH_KM * np.arcsin(np.minimum(chords[np.isfinite(chords)] / 2, 1))
+        return [(self.ids[at], float(far)) for at, far in zip(numbers, km_K, strict=False)]
+
+
+def _on_sphere(degrees_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Points of the unit sphere, [P, 3]."""
+    lat, lon = np.radians(degrees_P2).T
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
 
 
 def _where(places: pl.DataFrame, before: Where | None = None) -> Where | None:
     """Where places lie, and others before them that are not among them."""
     if not {"poi_lat", "poi_lon"} <= set(places.columns):
         return None
+    lying = places.drop_nulls(["poi_lat", "poi_lon"])
+    ids, degrees_P2 = lying["poi_id"].to_list(), lying.select("poi_lat", "poi_lon").to_numpy()
     if before is not None:
         gone = set(places["poi_id"])
         kept = [number for number, poi_id in enumerate(before.ids) if poi_id not in gone]
-    lying = places.drop_nulls(["poi_lat", "poi_lon"])
-    radians = np.radians(lying.select("poi_lat", "poi_lon").to_numpy().astype(np.float64))
-    if before is None:
-        return Where(lying["poi_id"].to_list(), radians)
-    ids = [before.ids[number] for number in kept] + lying["poi_id"].to_list()
-    return Where(ids, np.concatenate([before.radians_P2[kept], radians]))
+        ids = [*(before.ids[number] for number in kept), *ids]
+        degrees_P2 = np.concatenate([before.degrees_P2[kept], degrees_P2])
+    return Where(ids, degrees_P2.astype(np.float64))
 
 
 Body = TypeVar("Body")

@@ -1,0 +1,102 @@
+"""A version with a million places: time to publish and to start, memory, latency of a request.
+
+    python benchmarks/million.py CONFIG --store FOLDER [--places 1000000] [--set ...]
+
+The places of a run are told again and again under other IDs, with all else as it is: texts stay
+shared, the tables have a row for each. FOLDER needs about 6 GB for a million places.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import psutil
+import torch
+
+from larr import artifacts
+from larr.config import load_config
+from larr.enrich import KNOWN
+from larr.serve import store as versions
+from larr.serve.ranking import RankRequest
+from larr.serve.store import Store
+
+ROUNDS = 200
+
+
+def larger(data: Path, places: int) -> None:
+    """Tiles the table of known places."""
+    path = data / KNOWN / "places.parquet"
+    known = pl.read_parquet(path)
+    copies = -(-places // len(known))
+    parts = [known] + [
+        known.with_columns(pl.format("{}-{}", "poi_id", pl.lit(copy))) for copy in range(1, copies)
+    ]
+    pl.concat(parts).head(places).write_parquet(path)
+
+
+def main() -> None:
+    """Publishes, opens and asks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--places", type=int, default=1_000_000)
+    parser.add_argument("--set", action="append", dest="overrides", default=[])
+    given = parser.parse_args()
+    config = load_config(given.config, given.overrides)
+    copied = given.store / "run"
+    shutil.rmtree(given.store, ignore_errors=True)
+    for verb in ("prepare", "embed", "align", "contrast"):
+        folder = artifacts.folder(config, verb)
+        ignored = shutil.ignore_patterns("train", "raw", "orders.parquet")
+        shutil.copytree(folder, copied / folder.name, ignore=ignored)
+    config = config.model_copy(update={"output": copied})
+    larger(artifacts.folder(config, "prepare"), given.places)
+    versions.artifacts.require = lambda *_: None  # the tables were changed on purpose
+
+    store, started = Store(given.store), time.perf_counter()
+    version = store.publish(config, "larr")
+    print(f"published {given.places:,} places in {time.perf_counter() - started:.0f} s")
+    shutil.rmtree(copied)
+    size = sum(path.stat().st_size for path in given.store.rglob("*") if path.is_file())
+    print(f"the version has {size / 2**30:.1f} GB")
+    process = psutil.Process()
+    before, started = process.memory_full_info().uss, time.perf_counter()
+    ranking = store.load(version)
+    seconds, taken = time.perf_counter() - started, process.memory_full_info().uss - before
+    print(f"opened, checked and replayed in {seconds:.1f} s; {taken / 2**20:.0f} MB of its own")
+
+    torch.set_num_threads(1)
+    one = versions.read_golden(given.store / versions.VERSIONS / version)[0]["request"]
+    ids = ranking.scorer.reader.known.places["poi_id"].to_list()
+    lying = ranking.scorer.reader.known.places.select("poi_lat", "poi_lon").drop_nulls()
+    random = np.random.default_rng(1)
+
+    def at_random() -> dict[str, Any]:
+        chosen = random.choice(len(ids), 300, replace=False)
+        return {"candidates": [{"poi_id": ids[number]} for number in chosen]}
+
+    def around() -> dict[str, Any]:
+        lat, lon = lying.row(int(random.integers(len(lying))))
+        return {"candidates": None, "near": {"lat": lat, "lon": lon, "at_most": 300}}
+
+    for name, ask in (("at random", at_random), ("near a point", around)):
+        times = []
+        for _ in range(ROUNDS):
+            content = json.dumps(one | ask() | {"k": 20}).encode()
+            started = time.perf_counter()
+            ranking.rank(msgspec.json.decode(content, type=RankRequest))
+            times.append(1000 * (time.perf_counter() - started))
+        middle, high = np.quantile(times, [0.5, 0.99])
+        print(f"300 candidates {name}, on one core: p50 {middle:.1f} ms, p99 {high:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
