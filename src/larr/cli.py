@@ -222,12 +222,13 @@ def serve(
     token: Annotated[
         str | None, typer.Option(envvar="LARR_TOKEN", help="Asked of every client, if given.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each on one core.")] = 1,
 ) -> None:
     """Ranks over HTTP, without the language model: POST /v1/rank."""
     from larr.serve.app import serve as listen  # noqa: PLC0415
     from larr.serve.store import Store  # noqa: PLC0415
 
-    listen(Store(store), (host, port), token)
+    listen(Store(store), (host, port), token, workers)
 
 
 def _for_seeds(config: Config, seeds: str) -> list[Config]:

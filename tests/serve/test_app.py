@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -51,6 +54,9 @@ def test_it_tells_how_it_is(client: TestClient, asked: dict[str, Any]) -> None:
     figures = client.get("/metrics").text
     assert 'larr_degraded_total{reason="unknown_user"} 1.0' in figures
     assert 'larr_answers_total{status="200"} 1.0' in figures
+    assert f'larr_ranked_total{{arm="A",version="{arm["version"]}"}} 1.0' in figures
+    for part in ("decode", "rank", "encode"):
+        assert f'larr_rank_seconds_count{{part="{part}"}} 1.0' in figures
 
 
 def test_it_follows_the_store_while_it_runs(
@@ -101,3 +107,23 @@ def test_a_body_has_a_deadline(store: Store) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(100)
+
+
+def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "larr.cli", "serve", str(store.folder), "--workers", "2"]
+    with subprocess.Popen([*command, "--port", str(port), "--token", "secret"]) as process:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=TOKEN) as client:
+            for _ in range(600):
+                with suppress(httpx.TransportError):
+                    if client.get("/readyz").status_code == 200:
+                        break
+                time.sleep(0.1)
+            for _ in range(5):
+                assert client.post("/v1/rank", json=asked).status_code == 200
+            figures = client.get("/metrics").text
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert 'larr_answers_total{status="200"} 5.0' in figures, "of all processes together"

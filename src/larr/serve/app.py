@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import time
+import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from html import escape
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
@@ -30,6 +35,10 @@ from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import Store
 
 DRAIN_SECONDS = 10
+FACTORY = "larr.serve.app:create"
+STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
+FIGURES_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Where several processes put what `/metrics` tells of all of them."""
 JSON = "application/json"
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
@@ -58,8 +67,13 @@ class Figures:
         self.degraded = Counter(
             "larr_degraded", "What was not known", ["reason"], registry=self.registry
         )
+        self.ranked = Counter("larr_ranked", "Rankings", ["version", "arm"], registry=self.registry)
         self.seconds = Histogram(
-            "larr_rank_seconds", "Time of a ranking", buckets=SECONDS, registry=self.registry
+            "larr_rank_seconds",
+            "Time of a ranking by part: decode, rank, encode",
+            ["part"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
 
 
@@ -138,15 +152,15 @@ class Service:
     async def rank(self, request: Request) -> bytes:
         """`POST /v1/rank`."""
         body = await self._body(request)
-        started = time.perf_counter()
-        answer = self.live.rank(decode(body, RankRequest))
-        self.figures.seconds.observe(time.perf_counter() - started)
-        for reason in answer.degraded:
+        with self.figures.seconds.labels("decode").time():
+            asked = decode(body, RankRequest)
+        with self.figures.seconds.labels("rank").time():
+            answer = self.live.rank(asked)
+        self.figures.ranked.labels(answer.version, answer.arm).inc()
+        for reason in chain(answer.degraded, *(item.degraded for item in answer.items)):
             self.figures.degraded.labels(reason).inc()
-        for item in answer.items:
-            for reason in item.degraded:
-                self.figures.degraded.labels(reason).inc()
-        return encode(answer)
+        with self.figures.seconds.labels("encode").time():
+            return encode(answer)
 
     async def add_place(self, request: Request) -> bytes:
         """`POST /v1/places`: it is on the disk when this answers, and embedded soon after."""
@@ -216,20 +230,36 @@ class Service:
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, for Prometheus."""
-        return Response(generate_latest(self.figures.registry), media_type="text/plain")
+        registry = self.figures.registry
+        if FIGURES_VARIABLE in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return Response(generate_latest(registry), media_type="text/plain")
 
 
-def serve(store: Store, address: tuple[str, int], token: str | None) -> None:
+def create() -> Starlette:
+    """The application of one of several processes, as `serve` tells them by the environment."""
+    torch.set_num_threads(1)
+    store = Store(Path(os.environ[STORE_VARIABLE]))
+    return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
+
+
+def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
     """Serves a store until it is told to stop; what is under way is ended first."""
     torch.set_num_threads(1)
-    live = Live(store)
-    told = ", ".join(f"{one.arm.name}: {one.arm.version}" for one in live.opened)
+    told = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
     console.print(f"serving {told} on http://{address[0]}:{address[1]}")
-    uvicorn.run(
-        Service(live, token).app(),
-        host=address[0],
-        port=address[1],
-        http=PatientProtocol,
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    more: dict[str, Any] = {"app": Service(Live(store), token).app() if workers == 1 else FACTORY}
+    with tempfile.TemporaryDirectory() as figures:
+        if workers > 1:
+            more |= {"factory": True, "workers": workers}
+            os.environ |= {STORE_VARIABLE: str(store.folder), FIGURES_VARIABLE: figures}
+            os.environ |= {TOKEN_VARIABLE: token} if token else {}
+        uvicorn.run(
+            **more,
+            host=address[0],
+            port=address[1],
+            http=PatientProtocol,
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
