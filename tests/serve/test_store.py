@@ -51,8 +51,9 @@ def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
     with pytest.raises(VersionError, match=r"model.safetensors is missing"):
         store.activate(second)
     assert store.arms()[0].version != second
-    with pytest.raises(VersionError, match="no version nowhere; there are: "):
-        store.activate("nowhere")
+    for name in ("nowhere", "../..", "../versions/" + second, ""):
+        with pytest.raises(VersionError, match=r"has no version .*; there are: "):
+            store.activate(name)
 
 
 def test_other_answers_than_the_evaluation_gave_are_refused(

@@ -31,6 +31,7 @@ class Live:
         """The places that came later, by their IDs, as they were sent last."""
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
+        self.opened: list[Opened] = []
         self.opened = self._open(store.arms())
 
     def rank(self, asked: RankRequest) -> RankAnswer:
@@ -91,5 +92,5 @@ class Live:
             self.refused = str(error)
 
     def _open(self, arms: Sequence[Arm]) -> list[Opened]:
-        known = {one.arm.version: one.ranking for one in getattr(self, "opened", [])}
+        known = {one.arm.version: one.ranking for one in self.opened}
         return [Opened(arm, known.get(arm.version) or self.store.load(arm.version)) for arm in arms]

@@ -138,7 +138,7 @@ class Store:
     def load(self, version: str) -> Ranking:
         """Opens a version, after its files were checked and its golden requests replayed."""
         folder = self.folder / VERSIONS / version
-        if not folder.is_dir():
+        if folder.parent != self.folder / VERSIONS or not folder.is_dir():
             known = ", ".join(one["version"] for one in self.versions()) or "none"
             raise VersionError(f"{self.folder} has no version {version}; there are: {known}")
         check(folder)
