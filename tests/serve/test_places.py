@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,21 @@ def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
         {"poi_id": "one"},
         {"poi_id": "two"},
     ]
+
+
+def test_several_processes_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "places.jsonl"
+
+    def write(writer: int) -> None:
+        for number in range(40):
+            Journal(path).append({"poi_id": f"{writer}-{number}"})
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({row["poi_id"] for row in Journal(path).news()}) == 160
 
 
 def test_it_comes_over_http(live: Live, asked: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from filelock import FileLock
 
 from larr.enrich import NEVER_SEEN
 from larr.errors import InputError
@@ -35,7 +36,7 @@ class Journal:
         """Returns when the row is on the disk; half a line of a killed process is cut off."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        with self.path.open("ab+") as file:
+        with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
             whole = _whole(file.seek(0, os.SEEK_END), self.path)
             file.truncate(whole)
             file.write(line)
