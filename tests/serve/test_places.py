@@ -104,7 +104,9 @@ def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, A
 
 
 def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:
+    other = Live(live.store)
     live.accept(PLACE)
+    assert live.status(PLACE["poi_id"]) == other.status(PLACE["poi_id"]) == "accepted"
     again = Live(live.store)
     assert again.status(PLACE["poi_id"]) == "accepted"
     again.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,8 +28,10 @@ class Live:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.journal = Journal(store.folder / JOURNAL)
-        self.accepted = {row["poi_id"]: row for row in self.journal.news()}
+        self.accepted: dict[str, Columns] = {}
         """The places that came later, by their IDs, as they were sent last."""
+        self._catching_up = threading.Lock()
+        self._catch_up()
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
         self.opened: list[Opened] = []
@@ -61,6 +64,7 @@ class Live:
 
     def status(self, poi_id: str) -> str | None:
         """`trained`, `embedded` or `accepted`; None of a place that nobody knows."""
+        self._catch_up()
         rankings = [one.ranking for one in self.opened]
         if all(poi_id in ranking.trained for ranking in rankings):
             return "trained"
@@ -73,15 +77,16 @@ class Live:
 
         A version that is refused leaves all as it was.
         """
-        self.accepted |= {row["poi_id"]: row for row in self.journal.news()}
+        self._catch_up()
+        accepted = list(self.accepted.values())
         try:
             for one in self.opened:
-                one.ranking.add_places(self.accepted.values())
+                one.ranking.add_places(accepted)
             arms = self.store.arms()
             if arms != [one.arm for one in self.opened]:
                 opened = self._open(arms)
                 for one in opened:
-                    one.ranking.add_places(self.accepted.values())
+                    one.ranking.add_places(accepted)
                 self.opened = opened
                 told = ", ".join(f"{one.name}: {one.version} ({one.share:.0%})" for one in arms)
                 console.print(f"serving {told}")
@@ -90,6 +95,11 @@ class Live:
             if str(error) != self.refused:
                 console.print(f"[bold red]not served:[/bold red] {error}")
             self.refused = str(error)
+
+    def _catch_up(self) -> None:
+        """Reads the places that this process or another one has accepted."""
+        with self._catching_up:
+            self.accepted |= {str(row["poi_id"]): row for row in self.journal.news()}
 
     def _open(self, arms: Sequence[Arm]) -> list[Opened]:
         known = {one.arm.version: one.ranking for one in self.opened}
