@@ -106,6 +106,7 @@ def test_a_scene_that_cannot_be_read_is_said(store: Store) -> None:
             ({"time": "noon"}, "expected a date and a time"),
             ({"user_id": ""}, "the scene cannot be read"),
             ({"scene.temperature_c": "<b>hot</b>"}, "&lt;b&gt;hot"),
+            ({"scene.temperature_c": "nan"}, "beyond any number"),
             ({"version": "nowhere"}, "has no version nowhere"),
             ({"pinned": "{"}, "the pinned scene cannot be read"),
         ):

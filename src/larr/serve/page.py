@@ -162,7 +162,7 @@ class Playground:
 
     def worth(self, item: RankedPlace) -> dict[str, float]:
         """What each text adds, in % of the score."""
-        return {one.keyword: 100 * one.adds / item.score for one in item.texts}
+        return {one.keyword: 100 * one.adds / (item.score or 1.0) for one in item.texts}
 
     def about(self, poi_id: str) -> tuple[str, str]:
         """A place's name, and where and what it is."""

@@ -194,7 +194,7 @@ class Ranking:
             if value is not None and type(value) not in accepted[name]:
                 kinds = " or ".join(WORDS[kind] for kind in accepted[name])
                 raise InputError(f"{where}.{name}: expected {kinds}, got {value!r:.80}")
-            if isinstance(value, int | float) and abs(value) > LARGEST:
+            if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN, too
                 raise InputError(f"{where}.{name}: {value!r:.80} is beyond any number of a scene")
 
     def _around(self, near: Near) -> list[Columns]:
