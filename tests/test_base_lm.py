@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from larr import base_lm
 from larr.backbone import BUILTIN
 from larr.base_lm import RECIPE, SEED, _blocks, make, make_tokenizer, perplexity, split, text_hash
 from larr.datasets.city import encyclopedia
@@ -65,3 +67,11 @@ def test_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
         assert made["held_out_perplexity"] > 1
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
+
+
+def test_other_sizes_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, object] = {}
+    monkeypatch.setattr(base_lm, "make", lambda folder, _, recipe: made.update({folder: recipe}))
+    monkeypatch.setattr(sys, "argv", ["base_lm", str(tmp_path), "--hidden", "256", "--epochs=3"])
+    base_lm.main()
+    assert made == {tmp_path: RECIPE | {"hidden": 256, "epochs": 3}}

@@ -1,7 +1,7 @@
 """Pretrains the small decoder that comes with larr, from scratch, on the city's encyclopedia.
 
 `python -m larr.base_lm FOLDER` writes the checkpoint, its tokenizer and `origin.json`, which says
-what they were made from. It stands in for a large model's knowledge of the world where none can
+what they were made from; options make another size of it. It stands in for a large model's knowledge of the world where none can
 be had; with a real checkpoint (`backbone.model`) nothing here is used.
 
 Shapes: N blocks, B blocks of a batch, T tokens.
@@ -9,8 +9,8 @@ Shapes: N blocks, B blocks of a batch, T tokens.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -117,10 +117,15 @@ def perplexity(model: LlamaForCausalLM, blocks_NT: torch.Tensor) -> float:
 
 def main() -> None:
     """Makes the checkpoint in the folder named on the command line."""
-    if len(sys.argv) != 2:
-        console.print("usage: python -m larr.base_lm FOLDER")
-        sys.exit(2)
-    console.print(make(Path(sys.argv[1]), list(encyclopedia.articles(SEED)), RECIPE))
+    parser = argparse.ArgumentParser(prog="python -m larr.base_lm", description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    for name, value in RECIPE.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value, help="%(default)s"
+        )
+    recipe = vars(parser.parse_args())
+    folder = recipe.pop("folder")
+    console.print(make(folder, list(encyclopedia.articles(SEED)), recipe))
 
 
 def _architecture(recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
