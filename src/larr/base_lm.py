@@ -1,8 +1,9 @@
 """Pretrains the small decoder that comes with larr, from scratch, on the city's encyclopedia.
 
 `python -m larr.base_lm FOLDER` writes the checkpoint, its tokenizer and `origin.json`, which says
-what they were made from; options make another size of it. It stands in for a large model's knowledge of the world where none can
-be had; with a real checkpoint (`backbone.model`) nothing here is used.
+what they were made from; options make another size of it. It stands in for a large model's
+knowledge of the world where none can be had; with a real checkpoint (`backbone.model`) nothing
+here is used.
 
 Shapes: N blocks, B blocks of a batch, T tokens.
 """
