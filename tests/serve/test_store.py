@@ -113,3 +113,12 @@ def test_arms_of_different_tests_are_unrelated() -> None:
 def test_a_model_that_was_not_trained_is_refused(store: Store, served: Config) -> None:
     with pytest.raises(ConfigError, match=r"--model dcn: align\.models has"):
         store.publish(served, "dcn")
+
+
+def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(served.output, older)
+    (older / "data" / "requests.parquet").unlink()
+    with pytest.raises(VersionError, match="run `larr prepare --force`"):
+        store.publish(served.model_copy(update={"output": older}), served.align.models[0])
+    assert len(store.versions()) == 1

@@ -253,6 +253,11 @@ def _copy(config: Config, model: str, target: Path) -> None:
 def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, Any]]:
     """Requests of the log, with the probabilities of the ranker as it was trained."""
     data = artifacts.folder(config, "prepare")
+    if not (data / REQUESTS).is_file():
+        raise VersionError(
+            f"{data / REQUESTS} is missing: an older larr made this folder; run `larr prepare "
+            "--force` and `larr run` with the same configuration"
+        )
     rows = pl.read_parquet(data / REQUESTS)
     with tempfile.TemporaryDirectory() as scratch:
         batches.write_part(data / "test", rows["row"].to_numpy(), Path(scratch))
