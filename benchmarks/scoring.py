@@ -28,8 +28,8 @@ from larr.encoder import load_encoder
 from larr.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.fold import Partial, merged
-from larr.serve.folded import PlaceTable
 from larr.serve.scorer import Scorer
+from larr.serve.scoring import PlaceRows
 from larr.vectors import compute
 
 CANDIDATES, ROUNDS, SLOW_EVERY = 300, 300, 30
@@ -107,7 +107,7 @@ def main() -> None:
     told = scorer.reader.candidates(scene["user_id"], candidates)
     inputs = [torch.from_numpy(one) for one in request[:4]]
     part = scorer.ranker.request(*inputs)
-    places = PlaceTable(*scorer.places.take(torch.from_numpy(told.places)))
+    places = PlaceRows(*scorer.places.take(torch.from_numpy(told.places)))
     chosen = [torch.from_numpy(one) for one in told[1:]]
 
     def encoder_part() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
 
     def scoring() -> None:
         one = scorer.ranker.request(*inputs)
-        rows = PlaceTable(*scorer.places.take(torch.from_numpy(told.places)))
+        rows = PlaceRows(*scorer.places.take(torch.from_numpy(told.places)))
         scorer.ranker.score(one, rows, *chosen)
 
     ways = {

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from larr import artifacts, batches, progress
+from larr import artifacts, batches, graph, progress
 from larr.batches import Batch, Features
 from larr.checked import SPLITS
 from larr.config import Config
@@ -75,22 +75,8 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 
 def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
     """Writes the ranker: `READ` -> `probabilities` [B, T]; rows of any number."""
-    try:
-        import onnxscript  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise ConfigError("an ONNX file needs `pip install larr[onnx]`") from error
-    rows = torch.export.Dim("rows", min=1)
-    program = torch.onnx.export(
-        _Probabilities(ranker, batch).eval(),
-        tuple(getattr(batch, name) for name in READ),
-        dynamo=True,
-        verbose=False,
-        input_names=list(READ),
-        output_names=["probabilities"],
-        dynamic_shapes=({0: rows},) * len(READ),
-    )
-    assert program is not None  # noqa: S101 - with `dynamo` it gives one
-    program.save(str(path))
+    inputs = {name: getattr(batch, name) for name in READ}
+    graph.write(_Probabilities(ranker, batch), inputs, READ, "probabilities", path)
 
 
 class _Probabilities(nn.Module):
@@ -100,7 +86,8 @@ class _Probabilities(nn.Module):
         super().__init__()
         self.ranker, self.like = ranker, like
 
-    def forward(self, categories: Tensor, numbers: Tensor, recent: Tensor, texts: Tensor) -> Tensor:
+    def forward(self, *read: Tensor) -> Tensor:
+        categories, numbers, recent, texts = read
         batch = self.like._replace(
             categories=categories.long(), numbers=numbers, recent=recent.long(), texts=texts.long()
         )

@@ -6,8 +6,10 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from larr.serve.features import Reader
 from larr.serve.http import PatientProtocol
 from larr.serve.ranking import Ranking
 from larr.serve.scorer import Scorer
-from larr.serve.store import Store
+from larr.serve.store import VERSIONS, Store
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 """The columns of a candidate."""
@@ -35,23 +37,62 @@ def log(city: Config) -> pl.DataFrame:
     return rows.filter(pl.col("time").dt.date() == rows["time"].dt.date().max())
 
 
-@pytest.fixture(scope="module", params=["ple", "larr"])
-def served(request: Any, city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run whose vectors and weights are random."""
+@dataclass(frozen=True)
+class Published:
+    """A run, and a store with its version, which is current, and a second one."""
+
+    run: Config
+    store: Store
+    second: str
+
+
+@pytest.fixture(scope="session")
+def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Published]:
+    """A run of a ranker, whose vectors and weights are random, published once."""
+
+    @cache
+    def made(name: str) -> Published:
+        config = _run(city, name, tmp_path_factory.mktemp("run"))
+        other = tmp_path_factory.mktemp("other") / "run"
+        shutil.copytree(config.output, other, symlinks=True)
+        weights = load_file(other / "ranker" / name / "model.safetensors")
+        changed = {key: value * 1.1 for key, value in weights.items() if key.startswith("towers")}
+        save_file(weights | changed, other / "ranker" / name / "model.safetensors")
+        store = Store(tmp_path_factory.mktemp("published") / "store")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(artifacts, "require", lambda *_: None)
+            store.activate(store.publish(config, name))
+            second = store.publish(config.model_copy(update={"output": other}), name)
+        return Published(config, store, second)
+
+    return made
+
+
+def _run(city: Config, name: str, output: Path) -> Config:
     random = np.random.default_rng(0)
-    output = tmp_path_factory.mktemp("served")
     (output / "data").symlink_to(city.output / "data")
-    align = city.align.model_copy(update={"models": [request.param]})
+    align = city.align.model_copy(update={"models": [name]})
     config = city.model_copy(update={"output": output, "align": align})
     texts = pl.read_parquet(output / "data" / "texts.parquet").height
     (output / "vectors" / "encoder").mkdir(parents=True)
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
     np.save(output / "vectors" / "encoder" / "vectors.npy", vectors)
-    ranker = models.build(config, request.param)
-    (output / "ranker" / request.param).mkdir(parents=True)
-    weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
-    save_file(weights, output / "ranker" / request.param / "model.safetensors")
+    (output / "encoder").mkdir()
+    ranker = models.build(config, name)
+    (output / "ranker" / name).mkdir(parents=True)
+    weights = {key: tensor.contiguous() for key, tensor in ranker.state_dict().items()}
+    save_file(weights, output / "ranker" / name / "model.safetensors")
     return config
+
+
+@pytest.fixture(scope="module", params=["ple", "larr"])
+def published(request: Any, publish: Callable[[str], Published]) -> Published:
+    return publish(request.param)
+
+
+@pytest.fixture(scope="module")
+def served(published: Published) -> Config:
+    return published.run
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +114,11 @@ def asked(served: Config, ranking: Ranking) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(served: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with one version, which is current."""
     monkeypatch.setattr(artifacts, "require", lambda *_: None)
-    (served.output / "encoder").mkdir(exist_ok=True)
-    made = Store(tmp_path / "store")
-    made.activate(made.publish(served, served.align.models[0]))
-    return made
+    left_out = shutil.ignore_patterns(published.second)
+    return Store(shutil.copytree(published.store.folder, tmp_path / "store", ignore=left_out))
 
 
 @contextmanager
@@ -102,12 +141,8 @@ def running(service: Service) -> Iterator[str]:
 
 
 @pytest.fixture
-def second(store: Store, served: Config, tmp_path: Path) -> str:
+def second(store: Store, published: Published) -> str:
     """Another version in the store, with other weights."""
-    name = served.align.models[0]
-    other = tmp_path / "other"
-    shutil.copytree(served.output, other, symlinks=True)
-    weights = load_file(other / "ranker" / name / "model.safetensors")
-    changed = {key: value * 1.1 for key, value in weights.items() if key.startswith("towers")}
-    save_file(weights | changed, other / "ranker" / name / "model.safetensors")
-    return store.publish(served.model_copy(update={"output": other}), name)
+    version = Path(VERSIONS, published.second)
+    shutil.copytree(published.store.folder / version, store.folder / version)
+    return published.second

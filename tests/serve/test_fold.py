@@ -44,9 +44,9 @@ def folded(encoder: SceneEncoder, text_NR: Tensor, place: list[int]) -> Tensor:
     tables = made_tables(encoder, VECTORS.to(encoder.agg.dtype))
     known = agg_partial(encoder)
     if request:
-        known = merged(known, partial(tables, text_NR[:, request], request))
+        known = merged(known, partial(*tables.of(text_NR[:, request], request)))
     if place:
-        known = merged(known, partial(tables, text_NR[:, place], place))
+        known = merged(known, partial(*tables.of(text_NR[:, place], place)))
     with torch.no_grad():
         return Finish(encoder)(known)
 
@@ -69,8 +69,8 @@ def test_folded_equals_whole(
 def test_the_request_is_merged_once_for_all_places() -> None:
     encoder, text_NR = make_encoder(), texts_of([(0, 1, 2, 3, -1), (5, 1, 2, 0, -1)])
     tables = made_tables(encoder, VECTORS)
-    request = merged(agg_partial(encoder), partial(tables, text_NR[:1, 1:3], [1, 2]))
-    places = partial(tables, text_NR[:, [0, 3, 4]], [0, 3, 4])
+    request = merged(agg_partial(encoder), partial(*tables.of(text_NR[:1, 1:3], [1, 2])))
+    places = partial(*tables.of(text_NR[:, [0, 3, 4]], [0, 3, 4]))
     with torch.no_grad():
         told = Finish(encoder)(merged(request, places))
         whole = encoder(VECTORS[text_NR.clamp(min=0)], text_NR < 0)
@@ -81,7 +81,7 @@ def test_merging_is_commutative_and_associative() -> None:
     encoder = make_encoder()
     tables = made_tables(encoder, VECTORS)
     text_NR = texts_of([(0, 1, -1, 3, 4)])
-    parts = [partial(tables, text_NR[:, [slot]], [slot]) for slot in range(3)]
+    parts = [partial(*tables.of(text_NR[:, [slot]], [slot])) for slot in range(3)]
     for one, other in combinations(parts, 2):
         for first, second in zip(merged(one, other), merged(other, one), strict=True):
             assert torch.allclose(first, second, atol=1e-14)

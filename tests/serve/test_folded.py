@@ -14,8 +14,9 @@ from larr.config import Config
 from larr.errors import ConfigError
 from larr.models import build
 from larr.models.ple import Ple
-from larr.serve.folded import Columns, FoldedRanker, PlaceTable, Texts
+from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows
+from larr.serve.scoring import Columns, PlaceRows
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
@@ -89,16 +90,18 @@ def test_folded_scores_are_those_of_the_model(
     )
     order = torch.randperm(batch.rows)
     rows = batch.select(order)
-    told = folded.score(
-        part,
-        PlaceTable(*Rows(table).take(order)),
-        rows.categories[:, CATEGORIES.candidate],
-        rows.numbers[:, NUMBERS.candidate],
-    )
+    own = (rows.categories[:, CATEGORIES.candidate], rows.numbers[:, NUMBERS.candidate])
+    places = PlaceRows(*Rows(table).take(order))
     with torch.inference_mode():
         expected = model(rows).logits.sigmoid()
     assert expected.std() > 1e-3
-    assert (told - expected).abs().max() < 1e-6
+    assert (folded.score(part, places, *own) - expected).abs().max() < 1e-6
+    folded.save(PlaceRows(*(column[:2] for column in table)), tmp_path / "graph")
+    folded.use(tmp_path / "graph")
+    assert (folded.score(part, places, *own) - expected).abs().max() < 1e-6
+    first = PlaceRows(*(column[:1] for column in places))
+    alone = folded.score(part, first, *(column[:1] for column in own))
+    assert (alone - expected[:1]).abs().max() < 1e-6
 
 
 def test_an_encoder_of_two_layers_is_not_folded(tmp_path: Path) -> None:

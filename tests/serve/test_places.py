@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 
 from larr.errors import InputError
 from larr.serve.app import Limits, Service
-from larr.serve.folded import PlaceTable
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranking import Ranking, RankRequest, decode
+from larr.serve.scoring import PlaceRows
 from larr.serve.store import Store, _Embedder
 
 PLACE = {
@@ -86,7 +86,7 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(ranking: Ranking) -> 
     keywords = scorer.reader.features.scene_keywords
     same = [n for n, slot in enumerate(slots) if keywords[slot] in ("poi_name", "poi_menu")]
     assert same
-    table = PlaceTable(*scorer.places.take(torch.tensor([new, old])))
+    table = PlaceRows(*scorer.places.take(torch.tensor([new, old])))
     assert np.allclose(table.vectors[0, same], table.vectors[1, same])
     assert table.first.isfinite().all()
 

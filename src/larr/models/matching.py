@@ -58,7 +58,8 @@ class Matching(nn.Module):
         said = [request_BQD.flatten(1)]
         if self.recent_slot is not None:
             recent_BLD, there_BL = self.recent_vectors(recent_BL, stored_VD)
-            figures.append(similarities(vectors_BRD[:, self.recent_slot], recent_BLD, there_BL))
+            place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
+            figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), there_BL))
             said.append(recent_BLD.sum(dim=1) / there_BL.sum(dim=1, keepdim=True).clamp(min=1))
         product_BK = self.request(torch.cat(said, dim=1)) * self.place(place_BPD.flatten(1))
         return torch.cat([*figures, product_BK], dim=1)
@@ -76,9 +77,9 @@ class Matching(nn.Module):
         return centred_BLD * there_BL[:, :, None], there_BL
 
 
-def similarities(place_BD: Tensor, recent_BLD: Tensor, there_BL: Tensor) -> Tensor:
+def similarities(product_BL: Tensor, there_BL: Tensor) -> Tensor:
     """Largest, mean and softly largest product of a place with the recent ones [B, 3], or 0."""
-    product_BL = (recent_BLD @ place_BD[:, :, None]).squeeze(2).float()
+    product_BL = product_BL.float()
     masked_BL = product_BL.masked_fill(~there_BL, LOWEST)
     weights_BL = (SHARPNESS * masked_BL).softmax(dim=1) * there_BL
     mean_B1 = product_BL.sum(dim=1, keepdim=True) / there_BL.sum(dim=1, keepdim=True).clamp(min=1)

@@ -23,7 +23,7 @@ from larr.errors import ConfigError
 from larr.features import CLIP_DEVIATIONS, Encoder, load
 from larr.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
 from larr.scenes import TIME_COLUMNS, of_moment
-from larr.serve.folded import Columns
+from larr.serve.scoring import Columns
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]

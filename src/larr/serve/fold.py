@@ -95,9 +95,8 @@ def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
     return tokens_ND @ key_HD.T, values_NHC
 
 
-def partial(tables: TextTables, text_NR: Tensor, slots: Sequence[int]) -> Partial:
-    """The softmax over the texts of some keywords, [N, len(slots)]; a number below 0 is missing."""
-    logits_NRH, values_NRHC = tables.of(text_NR, slots)
+def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
+    """The softmax over the texts of some keywords, of each row."""
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
     value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)

@@ -23,13 +23,14 @@ from larr.models.larr import Larr
 from larr.models.ple import Ple
 from larr.predict import load_ranker, undo_sampling
 from larr.serve.features import CandidateInputs, Floats, Reader, RequestInputs, Row
-from larr.serve.folded import FoldedRanker, PlaceTable, RequestPart, Texts
+from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows
+from larr.serve.scoring import PlaceRows, RequestRows
 
 PLACES_AT_A_TIME = 16_384
 INPUTS = 3
-"""Tensors of a place before those of `PlaceTable`: categories, numbers, texts."""
-KINDS = ("texts", "places")
+"""Tensors of a place before those of `PlaceRows`: categories, numbers, texts."""
+KINDS, GRAPH = ("texts", "places"), "scoring.onnx"
 HEADER = 128
 """Bytes of a .npy file without any numbers."""
 Embed = Callable[[list[tuple[str, str]]], Floats]
@@ -83,11 +84,15 @@ class Scorer:
         texts = _texts(config, reader) if isinstance(ranker, Larr) else None
         of_texts, of_places = (_read(folded, kind) if folded else None for kind in KINDS)
         own = FoldedRanker(ranker, reader.categories, reader.numbers, texts, of_texts)
+        if folded:
+            own.use(folded / GRAPH)
         return cls(reader, own, of_places)
 
     def save(self, folded: Path) -> None:
-        """Writes the tables of texts and places."""
+        """Writes the tables of texts and places, and what is computed from their rows."""
         folded.mkdir()
+        any_two = PlaceRows(*self.places.take(torch.zeros(2, dtype=torch.int64)))
+        self.ranker.save(any_two, folded / GRAPH)
         tensors = (self.ranker.text_tensors(), (*self.inputs.stored, *self.places.stored))
         for kind, columns in zip(KINDS, tensors, strict=True):
             for number, tensor in enumerate(columns):
@@ -97,7 +102,7 @@ class Scorer:
         """The probabilities of the candidates of a request: its columns, and theirs."""
         request = self.reader.request(row)
         told = self.reader.candidates(row["user_id"], candidates)
-        places = PlaceTable(*self.places.take(torch.from_numpy(told.places)))
+        places = PlaceRows(*self.places.take(torch.from_numpy(told.places)))
         return Scored(self._probabilities(self._part(request), places, told), request, told)
 
     def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
@@ -135,12 +140,12 @@ class Scorer:
         for number, (row, column, _, _) in enumerate(new, first):
             texts_NS[row, column] = number
 
-    def _part(self, request: RequestInputs) -> RequestPart:
+    def _part(self, request: RequestInputs) -> RequestRows:
         inputs = (request.categories, request.numbers, request.texts, request.recent)
         return self.ranker.request(*map(torch.from_numpy, inputs))
 
     def _probabilities(
-        self, part: RequestPart, places: PlaceTable, candidates: CandidateInputs
+        self, part: RequestRows, places: PlaceRows, candidates: CandidateInputs
     ) -> Floats:
         probabilities_KT = self.ranker.score(
             part,
@@ -158,7 +163,7 @@ class Scorer:
         request, told = scored.request, scored.candidates.rows(chosen)
         place_K = torch.from_numpy(told.places)
         categories_KF, numbers_KM, texts_KS = self.inputs.take(place_K)
-        part, places = self._part(request), PlaceTable(*self.places.take(place_K))
+        part, places = self._part(request), PlaceRows(*self.places.take(place_K))
         score_K = scores(scored.probabilities[list(chosen)])
         attention_KR = self.ranker.attention(torch.from_numpy(request.texts), texts_KS)[:, 1:]
         effects: list[list[Effect]] = [[] for _ in chosen]
