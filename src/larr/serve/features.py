@@ -6,7 +6,7 @@ keywords, L recent places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from larr.batches import Features, read_features
-from larr.config import Config
+from larr.config import BucketConfig, Config
 from larr.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.errors import ConfigError
 from larr.features import CLIP_DEVIATIONS, Encoder, load
@@ -27,6 +27,8 @@ from larr.serve.scoring import Columns
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Edges = npt.NDArray[np.float64]
+NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]
 Kinds = tuple[type, ...]
 
@@ -122,8 +124,15 @@ class Reader:
             (table.columns[1], table.columns[-1], _by_key(table))
             for table in self.known.situations.values()
         ]
+        self.levels = {f"{bucket.column}_level": self._level(bucket) for bucket in config.buckets}
         self.pairs = _by_user(self.known.pairs)
         self.recent = dict(self.known.recent.select("user_id", "recent").iter_rows())
+
+    def _level(self, bucket: BucketConfig) -> tuple[str, Edges, Ints]:
+        """The column of a bucket, its edges, and the index of each level."""
+        numbers = self.vocabularies.get(f"{bucket.column}_level", {})
+        index_L = np.array([numbers.get(word, 0) for word in bucket.words], np.int32)
+        return bucket.column, np.array(self.known.edges[bucket.column]), index_L
 
     def _check(self, differ: set[str]) -> None:
         for keyword in self.config.scene_keywords:
@@ -253,30 +262,40 @@ class Reader:
     def candidates(self, user_id: str, rows: Sequence[Row]) -> CandidateInputs:
         """The inputs of the candidates: `poi_id` and the columns that differ between them."""
         bought = self.pairs.get(user_id, {})
-        full = []
-        for row in rows:
-            clicks, orders = bought.get(row["poi_id"], (0.0, 0.0))
-            values = {**row, "pair_log_clicks": clicks, "pair_log_orders": orders}
-            for bucket in self.config.buckets:
-                if bucket.column in values:
-                    edges = self.known.edges[bucket.column]
-                    level = level_one(values[bucket.column], bucket, edges)
-                    values[f"{bucket.column}_level"] = level
-            full.append(values)
+        pairs = [bought.get(row["poi_id"], NO_PAIR) for row in rows] if bought else None
+
+        def told(name: str) -> list[Any]:
+            if name in PAIR_FIGURES:
+                at = PAIR_FIGURES.index(name)
+                return [pair[at] for pair in pairs] if pairs else [0.0] * len(rows)
+            return [row.get(name) for row in rows]
+
+        categories_FK = [self._indices(column, told) for column in self.categories.candidate]
+        numbers_MK = [self._scaled(column, told) for column in self.numbers.candidate]
         return CandidateInputs(
             np.array([self.place_rows.get(row["poi_id"], 0) for row in rows], np.int64),
-            _matrix(
-                [[self._category(c, row) for c in self.categories.candidate] for row in full],
-                np.int32,
-            ),
-            _matrix(
-                [[self._number(c, row) for c in self.numbers.candidate] for row in full], np.float32
-            ),
+            np.array(categories_FK, np.int32).reshape(-1, len(rows)).T,
+            np.array(numbers_MK, np.float32).reshape(-1, len(rows)).T,
         )
 
+    def _indices(self, column: int, told: Callable[[str], list[Any]]) -> npt.NDArray[Any]:
+        """A category of all candidates."""
+        name = self.names[column]
+        if name not in self.levels:
+            values, numbers = told(name), self.vocabularies[name]
+            return np.array([0 if v is None else numbers.get(as_text(v), 0) for v in values])
+        raw, edges_E, index_L = self.levels[name]
+        value_K = np.array(told(raw), np.float64)
+        level_K = (value_K[:, None] > edges_E).sum(axis=1)
+        return np.where(np.isnan(value_K), 0, index_L[level_K])
 
-def _matrix(rows: list[list[Any]], kind: Any) -> Any:
-    return np.array(rows, kind).reshape(len(rows), -1)
+    def _scaled(self, column: int, told: Callable[[str], list[Any]]) -> npt.NDArray[Any]:
+        """A number of all candidates."""
+        name = self.features.numbers[column]
+        mean, deviation = self.encoder.scales[name]
+        scaled_K = (np.array(told(name), np.float64) - mean) / deviation
+        clipped_K = scaled_K.clip(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
+        return np.where(np.isfinite(scaled_K), clipped_K, 0.0)
 
 
 def _looked_up(texts: pl.Series, numbers: dict[str, int]) -> Ints:

@@ -6,7 +6,7 @@ Shapes: K candidates, T tasks, P places.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -139,7 +139,8 @@ class Ranking:
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
         candidates = self._candidates(asked)
-        self._check(asked.scene, "scene", self.accepted[0])
+        if wrong := _wrong(asked.scene, self.accepted[0]):
+            raise InputError(f"scene{wrong}")
         if asked.explain and asked.k > EXPLAINED:
             raise InputError(
                 f"explain: at most {EXPLAINED} places can be explained, k is {asked.k}"
@@ -181,21 +182,9 @@ class Ranking:
             if poi_id in seen:
                 raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
             seen.add(poi_id)
-            self._check(row, f"candidates[{number}]", self.accepted[1])
+            if wrong := _wrong(row, self.accepted[1]):
+                raise InputError(f"candidates[{number}]{wrong}")
         return asked.candidates or []
-
-    def _check(self, row: Mapping[str, Scalar], where: str, accepted: dict[str, Kinds]) -> None:
-        for name, value in row.items():
-            if name not in accepted:
-                raise InputError(
-                    f"{where}: no column {name!r:.80} is read there; there are "
-                    f"{', '.join(sorted(accepted))}"
-                )
-            if value is not None and type(value) not in accepted[name]:
-                kinds = " or ".join(WORDS[kind] for kind in accepted[name])
-                raise InputError(f"{where}.{name}: expected {kinds}, got {value!r:.80}")
-            if isinstance(value, int | float) and not abs(value) <= LARGEST:  # NaN, too
-                raise InputError(f"{where}.{name}: {value!r:.80} is beyond any number of a scene")
 
     def _around(self, near: Near) -> list[Columns]:
         """The nearest places within the distance, with `distance_km` as the crow flies."""
@@ -203,6 +192,24 @@ class Ranking:
             raise InputError("`near` needs places with lat and lon; give `candidates` instead")
         found = self.where.around(near.lat, near.lon, near.within_km, near.at_most)
         return [{"poi_id": poi_id, "distance_km": round(km, 3)} for poi_id, km in found]
+
+
+def _wrong(row: Columns, accepted: dict[str, Kinds]) -> str | None:
+    """What is wrong with the first wrong column, if any is."""
+    for name, value in row.items():
+        kinds = accepted.get(name)
+        if kinds is None:
+            return (
+                f": no column {name!r:.80} is read there; there are {', '.join(sorted(accepted))}"
+            )
+        if value is None or (isinstance(value, str) and str in kinds):
+            continue
+        if isinstance(value, str) or type(value) not in kinds:
+            told = " or ".join(WORDS[kind] for kind in kinds)
+            return f".{name}: expected {told}, got {value!r:.80}"
+        if not -LARGEST <= value <= LARGEST:  # NaN, too
+            return f".{name}: {value!r:.80} is beyond any number of a scene"
+    return None
 
 
 class Where:

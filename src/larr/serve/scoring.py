@@ -91,7 +91,7 @@ class Scoring(nn.Module):
         self.by_category = by_flat.unflatten(1, (-1, width)).movedim(1, 0).contiguous()
         asked = [self.by_category[list(categories.request)].movedim(0, 1).flatten(1)]
         asked.append(self.by_number[:, list(numbers.request)])
-        self.by_request = torch.cat(asked, dim=1).contiguous()
+        self.request_T = torch.cat(asked, dim=1).T.contiguous()
         left = [self.by_number[:, list(numbers.candidate)], by_recent, by_more]
         self.left_T = torch.cat(left, dim=1).T.contiguous()
         self.by_value = [self.category(column) for column in categories.candidate]
@@ -114,8 +114,8 @@ class Scoring(nn.Module):
     ) -> Tensor:
         """The probabilities of the candidates, [K, T]."""
         said = torch.cat([request.categories.flatten(), request.numbers])
-        first_O = self.by_request @ said + self.model.first.linear.bias
-        first_KO, left = places.first + first_O, [numbers_KM]
+        first_1O = torch.addmm(self.model.first.linear.bias, said[None], self.request_T)
+        first_KO, left = places.first + first_1O, [numbers_KM]
         for place, values_NO in enumerate(self.by_value):
             first_KO = first_KO + values_NO.index_select(0, categories_KF[:, place])
         if self.has_recent:
@@ -136,17 +136,22 @@ class Scoring(nn.Module):
         pair_LAE = recent_LE[:, None] * product_AE + attention.candidate.weight
         own_LA = recent_LE @ own_AE.T + attention.candidate.bias
         hidden = functional.relu(embedding_KE @ pair_LAE.flatten(0, 1).T + own_LA.flatten())
-        weight_KL1: Tensor = attention.score(hidden.unflatten(1, own_LA.shape))
-        return (weight_KL1.squeeze(2) * request.recent_there) @ recent_LE
+        score_KL1 = hidden.unflatten(1, own_LA.shape) @ attention.score.weight.T
+        weight_KL: Tensor = (score_KL1.squeeze(2) + attention.score.bias) * request.recent_there
+        return weight_KL @ recent_LE
 
     def _figures(self, matching: Matching, request: RequestRows, places: PlaceRows) -> list[Tensor]:
         """The figures of `Matching`, of one user's and request's texts with each place's."""
-        said, asked = [request.vectors.flatten()], len(request.vectors)
+        said, asked, slots = (
+            [request.vectors.flatten()],
+            len(request.vectors),
+            len(self.place_slots),
+        )
         recent_LD, told_L = request.recent_vectors, request.recent_told
         if matching.recent_slot is not None:
             said.append(recent_LD.sum(dim=0) / told_L.sum().clamp(min=1))
         told_XD = torch.cat([request.vectors, recent_LD.reshape(-1, request.vectors.shape[1])])
-        product_KSX = places.vectors @ told_XD.T
+        product_KSX = (places.vectors.flatten(0, 1) @ told_XD.T).unflatten(0, (-1, slots))
         figures = [product_KSX[:, :, :asked].flatten(1)]
         if matching.recent_slot is not None:
             slot = self.place_slots.index(matching.recent_slot)
