@@ -1,38 +1,36 @@
 """Scoring 300 candidates on one core: folded against the whole model, in one run, as ratios.
 
-    .venv/bin/pip install onnxruntime onnx onnxscript
     .venv/bin/python benchmarks/scoring.py configs/city.toml
 
-needs a finished `larr run configs/city.toml`. Rounds of the rivals alternate, so that noise of the
-machine meets all of them.
+needs a finished `larr run configs/city.toml`. Each way runs some times in a row, the first not
+counted, and the ways take turns, so that noise of the machine meets all of them.
 """
 
 from __future__ import annotations
 
-import io
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import polars as pl
 import torch
 
-from larr import artifacts, batches
+from larr import artifacts, batches, graph
 from larr.batches import Batch
 from larr.config import Config, load_config
 from larr.encoder import load_encoder
 from larr.predict import load_ranker
 from larr.serve.features import Reader
-from larr.serve.fold import Partial, merged
-from larr.serve.scorer import Scorer
+from larr.serve.fold import Finish, Partial, merged, partial
+from larr.serve.scorer import GRAPH, Scorer
 from larr.serve.scoring import PlaceRows
 from larr.vectors import compute
 
-CANDIDATES, ROUNDS, SLOW_EVERY = 300, 300, 30
+CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 
 
@@ -55,27 +53,33 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.scene = model.scene
 
-    def forward(self, vectors_BRD: torch.Tensor) -> torch.Tensor:
+    def forward(self, *given: torch.Tensor) -> torch.Tensor:
+        vectors_BRD = given[0]
         tokens = torch.cat(
             [self.scene.agg.expand(len(vectors_BRD), 1, -1), vectors_BRD + self.scene.slots], dim=1
         )
         return self.scene.projection(self.scene.first(tokens)[:, 0])
 
 
+class Folded(torch.nn.Module):
+    """The scene encoder with its softmax over the request's and the place's texts merged."""
+
+    def __init__(self, finish: Finish) -> None:
+        super().__init__()
+        self.finish = finish
+
+    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
+        return self.finish(merged(Partial(*parts[:3]), Partial(*parts[3:])))
+
+
 def session(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[[], Any]:
-    """The module in ONNX Runtime on one core, fed with these inputs."""
-    file = io.BytesIO()
-    program = torch.onnx.export(module.eval(), inputs, dynamo=True, verbose=False)
-    program.save(file)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    made = onnxruntime.InferenceSession(
-        file.getvalue(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [given.name for given in made.get_inputs()]
-    order = [program.model.graph.inputs[at].name for at in range(len(program.model.graph.inputs))]
-    fed = {name: inputs[order.index(name)].numpy() for name in names}
-    return lambda: made.run(None, fed)
+    """The module in ONNX Runtime on one core, fed with these inputs, whose rows are fixed."""
+    given = {f"input_{number}": one for number, one in enumerate(inputs)}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "graph"
+        graph.write(module, given, [], "output", path)
+        made = graph.Graph(path)
+    return lambda: made(given)
 
 
 def in_the_loop(config: Config, scorer: Scorer, batch: Batch) -> Callable[[], Any]:
@@ -92,10 +96,12 @@ def in_the_loop(config: Config, scorer: Scorer, batch: Batch) -> Callable[[], An
 def main() -> None:
     """Prints the percentiles of each way, and their ratios."""
     torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("medium")
     config = load_config(Path(sys.argv[1]), sys.argv[2:])
     data = artifacts.folder(config, "prepare")
     scorer, model = Scorer.load(config, "larr", Reader(config, data)), load_ranker(config, "larr")
+    scratch = tempfile.TemporaryDirectory()
+    scorer.save(Path(scratch.name) / "folded")
+    scorer.ranker.use(Path(scratch.name) / "folded" / GRAPH)
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     rows = log.head(CANDIDATES)
     scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
@@ -106,15 +112,11 @@ def main() -> None:
     request = scorer.reader.request(scene)
     told = scorer.reader.candidates(scene["user_id"], candidates)
     inputs = [torch.from_numpy(one) for one in request[:4]]
-    part = scorer.ranker.request(*inputs)
+    asked = scorer.ranker.request(*inputs)
     places = PlaceRows(*scorer.places.take(torch.from_numpy(told.places)))
     chosen = [torch.from_numpy(one) for one in told[1:]]
-
-    def encoder_part() -> None:
-        with torch.inference_mode():
-            scorer.ranker.finish(
-                merged(part.texts, Partial(places.largest, places.weight, places.value))
-            )
+    known = merged(scorer.ranker.scoring.agg, partial(asked.logits[None], asked.values[None]))
+    parts = (*known, places.largest, places.weight, places.value)
 
     def scoring() -> None:
         one = scorer.ranker.request(*inputs)
@@ -123,7 +125,7 @@ def main() -> None:
 
     ways = {
         "encoder, whole, ONNX Runtime": session(Encoder(model), (vectors,)),
-        "encoder, folded": encoder_part,
+        "encoder, folded": session(Folded(scorer.ranker.scoring.finish), parts),
         "scoring, whole, ONNX Runtime": session(Whole(model), tuple(batch)),
         "scoring, folded": scoring,
         "reading the request": lambda: scorer.reader.request(scene),
@@ -133,13 +135,13 @@ def main() -> None:
     slow = {"the LM reads the texts at request time": in_the_loop(config, scorer, batch)}
     taken: dict[str, list[float]] = {name: [] for name in [*ways, *slow]}
     ways |= slow
-    for number in range(ROUNDS):
+    for _ in range(ROUNDS):
         for name, run in ways.items():
-            if name in slow and number % SLOW_EVERY:
-                continue
-            started = time.perf_counter()
             run()
-            taken[name].append(1000 * (time.perf_counter() - started))
+            for _ in range(SLOW_RUNS if name in slow else RUNS):
+                started = time.perf_counter()
+                run()
+                taken[name].append(1000 * (time.perf_counter() - started))
     kept = {name: times[len(times) // 10 :] for name, times in taken.items()}
     middle = {name: float(np.median(times)) for name, times in kept.items()}
     for name, times in kept.items():

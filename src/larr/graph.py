@@ -16,7 +16,7 @@ EXPORTERS = ("torch.onnx", "onnxscript")
 def write(
     module: nn.Module, inputs: dict[str, Tensor], rows: Collection[str], output: str, path: Path
 ) -> None:
-    """Writes a module from the named inputs to one output.
+    """Writes a module, whose `forward` takes `*inputs`, from named inputs to one output.
 
     Those in `rows` may have any number of rows, the same for all of them; give at least two.
     """
