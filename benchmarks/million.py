@@ -23,7 +23,7 @@ import torch
 
 from larr import artifacts
 from larr.config import load_config
-from larr.enrich import KNOWN
+from larr.data.enrich import KNOWN
 from larr.serve import store as versions
 from larr.serve.ranking import RankRequest
 from larr.serve.store import Store

@@ -19,16 +19,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from larr import artifacts, batches, graph
-from larr.batches import Batch
+from larr import artifacts
 from larr.config import Config, load_config
-from larr.encoder import load_encoder
-from larr.predict import load_ranker
+from larr.data import batches
+from larr.data.batches import Batch
+from larr.ranking.predict import load_ranker
+from larr.serve import graph
 from larr.serve.features import Reader
 from larr.serve.fold import Finish, Partial, merged, partial
 from larr.serve.scorer import GRAPH, Scorer
 from larr.serve.scoring import PlaceRows
-from larr.vectors import compute
+from larr.text.encoder import load_encoder
+from larr.text.vectors import compute
 
 CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from larr.config import Config, load_config
-from larr.prepare import prepare
+from larr.data.prepare import prepare
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported: no test calls the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

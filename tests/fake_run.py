@@ -78,7 +78,9 @@ def make_run(
     _write_stages(config, _rows(rng, rows).with_columns(**told), label_N2[:, :tasks])
     for model, strength in STRENGTHS.items():
         np.save(output / f"{model}.npy", _scores(rng, logit_N2, strength)[:, :tasks])
-    patch.setattr("larr.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy"))
+    patch.setattr(
+        "larr.ranking.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy")
+    )
     return config
 
 

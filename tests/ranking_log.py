@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.batches import Category, Features
 from larr.config import AlignConfig, Config, KeywordConfig, PleConfig, SceneConfig, TreesConfig
+from larr.data.batches import Category, Features
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from larr.config import Config, load_config
-from larr.prepare import prepare
+from larr.data.prepare import prepare
 
 from .conftest import ROOT
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from larr import artifacts, stages
 from larr.config import Config
-from larr.embed import embed, sources
 from larr.errors import ConfigError, StaleError
+from larr.text.embed import embed, sources
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 

@@ -113,7 +113,7 @@ def run(
             console.rule(f"seed {one.seed}")
         stages.run(one, force=force)
     if seeds is not None:
-        from larr.evaluate import pool  # noqa: PLC0415
+        from larr.evaluation.evaluate import pool  # noqa: PLC0415
 
         pool(configs, loaded.output)
 
@@ -133,7 +133,7 @@ def experiments(
     trained another one reads.
     """
     loaded = load_config(config, override)
-    from larr import experiments as module  # noqa: PLC0415
+    from larr.studies import experiments as module  # noqa: PLC0415
 
     module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
 
@@ -147,7 +147,7 @@ def export(
 ) -> None:
     """The log with its scene vectors as Parquet for other CTR libraries, the ranker as ONNX."""
     loaded = load_config(config, override)
-    from larr.export import export as write  # noqa: PLC0415
+    from larr.serve.export import export as write  # noqa: PLC0415
 
     write(loaded, model, to)
 

@@ -20,7 +20,7 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A table that does not keep the data contract of `larr.schema`."""
+    """A table that does not keep the data contract of `larr.datasets.schema`."""
 
 
 class StaleError(InputError):

@@ -15,6 +15,8 @@ from larr.errors import LarrError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+TASKS = {"click": "ctr", "order": "ctcvr"}
+"""A label -> the name of its metrics; CTCVR is over all impressions. Decision 25."""
 LOWEST_PROBABILITY = 1e-7
 
 

@@ -11,43 +11,43 @@ from larr.progress import console
 
 
 def _prepare(config: Config) -> None:
-    from larr.prepare import prepare  # noqa: PLC0415
+    from larr.data.prepare import prepare  # noqa: PLC0415
 
     prepare(config)
 
 
 def _pretrain(config: Config) -> None:
-    from larr.pretrain import pretrain  # noqa: PLC0415
+    from larr.text.pretrain import pretrain  # noqa: PLC0415
 
     pretrain(config)
 
 
 def _contrast(config: Config) -> None:
-    from larr.contrast import contrast  # noqa: PLC0415
+    from larr.text.contrast import contrast  # noqa: PLC0415
 
     contrast(config)
 
 
 def _embed(config: Config) -> None:
-    from larr.embed import embed  # noqa: PLC0415
+    from larr.text.embed import embed  # noqa: PLC0415
 
     embed(config)
 
 
 def _tune(config: Config) -> None:
-    from larr.tune import tune  # noqa: PLC0415
+    from larr.ranking.tune import tune  # noqa: PLC0415
 
     tune(config)
 
 
 def _align(config: Config) -> None:
-    from larr.align import align  # noqa: PLC0415
+    from larr.ranking.align import align  # noqa: PLC0415
 
     align(config)
 
 
 def _evaluate(config: Config) -> None:
-    from larr.evaluate import evaluate  # noqa: PLC0415
+    from larr.evaluation.evaluate import evaluate  # noqa: PLC0415
 
     evaluate(config)
 
@@ -92,7 +92,7 @@ def run(config: Config, *, force: bool = False) -> None:
 
 def _make_encoders(config: Config, *, force: bool) -> None:
     """Makes those of `config.encoders` that a ranker reads, in `output/encoders/NAME`."""
-    from larr.embed import sources  # noqa: PLC0415
+    from larr.text.embed import sources  # noqa: PLC0415
 
     for name in sources(config):
         if name in config.encoders:

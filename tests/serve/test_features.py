@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from larr.config import BucketConfig, Config, KeywordConfig
+from larr.data.keywords import level_one, parts, render, render_one, with_levels
+from larr.data.scenes import of_moment, with_time_columns
 from larr.errors import ConfigError
-from larr.keywords import level_one, parts, render, render_one, with_levels
-from larr.scenes import of_moment, with_time_columns
 from larr.serve.features import Reader
 from tests.serve.conftest import SENT, log
 

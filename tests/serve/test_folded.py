@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from larr import batches
-from larr.batches import Batch
 from larr.config import Config
+from larr.data import batches
+from larr.data.batches import Batch
 from larr.errors import ConfigError
 from larr.models import build
 from larr.models.ple import Ple

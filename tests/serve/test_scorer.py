@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 from safetensors.torch import save_file
 
-from larr import batches, models
+from larr import models
 from larr.config import Config
+from larr.data import batches
 from larr.errors import ConfigError
-from larr.predict import load_ranker, predict, probabilities
+from larr.ranking.predict import load_ranker, predict, probabilities
 from larr.serve.features import Reader
 from larr.serve.scorer import Scorer, scores
 from tests.serve.conftest import SENT, log

@@ -16,7 +16,7 @@ SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of `larr.schema`, lazily; `orders` holds orders from before the log."""
+    """The tables of `larr.datasets.schema`, lazily; `orders` holds orders from before the log."""
 
     places: pl.LazyFrame
     users: pl.LazyFrame

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from larr import artifacts
-from larr.batches import Features, read_features
 from larr.config import AlignConfig, Config, VariantConfig
+from larr.data.batches import Features, read_features
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm

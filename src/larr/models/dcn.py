@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from larr.batches import Batch
+from larr.data.batches import Batch
 from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 from larr.models.wide_deep import bottom_units
 

@@ -8,7 +8,7 @@ Shapes: see `larr.models.layers`.
 
 from __future__ import annotations
 
-from larr.batches import Batch
+from larr.data.batches import Batch
 from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 from larr.models.wide_deep import bottom_units
 

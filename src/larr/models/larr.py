@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.batches import Batch
+from larr.data.batches import Batch
 from larr.models.layers import Inputs, Scores
 from larr.models.matching import Matching
 from larr.models.ple import Ple

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.batches import Batch, Features
 from larr.config import AlignConfig
+from larr.data.batches import Batch, Features
 
 TABLE_DEVIATION = 0.03
 TOKEN_DEVIATION = 0.05
@@ -80,7 +80,7 @@ class Network(Ranker):
         self.towers.start_at(rates_T)
 
     def table(self) -> CategoryTable | None:
-        """The embeddings that `larr.align.RowAdam` looks after."""
+        """The embeddings that `larr.ranking.align.RowAdam` looks after."""
         return self.encoder.table
 
 
@@ -88,7 +88,8 @@ class CategoryTable(nn.Module):
     """One embedding table for all categories, whose gradient is kept for the touched rows alone.
 
     In training a lookup reads the distinct rows of a batch as a small leaf tensor; it leaves their
-    numbers and that tensor in `touched` for `larr.align.RowAdam`. The table has no gradient.
+    numbers and that tensor in `touched` for `larr.ranking.align.RowAdam`. The table itself has no
+    gradient.
     """
 
     def __init__(self, rows: int, width: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from larr.batches import Batch, Category
+from larr.data.batches import Batch, Category
 from larr.models.layers import CategoryTable, Inputs, Network, Scores
 
 BASE = 100  # a piece stands for two decimal digits

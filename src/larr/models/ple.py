@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.batches import Batch
 from larr.config import AlignConfig
+from larr.data.batches import Batch
 from larr.models.layers import (
     Encoder,
     Inputs,

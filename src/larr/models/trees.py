@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from larr.batches import Batch
+from larr.data.batches import Batch
 from larr.errors import LarrError
 from larr.models.layers import Inputs, Ranker, Scores
 from larr.progress import Advance

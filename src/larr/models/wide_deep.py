@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from larr.batches import Batch
+from larr.data.batches import Batch
 from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
 
 

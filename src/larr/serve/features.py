@@ -1,4 +1,4 @@
-"""A request's columns as the ranker's inputs, without a table: what `larr.featurise` does in bulk.
+"""A request's columns as the ranker's inputs: what `larr.data.featurise` does with tables.
 
 Shapes: P places (row 0 stands for the unknown ones), K candidates, F categories, M numbers, S place
 keywords, L recent places.
@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from larr.batches import Features, read_features
 from larr.config import BucketConfig, Config
-from larr.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
+from larr.data.batches import Features, read_features
+from larr.data.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
+from larr.data.features import CLIP_DEVIATIONS, Encoder, load
+from larr.data.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
+from larr.data.scenes import TIME_COLUMNS, of_moment
 from larr.errors import ConfigError
-from larr.features import CLIP_DEVIATIONS, Encoder, load
-from larr.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
-from larr.scenes import TIME_COLUMNS, of_moment
 from larr.serve.scoring import Columns
 
 Ints = npt.NDArray[np.int32]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from larr.errors import ConfigError
-from larr.graph import Graph
 from larr.models.larr import Larr
 from larr.models.ple import Ple
 from larr.serve import scoring
 from larr.serve.fold import TextTables, partial, text_rows, text_tables, why_not
+from larr.serve.graph import Graph
 from larr.serve.rows import Rows
 from larr.serve.scoring import Columns, PlaceRows, RequestRows, Scoring
 

@@ -15,9 +15,9 @@ from typing import Any
 import polars as pl
 from filelock import FileLock
 
-from larr.enrich import NEVER_SEEN
+from larr.data.enrich import NEVER_SEEN
+from larr.datasets.schema import TABLES, check_rows
 from larr.errors import InputError
-from larr.schema import TABLES, check_rows
 
 JOURNAL = "places.jsonl"
 ID, PREFIX = "poi_id", "poi_"

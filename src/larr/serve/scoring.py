@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr import graph
 from larr.models.larr import Larr
 from larr.models.matching import Matching, similarities
 from larr.models.ple import Ple
+from larr.serve import graph
 from larr.serve.fold import Finish, Partial, agg_partial, merged, partial
 
 NONE = torch.empty(0)

@@ -21,11 +21,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from larr import artifacts, batches, models
+from larr import artifacts, models
 from larr.config import Config
+from larr.data import batches
+from larr.data.prepare import REQUESTS
 from larr.errors import ConfigError, InputError
-from larr.predict import load_ranker, predict_log, undo_sampling
-from larr.prepare import REQUESTS
+from larr.ranking.predict import load_ranker, predict_log, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Scorer
@@ -197,8 +198,8 @@ class _Embedder:
         self.config, self.encoder = config, None
 
     def __call__(self, texts: list[tuple[str, str]]) -> Any:
-        from larr.encoder import load_encoder  # noqa: PLC0415 - most services need no transformers
-        from larr.vectors import compute  # noqa: PLC0415
+        from larr.text.encoder import load_encoder  # noqa: PLC0415 - most services need no transformers
+        from larr.text.vectors import compute  # noqa: PLC0415
 
         if self.encoder is None:
             self.encoder = load_encoder(artifacts.folder(self.config, "contrast"))

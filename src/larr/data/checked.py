@@ -1,0 +1,175 @@
+"""The tables after the contract's checks: sound rows go on, the others are kept with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+from rich.table import Table
+
+from larr.config import Config
+from larr.data.scenes import with_time_columns
+from larr.datasets.schema import check_columns, check_rows, summarise
+from larr.datasets.tables import Tables
+from larr.errors import DataError
+from larr.progress import console, track
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Log:
+    """Checked tables; columns of places begin with `poi_`, columns of users with `user_`."""
+
+    places: pl.DataFrame
+    users: pl.DataFrame
+    history: pl.DataFrame
+    impressions: list[Path]
+    tasks: list[str]
+    rejected: list[dict[str, Any]]
+
+    def scan(self) -> pl.LazyFrame:
+        """All impressions, with time columns and `split`, lazily."""
+        return pl.scan_parquet(self.impressions)
+
+    def chunks(self, split: str) -> Iterator[pl.DataFrame]:
+        """The impressions of a split, chunk by chunk."""
+        for path in self.impressions:
+            yield pl.read_parquet(path).filter(pl.col("split") == split)
+
+
+def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
+    """Checks every table; writes `folder/checked/` (impressions) and `folder/rejected/`."""
+    checker = _Checker(config, folder / "rejected")
+    places = checker.check("places", _collect(tables.places, "places"))
+    users = checker.check("users", _collect(tables.users, "users"))
+    checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
+    history = _history(checker, tables)
+    files, has_order = _impressions(config, checker, tables, folder / "checked")
+    checker.finish()
+    _split(config, files)
+    return Log(
+        places=_prefixed(places, "poi_"),
+        users=_prefixed(users, "user_"),
+        history=history,
+        impressions=files,
+        tasks=["click", "order"] if has_order else ["click"],
+        rejected=checker.summary,
+    )
+
+
+class _Checker:
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.stop = config.dataset.bad_rows == "stop"
+        self.folder = folder
+        self.known: dict[str, pl.Series] = {}
+        self.summary: list[dict[str, Any]] = []
+        self.now = datetime.now(UTC).replace(tzinfo=None)
+
+    def check(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
+        check_columns(table, frame.columns)
+        checked = check_rows(table, frame, self.known, self.now)
+        if checked.rejected.height:
+            self.folder.mkdir(exist_ok=True)
+            checked.rejected.write_parquet(self.folder / f"{table}-{chunk:05}.parquet")
+            self.summary += summarise(table, checked.rejected)
+        return checked.good
+
+    def finish(self) -> None:
+        self.summary = _merged(self.summary)
+        if not self.summary:
+            return
+        table = Table("table", "rows", "reason", "examples", title="Rows that break the contract")
+        for row in self.summary:
+            examples = "; ".join(str(example) for example in row["examples"])
+            table.add_row(row["table"], f"{row['rows']:,}", row["reason"], examples)
+        console.print(table)
+        console.print(f"  kept in {self.folder}")
+        if self.stop:
+            total = sum(row["rows"] for row in self.summary)
+            raise DataError(
+                f"{total:,} rows break the data contract (table above, rows in {self.folder}); "
+                'mend them, or set dataset.bad_rows = "reject" to go on without them'
+            )
+
+
+def _merged(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in summary:
+        kept = merged.setdefault((row["table"], row["reason"]), row | {"rows": 0, "examples": []})
+        kept["rows"] += row["rows"]
+        kept["examples"] = (kept["examples"] + row["examples"])[:3]
+    return list(merged.values())
+
+
+def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:
+    try:
+        return table.collect(engine="streaming")
+    except (PolarsError, OSError) as error:
+        raise DataError(f"table {name}: cannot be read: {error}") from error
+
+
+def _history(checker: _Checker, tables: Tables) -> pl.DataFrame:
+    if tables.orders is None:
+        kinds: dict[str, Any] = {
+            "user_id": pl.String,
+            "poi_id": pl.String,
+            "time": pl.Datetime("us"),
+        }
+        return with_time_columns(pl.DataFrame(schema=kinds))
+    return with_time_columns(checker.check("orders", _collect(tables.orders, "orders")))
+
+
+def _impressions(
+    config: Config, checker: _Checker, tables: Tables, folder: Path
+) -> tuple[list[Path], bool]:
+    folder.mkdir()
+    columns = tables.impressions.collect_schema().names()
+    check_columns("impressions", columns)
+    has_order = "order" in columns
+    total = int(_collect(tables.impressions.select(pl.len()), "impressions").item())
+    files: list[Path] = []
+    with track("checking impressions", total, "rows") as advance:
+        batches = tables.impressions.collect_batches(
+            chunk_size=config.dataset.chunk_rows, maintain_order=True
+        )
+        for number, batch in enumerate(batches):
+            good = with_time_columns(checker.check("impressions", batch, number))
+            if not has_order:
+                good = good.with_columns(order=pl.col("click"))
+            files.append(folder / f"{number:05}.parquet")
+            good.write_parquet(files[-1])
+            advance(batch.height)
+    return files, has_order
+
+
+def _split(config: Config, files: list[Path]) -> None:
+    """Gives every impression its split: the column of that name, or the last days."""
+    log = pl.scan_parquet(files) if files else pl.LazyFrame({"day": []})
+    last = log.select(pl.col("day").max()).collect(engine="streaming").item()
+    if last is None:
+        raise DataError("table impressions: no sound row is left; see the reasons above")
+    late = (pl.lit(last) - pl.col("day")).dt.total_days() < config.dataset.test_days
+    by_time = pl.when(late).then(pl.lit("test")).otherwise(pl.lit("train"))
+    counts = dict.fromkeys(SPLITS, 0)
+    for path in files:
+        frame = pl.read_parquet(path)
+        given = pl.col("split").cast(pl.String) if "split" in frame.columns else by_time
+        frame = frame.with_columns(split=given)
+        for split in SPLITS:
+            counts[split] += frame.filter(pl.col("split") == split).height
+        frame.write_parquet(path)
+    if not all(counts.values()):
+        raise DataError(
+            f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
+            "both are needed: give a longer log, another dataset.test_days, or a column `split`"
+        )
+
+
+def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
+    return frame.rename(lambda name: name if name.startswith(prefix) else prefix + name)

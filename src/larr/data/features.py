@@ -1,0 +1,139 @@
+"""IDs and numbers of a row -> the arrays that the rankers read.
+
+Legend: N rows, F categories, M numbers, L recent places.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from larr.config import Config
+from larr.datasets.schema import NEVER_FEATURES
+from larr.errors import ConfigError
+
+SAMPLE_ROWS = 1_000_000
+CLIP_DEVIATIONS = 5.0
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Vocabularies and scales, fitted on the training days alone."""
+
+    vocabularies: dict[str, pl.Series]
+    scales: dict[str, tuple[float, float]]
+    recent: int
+
+    def categories(self, frame: pl.DataFrame) -> np.ndarray:
+        """The index of each category in its vocabulary, int32 [N, F]; 0 for unknown or missing."""
+        columns = [
+            index(frame[name].cast(pl.String), values) for name, values in self.vocabularies.items()
+        ]
+        return np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0), np.int32)
+
+    def numbers(self, frame: pl.DataFrame) -> np.ndarray:
+        """Standardised numbers, float32 [N, M]; a missing one is 0, the training mean."""
+        columns = []
+        for name, (mean, deviation) in self.scales.items():
+            value = frame[name].cast(pl.Float64).to_numpy()
+            scaled = np.nan_to_num((value - mean) / deviation, posinf=0.0, neginf=0.0)
+            columns.append(np.clip(scaled, -CLIP_DEVIATIONS, CLIP_DEVIATIONS))
+        stacked = np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0))
+        return stacked.astype(np.float32)
+
+    def recent_places(self, frame: pl.DataFrame) -> np.ndarray:
+        """Vocabulary indices of the recent places, int32 [N, L], 0 where there is none."""
+        places = [
+            index(frame["recent"].list.get(i, null_on_oob=True), self.vocabularies["poi_id"])
+            for i in range(self.recent)
+        ]
+        return np.stack(places, axis=1) if places else np.zeros((frame.height, 0), np.int32)
+
+
+def index(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
+    """The number of each value in a vocabulary, counted from 1; 0 if it is not there."""
+    numbers = pl.int_range(1, len(vocabulary) + 1, dtype=pl.Int32, eager=True)
+    coded = values.replace_strict(vocabulary, numbers, default=0, return_dtype=pl.Int32)
+    return coded.fill_null(0).to_numpy()
+
+
+def check_features(config: Config, columns: list[str]) -> None:
+    """Raises ConfigError for a feature that is not there or that says what happened."""
+    for kind in ("categories", "numbers"):
+        for name in getattr(config.features, kind):
+            if name in NEVER_FEATURES:
+                raise ConfigError(
+                    f"features.{kind}: {name} says what happened and may not be a feature"
+                )
+            if name not in columns:
+                raise ConfigError(
+                    f"features.{kind}: no column {name}; there are {', '.join(sorted(columns))}"
+                )
+    known = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
+    if config.features.recent_keyword and config.features.recent_keyword not in known:
+        raise ConfigError(
+            f"features.recent_keyword: {config.features.recent_keyword} is no scene keyword of a "
+            f"place; there are {', '.join(known)}"
+        )
+    if config.features.recent and "poi_id" not in config.features.categories:
+        raise ConfigError("features.recent needs poi_id among features.categories")
+
+
+def fit(config: Config, train: pl.LazyFrame) -> Encoder:
+    """Fits vocabularies on all training rows, scales on an even sample of them."""
+    vocabularies = {
+        name: train.select(pl.col(name).cast(pl.String))
+        .drop_nulls()
+        .unique()
+        .collect(engine="streaming")
+        .to_series()
+        .sort()
+        for name in config.features.categories
+    }
+    sampled = sample(train.select(config.features.numbers), SAMPLE_ROWS)
+    scales = {name: _scale(sampled[name].cast(pl.Float64)) for name in config.features.numbers}
+    return Encoder(vocabularies, scales, config.features.recent)
+
+
+def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
+    """At most so many rows, evenly spaced."""
+    count = int(rows.select(pl.len()).collect(engine="streaming").item())
+    return rows.gather_every(max(1, -(-count // at_most))).collect(engine="streaming")
+
+
+def _scale(values: pl.Series) -> tuple[float, float]:
+    finite = values.drop_nulls().drop_nans().to_numpy()
+    if len(finite) == 0:
+        return 0.0, 1.0
+    mean = math.fsum(finite) / len(finite)  # exact, so that no order of summing shows
+    deviation = math.sqrt(math.fsum((finite - mean) ** 2) / len(finite))
+    return mean, deviation or 1.0
+
+
+def save(encoder: Encoder, folder: Path) -> None:
+    """Writes each vocabulary and the scales, for serving."""
+    folder.mkdir(exist_ok=True)
+    for name, values in encoder.vocabularies.items():
+        pl.DataFrame({"value": values}).write_parquet(folder / f"{name}.parquet")
+    scales = [(name, *scale) for name, scale in encoder.scales.items()]
+    pl.DataFrame(scales, schema=["name", "mean", "deviation"], orient="row").write_parquet(
+        folder / "scales.parquet"
+    )
+
+
+def load(config: Config, folder: Path) -> Encoder:
+    """Reads what `save` wrote."""
+    vocabularies = {
+        name: pl.read_parquet(folder / f"{name}.parquet")["value"]
+        for name in config.features.categories
+    }
+    scales = pl.read_parquet(folder / "scales.parquet").rows()
+    return Encoder(
+        vocabularies,
+        {name: (mean, deviation) for name, mean, deviation in scales},
+        config.features.recent,
+    )

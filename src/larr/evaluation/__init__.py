@@ -1,0 +1,1 @@
+"""How good rankers are, with intervals, and what is written about it."""

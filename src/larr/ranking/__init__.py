@@ -1,0 +1,1 @@
+"""Stage 3: the rankers are trained, and score."""

@@ -1,0 +1,135 @@
+"""`larr export`: the log with its scene vectors for other CTR libraries, and the ranker as ONNX.
+
+Shapes: B rows, A dimension of e_s.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from larr import artifacts, progress
+from larr.config import Config
+from larr.data import batches
+from larr.data.batches import Batch, Features
+from larr.data.checked import SPLITS
+from larr.errors import ConfigError
+from larr.models.larr import Larr
+from larr.ranking.predict import ROWS, load_ranker
+from larr.serve import graph
+
+VECTOR, RECENT = "scene_vector", "recent"
+READ = ("categories", "numbers", "recent", "texts")
+"""The columns of `Batch` that a ranker reads."""
+FEATURE_MAP, ONNX = "feature_map.json", "ranker.onnx"
+Json = dict[str, Any]
+
+
+def export(config: Config, model: str, target: Path) -> None:
+    """Writes `train.parquet`, `test.parquet`, `feature_map.json` and `ranker.onnx`.
+
+    A row of the Parquet files has its labels, the indices of its categories and recent places, its
+    standardised numbers and e_s of Eq. (23), a list of floats.
+    """
+    artifacts.require(config, "prepare", "embed", "align")
+    ranker = load_ranker(config, model)
+    if not isinstance(ranker, Larr):
+        raise ConfigError(f"--model {model}: it has no scene vectors; name a LARR")
+    data = artifacts.folder(config, "prepare")
+    features = batches.read_features(data)
+    target.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        _write(ranker, features, data / split, target / f"{split}.parquet")
+    artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
+    to_onnx(ranker, next(batches.in_order(data / "test", 2)), target / ONNX)
+
+
+def feature_map(features: Features, ranker: Larr) -> Json:
+    """The columns as FuxiCTR's `feature_map.json` tells them."""
+    told: list[Json] = [
+        {one.name: {"source": "", "type": "categorical", "vocab_size": one.size, "padding_idx": 0}}
+        for one in features.categories
+    ]
+    told += [{name: {"source": "", "type": "numeric"}} for name in features.numbers]
+    places = next((one.size for one in features.categories if one.name == "poi_id"), 0)
+    if features.recent:
+        sequence = {"source": "", "type": "sequence", "vocab_size": places, "padding_idx": 0}
+        sequence |= {"max_len": features.recent, "share_embedding": "poi_id"}
+        sequence["feature_encoder"] = "layers.MaskedAveragePooling()"
+        told.append({RECENT: sequence})
+    width = ranker.alignment.out_features
+    told.append({VECTOR: {"source": "", "type": "embedding", "pretrain_dim": width}})
+    return {
+        "dataset_id": features.dataset,
+        "num_fields": len(told),
+        "total_features": sum(one.size for one in features.categories),
+        "input_length": len(told) - 1 + width + max(features.recent - 1, 0),
+        "labels": list(features.tasks),
+        "features": told,
+    }
+
+
+def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
+    """Writes the ranker: `READ` -> `probabilities` [B, T]; rows of any number."""
+    inputs = {name: getattr(batch, name) for name in READ}
+    graph.write(_Probabilities(ranker, batch), inputs, READ, "probabilities", path)
+
+
+class _Probabilities(nn.Module):
+    """A ranker behind plain tensors."""
+
+    def __init__(self, ranker: Larr, like: Batch) -> None:
+        super().__init__()
+        self.ranker, self.like = ranker, like
+
+    def forward(self, *read: Tensor) -> Tensor:
+        categories, numbers, recent, texts = read
+        batch = self.like._replace(
+            categories=categories.long(), numbers=numbers, recent=recent.long(), texts=texts.long()
+        )
+        probabilities_BT: Tensor = self.ranker(batch).logits.sigmoid()
+        return probabilities_BT
+
+
+def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:
+    rows = batches.count_rows(log)
+    partial, writer = path.with_suffix(".partial"), None
+    with progress.track(f"exporting {path.name}", rows, "rows") as advance:
+        try:
+            for batch in batches.in_order(log, ROWS):
+                table = _table(ranker, features, batch)
+                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer.write_table(table)
+                advance(batch.rows)
+        finally:
+            if writer is not None:
+                writer.close()
+    partial.replace(path)
+
+
+def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:
+    with torch.inference_mode():
+        aligned = ranker(batch).aligned
+    assert aligned is not None  # noqa: S101 - LARR has both sides
+    columns: dict[str, pa.Array] = {
+        one.name: pa.array(batch.categories[:, number].numpy())
+        for number, one in enumerate(features.categories)
+    }
+    for number, name in enumerate(features.numbers):
+        columns[name] = pa.array(batch.numbers[:, number].numpy())
+    if features.recent:
+        columns[RECENT] = _lists(batch.recent.numpy())
+    columns[VECTOR] = _lists(aligned[0].float().numpy())
+    for number, task in enumerate(features.tasks):
+        columns[task] = pa.array(batch.labels[:, number].numpy().astype(np.float32))
+    return pa.table(columns)
+
+
+def _lists(rows_BX: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows_BX.ravel()), rows_BX.shape[1])

@@ -1,0 +1,1 @@
+"""What is asked of trained models beyond one report: ablations, sweeps, live tests."""

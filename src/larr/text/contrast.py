@@ -1,0 +1,300 @@
+"""Stage 2, contrastive tuning: the language model becomes a text embedding model.
+
+Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, D the vector's length.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import PrinterCallback, TrainerCallback, set_seed
+
+from datasets import Dataset
+from larr import artifacts
+from larr.config import Config, ContrastConfig
+from larr.losses import contrastive_terms, false_negatives, pair_loss
+from larr.progress import Advance, console, track
+from larr.text.backbone import (
+    KeywordText,
+    KeywordTokenizer,
+    bf16_is_fast,
+    load_base,
+    load_language_model,
+    lora,
+)
+from larr.text.encoder import as_encoder, from_input, load_encoder
+from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
+from larr.text.retrieval import recalls
+from larr.text.vectors import compute
+
+GROUP = 32
+"""Texts of like length that are read together, to pad less."""
+SAMPLE = 400
+"""Texts of each view from which the head's start and the spread of the vectors are computed."""
+SHRINKAGE = 0.05
+"""Part of the mean variance added to each, so that small axes are not blown up."""
+SMALL_PARAMETERS = 3_000_000
+"""A model of fewer is trained by one thread."""
+COLLAPSED = 0.05
+"""A spread of the vectors below this means that nothing was learned."""
+
+
+def contrast(config: Config) -> None:
+    """Trains the text embedding model on users, places and orders, and measures retrieval."""
+    with artifacts.making(config, "contrast") as work:
+        set_seed(config.seed)
+        apart = held_out(config)
+        rows = examples(config, apart)
+        encoder = _starting_model(config, rows)
+        curve, seconds = _train(config, encoder, rows, work.folder)
+        _merge(config, encoder)
+        encoder.save(str(work.folder), create_model_card=False)
+        spread = _spread(config, encoder, rows)
+        _warn_of_collapse(spread)
+        work.measured(config.contrast.triples, "triples")
+        work.figures |= {
+            "recall_at_10": _recalls(config, apart, work.folder),
+            "loss": curve,
+            "triples_per_second": round(config.contrast.triples / seconds, 1),
+            "spread": spread,
+        }
+
+
+def _starting_model(config: Config, rows: dict[str, list[Any]]) -> SentenceTransformer:
+    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+    pooling = config.contrast.pooling
+    encoder = as_encoder(lm, config.embed.dimension, pooling)
+    raw = as_encoder(lm, None, pooling)
+    whiten(encoder, compute(raw, _sample(rows), config.embed.batch_tokens))
+    if config.backbone.lora_rank:
+        body = encoder[0].model
+        encoder[0].model = get_peft_model(body, lora(lm.tokens, body, config.backbone.lora_rank))
+    return encoder
+
+
+def _sample(rows: dict[str, list[Any]]) -> list[list[KeywordText]]:
+    return [from_input(text) for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
+
+
+def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
+    """Starts the head so that these hidden states come out with mean 0 and equal variances.
+
+    Hidden states of a language model point nearly the same way. Trained from there, InfoNCE at a
+    low temperature first makes all vectors equal, and may stay there.
+    """
+    head = encoder[2].linear
+    mean_H = states_NH.mean(axis=0, dtype=np.float64)
+    centred_NH = states_NH - mean_H
+    variances_H, axes_HH = np.linalg.eigh(centred_NH.T @ centred_NH / len(states_NH))
+    scale_H = 1 / np.sqrt(variances_H + SHRINKAGE * variances_H.mean() + 1e-12)
+    main_DH = (axes_HH * scale_H).T[::-1][: head.out_features] / np.sqrt(head.out_features)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[: len(main_DH)] = torch.tensor(main_DH.copy())
+        head.bias.zero_()
+        head.bias[: len(main_DH)] = torch.tensor(-main_DH @ mean_H)
+
+
+def _merge(config: Config, encoder: SentenceTransformer) -> None:
+    if config.backbone.lora_rank:
+        encoder[0].model = encoder[0].model.merge_and_unload()
+
+
+@dataclass
+class Collator(SentenceTransformerDataCollator):
+    """Puts the distinct texts of a step into groups of like length.
+
+    The batch holds, for each group, `input_ids` and `attention_mask`, and as `label` for each
+    triple the positions of its six texts among all texts of the step (-1 for none), then its keys.
+    """
+
+    tokens: KeywordTokenizer | None = None
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The batch of some rows of `larr.text.pairs.examples`."""
+        assert self.tokens is not None  # noqa: S101 - the parent's fields have defaults
+        texts = {row[view] for row in features for view in VIEWS} - {EMPTY}
+        named = sorted(texts)
+        encoded = self.tokens.encode_batch([from_input(text) for text in named])
+        order = sorted(range(len(named)), key=lambda number: len(encoded[number]))
+        batch: dict[str, Tensor] = {}
+        groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
+        for group, numbers in enumerate(groups):
+            padded = self.tokens.pad([encoded[number] for number in numbers])
+            batch |= {f"{group}_{key}": value for key, value in padded.items()}
+        place = {named[number]: position for position, number in enumerate(order)} | {EMPTY: -1}
+        batch["label"] = torch.tensor(
+            [[place[row[view]] for view in VIEWS] + row["keys"] for row in features]
+        )
+        return batch
+
+
+class TripleLoss(nn.Module):
+    """L_2: the three losses of one step. Paper: Eq. (12)-(21)."""
+
+    def __init__(self, model: SentenceTransformer, contrast: ContrastConfig, bf16: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.contrast = contrast
+        self.bf16 = bf16
+
+    def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
+        """The three terms of L_2, of what `Collator` gives."""
+        device = labels.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+            made = [self.model(group)["sentence_embedding"] for group in groups]
+        vectors = torch.cat(made).float()
+        at = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
+        user, place, chain = labels[:, len(VIEWS) :].T
+        settings = self.contrast
+        losses = (
+            self._pair(vectors, at["profile"], at["action"], [user]),
+            self._pair(vectors, at["business"], at["basic"], [place, chain]),
+            self._pair(vectors, at["user"], at["place"], [user, place, chain]),
+        )
+        lambdas = (settings.lambda_user_user, settings.lambda_place_place)
+        return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
+
+    def _pair(
+        self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
+    ) -> Tensor:
+        """One of the three losses, over the triples that have both texts."""
+        there = (first_B >= 0) & (second_B >= 0)
+        if int(there.sum()) < 2:
+            return vectors_ND.sum() * 0
+        first_B, second_B = first_B[there], second_B[there]
+        same = torch.stack([first_B, second_B, *(key[there] for key in keys)], dim=1)
+        excluded_BB = false_negatives(same) & self.contrast.mask_false_negatives
+        return pair_loss(
+            vectors_ND[first_B],
+            vectors_ND[second_B],
+            excluded_BB,
+            self.contrast.temperature,
+            self.contrast.score,
+        )
+
+
+class Trainer(SentenceTransformerTrainer):
+    """The library's trainer without its model card, for which it would read the examples twice."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds none."""
+
+
+class _Shown(TrainerCallback):
+    def __init__(self, advance: Advance, triples: int) -> None:
+        self.advance, self.triples = advance, triples
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.advance(self.triples)
+
+
+def _train(
+    config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]], folder: Path
+) -> tuple[list[dict[str, float]], float]:
+    """The losses twenty times on the way, and the seconds it took."""
+    batch = min(config.contrast.batch_size, config.contrast.triples)
+    steps = config.contrast.triples // batch
+    arguments = _arguments(config, batch, steps, folder / "trainer")
+    trainer = Trainer(
+        model=encoder,
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        loss=TripleLoss(encoder, config.contrast, arguments.bf16),
+        data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
+    )
+    trainer.remove_callback(PrinterCallback)
+    started = time.perf_counter()
+    with track("contrastive tuning", steps * batch, "triples") as advance:
+        trainer.add_callback(_Shown(advance, batch))
+        with _threads_for(encoder):
+            trainer.train()
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    names = ("loss", "user_user", "place_place", "user_place")
+    log = [entry for entry in trainer.state.log_history if "user_place" in entry]
+    return [{name: entry[name] for name in names} for entry in log], seconds
+
+
+@contextmanager
+def _threads_for(encoder: SentenceTransformer) -> Iterator[None]:
+    """One thread for a small model: with two, waiting for each other took a quarter more time."""
+    threads = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_order(dataset: Dataset, batch_size: int, **_: Any) -> BatchSampler:
+    """The batches that `larr.text.pairs.examples` made."""
+    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last=True)
+
+
+def _arguments(
+    config: Config, batch: int, steps: int, folder: Path
+) -> SentenceTransformerTrainingArguments:
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=batch,
+        batch_sampler=_in_order,
+        learning_rate=config.contrast.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_grad_norm=1.0,
+        weight_decay=0.01,
+        activation_checkpointing=torch.cuda.is_available(),
+        bf16=bf16_is_fast(),
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=max(1, steps // 20),
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+    )
+
+
+def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
+    """recall@10 of the untuned model, after stage 1 alone, and after both stages."""
+    pretrained = load_language_model(artifacts.folder(config, "pretrain"), config)
+    pooling = config.contrast.pooling
+    untuned = as_encoder(load_base(config), None, pooling)
+    return {
+        "untuned": recalls(config, apart, untuned),
+        "cpt_only": recalls(config, apart, as_encoder(pretrained, None, pooling)),
+        "whole": recalls(config, apart, load_encoder(folder)),
+    }
+
+
+def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
+    """1 less the squared length of the mean vector; near 0 when all texts have the same vector."""
+    vectors_ND = compute(encoder, _sample(rows), config.embed.batch_tokens)
+    return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
+
+
+def _warn_of_collapse(spread: float) -> None:
+    if spread < COLLAPSED:
+        console.print(
+            f"  contrastive tuning collapsed: all texts have nearly one vector (spread {spread}); "
+            "lower contrast.learning_rate or contrast.batch_size, or raise contrast.triples"
+        )

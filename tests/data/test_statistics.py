@@ -1,0 +1,77 @@
+"""Statistics are those of the start of the day, against a naive twin; nothing later leaks in."""
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.data.statistics import as_of, overall, rates
+
+HALF_LIFE_DAYS = 3.0
+
+
+def naive(daily: pl.DataFrame, key: str, day: date) -> float:
+    rows = daily.filter((pl.col("key") == key) & (pl.col("day") < day)).to_dicts()
+    return sum(r["count"] * 0.5 ** (((day - r["day"]).days - 1) / HALF_LIFE_DAYS) for r in rows)
+
+
+def test_as_of_equals_a_naive_sum_of_earlier_days() -> None:
+    rng = np.random.default_rng(0)
+    days = [date(2024, 4, d) for d in range(1, 9)]
+    daily = (
+        pl.DataFrame(
+            {
+                "key": rng.choice(["a", "b", "c"], 60),
+                "day": [days[i] for i in rng.integers(0, 8, 60)],
+                "count": rng.random(60),
+            }
+        )
+        .group_by("key", "day")
+        .agg(pl.col("count").sum())
+    )
+    asked = [days[3], days[7], days[0], days[5]]
+    wanted = pl.DataFrame({"key": ["a", "b", "a", "z"], "day": asked})
+    found = as_of(daily, wanted, ["key"], HALF_LIFE_DAYS)
+    values = {(row["key"], row["day"]): row["count"] for row in found.to_dicts()}
+    for key, day in [("a", days[3]), ("b", days[7])]:
+        assert values[key, day] == pytest.approx(naive(daily, key, day))
+    assert ("a", days[0]) not in values
+    assert ("z", days[5]) not in values
+
+
+def test_what_happens_on_the_day_or_later_changes_nothing() -> None:
+    day = date(2024, 4, 5)
+    daily = pl.DataFrame({"key": ["a", "a"], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
+    wanted = pl.DataFrame({"key": ["a"], "day": [day]})
+    later = pl.DataFrame({"key": ["a"], "day": [date(2024, 4, 9)], "count": [99.0]})
+    before = as_of(daily.head(1), wanted, ["key"], HALF_LIFE_DAYS)
+    assert as_of(pl.concat([daily, later]), wanted, ["key"], HALF_LIFE_DAYS).equals(before)
+
+
+def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
+    day = date(2024, 4, 3)
+    sums = pl.DataFrame(
+        {
+            "poi_id": ["a", "b"],
+            "day": [day, day],
+            "impressions": [60.0, 20.0],
+            "clicks": [6.0, 2.0],
+            "logged_orders": [2.0, 0.0],
+            "orders": [5.0, 0.0],
+        }
+    )
+    daily = pl.DataFrame(
+        {
+            "day": [date(2024, 4, 1), date(2024, 4, 2), day],
+            "impressions": [60.0, 40.0, 1000.0],
+            "clicks": [6.0, 4.0, 1000.0],
+            "logged_orders": [2.0, 0.0, 1000.0],
+            "orders": [2.0, 0.0, 1000.0],
+        }
+    )
+    got = rates(sums, "poi", overall(daily, pl.Series([day]), 1e9)).to_dicts()[0]
+    assert got["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
+    assert got["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
+    assert got["poi_log_orders"] == pytest.approx(np.log1p(5))
+    assert got["poi_log_impressions_per_day"] == pytest.approx(np.log1p(30))

@@ -1,0 +1,79 @@
+"""What is exported reads back: in FuxiCTR, in ONNX Runtime, with the scores of the ranker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr import artifacts
+from larr.config import Config
+from larr.data import batches
+from larr.errors import ConfigError
+from larr.ranking.align import align
+from larr.ranking.predict import load_ranker, probabilities
+from larr.serve import export as module
+from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
+from larr.serve.graph import Graph
+from tests.ranking_log import Sizes, small_align, write_log
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    output = tmp_path_factory.mktemp("exported")
+    config = write_log(output, Sizes(rows=600), small_align(models=["larr", "ple"], epochs=1))
+    align(config)
+    return config
+
+
+@pytest.fixture
+def exported(trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(module, "to_onnx", lambda *_: None)
+    export(trained, "larr", tmp_path)
+    return tmp_path
+
+
+def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: Path) -> None:
+    rows = pl.read_parquet(exported / "test.parquet")
+    ranker = load_ranker(trained, "larr")
+    batch = next(batches.in_order(trained.output / "data" / "test", 500))
+    assert len(rows) == batches.count_rows(trained.output / "data" / "test")
+    assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
+    assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
+    aligned = ranker(batch).aligned
+    assert aligned is not None
+    told = np.stack(rows[VECTOR].to_list())
+    assert np.allclose(told, aligned[0].detach().numpy(), atol=1e-6)
+    assert not list(exported.glob("*.partial"))
+
+
+def test_a_ranker_without_scenes_has_none(trained: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no scene vectors"):
+        export(trained, "ple", tmp_path)
+
+
+def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) -> None:
+    ranker: Any = load_ranker(trained, "larr")
+    data = trained.output / "data" / "test"
+    module.to_onnx(ranker, next(batches.in_order(data, 2)), tmp_path / ONNX)
+    batch = next(batches.in_order(data, 77))
+    told = Graph(tmp_path / ONNX)(batch._asdict())
+    assert np.allclose(told, probabilities(ranker, batch), atol=1e-5)
+
+
+def test_fuxictr_reads_it(exported: Path) -> None:
+    features: Any = pytest.importorskip("fuxictr.features", reason="needs fuxictr")
+    layers = pytest.importorskip("fuxictr.pytorch.layers.embeddings.feature_embedding")
+    loaders = pytest.importorskip("fuxictr.pytorch.dataloaders.parquet_dataloader")
+    told = artifacts.read_json(exported / FEATURE_MAP)
+    known = features.FeatureMap(told["dataset_id"], str(exported))
+    known.load(str(exported / FEATURE_MAP), {"embedding_dim": 8})
+    loader = loaders.ParquetDataLoader(known, str(exported / "test.parquet"), "test", batch_size=64)
+    batch = next(iter(loader))
+    inputs = {name: batch[name] for name in known.features}
+    embedded = layers.FeatureEmbedding(known, 8)(inputs)
+    assert embedded.shape[0] == 64
+    assert embedded.isfinite().all()

@@ -1,0 +1,223 @@
+"""Stage 2: batches, masks, L_2 against a naive twin, and that the whole stage learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForCausalLM
+
+from larr import artifacts
+from larr.config import Config, ContrastConfig
+from larr.losses import SCORES, false_negatives
+from larr.text.backbone import LanguageModel, load_base
+from larr.text.contrast import Collator, TripleLoss, contrast, whiten
+from larr.text.encoder import as_encoder, load_encoder
+from larr.text.pairs import EMPTY, VIEWS, examples, held_out
+from larr.text.pretrain import pretrain
+from larr.text.vectors import compute
+from tests.fake_data import make_data
+from tests.tiny_models import make_model
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    folder = tmp_path_factory.mktemp("contrast")
+    return make_data(folder / "run", backbone={"model": str(make_model(folder / "m", "qwen2"))})
+
+
+@pytest.fixture(scope="module")
+def lm(config: Config) -> LanguageModel:
+    return load_base(config)
+
+
+def rows_of(config: Config, count: int) -> list[dict[str, object]]:
+    columns = examples(config, held_out(config))
+    return [{name: column[row] for name, column in columns.items()} for row in range(count)]
+
+
+def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    names = [name.removesuffix("_input_ids") for name in batch if name.endswith("_input_ids")]
+    return [
+        {key: batch[f"{name}_{key}"] for key in ("input_ids", "attention_mask")} for name in names
+    ]
+
+
+def test_batch_finds_every_text_again(config: Config, lm: LanguageModel) -> None:
+    rows = rows_of(config, 16)
+    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
+    sequences = [
+        [int(id_) for id_, kept in zip(ids, mask, strict=True) if kept]
+        for group in groups_of(batch)
+        for ids, mask in zip(group["input_ids"], group["attention_mask"], strict=True)
+    ]
+    assert len(sequences) == len({row[view] for row in rows for view in VIEWS} - {EMPTY})
+    for row, label in zip(rows, batch["label"].tolist(), strict=True):
+        for view, position in zip(VIEWS, label, strict=False):
+            if row[view] == EMPTY:
+                assert position == -1
+            else:
+                assert sequences[position] == lm.tokens.encode(json.loads(str(row[view])))
+        assert label[len(VIEWS) :] == row["keys"]
+
+
+def test_false_negatives_share_a_key() -> None:
+    keys = torch.tensor([[1, 7, -1], [1, 8, -1], [2, 8, 3], [4, 9, 3]])
+    expected = [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+    assert false_negatives(keys).int().tolist() == expected
+
+
+def test_scores_of_equal_and_opposite_vectors() -> None:
+    first, second = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 5.0]])
+    torch.testing.assert_close(SCORES["cosine"](first, second), torch.tensor([[1.0, -1.0, 0.0]]))
+    distances = torch.tensor([[0.0, -2.0, -(2**0.5)]])
+    torch.testing.assert_close(
+        SCORES["negative_distance"](first, second), distances, atol=1e-3, rtol=0
+    )
+
+
+def naive_pair_loss(
+    rows: list[dict[str, object]],
+    vectors: dict[str, np.ndarray],
+    views: tuple[str, str],
+    keys: tuple[int, ...],
+) -> float:
+    """Eq. (12)-(20) pair by pair: same key or equal text is no negative."""
+    rows = [row for row in rows if EMPTY not in (row[views[0]], row[views[1]])]
+    total = 0.0
+    for anchor_view, other_view in (views, views[::-1]):
+        for anchor in rows:
+            terms = []
+            for other in rows:
+                false = other is not anchor and (
+                    any(
+                        anchor["keys"][key] == other["keys"][key] >= 0  # type: ignore[index]
+                        for key in keys
+                    )
+                    or any(anchor[view] == other[view] for view in views)
+                )
+                if not false:
+                    score = vectors[str(anchor[anchor_view])] @ vectors[str(other[other_view])]
+                    terms.append((score / 0.05, other is anchor))
+            largest = max(term for term, _ in terms)
+            below = sum(np.exp(term - largest) for term, _ in terms)
+            total -= next(term for term, own in terms if own) - largest - np.log(below)
+    return float(total / (2 * len(rows)))
+
+
+def test_loss_equals_the_naive_twin(config: Config, lm: LanguageModel) -> None:
+    rows = rows_of(config, 24)
+    encoder = as_encoder(lm, 16).eval()
+    named = sorted({str(row[view]) for row in rows for view in VIEWS} - {EMPTY})
+    made = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
+    vectors = dict(zip(named, made, strict=True))
+    settings = ContrastConfig(lambda_place_place=2.0, lambda_user_place=0.5)
+    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
+    with torch.no_grad():
+        loss = TripleLoss(encoder, settings, bf16=False)(groups_of(batch), batch["label"])
+    expected = {
+        "user_user": naive_pair_loss(rows, vectors, ("profile", "action"), (0,)),
+        "place_place": 2.0 * naive_pair_loss(rows, vectors, ("business", "basic"), (1, 2)),
+        "user_place": 0.5 * naive_pair_loss(rows, vectors, ("user", "place"), (0, 1, 2)),
+    }
+    assert {name: float(value) for name, value in loss.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_masks_every_other_row_is_a_negative(config: Config, lm: LanguageModel) -> None:
+    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows_of(config, 24))
+    encoder = as_encoder(lm, 16).eval()
+    with torch.no_grad():
+        masked, plain = (
+            TripleLoss(encoder, ContrastConfig(mask_false_negatives=masks), bf16=False)(
+                groups_of(batch), batch["label"]
+            )
+            for masks in (True, False)
+        )
+    assert all(float(plain[name]) > float(masked[name]) for name in plain)
+
+
+def test_head_starts_with_equal_variances(lm: LanguageModel) -> None:
+    random = np.random.default_rng(0)
+    states = random.normal(size=(4000, 32)) * np.geomspace(30, 1, 32) + 100
+    encoder = as_encoder(lm, 16)
+    whiten(encoder, states)
+    with torch.no_grad():
+        made = encoder[2].linear(torch.tensor(states, dtype=torch.float32)).numpy()
+    np.testing.assert_allclose(made.mean(axis=0), 0, atol=2e-3)
+    spread = made.std(axis=0) * 4
+    assert spread.max() < 1.01
+    assert spread.min() > 0.8
+
+
+def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
+    config = make_data(
+        tmp_path,
+        places=200,
+        users=200,
+        orders=1500,
+        contrast={"triples": 1200, "batch_size": 16, "learning_rate": 1e-3, "held_out": 0.2},
+    )
+    pretrain(config)
+    contrast(config)
+    made = artifacts.manifest(config, "contrast")
+    assert made is not None
+    recalls = made["figures"]["recall_at_10"]
+    assert set(recalls) == {"untuned", "cpt_only", "whole"}
+    assert recalls["whole"]["user_to_place"] > 0.7
+    untuned, whole = (recalls[name]["user_to_place"] for name in ("untuned", "whole"))
+    assert whole > 1.2 * untuned  # the base LM knows kitchens and cities already
+    alone = "poi_tags to P_d"
+    untuned, whole = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
+    assert whole > 1.5 * untuned
+    assert made["figures"]["spread"] > 0.05
+    curve = made["figures"]["loss"]
+    assert curve[-1]["user_place"] < curve[0]["user_place"]
+
+
+def test_adapters_are_merged_and_seeds_repeat(tmp_path: Path) -> None:
+    model = str(make_model(tmp_path / "m", "llama"))
+    config = make_data(tmp_path / "run", backbone={"model": model, "lora_rank": 4})
+    pretrain(config)
+    hashes = []
+    for _ in range(2):
+        contrast(config)
+        made = artifacts.manifest(config, "contrast")
+        assert made is not None
+        hashes.append({name: file["sha256"] for name, file in made["files"].items()})
+    assert hashes[0] == hashes[1]
+    assert not [name for name in hashes[0] if "adapter" in name or "trainer" in name]
+    assert load_encoder(config.output / "encoder").encode('[["poi_menu", "tea"]]').shape == (128,)
+
+
+def test_collapse_is_seen_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(make_model(tmp_path / "m", "qwen2"))
+    config = make_data(
+        tmp_path / "run",
+        backbone={"model": model},
+        contrast={"triples": 400, "batch_size": 16, "learning_rate": 1.0},
+    )
+    pretrain(config)
+    contrast(config)
+    made = artifacts.manifest(config, "contrast")
+    assert made is not None
+    assert made["figures"]["spread"] < 0.05
+    assert "collapsed" in capsys.readouterr().err
+
+
+def test_half_precision_model_keeps_its_head_exact(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m", "llama")
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    model = {"model": str(folder), "lora_rank": 4}
+    config = make_data(tmp_path / "run", backbone=model)
+    pretrain(config)
+    contrast(config)
+    encoder = load_encoder(config.output / "encoder")
+    assert encoder[0].model.dtype == torch.bfloat16
+    assert encoder[2].linear.weight.dtype == torch.float32
+    theirs = SentenceTransformer(str(config.output / "encoder"), trust_remote_code=True)
+    text = '[["poi_menu", "milk tea"]]'
+    np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=0.05)

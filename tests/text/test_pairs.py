@@ -1,0 +1,143 @@
+"""The examples of stage 2: what is held out, how orders are spread, how keywords are left out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.config import Config, ContrastConfig
+from larr.errors import ConfigError, DataError
+from larr.text.pairs import EMPTY, VIEWS, augmented, examples, held_out, keywords_of, orders_of
+from tests.fake_data import make_data
+
+PARTS = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return make_data(tmp_path, contrast={"triples": 60})
+
+
+def test_views_are_the_two_sides_and_their_halves(config: Config) -> None:
+    names = {view: [keyword.name for keyword in keywords_of(config, view)] for view in VIEWS}
+    assert names["profile"] == ["user_base"]
+    assert names["action"] == ["user_taste", "scene_time"]
+    assert names["user"] == ["user_base", "user_taste", "scene_time"]
+    assert names["place"] == ["poi_name", "poi_menu", "poi_tags"]
+
+
+def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> None:
+    apart = held_out(config)
+    assert len(apart.users) == round(0.3 * 40)
+    columns = examples(config, apart)
+    texts = " ".join(columns["place"] + columns["business"])
+    descriptions = pl.read_parquet(config.output / "data" / "descriptions.parquet")
+    unseen = descriptions.filter(pl.col("poi_id").is_in(apart.places.implode()))
+    assert len(unseen) > 5
+    for name in unseen["poi_name"].unique():
+        assert f'"{name}"' not in texts
+    both = orders_of(config, apart, 1000)
+    assert len(both) > 0
+    assert set(both["user_id"]) <= set(apart.users)
+    assert set(both["poi_id"]) <= set(apart.places)
+
+
+def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
+    descriptions = pl.read_parquet(config.output / "data" / "descriptions.parquet")
+    chains = descriptions.filter(pl.col("chain").is_not_null()).with_columns(
+        apart=pl.col("poi_id").is_in(held_out(config).places.implode())
+    )
+    assert chains.group_by("chain").agg(pl.col("apart").n_unique())["apart"].to_list() == [1] * 4
+
+
+def test_a_user_with_most_orders_does_not_fill_the_examples(config: Config) -> None:
+    path = config.output / "data" / "orders.parquet"
+    orders = pl.read_parquet(path)
+    one = orders.with_columns(user_id=pl.lit("u1"))
+    pl.concat([orders, *[one] * 5]).write_parquet(path)
+    apart = held_out(config)
+    columns = examples(config.model_copy(update={"contrast": _whole(28)}), apart)
+    users = Counter(keys[0] for keys in columns["keys"])
+    assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
+
+
+def test_near_orders_come_into_a_batch_together(tmp_path: Path) -> None:
+    contrast = {"triples": 160, "batch_size": 8, "near": "poi_city", "near_together": 4}
+    whole = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
+    config = make_data(tmp_path, orders=400, contrast=contrast | whole)
+    columns = examples(config, held_out(config))
+    cities = [text.split("lives in ")[1].split('"')[0] for text in columns["user"]]
+    groups = [cities[start : start + 4] for start in range(0, 160, 4)]
+    of_one_city = sum(len(set(group)) == 1 for group in groups)
+    assert of_one_city >= 37, "40 groups, less those where one city ends"
+    batches = [set(cities[start : start + 8]) for start in range(0, 160, 8)]
+    assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups in a batch"
+
+
+def test_unknown_near_column_is_an_error(config: Config) -> None:
+    contrast = config.contrast.model_copy(update={"near": "poi_planet"})
+    config = config.model_copy(update={"contrast": contrast})
+    with pytest.raises(ConfigError, match="poi_planet"):
+        examples(config, held_out(config))
+
+
+def test_few_orders_come_again_with_other_keywords(tmp_path: Path) -> None:
+    config = make_data(tmp_path, users=8, orders=20, contrast={"triples": 200, "held_out": 0.0})
+    columns = examples(config, held_out(config))
+    assert len(columns["user"]) == 200
+    assert len(set(columns["user"])) > 20
+
+
+def test_keys_number_users_places_and_chains(config: Config) -> None:
+    columns = examples(config, held_out(config))
+    chain = {keys[1]: keys[2] for keys in columns["keys"]}
+    for place, keys in zip(columns["place"], columns["keys"], strict=True):
+        if "House" in place:
+            assert chain[keys[1]] >= 0
+        elif "Shop" in place:
+            assert chain[keys[1]] == -1
+
+
+def test_missing_half_is_empty(config: Config) -> None:
+    columns = examples(config, held_out(config))
+    assert EMPTY in columns["basic"], "every eleventh place has no tags"
+    assert EMPTY not in columns["user"] + columns["place"]
+    assert all(json.loads(text) for text in columns["basic"] if text != EMPTY)
+
+
+def test_same_seed_gives_the_same_examples(config: Config) -> None:
+    assert examples(config, held_out(config)) == examples(config, held_out(config))
+
+
+def test_no_orders_is_an_error_that_says_what_to_do(config: Config) -> None:
+    path = config.output / "data" / "orders.parquet"
+    pl.read_parquet(path).head(1).write_parquet(path)
+    with pytest.raises(DataError, match="give `orders`"):
+        examples(config, held_out(config))
+
+
+def test_augmentation_keeps_the_shares_that_are_set() -> None:
+    random = np.random.default_rng(0)
+    contrast = ContrastConfig(drop_keyword=0.2, single_keyword=0.25)
+    sizes = Counter(len(augmented(PARTS, contrast, random)) for _ in range(8_000))
+    # one alone: chosen so in 1/4; else dropping 3 of 4 (4 * .8 * .2^3) or all of them (.2^4)
+    assert sizes[1] / 8_000 == pytest.approx(0.25 + 0.75 * (4 * 0.8 * 0.008 + 0.0016), abs=0.02)
+    assert sizes[4] / 8_000 == pytest.approx(0.75 * 0.8**4, abs=0.02)
+
+
+def test_augmentation_shuffles_only_if_set() -> None:
+    random = np.random.default_rng(0)
+    still = ContrastConfig(shuffle_keywords=False, drop_keyword=0.0, single_keyword=0.0)
+    assert augmented(PARTS, still, random) == PARTS
+    moving = still.model_copy(update={"shuffle_keywords": True})
+    firsts = Counter(augmented(PARTS, moving, random)[0] for _ in range(400))
+    assert min(firsts[part] for part in PARTS) > 60
+
+
+def _whole(triples: int) -> ContrastConfig:
+    return ContrastConfig(triples=triples, held_out=0.3, drop_keyword=0.0, single_keyword=0.0)

@@ -1,0 +1,147 @@
+"""Stage 1: labels on y alone, the mixture, the loss against the model's own, both ways to train."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from larr import artifacts
+from larr.config import Config
+from larr.text.backbone import LanguageModel, load_base, load_language_model
+from larr.text.corpus import Description
+from larr.text.pretrain import (
+    IGNORED,
+    Row,
+    describe,
+    gather,
+    labelled_losses,
+    perplexity,
+    pretrain,
+    scales_logits,
+)
+from tests.fake_data import make_data
+from tests.tiny_models import KINDS, make_model
+
+PLACE = Description(
+    given=[("poi_name", "Noodle shop")],
+    told=[("poi_menu", "tofu, rice"), ("poi_tags", "spicy")],
+    chain=None,
+)
+
+
+@pytest.fixture(scope="module")
+def general(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("general") / "text.txt"
+    path.write_text("\n".join(f"plain text of dish {number}" for number in range(3000)))
+    return path
+
+
+def small(tmp_path: Path, kind: str, general: Path, **backbone: object) -> Config:
+    model = str(make_model(tmp_path / "model", kind))
+    return make_data(
+        tmp_path / "run",
+        backbone={"model": model} | backbone,
+        pretrain={"general_text": general, "learning_rate": 1e-2, "max_steps": 5},
+    )
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory: pytest.TempPathFactory, general: Path) -> LanguageModel:
+    return load_base(small(tmp_path_factory.mktemp("lm"), "qwen2", general))
+
+
+def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
+    row = describe(lm.tokens, PLACE, np.random.default_rng(0))
+    x = lm.tokens.encode(PLACE.given)
+    assert row.ids[: len(x)] == x
+    assert row.labels == [IGNORED] * len(x) + row.ids[len(x) :]
+    assert row.labels[len(x)] in lm.tokens.starts.values()
+
+
+def test_keywords_of_y_come_in_either_order(lm: LanguageModel) -> None:
+    random = np.random.default_rng(0)
+    x = len(lm.tokens.encode(PLACE.given))
+    firsts = {describe(lm.tokens, PLACE, random).ids[x] for _ in range(20)}
+    assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
+
+
+def test_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None:
+    random = np.random.default_rng(0)
+    rows = [describe(lm.tokens, PLACE, random), Row([5, 6, 7], [5, 6, 7])]
+    batch = lm.tokens.pad([row.ids for row in rows])
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    for number, row in enumerate(rows):
+        labels[number, : len(row.labels)] = torch.tensor(row.labels)
+    with torch.no_grad():
+        expected = lm.model(**batch, labels=labels).loss
+        losses = labelled_losses(lm.model, batch | {"labels": labels})
+    assert len(losses) == sum(label != IGNORED for row in rows for label in row.labels[1:])
+    torch.testing.assert_close(losses.mean(), expected)
+    assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
+
+
+def test_perplexity_of_nothing_is_none(lm: LanguageModel) -> None:
+    assert perplexity(lm, []) is None
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
+def test_mixture_keeps_the_ratio_of_tokens(
+    tmp_path: Path, general: Path, lm: LanguageModel, ratio: float
+) -> None:
+    config = make_data(tmp_path, pretrain={"general_text": general, "general_ratio": ratio})
+    made = gather(config, lm.tokens)
+    markers = set(lm.tokens.marker_ids)
+    domain = [row for row in made.train if markers & set(row.ids)]
+    other = [row for row in made.train if not markers & set(row.ids)]
+    tokens = sum(len(row.ids) for row in domain)
+    assert sum(len(row.ids) for row in other) == pytest.approx(ratio * tokens, rel=0.15, abs=70)
+    assert all(row.labels == row.ids for row in other)
+    assert made.general, "general text is held out even where none is trained on"
+    assert len(made.places) == 2
+    assert not {tuple(row.ids) for row in made.places} & {tuple(row.ids) for row in domain}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_stage_trains_saves_and_measures(
+    tmp_path: Path, general: Path, kind: str, rank: int
+) -> None:
+    config = small(tmp_path, kind, general, lora_rank=rank)
+    pretrain(config)
+    made = artifacts.manifest(config, "pretrain")
+    assert made is not None
+    figures = made["figures"]
+    assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
+    assert figures["perplexity_y_text_before"] > 1
+    before, after = load_base(config), load_language_model(config.output / "lm", config)
+    assert after.tokens.marker_ids == before.tokens.marker_ids
+    assert after.tokens.encode(PLACE.given) == before.tokens.encode(PLACE.given)
+    rows = torch.tensor(before.tokens.marker_ids)
+    for layer in ("get_input_embeddings", "get_output_embeddings"):
+        old, new = (getattr(one.model, layer)().weight for one in (before, after))
+        assert not torch.equal(old[rows], new[rows]), "the new rows are trained, LoRA or not"
+        if rank:
+            torch.testing.assert_close(old[:200], new[:200])
+
+
+def test_same_seed_gives_the_same_bytes(tmp_path: Path, general: Path) -> None:
+    config = small(tmp_path, "qwen2", general)
+    hashes = []
+    for _ in range(2):
+        pretrain(config)
+        made = artifacts.manifest(config, "pretrain")
+        assert made is not None
+        hashes.append({name: file["sha256"] for name, file in made["files"].items()})
+    assert hashes[0] == hashes[1]
+    assert "model.safetensors" in hashes[0]
+
+
+def test_models_that_scale_their_logits_are_known(lm: LanguageModel) -> None:
+    assert not scales_logits(lm.model)
+    lm.model.config.final_logit_softcapping = 30.0
+    assert scales_logits(lm.model)
+    del lm.model.config.final_logit_softcapping

@@ -1,0 +1,78 @@
+"""Vectors do not depend on their batch, and the store finds them by what the text is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.text.backbone import load_base
+from larr.text.encoder import as_encoder
+from larr.text.vectors import (
+    compute,
+    key_of,
+    keys_of,
+    model_identity,
+    normalised,
+    open_store,
+    save_store,
+)
+from tests.fake_data import make_data
+from tests.tiny_models import make_model
+
+TEXTS = pl.DataFrame({"keyword": ["a", "a", "b"], "text": ["x", "y", "x"]})
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
+def test_vector_is_that_of_the_text_alone(tmp_path: Path, batch_tokens: int) -> None:
+    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "qwen2"))})
+    encoder = as_encoder(load_base(config), 16)
+    texts = [[("poi_menu", "tofu " * number)] for number in (5, 1, 9, 2)]
+    together = compute(encoder, texts, batch_tokens)
+    alone = [compute(encoder, [text], 10_000)[0] for text in texts]
+    np.testing.assert_allclose(together, alone, atol=2e-6)
+
+
+def test_progress_counts_every_text(tmp_path: Path) -> None:
+    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "qwen2"))})
+    done: list[int] = []
+    texts = [[("poi_menu", f"dish {number}")] for number in range(7)]
+    compute(as_encoder(load_base(config), 16), texts, 20, done.append)
+    assert sum(done) == 7
+    assert len(done) > 1
+
+
+def test_normalised_leaves_zeros_alone() -> None:
+    given_ND = np.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(normalised(given_ND), [[0.6, 0.8], [0.0, 0.0]])
+
+
+def test_key_depends_on_model_keyword_and_text() -> None:
+    keys = {key_of(model, keyword, "t") for model in "mn" for keyword in "ab"}
+    assert len(keys | {key_of("m", "a", "u")}) == 5
+    assert key_of("m", "ab", "c") != key_of("m", "a", "bc")
+    assert [key.tobytes() for key in keys_of("m", TEXTS)] == [
+        key_of("m", "a", "x"),
+        key_of("m", "a", "y"),
+        key_of("m", "b", "x"),
+    ]
+
+
+def test_identity_follows_every_file() -> None:
+    files = {"model.safetensors": {"sha256": "1"}, "tokenizer.json": {"sha256": "2"}}
+    changed = files | {"tokenizer.json": {"sha256": "3"}}
+    assert model_identity(files) != model_identity(changed)
+    assert model_identity(files) == model_identity(dict(reversed(files.items())))
+
+
+def test_store_gives_the_row_or_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.eye(3, dtype=np.float32))
+    assert open_store(tmp_path) is None, "without keys it is not whole"
+    save_store(tmp_path, "model-1", TEXTS)
+    store = open_store(tmp_path)
+    assert store is not None
+    assert store.row("b", "x") == 2
+    assert store.row("b", "y") is None
+    assert store.vectors[2].tolist() == [0, 0, 1]
