@@ -12,8 +12,7 @@ from larr.data.featurise import Featuriser
 from larr.data.keywords import render
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, DataError
-
-from .conftest import ROOT, SMALL
+from tests.conftest import ROOT, SMALL
 
 
 def load(config: Config, name: str) -> np.ndarray:

@@ -10,8 +10,7 @@ from larr.config import Config, load_config
 from larr.data.prepare import prepare
 from larr.datasets.coupon import EXPIRES, HABITS, HOURS, NAMES, PROFILE, VISITS, coupon_tables
 from larr.errors import DataError
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 
 def survey(people: int, answers: int) -> pl.DataFrame:

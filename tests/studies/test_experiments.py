@@ -14,11 +14,11 @@ from larr.evaluation.evaluate import evaluate
 from larr.models import build
 from larr.ranking.align import align
 from larr.studies.experiments import FOLDER, PAGE, RESULTS, experiments, for_studies
+from tests.evaluation.test_report import Page
 from tests.fake_run import make_run
 from tests.ranking_log import small_align, write_log
-from tests.test_report import Page
 
-CONFIG = Path(__file__).parents[1] / "configs" / "experiments.toml"
+CONFIG = Path(__file__).parents[2] / "configs" / "experiments.toml"
 STUDIES = {
     "rivals": {"title": "Rivals", "models": ["wide_deep", "larr"]},
     "line": {
