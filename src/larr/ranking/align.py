@@ -34,6 +34,8 @@ from larr.workers import side_by_side
 
 POINTS = 50  # of the loss curve
 WARM_UP = 0.05
+FEW_STEPS = 150
+"""Fewer steps leave a ranker that reads texts behind one that does not."""
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
@@ -147,6 +149,11 @@ def _train(config: Config, name: str, trainer: Trainer, log: Path) -> list[dict[
     joint = (settings.beta_ctr, settings.beta_alignment)
     epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
     curve = Curve(name, math.ceil(rows / settings.batch_size) * len(epochs))
+    if curve.steps < FEW_STEPS:
+        progress.console.print(
+            f"  {name}: {curve.steps} steps of {settings.batch_size} rows are few; a smaller "
+            "align.batch_size learns more from such a log"
+        )
     total = rows * len(epochs)
     with progress.track(name, total, "samples") as advance:
         for epoch, betas in enumerate(epochs):

@@ -33,6 +33,10 @@ def write(
         dynamic_shapes=(tuple(many if name in rows else None for name in inputs),),
     )
     assert program is not None  # noqa: S101 - with `dynamo` it gives one
+    for node in program.model.graph.all_nodes():  # where the code lay, which is nobody's business
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
     program.save(str(path))
 
 
