@@ -19,8 +19,9 @@ import pytest
 import uvicorn
 from safetensors.torch import load_file, save_file
 
-from larr import artifacts, models
+from larr import models
 from larr.config import Config
+from larr.serve import store as module
 from larr.serve.app import Service
 from larr.serve.features import Reader
 from larr.serve.http import PatientProtocol
@@ -60,7 +61,7 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         save_file(weights | changed, other / "ranker" / name / "model.safetensors")
         store = Store(tmp_path_factory.mktemp("published") / "store")
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(artifacts, "require", lambda *_: None)
+            patched.setattr(module, "require_ranker", lambda *_: None)
             store.activate(store.publish(config, name))
             second = store.publish(config.model_copy(update={"output": other}), name)
         return Published(config, store, second)
@@ -116,7 +117,7 @@ def asked(served: Config, ranking: Ranking) -> dict[str, Any]:
 @pytest.fixture
 def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with one version, which is current."""
-    monkeypatch.setattr(artifacts, "require", lambda *_: None)
+    monkeypatch.setattr(module, "require_ranker", lambda *_: None)
     left_out = shutil.ignore_patterns(published.second)
     return Store(shutil.copytree(published.store.folder, tmp_path / "store", ignore=left_out))
 

@@ -11,14 +11,11 @@ import pytest
 from larr import artifacts
 from larr.buckets import position
 from larr.config import Config
-from larr.errors import ConfigError
+from larr.errors import ConfigError, StaleError
+from larr.ranking.align import require_ranker
+from larr.serve import store as module
 from larr.serve.live import Live
 from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
-
-
-@pytest.fixture(autouse=True)
-def no_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "require", lambda *_: None)
 
 
 def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
@@ -113,9 +110,14 @@ def test_arms_of_different_tests_are_unrelated() -> None:
     assert one.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_model_that_was_not_trained_is_refused(store: Store, served: Config) -> None:
-    with pytest.raises(ConfigError, match=r"--model dcn: align\.models has"):
+def test_a_model_that_was_not_trained_is_refused(
+    store: Store, served: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "require_ranker", require_ranker)
+    with pytest.raises(StaleError, match=r"ranker.dcn: it is missing.*put dcn into align\.models"):
         store.publish(served, "dcn")
+    with pytest.raises(ConfigError, match="nosuch"):
+        store.publish(served, "nosuch")
 
 
 def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from larr import artifacts, models, progress
 from larr.config import AlignConfig, Config
 from larr.data import batches
 from larr.data.batches import Batch
-from larr.errors import LarrError
+from larr.errors import LarrError, StaleError
 from larr.losses import click_loss, info_nce
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable, Network, Ranker, tower_rates
@@ -79,6 +79,20 @@ def _origin(config: Config, name: str) -> dict[str, Any]:
         "data": artifacts.identity(config, "prepare"),
         "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
     }
+
+
+def require_ranker(config: Config, name: str) -> None:
+    """Refuses to go on with a ranker that is missing, or made from anything else than it would be.
+
+    Of the other rankers nothing is asked.
+    """
+    artifacts.require(config, "prepare")
+    folder = artifacts.folder(config, "align") / name
+    if not artifacts.has_part(folder, _origin(config, name)):
+        raise StaleError(
+            f"{folder}: it is missing, or other settings, data or vectors made it; put {name} into "
+            "align.models and run `larr run` with the same configuration"
+        )
 
 
 def _make(config: Config, name: str, target: Path) -> None:

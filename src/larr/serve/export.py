@@ -21,6 +21,7 @@ from larr.data.batches import Batch, Features
 from larr.data.checked import SPLITS
 from larr.errors import ConfigError
 from larr.models.larr import Larr
+from larr.ranking.align import require_ranker
 from larr.ranking.predict import ROWS, load_ranker
 from larr.serve import graph
 
@@ -37,7 +38,7 @@ def export(config: Config, model: str, target: Path) -> None:
     A row of the Parquet files has its labels, the indices of its categories and recent places, its
     standardised numbers and e_s of Eq. (23), a list of floats.
     """
-    artifacts.require(config, "prepare", "embed", "align")
+    require_ranker(config, model)
     ranker = load_ranker(config, model)
     if not isinstance(ranker, Larr):
         raise ConfigError(f"--model {model}: it has no scene vectors; name a LARR")

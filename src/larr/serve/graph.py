@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 
@@ -23,15 +24,17 @@ def write(
     for name in EXPORTERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     many = {0: torch.export.Dim("rows", min=1)}
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(inputs.values()),
-        dynamo=True,
-        verbose=False,
-        input_names=list(inputs),
-        output_names=[output],
-        dynamic_shapes=(tuple(many if name in rows else None for name in inputs),),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of names, which are given below
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=(tuple(many if name in rows else None for name in inputs),),
+        )
     assert program is not None  # noqa: S101 - with `dynamo` it gives one
     for node in program.model.graph.all_nodes():  # where the code lay, which is nobody's business
         node.metadata_props.clear()

@@ -26,6 +26,7 @@ from larr.config import Config
 from larr.data import batches
 from larr.data.prepare import REQUESTS
 from larr.errors import ConfigError, InputError
+from larr.ranking.align import require_ranker
 from larr.ranking.predict import load_ranker, predict_log, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
@@ -69,12 +70,7 @@ class Store:
 
         The same run gives the same ID, and is not copied again.
         """
-        artifacts.require(config, "prepare", "embed", "align")
-        if model not in config.align.models:
-            raise ConfigError(
-                f"--model {model}: align.models has {', '.join(config.align.models)}; "
-                "name one of them"
-            )
+        require_ranker(config, model)
         versions = self.folder / VERSIONS
         versions.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=versions, prefix=".") as scratch:
