@@ -107,7 +107,7 @@ def main() -> None:
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     rows = log.head(CANDIDATES)
     scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    candidates = rows.select(SENT).to_dicts()
+    candidates = rows.select(SENT).to_dict(as_series=False)
     batch = next(batches.in_order(data / "test", CANDIDATES))
     vectors = torch.randn(CANDIDATES, batch.texts.shape[1], model.vectors.shape[1])
 

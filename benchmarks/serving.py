@@ -1,11 +1,13 @@
 """A service under load: requests that arrive at a constant rate, whatever comes back.
 
+    python benchmarks/serving.py latency STORE       one after the other, 300 candidates by name
     python benchmarks/serving.py load STORE [--rate 100] [--seconds 600]
     python benchmarks/serving.py swaps STORE         two versions, 20 changes and 5 kills under load
     python benchmarks/serving.py leak STORE          memory over requests, and of a twin that leaks
 
-Requests are those of the store's golden requests, with 300 candidates near them where places lie
-somewhere. Latency counts from the moment a request was due, so a queue shows.
+Requests are the store's golden requests: under `load` with the places near a point instead of their
+own candidates, at most 300, under `latency` with 300 places and columns of their own candidates.
+Under load latency counts from the moment a request was due, so a queue shows.
 """
 
 from __future__ import annotations
@@ -35,28 +37,44 @@ from larr.serve.store import VERSIONS, Store, read_golden
 
 PORT = 8123
 CONNECTIONS = 64
+CANDIDATES, SHOWN = 300, 20
 SWAPS, KILLS = 20, 5
 SERVE = ("-m", "larr.cli", "serve")
 Json = dict[str, Any]
 
 
-def requests_of(store: Store, near: bool) -> list[bytes]:
-    """The golden requests of the current version as HTTP."""
-    version = store.arms()[0].version
-    made = []
-    for one in read_golden(store.folder / VERSIONS / version):
-        body = dict(one["request"])
-        if near:
-            del body["candidates"]
-            body["near"] = {"lat": 30.66, "lon": 104.06, "within_km": 100, "at_most": 300}
-            body["k"] = 20
-        content = json.dumps(body).encode()
-        made.append(
-            b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            + f"Content-Length: {len(content)}\r\n\r\n".encode()
-            + content
-        )
-    return made
+def requests_of(store: Store, change: Callable[[Json], Json] = lambda one: one) -> list[bytes]:
+    """The golden requests of the current version, changed, as HTTP."""
+    golden = read_golden(store.folder / VERSIONS / store.arms()[0].version)
+    return [http(change(dict(one["request"]))) for one in golden]
+
+
+def http(body: Json) -> bytes:
+    """A request to rank."""
+    content = json.dumps(body).encode()
+    head = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n" + head.encode() + content
+
+
+def near(body: Json) -> Json:
+    """The request with the places around instead of its candidates."""
+    place = {"lat": 30.66, "lon": 104.06, "within_km": 100, "at_most": CANDIDATES}
+    return {name: value for name, value in body.items() if name != "candidates"} | {
+        "near": place,
+        "k": SHOWN,
+    }
+
+
+def named(store: Store) -> Callable[[Json], Json]:
+    """What gives a request 300 places, with the columns of its own candidates in turn."""
+    places = list(store.load(store.arms()[0].version).scorer.reader.place_rows)[:CANDIDATES]
+
+    def change(body: Json) -> Json:
+        rows = itertools.cycle(body["candidates"])
+        many = [row | {"poi_id": place} for place, row in zip(places, rows, strict=False)]
+        return body | {"candidates": many, "k": SHOWN}
+
+    return change
 
 
 class Client:
@@ -160,9 +178,23 @@ def memory(process: subprocess.Popen[bytes]) -> float:
     return sum(one.memory_full_info().uss for one in [root, *root.children(recursive=True)]) / 2**20
 
 
+async def latency(store: Store, _: float, seconds: float) -> None:
+    """One request after the other over one connection."""
+    requests = requests_of(store, named(store))
+    async with service(store):
+        for client in (Client(), Client()):  # the first one warms up
+            begun = time.perf_counter()
+            for request in itertools.cycle(requests):
+                due = time.perf_counter()
+                if due - begun > seconds:
+                    break
+                await client.send(request, due)
+        print(f"{CANDIDATES} candidates, one request after the other: {told(client)}")
+
+
 async def load(store: Store, rate: float, seconds: float) -> None:
     """One rate for a time."""
-    requests = requests_of(store, near=True)
+    requests = requests_of(store, near)
     async with service(store) as running:
         await open_loop(Client(), requests, min(rate, 20), 2)
         client, before = Client(), memory(running[0])
@@ -179,7 +211,7 @@ async def swaps(store: Store, rate: float, seconds: float) -> None:
     if len(versions) < 2:
         raise SystemExit(f"{store.folder} needs two versions; publish another")
     golden = {one: read_golden(store.folder / VERSIONS / one) for one in versions}
-    requests = requests_of(store, near=False)
+    requests = requests_of(store)
     seen: Counter[str] = Counter()
 
     def check(which: int, status: int, body: bytes) -> None:
@@ -213,7 +245,7 @@ async def swaps(store: Store, rate: float, seconds: float) -> None:
 
 async def leak(store: Store, rate: float, seconds: float) -> None:
     """The slope of memory, and that of a twin that keeps each answer."""
-    requests = requests_of(store, near=False)
+    requests = requests_of(store)
     for name, command in (("service", SERVE), ("leaking twin", [__file__, "twin"])):
         async with service(store, command) as running:
             await open_loop(Client(), requests, rate, seconds / 4)
@@ -237,9 +269,9 @@ def twin(store: Store) -> None:
 
 
 def main() -> None:
-    """Runs one of the three."""
+    """Runs one of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["load", "swaps", "leak", "twin"])
+    parser.add_argument("what", choices=["latency", "load", "swaps", "leak", "twin"])
     parser.add_argument("store", type=Path)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -248,7 +280,7 @@ def main() -> None:
     if given.what == "twin":
         twin(Store(given.store))
         return
-    run = {"load": load, "swaps": swaps, "leak": leak}[given.what]
+    run = {"latency": latency, "load": load, "swaps": swaps, "leak": leak}[given.what]
     asyncio.run(run(Store(given.store), given.rate, given.seconds))
 
 

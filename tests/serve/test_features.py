@@ -48,7 +48,7 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, reader: Reader) -> No
         start += group.height
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
         asked = reader.request(scene)
-        told = reader.candidates(scene["user_id"], group.select(SENT).to_dicts())
+        told = reader.candidates(scene["user_id"], group.select(SENT).to_dict(as_series=False))
         in_log = {name: array[part] for name, array in arrays.items()}
         assert (in_log["categories"][:, reader.categories.request] == asked.categories).all()
         assert np.allclose(in_log["numbers"][:, reader.numbers.request], asked.numbers, atol=1e-6)
@@ -70,7 +70,7 @@ def test_nobody_and_nowhere_have_inputs_too(reader: Reader) -> None:
     asked = reader.request({"user_id": "nobody", "time": datetime(2024, 4, 8, 12)})
     assert not asked.known
     assert (asked.recent == 0).all()
-    told = reader.candidates("nobody", [{"poi_id": "nowhere"}])
+    told = reader.candidates("nobody", {"poi_id": ["nowhere"]})
     assert told.places.tolist() == [0]
     assert (told.numbers <= 5).all()
 

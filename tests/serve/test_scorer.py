@@ -28,7 +28,7 @@ def test_served_scores_are_those_of_the_evaluation(served: Config) -> None:
     told = []
     for _, group in rows.group_by("request_id", maintain_order=True):
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-        told.append(scorer.score(scene, group.select(SENT).to_dicts()).probabilities)
+        told.append(scorer.score(scene, group.select(SENT).to_dict(as_series=False)).probabilities)
     assert expected_NT.std() > 1e-4
     assert np.abs(np.concatenate(told) - expected_NT).max() < 1e-5
 
@@ -40,7 +40,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(served: Config) -> N
     scorer, group = load(served, name), log(served).head(10)
     assert group["request_id"].n_unique() == 1
     scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    scored = scorer.score(scene, group.select(SENT).to_dicts())
+    scored = scorer.score(scene, group.select(SENT).to_dict(as_series=False))
     chosen = [7, 2]
     effects = scorer.explain(scored, chosen)
     ranker = load_ranker(served, name)

@@ -259,26 +259,26 @@ class Reader:
             row_L[at] = self.vocabularies["poi_id"].get(place, 0)
         return row_L
 
-    def candidates(self, user_id: str, rows: Sequence[Row]) -> CandidateInputs:
+    def candidates(self, user_id: str, columns: Mapping[str, Sequence[Any]]) -> CandidateInputs:
         """The inputs of the candidates: `poi_id` and the columns that differ between them."""
-        bought = self.pairs.get(user_id, {})
-        pairs = [bought.get(row["poi_id"], NO_PAIR) for row in rows] if bought else None
+        places, bought = columns["poi_id"], self.pairs.get(user_id, {})
+        nothing: Sequence[Any] = [None] * len(places)
 
-        def told(name: str) -> list[Any]:
+        def told(name: str) -> Sequence[Any]:
             if name in PAIR_FIGURES:
                 at = PAIR_FIGURES.index(name)
-                return [pair[at] for pair in pairs] if pairs else [0.0] * len(rows)
-            return [row.get(name) for row in rows]
+                return [bought.get(place, NO_PAIR)[at] for place in places]
+            return columns.get(name, nothing)
 
         categories_FK = [self._indices(column, told) for column in self.categories.candidate]
         numbers_MK = [self._scaled(column, told) for column in self.numbers.candidate]
         return CandidateInputs(
-            np.array([self.place_rows.get(row["poi_id"], 0) for row in rows], np.int64),
-            np.array(categories_FK, np.int32).reshape(-1, len(rows)).T,
-            np.array(numbers_MK, np.float32).reshape(-1, len(rows)).T,
+            np.array([self.place_rows.get(place, 0) for place in places], np.int64),
+            np.array(categories_FK, np.int32).reshape(-1, len(places)).T,
+            np.array(numbers_MK, np.float32).reshape(-1, len(places)).T,
         )
 
-    def _indices(self, column: int, told: Callable[[str], list[Any]]) -> npt.NDArray[Any]:
+    def _indices(self, column: int, told: Callable[[str], Sequence[Any]]) -> npt.NDArray[Any]:
         """A category of all candidates."""
         name = self.names[column]
         if name not in self.levels:
@@ -289,7 +289,7 @@ class Reader:
         level_K = (value_K[:, None] > edges_E).sum(axis=1)
         return np.where(np.isnan(value_K), 0, index_L[level_K])
 
-    def _scaled(self, column: int, told: Callable[[str], list[Any]]) -> npt.NDArray[Any]:
+    def _scaled(self, column: int, told: Callable[[str], Sequence[Any]]) -> npt.NDArray[Any]:
         """A number of all candidates."""
         name = self.features.numbers[column]
         mean, deviation = self.encoder.scales[name]

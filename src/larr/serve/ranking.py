@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -139,8 +140,8 @@ class Ranking:
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
         candidates = self._candidates(asked)
-        if wrong := _wrong(asked.scene, self.accepted[0]):
-            raise InputError(f"scene{wrong}")
+        for name, value in asked.scene.items():
+            _check(name, [value], self.accepted[0], "scene")
         if asked.explain and asked.k > EXPLAINED:
             raise InputError(
                 f"explain: at most {EXPLAINED} places can be explained, k is {asked.k}"
@@ -149,7 +150,8 @@ class Ranking:
             raise InputError("explain: the ranker of this version reads no texts")
         time = asked.time or datetime.now(UTC)
         row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
-        scored = self.scorer.score(row, candidates) if candidates else None
+        places = candidates["poi_id"]
+        scored = self.scorer.score(row, candidates) if places else None
         answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
         if scored is None:
             return answer
@@ -160,56 +162,59 @@ class Ranking:
         for number in best:
             told = dict(zip(self.tasks, scored.probabilities[number].tolist(), strict=True))
             new = ["new_place"] if scored.candidates.places[number] == 0 else []
-            answer.items.append(
-                RankedPlace(str(candidates[number]["poi_id"]), float(score_K[number]), told, new)
-            )
+            answer.items.append(RankedPlace(str(places[number]), float(score_K[number]), told, new))
         if asked.explain:
             effects = self.scorer.explain(scored, best)
             for item, texts in zip(answer.items, effects, strict=True):
                 item.texts = [TextEffect(*one) for one in texts]
         return answer
 
-    def _candidates(self, asked: RankRequest) -> list[Columns]:
+    def _candidates(self, asked: RankRequest) -> dict[str, list[Scalar]]:
+        """The columns of the candidates."""
         if (asked.candidates is None) == (asked.near is None):
             raise InputError("give either `candidates` or `near`, and not both")
         if asked.near is not None:
             return self._around(asked.near)
-        seen: set[object] = set()
-        for number, row in enumerate(asked.candidates or []):
-            poi_id = row.get("poi_id")
+        rows = asked.candidates or []
+        names = dict.fromkeys(["poi_id", *chain.from_iterable(rows)])
+        columns = {name: [row.get(name) for row in rows] for name in names}
+        seen: set[Scalar] = set()
+        for number, poi_id in enumerate(columns["poi_id"]):
             if not isinstance(poi_id, str) or not poi_id:
                 raise InputError(f"candidates[{number}]: poi_id must be a text, got {poi_id!r:.80}")
             if poi_id in seen:
                 raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
             seen.add(poi_id)
-            if wrong := _wrong(row, self.accepted[1]):
-                raise InputError(f"candidates[{number}]{wrong}")
-        return asked.candidates or []
+        for name, values in columns.items():
+            _check(name, values, self.accepted[1], "candidates[{}]")
+        return columns
 
-    def _around(self, near: Near) -> list[Columns]:
+    def _around(self, near: Near) -> dict[str, list[Scalar]]:
         """The nearest places within the distance, with `distance_km` as the crow flies."""
         if self.where is None:
             raise InputError("`near` needs places with lat and lon; give `candidates` instead")
         found = self.where.around(near.lat, near.lon, near.within_km, near.at_most)
-        return [{"poi_id": poi_id, "distance_km": round(km, 3)} for poi_id, km in found]
+        return {"poi_id": [*found], "distance_km": [*found.values()]}
 
 
-def _wrong(row: Columns, accepted: dict[str, Kinds]) -> str | None:
-    """What is wrong with the first wrong column, if any is."""
-    for name, value in row.items():
-        kinds = accepted.get(name)
-        if kinds is None:
-            return (
-                f": no column {name!r:.80} is read there; there are {', '.join(sorted(accepted))}"
+def _check(name: str, values: list[Scalar], accepted: dict[str, Kinds], where: str) -> None:
+    """Refuses a column that is not read, and values that it cannot have."""
+    if name not in accepted:
+        whose, told = where.partition("[")[0], ", ".join(sorted(accepted))
+        raise InputError(f"{whose}: no column {name!r:.80} is read there; there are {told}")
+    kinds = {type(None), *accepted[name]}
+    if not kinds.issuperset(map(type, values)):
+        number = next(n for n, value in enumerate(values) if type(value) not in kinds)
+        told = " or ".join(WORDS[kind] for kind in accepted[name])
+        raise InputError(
+            f"{where.format(number)}.{name}: expected {told}, got {values[number]!r:.80}"
+        )
+    numbers = enumerate(values) if float in kinds or int in kinds else ()
+    for number, value in numbers:
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:  # NaN, too
+            raise InputError(
+                f"{where.format(number)}.{name}: {value!r:.80} is beyond any number of a scene"
             )
-        if value is None or (isinstance(value, str) and str in kinds):
-            continue
-        if isinstance(value, str) or type(value) not in kinds:
-            told = " or ".join(WORDS[kind] for kind in kinds)
-            return f".{name}: expected {told}, got {value!r:.80}"
-        if not -LARGEST <= value <= LARGEST:  # NaN, too
-            return f".{name}: {value!r:.80} is beyond any number of a scene"
-    return None
 
 
 class Where:
@@ -219,14 +224,15 @@ class Where:
         self.ids, self.degrees_P2 = ids, degrees_P2
         self.tree = KDTree(_on_sphere(degrees_P2))
 
-    def around(self, lat: float, lon: float, km: float, at_most: int) -> list[tuple[str, float]]:
+    def around(self, lat: float, lon: float, km: float, at_most: int) -> dict[str, float]:
         """The nearest places within a distance, and their distances in km, as the crow flies."""
         point = _on_sphere(np.array([[lat, lon]]))[0]
         chord = 2 * np.sin(km / EARTH_KM / 2)
         count = min(at_most, len(self.ids))
         chords, numbers = self.tree.query(point, range(1, count + 1), distance_upper_bound=chord)
         km_K = 2 * EARTH_KM * np.arcsin(np.minimum(chords[np.isfinite(chords)] / 2, 1))
-        return [(self.ids[at], float(far)) for at, far in zip(numbers, km_K, strict=False)]
+        found = zip(numbers.tolist(), km_K.round(3).tolist(), strict=False)
+        return {self.ids[at]: far for at, far in found}
 
 
 def _on_sphere(degrees_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -5,7 +5,7 @@ Shapes: K candidates, T tasks, P places, V texts, S place keywords.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -98,8 +98,8 @@ class Scorer:
             for number, tensor in enumerate(columns):
                 np.save(folded / f"{kind}-{number:02}.npy", tensor.numpy())
 
-    def score(self, row: Row, candidates: Sequence[Row]) -> Scored:
-        """The probabilities of the candidates of a request: its columns, and theirs."""
+    def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
+        """The probabilities of the candidates of a request: its row, and their columns."""
         request = self.reader.request(row)
         told = self.reader.candidates(row["user_id"], candidates)
         places = PlaceRows(*self.places.take(torch.from_numpy(told.places)))
