@@ -34,7 +34,8 @@ from larr.serve.page import STATIC, Page
 from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import Store
 
-DRAIN_SECONDS = 10
+DRAIN_SECONDS, KEEP_ALIVE_SECONDS = 10, 75
+"""A load balancer keeps idle connections for a minute, and must not find one closed."""
 FACTORY = "larr.serve.app:create"
 STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
 FIGURES_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -262,4 +263,5 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
             http=PatientProtocol,
             log_level="warning",
             timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
