@@ -43,10 +43,8 @@ def folded(encoder: SceneEncoder, text_NR: Tensor, place: list[int]) -> Tensor:
     request = [slot for slot in range(R) if slot not in place]
     tables = made_tables(encoder, VECTORS.to(encoder.agg.dtype))
     known = agg_partial(encoder)
-    if request:
-        known = merged(known, partial(*tables.of(text_NR[:, request], request)))
-    if place:
-        known = merged(known, partial(*tables.of(text_NR[:, place], place)))
+    known = merged(known, partial(*tables.of(text_NR[:, request], request)))
+    known = merged(known, partial(*tables.of(text_NR[:, place], place)))
     with torch.no_grad():
         return Finish(encoder)(known)
 

@@ -96,7 +96,10 @@ def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
-    """The softmax over the texts of some keywords, of each row."""
+    """The softmax over the texts of some keywords, of each row; over none it has no weight."""
+    if not logits_NRH.shape[1]:
+        value_NHC = values_NRHC.sum(dim=1)
+        return Partial(value_NHC[..., 0] - torch.inf, value_NHC[..., 0], value_NHC)
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
     value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)
