@@ -88,6 +88,8 @@ class Client:
     async def send(self, request: bytes, due: float) -> tuple[int, bytes]:
         """One request; its status is 0 if the connection broke."""
         try:
+            while self.free and self.free[-1][0].at_eof():  # the service closes idle ones
+                self.free.pop()
             reader, writer = self.free.pop() if self.free else await self._open()
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
