@@ -1,6 +1,6 @@
 """Scoring 300 candidates on one core: folded against the whole model, in one run, as ratios.
 
-    .venv/bin/python benchmarks/scoring.py configs/city.toml
+    .venv/bin/python benchmarks/scoring.py configs/city.toml [--model larr] [--set ...]
 
 needs a finished `larr run configs/city.toml`. Each way runs some times in a row, the first not
 counted, and the ways take turns, so that noise of the machine meets all of them.
@@ -8,7 +8,7 @@ counted, and the ways take turns, so that noise of the machine meets all of them
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable
@@ -98,9 +98,15 @@ def in_the_loop(config: Config, scorer: Scorer, batch: Batch) -> Callable[[], An
 def main() -> None:
     """Prints the percentiles of each way, and their ratios."""
     torch.set_num_threads(1)
-    config = load_config(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--model", default="larr")
+    parser.add_argument("--set", action="append", dest="overrides", default=[])
+    given = parser.parse_args()
+    config = load_config(given.config, given.overrides)
     data = artifacts.folder(config, "prepare")
-    scorer, model = Scorer.load(config, "larr", Reader(config, data)), load_ranker(config, "larr")
+    scorer = Scorer.load(config, given.model, Reader(config, data))
+    model = load_ranker(config, given.model)
     scratch = tempfile.TemporaryDirectory()
     scorer.save(Path(scratch.name) / "folded")
     scorer.ranker.use(Path(scratch.name) / "folded" / GRAPH)

@@ -25,7 +25,7 @@ def write(
         logging.getLogger(name).setLevel(logging.ERROR)
     many = {0: torch.export.Dim("rows", min=1)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of names, which are given below
+        warnings.simplefilter("ignore")  # of names, which are given below, and of torch by itself
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
