@@ -8,6 +8,7 @@ import pytest
 
 from larr.config import Config, load_config
 from larr.data.batches import Batch
+from larr.datasets.city.behaviour import make_world
 from larr.datasets.city.market import SHOWN, Market
 from larr.errors import ConfigError
 from larr.studies import ab_test as module
@@ -28,6 +29,15 @@ def scores_of(market: Market) -> dict[str, np.ndarray]:
     truth = np.stack([alone.click_RK, alone.order_RK], axis=2)
     noise = np.random.default_rng(0).uniform(0.01, 0.2, truth.shape)
     return {TRUTH: truth, NOISE: noise}
+
+
+def test_the_market_is_the_world_of_the_log(city: Config, market: Market) -> None:
+    logged = make_world(city.dataset.city, city.seed)
+    assert market.place_RM.shape == (REQUESTS, 25)
+    for part in ("users", "places"):
+        mine, theirs = vars(getattr(market.country.world, part)), vars(getattr(logged, part))
+        for name, values in theirs.items():
+            assert np.array_equal(mine[name], values), f"{part}.{name}"
 
 
 def test_places_further_down_are_clicked_less(market: Market) -> None:

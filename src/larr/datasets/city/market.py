@@ -44,12 +44,13 @@ class Market:
     @classmethod
     def open(cls, config: CityConfig, seed: int, requests: int, candidates: int) -> Market:
         """Draws the requests; the places that the older ranker likes best are the candidates."""
-        world = make_world(config.model_copy(update={"candidates": candidates}), seed)
-        country = Country(world, make_model(make_world(config, seed)), Names(world))
+        world = make_world(config, seed)
+        country = Country(world, make_model(world), Names(world))
         rng = np.random.default_rng([seed, STREAM])
         day = world.days.history_days + config.train_days
         scenes = draw_scenes(world, day, requests, rng)
-        place_RM = expose(world, scenes, rng)
+        wider = replace(world, config=config.model_copy(update={"candidates": candidates}))
+        place_RM = expose(wider, scenes, rng)
         return cls(country, scenes, place_RM, make_offer(world, scenes, place_RM, rng))
 
     @property
