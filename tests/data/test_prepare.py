@@ -1,5 +1,6 @@
 """`data/`: whole, split by time, without a look ahead; arrays that say what the log says."""
 
+from datetime import datetime, time
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from larr import artifacts
 from larr.config import Config, load_config
 from larr.data.featurise import Featuriser
-from larr.data.keywords import render
+from larr.data.keywords import MISSING, render
 from larr.data.prepare import prepare
+from larr.data.scenes import with_time_columns
 from larr.errors import ConfigError, DataError
 from tests.conftest import ROOT, SMALL
 
@@ -219,6 +221,30 @@ def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
     made = Featuriser.load(city, city.output / "data").batch(last.drop("click", "order"))
     for name in ("categories", "numbers", "recent", "texts"):
         assert (getattr(made, name).numpy() == load(city, f"test/{name}")).all(), name
+
+
+def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Config) -> None:
+    data, log = city.output / "data", raw(city)
+    users = pl.read_parquet(data / "users.parquet").select("user_id")
+    places = pl.read_parquet(data / "places.parquet").select("poi_id")
+    day = log["time"].dt.date().max()
+    moments = pl.DataFrame({"time": [datetime.combine(day, time(hour)) for hour in range(24)]})
+    scene = log.head(1).drop("user_id", "poi_id", "time", "click", "order")
+    rows = pl.concat(
+        [
+            users.join(places.head(1), how="cross"),
+            users.head(1).join(places, how="cross"),
+        ]
+    )
+    rows = rows.join(moments, how="cross").join(scene, how="cross")
+    featuriser = Featuriser.load(city, data)
+    full = featuriser.known.enrich(with_time_columns(rows))
+    texts = featuriser.batch(rows).texts.numpy()
+    for slot, keyword in enumerate(city.scene_keywords):
+        if keyword.owner != "scene":
+            told = render(full, keyword).is_not_null().to_numpy()
+            assert told.any()
+            assert (texts[told, slot] != MISSING).all(), keyword.name
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

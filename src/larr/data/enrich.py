@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -65,8 +65,7 @@ class Known:
             (self.pairs, PAIR),
         ):
             rows = rows.join(table, on=key, how="left", maintain_order="left")
-        never = [f"{prefix}_{name}" for prefix in ("poi", "user") for name in NEVER_SEEN]
-        return rows.with_columns(pl.col(never + PAIR_FIGURES).fill_null(0.0))
+        return rows.with_columns(pl.col(PAIR_FIGURES).fill_null(0.0))
 
     def with_recent(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds `recent`, the latest places of the row's user before the day."""
@@ -74,8 +73,22 @@ class Known:
 
     def described_places(self) -> pl.DataFrame:
         """All places with their statistics and levels."""
-        own = [one for one in self.buckets if one.column in self.places.columns]
-        return with_levels(self.places, own, self.edges)
+        return self._described(self.places)
+
+    def described_users(self, profiles: Iterable[str]) -> pl.DataFrame:
+        """All users with their statistics and levels; with the profiles of a situation, which are
+        chosen by name, a row for each situation that the user has ordered in.
+        """
+        users = self._described(self.users)
+        for name in profiles:
+            table = self.situations[name]
+            key = [column for column in table.columns[:-1] if column in users.columns]
+            users = users.join(table, on=key, how="left", maintain_order="left")
+        return users
+
+    def _described(self, entities: pl.DataFrame) -> pl.DataFrame:
+        own = [one for one in self.buckets if one.column in entities.columns]
+        return with_levels(entities, own, self.edges)
 
     def save(self, folder: Path) -> None:
         """Writes the tables, for serving."""
@@ -181,7 +194,9 @@ class Enricher:
         sums = as_of(self.daily[key], asked, [key], life)
         days = overall(self.daily[key], asked["day"], life)
         figures = rates(sums, prefix, days).drop("day")
-        return table.join(figures, on=key, how="left", maintain_order="left")
+        never = [f"{prefix}_{name}" for name in NEVER_SEEN]
+        full = table.join(figures, on=key, how="left", maintain_order="left")
+        return full.with_columns(pl.col(never).fill_null(0.0))
 
     def _buckets_in(self, rows: pl.DataFrame) -> list[BucketConfig]:
         return [bucket for bucket in self.config.buckets if bucket.column in rows.columns]

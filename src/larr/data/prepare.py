@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.config import Config
+from larr.config import Config, KeywordConfig
 from larr.data import features
 from larr.data.checked import SPLITS, Log, check_tables
-from larr.data.enrich import KNOWN, Enricher, past_orders
-from larr.data.keywords import MISSING, TextNumbers, check_keywords, render
+from larr.data.enrich import KNOWN, Enricher, Known, past_orders
+from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
 from larr.datasets import DATASETS
 from larr.progress import track
 
@@ -164,7 +164,7 @@ class _Writer:
         }
 
     def descriptions(self, log: Log, enricher: Enricher) -> None:
-        """Writes what is known at the end of training, and the text of every keyword of a place."""
+        """Writes what is known at the end of training, with the texts of all places and users."""
         train = log.scan().filter(pl.col("split") == "train")
         end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
         known = enricher.known(end.item())
@@ -173,8 +173,17 @@ class _Writer:
         for keyword in self.config.scene_keywords:
             if keyword.owner == "poi":
                 self.texts.number(rendered[keyword.name])
+            elif keyword.owner == "user":
+                self._number_of_all_users(known, keyword)
         rendered.write_parquet(self.folder / "descriptions.parquet")
         self._recent_texts(rendered)
+
+    def _number_of_all_users(self, known: Known, keyword: KeywordConfig) -> None:
+        """Numbers a keyword's texts of users, unless it reads what only a request tells."""
+        columns = columns_of(keyword)
+        users = known.described_users(name for name in columns if name in known.situations)
+        if set(columns) <= set(users.columns):
+            self.texts.number(render(users, keyword))
 
     def _recent_texts(self, rendered: pl.DataFrame) -> None:
         """Writes the number of the text that stands for each place of the poi_id vocabulary."""
