@@ -90,6 +90,14 @@ def test_no_answer_reaches_a_text_or_a_number(config: Config, tmp_path: Path) ->
     assert (labels[0] == 1 - labels[1]).all()
 
 
+def test_without_numbers_people_are_told_by_their_profiles(config: Config) -> None:
+    numbered = coupon_tables(config, Path()).impressions.collect()
+    source = pl.read_csv(config.dataset.coupon.path).rename({"couponType": "coupon"})
+    source.drop("respondent").write_csv(config.dataset.coupon.path)
+    told = coupon_tables(config, Path()).impressions.collect()
+    assert told.equals(numbered)
+
+
 def test_another_table_is_refused(config: Config) -> None:
     pl.DataFrame({"respondent": [1]}).write_csv(config.dataset.coupon.path)
     with pytest.raises(DataError, match="no column destination"):

@@ -17,9 +17,10 @@ from larr.config import Config
 from larr.datasets.tables import Tables, scan
 from larr.errors import DataError
 
+WHERE = "https://archive.ics.uci.edu/dataset/603"
 SURVEY_DAY = datetime(2020, 1, 1)
+UCI_NAMES = {"coupon": "couponType"}
 NEEDED = [
-    "respondent",
     "destination",
     "passanger",
     "weather",
@@ -88,13 +89,16 @@ PROFILE = {
 def coupon_tables(config: Config, _: Path) -> Tables:
     """The survey as tables of the contract."""
     path = config.dataset.coupon.path
-    survey = scan(path).collect().with_row_index("answer")
+    survey = scan(path).collect().with_row_index("answer").rename(UCI_NAMES, strict=False)
     missing = [name for name in NEEDED if name not in survey.columns]
     if missing:
         raise DataError(
-            f"{path}: no column {', '.join(missing)}; expected the survey's CSV with a column "
-            "`respondent` that numbers the people"
+            f"{path}: no column {', '.join(missing)}; expected the survey's CSV "
+            f"({WHERE})"
         )
+    if "respondent" not in survey.columns:  # people's answers lie together, in the file of UCI
+        person = pl.struct(*PROFILE.values(), *HABITS.values())
+        survey = survey.with_columns(respondent=person.rle_id())
     survey = survey.with_columns(
         user_id=pl.format("r{}", "respondent"),
         poi_id=pl.format("{} {}", "couponType", "expiration"),
