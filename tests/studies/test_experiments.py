@@ -13,7 +13,15 @@ from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
 from larr.models import build
 from larr.ranking.align import align
-from larr.studies.experiments import FOLDER, PAGE, RESULTS, experiments, for_studies
+from larr.studies.experiments import (
+    FOLDER,
+    OWN,
+    PAGE,
+    RESULTS,
+    chosen,
+    experiments,
+    for_studies,
+)
 from tests.evaluation.test_report import Page
 from tests.fake_run import make_run
 from tests.ranking_log import small_align, write_log
@@ -37,6 +45,13 @@ def test_every_declared_study_can_be_trained() -> None:
     assert {"ple", "larr", "p5", "no_pretraining", "larr_10k"} <= set(whole.align.models)
     assert len(whole.align.models) == len(set(whole.align.models))
     assert ("larr_10k", "ple_10k") in whole.evaluate.gains
+
+
+def test_of_another_data_set_all_is_what_it_allows() -> None:
+    config = load_config(CONFIG.with_name("coupon_experiments.toml"))
+    assert chosen(config, "all") == ["table2", "table3", "down-sampling"]
+    assert for_studies(config, config.studies).align.models[0] == "ple"
+    assert set(chosen(load_config(CONFIG), "all")) > {"table2", *OWN}
 
 
 def test_a_study_needs_a_place_on_the_axis_for_each_model() -> None:

@@ -93,8 +93,7 @@ def coupon_tables(config: Config, _: Path) -> Tables:
     missing = [name for name in NEEDED if name not in survey.columns]
     if missing:
         raise DataError(
-            f"{path}: no column {', '.join(missing)}; expected the survey's CSV "
-            f"({WHERE})"
+            f"{path}: no column {', '.join(missing)}; expected the survey's CSV ({WHERE})"
         )
     if "respondent" not in survey.columns:  # people's answers lie together, in the file of UCI
         person = pl.struct(*PROFILE.values(), *HABITS.values())

@@ -37,11 +37,13 @@ class Own:
     """The rankers that it reads."""
     verbs: tuple[str, ...]
     """The stages that it depends on."""
+    city_alone: bool = True
+    """Whether it needs what only the city's log tells."""
 
 
 OWN = {
     "case-study": Own(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
-    "down-sampling": Own(down_sampling, (BASE, LARR), ("prepare", "embed")),
+    "down-sampling": Own(down_sampling, (BASE, LARR), ("prepare", "embed"), city_alone=False),
     "ab-test": Own(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
 }
 
@@ -116,14 +118,17 @@ def pooled(seeds: list[Json]) -> Json:
 
 
 def chosen(config: Config, name: str) -> list[str]:
-    """The studies that a name stands for."""
+    """The studies that a name stands for; `all` are those that the data set allows."""
     known = [*config.studies, *OWN]
     if name not in (*known, "all"):
         raise ConfigError(
             f"experiments {name}: no such study; there are {', '.join(known)} and all; the "
             "configuration can declare more ([studies.NAME], see configs/experiments.toml)"
         )
-    return known if name == "all" else [name]
+    if name != "all":
+        return [name]
+    city = config.dataset.kind == "city"
+    return [one for one in known if one not in OWN or city or not OWN[one].city_alone]
 
 
 def for_studies(
