@@ -35,7 +35,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("sede = 1", "sede"),
         ("seed = 'one'", "seed"),
         ("seed = -1", "seed"),
-        ("[align]\nbatch_size = 0", "align.batch_size"),
+        ("[align]\nbatch_size = -1", "align.batch_size"),
         ("[dataset]\nkind = 'town'", "dataset.kind"),
         ("seed = ", "not a readable TOML"),
         ("extends = 'gone.toml'", "no such file"),

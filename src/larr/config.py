@@ -176,32 +176,33 @@ class ContrastConfig(Section):
 
     triples: Positive = 16_000
     """Training examples, each a user-user, a place-place and a user-place pair."""
-    batch_size: Positive = 32
+    batch_size: Positive = 128
     """Triples in a step: each has batch_size - 1 in-batch negatives."""
-    learning_rate: float = 5e-4
-    """Peak learning rate; at 1e-3 the small decoder collapses to one vector."""
+    learning_rate: float = 1e-3
+    """Peak learning rate; in batches of 32 the small decoder collapses to one vector at it."""
     temperature: float = 0.05
     """tau of Eq. (12)-(19). Decision 8."""
     score: Literal["cosine", "negative_distance"] = "cosine"
     """s of Eq. (11), an entry of `larr.losses.SCORES`. Decision 7."""
-    lambda_user_user: float = 1.0
-    """lambda_1 of Eq. (21)."""
-    lambda_place_place: float = 1.0
-    """lambda_2 of Eq. (21)."""
+    lambda_user_user: float = 0.2
+    """lambda_1 of Eq. (21). Decision 8."""
+    lambda_place_place: float = 0.2
+    """lambda_2 of Eq. (21). Decision 8."""
     lambda_user_place: float = 1.0
     """lambda_3 of Eq. (21)."""
-    pooling: Literal["end", "mean"] = "end"
-    """A text's state: that at its last end token (the paper's), or the mean of all its tokens'."""
+    pooling: Literal["end", "mean"] = "mean"
+    """A text's state: that at its last end token (Paper), or the mean of all its tokens', in which
+    a small LM knows more. Decision 15b."""
     shuffle_keywords: bool = True
     """Keywords in random order, so that each end token learns to be a summary. Decision 5."""
-    drop_keyword: Fraction = 0.2
+    drop_keyword: Fraction = 0.5
     """Chance of leaving a keyword out of a text. Decision 5."""
-    single_keyword: Fraction = 0.25
+    single_keyword: Fraction = 0.4
     """Chance of keeping one keyword alone. Decision 5."""
     near: str | None = None
     """A column of places, such as `poi_city`: orders at places of one value become each other's
     negatives, which tell more than negatives from elsewhere."""
-    near_together: Positive = 4
+    near_together: Positive = 8
     """So many orders of one value of `near` come into a batch together."""
     mask_false_negatives: bool = True
     """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
@@ -250,9 +251,10 @@ class SceneConfig(Section):
     """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
     matching: bool = True
     """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
-    learning_rate: float = 8e-4
-    """Of the scene encoder and all else that reads text vectors before the ranker does."""
-    weight_decay: float = 0.0
+    learning_rate: float = 2e-3
+    """Of the scene encoder and all else that reads text vectors before the ranker does. Paper:
+    8e-4."""
+    weight_decay: float = 2.0
     """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
 
 
@@ -302,21 +304,22 @@ class AlignConfig(Section):
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     workers: Positive = 1
     """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
-    batch_size: Positive = 2400
-    """Impressions in a step. Paper: 2400."""
+    batch_size: Annotated[int, Field(ge=0)] = 0
+    """Impressions in a step; 0 makes 1,500 steps of what is trained on, with steps of 60 to 2,400.
+    Paper: 2,400, for hundreds of millions a day."""
     epochs: Positive = 1
     """Passes over the training days. Paper: 1."""
     rows: Annotated[int, Field(ge=0)] = 0
     """Trains on so many of the latest impressions alone; 0 for all."""
     hidden: list[str] = []
     """Categories that a ranker with embeddings does not see, as if each were unknown."""
-    learning_rate: float = 8e-4
-    """Paper: 8e-4."""
+    learning_rate: float = 4e-3
+    """Paper: 8e-4, for a thousand times as many steps."""
     schedule: Literal["constant", "linear"] = "linear"
     """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
     embedding: Positive = 16
     """Length of a category's embedding."""
-    embedding_l2: float = 0.0
+    embedding_l2: float = 1e-5
     """Weight decay of the embedding rows a batch touches."""
     dropout: Fraction = 0.0
     """Dropout in the rankers' layers."""
@@ -324,7 +327,7 @@ class AlignConfig(Section):
     """tau of Eq. (24). Paper: 0.1."""
     beta_ctr: float = 1.0
     """beta_1 of Eq. (26)."""
-    beta_alignment: float = 0.05
+    beta_alignment: float = 0.01
     """beta_2 of Eq. (26). Paper: 0.05."""
     negatives: Annotated[int, Field(ge=0)] = 0
     """Extra negatives sampled for an anchor besides those in the batch. Decision 20."""

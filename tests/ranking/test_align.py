@@ -250,6 +250,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         align(config)
 
 
+def test_steps_by_default_are_of_a_size_that_suits_the_log(tmp_path: Path) -> None:
+    logs = (10_000, 300_000, 3_000_000, 1_000_000_000)
+    assert [stage.step_rows(rows) for rows in logs] == [60, 200, 2_000, 2_400]
+    config = write_log(tmp_path, align=small_align(models=["ple"], batch_size=0, epochs=1))
+    align(config)
+    curve = artifacts.read_json(config.output / "ranker" / "ple" / "train.json")["curve"]
+    assert [point["samples"] % 60 for point in curve] == [0] * len(curve)
+    assert curve[-1]["samples"] == 3_000
+
+
 def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_nothing() -> None:
     found = [rate_at(done, "linear") for done in (0.0, 0.025, 0.05, 0.5, 1.0)]
     assert found == pytest.approx([0.01, 0.51 * 0.975, 0.95, 0.5, 0.0])

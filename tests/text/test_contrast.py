@@ -115,7 +115,7 @@ def test_loss_equals_the_naive_twin(config: Config, lm: LanguageModel) -> None:
     named = sorted({str(row[view]) for row in rows for view in VIEWS} - {EMPTY})
     made = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
     vectors = dict(zip(named, made, strict=True))
-    settings = ContrastConfig(lambda_place_place=2.0, lambda_user_place=0.5)
+    settings = ContrastConfig(lambda_user_user=1.0, lambda_place_place=2.0, lambda_user_place=0.5)
     batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
     with torch.no_grad():
         loss = TripleLoss(encoder, settings, bf16=False)(groups_of(batch), batch["label"])
@@ -159,7 +159,16 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
         places=200,
         users=200,
         orders=1500,
-        contrast={"triples": 1200, "batch_size": 16, "learning_rate": 1e-3, "held_out": 0.2},
+        contrast={
+            "triples": 1200,
+            "batch_size": 16,
+            "held_out": 0.2,
+            "pooling": "end",
+            "lambda_user_user": 1.0,
+            "lambda_place_place": 1.0,
+            "drop_keyword": 0.2,
+            "single_keyword": 0.25,
+        },
     )
     pretrain(config)
     contrast(config)

@@ -34,7 +34,8 @@ from larr.workers import side_by_side
 
 POINTS = 50  # of the loss curve
 WARM_UP = 0.05
-FEW_STEPS = 150
+FEW_STEPS, STEPS = 150, 1_500
+FEWEST_ROWS, MOST_ROWS = 60, 2_400
 """Fewer steps leave a ranker that reads texts behind one that does not."""
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
@@ -162,22 +163,28 @@ def _train(config: Config, name: str, trainer: Trainer, log: Path) -> list[dict[
     rows, alone = batches.count_rows(log), settings.alignment_epochs if trainer.aligns else 0
     joint = (settings.beta_ctr, settings.beta_alignment)
     epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
-    curve = Curve(name, math.ceil(rows / settings.batch_size) * len(epochs))
-    if curve.steps < FEW_STEPS:
-        progress.console.print(
-            f"  {name}: {curve.steps} steps of {settings.batch_size} rows are few; a smaller "
-            "align.batch_size learns more from such a log"
-        )
     total = rows * len(epochs)
+    size = settings.batch_size or step_rows(total)
+    curve = Curve(name, math.ceil(rows / size) * len(epochs))
+    if settings.batch_size and curve.steps < FEW_STEPS:
+        progress.console.print(
+            f"  {name}: {curve.steps} steps of {size} rows are few; a smaller align.batch_size "
+            "learns more from such a log (0 chooses one)"
+        )
     with progress.track(name, total, "samples") as advance:
         for epoch, betas in enumerate(epochs):
             random = np.random.default_rng([config.seed, epoch])
             negatives = settings.negatives if trainer.aligns else 0
-            for batch, sampled in batches.shuffled(log, settings.batch_size, random, negatives):
+            for batch, sampled in batches.shuffled(log, size, random, negatives):
                 trainer.set_rate(rate_at(curve.samples / total, settings.schedule))
                 curve.add(batch.rows, trainer.step(batch, sampled, betas))
                 advance(batch.rows)
     return curve.points
+
+
+def step_rows(rows: int) -> int:
+    """The rows of a step in which the default learning rates suit so many rows."""
+    return min(max(rows // STEPS, FEWEST_ROWS), MOST_ROWS)
 
 
 def rate_at(done: float, schedule: Literal["constant", "linear"]) -> float:

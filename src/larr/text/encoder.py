@@ -157,7 +157,7 @@ class Head(Module):
 
 
 def as_encoder(
-    lm: LanguageModel, dimension: int | None, pooling: Literal["end", "mean"] = "end"
+    lm: LanguageModel, dimension: int | None, pooling: Literal["end", "mean"] = "mean"
 ) -> SentenceTransformer:
     """The text embedding model around a language model. Paper: Eq. (10), (22).
 
