@@ -26,6 +26,8 @@ SHOWN = 20
 MOST_OPTIONS = 200
 MOST_USERS = 12
 WITHIN_KM = 30.0
+LEAST_TOLD = 0.5
+"""Less, in % of the score, would be told as 0."""
 Given = Mapping[str, str]
 
 
@@ -56,7 +58,7 @@ class Shown:
     """Ranks up (or down, below 0) since the pinned scene; None if it was not shown there."""
     why: str
     """Of the user's and the scene's texts that which adds most, or beside a pinned scene the text
-    whose worth changed most."""
+    whose worth changed most; empty where that is nothing."""
     worth: float
     """What it adds, or how that changed, in % of the score."""
 
@@ -250,7 +252,8 @@ def _shown(
             worth = {name: worth[name] - was_worth.get(name, 0.0) for name in worth}
         elif before is None:
             worth = {name: worth[name] for name in worth if name in playground.asked}
-        why = max(worth, key=lambda name: abs(worth[name]), default="")
+        seen = [name for name in worth if abs(worth[name]) >= LEAST_TOLD]
+        why = max(seen, key=lambda name: abs(worth[name]), default="")
         texts = {one.keyword: one.text for one in item.texts}
         yield Shown(
             rank,
