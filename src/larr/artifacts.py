@@ -43,15 +43,28 @@ class Stage:
     folder: str
     inputs: tuple[str, ...]
     settings: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    """Settings that name files from elsewhere, or folders of them."""
     in_parts: bool = False
     """Made of parts that stay when the stage is made again and nothing changed for them."""
 
 
 STAGES = {
     "prepare": Stage(
-        "data", (), ("seed", "dataset", "keywords", "buckets", "profiles", "features")
+        "data",
+        (),
+        ("seed", "dataset", "keywords", "buckets", "profiles", "features"),
+        files=(
+            *(f"dataset.tables.{name}" for name in ("places", "users", "impressions", "orders")),
+            "dataset.coupon.path",
+        ),
     ),
-    "pretrain": Stage("lm", ("prepare",), ("seed", "backbone", "pretrain")),
+    "pretrain": Stage(
+        "lm",
+        ("prepare",),
+        ("seed", "backbone", "pretrain"),
+        files=("backbone.model", "pretrain.general_text"),
+    ),
     "contrast": Stage(
         "encoder", ("prepare", "pretrain"), ("seed", "backbone", "contrast", "embed")
     ),
@@ -62,9 +75,10 @@ STAGES = {
             *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
             *("align.models", "align.variants"),
         ),
+        files=("sentence_encoder",),
         in_parts=True,
     ),
-    "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune")),
+    "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune"), in_parts=True),
     "align": Stage("ranker", ("prepare", "embed"), ("seed", "align"), in_parts=True),
     "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
 }
@@ -116,6 +130,9 @@ def why_stale(config: Config, verb: str) -> str | None:
     changed = _changed(made["settings"], _settings(config, verb))
     if changed:
         return f"it was made with other settings ({', '.join(changed)})"
+    changed = _changed(made.get("from_elsewhere", {}), _from_elsewhere(config, verb))
+    if changed:
+        return f"files that it was made from have changed ({', '.join(changed)})"
     for source in STAGES[verb].inputs:
         if why_stale(config, source) is not None:
             return f"its input {STAGES[source].folder}/ is out of date"
@@ -211,6 +228,8 @@ def share(config: Config, other: Config, verb: str) -> bool:
     source, link = folder(config, verb), folder(other, verb)
     shared = all(folder(other, name).is_symlink() for name in STAGES[verb].inputs)
     if not shared or _settings(config, verb) != _settings(other, verb):
+        if link.is_symlink():
+            link.unlink()
         return False
     if not link.is_symlink():
         shutil.rmtree(link, ignore_errors=True)
@@ -269,18 +288,48 @@ def _same(path: Path, origin: dict[str, Any]) -> bool:
 
 def _origin(config: Config, verb: str) -> dict[str, Any]:
     inputs = {source: identity(config, source) for source in STAGES[verb].inputs}
-    return {"stage": verb, "settings": _settings(config, verb), "inputs": inputs}
+    return {
+        "stage": verb,
+        "settings": _settings(config, verb),
+        "from_elsewhere": _from_elsewhere(config, verb),
+        "inputs": inputs,
+    }
 
 
 def _settings(config: Config, verb: str) -> dict[str, Any]:
+    return _chosen(config, STAGES[verb].settings)
+
+
+def _chosen(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     chosen = {}
-    for dotted in STAGES[verb].settings:
+    for dotted in names:
         value: Any = tree
         for part in dotted.split("."):
             value = value[part]
         chosen[dotted] = value
     return chosen
+
+
+def _from_elsewhere(config: Config, verb: str) -> dict[str, Any]:
+    """Size and time of change of each file that the settings name, as far as they are there."""
+    found = {}
+    for named in _chosen(config, STAGES[verb].files).values():
+        path = Path(named or "")
+        files = [path] if path.is_file() else sorted(path.glob("*")) if named else []
+        for file in files:
+            if file.is_file():
+                told = file.stat()
+                found[str(file)] = [told.st_size, told.st_mtime_ns]
+    return found
+
+
+def forget(config: Config, verb: str) -> None:
+    """Lets a stage be made anew as a whole, whatever of it is finished or begun."""
+    target = folder(config, verb)
+    for name in (MANIFEST, BEGUN, ORIGIN):
+        for path in (target / name, *target.glob(f"*/{name}")):
+            path.unlink(missing_ok=True)
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -297,7 +346,14 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def identity(config: Config, verb: str, file: str | None = None) -> str:
     """What tells one making of a stage from another: a hash of it, or of one of its files."""
     made = manifest(config, verb)
-    return made["files"][file]["sha256"] if made and file else _identity(made)
+    if made and file:
+        if file not in made["files"]:
+            raise StaleError(
+                f"{folder(config, verb)} has no {file}; put a ranker that reads it into "
+                "align.models and run `larr run` with the same configuration"
+            )
+        return str(made["files"][file]["sha256"])
+    return _identity(made)
 
 
 def _identity(made: dict[str, Any] | None) -> str:

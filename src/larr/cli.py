@@ -220,11 +220,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
     token: Annotated[
-        str | None, typer.Option(envvar="LARR_TOKEN", help="Asked of every client, if given.")
+        str | None, typer.Option(envvar="LARR_TOKEN", help="Asked for /v1 and the page, if given.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each on one core.")] = 1,
 ) -> None:
     """Ranks over HTTP, without the language model: POST /v1/rank."""
+    if token == "":
+        raise ConfigError("--token (or LARR_TOKEN) is empty; give a secret, or none at all")
     from larr.serve.app import serve as listen  # noqa: PLC0415
     from larr.serve.store import Store  # noqa: PLC0415
 

@@ -70,6 +70,8 @@ def make(config: Config, verb: str, *, force: bool = False) -> None:
     if not force and artifacts.is_current(config, verb):
         console.print(f"[dim]{verb}: {target} is up to date[/dim]")
         return
+    if force:
+        artifacts.forget(config, verb)
     console.print(f"[bold]{verb}[/bold] -> {target}")
     try:
         VERBS[verb](config)

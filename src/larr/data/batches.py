@@ -101,8 +101,15 @@ def write_part(log: Path, rows_N: np.ndarray, part: Path) -> None:
             target[start : start + len(rows_n)] = source[rows_n]
 
 
+def latest(log: Path, rows: int) -> np.ndarray:
+    """The numbers of the rows of the latest days, as they stand in the log, [N]."""
+    days_N = np.load(log / "days.npy", mmap_mode="r")[:, 0]
+    numbers_N: np.ndarray = np.argsort(days_N, kind="stable")[-rows:]
+    return np.sort(numbers_N)
+
+
 def in_order(log: Path, size: int) -> Iterator[Batch]:
-    """Yields the whole log in time order."""
+    """Yields the whole log in the order of its rows."""
     for start in range(0, count_rows(log), size):
         yield _read(log, [start], size)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
+from rich.markup import escape
 from rich.table import Table
 
 from larr.config import Config
 from larr.data.scenes import with_time_columns
-from larr.datasets.schema import check_columns, check_rows, summarise
+from larr.datasets.schema import TABLES, check_columns, check_rows, latest_now, summarise
 from larr.datasets.tables import Tables
 from larr.errors import DataError
 from larr.progress import console, track
@@ -69,16 +70,34 @@ class _Checker:
         self.folder = folder
         self.known: dict[str, pl.Series] = {}
         self.summary: list[dict[str, Any]] = []
-        self.now = datetime.now(UTC).replace(tzinfo=None)
+        self.now = latest_now()
 
     def check(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
         check_columns(table, frame.columns)
         checked = check_rows(table, frame, self.known, self.now)
         if checked.rejected.height:
-            self.folder.mkdir(exist_ok=True)
-            checked.rejected.write_parquet(self.folder / f"{table}-{chunk:05}.parquet")
-            self.summary += summarise(table, checked.rejected)
+            self._keep(table, checked.rejected, f"{chunk:05}")
         return checked.good
+
+    def reject_repeated(self, table: str, chunks: list[Path]) -> None:
+        """Takes the rows out of the chunks whose key an earlier chunk has."""
+        key = list(TABLES[table].key)
+        counts = pl.scan_parquet(chunks).group_by(key).len() if chunks else pl.LazyFrame({"len": 0})
+        again = counts.filter(pl.col("len") > 1).collect(engine="streaming")
+        seen = again.clear()
+        for path in chunks if again.height else ():
+            frame = pl.read_parquet(path)
+            repeated = frame.join(seen, on=key, how="semi", maintain_order="left")
+            if repeated.height:
+                reason = pl.lit("duplicate key " + " + ".join(key)).alias("reason")
+                self._keep(table, repeated.select(reason, pl.all()), f"{path.stem}-repeated")
+                frame.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
+            seen = pl.concat([seen, again.join(frame, on=key, how="semi")])
+
+    def _keep(self, table: str, rejected: pl.DataFrame, name: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
+        self.summary += summarise(table, rejected)
 
     def finish(self) -> None:
         self.summary = _merged(self.summary)
@@ -86,7 +105,7 @@ class _Checker:
             return
         table = Table("table", "rows", "reason", "examples", title="Rows that break the contract")
         for row in self.summary:
-            examples = "; ".join(str(example) for example in row["examples"])
+            examples = escape("; ".join(str(example) for example in row["examples"]))
             table.add_row(row["table"], f"{row['rows']:,}", row["reason"], examples)
         console.print(table)
         console.print(f"  kept in {self.folder}")
@@ -107,11 +126,22 @@ def _merged(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(merged.values())
 
 
-def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
     try:
-        return table.collect(engine="streaming")
+        yield
     except (PolarsError, OSError) as error:
         raise DataError(f"table {name}: cannot be read: {error}") from error
+
+
+def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:
+    with _reading(name):
+        return table.collect(engine="streaming")
+
+
+def _batches(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataFrame]:
+    with _reading(name):
+        yield from table.collect_batches(chunk_size=rows, maintain_order=True)
 
 
 def _history(checker: _Checker, tables: Tables) -> pl.DataFrame:
@@ -129,15 +159,14 @@ def _impressions(
     config: Config, checker: _Checker, tables: Tables, folder: Path
 ) -> tuple[list[Path], bool]:
     folder.mkdir()
-    columns = tables.impressions.collect_schema().names()
+    with _reading("impressions"):
+        columns = tables.impressions.collect_schema().names()
     check_columns("impressions", columns)
     has_order = "order" in columns
     total = int(_collect(tables.impressions.select(pl.len()), "impressions").item())
     files: list[Path] = []
     with track("checking impressions", total, "rows") as advance:
-        batches = tables.impressions.collect_batches(
-            chunk_size=config.dataset.chunk_rows, maintain_order=True
-        )
+        batches = _batches(tables.impressions, "impressions", config.dataset.chunk_rows)
         for number, batch in enumerate(batches):
             good = with_time_columns(checker.check("impressions", batch, number))
             if not has_order:
@@ -145,6 +174,7 @@ def _impressions(
             files.append(folder / f"{number:05}.parquet")
             good.write_parquet(files[-1])
             advance(batch.height)
+    checker.reject_repeated("impressions", files)
     return files, has_order
 
 
@@ -172,4 +202,11 @@ def _split(config: Config, files: list[Path]) -> None:
 
 
 def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    return frame.rename(lambda name: name if name.startswith(prefix) else prefix + name)
+    names = [name if name.startswith(prefix) else prefix + name for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"columns {', '.join(twice)} would be there twice: a table has them with the prefix "
+            f"{prefix} and without; rename one of each"
+        )
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))

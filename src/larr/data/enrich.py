@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,7 +17,7 @@ from larr.data.features import sample
 from larr.data.keywords import bucket_edges, with_levels
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
-from larr.errors import ConfigError
+from larr.errors import ConfigError, DataError
 
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
@@ -121,10 +121,11 @@ class Enricher:
 
     config: Config
     log: Log
-    orders: pl.DataFrame
     edges: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_names(self.config, self.log)
+        orders = past_orders(self.log, ("train", "test"))
         log, history = self.log.scan(), self.log.history.lazy()
         self.daily = {key: daily_counts(log, history, [key]) for key in ("poi_id", "user_id")}
         self.pairs = daily_counts(log.filter(pl.col("click")), history, PAIR).select(
@@ -134,10 +135,10 @@ class Enricher:
         events = pl.concat([self.log.history.lazy().select(*PAIR, "time", "day"), clicked])
         self.events = events.collect(engine="streaming")
         priced = "poi_price_yuan" in self.log.places.columns
-        self.spending = daily_spending(self.orders, self.log.places) if priced else None
+        self.spending = daily_spending(orders, self.log.places) if priced else None
         self.daily_values: dict[str, pl.DataFrame] = {}
         self._fit_edges()
-        levelled = with_levels(self.orders, self._buckets_in(self.orders), self.edges)
+        levelled = with_levels(orders, self._buckets_in(orders), self.edges)
         self.daily_values = {
             profile.name: daily_values(levelled, self.log.places, profile)
             for profile in self.config.profiles
@@ -214,11 +215,33 @@ class Enricher:
             self.edges[bucket.column] = bucket_edges(bucket, values)
 
 
-def past_orders(log: Log) -> pl.DataFrame:
-    """Orders of the history and of the training days, with the scene columns that both have."""
+def _check_names(config: Config, log: Log) -> None:
+    """Refuses a column that has the name of one that is made here, and would stand for it."""
+    figures = (*NEVER_SEEN, "ctr", "cvr", "impressions")
+    made = {f"{prefix}_{name}" for prefix in ("poi", "user") for name in figures}
+    made |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
+    made |= {one.name for one in config.profiles}
+    made |= {f"{one.column}_level" for one in config.buckets}
+    entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
+    for table, columns, others in (
+        ("places", log.places.columns, made),
+        ("users", log.users.columns, made),
+        ("impressions", log.scan().collect_schema().names(), made | entities),
+        ("orders", log.history.columns, made | entities),
+    ):
+        taken = sorted(others.intersection(columns))
+        if taken:
+            raise DataError(
+                f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
+                "makes, or that another table has; rename it ([dataset.tables.rename])"
+            )
+
+
+def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
+    """Orders of the history and of the log's splits, with the scene columns that both have."""
     logged = (
         log.scan()
-        .filter((pl.col("split") == "train") & pl.col("order"))
+        .filter(pl.col("split").is_in(splits) & pl.col("order"))
         .collect(engine="streaming")
     )
     return pl.concat([log.history, logged], how="diagonal_relaxed").sort(

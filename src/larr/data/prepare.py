@@ -42,12 +42,12 @@ def prepare(config: Config) -> None:
     with artifacts.making(config, "prepare", resume=False) as work:
         tables = DATASETS[config.dataset.kind](config, work.folder / "raw")
         log = check_tables(config, tables, work.folder)
-        enricher = Enricher(config, log, past_orders(log))
+        enricher = Enricher(config, log)
         writer = _Writer(config, work.folder)
         files = writer.enrich(log, enricher)
         counts = writer.arrays(log, files)
         writer.descriptions(log, enricher)
-        writer.orders(enricher)
+        writer.orders(log, enricher)
         writer.entities(log)
         for scratch in ("checked", "enriched"):
             shutil.rmtree(work.folder / scratch)
@@ -89,8 +89,8 @@ class _Writer:
         return files
 
     def _examples(self, chunk: pl.DataFrame) -> None:
-        """Keeps requests of the first test day as they were given, each row with its number."""
-        first = chunk.with_row_index("row").filter(pl.col("day") == pl.col("day").min())
+        """Keeps requests of the first test day as they were given."""
+        first = chunk.filter(pl.col("day") == pl.col("day").min())
         requests = first["request_id"].unique(maintain_order=True)
         chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)
         told = first.filter(pl.col("request_id").is_in(chosen.implode()))
@@ -196,9 +196,9 @@ class _Writer:
             numbers = self.texts.number(texts[keyword])
             np.save(self.folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
 
-    def orders(self, enricher: Enricher) -> None:
+    def orders(self, log: Log, enricher: Enricher) -> None:
         """Writes the texts of every past order as of the start of its day, for stage 2."""
-        rows = enricher.enrich(enricher.orders)
+        rows = enricher.enrich(past_orders(log, ("train",)))
         self._rendered(rows, {"poi", "user", "scene"}, ["user_id", "poi_id", "time"]).write_parquet(
             self.folder / "orders.parquet"
         )

@@ -53,7 +53,7 @@ def as_of(
     values = [name for name in daily.columns if name not in (*key, "day")]
     shared = [name for name in wanted.columns if name != "day"]
     parts = [
-        _before(daily, day, rows.select(shared), shared, half_life_days)
+        _before(daily, day, rows.select(shared), values, half_life_days)
         .group_by(key, maintain_order=True)
         .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
         .with_columns(pl.lit(day).alias("day"))
@@ -66,14 +66,13 @@ def as_of(
 
 
 def _before(
-    daily: pl.DataFrame, day: date, wanted: pl.DataFrame, shared: list[str], half_life_days: float
+    daily: pl.DataFrame, day: date, wanted: pl.DataFrame, values: list[str], half_life_days: float
 ) -> pl.DataFrame:
     age_days = (pl.lit(day) - pl.col("day")).dt.total_days()
     weight = pl.lit(0.5).pow((age_days - 1) / half_life_days)
-    values = [n for n, kind in daily.schema.items() if kind.is_numeric() and n not in shared]
     return (
         daily.filter(pl.col("day") < day)
-        .join(wanted, on=shared, how="semi", maintain_order="left")
+        .join(wanted, on=wanted.columns, how="semi", maintain_order="left")
         .with_columns(pl.col(values) * weight)
     )
 

@@ -6,7 +6,7 @@ Columns that are not named here are kept and can be used by a keyword or a featu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dataframely as dy
@@ -94,6 +94,9 @@ TABLES = {
 }
 
 _UNREADABLE = " unreadable"
+_OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
+EARLIEST_ZONE = timedelta(hours=14)
+"""So far ahead of UTC are the clocks that are furthest ahead."""
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _WORDS = {
     "nullability": "is missing",
@@ -169,7 +172,10 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
     wanted = column.dtype
     value = pl.col(name)
     if given == pl.String and wanted == pl.Datetime:
-        return value.str.to_datetime(strict=False, time_unit="us")
+        local = value.str.replace(_OFFSET, "$1")
+        return local.str.to_datetime(strict=False, time_unit="us")
+    if isinstance(given, pl.Datetime):
+        value = value.dt.replace_time_zone(None)  # what a clock there shows
     if wanted == pl.Datetime:
         return value.cast(pl.Datetime("us"), strict=False)
     if given == pl.String and wanted == pl.Boolean:
@@ -179,6 +185,11 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
     if given.is_numeric() and wanted == pl.Boolean:
         return pl.when(value.is_in([0, 1])).then(value == 1)
     return value.cast(wanted, strict=False)
+
+
+def latest_now() -> datetime:
+    """What clocks show where it is latest; times of the contract are local."""
+    return datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
 
 
 def _rules(

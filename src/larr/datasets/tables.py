@@ -46,14 +46,27 @@ def scan(path: Path) -> pl.LazyFrame:
     if len({file.suffix for file in files}) > 1:
         raise DataError(f"{path}: holds Parquet and CSV files; give a folder of one kind")
     try:
-        if files[0].suffix == ".csv":
-            table = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=10_000)
-        else:
-            table = pl.scan_parquet(files)
+        table = _scan_csv(files) if files[0].suffix == ".csv" else pl.scan_parquet(files)
         table.collect_schema()
     except (PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read as {files[0].suffix}: {error}") from error
     return table
+
+
+def _scan_csv(files: list[Path]) -> pl.LazyFrame:
+    """Times with an offset stay as they are written; polars would turn them into UTC."""
+    table = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=10_000)
+    zoned = [
+        name
+        for name, kind in table.collect_schema().items()
+        if isinstance(kind, pl.Datetime) and kind.time_zone
+    ]
+    if not zoned:
+        return table
+    kinds = dict.fromkeys(zoned, pl.String)
+    return pl.scan_csv(
+        files, try_parse_dates=True, infer_schema_length=10_000, schema_overrides=kinds
+    )
 
 
 def _renamed(config: Config, name: str, path: Path | None) -> pl.LazyFrame:
@@ -70,5 +83,11 @@ def _renamed(config: Config, name: str, path: Path | None) -> pl.LazyFrame:
         raise DataError(
             f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
             f"it has {', '.join(columns)}"
+        )
+    taken = [ours for ours, yours in names.items() if ours != yours and ours in columns]
+    if taken:
+        raise DataError(
+            f"{path}: dataset.tables.rename.{name} gives the name {', '.join(taken)}, which "
+            "another column has already; rename that one too"
         )
     return table.rename({yours: ours for ours, yours in names.items()})

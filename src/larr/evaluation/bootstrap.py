@@ -192,14 +192,18 @@ def _drawn(generator: np.random.Generator, users: int, resamples: int) -> Tensor
     return torch.from_numpy(weight_UB)
 
 
-def pool(seeds: list[Estimates], random_seed: int = 0) -> Estimates:
-    """The mean over seeds; a draw takes seeds with replacement, and a draw of users in each."""
+def pool(seeds: list[Estimates], same_users: bool = False, random_seed: int = 0) -> Estimates:
+    """The mean over seeds; a draw takes seeds with replacement, and a draw of users in each.
+
+    With `same_users` the users of all seeds are the same people, drawn alike for each of them; then
+    more seeds make the training more certain, and the users no more than they are.
+    """
     if len(seeds) == 1:
         return seeds[0]
     resamples = min(len(next(iter(one.draws.values()))) for one in seeds)
     generator = np.random.default_rng((random_seed, STREAM))
     seed_BS = generator.integers(0, len(seeds), (resamples, len(seeds)))
-    draw_BS = generator.integers(0, resamples, (resamples, len(seeds)))
+    draw_BS = generator.integers(0, resamples, (resamples, 1 if same_users else len(seeds)))
     keys = list(dict.fromkeys(key for one in seeds for key in one.value))
     missing_B = np.full(resamples, np.nan)
     by_seed = {key: [one.value.get(key, np.nan) for one in seeds] for key in keys}

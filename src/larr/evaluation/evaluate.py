@@ -36,6 +36,8 @@ CALIBRATION_BINS = 10
 COUNTS = ("poi_impressions", "user_impressions")
 """Columns to slice by that count something in the training days; they are cut at COUNT_EDGES."""
 COUNT_EDGES = (1, 10, 50, 200, 1_000)
+OWN_WORLDS = "city"
+"""The data set of which each seed is a world with people of its own."""
 DRAWS, REPORT, PAGE = "draws.npz", "report.json", "report.html"
 
 
@@ -92,7 +94,7 @@ def evaluate(config: Config) -> None:
         statistics = dict(_statistics(config, day, scores))
         resamples = config.evaluate.bootstrap
         with progress.track("intervals", resamples, "resamples") as advance:
-            estimates = bootstrap(statistics, day.users, resamples, config.seed, advance)
+            estimates = bootstrap(statistics, day.users, resamples, _draw(config), advance)
         estimates.save(work.folder / DRAWS)
         work.measured(len(scores) * day.rows.height, "impressions")
         facts = _facts(config, day, scores)
@@ -116,7 +118,8 @@ def pool(configs: list[Config], output: Path) -> dict[str, Any]:
             f"pooling needs reports of one data set, got {', '.join(datasets) or 'no report'}; "
             "run one configuration with several seeds"
         )
-    estimates = pool_estimates([Estimates.load(folder / DRAWS) for folder in folders])
+    seeds_draws = [Estimates.load(folder / DRAWS) for folder in folders]
+    estimates = pool_estimates(seeds_draws, same_users=datasets != [OWN_WORLDS])
     seeds = [config.seed for config in configs]
     found = findings(configs[0], seeds, estimates, mean_tree(facts))
     target = output / artifacts.STAGES["evaluate"].folder
@@ -124,6 +127,11 @@ def pool(configs: list[Config], output: Path) -> dict[str, Any]:
     _write(found, target)
     report.print_tables(found)
     return found
+
+
+def _draw(config: Config) -> int:
+    """What the users are drawn by: only the city has other people for each seed."""
+    return config.seed if config.dataset.kind == OWN_WORLDS else 0
 
 
 def _write(found: dict[str, Any], target: Path) -> None:

@@ -34,9 +34,10 @@ from larr.workers import side_by_side
 
 POINTS = 50  # of the loss curve
 WARM_UP = 0.05
-FEW_STEPS, STEPS = 150, 1_500
-FEWEST_ROWS, MOST_ROWS = 60, 2_400
+FEW_STEPS = 150
 """Fewer steps leave a ranker that reads texts behind one that does not."""
+STEPS, FEWEST_ROWS, MOST_ROWS = 1_500, 60, 2_400
+"""What `align.batch_size = 0` makes of a log."""
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
 
 
@@ -45,7 +46,7 @@ def align(config: Config) -> None:
 
     Paper: section 3.3, Eq. (22)-(26).
     """
-    for name in config.align.models:
+    for name in (*config.align.models, *config.align.tuned):
         models.find(config, name)
     with artifacts.making(config, "align") as work:
         jobs = {}
@@ -100,13 +101,7 @@ def _make(config: Config, name: str, target: Path) -> None:
     """Trains one model and writes its folder."""
     config = config.model_copy(update={"align": config.align.of(name)})
     started = time.perf_counter()
-    log, latest = artifacts.folder(config, "prepare") / "train", config.align.rows
-    with tempfile.TemporaryDirectory(dir=target) as scratch:
-        if latest:
-            rows = batches.count_rows(log)
-            log, whole = Path(scratch), log
-            batches.write_part(whole, np.arange(max(0, rows - latest), rows), log)
-        model, curve = fit(config, name, log)
+    model, curve = fit(config, name, artifacts.folder(config, "prepare") / "train")
     seconds = time.perf_counter() - started
     weights = {key: tensor.contiguous().cpu() for key, tensor in model.state_dict().items()}
     save_file(weights, target / "model.safetensors")
@@ -123,6 +118,14 @@ def _make(config: Config, name: str, target: Path) -> None:
 
 def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:
     """Trains one model on a log with the settings `config.align`; returns it with its losses."""
+    with tempfile.TemporaryDirectory(dir=config.output) as scratch:
+        if config.align.rows:
+            log, whole = Path(scratch), log
+            batches.write_part(whole, batches.latest(whole, config.align.rows), log)
+        return _fit(config, name, log)
+
+
+def _fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:
     _make_fast()
     torch.manual_seed(config.seed)
     model = models.build(config, name)

@@ -33,7 +33,8 @@ from larr.ranking.align import DivergedError, fit
 from larr.ranking.predict import predict_log
 from larr.workers import side_by_side
 
-TRAIN, VALIDATION = "train", "validation"
+SPLIT, TRAIN, VALIDATION = "split", "train", "validation"
+JOURNAL = "trials.journal"
 FOUND, TUNED = "found.json", "tuned.toml"
 HELD_OUT_USERS = 5
 """Without several days to train on, each fifth user is set aside instead of the last day."""
@@ -42,17 +43,40 @@ FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
 def tune(config: Config) -> None:
     """Searches for each of `config.align.models`; trials that are done are not made again."""
+    names = config.align.models
+    for name in names:
+        models.find(config, name)
     with artifacts.making(config, "tune") as work:
-        trained = _split(artifacts.folder(config, "prepare") / "train", work.folder)
-        names = config.align.models
-        jobs = {name: (config, name, work.folder) for name in names}
-        side_by_side(search, jobs, config.align.workers)
+        trained = _split(config, work.folder / SPLIT)
+        jobs = {}
+        for name in names:
+            folder, origin = work.folder / name, _origin(config, name)
+            if not artifacts.has_part(folder, origin):
+                artifacts.begin_part(folder, origin, resume=True)
+                jobs[name] = (config, name, work.folder)
+        side_by_side(
+            search, jobs, config.align.workers, lambda name: artifacts.end_part(work.folder / name)
+        )
         found = {name: _found(config, name, work.folder) for name in names}
         artifacts.write_json(work.folder / FOUND, found)
         (work.folder / TUNED).write_text(as_toml(found), encoding="utf-8")
         work.measured(config.tune.trials * len(names) * trained * config.align.epochs, "samples")
     _print(found)
     console.print(f"  for your configuration: {work.folder / TUNED}")
+
+
+def _origin(config: Config, name: str) -> dict[str, Any]:
+    """What the search for one ranker depends on: not the values that it looks for."""
+    space, source = _space(config, name), models.find(config, name).vectors
+    settings = config.align.of(name).with_settings({path: one.low for path, one in space.items()})
+    about = {"models", "workers", "tuned", "variants"}
+    return {
+        "seed": config.seed,
+        "settings": settings.model_dump(mode="json", exclude=about),
+        "tune": config.tune.model_dump(mode="json"),
+        "data": artifacts.identity(config, "prepare"),
+        "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
+    }
 
 
 def search(config: Config, name: str, folder: Path) -> None:
@@ -83,10 +107,11 @@ def search(config: Config, name: str, folder: Path) -> None:
 
 
 def judge(config: Config, name: str, folder: Path) -> dict[str, float]:
-    """Trains a ranker on `folder/train`; its loss (L_ctr) and AUCs on `folder/validation`."""
-    model, _ = fit(config, name, folder / TRAIN)
-    probability_NT = predict_log(model, folder / VALIDATION)
-    label_NT = np.load(folder / VALIDATION / "labels.npy")
+    """Trains a ranker on the earlier days; its loss (L_ctr) and AUCs on the last one."""
+    split = folder / SPLIT
+    model, _ = fit(config, name, split / TRAIN)
+    probability_NT = predict_log(model, split / VALIDATION)
+    label_NT = np.load(split / VALIDATION / "labels.npy")
     told = {"loss": 0.0}
     tasks = batches.read_features(artifacts.folder(config, "prepare")).tasks
     for task, label_N, score_N in zip(tasks, label_NT.T, probability_NT.T, strict=True):
@@ -104,8 +129,12 @@ def as_toml(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _split(log: Path, folder: Path) -> int:
+def _split(config: Config, folder: Path) -> int:
     """Writes `train/` and `validation/` from the training log; returns the rows of the former."""
+    log = artifacts.folder(config, "prepare") / "train"
+    origin = {"data": artifacts.identity(config, "prepare")}
+    if artifacts.has_part(folder, origin):
+        return batches.count_rows(folder / TRAIN)
     day_N = np.load(log / "days.npy")[:, 0]
     held_N = day_N == day_N.max()
     if held_N.all():
@@ -115,14 +144,16 @@ def _split(log: Path, folder: Path) -> int:
             f"{log}: tuning needs at least two training days, or {HELD_OUT_USERS} users on a day; "
             "give a longer log"
         )
+    artifacts.begin_part(folder, origin, resume=False)
     batches.write_part(log, np.flatnonzero(~held_N), folder / TRAIN)
     batches.write_part(log, np.flatnonzero(held_N), folder / VALIDATION)
+    artifacts.end_part(folder)
     return int((~held_N).sum())
 
 
 def _study(config: Config, name: str, folder: Path) -> optuna.Study:
     return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / f"{name}.journal"))),
+        storage=JournalStorage(JournalFileBackend(str(folder / name / JOURNAL))),
         sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=config.tune.random),
         study_name=name,
         direction="minimize",
@@ -158,7 +189,12 @@ def _given(config: Config, name: str) -> dict[str, float]:
 
 
 def _with(config: Config, name: str, tried: dict[str, float]) -> Config:
-    return config.model_copy(update={"align": config.align.of(name).with_settings(tried)})
+    align = config.align.of(name).with_settings(tried)
+    if name in align.variants:  # its own settings would win
+        own = align.variants[name]
+        own = own.model_copy(update={"settings": own.settings | tried})
+        align = align.model_copy(update={"variants": align.variants | {name: own}})
+    return config.model_copy(update={"align": align})
 
 
 def _found(config: Config, name: str, folder: Path) -> dict[str, Any]:
@@ -169,7 +205,7 @@ def _found(config: Config, name: str, folder: Path) -> dict[str, Any]:
     ]
     if not trials:
         raise LarrError(
-            f"{name}: the loss grew without bound in every trial; lower the ranges of tune.space"
+            f"{name}: the loss grew without bound in every trial; lower the ranges of [tune]"
         )
     return {"best": study.best_params, "trials": trials}
 

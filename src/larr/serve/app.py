@@ -92,7 +92,7 @@ class Service:
     def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
         self.live, self.token, self.limits = live, token, limits
         self.figures = Figures()
-        self.page = Page(live)
+        self.page = Page(live, token is not None)
         self._news = asyncio.Event()
 
     def app(self) -> Starlette:

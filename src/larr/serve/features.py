@@ -148,7 +148,8 @@ class Reader:
         told = [
             name for one in self.keywords.values() if one.owner != "poi" for name in columns_of(one)
         ]
-        scene = [*told, *self._names("request")]
+        within = [column for column, *_ in self.situations]
+        scene = [*told, *within, *self._names("request")]
         return self._raw(scene), {"poi_id": (str,)} | self._raw(self._names("candidate"))
 
     def _names(self, part: str) -> list[str]:
@@ -215,7 +216,7 @@ class Reader:
                 edges = self.known.edges[bucket.column]
                 values[f"{bucket.column}_level"] = level_one(values[bucket.column], bucket, edges)
         for within, name, table in self.situations:
-            values[name] = table.get((row["user_id"], values[within]))
+            values[name] = table.get((row["user_id"], values.get(within)))
         texts, missing = self._texts(values)
         return RequestInputs(
             np.array(

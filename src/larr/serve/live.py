@@ -6,6 +6,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
+
 from larr.buckets import position
 from larr.errors import InputError, LarrError
 from larr.progress import console
@@ -68,7 +70,7 @@ class Live:
         rankings = [one.ranking for one in self.opened]
         if all(poi_id in ranking.trained for ranking in rankings):
             return "trained"
-        if all(poi_id in {*ranking.trained, *ranking.added} for ranking in rankings):
+        if all(poi_id in ranking.trained or poi_id in ranking.added for ranking in rankings):
             return "embedded"
         return "accepted" if poi_id in self.accepted else None
 
@@ -77,9 +79,9 @@ class Live:
 
         A version that is refused leaves all as it was.
         """
-        self._catch_up()
-        accepted = list(self.accepted.values())
         try:
+            self._catch_up()
+            accepted = list(self.accepted.values())
             for one in self.opened:
                 one.ranking.add_places(accepted)
             arms = self.store.arms()
@@ -91,10 +93,11 @@ class Live:
                 told = ", ".join(f"{one.name}: {one.version} ({one.share:.0%})" for one in arms)
                 console.print(f"serving {told}")
             self.refused = None
-        except LarrError as error:
-            if str(error) != self.refused:
-                console.print(f"[bold red]not served:[/bold red] {error}")
-            self.refused = str(error)
+        except Exception as error:
+            told = str(error) if isinstance(error, LarrError) else f"{error!r}"
+            if told != self.refused:
+                console.print(f"[bold red]not served:[/bold red] {escape(told)}")
+            self.refused = told
 
     def _catch_up(self) -> None:
         """Reads the places that this process or another one has accepted."""

@@ -180,8 +180,8 @@ class Playground:
 class Page:
     """What the page's routes answer."""
 
-    def __init__(self, live: Live) -> None:
-        self.live = live
+    def __init__(self, live: Live, secured: bool) -> None:
+        self.live, self.secured = live, secured
         self.templates = Environment(
             loader=PackageLoader("larr"),
             autoescape=True,
@@ -226,8 +226,15 @@ class Page:
             milliseconds=milliseconds,
             pinned=_differences(pinned, told) if pinned else None,
             pin=json.dumps(told, ensure_ascii=False),
-            curl=_curl(base, {name: value for name, value in body.items() if value is not None}),
+            curl=self._curl(
+                base, {name: value for name, value in body.items() if value is not None}
+            ),
         )
+
+    def _curl(self, base: str, body: dict[str, Any]) -> str:
+        told = json.dumps(body, ensure_ascii=False)
+        token = '-H "Authorization: Bearer $LARR_TOKEN" ' if self.secured else ""
+        return f"curl -s {base}v1/rank {token}-d {shlex.quote(told)}"
 
     def _ranked(self, given: Given) -> tuple[Playground, RankRequest, RankAnswer, float]:
         playground = self.playground(given.get("version") or self.live.opened[0].arm.version)
@@ -273,11 +280,6 @@ def _differences(pinned: Given, told: Given) -> list[str]:
         for name in names
         if pinned.get(name) != told.get(name)
     ]
-
-
-def _curl(base: str, body: dict[str, Any]) -> str:
-    told = json.dumps(body, ensure_ascii=False)
-    return f"curl -s {base}v1/rank -d {shlex.quote(told)}"
 
 
 def _pinned(given: str) -> Given:

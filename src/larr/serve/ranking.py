@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from typing import Annotated, Any, TypeVar
 
@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from msgspec import Meta, Struct
+from rich.markup import escape
 from scipy.spatial import KDTree
 
 from larr.errors import InputError
+from larr.progress import console
 from larr.serve.features import Kinds
 from larr.serve.places import as_known
 from larr.serve.scorer import Embed, Scorer, scores
@@ -113,6 +115,8 @@ class Ranking:
         self.trained = frozenset(places["poi_id"])
         self.added: dict[str, Columns] = {}
         """The places that came later, by their IDs."""
+        self.left_out: dict[str, Columns] = {}
+        """Those of them that this version cannot read."""
         self.where = _where(places)
 
     def check_place(self, row: Columns) -> None:
@@ -127,15 +131,24 @@ class Ranking:
         wanted = {
             poi_id: row
             for poi_id, row in wanted.items()
-            if poi_id not in self.trained and self.added.get(poi_id) != row
+            if poi_id not in self.trained
+            and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
         }
         if not wanted:
             return
-        known = self.scorer.reader.known.places
-        frame = pl.concat([as_known(row, known) for row in wanted.values()], how="diagonal")
+        known, frames = self.scorer.reader.known.places, []
+        for poi_id, row in wanted.items():
+            try:
+                frames.append(as_known(row, known))
+                self.added[poi_id] = row
+            except InputError as error:  # another version has accepted it
+                self.left_out[poi_id] = row
+                console.print(escape(f"version {self.version}: {poi_id} is left out: {error}"))
+        if not frames:
+            return
+        frame = pl.concat(frames, how="diagonal")
         self.scorer.add_places(frame, self.embed)
         self.where = _where(pl.concat([known.head(0), frame], how="diagonal"), self.where)
-        self.added |= wanted
 
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
@@ -148,7 +161,7 @@ class Ranking:
             )
         if asked.explain and not self.scorer.ranker.tables:
             raise InputError("explain: the ranker of this version reads no texts")
-        time = asked.time or datetime.now(UTC)
+        time = asked.time or datetime.now()
         row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
         places = candidates["poi_id"]
         scored = self.scorer.score(row, candidates) if places else None
@@ -252,7 +265,7 @@ def _where(places: pl.DataFrame, before: Where | None = None) -> Where | None:
         kept = [number for number, poi_id in enumerate(before.ids) if poi_id not in gone]
         ids = [*(before.ids[number] for number in kept), *ids]
         degrees_P2 = np.concatenate([before.degrees_P2[kept], degrees_P2])
-    return Where(ids, degrees_P2.astype(np.float64))
+    return Where(ids, degrees_P2.astype(np.float64)) if ids else None
 
 
 Body = TypeVar("Body")

@@ -24,10 +24,11 @@ import polars as pl
 from larr import artifacts, models
 from larr.config import Config
 from larr.data import batches
+from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
 from larr.errors import ConfigError, InputError
 from larr.ranking.align import require_ranker
-from larr.ranking.predict import load_ranker, predict_log, undo_sampling
+from larr.ranking.predict import load_ranker, probabilities, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Scorer
@@ -248,7 +249,10 @@ def _copy(config: Config, model: str, target: Path) -> None:
 
 
 def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, Any]]:
-    """Requests of the log, with the probabilities of the ranker as it was trained."""
+    """Requests of the log, with the probabilities of the ranker as it was trained.
+
+    They are asked on the day after the training days, whatever their day in the log was.
+    """
     data = artifacts.folder(config, "prepare")
     if not (data / REQUESTS).is_file():
         raise VersionError(
@@ -256,9 +260,8 @@ def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, 
             "--force` and `larr run` with the same configuration"
         )
     rows = pl.read_parquet(data / REQUESTS)
-    with tempfile.TemporaryDirectory() as scratch:
-        batches.write_part(data / "test", rows["row"].to_numpy(), Path(scratch))
-        raw_NT = predict_log(load_ranker(config, model), Path(scratch))
+    batch = Featuriser.load(config, data).batch(rows)
+    raw_NT = probabilities(load_ranker(config, model), batch)
     expected_NT = undo_sampling(raw_NT, batches.read_features(data).sampling_rate)
     scene, candidate = ranking.accepted
     rows = rows.with_row_index("number")

@@ -49,7 +49,8 @@ def sampled(log: Path, kept: float, seed: int) -> np.ndarray:
 
 def _judged(config: Config, name: str, part: Path, kept: float) -> Json:
     data = artifacts.folder(config, "prepare")
-    own = config.model_copy(update={"align": config.align.of(name)})
+    align = config.align.of(name).model_copy(update={"batch_size": 0})
+    own = config.model_copy(update={"align": align})
     started = time.perf_counter()
     model, _ = fit(own, name, part)
     told: Json = {"seconds": time.perf_counter() - started}

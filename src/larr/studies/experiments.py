@@ -43,7 +43,9 @@ class Own:
 
 OWN = {
     "case-study": Own(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
-    "down-sampling": Own(down_sampling, (BASE, LARR), ("prepare", "embed"), city_alone=False),
+    "down-sampling": Own(
+        down_sampling, (BASE, LARR), ("prepare", "embed", "align"), city_alone=False
+    ),
     "ab-test": Own(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
 }
 

@@ -74,6 +74,7 @@ def contrast(config: Config) -> None:
             "loss": curve,
             "triples_per_second": round(config.contrast.triples / seconds, 1),
             "spread": spread,
+            "collapsed": spread < COLLAPSED,
         }
 
 
