@@ -82,3 +82,21 @@ def test_what_no_one_makes_is_refused(config: Config) -> None:
         ConfigError, match="no vectors 'ordered', 'without_stage_1'; there are encoder"
     ):
         sources(config.model_copy(update={"encoders": {}}))
+
+
+def test_force_makes_the_parts_again(config: Config) -> None:
+    make_vectors(config)
+    vectors = config.output / "vectors" / "encoder" / "vectors.npy"
+    before = vectors.stat().st_mtime_ns
+    stages.make(config, "embed")
+    assert vectors.stat().st_mtime_ns == before
+    stages.make(config, "embed", force=True)
+    assert vectors.stat().st_mtime_ns > before
+
+
+def test_an_encoder_that_shares_less_than_before_is_made(config: Config) -> None:
+    make_vectors(config)
+    encoders = ENCODERS | {"ordered": {"pretrain.epochs": 0}}
+    other = Config.model_validate(config.model_dump() | {"encoders": encoders})
+    stages._make_encoders(other, force=False)
+    assert not (config.output / "encoders" / "ordered" / "lm").is_symlink()

@@ -111,10 +111,11 @@ def manifest(config: Config, verb: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        parsed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        parsed = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return parsed
+    is_whole = isinstance(parsed, dict) and {"stage", "settings", "inputs", "files"} <= set(parsed)
+    return parsed if is_whole else None
 
 
 def is_current(config: Config, verb: str) -> bool:
@@ -202,9 +203,9 @@ def has_part(folder: Path, origin: dict[str, Any]) -> bool:
     """Whether a part of a stage is whole and was made from this."""
     try:
         made = read_json(folder / ORIGIN)
-    except (FileNotFoundError, ValueError):
+        return bool(made["made_from"] == origin) and _broken(folder, made["files"]) is None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
-    return bool(made["made_from"] == origin) and _broken(folder, made["files"]) is None
 
 
 def begin_part(folder: Path, origin: dict[str, Any], *, resume: bool) -> None:

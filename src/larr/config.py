@@ -91,7 +91,13 @@ class BucketConfig(Section):
     words: list[str] = Field(min_length=2)
     """One word or phrase for each bucket, from low to high."""
     edges: list[float] | None = None
-    """Fixed bucket edges (one less than words); quantiles of the training days if absent."""
+    """Fixed, rising edges, one less than words; quantiles of the training days if absent."""
+
+    @model_validator(mode="after")
+    def _edges_rise(self) -> Self:
+        if self.edges and sorted(self.edges) != self.edges:
+            raise ValueError(f"edges must rise, got {self.edges}")
+        return self
 
 
 class KeywordConfig(Section):
@@ -123,6 +129,11 @@ class ProfileConfig(Section):
     """Only orders of the same value of this scene column (orders in a similar situation)."""
     top: Positive = 3
     """How many values are named."""
+
+    @property
+    def poi_column(self) -> str:
+        """The column as it is called once places are joined to the log."""
+        return f"poi_{self.column.removeprefix('poi_')}"
 
 
 class FeatureConfig(Section):
@@ -298,7 +309,7 @@ class VariantConfig(Section):
 class AlignConfig(Section):
     """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
 
-    models: list[str] = ["wide_deep", "deepfm", "ple", "larr"]
+    models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
     """Entries of `larr.models.MODELS` to train, or names of `variants`."""
     variants: dict[str, VariantConfig] = {}
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""

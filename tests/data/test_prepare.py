@@ -268,3 +268,81 @@ def test_an_unknown_feature_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="poi_stars"):
         prepare(config)
+
+
+LOG = pl.DataFrame(
+    {
+        "request_id": ["a", "a", "b", "a", "c"],
+        "user_id": [1, 1, 2, 1, 1],
+        "poi_id": ["p1", "p2", "p1", "p1", "p2"],
+        "time": ["2024-04-01 12:00:00+08:00"] * 4 + ["2024-04-02 12:00:00+08:00"],
+        "click": [1, 0, 0, 1, 1],
+    }
+)
+
+
+def test_a_key_comes_once_even_in_another_chunk(tmp_path: Path) -> None:
+    overrides = [*write_own(tmp_path, impressions=LOG), "dataset.chunk_rows=2"]
+    config = own_config(tmp_path, overrides)
+    prepare(config)
+    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
+    kept = tmp_path / "out" / "data" / "rejected" / "impressions-00001-repeated.parquet"
+    assert pl.read_parquet(kept)["reason"].to_list() == ["duplicate key request_id + poi_id"]
+
+
+def test_another_table_makes_the_data_stale(tmp_path: Path) -> None:
+    config = own_config(tmp_path, write_own(tmp_path))
+    prepare(config)
+    assert artifacts.is_current(config, "prepare")
+    write_own(tmp_path, impressions=LOG)
+    assert "impressions.csv" in str(artifacts.why_stale(config, "prepare"))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "said"),
+    [
+        ("places", "ctr", "poi_ctr has the name"),
+        ("places", "poi_name", "poi_name would be there twice"),
+        ("impressions", "poi_name", "poi_name has the name"),
+        ("impressions", "pair_log_clicks", "pair_log_clicks has the name"),
+    ],
+)
+def test_no_column_stands_for_one_that_is_made(
+    tmp_path: Path, table: str, column: str, said: str
+) -> None:
+    write_own(tmp_path)
+    changed = pl.read_csv(tmp_path / f"{table}.csv").with_columns(pl.lit("0.5").alias(column))
+    with pytest.raises(DataError, match=said):
+        prepare(own_config(tmp_path, write_own(tmp_path, **{table: changed})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"click": [0, 0, 0, 0, 0]}, "click is false in every sound row"),
+        ({"order": [0, 0, 0, 0, 0]}, "leave the column out"),
+        ({"click": [1, 0, 7, 7, 7]}, "3 of 5 rows break"),
+    ],
+)
+def test_a_log_to_learn_nothing_from_is_refused(
+    tmp_path: Path, changes: dict[str, list[int]], said: str
+) -> None:
+    log = LOG.with_columns(pl.Series(name, values) for name, values in changes.items())
+    with pytest.raises(DataError, match=said):
+        prepare(own_config(tmp_path, write_own(tmp_path, impressions=log)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
+        ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
+        ("profiles=[{name='taste', column='kitchen'}]", "profile taste: places have no column"),
+        ("contrast.near=city", "contrast.near: places have no column city"),
+    ],
+)
+def test_a_column_that_cannot_be_used_so_is_refused(
+    tmp_path: Path, setting: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prepare(own_config(tmp_path, [*write_own(tmp_path), setting]))

@@ -178,3 +178,11 @@ def test_interval_is_told_only_where_most_draws_have_a_value() -> None:
     assert interval(draws) == pytest.approx((0.025, 0.975))
     draws[:600] = np.nan
     assert all(math.isnan(bound) for bound in interval(draws))
+
+
+def test_the_same_users_are_no_more_people_with_more_seeds() -> None:
+    draws = np.random.default_rng(0).normal(0.7, 0.01, 400)
+    seed = Estimates({key("a"): 0.7}, {key("a"): draws}, {key("a"): [0.7]})
+    own, same = (pool([seed] * 5, same_users=same).draws[key("a")].std() for same in (False, True))
+    assert same == pytest.approx(draws.std(), rel=0.15)
+    assert own == pytest.approx(draws.std() / 5**0.5, rel=0.15)

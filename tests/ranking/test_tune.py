@@ -53,7 +53,7 @@ def test_the_last_training_day_is_set_aside(tmp_path: Path) -> None:
     np.save(log / "days.npy", np.random.default_rng(1).permutation(np.load(log / "days.npy")))
     tune.tune(config)
     labels, held = np.load(log / "labels.npy"), np.load(log / "days.npy")[:, 0] == 3
-    folder = tmp_path / "tuning"
+    folder = tmp_path / "tuning" / "split"
     np.testing.assert_array_equal(np.load(folder / "validation" / "labels.npy"), labels[held])
     np.testing.assert_array_equal(np.load(folder / "train" / "labels.npy"), labels[~held])
 
@@ -63,11 +63,11 @@ def test_users_are_set_aside_where_there_is_one_day(tmp_path: Path) -> None:
     log = tmp_path / "data" / "train"
     np.save(log / "days.npy", np.zeros((400, 1), np.int32))
     tune.tune(config)
-    held = set(np.load(tmp_path / "tuning" / "validation" / "keys.npy")[:, 0])
-    kept = set(np.load(tmp_path / "tuning" / "train" / "keys.npy")[:, 0])
+    held = set(np.load(tmp_path / "tuning" / "split" / "validation" / "keys.npy")[:, 0])
+    kept = set(np.load(tmp_path / "tuning" / "split" / "train" / "keys.npy")[:, 0])
     assert held
     assert not held & kept
-    assert count_rows(tmp_path / "tuning" / "train") > 200
+    assert count_rows(tmp_path / "tuning" / "split" / "train") > 200
 
 
 def test_one_user_on_one_day_is_too_little(tmp_path: Path) -> None:
@@ -111,3 +111,25 @@ def test_a_search_where_all_diverge_says_so(tmp_path: Path) -> None:
 def test_a_tuned_setting_that_is_none_is_refused(path: str) -> None:
     with pytest.raises((ValueError, LarrError), match=path.partition(".")[0]):
         AlignConfig(tuned={"ple": {path: 0.1}})
+
+
+def test_a_further_ranker_or_what_was_found_leaves_the_trials(tmp_path: Path) -> None:
+    config = small_tune(tmp_path, ["ple"])
+    tune.tune(config)
+    journal = tmp_path / "tuning" / "ple" / "trials.journal"
+    before = journal.read_bytes()
+    align = config.align.model_dump() | {"models": ["ple", "deepfm"]}
+    align["tuned"] = {"ple": artifacts.read_json(tmp_path / "tuning" / "found.json")["ple"]["best"]}
+    more = config.model_copy(update={"align": AlignConfig.model_validate(align)})
+    with artifacts.making(more, "embed"):
+        pass
+    tune.tune(more)
+    assert journal.read_bytes() == before
+    assert set(artifacts.read_json(tmp_path / "tuning" / "found.json")) == {"ple", "deepfm"}
+
+
+def test_a_variants_own_setting_does_not_win_over_the_one_that_is_tried(tmp_path: Path) -> None:
+    variants = {"dropped": {"of": "ple", "settings": {"dropout": 0.25}}}
+    config = write_log(tmp_path, align=small_align(models=["dropped"], variants=variants))
+    tried = tune._with(config, "dropped", {"dropout": 0.1})
+    assert tried.align.of("dropped").dropout == 0.1

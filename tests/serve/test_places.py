@@ -193,3 +193,26 @@ def test_it_comes_over_http(live: Live, asked: dict[str, Any]) -> None:
         candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
         told = client.post("/v1/rank", json=asked | {"candidates": candidates, "k": 50}).json()
         assert all("degraded" not in item for item in told["items"])
+
+
+def test_whatever_goes_wrong_the_service_goes_on(
+    live: Live, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    def broken(_: Store) -> None:
+        raise ValueError("a setting from the future")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "arms", broken)
+        live.refresh()
+    assert "from the future" in str(live.refused)
+    live.refresh()
+    assert live.refused is None
+    assert ranked(live, asked)
+
+
+def test_a_place_that_a_version_cannot_read_is_left_out(live: Live, asked: dict[str, Any]) -> None:
+    live.journal.append(PLACE | {"poi_id": "strange", "stars": 5})
+    live.accept(PLACE)
+    live.refresh()
+    assert live.refused is None
+    assert (live.status("strange"), live.status(PLACE["poi_id"])) == ("accepted", "embedded")

@@ -43,6 +43,14 @@ def test_a_text_without_a_vector_is_said(ranking: Ranking, asked: dict[str, Any]
     assert "missing_text:scene_weather" in rank(ranking, asked | {"scene": scene})["degraded"]
 
 
+def test_what_is_missing_of_a_scene_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+    assert rank(ranking, asked)["degraded"] == []
+    scene = {name: value for name, value in asked["scene"].items() if name != "weather"}
+    assert "missing:weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+    scene["weather"] = "raining frogs"
+    assert "unknown_value:weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+
+
 def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
     row = ranking.scorer.reader.known.places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ from larr.errors import DataError
 from larr.progress import console, track
 
 SPLITS = ("train", "test")
+LABELS = {
+    "click": "rows with and without a click are needed",
+    "order": "leave the column out if there are no orders; then CTR alone is trained",
+}
+MOST_REJECTED = 0.5
+"""If a larger share of a table breaks the contract, larr stops whatever `dataset.bad_rows` is."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     files, has_order = _impressions(config, checker, tables, folder / "checked")
     checker.finish()
     _split(config, files)
+    _check_labels(files, has_order)
     return Log(
         places=_prefixed(places, "poi_"),
         users=_prefixed(users, "user_"),
@@ -70,10 +78,12 @@ class _Checker:
         self.folder = folder
         self.known: dict[str, pl.Series] = {}
         self.summary: list[dict[str, Any]] = []
+        self.given: Counter[str] = Counter()
         self.now = latest_now()
 
     def check(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
         check_columns(table, frame.columns)
+        self.given[table] += frame.height
         checked = check_rows(table, frame, self.known, self.now)
         if checked.rejected.height:
             self._keep(table, checked.rejected, f"{chunk:05}")
@@ -109,8 +119,17 @@ class _Checker:
             table.add_row(row["table"], f"{row['rows']:,}", row["reason"], examples)
         console.print(table)
         console.print(f"  kept in {self.folder}")
+        rejected: Counter[str] = Counter()
+        for row in self.summary:
+            rejected[row["table"]] += row["rows"]
+        for name, count in rejected.items():
+            if count > MOST_REJECTED * self.given[name]:
+                raise DataError(
+                    f"table {name}: {count:,} of {self.given[name]:,} rows break the data contract "
+                    f"(table above, rows in {self.folder}), which is no log to learn from"
+                )
         if self.stop:
-            total = sum(row["rows"] for row in self.summary)
+            total = rejected.total()
             raise DataError(
                 f"{total:,} rows break the data contract (table above, rows in {self.folder}); "
                 'mend them, or set dataset.bad_rows = "reject" to go on without them'
@@ -194,11 +213,27 @@ def _split(config: Config, files: list[Path]) -> None:
         for split in SPLITS:
             counts[split] += frame.filter(pl.col("split") == split).height
         frame.write_parquet(path)
+    days = pl.scan_parquet(files).group_by("split")
+    found = days.agg(first=pl.col("day").min(), last=pl.col("day").max())
+    for split, first, last in found.collect(engine="streaming").sort("first").iter_rows():
+        console.print(f"  {counts.get(split, 0):,} rows of {first} to {last}: {split}")
     if not all(counts.values()):
         raise DataError(
             f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
             "both are needed: give a longer log, another dataset.test_days, or a column `split`"
         )
+
+
+def _check_labels(files: list[Path], has_order: bool) -> None:
+    """Refuses a log of which nothing can be learned."""
+    train = pl.scan_parquet(files).filter(pl.col("split") == "train")
+    told = train.select(pl.col("click", "order").mean()).collect(engine="streaming").row(0)
+    for name, share in zip(("click", "order")[: 1 + has_order], told, strict=False):
+        if share in (0, 1):
+            raise DataError(
+                f"table impressions: {name} is {'true' if share else 'false'} in every sound row "
+                f"to train; {LABELS[name]}"
+            )
 
 
 def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import BucketConfig, Config
 from larr.data.checked import Log
-from larr.data.features import sample
+from larr.data.features import as_numbers, sample
 from larr.data.keywords import bucket_edges, with_levels
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
@@ -211,7 +211,7 @@ class Enricher:
                     f"bucket {bucket.column}: no such column; there are "
                     f"{', '.join(sorted(numbers.columns))}"
                 )
-            values = numbers[bucket.column].cast(pl.Float64)
+            values = as_numbers(numbers[bucket.column], "buckets")
             self.edges[bucket.column] = bucket_edges(bucket, values)
 
 
@@ -222,6 +222,12 @@ def _check_names(config: Config, log: Log) -> None:
     made |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
     made |= {one.name for one in config.profiles}
     made |= {f"{one.column}_level" for one in config.buckets}
+    for one in config.profiles:
+        if one.poi_column not in log.places.columns:
+            raise ConfigError(
+                f"profile {one.name}: places have no column {one.column}; they have "
+                f"{', '.join(name.removeprefix('poi_') for name in log.places.columns)}"
+            )
     entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
     for table, columns, others in (
         ("places", log.places.columns, made),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 
 from larr.config import Config
 from larr.datasets.schema import NEVER_FEATURES
@@ -95,8 +96,22 @@ def fit(config: Config, train: pl.LazyFrame) -> Encoder:
         for name in config.features.categories
     }
     sampled = sample(train.select(config.features.numbers), SAMPLE_ROWS)
-    scales = {name: _scale(sampled[name].cast(pl.Float64)) for name in config.features.numbers}
+    scales = {
+        name: _scale(as_numbers(sampled[name], "features.numbers"))
+        for name in config.features.numbers
+    }
     return Encoder(vocabularies, scales, config.features.recent)
+
+
+def as_numbers(values: pl.Series, where: str) -> pl.Series:
+    """The values as float64; ConfigError if they are no numbers."""
+    try:
+        return values.cast(pl.Float64)
+    except PolarsError:
+        raise ConfigError(
+            f"{where}: {values.name} is expected to hold numbers, it has {values.dtype} such as "
+            f"{values.drop_nulls().head(1).to_list()!r:.80}"
+        ) from None
 
 
 def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:

@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from polars.exceptions import PolarsError
 
 from larr.config import BucketConfig, Config, KeywordConfig
 from larr.datasets.schema import NEVER_FEATURES
-from larr.errors import ConfigError
+from larr.errors import ConfigError, DataError
 
 MISSING = -1
-_PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+)")
+_PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
 _COLUMN = re.compile(r"\{([^{}]*)\}")
+_STRAY = re.compile(r"[\[\]{}]")
 
 
 class Part(NamedTuple):
@@ -48,9 +50,14 @@ def columns_of(keyword: KeywordConfig) -> list[str]:
 
 def check_keywords(config: Config, columns: Iterable[str]) -> None:
     """Raises ConfigError for a keyword with an unknown, a forbidden, or another owner's column."""
-    known = set(columns)
+    known = set(columns) - {"recent"}
     for keyword in config.keywords:
         named = columns_of(keyword)
+        if _STRAY.search("".join(_COLUMN.sub("", part.text) for part in parts(keyword))):
+            raise ConfigError(
+                f"keyword {keyword.name}: template {keyword.template!r} has a bracket or brace "
+                "without its other half; columns stand in {braces}, optional parts in [brackets]"
+            )
         unknown = [name for name in named if name not in known]
         if unknown or not named:
             raise ConfigError(
@@ -69,12 +76,18 @@ def check_keywords(config: Config, columns: Iterable[str]) -> None:
                 f"keyword {keyword.name}: owner is poi, but {', '.join(foreign)} is no column of "
                 "places; use poi_... columns or another owner"
             )
+    if not any(keyword.owner == "poi" for keyword in config.keywords):
+        raise ConfigError("keywords: none has the owner poi; places need at least one text")
 
 
 def render(frame: pl.DataFrame, keyword: KeywordConfig) -> pl.Series:
     """The keyword's text for each row, null where it has none."""
     written = pl.concat_str([_write(part) for part in parts(keyword)])
-    texts = frame.select(written.alias(keyword.name)).to_series()
+    try:
+        texts = frame.select(written.alias(keyword.name)).to_series()
+    except PolarsError as error:
+        kinds = {name: str(frame.schema[name]) for name in columns_of(keyword)}
+        raise DataError(f"keyword {keyword.name}: {kinds} cannot be written: {error}") from error
     distinct = texts.unique()
     return texts.replace_strict(distinct, _tidy(distinct), return_dtype=pl.String)
 

@@ -21,6 +21,7 @@ from larr.data.checked import SPLITS, Log, check_tables
 from larr.data.enrich import KNOWN, Enricher, Known, past_orders
 from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
 from larr.datasets import DATASETS
+from larr.errors import ConfigError
 from larr.progress import track
 
 KEPT_FOR_EVALUATION = (
@@ -42,6 +43,12 @@ def prepare(config: Config) -> None:
     with artifacts.making(config, "prepare", resume=False) as work:
         tables = DATASETS[config.dataset.kind](config, work.folder / "raw")
         log = check_tables(config, tables, work.folder)
+        near = config.contrast.near
+        if near is not None and near not in log.places.columns:
+            raise ConfigError(
+                f"contrast.near: places have no column {near}; they have "
+                f"{', '.join(log.places.columns)}"
+            )
         enricher = Enricher(config, log)
         writer = _Writer(config, work.folder)
         files = writer.enrich(log, enricher)

@@ -16,7 +16,7 @@ def daily_values(
     """How often a user ordered each value of the profile's column on each day."""
     key = profile_key(profile)
     values = places.select(
-        "poi_id", value=pl.col(f"poi_{profile.column}").cast(pl.String).str.split(",")
+        "poi_id", value=pl.col(profile.poi_column).cast(pl.String).str.split(",")
     ).explode("value")
     values = values.with_columns(pl.col("value").str.strip_chars()).filter(
         pl.col("value").str.len_chars() > 0

@@ -176,6 +176,8 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
         return local.str.to_datetime(strict=False, time_unit="us")
     if isinstance(given, pl.Datetime):
         value = value.dt.replace_time_zone(None)  # what a clock there shows
+    if given.is_numeric() and wanted == pl.Datetime:
+        return _since_1970(value.cast(pl.Int64, strict=False))
     if wanted == pl.Datetime:
         return value.cast(pl.Datetime("us"), strict=False)
     if given == pl.String and wanted == pl.Boolean:
@@ -183,8 +185,22 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
             _TRUTH, default=None, return_dtype=pl.Boolean
         )
     if given.is_numeric() and wanted == pl.Boolean:
-        return pl.when(value.is_in([0, 1])).then(value == 1)
+        return pl.when((value == 0) | (value == 1)).then(value == 1)
     return value.cast(wanted, strict=False)
+
+
+def _since_1970(number: pl.Expr) -> pl.Expr:
+    """Seconds, milliseconds, microseconds or nanoseconds, told apart by their size."""
+    micro = (
+        pl.when(number < 1e11)
+        .then(number * 1_000_000)
+        .when(number < 1e14)
+        .then(number * 1_000)
+        .when(number < 1e17)
+        .then(number)
+        .otherwise(number // 1_000)
+    )
+    return micro.cast(pl.Datetime("us"))
 
 
 def latest_now() -> datetime:
@@ -225,10 +241,18 @@ def _reasons(details: pl.DataFrame) -> pl.DataFrame:
         for name in details.columns
         if ("|" in name or " " in name) and not name.endswith(_UNREADABLE)
     ]
-    said = [pl.when(pl.col(name) == "invalid").then(pl.lit(_say(name))) for name in rules]
+    said = [pl.when(_is_said(name, details.columns)).then(pl.lit(_say(name))) for name in rules]
     return details.select(
         "row_number", pl.concat_str(said, separator="; ", ignore_nulls=True).alias("reason")
     )
+
+
+def _is_said(rule: str, rules: list[str]) -> pl.Expr:
+    """Where a rule is broken, but not that a value is missing which could not be read."""
+    column, _, test = rule.partition("|")
+    broken = pl.col(rule) == "invalid"
+    unread = f"{column} cannot be read"
+    return broken & (pl.col(unread) != "invalid") if test and unread in rules else broken
 
 
 def _say(rule: str) -> str:

@@ -57,7 +57,7 @@ def tune(config: Config) -> None:
         side_by_side(
             search, jobs, config.align.workers, lambda name: artifacts.end_part(work.folder / name)
         )
-        found = {name: _found(config, name, work.folder) for name in names}
+        found = {name: artifacts.read_json(work.folder / name / FOUND) for name in names}
         artifacts.write_json(work.folder / FOUND, found)
         (work.folder / TUNED).write_text(as_toml(found), encoding="utf-8")
         work.measured(config.tune.trials * len(names) * trained * config.align.epochs, "samples")
@@ -104,6 +104,7 @@ def search(config: Config, name: str, folder: Path) -> None:
             f"  {name}, trial {trial.number + 1}: "
             + ", ".join(f"{key} {value:.4f}" for key, value in told.items())
         )
+    artifacts.write_json(folder / name / FOUND, _found(study, name))
 
 
 def judge(config: Config, name: str, folder: Path) -> dict[str, float]:
@@ -197,8 +198,7 @@ def _with(config: Config, name: str, tried: dict[str, float]) -> Config:
     return config.model_copy(update={"align": align})
 
 
-def _found(config: Config, name: str, folder: Path) -> dict[str, Any]:
-    study = _study(config, name, folder)
+def _found(study: optuna.Study, name: str) -> dict[str, Any]:
     trials = [
         {"settings": trial.params} | trial.user_attrs
         for trial in study.get_trials(states=[TrialState.COMPLETE])

@@ -44,6 +44,8 @@ class RequestInputs(NamedTuple):
     """Whether the user is known."""
     missing: list[str]
     """Keywords whose text has no stored vector."""
+    unknown: list[str]
+    """Categories of the scene whose value the training days do not have."""
 
 
 class CandidateInputs(NamedTuple):
@@ -218,15 +220,21 @@ class Reader:
         for within, name, table in self.situations:
             values[name] = table.get((row["user_id"], values.get(within)))
         texts, missing = self._texts(values)
+        categories_F = [self._category(column, values) for column in self.categories.request]
+        names = [self.names[column] for column in self.categories.request]
+        unknown = [
+            name
+            for name, index in zip(names, categories_F, strict=True)
+            if index == 0 and values.get(name) is not None and not name.startswith("user_")
+        ]
         return RequestInputs(
-            np.array(
-                [self._category(column, values) for column in self.categories.request], np.int32
-            ),
+            np.array(categories_F, np.int32),
             np.array([self._number(column, values) for column in self.numbers.request], np.float32),
             texts,
             self._recent(row["user_id"]),
             user is not None,
             missing,
+            unknown,
         )
 
     def _category(self, column: int, values: Row) -> int:

@@ -93,7 +93,8 @@ class RankAnswer(Struct):
     arm: str
     """Of a test of two versions; A if there is none."""
     degraded: list[str]
-    """What was not known of the request: `unknown_user`, `missing_text:KEYWORD`."""
+    """What was not known of the request: `unknown_user`, `missing:COLUMN` of the scene,
+    `unknown_value:COLUMN`, `missing_text:KEYWORD`."""
     items: list[RankedPlace]
 
 
@@ -136,19 +137,19 @@ class Ranking:
         }
         if not wanted:
             return
-        known, frames = self.scorer.reader.known.places, []
+        known, frames = self.scorer.reader.known.places, {}
         for poi_id, row in wanted.items():
             try:
-                frames.append(as_known(row, known))
-                self.added[poi_id] = row
+                frames[poi_id] = as_known(row, known)
             except InputError as error:  # another version has accepted it
                 self.left_out[poi_id] = row
                 console.print(escape(f"version {self.version}: {poi_id} is left out: {error}"))
         if not frames:
             return
-        frame = pl.concat(frames, how="diagonal")
+        frame = pl.concat(frames.values(), how="diagonal")
         self.scorer.add_places(frame, self.embed)
         self.where = _where(pl.concat([known.head(0), frame], how="diagonal"), self.where)
+        self.added |= {poi_id: wanted[poi_id] for poi_id in frames}
 
     def rank(self, asked: RankRequest) -> RankAnswer:
         """The best `k` of the candidates."""
@@ -169,6 +170,9 @@ class Ranking:
         if scored is None:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
+        absent = [name for name in self.accepted[0] if asked.scene.get(name) is None]
+        answer.degraded += [f"missing:{name}" for name in absent]
+        answer.degraded += [f"unknown_value:{name}" for name in scored.request.unknown]
         answer.degraded += [f"missing_text:{name}" for name in scored.request.missing]
         score_K = scores(scored.probabilities)
         best = np.argsort(-score_K, kind="stable")[: asked.k].tolist()
