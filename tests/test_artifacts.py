@@ -123,3 +123,13 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
     assert made is not None
     alone, shared = psutil.Process().memory_info().rss / 2**20, held.nbytes / 2**20
     assert shared < made["measured"]["peak_memory_mb"] < alone + shared / 2
+
+
+def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
+    with artifacts.making(config, "prepare"):
+        with (
+            pytest.raises(LarrError, match="another larr is making it"),
+            artifacts.making(config, "prepare"),
+        ):
+            pass
+    assert artifacts.is_current(config, "prepare")

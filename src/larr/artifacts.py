@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from filelock import FileLock, Timeout
 from polars.exceptions import ComputeError
 from safetensors import SafetensorError
 
@@ -167,14 +168,14 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     target = folder(config, verb)
     _release_memory()
     try:
-        if STAGES[verb].in_parts:
-            target.mkdir(parents=True, exist_ok=True)
-            (target / MANIFEST).unlink(missing_ok=True)
-        else:
-            _begin(target, origin, resume)
         work = Work(target)
-        started = time.perf_counter()
-        with _peak_memory() as peak:
+        with _alone(target), _peak_memory() as peak:
+            if STAGES[verb].in_parts:
+                target.mkdir(parents=True, exist_ok=True)
+                (target / MANIFEST).unlink(missing_ok=True)
+            else:
+                _begin(target, origin, resume)
+            started = time.perf_counter()
             yield work
         seconds = time.perf_counter() - started
         made = origin | {
@@ -197,6 +198,19 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             f"{target}: could not be written: {error}; make room or set another `output`, "
             "then run the same command again"
         ) from error
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Refuses to make a stage that another process is making."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise LarrError(
+            f"{target}: another larr is making it; wait for it, or set another `output`"
+        ) from None
 
 
 def has_part(folder: Path, origin: dict[str, Any]) -> bool:

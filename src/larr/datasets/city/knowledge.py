@@ -7,8 +7,6 @@ from importlib import resources
 
 import polars as pl
 
-FOREIGN_KITCHENS = ("western", "japanese", "korean", "southeast asian")
-"""Origins in the column `region` of dishes.csv that are not a region of China."""
 NATIONAL = "national"
 """The origin of a dish that is at home in the whole of China."""
 
