@@ -10,6 +10,7 @@ from larr.datasets.city import encyclopedia, knowledge
 from larr.datasets.city import encyclopedia_words as words
 from larr.datasets.city.encyclopedia import articles, held_out, likings
 from larr.text.base_lm import split
+from tests.datasets.test_knowledge import FOREIGN_KITCHENS
 
 ENTRY = re.compile(r"[^:.]+: [^:.]+\.$")
 """A line of the dictionary, which may begin with a small letter."""
@@ -92,7 +93,7 @@ def test_headings_and_habits_have_dishes() -> None:
 def test_every_dish_has_a_kind_and_every_origin_a_name() -> None:
     dishes = knowledge.dishes()
     assert set(dishes["category"]) == set(words.KINDS)
-    assert set(words.ORIGINS) == {knowledge.NATIONAL, *knowledge.FOREIGN_KITCHENS}
+    assert set(words.ORIGINS) == {knowledge.NATIONAL, *FOREIGN_KITCHENS}
 
 
 def test_two_of_a_hundred_renderings_are_held_out(texts: list[str]) -> None:
