@@ -72,12 +72,17 @@ def _longest_first(config: Config) -> list[str]:
 
 def _origin(config: Config, name: str) -> dict[str, Any]:
     """What one model depends on: its settings, the data, the vectors that it reads."""
+    return made_from(config, name, config.align.of(name))
+
+
+def made_from(config: Config, name: str, settings: AlignConfig) -> dict[str, Any]:
+    """What a training of one model with these settings depends on."""
     entry, about = models.find(config, name), {"models", "workers", "tuned", "variants"}
     source = entry.vectors
     return {
         "seed": config.seed,
         "architecture": entry.architecture.__name__,
-        "settings": config.align.of(name).model_dump(mode="json", exclude=about),
+        "settings": settings.model_dump(mode="json", exclude=about),
         "data": artifacts.identity(config, "prepare"),
         "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
     }

@@ -29,7 +29,7 @@ from larr.errors import DataError, LarrError
 from larr.metrics import TASKS
 from larr.models.trees import Trees
 from larr.progress import console
-from larr.ranking.align import DivergedError, fit
+from larr.ranking.align import DivergedError, fit, made_from
 from larr.ranking.predict import predict_log
 from larr.workers import side_by_side
 
@@ -67,16 +67,10 @@ def tune(config: Config) -> None:
 
 def _origin(config: Config, name: str) -> dict[str, Any]:
     """What the search for one ranker depends on: not the values that it looks for."""
-    space, source = _space(config, name), models.find(config, name).vectors
-    settings = config.align.of(name).with_settings({path: one.low for path, one in space.items()})
-    about = {"models", "workers", "tuned", "variants"}
-    return {
-        "seed": config.seed,
-        "settings": settings.model_dump(mode="json", exclude=about),
-        "tune": config.tune.model_dump(mode="json"),
-        "data": artifacts.identity(config, "prepare"),
-        "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
-    }
+    lowest = {path: one.low for path, one in _space(config, name).items()}
+    settings = config.align.of(name).with_settings(lowest)
+    tuned = {"tune": config.tune.model_dump(mode="json")}
+    return made_from(config, name, settings) | tuned
 
 
 def search(config: Config, name: str, folder: Path) -> None:
