@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py latency STORE       one after the other, 300 candidates by name
     python benchmarks/serving.py load STORE [--rate 100] [--seconds 600]
+    python benchmarks/serving.py highest STORE [--rate 100] [--seconds 600]   the rate that holds
     python benchmarks/serving.py swaps STORE         two versions, 20 changes and 5 kills under load
     python benchmarks/serving.py leak STORE          memory over requests, and of a twin that leaks
 
@@ -39,6 +40,9 @@ PORT = 8123
 CONNECTIONS = 64
 CANDIDATES, SHOWN = 300, 20
 SWAPS, KILLS = 20, 5
+SLOWEST_MS = 20.0
+"""What the 99th percentile has to stay under for a rate to hold."""
+STEP, TRIAL_SECONDS = 1.2, 30
 SERVE = ("-m", "larr.cli", "serve")
 Json = dict[str, Any]
 
@@ -194,8 +198,8 @@ async def latency(store: Store, _: float, seconds: float) -> None:
         print(f"{CANDIDATES} candidates, one request after the other: {told(client)}")
 
 
-async def load(store: Store, rate: float, seconds: float) -> None:
-    """One rate for a time."""
+async def load(store: Store, rate: float, seconds: float) -> bool:
+    """One rate for a time; whether it held."""
     requests = requests_of(store, near)
     async with service(store) as running:
         await open_loop(Client(), requests, min(rate, 20), 2)
@@ -205,6 +209,17 @@ async def load(store: Store, rate: float, seconds: float) -> None:
         slope = 10_000 * (after - before) / max(1, sent)
         print(f"{rate:g} requests/s for {seconds:g} s: {told(client)}")
         print(f"memory {before:.0f} -> {after:.0f} MB: {slope:+.2f} MB for 10,000 requests")
+        is_fast = sent > 0 and 1000 * np.quantile(client.seconds, 0.99) < SLOWEST_MS
+        return is_fast and set(client.statuses) == {"200"}
+
+
+async def highest(store: Store, rate: float, seconds: float) -> None:
+    """Raises the rate while it holds for a short time, then lowers it until it holds for long."""
+    while await load(store, rate, TRIAL_SECONDS):
+        rate *= STEP
+    while rate > 1 and not await load(store, rate / STEP, seconds):
+        rate /= STEP**0.5
+    print(f"highest rate: {rate / STEP:g} requests/s")
 
 
 async def swaps(store: Store, rate: float, seconds: float) -> None:
@@ -270,10 +285,13 @@ def twin(store: Store) -> None:
     serve(store, ("127.0.0.1", PORT), None)
 
 
+CHOICES = {"latency": latency, "load": load, "highest": highest, "swaps": swaps, "leak": leak}
+
+
 def main() -> None:
     """Runs one of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["latency", "load", "swaps", "leak", "twin"])
+    parser.add_argument("what", choices=[*CHOICES, "twin"])
     parser.add_argument("store", type=Path)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
@@ -282,8 +300,7 @@ def main() -> None:
     if given.what == "twin":
         twin(Store(given.store))
         return
-    run = {"latency": latency, "load": load, "swaps": swaps, "leak": leak}[given.what]
-    asyncio.run(run(Store(given.store), given.rate, given.seconds))
+    asyncio.run(CHOICES[given.what](Store(given.store), given.rate, given.seconds))
 
 
 if __name__ == "__main__":

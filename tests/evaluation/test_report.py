@@ -117,6 +117,12 @@ def test_the_verdict_follows_the_interval(
     assert said in next(report.sentences(found))
 
 
+def test_a_handful_of_test_users_gives_no_verdict(found: dict[str, Any]) -> None:
+    found["gains"]["larr_over_ple"]["ctr_auc"] |= {"low": 0.1, "high": 0.5}
+    found["sizes"]["all"]["users"] = 12
+    assert "12 users: too few" in next(report.sentences(found))
+
+
 def test_a_collapsed_language_model_is_said(found: dict[str, Any]) -> None:
     found["language_model"]["contrast"]["collapsed"] = True
     assert any("collapsed" in sentence for sentence in report.sentences(found))

@@ -45,6 +45,8 @@ TITLES = {
 MOMENTS = {"before": 0, "untuned": 0, "after": 1, "cpt only": 1, "whole": 2}
 """A word in the name of a figure of the language model -> the column: untuned, stage 1, stage 2."""
 FEWEST_RECORDS = 3
+FEWEST_USERS = 40
+"""Of fewer a bootstrap over users has too narrow an interval for a verdict."""
 SHOWN_VALUES = 12
 """Values of a column in a plot, the largest; the table below it has all."""
 
@@ -191,6 +193,11 @@ def _verdict(found: Json) -> tuple[str, str]:
     told = None if main is None else found["gains"][main][AUCS[0]]
     if told is None or told["low"] is None:
         return "unclear", "There are too few impressions for an interval."
+    users = found["sizes"]["all"]["users"]
+    if users < FEWEST_USERS:
+        return "unclear", (
+            f"The test days have {users:.0f} users: too few for an interval to be trusted."
+        )
     if told["low"] > 0:
         return "up", "The interval of the CTR AUC is above zero."
     if told["high"] < 0:
