@@ -199,9 +199,9 @@ async def latency(store: Store, _: float, seconds: float) -> None:
 
 
 async def load(store: Store, rate: float, seconds: float) -> bool:
-    """One rate for a time; whether it held."""
+    """One rate for a time, served by a process for each core; whether it held."""
     requests = requests_of(store, near)
-    async with service(store) as running:
+    async with service(store, (*SERVE, "--workers", str(os.cpu_count()))) as running:
         await open_loop(Client(), requests, min(rate, 20), 2)
         client, before = Client(), memory(running[0])
         await open_loop(client, requests, rate, seconds)

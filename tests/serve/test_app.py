@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -13,9 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
 from larr.serve.app import Limits, Service
+from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.store import Store
 from tests.serve.conftest import running
@@ -107,6 +111,35 @@ def test_a_body_has_a_deadline(store: Store) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(100)
+
+
+def test_packets_are_sent_at_once() -> None:
+    """A socket that processes share does not name TCP, so asyncio leaves it as it is."""
+
+    async def accepted() -> int:
+        config = uvicorn.Config("none:app", http=PatientProtocol)
+        made: asyncio.Future[PatientProtocol] = asyncio.get_running_loop().create_future()
+
+        def make() -> PatientProtocol:
+            made.set_result(PatientProtocol(config, ServerState(), {}))
+            return made.result()
+
+        config.load_app = lambda: None  # type: ignore[method-assign]
+        config.load()
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        server = await asyncio.get_running_loop().create_server(make, sock=listening)
+        async with server:
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            transport = (await made).transport
+            option = transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY
+            )
+            writer.close()
+            transport.close()
+            return int(option)
+
+    assert asyncio.run(accepted())
 
 
 def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) -> None:
