@@ -323,7 +323,7 @@ class AlignConfig(Section):
     rows: Annotated[int, Field(ge=0)] = 0
     """Trains on so many of the latest impressions alone; 0 for all."""
     hidden: list[str] = []
-    """Categories that a ranker with embeddings does not see, as if each were unknown."""
+    """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
     learning_rate: float = 4e-3
     """Paper: 8e-4, for a thousand times as many steps."""
     schedule: Literal["constant", "linear"] = "linear"

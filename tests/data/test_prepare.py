@@ -1,5 +1,6 @@
 """`data/`: whole, split by time, without a look ahead; arrays that say what the log says."""
 
+from contextlib import nullcontext
 from datetime import datetime, time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config, load_config
+from larr.data.checked import _check_sampling
+from larr.data.features import sample
 from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING, render
 from larr.data.prepare import prepare
@@ -77,9 +80,18 @@ def test_numbers_are_standardised_on_the_training_days(city: Config) -> None:
     assert np.isfinite(train).all()
 
 
+def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
+    """The city's tables as own tables, some of them from elsewhere."""
+    source = city.output / "data" / "raw"
+    tables = {"places": source / "places.parquet", "users": source / "users.parquet"}
+    tables |= {name: source / name for name in ("orders", "impressions")} | paths
+    own = city.dataset.tables.model_copy(update=tables)
+    dataset = city.dataset.model_copy(update={"kind": "tables", "tables": own})
+    return city.model_copy(update={"output": folder, "dataset": dataset})
+
+
 def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path: Path) -> None:
     """No statistic, text, vocabulary or scale of the training days looks ahead."""
-    source = city.output / "data" / "raw"
     log = raw(city)
     last = log["time"].dt.date().max()
     tested = pl.col("time").dt.date() == last
@@ -88,20 +100,7 @@ def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path:
         order=pl.col("order") & ~tested,
     )
     flipped.write_parquet(tmp_path / "impressions.parquet")
-    own = city.dataset.tables.model_copy(
-        update={
-            "places": source / "places.parquet",
-            "users": source / "users.parquet",
-            "orders": source / "orders",
-            "impressions": tmp_path / "impressions.parquet",
-        }
-    )
-    other = city.model_copy(
-        update={
-            "output": tmp_path,
-            "dataset": city.dataset.model_copy(update={"kind": "tables", "tables": own}),
-        }
-    )
+    other = with_tables(city, tmp_path, impressions=tmp_path / "impressions.parquet")
     prepare(other)
     for name in ("categories", "numbers", "texts", "recent", "labels"):
         assert (load(city, f"train/{name}") == load(other, f"train/{name}")).all(), name
@@ -109,6 +108,54 @@ def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path:
         assert (load(city, f"test/{name}") == load(other, f"test/{name}")).all(), name
     mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
     assert mine.equals(theirs)
+
+
+def test_orders_up_to_now_bring_nothing_that_the_log_has_or_that_is_later(
+    city: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An orders table usually goes on through the log: no order counts twice or comes early."""
+    known = pl.read_parquet(city.output / "data" / "raw" / "orders")
+    logged = raw(city).filter("order").select(known.columns)
+    later = logged.tail(1).with_columns(pl.col("time").dt.offset_by("3d"))
+    pl.concat([known, logged, later]).write_parquet(tmp_path / "orders.parquet")
+    other = with_tables(city, tmp_path, orders=tmp_path / "orders.parquet")
+    prepare(other)
+    assert "are in the log, too, or later" in capsys.readouterr().err
+    for name in ("train/numbers", "test/numbers", "train/texts", "test/texts", "test/recent"):
+        assert (load(city, name) == load(other, name)).all(), name
+    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    assert mine.equals(theirs)
+
+
+def test_orders_of_the_test_day_that_the_log_lacks_are_not_learned_from(
+    city: Config, tmp_path: Path
+) -> None:
+    known = pl.read_parquet(city.output / "data" / "raw" / "orders")
+    day = raw(city)["time"].max()
+    unseen = known.head(5).with_columns(time=pl.lit(day))
+    pl.concat([known, unseen]).write_parquet(tmp_path / "orders.parquet")
+    other = with_tables(city, tmp_path, orders=tmp_path / "orders.parquet")
+    prepare(other)
+    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    assert mine.equals(theirs)
+
+
+def test_a_sample_is_of_all_positions_of_a_request() -> None:
+    rows = pl.LazyFrame({"position": [1, 2, 3, 4, 5] * 2_000})
+    counts = sample(rows, 1_000)["position"].value_counts()["count"]
+    assert counts.min() > 190
+    assert counts.max() < 210
+    assert sample(rows, 10_000).height == 10_000
+
+
+@pytest.mark.parametrize(("positives", "is_sound"), [(2, True), (40, False)])
+def test_a_sampled_test_day_is_refused(positives: int, *, is_sound: bool, tmp_path: Path) -> None:
+    """A tenth of the training rows without a click was kept, so clicks are rarer in the test."""
+    clicks = [True] * 40 + [False] * 60 + [True] * positives + [False] * (100 - positives)
+    rows = pl.DataFrame({"split": ["train"] * 100 + ["test"] * 100, "click": clicks})
+    rows.write_parquet(tmp_path / "rows.parquet")
+    with nullcontext() if is_sound else pytest.raises(DataError, match="Keep all impressions"):
+        _check_sampling(0.1, [tmp_path / "rows.parquet"])
 
 
 def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:

@@ -17,13 +17,14 @@ from torch.nn import functional
 
 from larr import artifacts, models
 from larr.config import Config, SceneConfig
-from larr.data.batches import Batch, in_order
+from larr.data.batches import Batch, in_order, read_features
 from larr.errors import ConfigError, LarrError, StaleError
 from larr.models.larr import Larr
 from larr.models.layers import CategoryTable
+from larr.models.trees import Trees
 from larr.ranking import align as stage
 from larr.ranking.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives, rate_at
-from larr.ranking.predict import predict, undo_sampling
+from larr.ranking.predict import load_ranker, predict, undo_sampling
 from tests.ranking_log import Sizes, small_align, write_log
 from tests.test_losses import naive_info_nce
 
@@ -133,6 +134,31 @@ def test_alignment_brings_a_rows_two_sides_together(tmp_path: Path) -> None:
     assert curve[-1]["alignment"] < 0.6 * curve[0]["alignment"]
     assert curve[0]["samples"] > 0
     assert curve[-1]["samples"] == 9 * 2_000
+
+
+def test_trees_leave_hidden_categories_out(tmp_path: Path) -> None:
+    hidden = ["user_id", "poi_id"]
+    config = write_log(tmp_path, align=small_align(models=["lightgbm"], hidden=hidden))
+    align(config)
+    model = load_ranker(config, "lightgbm")
+    assert isinstance(model, Trees)
+    features = read_features(config.output / "data")
+    columns = len(features.categories) - len(hidden) + len(features.numbers)
+    assert [forest.num_feature() for forest in model.forests] == [columns] * 2
+    assert predict(config, "lightgbm").shape == (features.test_rows, 2)
+
+
+def test_each_of_two_steps_has_a_schedule_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_log(tmp_path, Sizes(rows=1_000, keywords=2, texts=40))
+    config = config.model_copy(update={"align": small_align(alignment_epochs=2, epochs=1)})
+    trainer, shares = Trainer(models.build(config, "larr"), config.align), list[float]()
+    monkeypatch.setattr(trainer, "set_rate", shares.append)
+    stage._train(config, "larr", trainer, config.output / "data" / "train")
+    joint = shares[len(shares) * 2 // 3 :]
+    assert max(joint) > 0.7
+    assert joint[0] < 0.1, "warms up again"
 
 
 def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,8 +61,9 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     history = _history(checker, tables)
     files, has_order = _impressions(config, checker, tables, folder / "checked")
     checker.finish()
+    history = _unlogged(history, files)
     _split(config, files)
-    _check_labels(files, has_order)
+    _check_labels(config, files, has_order)
     return Log(
         places=_prefixed(places, "poi_"),
         users=_prefixed(users, "user_"),
@@ -174,6 +176,22 @@ def _history(checker: _Checker, tables: Tables) -> pl.DataFrame:
     return with_time_columns(checker.check("orders", _collect(tables.orders, "orders")))
 
 
+def _unlogged(history: pl.DataFrame, files: list[Path]) -> pl.DataFrame:
+    """The orders that are not in the log, too, and not later than it: each is to count once."""
+    log = pl.scan_parquet(files) if files else pl.LazyFrame({"day": []})
+    last = log.select(pl.col("day").max()).collect(engine="streaming").item()
+    if not history.height or last is None:
+        return history
+    key = ["user_id", "poi_id", "day"]
+    logged = log.filter(pl.col("order")).select(key).unique().collect(engine="streaming")
+    kept = history.filter(pl.col("day") <= last).join(
+        logged, on=key, how="anti", maintain_order="left"
+    )
+    if dropped := history.height - kept.height:
+        console.print(f"  orders: {dropped:,} are in the log, too, or later; they count once")
+    return kept
+
+
 def _impressions(
     config: Config, checker: _Checker, tables: Tables, folder: Path
 ) -> tuple[list[Path], bool]:
@@ -225,8 +243,8 @@ def _split(config: Config, files: list[Path]) -> None:
         )
 
 
-def _check_labels(files: list[Path], has_order: bool) -> None:
-    """Refuses a log of which nothing can be learned."""
+def _check_labels(config: Config, files: list[Path], has_order: bool) -> None:
+    """Refuses a log of which nothing can be learned, or whose test days are down-sampled."""
     train = pl.scan_parquet(files).filter(pl.col("split") == "train")
     told = train.select(pl.col("click", "order").mean()).collect(engine="streaming").row(0)
     for name, share in zip(("click", "order")[: 1 + has_order], told, strict=False):
@@ -235,6 +253,24 @@ def _check_labels(files: list[Path], has_order: bool) -> None:
                 f"table impressions: {name} is {'true' if share else 'false'} in every sound row "
                 f"to train; {LABELS[name]}"
             )
+    _check_sampling(config.dataset.sampling_rate, files)
+
+
+def _check_sampling(rate: float, files: list[Path]) -> None:
+    """The test days have all impressions, whatever part of the training days' was kept."""
+    if rate == 1:
+        return
+    log = pl.scan_parquet(files).group_by("split").agg(pl.col("click").mean())
+    shares = dict(log.collect(engine="streaming").rows())
+    kept, found = shares["train"], shares["test"]
+    whole = kept * rate / (1 - kept + kept * rate)
+    if found > math.sqrt(kept * whole):
+        raise DataError(
+            f"dataset.sampling_rate is {rate:g}, but {found:.1%} of the test rows are clicks, as "
+            f"in a sampled log ({kept:.1%} of the training rows, so {whole:.1%} of all). "
+            "Keep all impressions of the test days, or leave sampling_rate out: then "
+            "probabilities are those of the sampled log"
+        )
 
 
 def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:

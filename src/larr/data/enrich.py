@@ -244,12 +244,12 @@ def _check_names(config: Config, log: Log) -> None:
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
-    """Orders of the history and of the log's splits, with the scene columns that both have."""
-    logged = (
-        log.scan()
-        .filter(pl.col("split").is_in(splits) & pl.col("order"))
-        .collect(engine="streaming")
-    )
-    return pl.concat([log.history, logged], how="diagonal_relaxed").sort(
-        "time", "user_id", "poi_id"
-    )
+    """Orders of the log's splits and of the history up to their last day.
+
+    They have the scene columns that both have.
+    """
+    rows = log.scan().filter(pl.col("split").is_in(splits))
+    last = rows.select(pl.col("day").max()).collect(engine="streaming").item()
+    logged = rows.filter(pl.col("order")).collect(engine="streaming")
+    earlier = log.history.filter(pl.col("day") <= last)
+    return pl.concat([earlier, logged], how="diagonal_relaxed").sort("time", "user_id", "poi_id")

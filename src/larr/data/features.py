@@ -18,6 +18,9 @@ from larr.datasets.schema import NEVER_FEATURES
 from larr.errors import ConfigError
 
 SAMPLE_ROWS = 1_000_000
+ROW = "row of the sample"
+SCATTER = 2_654_435_761
+"""2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
 CLIP_DEVIATIONS = 5.0
 
 
@@ -85,7 +88,7 @@ def check_features(config: Config, columns: list[str]) -> None:
 
 
 def fit(config: Config, train: pl.LazyFrame) -> Encoder:
-    """Fits vocabularies on all training rows, scales on an even sample of them."""
+    """Fits vocabularies on all training rows, scales on a sample of them."""
     vocabularies = {
         name: train.select(pl.col(name).cast(pl.String))
         .drop_nulls()
@@ -115,9 +118,13 @@ def as_numbers(values: pl.Series, where: str) -> pl.Series:
 
 
 def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
-    """At most so many rows, evenly spaced."""
+    """About so many rows, scattered: rows in step would be the same position of every request."""
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
-    return rows.gather_every(max(1, -(-count // at_most))).collect(engine="streaming")
+    if count > at_most:
+        scattered = pl.col(ROW).cast(pl.UInt64) * SCATTER % 2**32
+        chosen = scattered < at_most / count * 2**32
+        rows = rows.with_row_index(ROW).filter(chosen).drop(ROW)
+    return rows.collect(engine="streaming")
 
 
 def _scale(values: pl.Series) -> tuple[float, float]:

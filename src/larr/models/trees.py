@@ -24,13 +24,16 @@ POINTS = 50  # of the loss curve
 class Trees(Ranker):
     """A forest for each task, of categories and numbers; recent places and texts are not read.
 
+    Categories in `align.hidden` are left out: of IDs with many values trees learn by heart.
+
     A task's forest is kept as LightGBM's own text, in a buffer of bytes that has the task's name.
     """
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.settings, self.tasks = inputs.settings.trees, inputs.features.tasks
-        self.categories = len(inputs.features.categories)
+        names, hidden = inputs.features.categories, inputs.settings.hidden
+        self.kept = [n for n, category in enumerate(names) if category.name not in hidden]
         self.forests: list[Any] = []
         for task in self.tasks:
             self.register_buffer(task, torch.empty(0, dtype=torch.uint8))
@@ -40,9 +43,9 @@ class Trees(Ranker):
         library, label_NT, losses_TK = _lightgbm(), np.load(log / "labels.npy"), []
         for task, label_N in zip(self.tasks, label_NT.T, strict=True):
             rows = library.Dataset(
-                _rows(log),
+                _rows(log, self.kept),
                 label_N,
-                categorical_feature=list(range(self.categories)),
+                categorical_feature=list(range(len(self.kept))),
                 params={"verbosity": -1},
             )
             forest = library.Booster(self._options(seed), rows)
@@ -54,7 +57,7 @@ class Trees(Ranker):
 
     def forward(self, batch: Batch) -> Scores:
         """Scores each row by itself."""
-        row_BC = _joined(batch.categories.numpy(), batch.numbers.numpy())
+        row_BC = _joined(batch.categories.numpy()[:, self.kept], batch.numbers.numpy())
         logits = [forest.predict(row_BC, raw_score=True) for forest in self.forests]
         return Scores(torch.from_numpy(np.stack(logits, axis=1)).float())
 
@@ -107,7 +110,7 @@ def _lightgbm() -> Any:
     return lightgbm
 
 
-def _rows(log: Path) -> Any:
+def _rows(log: Path, kept: list[int]) -> Any:
     """The rows of a log as LightGBM's `Sequence`, read from the mapped arrays as needed."""
 
     class Rows(_lightgbm().Sequence):  # type: ignore[misc]
@@ -119,7 +122,7 @@ def _rows(log: Path) -> Any:
             return len(self.categories)
 
         def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
-            return _joined(self.categories[index], self.numbers[index])
+            return _joined(self.categories[index][..., kept], self.numbers[index])
 
     return Rows()
 

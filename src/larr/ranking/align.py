@@ -172,7 +172,7 @@ def _train(config: Config, name: str, trainer: Trainer, log: Path) -> list[dict[
     joint = (settings.beta_ctr, settings.beta_alignment)
     epochs = [(0.0, 1.0)] * alone + [joint] * settings.epochs
     total = rows * len(epochs)
-    size = settings.batch_size or step_rows(total)
+    size = settings.batch_size or step_rows(rows * settings.epochs)
     curve = Curve(name, math.ceil(rows / size) * len(epochs))
     if settings.batch_size and curve.steps < FEW_STEPS:
         progress.console.print(
@@ -184,7 +184,9 @@ def _train(config: Config, name: str, trainer: Trainer, log: Path) -> list[dict[
             random = np.random.default_rng([config.seed, epoch])
             negatives = settings.negatives if trainer.aligns else 0
             for batch, sampled in batches.shuffled(log, size, random, negatives):
-                trainer.set_rate(rate_at(curve.samples / total, settings.schedule))
+                first, last = (0, alone) if epoch < alone else (alone, len(epochs))
+                done = (curve.samples / rows - first) / (last - first)
+                trainer.set_rate(rate_at(done, settings.schedule))
                 curve.add(batch.rows, trainer.step(batch, sampled, betas))
                 advance(batch.rows)
     return curve.points
