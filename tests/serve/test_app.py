@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
@@ -83,7 +85,7 @@ def test_its_document_has_every_call(store: Store) -> None:
     service = Service(Live(store), "secret")
     told = TestClient(service.app()).get("/openapi.json").json()
     calls = {path for path in told["paths"] if path.startswith("/v1")}
-    assert calls == {route.path for route in service.app().routes if "/v1" in route.path}
+    assert calls == {route.path_format for route in service.app().routes if "/v1" in route.path}
     schemas = told["components"]["schemas"]
     assert schemas["RankRequest"]["required"] == ["user_id"]
     used = re.findall(r"#/components/schemas/(\w+)", json.dumps(told))
@@ -111,6 +113,60 @@ def test_a_body_has_a_deadline(store: Store) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
             assert b" 408 " in slow.recv(100)
+
+
+def answers_to(address: str, head: str, body: bytes) -> bytes:
+    """What comes back before the connection ends."""
+    port = int(address.rstrip("/").rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(f"POST /v1/rank HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body)
+        told = b""
+        while more := client.recv(65_536):
+            told += more
+    return told
+
+
+def test_an_offer_of_http_2_is_answered_in_http_1(store: Store, asked: dict[str, Any]) -> None:
+    body = json.dumps(asked).encode()
+    head = (
+        "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
+        f"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nContent-Length: {len(body)}\r\n"
+    )
+    with running(Service(Live(store))) as address:
+        told = answers_to(address, head, body)
+    assert told.startswith(b"HTTP/1.1 200")
+    assert told.count(b"HTTP/1.1") == 1
+
+
+def test_headers_have_an_end(store: Store) -> None:
+    with running(Service(Live(store))) as address, suppress(ConnectionError):
+        assert answers_to(address, "x: y\r\n" * 100_000, b"") == b"", "closed by the server"
+
+
+def test_it_is_ready_once_it_has_what_came_before(store: Store) -> None:
+    service = Service(Live(store))
+    client = TestClient(service.app())
+    assert (client.get("/readyz").status_code, client.get("/livez").status_code) == (503, 200)
+    service.live.refresh()
+    assert client.get("/readyz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError(28, "No space left on device"), 503), (ValueError("what"), 500)]
+)
+def test_failures_are_told_and_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Live, "accept", fail)
+    client = TestClient(Service(Live(store)).app())
+    told = client.post("/v1/places", json={"poi_id": "a/b", "name": "A"})
+    assert told.status_code == status
+    assert str(error.args[-1]) in told.json()["error"]
+    assert f'larr_answers_total{{status="{status}"}} 1.0' in client.get("/metrics").text
+    assert "'a/b'" in client.get("/v1/places/a%2Fb").json()["error"]
 
 
 def test_packets_are_sent_at_once() -> None:
@@ -142,21 +198,37 @@ def test_packets_are_sent_at_once() -> None:
     assert asyncio.run(accepted())
 
 
-def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) -> None:
+@contextmanager
+def two_processes(store: Store) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """`larr serve --workers 2`, when it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "larr.cli", "serve", str(store.folder), "--workers", "2"]
-    with subprocess.Popen([*command, "--port", str(port), "--token", "secret"]) as process:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=TOKEN) as client:
-            for _ in range(600):
-                with suppress(httpx.TransportError):
-                    if client.get("/readyz").status_code == 200:
-                        break
-                time.sleep(0.1)
-            for _ in range(5):
-                assert client.post("/v1/rank", json=asked).status_code == 200
-            figures = client.get("/metrics").text
+    with (
+        subprocess.Popen([*command, "--port", str(port), "--token", "secret"]) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=TOKEN) as client,
+    ):
+        for _ in range(600):
+            with suppress(httpx.TransportError):
+                if client.get("/readyz").status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield process, client
+
+
+def test_nobody_holds_the_port_when_the_first_process_is_killed(store: Store) -> None:
+    with two_processes(store) as (process, _):
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert not psutil.wait_procs(workers, timeout=20)[1]
+
+
+def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) -> None:
+    with two_processes(store) as (process, client):
+        for _ in range(5):
+            assert client.post("/v1/rank", json=asked).status_code == 200
+        figures = client.get("/metrics").text
         process.terminate()
         assert process.wait(timeout=20) == 0
     assert 'larr_answers_total{status="200"} 5.0' in figures, "of all processes together"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import zlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from starlette.testclient import TestClient
@@ -18,6 +20,7 @@ from larr.serve.app import Limits, Service
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranking import Ranking, RankRequest, decode
+from larr.serve.scorer import Scorer
 from larr.serve.scoring import PlaceRows
 from larr.serve.store import Store, _Embedder
 
@@ -148,9 +151,56 @@ def test_what_is_no_place_is_refused(live: Live, change: dict[str, Any], said: s
 def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None:
     with pytest.raises(InputError, match="a place needs name"):
         live.accept({"poi_id": "x"})
+    with pytest.raises(InputError, match="poi_id must be a text"):
+        live.accept(PLACE | {"poi_id": 5})
     trained = next(iter(live.opened[0].ranking.trained))
     with pytest.raises(InputError, match="known from training"):
         live.accept(PLACE | {"poi_id": trained})
+
+
+@pytest.mark.parametrize("opened", ["2024-04-08T09:00:00Z", "2024-04-08T09:00:00+08:00"])
+def test_a_time_has_the_clock_of_the_place(opened: str) -> None:
+    known = pl.DataFrame(
+        schema={"poi_id": pl.String, "poi_name": pl.String, "poi_opened": pl.Datetime("us")}
+    )
+    row = as_known({"poi_id": "x", "name": "X", "opened": opened}, known)
+    assert row.schema == known.schema
+    assert row["poi_opened"].item() == datetime(2024, 4, 8, 9)
+
+
+def test_one_place_that_fails_keeps_no_other_back(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: what came after it, and a change of versions, go on."""
+    whole = Scorer.add_places
+
+    def failing(scorer: Scorer, places: pl.DataFrame, embed: Any) -> None:
+        if "bad" in places["poi_id"]:
+            raise ValueError("nobody foresaw this")
+        whole(scorer, places, embed)
+
+    monkeypatch.setattr(Scorer, "add_places", failing)
+    for name in ("one", "bad", "two"):
+        live.accept(PLACE | {"poi_id": name})
+    live.refresh()
+    assert live.refused is None
+    assert [live.status(name) for name in ("one", "bad", "two")] == [
+        "embedded",
+        "accepted",
+        "embedded",
+    ]
+
+
+def test_lines_that_are_no_places_are_passed_over(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "places.jsonl")
+    journal.append({"poi_id": "one"})
+    with journal.path.open("ab") as file:
+        file.write(b'{"poi_id": "bad",},\n\n{"name": "no id"}\n')
+    journal.append({"poi_id": "two"})
+    assert journal.news() == [{"poi_id": "one"}, {"poi_id": "two"}]
+    journal.path.unlink()
+    journal.append({"poi_id": "three"})
+    assert journal.news() == [{"poi_id": "three"}], "read from its start when it is shorter"
 
 
 def test_half_a_line_is_cut_off(tmp_path: Path) -> None:

@@ -51,6 +51,21 @@ def test_what_is_missing_of_a_scene_is_said(ranking: Ranking, asked: dict[str, A
     assert "unknown_value:weather" in rank(ranking, asked | {"scene": scene})["degraded"]
 
 
+def test_nothing_has_a_position_before_it_is_ranked(
+    ranking: Ranking, asked: dict[str, Any]
+) -> None:
+    without = [{"poi_id": row["poi_id"]} for row in asked["candidates"]]
+    told = rank(ranking, asked | {"candidates": without})
+    assert "missing:delivery_minutes" in told["degraded"]
+    assert "missing:position" not in told["degraded"]
+    for first in (1, 1.0):
+        same = [row | {"position": first} for row in without]
+        assert rank(ranking, asked | {"candidates": same})["items"] == told["items"], first
+    strange = [row | {"position": "top"} for row in without]
+    degraded = rank(ranking, asked | {"candidates": strange})["degraded"]
+    assert "unknown_value:position" in degraded
+
+
 def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
     row = ranking.scorer.reader.known.places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}
@@ -78,6 +93,7 @@ def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
         ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),
         ({"scene": {"mood": "good"}}, "no column 'mood'"),
         ({"time": "yesterday"}, "time"),
+        ({"time": "2024-04-08T04:10:00Z"}, "timezone"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -94,7 +94,7 @@ TABLES = {
 }
 
 _UNREADABLE = " unreadable"
-_OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
+OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
 EARLIEST_ZONE = timedelta(hours=14)
 """So far ahead of UTC are the clocks that are furthest ahead."""
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -172,7 +172,7 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
     wanted = column.dtype
     value = pl.col(name)
     if given == pl.String and wanted == pl.Datetime:
-        local = value.str.replace(_OFFSET, "$1")
+        local = value.str.replace(OFFSET, "$1")
         return local.str.to_datetime(strict=False, time_unit="us")
     if isinstance(given, pl.Datetime):
         value = value.dt.replace_time_zone(None)  # what a clock there shows

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import multiprocessing
 import os
+import signal
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,13 +23,14 @@ import torch
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from rich.markup import escape as markup
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from larr.errors import InputError
+from larr.errors import InputError, LarrError
 from larr.progress import console
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
@@ -41,6 +46,10 @@ STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
 FIGURES_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Where several processes put what `/metrics` tells of all of them."""
 JSON = "application/json"
+UNREAD = (400, 408, 413)
+"""After these answers a part of the body may still come, so the connection is closed."""
+RETRY_SECONDS = 5.0
+"""Before a process that could not start ends, and another one is started in its place."""
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
@@ -102,7 +111,7 @@ class Service:
             routes=[
                 Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
                 Route("/v1/places", self.guarded(self.add_place), methods=["POST"]),
-                Route("/v1/places/{poi_id}", self.guarded(self.place)),
+                Route("/v1/places/{poi_id:path}", self.guarded(self.place)),
                 Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
@@ -132,21 +141,28 @@ class Service:
         """Lets those with the token in, and says what was wrong with a request."""
 
         async def answer(request: Request) -> Response:
-            status = 200
+            status, headers = 200, None
             try:
                 self._let_in(request)
                 content = await handler(request)
             except RefusedError as error:
                 status, content = error.status, encode(Problem(str(error)))
+                headers = {"connection": "close"} if status in UNREAD else None
             except InputError as error:
                 status, content = 422, encode(Problem(str(error)))
+            except OSError as error:
+                status, content = 503, encode(Problem(f"it could not be kept: {error.strerror}"))
+            except Exception as error:
+                console.print_exception()
+                status, content = 500, encode(Problem(f"a failure inside larr: {error!r:.200}"))
             self.figures.answers.labels(status).inc()
-            return Response(content, status, media_type=JSON)
+            return Response(content, status, headers, media_type=JSON)
 
         return answer
 
     def _let_in(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given if scheme.lower() == "bearer" else ""
         if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
             raise RefusedError(401, "send the header `Authorization: Bearer TOKEN`")
 
@@ -226,8 +242,10 @@ class Service:
 
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: it can rank, with which versions, and what it would not take over."""
-        told = Readiness("ok", [one.arm for one in self.live.opened], self.live.refused)
-        return Response(encode(told), media_type=JSON)
+        is_ready = self.live.has_followed
+        arms = [one.arm for one in self.live.opened]
+        told = Readiness("ok" if is_ready else "starting", arms, self.live.refused)
+        return Response(encode(told), 200 if is_ready else 503, media_type=JSON)
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, for Prometheus."""
@@ -241,8 +259,21 @@ class Service:
 def create() -> Starlette:
     """The application of one of several processes, as `serve` tells them by the environment."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     store = Store(Path(os.environ[STORE_VARIABLE]))
-    return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
+    try:
+        return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
+    except LarrError as error:
+        console.print(f"[bold red]not served:[/bold red] {markup(str(error))}")
+        time.sleep(RETRY_SECONDS)
+        raise SystemExit(2) from None
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it was killed: it would hold the port."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
@@ -250,7 +281,9 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
     torch.set_num_threads(1)
     told = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
     console.print(f"serving {told} on http://{address[0]}:{address[1]}")
-    more: dict[str, Any] = {"app": Service(Live(store), token).app() if workers == 1 else FACTORY}
+    service = Service(Live(store), token)  # if it cannot be opened, then none of several is begun
+    more: dict[str, Any] = {"app": service.app() if workers == 1 else FACTORY}
+    del service
     with tempfile.TemporaryDirectory() as figures:
         if workers > 1:
             more |= {"factory": True, "workers": workers}

@@ -29,6 +29,8 @@ Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 Edges = npt.NDArray[np.float64]
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
+POSITION, FIRST = "position", 1
+"""Where a list is ranked nothing has a position yet: all are scored as if shown first."""
 Row = Mapping[str, Any]
 Kinds = tuple[type, ...]
 
@@ -55,11 +57,15 @@ class CandidateInputs(NamedTuple):
     """Its row of the place table; 0 = unknown."""
     categories: Ints
     numbers: Floats
+    unknown: list[str]
+    """Categories of which some candidate has a value that the training days do not have."""
 
     def rows(self, chosen: Sequence[int]) -> CandidateInputs:
         """Those of some candidates."""
         rows = list(chosen)
-        return CandidateInputs(self.places[rows], self.categories[rows], self.numbers[rows])
+        return CandidateInputs(
+            self.places[rows], self.categories[rows], self.numbers[rows], self.unknown
+        )
 
 
 def split_columns(names: Sequence[str], candidate: set[str]) -> Columns:
@@ -239,8 +245,7 @@ class Reader:
 
     def _category(self, column: int, values: Row) -> int:
         name = self.names[column]
-        value = values.get(name)
-        return 0 if value is None else self.vocabularies[name].get(as_text(value), 0)
+        return _index(values.get(name), self.vocabularies[name])
 
     def _number(self, column: int, values: Row) -> float:
         name = self.features.numbers[column]
@@ -277,14 +282,21 @@ class Reader:
             if name in PAIR_FIGURES:
                 at = PAIR_FIGURES.index(name)
                 return [bought.get(place, NO_PAIR)[at] for place in places]
-            return columns.get(name, nothing)
+            return columns.get(name, [FIRST] * len(places) if name == POSITION else nothing)
 
         categories_FK = [self._indices(column, told) for column in self.categories.candidate]
+        unknown = [
+            name
+            for column, index_K in zip(self.categories.candidate, categories_FK, strict=True)
+            if not index_K.all() and (name := self.names[column]) in columns
+            if any(columns[name][at] is not None for at in np.flatnonzero(index_K == 0).tolist())
+        ]
         numbers_MK = [self._scaled(column, told) for column in self.numbers.candidate]
         return CandidateInputs(
             np.array([self.place_rows.get(place, 0) for place in places], np.int64),
             np.array(categories_FK, np.int32).reshape(-1, len(places)).T,
             np.array(numbers_MK, np.float32).reshape(-1, len(places)).T,
+            unknown,
         )
 
     def _indices(self, column: int, told: Callable[[str], Sequence[Any]]) -> npt.NDArray[Any]:
@@ -292,7 +304,7 @@ class Reader:
         name = self.names[column]
         if name not in self.levels:
             values, numbers = told(name), self.vocabularies[name]
-            return np.array([0 if v is None else numbers.get(as_text(v), 0) for v in values])
+            return np.array([_index(value, numbers) for value in values])
         raw, edges_E, index_L = self.levels[name]
         value_K = np.array(told(raw), np.float64)
         level_K = (value_K[:, None] > edges_E).sum(axis=1)
@@ -305,6 +317,18 @@ class Reader:
         scaled_K = (np.array(told(name), np.float64) - mean) / deviation
         clipped_K = scaled_K.clip(-CLIP_DEVIATIONS, CLIP_DEVIATIONS)
         return np.where(np.isfinite(scaled_K), clipped_K, 0.0)
+
+
+def _index(value: Any, numbers: dict[str, int]) -> int:
+    """The index of a category's value; 1 and 1.0 are the same, whichever the log has."""
+    if value is None:
+        return 0
+    index = numbers.get(as_text(value), 0)
+    if not index and type(value) is float and value.is_integer():
+        index = numbers.get(str(int(value)), 0)
+    if not index and type(value) is int:
+        index = numbers.get(f"{value}.0", 0)
+    return index
 
 
 def _looked_up(texts: pl.Series, numbers: dict[str, int]) -> Ints:

@@ -34,6 +34,8 @@ class Live:
         """The places that came later, by their IDs, as they were sent last."""
         self._catching_up = threading.Lock()
         self._catch_up()
+        self.has_followed = False
+        """Whether the places that came before the start are embedded."""
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
         self.opened: list[Opened] = []
@@ -98,6 +100,7 @@ class Live:
             if told != self.refused:
                 console.print(f"[bold red]not served:[/bold red] {escape(told)}")
             self.refused = told
+        self.has_followed = True
 
     def _catch_up(self) -> None:
         """Reads the places that this process or another one has accepted."""

@@ -14,10 +14,12 @@ from typing import Any
 
 import polars as pl
 from filelock import FileLock
+from rich.markup import escape
 
 from larr.data.enrich import NEVER_SEEN
-from larr.datasets.schema import TABLES, check_rows
+from larr.datasets.schema import OFFSET, TABLES, check_rows
 from larr.errors import InputError
+from larr.progress import console
 
 JOURNAL = "places.jsonl"
 ID, PREFIX = "poi_id", "poi_"
@@ -45,14 +47,28 @@ class Journal:
 
     def news(self) -> list[Row]:
         """The rows that came since it was last asked."""
-        if not self.path.is_file():
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self.read_to:  # somebody has shortened it
+            self.read_to = 0
+        if not size:
             return []
         with self.path.open("rb") as file:
             file.seek(self.read_to)
             told = file.read()
         told = told[: told.rfind(b"\n") + 1]
         self.read_to += len(told)
-        return [json.loads(line) for line in told.splitlines()]
+        return [row for line in told.splitlines() if (row := self._read(line)) is not None]
+
+    def _read(self, line: bytes) -> Row | None:
+        """The place of a line; None, and said, if somebody has written something else there."""
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get(ID), str):
+            return row
+        console.print(escape(f"{self.path}: {line!r:.80} is no place and is passed over"))
+        return None
 
 
 def _whole(size: int, path: Path) -> int:
@@ -80,6 +96,8 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         raise InputError(
             f"a place has no column {unknown[0]!r:.80} here; there are {', '.join(kinds)}"
         )
+    if not isinstance(row.get(ID, ""), str):
+        raise InputError(f"{ID} must be a text, got {row[ID]!r:.80}")
     if missing := [name for name in TABLES["places"].required if name not in row]:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:
@@ -97,5 +115,5 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
 
 def _cast(series: pl.Series, kind: pl.DataType) -> pl.Series:
     if series.dtype == pl.String and kind == pl.Datetime:
-        return series.str.to_datetime(time_unit="us")
+        series = series.str.replace(OFFSET, "$1").str.to_datetime(time_unit="us")
     return series.cast(kind)

@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 
 from larr.errors import InputError
 from larr.progress import console
-from larr.serve.features import Kinds
+from larr.serve.features import POSITION, Kinds
 from larr.serve.places import as_known
 from larr.serve.scorer import Embed, Scorer, scores
 
@@ -53,8 +53,8 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     """Instead of `candidates`: the places around."""
     scene: Columns = {}
     """The columns of the scene: city, weather, ..."""
-    time: datetime | None = None
-    """When, on the clock of the place; the server's clock if absent."""
+    time: Annotated[datetime, Meta(tz=False)] | None = None
+    """When, on the clock of the place, so without a zone; the server's clock if absent."""
     k: Annotated[int, Meta(ge=1, le=1000)] = 20
     """How many places to give back."""
     explain: bool = False
@@ -93,8 +93,8 @@ class RankAnswer(Struct):
     arm: str
     """Of a test of two versions; A if there is none."""
     degraded: list[str]
-    """What was not known of the request: `unknown_user`, `missing:COLUMN` of the scene,
-    `unknown_value:COLUMN`, `missing_text:KEYWORD`."""
+    """What was not known: `unknown_user`, `missing:COLUMN` and `unknown_value:COLUMN` of the scene
+    or of candidates, `missing_text:KEYWORD`."""
     items: list[RankedPlace]
 
 
@@ -127,7 +127,10 @@ class Ranking:
             raise InputError("this version has no text embedding model, so places cannot be added")
 
     def add_places(self, rows: Iterable[Columns]) -> None:
-        """Adds those that were not known in training and are new or have changed."""
+        """Adds those that were not known in training and are new or have changed.
+
+        A place that cannot be added is left out and keeps no other one back.
+        """
         wanted = {str(row["poi_id"]): row for row in rows}
         wanted = {
             poi_id: row
@@ -135,15 +138,26 @@ class Ranking:
             if poi_id not in self.trained
             and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
         }
-        if not wanted:
-            return
+        try:
+            self._add(wanted)
+        except Exception:  # of one of them, as a rule
+            for poi_id, row in wanted.items():
+                try:
+                    self._add({poi_id: row})
+                except Exception as error:
+                    self._leave_out(poi_id, row, error)
+
+    def _leave_out(self, poi_id: str, row: Columns, error: Exception) -> None:
+        self.left_out[poi_id] = row
+        console.print(escape(f"version {self.version}: {poi_id} is left out: {error}"))
+
+    def _add(self, wanted: dict[str, Columns]) -> None:
         known, frames = self.scorer.reader.known.places, {}
         for poi_id, row in wanted.items():
             try:
                 frames[poi_id] = as_known(row, known)
             except InputError as error:  # another version has accepted it
-                self.left_out[poi_id] = row
-                console.print(escape(f"version {self.version}: {poi_id} is left out: {error}"))
+                self._leave_out(poi_id, row, error)
         if not frames:
             return
         frame = pl.concat(frames.values(), how="diagonal")
@@ -162,8 +176,7 @@ class Ranking:
             )
         if asked.explain and not self.scorer.ranker.tables:
             raise InputError("explain: the ranker of this version reads no texts")
-        time = asked.time or datetime.now()
-        row = {**asked.scene, "user_id": asked.user_id, "time": time.replace(tzinfo=None)}
+        row = {**asked.scene, "user_id": asked.user_id, "time": asked.time or datetime.now()}
         places = candidates["poi_id"]
         scored = self.scorer.score(row, candidates) if places else None
         answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
@@ -171,8 +184,10 @@ class Ranking:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
         absent = [name for name in self.accepted[0] if asked.scene.get(name) is None]
+        absent += [name for name in self.accepted[1] if name not in {POSITION, *candidates}]
+        unknown = scored.request.unknown + scored.candidates.unknown
         answer.degraded += [f"missing:{name}" for name in absent]
-        answer.degraded += [f"unknown_value:{name}" for name in scored.request.unknown]
+        answer.degraded += [f"unknown_value:{name}" for name in unknown]
         answer.degraded += [f"missing_text:{name}" for name in scored.request.missing]
         score_K = scores(scored.probabilities)
         best = np.argsort(-score_K, kind="stable")[: asked.k].tolist()
