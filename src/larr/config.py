@@ -355,7 +355,7 @@ class AlignConfig(Section):
     trees: TreesConfig = TreesConfig()
     p5: P5Config = P5Config()
 
-    tuned: dict[str, dict[str, float]] = {}
+    tuned: dict[str, dict[str, float | list[str]]] = {}
     """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""
 
     @model_validator(mode="after")

@@ -32,6 +32,10 @@ def test_the_same_run_is_the_same_version(store: Store, served: Config) -> None:
     first = store.arms()[0].version
     assert store.publish(served, served.align.models[0]) == first
     assert len(store.versions()) == 1
+    broken = next((store.folder / "versions" / first).glob("ranker/*/model.safetensors"))
+    broken.write_bytes(b"")
+    again = store.publish(served, served.align.models[0])
+    store.load(again)
 
 
 def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:

@@ -12,8 +12,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +80,29 @@ class Store:
             made = Path(scratch) / "version"
             _copy(config, model, made)
             files = {name: _sha256(made / name) for name in _files(made)}
+            if (known := self._made_from(_sources(files))) is not None:
+                return known
             version = _identity(files)
-            if not (versions / version / READY).is_file():
-                told = {"version": version, "model": model, "files": files}
-                told["made"] = datetime.now(UTC).isoformat(timespec="seconds")
-                artifacts.write_json(made / MANIFEST, told)
-                (made / READY).touch()
-                _sync(made)
-                check(made)
-                replay(open_version(made), read_golden(made), version)
-                shutil.rmtree(versions / version, ignore_errors=True)
-                made.rename(versions / version)
-                _sync(versions)
+            told = {"version": version, "model": model, "files": files}
+            told["made"] = datetime.now(UTC).isoformat(timespec="seconds")
+            artifacts.write_json(made / MANIFEST, told)
+            (made / READY).touch()
+            _sync(made)
+            check(made)
+            replay(open_version(made), read_golden(made), version)
+            shutil.rmtree(versions / version, ignore_errors=True)
+            made.rename(versions / version)
+            _sync(versions)
         return version
+
+    def _made_from(self, sources: dict[str, str]) -> str | None:
+        """The version that was made from these files, if there is one and it is whole."""
+        for one in self.versions():
+            if _sources(one["files"]) == sources:
+                with suppress(VersionError):
+                    check(self.folder / VERSIONS / one["version"])
+                    return str(one["version"])
+        return None
 
     def versions(self) -> list[dict[str, Any]]:
         """The manifests of the whole versions, the latest first."""
@@ -241,7 +253,8 @@ def _copy(config: Config, model: str, target: Path) -> None:
             shutil.copy2(path, copied)
     features = batches.read_features(data)
     told = {"model": model, "config": config.model_dump(mode="json") | {"output": "."}}
-    told["candidate_columns"] = sorted(candidate_columns(data, features))
+    told |= {"candidate_columns": sorted(candidate_columns(data, features))}
+    told |= {"larr": metadata.version("larr")}
     artifacts.write_json(target / SERVING, told)
     ranking = open_version(target)
     ranking.scorer.save(target / FOLDED)
@@ -294,6 +307,15 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
+
+
+def _sources(files: dict[str, str]) -> dict[str, str]:
+    """The files that a run brings; what is computed of them can differ in the last digits."""
+    return {
+        name: digest
+        for name, digest in files.items()
+        if name != GOLDEN and not name.startswith(f"{FOLDED}/")
+    }
 
 
 def _identity(files: dict[str, str]) -> str:
