@@ -66,7 +66,7 @@ def document(secured: bool) -> Json:
                 "post": {
                     "summary": "Adds a place that is new, by the columns of the data contract.",
                     "requestBody": _content("", told["place"], required=True),
-                    "responses": answers("status", 400, 408, 413, 422),
+                    "responses": answers("status", 400, 408, 413, 422, 503),
                 }
             },
             "/v1/places/{poi_id}": {
@@ -79,7 +79,10 @@ def document(secured: bool) -> Json:
             "/readyz": {
                 "get": {
                     "summary": "Whether it can rank, and with which versions.",
-                    "responses": {"200": _content("The answer.", told["ready"])},
+                    "responses": {
+                        "200": _content("The answer.", told["ready"]),
+                        "503": _content("It has only begun.", told["ready"]),
+                    },
                 }
             },
         },
@@ -98,6 +101,7 @@ REFUSALS = {
     408: "The body was not there in time.",
     413: "The body is too large.",
     422: "The content is refused, with the reason.",
+    503: "It could not be kept on the disk.",
 }
 
 
