@@ -17,6 +17,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from larr.errors import InputError
+from larr.serve.features import POSITION
 from larr.serve.live import Live
 from larr.serve.ranking import EXPLAINED, RankAnswer, RankedPlace, Ranking, RankRequest
 from larr.serve.store import VERSIONS, read_golden
@@ -140,8 +141,10 @@ class Playground:
 
     def _candidates(self, user_id: str) -> list[dict[str, Any]]:
         own = [one for one in self.examples if one["user_id"] == user_id] or self.examples
-        candidates: list[dict[str, Any]] = own[0]["candidates"]
-        return candidates
+        return [
+            {name: value for name, value in candidate.items() if name != POSITION}
+            for candidate in own[0]["candidates"]
+        ]
 
     def _is_number(self, name: str) -> bool:
         return str not in self.ranking.accepted[0][name]
