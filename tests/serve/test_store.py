@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,17 @@ def test_the_same_run_is_the_same_version(store: Store, served: Config) -> None:
     broken.write_bytes(b"")
     again = store.publish(served, served.align.models[0])
     store.load(again)
+
+
+def test_changes_at_the_same_time_come_one_after_the_other(
+    store: Store, second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "load", lambda *_: None)
+    versions = [store.arms()[0].version, second]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: Store(store.folder).activate(versions[n % 2]), range(40)))
+    assert store.arms()[0].version in versions
+    assert store.roll_back()[0].version in versions
 
 
 def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:

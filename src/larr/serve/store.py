@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+from filelock import FileLock
 
 from larr import artifacts, models
 from larr.config import Config
@@ -124,25 +125,27 @@ class Store:
         if not 0 < share <= 1:
             raise ConfigError(f"--share {share:g}: expected more than 0, and at most 1")
         self.load(version)
-        before = self._pointer().arms if (self.folder / CURRENT).is_file() else None
-        arms = [Arm("A", version, 1.0)]
-        if share < 1:
-            if before is None or before[0].version == version:
-                raise VersionError(
-                    f"{self.folder}: a test needs another version to be current than {version}"
-                )
-            arms = [Arm("A", before[0].version, 1 - share), Arm("B", version, share)]
-        if arms != before:
-            self._point(_Pointer(arms, before))
+        with self._changing():
+            before = self._pointer().arms if (self.folder / CURRENT).is_file() else None
+            arms = [Arm("A", version, 1.0)]
+            if share < 1:
+                if before is None or before[0].version == version:
+                    raise VersionError(
+                        f"{self.folder}: a test needs another version to be current than {version}"
+                    )
+                arms = [Arm("A", before[0].version, 1 - share), Arm("B", version, share)]
+            if arms != before:
+                self._point(_Pointer(arms, before))
 
     def roll_back(self) -> list[Arm]:
         """Serves again what was served before the last change; returns it."""
-        previous = self._pointer().previous
-        if previous is None:
-            raise VersionError(f"{self.folder}: nothing was served before this")
-        for arm in previous:
-            self.load(arm.version)
-        self._point(_Pointer(previous, self.arms()))
+        with self._changing():
+            previous = self._pointer().previous
+            if previous is None:
+                raise VersionError(f"{self.folder}: nothing was served before this")
+            for arm in previous:
+                self.load(arm.version)
+            self._point(_Pointer(previous, self.arms()))
         return previous
 
     def load(self, version: str) -> Ranking:
@@ -155,6 +158,10 @@ class Store:
         ranking = open_version(folder)
         replay(ranking, read_golden(folder), version)
         return ranking
+
+    def _changing(self) -> FileLock:
+        """What is served is changed by one process after the other."""
+        return FileLock(self.folder / f".{CURRENT}.lock")
 
     def _point(self, pointer: _Pointer) -> None:
         artifacts.write_json(self.folder / CURRENT, msgspec.to_builtins(pointer))
