@@ -106,6 +106,18 @@ def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, A
     assert ranked(live, asked)[PLACE["poi_id"]].score != first
 
 
+def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
+    live.accept(PLACE)
+    live.refresh()
+    told = live.opened[0].ranking.scorer.reader.told_since
+    before = list(told)
+    live.accept(PLACE | {"lat": 30.5, "poi_id": "a branch"})
+    live.refresh()
+    assert live.status("a branch") == "embedded"
+    assert told == before
+    assert len(set(before)) == len(before)
+
+
 def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:
     other = Live(live.store)
     live.accept(PLACE)

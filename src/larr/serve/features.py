@@ -188,9 +188,12 @@ class Reader:
         unknown = pl.DataFrame({"poi_id": [None]}, schema_overrides={"poi_id": pl.String})
         places = pl.concat([unknown, self.known.places], how="diagonal_relaxed")
         categories_PF, numbers_PM, told = self.described(places)
+        return categories_PF, numbers_PM, self.numbered(told, len(places))
+
+    def numbered(self, told: Mapping[str, pl.Series], rows: int) -> Ints:
+        """The numbers of the texts of so many places, [P, S]; -1 where there is none."""
         texts = [_looked_up(texts, self.texts[name]) for name, texts in told.items()]
-        stacked = np.stack(texts, axis=1) if texts else np.zeros((len(places), 0), np.int32)
-        return categories_PF, numbers_PM, stacked
+        return np.stack(texts, axis=1) if texts else np.zeros((rows, 0), np.int32)
 
     def described(self, places: pl.DataFrame) -> tuple[Ints, Floats, dict[str, pl.Series]]:
         """Categories, numbers and, by keyword, the texts of places; no past where it is null."""

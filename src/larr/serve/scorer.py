@@ -112,33 +112,31 @@ class Scorer:
         this from then on.
         """
         categories_NF, numbers_NM, told = self.reader.described(rows)
-        texts_NS = torch.full((len(rows), len(told)), MISSING, dtype=torch.int32)
         if self.ranker.tables and embed:
-            self._add_texts(told, texts_NS, embed)
+            self._add_texts(told, embed)
+        texts_NS = torch.from_numpy(self.reader.numbered(told, len(rows)))
         inputs = (torch.from_numpy(categories_NF), torch.from_numpy(numbers_NM), texts_NS)
         first = self.inputs.add(inputs)
         self.places.add(self.ranker.places(*inputs))
         numbers = range(first, first + len(rows))
         self.reader.place_rows |= dict(zip(rows["poi_id"], numbers, strict=True))
 
-    def _add_texts(self, told: dict[str, pl.Series], texts_NS: Tensor, embed: Embed) -> None:
-        """Stores the texts of new places, each with a number of its own, and fills `texts_NS`."""
-        new: list[tuple[int, int, str, str]] = [
-            (row, column, keyword, text)
-            for column, (keyword, texts) in enumerate(told.items())
-            for row, text in enumerate(texts)
-            if text is not None
+    def _add_texts(self, told: dict[str, pl.Series], embed: Embed) -> None:
+        """Stores the texts of new places that are not stored yet."""
+        new = [
+            (keyword, text)
+            for keyword, texts in told.items()
+            for text in texts.drop_nulls().unique(maintain_order=True)
+            if text not in self.reader.texts[keyword]
         ]
         if not new:
             return
         slots = {name: slot for slot, name in enumerate(self.reader.features.scene_keywords)}
-        vectors_ND = embed([(keyword, text) for _, _, keyword, text in new])
-        first = self.ranker.add_texts(
-            torch.from_numpy(vectors_ND), torch.tensor([slots[keyword] for _, _, keyword, _ in new])
-        )
-        self.reader.told_since += [text for *_, text in new]
-        for number, (row, column, _, _) in enumerate(new, first):
-            texts_NS[row, column] = number
+        slot_N = torch.tensor([slots[keyword] for keyword, _ in new])
+        first = self.ranker.add_texts(torch.from_numpy(embed(new)), slot_N)
+        self.reader.told_since += [text for _, text in new]
+        for number, (keyword, text) in enumerate(new, first):
+            self.reader.texts[keyword][text] = number
 
     def _part(self, request: RequestInputs) -> RequestRows:
         inputs = (request.categories, request.numbers, request.texts, request.recent)
