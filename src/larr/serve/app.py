@@ -37,7 +37,7 @@ from larr.serve.live import Live
 from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.page import STATIC, Page
 from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
-from larr.serve.store import Store
+from larr.serve.store import VERSIONS, Store, check
 
 DRAIN_SECONDS, KEEP_ALIVE_SECONDS = 10, 75
 """A load balancer keeps idle connections for a minute, and must not find one closed."""
@@ -281,11 +281,11 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
     torch.set_num_threads(1)
     told = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
     console.print(f"serving {told} on http://{address[0]}:{address[1]}")
-    service = Service(Live(store), token)  # if it cannot be opened, then none of several is begun
-    more: dict[str, Any] = {"app": service.app() if workers == 1 else FACTORY}
-    del service
+    more: dict[str, Any] = {"app": Service(Live(store), token).app() if workers == 1 else FACTORY}
     with tempfile.TemporaryDirectory() as figures:
         if workers > 1:
+            for arm in store.arms():
+                check(store.folder / VERSIONS / arm.version)
             more |= {"factory": True, "workers": workers}
             os.environ |= {STORE_VARIABLE: str(store.folder), FIGURES_VARIABLE: figures}
             os.environ |= {TOKEN_VARIABLE: token} if token else {}
