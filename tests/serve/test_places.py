@@ -203,6 +203,21 @@ def test_one_place_that_fails_keeps_no_other_back(
     ]
 
 
+def test_a_place_is_tried_again_when_the_machine_failed(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError("too many open files")
+
+    live.accept(PLACE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Scorer, "add_places", failing)
+        live.refresh()
+    assert "too many open files" in str(live.refused)
+    live.refresh()
+    assert (live.refused, live.status(PLACE["poi_id"])) == (None, "embedded")
+
+
 def test_lines_that_are_no_places_are_passed_over(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})

@@ -129,7 +129,8 @@ class Ranking:
     def add_places(self, rows: Iterable[Columns]) -> None:
         """Adds those that were not known in training and are new or have changed.
 
-        A place that cannot be added is left out and keeps no other one back.
+        A place that cannot be added is left out and keeps no other one back; what the machine lacks
+        is raised, to be tried again.
         """
         wanted = {str(row["poi_id"]): row for row in rows}
         wanted = {
@@ -140,10 +141,14 @@ class Ranking:
         }
         try:
             self._add(wanted)
+        except (OSError, MemoryError):
+            raise
         except Exception:  # of one of them, as a rule
             for poi_id, row in wanted.items():
                 try:
                     self._add({poi_id: row})
+                except (OSError, MemoryError):
+                    raise
                 except Exception as error:
                     self._leave_out(poi_id, row, error)
 
