@@ -121,6 +121,23 @@ def test_the_whole_loss_weighs_its_two_parts(tmp_path: Path) -> None:
         assert loss.item() == pytest.approx(3 * click.item() + 0.5 * alignment.item(), rel=1e-5)
 
 
+def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: Path) -> None:
+    config = write_log(tmp_path)
+    log = config.output / "data" / "train"
+    categories = np.load(log / "categories.npy")
+    categories[:, 0] = np.maximum(categories[:, 0], 1)  # the unknown user is in no row
+    categories[categories[:, 1] == 7, 1] = 8  # nor is the place 7
+    categories[0, 2] = 0  # but the unknown scene is
+    np.save(log / "categories.npy", categories)
+    model, _ = stage.fit(config, "ple", log)
+    users, places, scenes = model.table().rows.split([40, 30, 6])
+    known = torch.from_numpy(np.unique(categories[:, 0])).long()
+    torch.testing.assert_close(users[0], users[known].mean(dim=0))
+    others = torch.tensor([number for number in range(30) if number != 7])
+    torch.testing.assert_close(places[7], places[others].mean(dim=0))
+    assert not torch.allclose(scenes[0], scenes[1:].mean(dim=0))
+
+
 def test_alignment_brings_a_rows_two_sides_together(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=2_000, keywords=2, texts=40, categories=(40, 30, 6)))
     log = config.output / "data" / "train"

@@ -10,7 +10,7 @@ import pytest
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder
 from larr.text.pairs import held_out
-from larr.text.retrieval import Task, hits, recall, recalls, tasks
+from larr.text.retrieval import Task, hits, nearby, recalls, similarities, tasks
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
@@ -60,7 +60,30 @@ def test_text_finds_itself(tmp_path: Path) -> None:
     texts = [[("poi_menu", f"dish {number}")] for number in range(40)]
     same = Task("same", texts, texts, list(range(40)))
     empty = Task("none", [], texts, [])
-    assert recall(encoder, [same, empty], batch_tokens=100) == [1.0, None]
+    found, nothing = similarities(encoder, [same, empty], batch_tokens=100)
+    assert hits(found, np.array(same.answers)) == 1.0
+    assert nothing.shape == (0, 40)
+
+
+def test_nearby_by_hand() -> None:
+    scores_QC = np.array([[0.5, 0.2, 0.9, 0.5], [0.1, 0.2, 0.3, 0.4], [0.1, 0.9, 0.0, 0.0]])
+    asked = Task("t", [[]] * 3, [[]] * 4, answers=[0, 3, 1], near=[7, 8, 7, 7])
+    # the first beats half of two (one better, one equal), the second both; the third is alone
+    found = nearby(asked, scores_QC)
+    assert found == {"chance_nearby": 1.0, "beats_nearby": 0.625}
+    many = Task("t", [[]], [[]] * 40, answers=[0], near=[1] * 40)
+    assert nearby(many, np.zeros((1, 40))) == {"chance_nearby": 0.25, "beats_nearby": 0.5}
+    assert nearby(Task("t", [], [[]], [], near=[1]), np.zeros((0, 1))) == {}
+    assert nearby(Task("t", [[]], [[]], [0], near=[1]), np.zeros((1, 1))) == {}
+
+
+def test_who_knows_the_city_is_measured_by_its_places(tmp_path: Path) -> None:
+    near = {"near": "poi_city", "triples": 32, "batch_size": 8, "held_out": 0.3}
+    config = make_data(tmp_path, contrast=near)
+    whole = tasks(config, held_out(config))[0]
+    cities = [candidate[0][1].split()[-1] for candidate in whole.candidates]
+    assert len(whole.near) == len(whole.candidates)
+    assert len(set(zip(whole.near, cities, strict=True))) == len(set(whole.near)) > 1
 
 
 def test_figures_have_the_chance_beside_them(tmp_path: Path) -> None:

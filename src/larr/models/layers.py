@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -82,6 +83,10 @@ class Network(Ranker):
     def table(self) -> CategoryTable | None:
         """The embeddings that `larr.ranking.align.RowAdam` looks after."""
         return self.encoder.table
+
+    def fill_unseen(self, log: Iterable[Batch]) -> None:
+        """Gives values that the training log does not have a place among those that it has."""
+        self.encoder.fill_unseen(log)
 
 
 class CategoryTable(nn.Module):
@@ -222,6 +227,22 @@ class Encoder(nn.Module):
             candidate_BE = categories_BFE[:, self.place]
             recent_BE = self.attention(candidate_BE, recent_BLE, batch.recent > 0)
         return Encoded(categories_BFE, recent_BE, batch.numbers, weights[:, : self.counts[0]])
+
+    @torch.no_grad()
+    def fill_unseen(self, log: Iterable[Batch]) -> None:
+        """Gives values that no row of a log has the mean vector of their category's other values.
+
+        A new user or place, or any unknown value that training never met, would keep the random
+        vector that it started with.
+        """
+        rows, shifts_F = self.table.rows, self.shifts[: self.counts[0]]
+        met = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        for batch in log:
+            numbers_BF = batch.categories.to(rows.device) * self.seen + shifts_F
+            met[numbers_BF.flatten().long()] = True
+        for first, last in pairwise([*shifts_F.tolist(), len(rows)]):
+            met_V = met[first:last]
+            rows[first:last][~met_V] = rows[first:last][met_V].mean(dim=0)
 
 
 def network(sizes: list[int], dropout: float) -> nn.Sequential:

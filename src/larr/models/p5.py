@@ -12,6 +12,7 @@ word, N tokens, H hidden units, T tasks, V values.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -111,6 +112,9 @@ class P5(Network):
     def table(self) -> CategoryTable | None:
         """None: all its embeddings are small."""
         return None
+
+    def fill_unseen(self, log: Iterable[Batch]) -> None:
+        """Nothing to do: an unknown user or place has no tokens, which is met in training too."""
 
 
 def _is_spelled(category: Category) -> bool:

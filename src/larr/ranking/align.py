@@ -140,7 +140,9 @@ def _fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, f
     rates_T = torch.from_numpy(batches.label_rates(log))
     model.start_at(tower_rates(rates_T, config.align.ctcvr))
     trainer = Trainer(model, config.align)
-    return trainer.model, _train(config, name, trainer, log)
+    curve = _train(config, name, trainer, log)
+    model.fill_unseen(batches.in_order(log, batches.BLOCK_ROWS))
+    return model, curve
 
 
 def _grow(config: Config, name: str, model: Trees, log: Path) -> list[dict[str, float]]:

@@ -79,14 +79,14 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
     shuffled = [random.permutation(len(orders)) for _ in range(-(-contrast.triples // len(orders)))]
     rows = np.concatenate(shuffled)[: contrast.triples // size * size]
     if contrast.near is not None:
-        near = rows[np.argsort(_groups(config, orders)[rows], kind="stable")]
+        near = rows[np.argsort(near_numbers(config, orders["poi_id"])[rows], kind="stable")]
         together = np.array_split(near, max(1, len(near) // contrast.near_together))
         rows = np.concatenate([together[group] for group in random.permutation(len(together))])
     return rows
 
 
-def _groups(config: Config, orders: pl.DataFrame) -> np.ndarray:
-    """For each order the number of its place's value in the column `contrast.near`."""
+def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
+    """For each place the number of its value in the column `contrast.near`; 0 = none."""
     places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
     column = str(config.contrast.near)
     if column not in places.columns:
@@ -94,7 +94,7 @@ def _groups(config: Config, orders: pl.DataFrame) -> np.ndarray:
             f"contrast.near is {column!r}, but places have {', '.join(places.columns)}"
         )
     value = places.select("poi_id", near=pl.col(column).cast(pl.String).rank("dense"))
-    near = orders.select("poi_id").join(value, on="poi_id", how="left", maintain_order="left")
+    near = poi_ids.to_frame("poi_id").join(value, on="poi_id", how="left", maintain_order="left")
     return near["near"].fill_null(0).to_numpy()
 
 

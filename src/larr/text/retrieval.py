@@ -6,7 +6,7 @@ Shapes: Q queries, C candidates, D the vector's length.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from larr.config import Config, KeywordConfig
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
-from larr.text.pairs import HeldOut, keywords_of, orders_of
+from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of
 from larr.text.vectors import compute, normalised
 
 FOUND_WITHIN = 10
@@ -32,6 +32,8 @@ class Task:
     candidates: list[list[KeywordText]]
     answers: list[int]
     """For each query the number of its right candidate."""
+    near: list[int] = field(default_factory=list)
+    """For each candidate the number of its value of `contrast.near`; empty if that is not set."""
 
 
 def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
@@ -42,9 +44,17 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
     the ordered place, of one half of a place to its other half; `single_keyword` and
     `single_place_keyword` are the means of the former and of the latter. `chance` is that of
     `user_to_place`.
+
+    With `contrast.near` (such as the city) a part of `user_to_place` is to know where the user is:
+    `chance_nearby` is the recall of who knows that and guesses among the places there, and
+    `beats_nearby` the share of the other places there that the ordered one is above (chance .5).
     """
     whole, halves, *single = all_tasks = tasks(config, apart)
-    found = dict(zip(all_tasks, recall(encoder, all_tasks, config.embed.batch_tokens), strict=True))
+    scores = similarities(encoder, all_tasks, config.embed.batch_tokens)
+    found = {
+        task: hits(scores_QC, np.array(task.answers)) if task.queries else None
+        for task, scores_QC in zip(all_tasks, scores, strict=True)
+    }
     users = len(keywords_of(config, "user"))
     return {
         "user_to_place": found[whole],
@@ -53,6 +63,7 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
         "single_place_keyword": _mean(found[task] for task in single[users:]),
         "single_keywords": {task.name: found[task] for task in single},
         "chance": round(min(1.0, FOUND_WITHIN / max(1, len(whole.candidates))), 4),
+        **nearby(whole, scores[0]),
     }
 
 
@@ -64,6 +75,8 @@ def _mean(recalls: Iterable[float | None]) -> float | None:
 def tasks(config: Config, apart: HeldOut) -> list[Task]:
     """User to place, place half to place half, and one task for each keyword alone."""
     places = descriptions_table(config).filter(pl.col("poi_id").is_in(apart.places.implode()))
+    if config.contrast.near is not None:
+        places = places.with_columns(near=near_numbers(config, places["poi_id"]))
     orders = orders_of(config, apart, QUERIES_AT_MOST)
     asked = orders.join(places.select("poi_id"), on="poi_id", how="semi")
     users, whole = keywords_of(config, "user"), keywords_of(config, "place")
@@ -85,10 +98,13 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
     rows, keywords = candidate
     distinct: dict[tuple[KeywordText, ...], int] = {}
     answer: dict[Any, int] = {}
+    near: list[int] = []
     for row in rows.iter_rows(named=True):
         parts = tuple(texts_of(row, keywords))
         if parts:
             answer[row["poi_id"]] = distinct.setdefault(parts, len(distinct))
+            if "near" in row and len(near) < len(distinct):
+                near.append(row["near"])
     asked = [
         (texts_of(row, query[1]), answer[row["poi_id"]])
         for row in query[0].iter_rows(named=True)
@@ -100,16 +116,17 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
         queries=[parts for parts, _ in asked],
         candidates=[list(parts) for parts in distinct],
         answers=[right for _, right in asked],
+        near=near,
     )
 
 
-def recall(
+def similarities(
     encoder: SentenceTransformer, asked: list[Task], batch_tokens: int
-) -> list[float | None]:
-    """For each task the share of queries whose right candidate is among the ten nearest.
+) -> list[np.ndarray]:
+    """For each task the cosines of its queries and candidates, [Q, C].
 
-    None for a task without queries. The mean vector of the queries and that of the candidates are
-    taken out first, as the rankers do; without that untuned vectors all look alike.
+    The mean vector of the queries and that of the candidates are taken out first, as the rankers
+    do; without that untuned vectors all look alike.
     """
     parts = [tuple(text) for task in asked for text in (*task.queries, *task.candidates)]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(parts))}
@@ -117,14 +134,29 @@ def recall(
 
     def centred(texts: list[list[KeywordText]]) -> np.ndarray:
         vectors_TD = vectors_ND[[numbers[tuple(text)] for text in texts]]
-        return normalised(vectors_TD - vectors_TD.mean(axis=0))
+        return normalised(vectors_TD - vectors_TD.mean(axis=0)) if texts else vectors_TD
 
-    return [
-        hits(centred(task.queries) @ centred(task.candidates).T, np.array(task.answers))
-        if task.queries
-        else None
-        for task in asked
-    ]
+    return [centred(task.queries) @ centred(task.candidates).T for task in asked]
+
+
+def nearby(task: Task, scores_QC: np.ndarray) -> dict[str, float]:
+    """`chance_nearby` and `beats_nearby`; nothing if no query has another candidate nearby."""
+    if not (task.near and task.queries):
+        return {}
+    near_C, right_Q, each_Q = np.array(task.near), np.array(task.answers), np.arange(len(scores_QC))
+    nearby_QC = near_C == near_C[right_Q][:, None]
+    guessed_Q = np.minimum(1.0, FOUND_WITHIN / nearby_QC.sum(axis=1))
+    nearby_QC[each_Q, right_Q] = False
+    others_Q = nearby_QC.sum(axis=1)
+    if not others_Q.any():
+        return {}
+    right_Q1 = scores_QC[each_Q, right_Q][:, None]
+    beaten_QC = (scores_QC < right_Q1) + (scores_QC == right_Q1) / 2
+    beats_Q = (beaten_QC * nearby_QC).sum(axis=1)[others_Q > 0] / others_Q[others_Q > 0]
+    return {
+        "chance_nearby": round(float(guessed_Q.mean()), 4),
+        "beats_nearby": round(float(beats_Q.mean()), 4),
+    }
 
 
 def hits(scores_QC: np.ndarray, answers_Q: np.ndarray) -> float:
