@@ -18,11 +18,12 @@ from starlette.testclient import TestClient
 from larr.errors import InputError
 from larr.serve.app import Limits, Service
 from larr.serve.live import Live
+from larr.serve.page import Page
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranking import Ranking, RankRequest, decode
 from larr.serve.scorer import Scorer
 from larr.serve.scoring import PlaceRows
-from larr.serve.store import Store, _Embedder
+from larr.serve.store import VECTORS, Store, _Embedder
 
 PLACE = {
     "poi_id": "brand new",
@@ -98,12 +99,75 @@ def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, A
     live.accept(PLACE)
     live.refresh()
     first = ranked(live, asked)[PLACE["poi_id"]].score
-    live.refresh()
     rows = len(live.opened[0].ranking.scorer.places)
     live.accept(PLACE | {"price_yuan": 900, "category": "western"})
+    assert live.status(PLACE["poi_id"]) == "accepted", "what is sent last is not embedded yet"
     live.refresh()
-    assert len(live.opened[0].ranking.scorer.places) == rows + 1
+    assert live.status(PLACE["poi_id"]) == "embedded"
+    assert len(live.opened[0].ranking.scorer.places) == rows, "it takes its row again"
     assert ranked(live, asked)[PLACE["poi_id"]].score != first
+    live.accept(PLACE)
+    live.refresh()
+    assert ranked(live, asked)[PLACE["poi_id"]].score == first
+
+
+def around(live: Live, asked: dict[str, Any]) -> list[str]:
+    near = {"lat": PLACE["lat"], "lon": PLACE["lon"], "within_km": 0.1}
+    body = {name: value for name, value in asked.items() if name != "candidates"} | {"near": near}
+    answer = live.rank(decode(json.dumps(body).encode(), RankRequest))
+    return [item.poi_id for item in answer.items]
+
+
+def test_a_place_is_withdrawn_for_good(live: Live, asked: dict[str, Any]) -> None:
+    other = "another"
+    live.accept(PLACE)
+    live.accept(PLACE | {"poi_id": other})
+    live.refresh()
+    score, rows = ranked(live, asked)[PLACE["poi_id"]].score, len(live.opened[0].ranking.where.ids)
+    assert live.withdraw(PLACE["poi_id"])
+    live.refresh()
+    assert live.status(PLACE["poi_id"]) is None
+    assert around(live, asked) == [other]
+    assert len(live.opened[0].ranking.where.ids) == rows - 1
+    assert ranked(live, asked)[PLACE["poi_id"]].degraded == ["new_place"]
+    again = Live(live.store)
+    again.refresh()
+    assert around(again, asked) == [other]
+    assert not live.withdraw(PLACE["poi_id"])
+    with pytest.raises(InputError, match="known from training and cannot be withdrawn"):
+        live.withdraw(next(iter(live.opened[0].ranking.trained)))
+    live.accept(PLACE)
+    live.refresh()
+    assert ranked(live, asked)[PLACE["poi_id"]].score == score
+    assert set(around(live, asked)) == {PLACE["poi_id"], other}
+
+
+def test_a_start_embeds_nothing_again(
+    live: Live, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.accept(PLACE)
+    live.refresh()
+    expected = ranked(live, asked)[PLACE["poi_id"]].score
+
+    def failing(*_: object) -> None:
+        raise AssertionError("embedded again")
+
+    monkeypatch.setattr(_Embedder, "__call__", failing)
+    again = Live(live.store)
+    again.refresh()
+    assert ranked(again, asked)[PLACE["poi_id"]].score == expected
+    assert again.status(PLACE["poi_id"]) == "embedded"
+
+
+def test_without_kept_vectors_texts_are_embedded_again(
+    live: Live, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (live.store.folder / VECTORS).write_text("no file of SQLite, and long enough to be seen as one")
+    live.accept(PLACE)
+    live.refresh()
+    assert live.status(PLACE["poi_id"]) == "embedded"
+    if live.opened[0].ranking.scorer.ranker.tables:
+        assert "vectors are not kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
@@ -126,10 +190,7 @@ def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any
     assert again.status(PLACE["poi_id"]) == "accepted"
     again.refresh()
     assert again.status(PLACE["poi_id"]) == "embedded"
-    near = {"lat": PLACE["lat"], "lon": PLACE["lon"], "within_km": 0.1}
-    body = {name: value for name, value in asked.items() if name != "candidates"} | {"near": near}
-    answer = again.rank(decode(json.dumps(body).encode(), RankRequest))
-    assert PLACE["poi_id"] in [item.poi_id for item in answer.items]
+    assert PLACE["poi_id"] in around(again, asked)
     assert again.status("nobody knows") is None
 
 
@@ -140,6 +201,19 @@ def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
     live.refresh()
     assert live.opened[0].ranking.version == second
     assert live.status(PLACE["poi_id"]) == "embedded"
+
+
+def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str) -> None:
+    page = Page(live, secured=False)
+    assert page.playground(second).about(PLACE["poi_id"]) == (PLACE["poi_id"], "")
+    live.accept(PLACE)
+    live.refresh()
+    name = (PLACE["name"], "hotpot · Chengdu")
+    for version in (second, live.opened[0].arm.version):
+        assert page.playground(version).about(PLACE["poi_id"]) == name
+    live.store.activate(second)
+    live.refresh()
+    assert page.playground(second).ranking is live.opened[0].ranking
 
 
 @pytest.mark.parametrize(
@@ -222,7 +296,7 @@ def test_lines_that_are_no_places_are_passed_over(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
-        file.write(b'{"poi_id": "bad",},\n\n{"name": "no id"}\n')
+        file.write(b'{"poi_id": "bad",},\n\n{"name": "no id"}\n{"withdrawn": 3}\n')
     journal.append({"poi_id": "two"})
     assert journal.news() == [{"poi_id": "one"}, {"poi_id": "two"}]
     journal.path.unlink()
@@ -267,9 +341,13 @@ def test_it_comes_over_http(live: Live, asked: dict[str, Any]) -> None:
         while client.get(f"/v1/places/{PLACE['poi_id']}").json()["status"] != "embedded":
             pass
         assert client.get("/v1/places/nobody").status_code == 404
+        assert client.delete("/v1/places/nobody").status_code == 404
         candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
         told = client.post("/v1/rank", json=asked | {"candidates": candidates, "k": 50}).json()
         assert all("degraded" not in item for item in told["items"])
+        gone = client.delete(f"/v1/places/{PLACE['poi_id']}").json()
+        assert gone == {"poi_id": PLACE["poi_id"], "status": "withdrawn"}
+        assert client.get(f"/v1/places/{PLACE['poi_id']}").status_code == 404
 
 
 def test_whatever_goes_wrong_the_service_goes_on(

@@ -36,6 +36,7 @@ from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.page import STATIC, Page
+from larr.serve.places import WITHDRAWN
 from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import VERSIONS, Store, check
 
@@ -112,6 +113,7 @@ class Service:
                 Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
                 Route("/v1/places", self.guarded(self.add_place), methods=["POST"]),
                 Route("/v1/places/{poi_id:path}", self.guarded(self.place)),
+                Route("/v1/places/{poi_id:path}", self.guarded(self.withdraw), methods=["DELETE"]),
                 Route("/livez", self.alive),
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
@@ -191,8 +193,16 @@ class Service:
         poi_id = request.path_params["poi_id"]
         status = self.live.status(poi_id)
         if status is None:
-            raise RefusedError(404, f"no place {poi_id!r:.80} is known")
+            raise _unknown(poi_id)
         return encode(PlaceStatus(poi_id, status))
+
+    async def withdraw(self, request: Request) -> bytes:
+        """`DELETE /v1/places/ID`: it is on the disk when this answers, and forgotten soon after."""
+        poi_id = request.path_params["poi_id"]
+        if not await asyncio.to_thread(self.live.withdraw, poi_id):
+            raise _unknown(poi_id)
+        self._news.set()
+        return encode(PlaceStatus(poi_id, WITHDRAWN))
 
     async def _body(self, request: Request) -> bytes:
         most, body = self.limits.body_bytes, bytearray()
@@ -254,6 +264,10 @@ class Service:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return Response(generate_latest(registry), media_type="text/plain")
+
+
+def _unknown(poi_id: str) -> RefusedError:
+    return RefusedError(404, f"no place {poi_id!r:.80} is known")
 
 
 def create() -> Starlette:

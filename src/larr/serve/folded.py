@@ -75,12 +75,14 @@ class FoldedRanker:
         """What is stored of the texts, for `stored`."""
         return (*self.vectors.stored, *self.tables.stored.stored) if self.tables else ()
 
-    def add_texts(self, vectors_ND: Tensor, slot_N: Tensor) -> int:
-        """Stores further texts, as vectors of the text embedding model; the number of the first."""
+    def add_texts(self, vectors_ND: Tensor, slot_N: Tensor) -> range:
+        """Stores further texts, as vectors of the text embedding model; returns their numbers."""
         assert self.tables is not None  # noqa: S101 - PLE reads no texts
         centred_ND, *rest = self._text_rows(vectors_ND, slot_N)
-        self.vectors.add([centred_ND])
-        return self.tables.stored.add(rest)
+        numbers = range(len(self.vectors), len(self.vectors) + len(vectors_ND))
+        self.vectors.write(numbers, [centred_ND])
+        self.tables.stored.write(numbers, rest)
+        return numbers
 
     @torch.inference_mode()
     def places(self, categories_PF: Tensor, numbers_PM: Tensor, texts_PS: Tensor) -> PlaceRows:

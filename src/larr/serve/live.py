@@ -11,7 +11,7 @@ from rich.markup import escape
 from larr.buckets import position
 from larr.errors import InputError, LarrError
 from larr.progress import console
-from larr.serve.places import JOURNAL, Journal
+from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal, withdrawn
 from larr.serve.ranking import Columns, RankAnswer, Ranking, RankRequest
 from larr.serve.store import Arm, Store
 
@@ -31,7 +31,7 @@ class Live:
         self.store = store
         self.journal = Journal(store.folder / JOURNAL)
         self.accepted: dict[str, Columns] = {}
-        """The places that came later, by their IDs, as they were sent last."""
+        """The places that came later and were not withdrawn, by their IDs, as sent last."""
         self._catching_up = threading.Lock()
         self._catch_up()
         self.has_followed = False
@@ -66,31 +66,45 @@ class Live:
             raise InputError(f"place {row['poi_id']!r:.80} is known from training")
         self.journal.append(row)
 
+    def withdraw(self, poi_id: str) -> bool:
+        """Takes an accepted place back; `refresh` forgets it. False if nobody knows it."""
+        status = self.status(poi_id)
+        if status == "trained":
+            raise InputError(
+                f"place {poi_id!r:.80} is known from training and cannot be withdrawn; leave it "
+                "out of `candidates`"
+            )
+        if status is not None:
+            self.journal.append({WITHDRAWN: poi_id})
+        return status is not None
+
     def status(self, poi_id: str) -> str | None:
         """`trained`, `embedded` or `accepted`; None of a place that nobody knows."""
         self._catch_up()
         rankings = [one.ranking for one in self.opened]
         if all(poi_id in ranking.trained for ranking in rankings):
             return "trained"
-        if all(poi_id in ranking.trained or poi_id in ranking.added for ranking in rankings):
-            return "embedded"
-        return "accepted" if poi_id in self.accepted else None
+        row = self.accepted.get(poi_id)
+        if row is None:
+            return None
+        as_sent = (poi_id in one.trained or one.added.get(poi_id) == row for one in rankings)
+        return "embedded" if all(as_sent) else "accepted"
 
     def refresh(self) -> None:
-        """Embeds the places that came, and opens what the store names now.
+        """Follows the places that came and went, and opens what the store names now.
 
         A version that is refused leaves all as it was.
         """
         try:
             self._catch_up()
-            accepted = list(self.accepted.values())
+            accepted = dict(self.accepted)
             for one in self.opened:
-                one.ranking.add_places(accepted)
+                one.ranking.follow(accepted)
             arms = self.store.arms()
             if arms != [one.arm for one in self.opened]:
                 opened = self._open(arms)
                 for one in opened:
-                    one.ranking.add_places(accepted)
+                    one.ranking.follow(accepted)
                 self.opened = opened
                 told = ", ".join(f"{one.name}: {one.version} ({one.share:.0%})" for one in arms)
                 console.print(f"serving {told}")
@@ -103,9 +117,14 @@ class Live:
         self.has_followed = True
 
     def _catch_up(self) -> None:
-        """Reads the places that this process or another one has accepted."""
+        """Reads what this process or another one has accepted or withdrawn."""
         with self._catching_up:
-            self.accepted |= {str(row["poi_id"]): row for row in self.journal.news()}
+            for row in self.journal.news():
+                gone = withdrawn(row)
+                if gone is None:
+                    self.accepted[str(row[ID])] = row
+                else:
+                    self.accepted.pop(gone, None)
 
     def _open(self, arms: Sequence[Arm]) -> list[Opened]:
         known = {one.arm.version: one.ranking for one in self.opened}

@@ -15,7 +15,7 @@ DIALECT = "3.1.0"
 
 
 class PlaceStatus(msgspec.Struct):
-    """How far a place is: `accepted`, `embedded` or `trained`."""
+    """How far a place is: `accepted`, `embedded`, `trained` or `withdrawn`."""
 
     poi_id: str
     status: str
@@ -74,7 +74,12 @@ def document(secured: bool) -> Json:
                     "summary": "How far a place is.",
                     "parameters": [poi_id],
                     "responses": answers("status", 404),
-                }
+                },
+                "delete": {
+                    "summary": "Withdraws a place that was added.",
+                    "parameters": [poi_id],
+                    "responses": answers("status", 404, 422, 503),
+                },
             },
             "/readyz": {
                 "get": {

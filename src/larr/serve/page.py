@@ -171,8 +171,8 @@ class Playground:
 
     def about(self, poi_id: str) -> tuple[str, str]:
         """A place's name, and where and what it is."""
-        row = self.ranking.added.get(poi_id)
-        if row is None:
+        row = self.ranking.added.get(poi_id, {})
+        if poi_id in self.ranking.trained:
             number = self.ranking.scorer.reader.place_rows[poi_id] - 1
             known = self.places.row(number, named=True)
             row = {name.removeprefix("poi_"): value for name, value in known.items()}
@@ -192,16 +192,20 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.playground = lru_cache(maxsize=4)(self._playground)
+        self._loaded = lru_cache(maxsize=2)(live.store.load)
+        self._playground = lru_cache(maxsize=4)(self._made)
 
-    def _playground(self, version: str) -> Playground:
-        for one in self.live.opened:
-            if one.arm.version == version:
-                ranking = one.ranking
-                break
-        else:
-            ranking = self.live.store.load(version)
-        return Playground(ranking, read_golden(self.live.store.folder / VERSIONS / version))
+    def playground(self, version: str) -> Playground:
+        """The playground of a version; one that is not served has today's new places, too."""
+        served = [one.ranking for one in self.live.opened if one.arm.version == version]
+        ranking = served[0] if served else self._loaded(version)
+        if not served:
+            ranking.follow(dict(self.live.accepted))
+        return self._playground(ranking)
+
+    def _made(self, ranking: Ranking) -> Playground:
+        folder = self.live.store.folder / VERSIONS / ranking.version
+        return Playground(ranking, read_golden(folder))
 
     def home(self) -> str:
         """The whole page."""

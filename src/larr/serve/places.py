@@ -1,6 +1,7 @@
 """Places that came after the training days: kept on disk once accepted, and read as the contract.
 
-A journal holds one JSON object a line. What a client was told is accepted is on the disk by then.
+A journal holds one JSON object a line: a place, or the ID of one that is withdrawn. What a client
+was told is accepted is on the disk by then.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from larr.errors import InputError
 from larr.progress import console
 
 JOURNAL = "places.jsonl"
-ID, PREFIX = "poi_id", "poi_"
+ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
 STATISTICS = {PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr")}
 Row = dict[str, Any]
 
 
 @dataclass
 class Journal:
-    """The accepted places of a store, in the order in which they came."""
+    """The accepted places of a store, in the order in which they came and were withdrawn."""
 
     path: Path
     read_to: int = 0
@@ -65,10 +66,16 @@ class Journal:
             row = json.loads(line)
         except ValueError:
             row = None
-        if isinstance(row, dict) and isinstance(row.get(ID), str):
+        if isinstance(row, dict) and (isinstance(row.get(ID), str) or withdrawn(row) is not None):
             return row
         console.print(escape(f"{self.path}: {line!r:.80} is no place and is passed over"))
         return None
+
+
+def withdrawn(row: Row) -> str | None:
+    """The ID of the place that a row of the journal withdraws; None if it is a place."""
+    poi_id = row.get(WITHDRAWN)
+    return poi_id if len(row) == 1 and isinstance(poi_id, str) else None
 
 
 def _whole(size: int, path: Path) -> int:

@@ -5,8 +5,9 @@ Shapes: K candidates, T tasks, P places.
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from itertools import chain
 from typing import Annotated, Any, TypeVar
@@ -119,6 +120,7 @@ class Ranking:
         self.left_out: dict[str, Columns] = {}
         """Those of them that this version cannot read."""
         self.where = _where(places)
+        self._following = threading.Lock()
 
     def check_place(self, row: Columns) -> None:
         """InputError for a place that cannot be added."""
@@ -126,16 +128,26 @@ class Ranking:
         if self.scorer.ranker.tables and self.embed is None:
             raise InputError("this version has no text embedding model, so places cannot be added")
 
-    def add_places(self, rows: Iterable[Columns]) -> None:
-        """Adds those that were not known in training and are new or have changed.
+    def follow(self, accepted: Mapping[str, Columns]) -> None:
+        """Has the places that came later, by their IDs, as they are now.
 
-        A place that cannot be added is left out and keeps no other one back; what the machine lacks
-        is raised, to be tried again.
+        Those that were known in training stay as they are. A place that cannot be added is left out
+        and keeps no other one back; what the machine lacks is raised, to be tried again.
         """
-        wanted = {str(row["poi_id"]): row for row in rows}
+        with self._following:
+            if gone := self.added.keys() - accepted.keys():
+                self._forget(gone)
+            self._take_in(accepted)
+
+    def _forget(self, gone: Collection[str]) -> None:
+        self.where = _where(self.scorer.reader.known.places.head(0), self.where, gone)
+        self.scorer.forget_places(gone)
+        self.added = {poi_id: row for poi_id, row in self.added.items() if poi_id not in gone}
+
+    def _take_in(self, accepted: Mapping[str, Columns]) -> None:
         wanted = {
             poi_id: row
-            for poi_id, row in wanted.items()
+            for poi_id, row in accepted.items()
             if poi_id not in self.trained
             and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
         }
@@ -278,15 +290,17 @@ def _on_sphere(degrees_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
 
 
-def _where(places: pl.DataFrame, before: Where | None = None) -> Where | None:
-    """Where places lie, and others before them that are not among them."""
+def _where(
+    places: pl.DataFrame, before: Where | None = None, gone: Collection[str] = ()
+) -> Where | None:
+    """Where places lie, and others before them that are neither among them nor gone."""
     if not {"poi_lat", "poi_lon"} <= set(places.columns):
         return None
     lying = places.drop_nulls(["poi_lat", "poi_lon"])
     ids, degrees_P2 = lying["poi_id"].to_list(), lying.select("poi_lat", "poi_lon").to_numpy()
     if before is not None:
-        gone = set(places["poi_id"])
-        kept = [number for number, poi_id in enumerate(before.ids) if poi_id not in gone]
+        left = {*places["poi_id"], *gone}
+        kept = [number for number, poi_id in enumerate(before.ids) if poi_id not in left]
         ids = [*(before.ids[number] for number in kept), *ids]
         degrees_P2 = np.concatenate([before.degrees_P2[kept], degrees_P2])
     return Where(ids, degrees_P2.astype(np.float64)) if ids else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -14,10 +15,11 @@ SPARE_PART, SPARE_ROWS = 8, 64
 class Rows:
     """Rows of several tensors, which belong together by their number.
 
-    Rows are added while others are read: who has a number finds its row in each tensor.
+    One thread writes rows while others read: a row is taken as it was written, of all tensors.
     """
 
     def __init__(self, stored: Sequence[Tensor]) -> None:
+        self._writing = threading.Lock()
         self.stored, self.first_added = tuple(stored), len(stored[0])
         self._room = tuple(tensor[:0] for tensor in stored)
         self._added = 0
@@ -27,7 +29,7 @@ class Rows:
 
     def take(self, number: Tensor) -> list[Tensor]:
         """The rows of some numbers, which may have any shape: [..., *row]."""
-        flat_N, room = number.flatten(), self._room
+        flat_N = number.flatten()
         if not self._added:
             taken = [tensor.index_select(0, flat_N) for tensor in self.stored]
         else:
@@ -35,20 +37,22 @@ class Rows:
             at_N = (flat_N[new_N] - self.first_added).long()
             old_N = torch.where(new_N, 0, flat_N)
             taken = [tensor.index_select(0, old_N) for tensor in self.stored]
-            for tensor, more in zip(taken, room, strict=True):
-                tensor[new_N] = more[at_N]
+            with self._writing:
+                for tensor, more in zip(taken, self._room, strict=True):
+                    tensor[new_N] = more[at_N]
         return [tensor.unflatten(0, number.shape) for tensor in taken]
 
-    def add(self, rows: Sequence[Tensor]) -> int:
-        """Puts rows behind the others; returns the number of the first."""
-        first, end = self._added, self._added + len(rows[0])
+    def write(self, numbers: Sequence[int], rows: Sequence[Tensor]) -> None:
+        """Writes rows behind the others, or in place of such that were added before."""
+        at_N = torch.tensor(numbers) - self.first_added
+        held, end = self._added, max(self._added, int(at_N.max()) + 1)
         if end > len(self._room[0]):
             room = end + max(end // SPARE_PART, SPARE_ROWS)
             self._room = tuple(
-                torch.cat([old[:first], old.new_empty((room - first, *old.shape[1:]))])
+                torch.cat([old[:held], old.new_empty((room - held, *old.shape[1:]))])
                 for old in self._room
             )
-        for room_tensor, more in zip(self._room, rows, strict=True):
-            room_tensor[first:end] = more
+        with self._writing:
+            for room_tensor, more in zip(self._room, rows, strict=True):
+                room_tensor[at_N] = more
         self._added = end
-        return self.first_added + first

@@ -5,7 +5,7 @@ Shapes: K candidates, T tasks, P places, V texts, S place keywords.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -71,6 +71,8 @@ class Scorer:
             parts = [ranker.places(*chunk) for chunk in chunks]
             stored = [*inputs, *(torch.cat(column) for column in zip(*parts, strict=True))]
         self.inputs, self.places = Rows(stored[:INPUTS]), Rows(stored[INPUTS:])
+        self.added: dict[str, int] = {}
+        """The rows of places that were added, and of those forgotten since."""
 
     @classmethod
     def load(cls, config: Config, model: str, reader: Reader, folded: Path | None = None) -> Self:
@@ -106,20 +108,26 @@ class Scorer:
         return Scored(self._probabilities(self._part(request), places, told), request, told)
 
     def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
-        """Adds places without a past, or new columns of known ones, by the columns of `Known`.
+        """Adds places without a past, or new columns of such, by the columns of `Known`.
 
         `embed` gives the vectors of keyword texts; without it they have none. They rank with all
-        this from then on.
+        this from then on. A place that comes again takes its row again.
         """
         categories_NF, numbers_NM, told = self.reader.described(rows)
         if self.ranker.tables and embed:
             self._add_texts(told, embed)
         texts_NS = torch.from_numpy(self.reader.numbered(told, len(rows)))
         inputs = (torch.from_numpy(categories_NF), torch.from_numpy(numbers_NM), texts_NS)
-        first = self.inputs.add(inputs)
-        self.places.add(self.ranker.places(*inputs))
-        numbers = range(first, first + len(rows))
+        end = self.places.first_added
+        numbers = [self.added.setdefault(one, end + len(self.added)) for one in rows["poi_id"]]
+        self.inputs.write(numbers, inputs)
+        self.places.write(numbers, self.ranker.places(*inputs))
         self.reader.place_rows |= dict(zip(rows["poi_id"], numbers, strict=True))
+
+    def forget_places(self, poi_ids: Iterable[str]) -> None:
+        """From now on these added places rank as such that nobody knows."""
+        for poi_id in poi_ids:
+            self.reader.place_rows.pop(poi_id, None)
 
     def _add_texts(self, told: dict[str, pl.Series], embed: Embed) -> None:
         """Stores the texts of new places that are not stored yet."""
@@ -133,9 +141,9 @@ class Scorer:
             return
         slots = {name: slot for slot, name in enumerate(self.reader.features.scene_keywords)}
         slot_N = torch.tensor([slots[keyword] for keyword, _ in new])
-        first = self.ranker.add_texts(torch.from_numpy(embed(new)), slot_N)
+        numbers = self.ranker.add_texts(torch.from_numpy(embed(new)), slot_N)
         self.reader.told_since += [text for _, text in new]
-        for number, (keyword, text) in enumerate(new, first):
+        for number, (keyword, text) in zip(numbers, new, strict=True):
             self.reader.texts[keyword][text] = number
 
     def _part(self, request: RequestInputs) -> RequestRows:

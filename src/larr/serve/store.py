@@ -3,6 +3,7 @@
 STORE/versions/ID/    the part of an output folder that serving reads; manifest.json says the
                       sha256 of each file, READY that the folder is whole
 STORE/current.json    the version to be served, and the one before it
+STORE/places.jsonl    the places that came since, and STORE/vectors.sqlite their texts' vectors
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from larr.ranking.align import require_ranker
 from larr.ranking.predict import load_ranker, probabilities, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
-from larr.serve.scorer import Scorer
+from larr.serve.scorer import Embed, Scorer
+from larr.serve.vectors import KeptVectors
 
-VERSIONS, CURRENT = "versions", "current.json"
+VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
 FOLDED = "folded"
 DATA = ("features.json", "texts.parquet", "recent_texts.npy", "vocabularies", "known")
@@ -155,7 +157,7 @@ class Store:
             known = ", ".join(one["version"] for one in self.versions()) or "none"
             raise VersionError(f"{self.folder} has no version {version}; there are: {known}")
         check(folder)
-        ranking = open_version(folder)
+        ranking = open_version(folder, self.folder / VECTORS)
         replay(ranking, read_golden(folder), version)
         return ranking
 
@@ -195,13 +197,16 @@ def check(folder: Path) -> None:
             raise VersionError(f"{folder}: {name} is not what was published; publish it again")
 
 
-def open_version(folder: Path) -> Ranking:
-    """The ranking of a version's folder."""
+def open_version(folder: Path, kept: Path | None = None) -> Ranking:
+    """The ranking of a version's folder; vectors of new places' texts are kept in a file."""
     told = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(told["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"), set(told["candidate_columns"]))
-    has_encoder = artifacts.folder(config, "contrast").is_dir()
-    embed = _Embedder(config) if has_encoder else None
+    encoder = artifacts.folder(config, "contrast")
+    embed: Embed | None = None
+    if encoder.is_dir():
+        embed = _Embedder(config)
+        embed = KeptVectors(kept, _digest(folder, encoder.name), embed) if kept else embed
     folded = folder / FOLDED
     scorer = Scorer.load(config, told["model"], reader, folded if folded.is_dir() else None)
     return Ranking(scorer, _version(folder), embed)
@@ -308,6 +313,12 @@ def _version(folder: Path) -> str:
         return str(artifacts.read_json(folder / MANIFEST)["version"])
     except FileNotFoundError:  # it is being made
         return "unpublished"
+
+
+def _digest(folder: Path, part: str) -> str:
+    """What names a part of a version by its content."""
+    files: dict[str, str] = artifacts.read_json(folder / MANIFEST)["files"]
+    return _identity({name: of for name, of in files.items() if name.startswith(f"{part}/")})
 
 
 def _files(folder: Path) -> list[str]:

@@ -173,7 +173,8 @@ def _menus(kitchen: Kitchen, region_P: Ints, chain_P: Ints, rng: np.random.Gener
 
 def _menus_around(kitchen: Kitchen, anchor_P: Ints, rng: np.random.Generator) -> Ints:
     score_PD = kitchen.mates_DD[anchor_P]
-    score_PD = score_PD - np.log(rng.standard_exponential(score_PD.shape, dtype=np.float32))
+    drawn_PD = rng.standard_exponential(score_PD.shape, dtype=np.float32)
+    score_PD = score_PD - np.log(np.maximum(drawn_PD, np.finfo(np.float32).tiny))
     score_PD[np.arange(anchor_P.size), anchor_P] = np.inf
     top_PM = np.argpartition(-score_PD, MENU_DISHES - 1, axis=1)[:, :MENU_DISHES]
     order_PM = np.argsort(-np.take_along_axis(score_PD, top_PM, axis=1), axis=1, kind="stable")
