@@ -14,6 +14,7 @@ from larr.data.batches import Category, Features
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")
+VIEWS = ("profile", "profile", "action", "basic")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_log(
     The last keyword describes the place; its vector's first component is part of the truth.
     """
     keywords = [
-        KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view="basic", template="{name}")
+        KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view=VIEWS[i % 4], template="{name}")
         for i in range(sizes.keywords)
     ]
     config = Config(seed=seed, output=output, keywords=keywords, align=align or small_align())

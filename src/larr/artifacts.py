@@ -288,6 +288,11 @@ def read_json(path: Path) -> Any:
 def _begin(target: Path, origin: dict[str, Any], resume: bool) -> None:
     begun = target / BEGUN
     if not (resume and _same(begun, origin)):
+        if target.is_symlink():
+            raise LarrError(
+                f"{target} is a link; larr empties this folder before it is made again. Remove the "
+                "link, or set `output` to the other disk"
+            )
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         write_json(begun, origin)
@@ -327,11 +332,15 @@ def _chosen(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _from_elsewhere(config: Config, verb: str) -> dict[str, Any]:
-    """Size and time of change of each file that the settings name, as far as they are there."""
+    return files_from_elsewhere(config, STAGES[verb].files)
+
+
+def files_from_elsewhere(config: Config, settings: tuple[str, ...]) -> dict[str, Any]:
+    """Size and time of change of each file that settings name, as far as they are there."""
     found = {}
-    for named in _chosen(config, STAGES[verb].files).values():
+    for named in _chosen(config, settings).values():
         path = Path(named or "")
-        files = [path] if path.is_file() else sorted(path.glob("*")) if named else []
+        files = [path] if path.is_file() else sorted(path.rglob("*")) if named else []
         for file in files:
             if file.is_file():
                 told = file.stat()
@@ -342,9 +351,10 @@ def _from_elsewhere(config: Config, verb: str) -> dict[str, Any]:
 def forget(config: Config, verb: str) -> None:
     """Lets a stage be made anew as a whole, whatever of it is finished or begun."""
     target = folder(config, verb)
-    for name in (MANIFEST, BEGUN, ORIGIN):
-        for path in (target / name, *target.glob(f"*/{name}")):
-            path.unlink(missing_ok=True)
+    with _alone(target):
+        for name in (MANIFEST, BEGUN, ORIGIN):
+            for path in (target / name, *target.glob(f"*/{name}")):
+                path.unlink(missing_ok=True)
 
 
 def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

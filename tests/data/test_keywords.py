@@ -10,7 +10,8 @@ from larr.errors import ConfigError
 
 
 def keyword(template: str, owner: str = "poi") -> KeywordConfig:
-    return KeywordConfig(name="k", owner=owner, view="basic", template=template)
+    view = "basic" if owner == "poi" else "action"
+    return KeywordConfig(name="k", owner=owner, view=view, template=template)
 
 
 def test_a_part_in_brackets_is_left_out_where_a_column_is_missing() -> None:

@@ -127,7 +127,8 @@ class Enricher:
         _check_names(self.config, self.log)
         orders = past_orders(self.log, ("train", "test"))
         log, history = self.log.scan(), self.log.history.lazy()
-        self.daily = {key: daily_counts(log, history, [key]) for key in ("poi_id", "user_id")}
+        rate = self.config.dataset.sampling_rate
+        self.daily = {key: daily_counts(log, history, [key], rate) for key in ("poi_id", "user_id")}
         self.pairs = daily_counts(log.filter(pl.col("click")), history, PAIR).select(
             *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
         )
@@ -220,19 +221,33 @@ def _check_names(config: Config, log: Log) -> None:
     figures = (*NEVER_SEEN, "ctr", "cvr", "impressions")
     made = {f"{prefix}_{name}" for prefix in ("poi", "user") for name in figures}
     made |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
-    made |= {one.name for one in config.profiles}
     made |= {f"{one.column}_level" for one in config.buckets}
+    logged = log.scan().collect_schema().names()
     for one in config.profiles:
+        if one.name in made:
+            raise ConfigError(f"profile {one.name}: larr makes a column of that name itself")
         if one.poi_column not in log.places.columns:
             raise ConfigError(
                 f"profile {one.name}: places have no column {one.column}; they have "
                 f"{', '.join(name.removeprefix('poi_') for name in log.places.columns)}"
             )
+        if isinstance(log.places.schema[one.poi_column], pl.List | pl.Struct | pl.Array):
+            raise ConfigError(
+                f"profile {one.name}: {one.column} of places holds "
+                f"{log.places.schema[one.poi_column]}; give a text with values joined by commas"
+            )
+        within = f"{one.within}".removesuffix("_level") if one.within else ""
+        if within and within not in logged:
+            raise ConfigError(
+                f"profile {one.name}: within is {one.within}, which impressions do not have; they "
+                f"have {', '.join(logged)}"
+            )
+    made |= {one.name for one in config.profiles}
     entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
     for table, columns, others in (
         ("places", log.places.columns, made),
         ("users", log.users.columns, made),
-        ("impressions", log.scan().collect_schema().names(), made | entities),
+        ("impressions", logged, made | entities),
         ("orders", log.history.columns, made | entities),
     ):
         taken = sorted(others.intersection(columns))

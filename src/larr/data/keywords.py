@@ -76,6 +76,13 @@ def check_keywords(config: Config, columns: Iterable[str]) -> None:
                 f"keyword {keyword.name}: owner is poi, but {', '.join(foreign)} is no column of "
                 "places; use poi_... columns or another owner"
             )
+        target = [name for name in named if name.startswith(("poi_", "pair_"))]
+        if keyword.owner != "poi" and target:
+            raise ConfigError(
+                f"keyword {keyword.name}: owner is {keyword.owner}, but {', '.join(target)} tells "
+                "of the candidate, which is not known before it is asked about; use other columns "
+                'or owner = "poi"'
+            )
     if not any(keyword.owner == "poi" for keyword in config.keywords):
         raise ConfigError("keywords: none has the owner poi; places need at least one text")
 

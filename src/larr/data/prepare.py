@@ -24,13 +24,13 @@ from larr.datasets import DATASETS
 from larr.errors import ConfigError
 from larr.progress import track
 
+IMPRESSIONS = ("user_impressions", "poi_impressions")
 KEPT_FOR_EVALUATION = (
     "request_id",
     "user_id",
     "poi_id",
     "time",
-    "user_impressions",
-    "poi_impressions",
+    *IMPRESSIONS,
 )
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
@@ -44,7 +44,7 @@ def prepare(config: Config) -> None:
         tables = DATASETS[config.dataset.kind](config, work.folder / "raw")
         log = check_tables(config, tables, work.folder)
         near = config.contrast.near
-        if near is not None and near not in log.places.columns:
+        if near and near not in log.places.columns:
             raise ConfigError(
                 f"contrast.near: places have no column {near}; they have "
                 f"{', '.join(log.places.columns)}"
@@ -89,7 +89,7 @@ class _Writer:
                     features.check_features(self.config, rows.columns)
                     for key, counts in seen.items():
                         rows = rows.join(counts, on=key, how="left", maintain_order="left")
-                    rows = rows.with_columns(pl.col("^.*_impressions$").fill_null(0))
+                    rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
                     files[split].append(scratch / f"{split}-{len(files[split]):05}.parquet")
                     self._columns(rows).write_parquet(files[split][-1])
                     advance(chunk.height)

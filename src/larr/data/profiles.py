@@ -22,7 +22,8 @@ def daily_values(
         pl.col("value").str.len_chars() > 0
     )
     return (
-        orders.join(values, on="poi_id", maintain_order="left_right")
+        orders.select(*key, "poi_id", "day")
+        .join(values, on="poi_id", maintain_order="left_right")
         .group_by(*key, "value", "day", maintain_order=True)
         .agg(count=pl.len().cast(pl.Float64))
         .sort(*key, "value", "day")
@@ -54,7 +55,8 @@ def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     """The prices of each user's orders on each day, summed, and how many there were."""
     prices = places.select("poi_id", spent_yuan="poi_price_yuan").drop_nulls()
     return (
-        orders.join(prices, on="poi_id", maintain_order="left")
+        orders.select("user_id", "poi_id", "day")
+        .join(prices, on="poi_id", maintain_order="left")
         .group_by("user_id", "day", maintain_order=True)
         .agg(pl.col("spent_yuan").sum(), priced_orders=pl.len().cast(pl.Float64))
         .sort("user_id", "day")

@@ -18,15 +18,20 @@ seen."""
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
-def daily_counts(log: pl.LazyFrame, history: pl.LazyFrame, key: list[str]) -> pl.DataFrame:
+def daily_counts(
+    log: pl.LazyFrame, history: pl.LazyFrame, key: list[str], sampling_rate: float = 1.0
+) -> pl.DataFrame:
     """Impressions, clicks and orders of each key on each day.
 
-    `logged_orders` are those of the impression log, `orders` those of the history too.
+    `logged_orders` are those of the impression log, `orders` those of the history too. Where the
+    training days kept a share of the impressions without a click, each of them counts for those
+    that were left out, so that rates are those of the whole log. Decision 27.
     """
+    sampled = (pl.col("split") == "train") & ~pl.col("click")
     logged = log.select(
         *key,
         "day",
-        impressions=pl.lit(1.0),
+        impressions=pl.when(sampled).then(1.0 / sampling_rate).otherwise(1.0),
         clicks=pl.col("click").cast(pl.Float64),
         logged_orders=pl.col("order").cast(pl.Float64),
         orders=pl.col("order").cast(pl.Float64),

@@ -138,7 +138,7 @@ def check_rows(
         for name, column in (contract.required | contract.optional).items()
         if name in frame.columns
     }
-    numbered = frame.with_row_index("row_number")
+    numbered = _without_blanks(frame, contract).with_row_index("row_number")
     typed = _typed(numbered, columns)
     helpers = {name: dy.Bool() for name in typed.columns if name.endswith(_UNREADABLE)}
     schema: Any = type(
@@ -154,6 +154,16 @@ def check_rows(
     rejected = _reasons(failure.details()).join(numbered, on="row_number", how="left")
     good = good.drop(helpers).join(rest, on="row_number", maintain_order="left")
     return Checked(good.drop("row_number"), rejected.drop("row_number"))
+
+
+def _without_blanks(frame: pl.DataFrame, contract: Table) -> pl.DataFrame:
+    """A text without a letter says nothing, so it is missing; what is required stays as it is."""
+    texts = [
+        pl.col(name)
+        for name, kind in frame.schema.items()
+        if kind == pl.String and name not in contract.required
+    ]
+    return frame.with_columns(pl.when(one.str.strip_chars() != "").then(one) for one in texts)
 
 
 def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFrame:

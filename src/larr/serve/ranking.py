@@ -29,6 +29,8 @@ from larr.serve.scorer import Embed, Scorer, scores
 EARTH_KM = 6371.0
 EXPLAINED = 50
 LARGEST = 1e15
+BLANK = (None, "")
+"""What says nothing, as in the tables of the contract."""
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -193,14 +195,15 @@ class Ranking:
             )
         if asked.explain and not self.scorer.ranker.tables:
             raise InputError("explain: the ranker of this version reads no texts")
-        row = {**asked.scene, "user_id": asked.user_id, "time": asked.time or datetime.now()}
+        scene = {name: value for name, value in asked.scene.items() if value not in BLANK}
+        row = {**scene, "user_id": asked.user_id, "time": asked.time or datetime.now()}
         places = candidates["poi_id"]
         scored = self.scorer.score(row, candidates) if places else None
         answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
         if scored is None:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
-        absent = [name for name in self.accepted[0] if asked.scene.get(name) is None]
+        absent = [name for name in self.accepted[0] if name not in scene]
         absent += [name for name in self.accepted[1] if name not in {POSITION, *candidates}]
         unknown = scored.request.unknown + scored.candidates.unknown
         answer.degraded += [f"missing:{name}" for name in absent]

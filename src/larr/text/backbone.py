@@ -5,6 +5,7 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class KeywordTokenizer:
         """The ids of plain texts, each encoded alone, without any special token."""
         texts = list(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if len(self._known) + len(new) > self.CACHED_TEXTS:
+        if new and len(self._known) + len(new) > self.CACHED_TEXTS:
             self._known, new = {}, list(dict.fromkeys(texts))
         if new:
             encoded = self.tokenizer(
@@ -188,6 +189,15 @@ def bf16_is_fast() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def refuse_divergence(section: str, losses: Iterable[float]) -> None:
+    """LarrError if a training's losses are not all finite numbers."""
+    if not all(map(math.isfinite, losses)):
+        raise LarrError(
+            f"{section}: the loss is no finite number any more; lower {section}.learning_rate and "
+            "run the same command again"
+        )
+
+
 def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:
     """LoRA on all linear layers; the rows of the special tokens train whole (decision 4)."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -221,12 +231,19 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
             attn_implementation=attention(),
             dtype=torch.float32 if backbone.lora_rank == 0 else "auto",
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of any of the libraries that read it
+        told = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"backbone.model {backbone.model!r} could not be read: {str(error)[:300]}; give "
+            f"backbone.model {backbone.model!r} could not be read: {told[:300]}; give "
             "`builtin`, a folder, or the Hugging Face name of a causal language model with "
             "safetensors weights and no code of its own"
         ) from error
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and backbone.max_length > positions:
+        raise ConfigError(
+            f"backbone.max_length is {backbone.max_length}: {backbone.model!r} reads at most "
+            f"{positions} tokens"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     if tokenizer.pad_token is None:

@@ -38,6 +38,7 @@ from larr.text.backbone import (
     load_base,
     load_language_model,
     lora,
+    refuse_divergence,
 )
 from larr.text.encoder import as_encoder, from_input, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
@@ -68,11 +69,12 @@ def contrast(config: Config) -> None:
         encoder.save(str(work.folder), create_model_card=False)
         spread = _spread(config, encoder, rows)
         _warn_of_collapse(spread)
-        work.measured(config.contrast.triples, "triples")
+        triples = len(rows["keys"])
+        work.measured(triples, "triples")
         work.figures |= {
             "recall_at_10": _recalls(config, apart, work.folder),
             "loss": curve,
-            "triples_per_second": round(config.contrast.triples / seconds, 1),
+            "triples_per_second": round(triples / seconds, 1),
             "spread": spread,
             "collapsed": spread < COLLAPSED,
         }
@@ -231,6 +233,7 @@ def _train(
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     names = ("loss", "user_user", "place_place", "user_place")
     log = [entry for entry in trainer.state.log_history if "user_place" in entry]
+    refuse_divergence("contrast", (entry["loss"] for entry in log))
     return [{name: entry[name] for name in names} for entry in log], seconds
 
 

@@ -104,12 +104,14 @@ def _origin(config: Config, source: str) -> dict[str, Any]:
     made_from: dict[str, Any] = {"seed": config.seed}
     if source == "untuned":
         made_from["backbone"] = config.backbone.model_dump(mode="json")
+        made_from |= artifacts.files_from_elsewhere(config, ("backbone.model",))
         made_from["pooling"] = config.contrast.pooling
     elif source == "pretrained":
         made_from["lm"] = artifacts.identity(config, "pretrain")
         made_from["pooling"] = config.contrast.pooling
     elif source == "sentence_encoder":
         made_from["model"] = config.sentence_encoder
+        made_from |= artifacts.files_from_elsewhere(config, ("sentence_encoder",))
     elif source not in ("tfidf", "random"):
         artifacts.require(config, "contrast")
         made_from["encoder"] = _identity(config)

@@ -36,7 +36,7 @@ def from_input(given: str) -> list[KeywordText]:
     except (ValueError, TypeError) as error:
         raise LarrError(
             f"{given[:80]!r} is no description: expected a JSON list of [keyword, text] pairs, "
-            "as `larr.text.backbone.as_input` writes it"
+            "as `larr.text.encoder.as_input` writes it"
         ) from error
 
 

@@ -78,7 +78,7 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
     size = min(contrast.batch_size, contrast.triples)
     shuffled = [random.permutation(len(orders)) for _ in range(-(-contrast.triples // len(orders)))]
     rows = np.concatenate(shuffled)[: contrast.triples // size * size]
-    if contrast.near is not None:
+    if contrast.near:
         near = rows[np.argsort(near_numbers(config, orders["poi_id"])[rows], kind="stable")]
         together = np.array_split(near, max(1, len(near) // contrast.near_together))
         rows = np.concatenate([together[group] for group in random.permutation(len(together))])
@@ -88,7 +88,7 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
 def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
     """For each place the number of its value in the column `contrast.near`; 0 = none."""
     places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
-    column = str(config.contrast.near)
+    column = config.contrast.near
     if column not in places.columns:
         raise ConfigError(
             f"contrast.near is {column!r}, but places have {', '.join(places.columns)}"
@@ -119,10 +119,15 @@ def orders_of(config: Config, apart: HeldOut, most: int) -> pl.DataFrame:
     return _spread(config, both, most)
 
 
+def require_both_sides(config: Config) -> None:
+    """ConfigError if stage 2 would have no texts of users, or none of places."""
+    for side, owners in (("user", "user or scene"), ("place", "poi")):
+        if not keywords_of(config, side):
+            raise ConfigError(f"keywords: stage 2 needs one of owner {owners} at least")
+
+
 def _training_orders(config: Config, apart: HeldOut) -> pl.DataFrame:
-    for view in ("user", "place"):
-        if not keywords_of(config, view):
-            raise ConfigError(f"stage 2 needs at least one keyword that describes the {view}")
+    require_both_sides(config)
     neither = ~pl.col("user_id").is_in(apart.users.implode())
     neither &= ~pl.col("poi_id").is_in(apart.places.implode())
     orders = _spread(config, neither, config.contrast.triples)

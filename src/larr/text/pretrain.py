@@ -21,15 +21,25 @@ from trl import SFTConfig, SFTTrainer
 from datasets import Dataset
 from larr import artifacts
 from larr.config import Config
-from larr.progress import Advance, track
-from larr.text.backbone import KeywordTokenizer, LanguageModel, bf16_is_fast, load_base, lora
+from larr.progress import Advance, console, track
+from larr.text.backbone import (
+    KeywordTokenizer,
+    LanguageModel,
+    bf16_is_fast,
+    load_base,
+    lora,
+    refuse_divergence,
+)
 from larr.text.corpus import Description, descriptions, general_text, in_random_order
+from larr.text.pairs import require_both_sides
 
 HELD_OUT_PLACES = 0.03
 HELD_OUT_PLACES_AT_MOST = 300
 HELD_OUT_GENERAL_TOKENS = 16_384
 IGNORED = -100
 EVALUATED_AT_ONCE = 16
+ENOUGH = 0.9
+"""Less than this part of `general_ratio` is told."""
 SCALES = (
     "final_logit_softcapping",
     "logit_scale",
@@ -57,10 +67,13 @@ class Material:
     """Held-out places."""
     general: list[Row]
     """Held-out general text."""
+    general_ratio: float
+    """Tokens of general text for one of the domain, as far as there is text."""
 
 
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
+    require_both_sides(config)
     with artifacts.making(config, "pretrain") as work:
         set_seed(config.seed)
         lm = load_base(config)
@@ -76,6 +89,7 @@ def pretrain(config: Config) -> None:
         work.figures |= figures | {
             "train_tokens": tokens,
             "held_out_places": len(material.places),
+            "general_ratio": material.general_ratio,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }
 
@@ -85,13 +99,22 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
     random = np.random.default_rng(config.seed)
     train, places = _split(descriptions(config), random)
     told = [describe(tokens, description, random) for description in train]
-    wanted = config.pretrain.general_ratio * sum(len(row.ids) for row in told)
+    domain = sum(len(row.ids) for row in told)
+    wanted = config.pretrain.general_ratio * domain
     blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)
     mixed_in = min(round(wanted / tokens.max_length), len(blocks) * 9 // 10)
+    ratio = round(mixed_in * tokens.max_length / domain, 2)
+    if ratio < ENOUGH * config.pretrain.general_ratio:
+        console.print(
+            f"  the general text has {ratio} tokens for one of the places, and "
+            f"pretrain.general_ratio asks for {config.pretrain.general_ratio:g}; a longer "
+            "pretrain.general_text would have them"
+        )
     return Material(
         train=told + blocks[:mixed_in],
         places=[describe(tokens, description, random) for description in places],
         general=blocks[mixed_in:],
+        general_ratio=ratio,
     )
 
 
@@ -202,6 +225,7 @@ def _train(
         trainer.train()
     seconds = time.perf_counter() - started
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    refuse_divergence("pretrain", losses)
     shutil.rmtree(folder / "trainer", ignore_errors=True)
     return (trainer.model.merge_and_unload() if rank else trainer.model), losses, seconds
 
