@@ -14,7 +14,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from larr.config import Config
-from larr.datasets.schema import NEVER_FEATURES
+from larr.datasets.schema import NEVER_FEATURES, said
 from larr.errors import ConfigError
 
 SAMPLE_ROWS = 1_000_000
@@ -35,7 +35,8 @@ class Encoder:
     def categories(self, frame: pl.DataFrame) -> np.ndarray:
         """The index of each category in its vocabulary, int32 [N, F]; 0 for unknown or missing."""
         columns = [
-            index(frame[name].cast(pl.String), values) for name, values in self.vocabularies.items()
+            index(frame.select(said(name, frame.schema[name])).to_series(), values)
+            for name, values in self.vocabularies.items()
         ]
         return np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0), np.int32)
 
@@ -89,8 +90,9 @@ def check_features(config: Config, columns: list[str]) -> None:
 
 def fit(config: Config, train: pl.LazyFrame) -> Encoder:
     """Fits vocabularies on all training rows, scales on a sample of them."""
+    schema = train.collect_schema()
     vocabularies = {
-        name: train.select(pl.col(name).cast(pl.String))
+        name: train.select(said(name, schema[name]))
         .drop_nulls()
         .unique()
         .collect(engine="streaming")

@@ -14,10 +14,11 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from larr.config import BucketConfig, Config, KeywordConfig
-from larr.datasets.schema import NEVER_FEATURES
+from larr.datasets.schema import NEVER_FEATURES, said
 from larr.errors import ConfigError, DataError
 
 MISSING = -1
+LARGEST_WHOLE = 2**63
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
 _COLUMN = re.compile(r"\{([^{}]*)\}")
 _STRAY = re.compile(r"[\[\]{}]")
@@ -89,7 +90,7 @@ def check_keywords(config: Config, columns: Iterable[str]) -> None:
 
 def render(frame: pl.DataFrame, keyword: KeywordConfig) -> pl.Series:
     """The keyword's text for each row, null where it has none."""
-    written = pl.concat_str([_write(part) for part in parts(keyword)])
+    written = pl.concat_str([_write(part, frame.schema) for part in parts(keyword)])
     try:
         texts = frame.select(written.alias(keyword.name)).to_series()
     except PolarsError as error:
@@ -113,9 +114,11 @@ def render_one(values: Mapping[str, object], template: Sequence[Part]) -> str | 
 
 
 def as_text(value: object) -> str:
-    """A value as it stands in a text or a vocabulary."""
+    """A single value, as `said` writes a column."""
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_WHOLE:
+        value = int(value)
     if type(value) is int:
         return str(value)
     told: str = pl.Series([value]).cast(pl.String).item()
@@ -127,9 +130,10 @@ def _tidy(texts: pl.Series) -> pl.Series:
     return tidied.set(tidied.str.len_chars() == 0, None)
 
 
-def _write(part: Part) -> pl.Expr:
+def _write(part: Part, schema: pl.Schema) -> pl.Expr:
     pattern = _COLUMN.sub("{}", part.text)
-    text = pl.format(pattern, *part.columns) if part.columns else pl.lit(part.text)
+    columns = [said(name, schema[name]) for name in part.columns]
+    text = pl.format(pattern, *columns) if columns else pl.lit(part.text)
     return text.fill_null("") if part.optional else text
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from larr.config import ProfileConfig
 from larr.data.statistics import as_of
+from larr.datasets.schema import said
 
 
 def daily_values(
@@ -16,7 +17,7 @@ def daily_values(
     """How often a user ordered each value of the profile's column on each day."""
     key = profile_key(profile)
     values = places.select(
-        "poi_id", value=pl.col(profile.poi_column).cast(pl.String).str.split(",")
+        "poi_id", value=said(profile.poi_column, places.schema[profile.poi_column]).str.split(",")
     ).explode("value")
     values = values.with_columns(pl.col("value").str.strip_chars()).filter(
         pl.col("value").str.len_chars() > 0

@@ -97,7 +97,8 @@ _UNREADABLE = " unreadable"
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
 EARLIEST_ZONE = timedelta(hours=14)
 """So far ahead of UTC are the clocks that are furthest ahead."""
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True)
+_TRUTH |= dict.fromkeys(("false", "no", "0", "0.0"), False)
 _WORDS = {
     "nullability": "is missing",
     "nan": "is NaN",
@@ -179,17 +180,11 @@ def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFram
 
 
 def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
-    wanted = column.dtype
-    value = pl.col(name)
-    if given == pl.String and wanted == pl.Datetime:
-        local = value.str.replace(OFFSET, "$1")
-        return local.str.to_datetime(strict=False, time_unit="us")
-    if isinstance(given, pl.Datetime):
-        value = value.dt.replace_time_zone(None)  # what a clock there shows
-    if given.is_numeric() and wanted == pl.Datetime:
-        return _since_1970(value.cast(pl.Int64, strict=False))
+    wanted, value = column.dtype, pl.col(name)
     if wanted == pl.Datetime:
-        return value.cast(pl.Datetime("us"), strict=False)
+        return _read_time(value, given)
+    if given.is_float() and wanted == pl.String:
+        return said(name, given)
     if given == pl.String and wanted == pl.Boolean:
         return value.str.to_lowercase().replace_strict(
             _TRUTH, default=None, return_dtype=pl.Boolean
@@ -197,6 +192,27 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
     if given.is_numeric() and wanted == pl.Boolean:
         return pl.when((value == 0) | (value == 1)).then(value == 1)
     return value.cast(wanted, strict=False)
+
+
+def _read_time(value: pl.Expr, given: pl.DataType) -> pl.Expr:
+    if given == pl.String:
+        return value.str.replace(OFFSET, "$1").str.to_datetime(strict=False, time_unit="us")
+    if given.is_numeric():
+        return _since_1970(value.cast(pl.Int64, strict=False))
+    if isinstance(given, pl.Datetime):
+        value = value.dt.replace_time_zone(None)  # what a clock there shows
+    return value.cast(pl.Datetime("us"), strict=False)
+
+
+def said(name: str, kind: pl.DataType) -> pl.Expr:
+    """A column as it stands in a text or a vocabulary: 4.0 is 4, as a column of whole numbers of
+    which some are missing is often read as floats.
+    """
+    value = pl.col(name)
+    if not kind.is_float():
+        return value.cast(pl.String)
+    whole = value.cast(pl.Int64, strict=False)
+    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def _since_1970(number: pl.Expr) -> pl.Expr:

@@ -31,6 +31,8 @@ Edges = npt.NDArray[np.float64]
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 POSITION, FIRST = "position", 1
 """Where a list is ranked nothing has a position yet: all are scored as if shown first."""
+NOISE = 0.05
+"""Of the requests: in so many a column of the scene may differ, which is a slip of the log."""
 Row = Mapping[str, Any]
 Kinds = tuple[type, ...]
 
@@ -76,11 +78,16 @@ def split_columns(names: Sequence[str], candidate: set[str]) -> Columns:
     return Columns(tuple(places), tuple(rest), tuple(own))
 
 
-def candidate_columns(data: Path, features: Features) -> set[str]:
-    """Columns that differ within a request of the test log, and the figures of user and place."""
-    request_N = pl.read_parquet(data / "test" / "rows.parquet", columns=["request_id"])
-    code_N = request_N["request_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    first_R = np.unique(code_N, return_index=True)[1]
+def candidate_columns(config: Config, data: Path, features: Features) -> set[str]:
+    """Columns that differ within a request of the test log, and the figures of user and place.
+
+    What is missing in some rows of a request does not differ. A column that a text of the user or
+    the scene reads is said to be the request's, so a few requests in which it differs are noise.
+    """
+    request_N = pl.read_parquet(data / "test" / "rows.parquet", columns=["request_id"]).to_series()
+    declared = {name for one in config.keywords if one.owner != "poi" for name in columns_of(one)}
+    declared |= {name.removesuffix("_level") for name in declared}
+    requests = {*TIME_COLUMNS, *(one.name for one in config.profiles)}
     differ = set(PAIR_FIGURES)
     for file, names in (
         ("categories", [category.name for category in features.categories]),
@@ -88,10 +95,19 @@ def candidate_columns(data: Path, features: Features) -> set[str]:
     ):
         values_NX = np.load(data / "test" / f"{file}.npy", mmap_mode="r")
         for column, name in enumerate(names):
-            value_N = values_NX[:, column]
-            if (value_N != value_N[first_R[code_N]]).any():
+            if name in requests or name.startswith("user_"):
+                continue
+            share = _share_that_differs(request_N, pl.Series("value", values_NX[:, column]))
+            if share > (NOISE if name in declared else 0):
                 differ.add(name)
     return differ
+
+
+def _share_that_differs(request_N: pl.Series, value_N: pl.Series) -> float:
+    """The share of the requests with several values; 0 stands for a missing one."""
+    known = pl.DataFrame([request_N, value_N]).filter(pl.col("value") != 0)
+    several = known.group_by("request_id").agg(pl.col("value").n_unique() > 1)["value"]
+    return float(several.sum()) / max(1, request_N.n_unique())
 
 
 class Reader:
@@ -106,7 +122,7 @@ class Reader:
         self.encoder = load(config, data / "vocabularies")
         self.known = Known.load(config, data / KNOWN)
         if differ is None:
-            differ = candidate_columns(data, self.features)
+            differ = candidate_columns(config, data, self.features)
         self.names = [category.name for category in self.features.categories]
         self.categories = split_columns(self.names, differ)
         self.numbers = split_columns(self.features.numbers, differ)
@@ -148,7 +164,8 @@ class Reader:
             if keyword.owner != "poi" and named:
                 raise ConfigError(
                     f"keyword {keyword.name} reads {', '.join(sorted(named))}, which differs from "
-                    "candidate to candidate; such a text cannot be known before a request"
+                    f"candidate to candidate in more than {NOISE:.0%} of the test log's requests; "
+                    "such a text cannot be known before a request"
                 )
 
     def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
@@ -323,15 +340,8 @@ class Reader:
 
 
 def _index(value: Any, numbers: dict[str, int]) -> int:
-    """The index of a category's value; 1 and 1.0 are the same, whichever the log has."""
-    if value is None:
-        return 0
-    index = numbers.get(as_text(value), 0)
-    if not index and type(value) is float and value.is_integer():
-        index = numbers.get(str(int(value)), 0)
-    if not index and type(value) is int:
-        index = numbers.get(f"{value}.0", 0)
-    return index
+    """The index of a category's value."""
+    return 0 if value is None else numbers.get(as_text(value), 0)
 
 
 def _looked_up(texts: pl.Series, numbers: dict[str, int]) -> Ints:

@@ -30,6 +30,7 @@ from larr.config import Config
 from larr.data import batches
 from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
+from larr.data.scenes import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError, InputError
 from larr.ranking.align import require_ranker
 from larr.ranking.predict import load_ranker, probabilities, undo_sampling
@@ -265,12 +266,18 @@ def _copy(config: Config, model: str, target: Path) -> None:
             shutil.copy2(path, copied)
     features = batches.read_features(data)
     told = {"model": model, "config": config.model_dump(mode="json") | {"output": "."}}
-    told |= {"candidate_columns": sorted(candidate_columns(data, features))}
+    told |= {"candidate_columns": sorted(candidate_columns(config, data, features))}
     told |= {"larr": metadata.version("larr")}
     artifacts.write_json(target / SERVING, told)
     ranking = open_version(target)
     ranking.scorer.save(target / FOLDED)
-    artifacts.write_json(target / GOLDEN, list(_golden(config, model, ranking)))
+    golden = list(_golden(config, model, ranking))
+    if not golden:
+        raise VersionError(
+            f"{data / REQUESTS}: in each of these requests of the log the scene's columns differ "
+            "from row to row, so none can be asked again; give each row of a request the same scene"
+        )
+    artifacts.write_json(target / GOLDEN, golden)
 
 
 def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, Any]]:
@@ -289,9 +296,11 @@ def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, 
     raw_NT = probabilities(load_ranker(config, model), batch)
     expected_NT = undo_sampling(raw_NT, batches.read_features(data).sampling_rate)
     scene, candidate = ranking.accepted
-    rows = rows.with_row_index("number")
+    rows = with_time_columns(rows.with_row_index("number"))
+    told = [name for name in (*scene, *TIME_COLUMNS) if name in rows.columns]
     for _, group in rows.group_by("request_id", maintain_order=True):
-        if group["poi_id"].is_duplicated().any():
+        of_one_scene = group.select(told).n_unique() == 1
+        if group["poi_id"].is_duplicated().any() or not of_one_scene:
             continue
         first = group.row(0, named=True)
         yield {
