@@ -22,11 +22,11 @@ import psutil
 import torch
 
 from larr import artifacts
-from larr.config import load_config
 from larr.data.enrich import KNOWN
 from larr.serve import store as versions
 from larr.serve.ranking import RankRequest
 from larr.serve.store import Store
+from larr.settings import load_config
 
 ROUNDS = 200
 

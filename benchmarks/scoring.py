@@ -22,7 +22,7 @@ import polars as pl
 import torch
 
 from larr import artifacts
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
 from larr.ranking.predict import load_ranker
@@ -31,6 +31,7 @@ from larr.serve.features import Reader
 from larr.serve.fold import Finish, Partial, merged, partial
 from larr.serve.scorer import GRAPH, Scorer
 from larr.serve.scoring import PlaceRows
+from larr.settings import load_config
 from larr.text.encoder import load_encoder
 from larr.text.vectors import compute
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data.prepare import prepare
+from larr.settings import load_config
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported: no test calls the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

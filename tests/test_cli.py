@@ -26,7 +26,7 @@ def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     ("arguments", "message"),
     [
         (["run", "nowhere.toml"], "nowhere.toml"),
-        (["run", TINY, "--set", "align.epoch=2"], "align.epoch: Extra inputs are not permitted"),
+        (["run", TINY, "--set", "align.epoch=2"], "no such setting; did you mean align.epochs?"),
         (
             ["run", TINY, "--set", "align.epochs=two"],
             "align.epochs: Input should be",

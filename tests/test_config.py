@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.errors import ConfigError
+from larr.settings import all_settings, load_config
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.toml"))
 
@@ -39,6 +40,27 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("[dataset]\nkind = 'town'", "dataset.kind"),
         ("seed = ", "not a readable TOML"),
         ("extends = 'gone.toml'", "no such file"),
+        ("extends = 'wrong.toml'", "must name another file"),
+        ("extends = 'round.toml'", "must name another file"),
+        ("[align]\nbatchsize = 2", "did you mean align.batch_size"),
+        ("seed = 4294967296", "less than 4294967296"),
+        ("[contrast]\ntemperature = 0", "contrast.temperature"),
+        ("[contrast]\nbatch_size = 1", "contrast.batch_size"),
+        ("[features]\nhalf_life_days = inf", "features.half_life_days"),
+        ("[dataset.tables.rename.shops]\ntime = 'when'", "dataset.tables.rename"),
+        ("[encoders.random]\ncontrast.pooling = 'end'", "encoder names may not be random"),
+        (
+            "[[keywords]]\nname='near'\nowner='poi'\nview='basic'\ntemplate='{poi_name}'",
+            "keyword names may not be near",
+        ),
+        (
+            "[[keywords]]\nname='a'\nowner='poi'\nview='action'\ntemplate='{poi_name}'",
+            "a keyword of poi has the view business or basic, got action",
+        ),
+        (
+            "[[buckets]]\ncolumn='a'\nwords=['x', 'y']\n" * 2,
+            "columns of buckets must be unique",
+        ),
         (
             "[[keywords]]\nname='a b'\nowner='poi'\nview='basic'\ntemplate='{poi_name}'",
             "keywords.0.name",
@@ -48,8 +70,31 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(text)
+    (tmp_path / "round.toml").write_text("extends = 'wrong.toml'")
     with pytest.raises(ConfigError, match=said):
         load_config(path)
+
+
+def test_a_table_of_settings_leaves_its_neighbours(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        "[contrast]\ntriples = 777\n[align.scene]\nheads = 2\n"
+        "[encoders.plain]\ncontrast.shuffle_keywords = false\n"
+        "[align.variants.two]\nof = 'larr'\nsettings = { scene.layers = 2 }\n"
+    )
+    config = load_config(path, ["encoders.plain.contrast.pooling=end"])
+    plain = config.for_encoder("plain").contrast
+    assert (plain.triples, plain.pooling, plain.shuffle_keywords) == (777, "end", False)
+    two = config.align.of("two").scene
+    assert (two.layers, two.heads) == (2, 2)
+
+
+def test_every_setting_is_listed() -> None:
+    listed = {setting.path: setting for setting in all_settings()}
+    assert listed["align.scene.heads"].default == "4"
+    assert listed["keywords[].owner"].default == ""
+    assert listed["align.variants.NAME.of"].about
+    assert "contrast.near" in listed
 
 
 @pytest.mark.parametrize("override", ["seed", "=1", "seed.deeper=1"])

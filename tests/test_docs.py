@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data.prepare import prepare
+from larr.settings import load_config
 
 from .conftest import ROOT
 

@@ -9,7 +9,7 @@ ROOT = Path(larr.__file__).parent
 LAYERS = [
     {"errors"},
     {"config", "progress"},
-    {"artifacts", "buckets", "losses", "metrics", "workers"},
+    {"artifacts", "settings", "buckets", "losses", "metrics", "workers"},
     {"datasets"},
     {"data"},
     {"models"},

@@ -160,37 +160,42 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     """Runs a stage: checks its inputs, writes the manifest last.
 
     With `resume`, what an interrupted run left in the folder is kept if that run was begun with
-    the same settings and inputs; the stage then skips the pieces that are whole. A stage in parts
-    looks after each of them by itself (`begin_part`).
+    the same settings and inputs; the stage then skips the pieces that are whole. Without it the
+    folder stays as it was until the new one, beside it, is whole. A stage in parts looks after each
+    of them by itself (`begin_part`).
     """
     require(config, *STAGES[verb].inputs)
     origin = _origin(config, verb)
     target = folder(config, verb)
     _release_memory()
     try:
-        work = Work(target)
-        with _alone(target), _peak_memory() as peak:
+        work = Work(target if resume else target.with_name(f"{target.name}.partial"))
+        with _alone(target):
             if STAGES[verb].in_parts:
                 target.mkdir(parents=True, exist_ok=True)
                 (target / MANIFEST).unlink(missing_ok=True)
             else:
-                _begin(target, origin, resume)
+                _begin(work.folder, origin, resume)
             started = time.perf_counter()
-            yield work
-        seconds = time.perf_counter() - started
-        made = origin | {
-            "files": _hashes(target),
-            "figures": work.figures,
-            "measured": {
-                "seconds": round(seconds, 3),
-                "count": work.count,
-                "unit": f"{work.unit}/s",
-                "rate": round(work.count / seconds, 3),
-                "peak_memory_mb": round(peak[0] / 2**20, 1),
-            },
-        }
-        write_json(target / MANIFEST, made)
-        (target / BEGUN).unlink(missing_ok=True)
+            with _peak_memory() as peak:
+                yield work
+            seconds = time.perf_counter() - started
+            made = origin | {
+                "files": _hashes(work.folder),
+                "figures": work.figures,
+                "measured": {
+                    "seconds": round(seconds, 3),
+                    "count": work.count,
+                    "unit": f"{work.unit}/s",
+                    "rate": round(work.count / seconds, 3),
+                    "peak_memory_mb": round(peak[0] / 2**20, 1),
+                },
+            }
+            write_json(work.folder / MANIFEST, made)
+            (work.folder / BEGUN).unlink(missing_ok=True)
+            if work.folder != target:
+                shutil.rmtree(target, ignore_errors=True)
+                work.folder.rename(target)
     except (OSError, ComputeError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and "while serializing" not in str(error):
             raise
@@ -378,12 +383,11 @@ def identity(config: Config, verb: str, file: str | None = None) -> str:
                 "align.models and run `larr run` with the same configuration"
             )
         return str(made["files"][file]["sha256"])
-    return _identity(made)
-
-
-def _identity(made: dict[str, Any] | None) -> str:
     if made is None:
-        raise StaleError("an input stage vanished while it was read; run `larr run` again")
+        raise StaleError(
+            f"{folder(config, verb)}: it is missing or unfinished; run `larr run` with the same "
+            "configuration"
+        )
     content = {key: made[key] for key in ("stage", "settings", "inputs", "files")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -13,9 +13,10 @@ import typer
 from rich.markup import escape
 
 from larr import stages
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.errors import ConfigError, LarrError
 from larr.progress import console
+from larr.settings import all_settings, load_config
 
 app = typer.Typer(
     add_completion=False,
@@ -152,6 +153,19 @@ def export(
     write(loaded, model, to)
 
 
+@app.command()
+def settings(
+    below: Annotated[
+        str, typer.Argument(metavar="PATH", help="Only what begins so, such as align.scene.")
+    ] = "",
+) -> None:
+    """Every setting of a configuration, with its default and what it means."""
+    for setting in all_settings():
+        if setting.path.startswith(below):
+            typer.echo(f"{setting.path} = {setting.default}".removesuffix(" = "))
+            typer.echo(f"    {setting.about}\n" if setting.about else "")
+
+
 StorePath = Annotated[
     Path, typer.Argument(metavar="STORE", help="A folder that `larr publish` made.")
 ]
@@ -173,12 +187,15 @@ def publish(
 ) -> None:
     """Makes a version to be served out of a run, and activates it."""
     loaded = load_config(config, override)
-    from larr.serve.store import Store  # noqa: PLC0415
+    from larr.serve.store import STORE, Store  # noqa: PLC0415
 
-    kept = Store(store or loaded.output / "store")
+    kept = Store(store or loaded.output / STORE)
     version = kept.publish(loaded, model)
     kept.activate(version, share)
+    scene, candidate = kept.sent(version)
     console.print(f"{kept.folder}: {model} is version {version}; `larr serve {kept.folder}`")
+    console.print(f"  a request tells of the scene: {', '.join(scene)}")
+    console.print(f"  of a candidate: {', '.join(candidate)}")
 
 
 @app.command()
@@ -240,8 +257,8 @@ def _for_seeds(config: Config, seeds: str) -> list[Config]:
         raise ConfigError(
             f"--seeds {seeds}: expected whole numbers joined by commas, for example 1,2,3"
         ) from None
-    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds {seeds}: expected distinct numbers that are not negative")
+    if not all(0 <= number < 2**32 for number in numbers) or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {seeds}: expected distinct numbers from 0 to 2^32 - 1")
     return [
         config.model_copy(update={"seed": seed, "output": config.output / f"seed-{seed}"})
         for seed in numbers
@@ -273,6 +290,10 @@ def main() -> None:
     except LarrError as error:
         console.print(f"[bold red]larr:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_status)
+    except OSError as error:
+        told = f"{error.filename or 'a file or a connection'}: {error.strerror or error}"
+        console.print(f"[bold red]larr:[/bold red] {escape(told)}", soft_wrap=True)
+        sys.exit(1)
     except Exception as error:
         _report_failure(error)
         sys.exit(1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from larr.errors import ConfigError
 
@@ -17,6 +16,8 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+TableName = Literal["places", "users", "impressions", "orders"]
+BUILTIN_MODEL = "builtin"
 RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near"}
 """Columns that stand beside the keywords' texts."""
 RESERVED_ENCODERS = {
@@ -73,7 +74,7 @@ class TablesConfig(Section):
     """Parquet or CSV file, or a folder of them."""
     orders: Path | None = None
     """Orders from before the log, if there are any."""
-    rename: dict[str, dict[str, str]] = {}
+    rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
 
 
@@ -177,7 +178,7 @@ class FeatureConfig(Section):
 class BackboneConfig(Section):
     """The causal language model. Paper: Baichuan2-7B."""
 
-    model: str = "builtin"
+    model: str = BUILTIN_MODEL
     """`builtin` (the small decoder that comes with larr), a folder, or a Hugging Face name."""
     revision: str | None = None
     """The revision of a Hugging Face model."""
@@ -199,7 +200,8 @@ class PretrainConfig(Section):
     general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
     """Tokens of general text for one token of the domain. Paper: 9."""
     general_text: Path | None = None
-    """A text file with a document a line; absent: the encyclopedia of the city."""
+    """A text file with a document a line; absent: the encyclopedia of the built-in city, for this
+    city or the built-in model, and nothing for another model on your own tables."""
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Stops after so many steps; 0 for none."""
 
@@ -396,7 +398,7 @@ class AlignConfig(Section):
         """These settings with others for the dotted paths given; what was tuned is not kept."""
         tree = self.model_dump(exclude={"tuned", "variants"})
         for path, value in settings.items():
-            _put(tree, path, value)
+            put(tree, path, value)
         return AlignConfig.model_validate(tree).model_copy(update={"variants": self.variants})
 
 
@@ -548,7 +550,7 @@ class Config(Section):
         """The configuration that makes one of `encoders`, with an output folder of its own."""
         tree = self.model_dump(exclude={"encoders"})
         for path, value in self.encoders[name].items():
-            _put(tree, path, value)
+            put(tree, path, value)
         tree["output"] = self.output / "encoders" / name
         return Config.model_validate(tree)
 
@@ -558,77 +560,24 @@ class Config(Section):
         return [keyword for keyword in self.keywords if keyword.scene]
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Reads a TOML file and applies `a.b=value` overrides, values in TOML syntax or bare strings.
-
-    A file may begin with `extends = "other.toml"` (a path beside it) and hold what differs.
-    """
-    tree = _read(path, ())
-    for override in overrides or []:
-        _apply(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
-
-
-def _read(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """The tree of a file, and of those that it extends; `extending` are those that extend it."""
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a TOML configuration") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
-    extended = tree.pop("extends", None)
-    if extended is None:
-        return tree
-    extending = (*extending, path.resolve())
-    if not isinstance(extended, str) or (path.parent / extended).resolve() in extending:
-        raise ConfigError(f"{path}: extends must name another file, got {extended!r}")
-    return _merged(_read(path.parent / extended, extending), tree)
-
-
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A tree of settings with others in their places."""
+    tree = dict(base)
     for key, value in changes.items():
-        old = merged.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            value = _merged(old, value)  # noqa: PLW2901
-        merged[key] = value
-    return merged
+        tree[key] = _joined(tree.get(key), value)
+    return tree
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected a.b=value, for example --set seed=2")
-    _put(tree, key.strip(), _parse(text.strip()))
+def _joined(old: Any, new: Any) -> Any:
+    """What stands in a place; two tables there become one."""
+    return merged(old, new) if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-def _put(tree: dict[str, Any], path: str, value: Any) -> None:
+def put(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Puts a setting, or a table of them, into a tree at its dotted path."""
     *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} = {value}: {parent} is no section of the configuration")
-    old = tree.get(leaf)
-    if isinstance(old, dict) and isinstance(value, dict):
-        value = _merged(old, value)
-    tree[leaf] = value
-
-
-def _parse(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "configuration"
-        given = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
-        lines.append(f"{where}: {item['msg']}{given}")
-    return "; ".join(lines) + ". See `larr run --help` and configs/ for the settings."
+    tree[leaf] = _joined(tree.get(leaf), value)

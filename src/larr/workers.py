@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -16,6 +16,9 @@ from rich.console import Console
 
 from larr import progress
 from larr.errors import LarrError
+
+LOOK_SECONDS = 0.5
+"""An interrupt is heeded between two looks: a wait without an end may sleep through it."""
 
 
 def side_by_side(
@@ -40,9 +43,11 @@ def side_by_side(
     with ProcessPoolExecutor(workers, spawn, _begin, (threads,)) as pool:
         running = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
         try:
-            for job in as_completed(running):
-                job.result()
-                done(running[job])
+            while running:
+                ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
+                for job in ended:
+                    job.result()
+                    done(running.pop(job))
         except BaseException as error:
             for child in multiprocessing.active_children():
                 child.kill()

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from larr import artifacts
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data.checked import _check_sampling
 from larr.data.features import sample
 from larr.data.featurise import Featuriser
@@ -17,6 +17,7 @@ from larr.data.keywords import MISSING, render
 from larr.data.prepare import prepare
 from larr.data.scenes import with_time_columns
 from larr.errors import ConfigError, DataError
+from larr.settings import load_config
 from tests.conftest import ROOT, SMALL
 
 

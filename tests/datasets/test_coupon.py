@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data.prepare import prepare
 from larr.datasets.coupon import EXPIRES, HABITS, HOURS, NAMES, PROFILE, VISITS, coupon_tables
 from larr.errors import DataError
+from larr.settings import load_config
 from tests.conftest import ROOT
 
 

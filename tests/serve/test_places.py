@@ -238,7 +238,7 @@ def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None
     with pytest.raises(InputError, match="a place needs name"):
         live.accept({"poi_id": "x"})
     with pytest.raises(InputError, match="poi_id must be a text"):
-        live.accept(PLACE | {"poi_id": 5})
+        live.accept(PLACE | {"poi_id": 5.5})
     trained = next(iter(live.opened[0].ranking.trained))
     with pytest.raises(InputError, match="known from training"):
         live.accept(PLACE | {"poi_id": trained})

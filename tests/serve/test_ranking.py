@@ -80,7 +80,7 @@ def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"user_id": 5}, "user_id"),
+        ({"user_id": 5.5}, "user_id"),
         ({"user_id": ""}, "length"),
         ({"k": 0}, "k"),
         ({"surprise": 1}, "surprise"),
@@ -92,6 +92,7 @@ def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
         ({"candidates": [{"poi_id": "a", "weather": "sunny"}]}, "no column 'weather' is read"),
         ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),
         ({"scene": {"mood": "good"}}, "no column 'mood'"),
+        ({"candidates": [{"poi_id": "a", "position": 0}]}, "the first one is 1"),
         ({"time": "yesterday"}, "time"),
         ({"time": "2024-04-08T04:10:00Z"}, "timezone"),
     ],

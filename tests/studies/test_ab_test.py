@@ -6,11 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.data.batches import Batch
 from larr.datasets.city.behaviour import make_world
 from larr.datasets.city.market import SHOWN, Market
 from larr.errors import ConfigError
+from larr.settings import load_config
 from larr.studies import ab_test as module
 from larr.studies.ab_test import at_any_time, buckets, false_alarms, score
 from tests.conftest import ROOT

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.config import Config, load_config
+from larr.config import Config
 from larr.errors import ConfigError
+from larr.settings import load_config
 from larr.studies import case_study as module
 from larr.studies.case_study import Finder, Texts, case_study
 from tests.conftest import ROOT

@@ -8,11 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from larr import artifacts, stages
-from larr.config import Config, StudyConfig, load_config
+from larr.config import Config, StudyConfig
 from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
 from larr.models import build
 from larr.ranking.align import align
+from larr.settings import load_config
 from larr.studies.experiments import (
     FOLDER,
     OWN,

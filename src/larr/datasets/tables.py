@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from larr.config import Config
+from larr.config import Config, TableName
 from larr.errors import ConfigError, DataError
 
 SUFFIXES = (".parquet", ".csv")
@@ -69,7 +69,7 @@ def _scan_csv(files: list[Path]) -> pl.LazyFrame:
     )
 
 
-def _renamed(config: Config, name: str, path: Path | None) -> pl.LazyFrame:
+def _renamed(config: Config, name: TableName, path: Path | None) -> pl.LazyFrame:
     if path is None:
         raise ConfigError(
             f"dataset.tables.{name} is not set; give the path of the table, for example {name} = "
@@ -82,7 +82,7 @@ def _renamed(config: Config, name: str, path: Path | None) -> pl.LazyFrame:
     if absent:
         raise DataError(
             f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
-            f"it has {', '.join(columns)}"
+            f"it has {', '.join(columns)}. CSV files have to be UTF-8 and separated by commas"
         )
     taken = [ours for ours, yours in names.items() if ours != yours and ours in columns]
     if taken:

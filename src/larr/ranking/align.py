@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
+import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from larr.models.layers import CategoryTable, Network, Ranker, tower_rates
 from larr.models.trees import Trees
 from larr.workers import side_by_side
 
-POINTS = 50  # of the loss curve
+POINTS, TOLD_POINTS = 50, 10  # of the loss curve; of these the mean is told
 WARM_UP = 0.05
 FEW_STEPS = 150
 """Fewer steps leave a ranker that reads texts behind one that does not."""
@@ -123,11 +123,14 @@ def _make(config: Config, name: str, target: Path) -> None:
 
 def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:
     """Trains one model on a log with the settings `config.align`; returns it with its losses."""
-    with tempfile.TemporaryDirectory(dir=config.output) as scratch:
-        if config.align.rows:
-            log, whole = Path(scratch), log
-            batches.write_part(whole, batches.latest(whole, config.align.rows), log)
+    if not config.align.rows:
         return _fit(config, name, log)
+    scratch = config.output / f".rows-of-{name}"
+    try:
+        batches.write_part(log, batches.latest(log, config.align.rows), scratch)
+        return _fit(config, name, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:
@@ -233,23 +236,24 @@ class DivergedError(LarrError):
 
 
 class Curve:
-    """The losses of the steps, averaged over stretches of equal length."""
+    """The mean losses of the samples in stretches of as many steps."""
 
     def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps, self.stretch = name, steps, math.ceil(steps / POINTS)
-        self.samples, self.done = 0, 0
+        self.name, self.steps = name, steps
+        self.samples, self.done, self.since = 0, 0, 0
         self.losses: list[Tensor] = []
         self.points: list[dict[str, float]] = []
 
     def add(self, samples: int, losses: Tensor) -> None:
         """Adds a step's losses: the whole, L_ctr, L_cl."""
         self.samples, self.done = self.samples + samples, self.done + 1
-        self.losses.append(losses)
-        if len(self.losses) == self.stretch or self.done == self.steps:
+        self.since += samples
+        self.losses.append(samples * losses)
+        if self.done * POINTS // self.steps > len(self.points):
             self._close()
 
     def _close(self) -> None:
-        total, click, alignment = torch.stack(self.losses).mean(dim=0).tolist()
+        total, click, alignment = (torch.stack(self.losses).sum(dim=0) / self.since).tolist()
         if not math.isfinite(total):
             raise DivergedError(
                 f"{self.name}: the loss is {total} after {self.samples:,} samples, expected a "
@@ -258,10 +262,16 @@ class Curve:
         point = {"samples": self.samples, "loss": total, "click": click, "alignment": alignment}
         self.points.append(point)
         self.losses.clear()
-        if len(self.points) % 10 == 0:
+        self.since = 0
+        if len(self.points) % TOLD_POINTS == 0:
+            lately = self.points[-TOLD_POINTS:]
+            told = {
+                name: sum(one[name] for one in lately) / TOLD_POINTS
+                for name in ("loss", "click", "alignment")
+            }
             progress.console.print(
-                f"  {self.name}: {self.samples:,} samples, loss {total:.4f} "
-                f"(click {click:.4f}, alignment {alignment:.4f})"
+                f"  {self.name}: {self.samples:,} samples, loss {told['loss']:.4f} lately "
+                f"(click {told['click']:.4f}, alignment {told['alignment']:.4f})"
             )
 
 

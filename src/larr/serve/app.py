@@ -8,6 +8,7 @@ import hmac
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -290,9 +291,21 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _require_free(address: tuple[str, int]) -> None:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise LarrError(
+            f"--host {address[0]} --port {address[1]}: cannot be listened on: {error.strerror}; "
+            "give another --port"
+        ) from error
+
+
 def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
     """Serves a store until it is told to stop; what is under way is ended first."""
     torch.set_num_threads(1)
+    _require_free(address)
     told = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
     console.print(f"serving {told} on http://{address[0]}:{address[1]}")
     more: dict[str, Any] = {"app": Service(Live(store), token).app() if workers == 1 else FACTORY}

@@ -48,10 +48,10 @@ class Live:
         answer.arm = opened.arm.name
         return answer
 
-    def choose(self, user_id: str) -> Opened:
+    def choose(self, user_id: str | int) -> Opened:
         """The same arm for a user as long as the arms stay."""
         opened = self.opened
-        at = position(user_id, opened[-1].arm.version) if len(opened) > 1 else 0.0
+        at = position(str(user_id), opened[-1].arm.version) if len(opened) > 1 else 0.0
         for one in opened:
             at -= one.arm.share
             if at < 0:
@@ -60,6 +60,8 @@ class Live:
 
     def accept(self, row: Columns) -> None:
         """Keeps a new place on the disk; `refresh` embeds its texts."""
+        if type(row.get(ID)) is int:
+            row = row | {ID: str(row[ID])}
         for one in self.opened:
             one.ranking.check_place(row)
         if self.status(str(row["poi_id"])) == "trained":

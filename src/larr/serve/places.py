@@ -104,7 +104,7 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
             f"a place has no column {unknown[0]!r:.80} here; there are {', '.join(kinds)}"
         )
     if not isinstance(row.get(ID, ""), str):
-        raise InputError(f"{ID} must be a text, got {row[ID]!r:.80}")
+        raise InputError(f"{ID} must be a text or a whole number, got {row[ID]!r:.80}")
     if missing := [name for name in TABLES["places"].required if name not in row]:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:

@@ -22,7 +22,7 @@ from scipy.spatial import KDTree
 
 from larr.errors import InputError
 from larr.progress import console
-from larr.serve.features import POSITION, Kinds
+from larr.serve.features import FIRST, POSITION, Kinds
 from larr.serve.places import as_known
 from larr.serve.scorer import Embed, Scorer, scores
 
@@ -33,7 +33,7 @@ BLANK = (None, "")
 """What says nothing, as in the tables of the contract."""
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
-Identifier = Annotated[str, Meta(min_length=1, max_length=200)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
 WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -50,6 +50,7 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     """Who asks, in which scene, about which places."""
 
     user_id: Identifier
+    """A text; a number stands for the text of its digits."""
     candidates: Annotated[list[Columns], Meta(max_length=2000)] | None = None
     """Each with `poi_id` and the columns that differ between candidates."""
     near: Near | None = None
@@ -196,7 +197,8 @@ class Ranking:
         if asked.explain and not self.scorer.ranker.tables:
             raise InputError("explain: the ranker of this version reads no texts")
         scene = {name: value for name, value in asked.scene.items() if value not in BLANK}
-        row = {**scene, "user_id": asked.user_id, "time": asked.time or datetime.now()}
+        user_id = str(asked.user_id)
+        row = {**scene, "user_id": user_id, "time": asked.time or datetime.now()}
         places = candidates["poi_id"]
         scored = self.scorer.score(row, candidates) if places else None
         answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
@@ -204,7 +206,11 @@ class Ranking:
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
         absent = [name for name in self.accepted[0] if name not in scene]
-        absent += [name for name in self.accepted[1] if name not in {POSITION, *candidates}]
+        absent += [
+            name
+            for name in self.accepted[1]
+            if name != POSITION and None in candidates.get(name, [None])
+        ]
         unknown = scored.request.unknown + scored.candidates.unknown
         answer.degraded += [f"missing:{name}" for name in absent]
         answer.degraded += [f"unknown_value:{name}" for name in unknown]
@@ -230,6 +236,7 @@ class Ranking:
         rows = asked.candidates or []
         names = dict.fromkeys(["poi_id", *chain.from_iterable(rows)])
         columns = {name: [row.get(name) for row in rows] for name in names}
+        columns["poi_id"] = [_as_id(poi_id) for poi_id in columns["poi_id"]]
         seen: set[Scalar] = set()
         for number, poi_id in enumerate(columns["poi_id"]):
             if not isinstance(poi_id, str) or not poi_id:
@@ -239,6 +246,9 @@ class Ranking:
             seen.add(poi_id)
         for name, values in columns.items():
             _check(name, values, self.accepted[1], "candidates[{}]")
+        for number, value in enumerate(columns.get(POSITION, [])):
+            if isinstance(value, int | float) and value < FIRST:
+                raise InputError(f"candidates[{number}].{POSITION}: the first one is {FIRST}")
         return columns
 
     def _around(self, near: Near) -> dict[str, list[Scalar]]:
@@ -247,6 +257,11 @@ class Ranking:
             raise InputError("`near` needs places with lat and lon; give `candidates` instead")
         found = self.where.around(near.lat, near.lon, near.within_km, near.at_most)
         return {"poi_id": [*found], "distance_km": [*found.values()]}
+
+
+def _as_id(value: Scalar) -> Scalar:
+    """A number stands for the text of its digits, as in the tables of the contract."""
+    return str(value) if type(value) is int else value
 
 
 def _check(name: str, values: list[Scalar], accepted: dict[str, Kinds], where: str) -> None:

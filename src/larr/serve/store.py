@@ -39,6 +39,8 @@ from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Embed, Scorer
 from larr.serve.vectors import KeptVectors
 
+STORE = "store"
+"""A store's folder in the output of a run, unless another one is given."""
 VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
 FOLDED = "folded"
@@ -108,6 +110,11 @@ class Store:
                     return str(one["version"])
         return None
 
+    def sent(self, version: str) -> tuple[list[str], list[str]]:
+        """The columns that a client sends of the scene and of a candidate."""
+        scene, candidate = open_version(self.folder / VERSIONS / version).accepted
+        return [*scene], [*candidate]
+
     def versions(self) -> list[dict[str, Any]]:
         """The manifests of the whole versions, the latest first."""
         found = [
@@ -172,10 +179,16 @@ class Store:
     def _pointer(self) -> _Pointer:
         try:
             return msgspec.json.decode((self.folder / CURRENT).read_bytes(), type=_Pointer)
-        except (FileNotFoundError, msgspec.MsgspecError) as error:
+        except FileNotFoundError as error:
+            inside = self.folder / STORE
+            hint = f"did you mean {inside}?" if inside.is_dir() else "is that the folder?"
             raise VersionError(
-                f"{self.folder}: no version is current; run `larr publish CONFIG --store "
-                f"{self.folder}` ({error})"
+                f"{self.folder}: no version is current there; {hint} `larr publish CONFIG --store "
+                f"{self.folder}` makes one"
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise VersionError(
+                f"{self.folder / CURRENT} cannot be read: {error}; `larr activate` a version anew"
             ) from error
 
 

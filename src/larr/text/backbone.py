@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from larr.config import BackboneConfig, Config
+from larr.config import BUILTIN_MODEL, BackboneConfig, Config
 from larr.errors import ConfigError, LarrError
 
 disable_progress_bar()
@@ -70,6 +70,8 @@ class KeywordTokenizer:
         self._forbidden = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self._forbidden |= frozenset(self.starts.values()) | frozenset(self.ends.values())
         self._known: dict[str, list[int]] = {}
+        self.shortened = 0
+        """Descriptions that lost the ends of their longest texts."""
 
     @property
     def marker_ids(self) -> list[int]:
@@ -107,9 +109,9 @@ class KeywordTokenizer:
             raise LarrError(
                 f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
             )
-        texts = _shortened(
-            self.text_ids(text for _, text in parts), self.max_length - 2 * len(parts)
-        )
+        whole = self.text_ids(text for _, text in parts)
+        texts = _shortened(whole, self.max_length - 2 * len(parts))
+        self.shortened += texts is not whole
         ids: list[int] = []
         for (keyword, _), text in zip(parts, texts, strict=True):
             ids += [self.starts[keyword], *text, self.ends[keyword]]
@@ -218,7 +220,7 @@ def _name_of(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
 
 
 def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    source = str(BUILTIN) if backbone.model == "builtin" else backbone.model
+    source = str(BUILTIN) if backbone.model == BUILTIN_MODEL else backbone.model
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=backbone.revision, trust_remote_code=False

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.config import Config, KeywordConfig
+from larr.config import BUILTIN_MODEL, Config, KeywordConfig
 from larr.datasets.city import encyclopedia
 from larr.errors import ConfigError, DataError
 from larr.text.backbone import KeywordText
@@ -65,10 +65,15 @@ def descriptions_table(config: Config) -> pl.DataFrame:
 
 
 def general_text(config: Config) -> Iterator[str]:
-    """The general documents that are mixed into stage 1, in the order in which they are taken."""
+    """The general documents that are mixed into stage 1, in the order in which they are taken.
+
+    Unless a file is given: the encyclopedia of the built-in city and of the built-in model, and
+    for other tables and another model none.
+    """
     path = config.pretrain.general_text
     if path is None:
-        yield from encyclopedia.articles(config.seed)
+        if config.dataset.kind == "city" or config.backbone.model == BUILTIN_MODEL:
+            yield from encyclopedia.articles(config.seed)
         return
     try:
         with path.open(encoding="utf-8") as file:

@@ -6,6 +6,7 @@ Paper: section 3.2, Eq. (17)-(18) and the pairs of Eq. (12)-(20).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,16 @@ def keywords_of(config: Config, view: str) -> list[KeywordConfig]:
     """The keywords of one of VIEWS, in the order of the configuration. Paper: Eq. (17)-(18)."""
     whole = {"user": ("profile", "action"), "place": ("business", "basic")}
     return [keyword for keyword in config.keywords if keyword.view in whole.get(view, (view,))]
+
+
+def check_pairs(config: Config) -> None:
+    """ConfigError if stage 2 would have no texts of users or of places, or nothing that is near."""
+    for side, owners in (("user", "user or scene"), ("place", "poi")):
+        if not keywords_of(config, side):
+            raise ConfigError(f"keywords: stage 2 needs one of owner {owners} at least")
+    near, known = config.contrast.near, pl.read_parquet_schema(_places(config))
+    if near and near not in known:
+        raise ConfigError(f"contrast.near is {near!r}, but places have {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -87,15 +98,10 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
 
 def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
     """For each place the number of its value in the column `contrast.near`; 0 = none."""
-    places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
-    column = config.contrast.near
-    if column not in places.columns:
-        raise ConfigError(
-            f"contrast.near is {column!r}, but places have {', '.join(places.columns)}"
-        )
-    value = places.select("poi_id", near=pl.col(column).cast(pl.String).rank("dense"))
-    near = poi_ids.to_frame("poi_id").join(value, on="poi_id", how="left", maintain_order="left")
-    return near["near"].fill_null(0).to_numpy()
+    near = pl.col(config.contrast.near).cast(pl.String)
+    value = pl.read_parquet(_places(config)).select("poi_id", near=near.rank("dense"))
+    found = poi_ids.to_frame("poi_id").join(value, on="poi_id", how="left", maintain_order="left")
+    return found["near"].fill_null(0).to_numpy()
 
 
 def augmented(
@@ -119,15 +125,8 @@ def orders_of(config: Config, apart: HeldOut, most: int) -> pl.DataFrame:
     return _spread(config, both, most)
 
 
-def require_both_sides(config: Config) -> None:
-    """ConfigError if stage 2 would have no texts of users, or none of places."""
-    for side, owners in (("user", "user or scene"), ("place", "poi")):
-        if not keywords_of(config, side):
-            raise ConfigError(f"keywords: stage 2 needs one of owner {owners} at least")
-
-
 def _training_orders(config: Config, apart: HeldOut) -> pl.DataFrame:
-    require_both_sides(config)
+    check_pairs(config)
     neither = ~pl.col("user_id").is_in(apart.users.implode())
     neither &= ~pl.col("poi_id").is_in(apart.places.implode())
     orders = _spread(config, neither, config.contrast.triples)
@@ -140,6 +139,10 @@ def _training_orders(config: Config, apart: HeldOut) -> pl.DataFrame:
             "give `orders` from before the log, a longer log, or a smaller contrast.held_out"
         )
     return orders
+
+
+def _places(config: Config) -> Path:
+    return artifacts.folder(config, "prepare") / "places.parquet"
 
 
 def _orders(config: Config) -> pl.LazyFrame:

@@ -31,7 +31,7 @@ from larr.text.backbone import (
     refuse_divergence,
 )
 from larr.text.corpus import Description, descriptions, general_text, in_random_order
-from larr.text.pairs import require_both_sides
+from larr.text.pairs import check_pairs
 
 HELD_OUT_PLACES = 0.03
 HELD_OUT_PLACES_AT_MOST = 300
@@ -73,10 +73,11 @@ class Material:
 
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
-    require_both_sides(config)
+    artifacts.require(config, *artifacts.STAGES["pretrain"].inputs)
+    check_pairs(config)
+    set_seed(config.seed)
+    lm = load_base(config)  # before anything of an earlier run is thrown away
     with artifacts.making(config, "pretrain") as work:
-        set_seed(config.seed)
-        lm = load_base(config)
         material = gather(config, lm.tokens)
         figures = _perplexities(lm, material, "before")
         trained, figures["loss"], seconds = _train(config, lm, material.train, work.folder)
@@ -99,6 +100,11 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
     random = np.random.default_rng(config.seed)
     train, places = _split(descriptions(config), random)
     told = [describe(tokens, description, random) for description in train]
+    if tokens.shortened:
+        console.print(
+            f"  {tokens.shortened:,} of {len(told):,} descriptions have more tokens than "
+            f"backbone.max_length ({tokens.max_length}) and lose the ends of their longest texts"
+        )
     domain = sum(len(row.ids) for row in told)
     wanted = config.pretrain.general_ratio * domain
     blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)

@@ -1,0 +1,33 @@
+"""Processes side by side end with their parent, and when a user wants them to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+SLEEPS = (
+    "import time; from larr.workers import side_by_side; "
+    "side_by_side(time.sleep, {'one': (100,), 'two': (100,)}, 2)"
+)
+JOBS = 2
+STARTED_BY = 60
+ENDED_WITHIN = 30
+
+
+def test_an_interrupt_does_not_wait_for_the_jobs() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLEEPS], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + STARTED_BY
+    while len(working(process)) < JOBS and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(ENDED_WITHIN) != 0
+
+
+def working(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The jobs that sleep, for what they need is imported."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if child.num_threads() > 1]
