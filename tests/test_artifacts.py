@@ -130,5 +130,14 @@ def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
     first.__enter__()
     with pytest.raises(LarrError, match="another larr is making it"):
         make(config, "prepare")
+    with pytest.raises(LarrError, match="another larr is making it"):
+        artifacts.forget(config, "prepare")
     first.__exit__(None, None, None)
     assert artifacts.is_current(config, "prepare")
+
+
+def test_a_link_in_the_place_of_a_stage_is_said(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    artifacts.folder(config, "prepare").symlink_to(tmp_path / "disk")
+    with pytest.raises(LarrError, match="is a link"):
+        make(config, "prepare")

@@ -94,3 +94,23 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
     ):
         raise error
     assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
+
+
+def test_settings_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(monkeypatch, "settings", "align.scene") == 0
+    told = capsys.readouterr().out
+    assert "align.scene.heads = 4" in told
+    assert "contrast" not in told
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(_: Config) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", "/mnt/store")
+
+    monkeypatch.setitem(stages.VERBS, "prepare", fail)
+    assert status(monkeypatch, "prepare", TINY, "--set", f"output={tmp_path}") == 1
+    assert "/mnt/store: Read-only file system" in capsys.readouterr().err

@@ -167,6 +167,11 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     require(config, *STAGES[verb].inputs)
     origin = _origin(config, verb)
     target = folder(config, verb)
+    if target.is_symlink():
+        raise LarrError(
+            f"{target} is a link; larr empties this folder before it is made again. Remove the "
+            "link, or set `output` to the other disk"
+        )
     _release_memory()
     try:
         work = Work(target if resume else target.with_name(f"{target.name}.partial"))
@@ -293,11 +298,6 @@ def read_json(path: Path) -> Any:
 def _begin(target: Path, origin: dict[str, Any], resume: bool) -> None:
     begun = target / BEGUN
     if not (resume and _same(begun, origin)):
-        if target.is_symlink():
-            raise LarrError(
-                f"{target} is a link; larr empties this folder before it is made again. Remove the "
-                "link, or set `output` to the other disk"
-            )
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         write_json(begun, origin)

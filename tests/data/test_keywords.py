@@ -33,6 +33,7 @@ def test_a_text_without_anything_in_it_is_missing() -> None:
         ("{weather}", "poi", "owner is poi"),
         ("{click}", "scene", "says what happened"),
         ("{probability_click}", "scene", "says what happened"),
+        ("likes {poi_name}", "user", "tells of the candidate"),
     ],
 )
 def test_a_template_with_a_wrong_column_is_refused(template: str, owner: str, said: str) -> None:

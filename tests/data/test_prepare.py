@@ -386,6 +386,8 @@ def test_a_log_to_learn_nothing_from_is_refused(
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
         ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
         ("profiles=[{name='taste', column='kitchen'}]", "profile taste: places have no column"),
+        ("profiles=[{name='user_ctr', column='name'}]", "user_ctr: larr makes a column"),
+        ("profiles=[{name='t', column='name', within='mood'}]", "profile t: within is mood, which"),
         ("contrast.near=city", "contrast.near: places have no column city"),
     ],
 )
@@ -394,3 +396,58 @@ def test_a_column_that_cannot_be_used_so_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         prepare(own_config(tmp_path, [*write_own(tmp_path), setting]))
+
+
+def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path) -> None:
+    places = pl.DataFrame(
+        {"id": ["p1", "p2"], "title": ["Noodles", "Tea"], "chain": [" ", ""], "stars": [4.0, None]}
+    )
+    overrides = write_own(tmp_path, places=places)
+    overrides.append(
+        "keywords=[{name='k', owner='poi', view='basic', template='{poi_stars} stars'}]"
+    )
+    overrides.append("features.categories=['user_id', 'poi_id', 'poi_stars']")
+    config = own_config(tmp_path, overrides)
+    prepare(config)
+    told = pl.read_parquet(tmp_path / "out" / "data" / "descriptions.parquet")
+    assert told["chain"].to_list() == [None, None]
+    assert told["k"].to_list() == ["4 stars", None]
+    words = pl.read_parquet(tmp_path / "out" / "data" / "vocabularies" / "poi_stars.parquet")
+    assert words["value"].to_list() == ["4"]
+
+
+def test_ids_of_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
+    log = LOG.with_columns(pl.Series("user_id", [1.0, 1.0, 2.0, 1.0, 1.0]))
+    users = pl.DataFrame({"user_id": [1.0, 2.0, 3.0]})
+    config = own_config(tmp_path, write_own(tmp_path, impressions=log, users=users))
+    prepare(config)
+    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
+
+
+def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
+    config = own_config(tmp_path, write_own(tmp_path))
+    prepare(config)
+    wrong = own_config(tmp_path, [*write_own(tmp_path), "features.numbers=['poi_height']"])
+    with pytest.raises(ConfigError, match="poi_height"):
+        prepare(wrong)
+    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
+    prepare(config)
+    assert artifacts.is_current(config, "prepare")
+    assert not (tmp_path / "out" / "data.partial").exists()
+
+
+def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
+    log = LOG.with_columns(value=pl.lit("nothing"), spent_yuan=pl.lit(999.0), day_no=pl.lit(1))
+    places = pl.DataFrame(
+        {"id": ["p1", "p2"], "title": ["Noodles", "Tea"], "price_yuan": [20.0, 30.0]}
+        | {"kitchen": ["north", "south"], "ad_impressions": [7.0, None]}
+    )
+    overrides = write_own(tmp_path, impressions=log, places=places)
+    overrides.append("profiles=[{name='taste', column='kitchen'}]")
+    overrides.append("features.numbers=['poi_ad_impressions']")
+    prepare(own_config(tmp_path, overrides))
+    users = pl.read_parquet(tmp_path / "out" / "data" / "known" / "users.parquet").sort("user_id")
+    assert users["taste"].to_list() == ["north", None]
+    assert users["user_order_price_yuan"].to_list() == [20.0, None]
+    numbers = np.load(tmp_path / "out" / "data" / "train" / "numbers.npy")
+    assert numbers.tolist() == [[0.0], [0.0], [0.0]], "what is missing is the mean"

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.data.statistics import as_of, overall, rates
+from larr.data.statistics import as_of, daily_counts, overall, rates
 
 HALF_LIFE_DAYS = 3.0
 
@@ -75,3 +75,19 @@ def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
     assert got["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
     assert got["poi_log_orders"] == pytest.approx(np.log1p(5))
     assert got["poi_log_impressions_per_day"] == pytest.approx(np.log1p(30))
+
+
+def test_a_sampled_day_has_the_rates_of_the_whole_one() -> None:
+    """A half of the impressions without a click was kept of the training day, and all later."""
+    log = pl.DataFrame(
+        {
+            "poi_id": ["a"] * 6,
+            "day": [date(2024, 4, 1)] * 3 + [date(2024, 4, 2)] * 3,
+            "split": ["train"] * 3 + ["test"] * 3,
+            "click": [True, False, False] * 2,
+            "order": [False] * 6,
+        }
+    )
+    found = daily_counts(log.lazy(), log.clear().lazy(), ["poi_id"], sampling_rate=0.5)
+    assert found["impressions"].to_list() == [5.0, 3.0]
+    assert found["clicks"].to_list() == [1.0, 1.0]

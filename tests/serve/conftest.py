@@ -53,7 +53,7 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     @cache
     def made(name: str) -> Published:
-        config = _run(city, name, tmp_path_factory.mktemp("run"))
+        config = run_of(city, name, tmp_path_factory.mktemp("run"))
         other = tmp_path_factory.mktemp("other") / "run"
         shutil.copytree(config.output, other, symlinks=True)
         weights = load_file(other / "ranker" / name / "model.safetensors")
@@ -69,7 +69,8 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return made
 
 
-def _run(city: Config, name: str, output: Path) -> Config:
+def run_of(city: Config, name: str, output: Path) -> Config:
+    """A run on prepared data with a ranker whose vectors and weights are random."""
     random = np.random.default_rng(0)
     (output / "data").symlink_to(city.output / "data")
     align = city.align.model_copy(update={"models": [name]})

@@ -20,7 +20,8 @@ import uvicorn
 from starlette.testclient import TestClient
 from uvicorn.server import ServerState
 
-from larr.serve.app import Limits, Service
+from larr.errors import LarrError
+from larr.serve.app import Limits, Service, serve
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.store import Store
@@ -232,3 +233,10 @@ def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) 
         process.terminate()
         assert process.wait(timeout=20) == 0
     assert 'larr_answers_total{status="200"} 5.0' in figures, "of all processes together"
+
+
+def test_a_port_that_is_taken_is_said(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = ("127.0.0.1", taken.getsockname()[1])
+        with pytest.raises(LarrError, match=f"--port {address[1]}: cannot be listened on"):
+            serve(store, address, None)

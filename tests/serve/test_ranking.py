@@ -66,6 +66,21 @@ def test_nothing_has_a_position_before_it_is_ranked(
     assert "unknown_value:position" in degraded
 
 
+def test_ids_may_be_numbers(ranking: Ranking, asked: dict[str, Any]) -> None:
+    candidates = [{"poi_id": 7}, {"poi_id": 12}]
+    told = rank(ranking, asked | {"user_id": 3, "candidates": candidates})
+    assert sorted(item["poi_id"] for item in told["items"]) == ["12", "7"]
+    texts = [{"poi_id": "7"}, {"poi_id": "12"}]
+    assert told["items"] == rank(ranking, asked | {"user_id": "3", "candidates": texts})["items"]
+
+
+def test_what_one_candidate_lacks_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+    first, *others = asked["candidates"]
+    less = {name: value for name, value in first.items() if name != "delivery_minutes"}
+    told = rank(ranking, asked | {"candidates": [less, *others]})
+    assert told["degraded"] == ["missing:delivery_minutes"]
+
+
 def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
     row = ranking.scorer.reader.known.places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}

@@ -7,16 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from larr import artifacts
 from larr.buckets import position
 from larr.config import Config
+from larr.data.prepare import prepare
 from larr.errors import ConfigError, StaleError
 from larr.ranking.align import require_ranker
 from larr.serve import store as module
 from larr.serve.live import Live
 from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
+from tests.data.test_prepare import with_tables
+from tests.serve.conftest import run_of
 
 
 def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
@@ -143,3 +147,35 @@ def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_pat
     with pytest.raises(VersionError, match="run `larr prepare --force`"):
         store.publish(served.model_copy(update={"output": older}), served.align.models[0])
     assert len(store.versions()) == 1
+
+
+def test_a_log_with_slips_is_published(
+    city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scene fields that are missing in some rows of a request, and times that run on within it."""
+    log = pl.read_parquet(city.output / "data" / "raw" / "impressions").with_row_index("row")
+    log = log.with_columns(
+        pl.when(pl.col("row") % 20 != 7).then("weather"),
+        pl.when(pl.col("row") % 20 != 3).then("temperature_c"),
+        pl.col("time") + pl.duration(seconds=20) * pl.col("position"),
+    ).drop("row")
+    log.write_parquet(tmp_path / "impressions.parquet")
+    config = with_tables(city, tmp_path / "own", impressions=tmp_path / "impressions.parquet")
+    prepare(config)
+    monkeypatch.setattr(module, "require_ranker", lambda *_: None)
+    kept = Store(tmp_path / "store")
+    (tmp_path / "run").mkdir()
+    version = kept.publish(run_of(config, "larr", tmp_path / "run"), "larr")
+    scene, candidate = kept.sent(version)
+    assert {"weather", "temperature_c"} <= set(scene)
+    assert "distance_km" in candidate
+    assert not {"weather", "meal_slot", "temperature_c"} & set(candidate)
+
+
+def test_a_folder_without_versions_is_told_from_a_store(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copytree(store.folder, tmp_path / "run" / "store")
+    with pytest.raises(VersionError, match=r"did you mean .*run/store"):
+        Store(tmp_path / "run").arms()
+    with pytest.raises(VersionError, match="is that the folder"):
+        Store(tmp_path / "nowhere").arms()

@@ -192,3 +192,23 @@ def test_tokenizer_without_padding_token(tmp_path: Path, padding_side: str) -> N
     encoder = as_encoder(lm, 16)
     both = encoder.encode([as_input(PARTS), as_input(PARTS[:1])])
     np.testing.assert_allclose(both[1], encoder.encode(as_input(PARTS[:1])), atol=2e-6)
+
+
+def test_more_tokens_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", "gpt2")
+    with pytest.raises(ConfigError, match="reads at most 128 tokens"):
+        load_base(config_of(model, max_length=129))
+
+
+def test_a_model_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", "gpt2")
+    (model / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ConfigError, match=r"backbone\.model .* could not be read"):
+        load_base(config_of(model))
+
+
+def test_descriptions_that_are_cut_are_counted(lm: LanguageModel) -> None:
+    before = lm.tokens.shortened
+    lm.tokens.encode([("poi_menu", "mapo tofu, " * 100)])
+    lm.tokens.encode([("poi_menu", "mapo tofu")])
+    assert lm.tokens.shortened == before + 1
