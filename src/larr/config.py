@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from larr.errors import ConfigError
 
@@ -76,6 +77,16 @@ class TablesConfig(Section):
     """Orders from before the log, if there are any."""
     rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
+    time_zone: str = ""
+    """Whose clocks `time` is to be read on, such as Asia/Shanghai: seconds since 1970 and times
+    with an offset are told in it. Empty: they are taken as if their clock were the place's."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        if name and name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone; give a name such as Asia/Shanghai or UTC")
+        return name
 
 
 class DatasetConfig(Section):

@@ -16,6 +16,7 @@ from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING, render
 from larr.data.prepare import prepare
 from larr.data.scenes import with_time_columns
+from larr.datasets.schema import check_rows
 from larr.errors import ConfigError, DataError
 from larr.settings import load_config
 from tests.conftest import ROOT, SMALL
@@ -451,3 +452,20 @@ def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
     assert users["user_order_price_yuan"].to_list() == [20.0, None]
     numbers = np.load(tmp_path / "out" / "data" / "train" / "numbers.npy")
     assert numbers.tolist() == [[0.0], [0.0], [0.0]], "what is missing is the mean"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pl.Series([1711944000.0, 1711976400.0]),
+        pl.Series(["2024-04-01T04:00:00Z", "2024-04-01 21:00+08:00"]),
+        pl.Series(["2024-04-01T00:00:00-0400", "2024-04-01 21:00:00"]),
+        pl.Series([datetime(2024, 4, 1, 4), datetime(2024, 4, 1, 13)]).dt.replace_time_zone("UTC"),
+    ],
+)
+def test_times_are_read_on_the_clocks_of_a_zone(told: pl.Series) -> None:
+    """Noon and nine in the evening in Shanghai."""
+    rows = pl.DataFrame({"user_id": ["u"] * 2, "poi_id": ["p"] * 2, "time": told})
+    known = {"user_id": pl.Series(["u"]), "poi_id": pl.Series(["p"])}
+    checked = check_rows("orders", rows, known, datetime.now(), zone="Asia/Shanghai")
+    assert checked.good["time"].to_list() == [datetime(2024, 4, 1, 12), datetime(2024, 4, 1, 21)]

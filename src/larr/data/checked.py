@@ -81,12 +81,12 @@ class _Checker:
         self.known: dict[str, pl.Series] = {}
         self.summary: list[dict[str, Any]] = []
         self.given: Counter[str] = Counter()
-        self.now = latest_now()
+        self.now, self.zone = latest_now(), config.dataset.tables.time_zone
 
     def check(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
         check_columns(table, frame.columns)
         self.given[table] += frame.height
-        checked = check_rows(table, frame, self.known, self.now)
+        checked = check_rows(table, frame, self.known, self.now, self.zone)
         if checked.rejected.height:
             self._keep(table, checked.rejected, f"{chunk:05}")
         return checked.good

@@ -95,6 +95,7 @@ TABLES = {
 
 _UNREADABLE = " unreadable"
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
+SHIFT = r"([+-])(\d{2}):?(\d{2})$"
 EARLIEST_ZONE = timedelta(hours=14)
 """So far ahead of UTC are the clocks that are furthest ahead."""
 _TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True)
@@ -130,9 +131,12 @@ def check_columns(table: str, columns: list[str]) -> None:
 
 
 def check_rows(
-    table: str, frame: pl.DataFrame, known: dict[str, pl.Series], now: datetime
+    table: str, frame: pl.DataFrame, known: dict[str, pl.Series], now: datetime, zone: str = ""
 ) -> Checked:
-    """Parts sound rows from the others; `known` holds the IDs that a row may refer to."""
+    """Parts sound rows from the others; `known` holds the IDs that a row may refer to.
+
+    `zone` is that in which times are told (`dataset.tables.time_zone`).
+    """
     contract = TABLES[table]
     columns = {
         name: column
@@ -140,7 +144,7 @@ def check_rows(
         if name in frame.columns
     }
     numbered = _without_blanks(frame, contract).with_row_index("row_number")
-    typed = _typed(numbered, columns)
+    typed = _typed(numbered, columns, zone)
     helpers = {name: dy.Bool() for name in typed.columns if name.endswith(_UNREADABLE)}
     schema: Any = type(
         f"{table.capitalize()}Rows",
@@ -167,10 +171,11 @@ def _without_blanks(frame: pl.DataFrame, contract: Table) -> pl.DataFrame:
     return frame.with_columns(pl.when(one.str.strip_chars() != "").then(one) for one in texts)
 
 
-def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFrame:
+def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column], zone: str) -> pl.DataFrame:
     """Contract columns in their types, each with a flag for values that could not be read."""
     typed = numbered.select(
-        "row_number", *(_read(name, numbered.schema[name], kind) for name, kind in columns.items())
+        "row_number",
+        *(_read(name, numbered.schema[name], kind, zone) for name, kind in columns.items()),
     )
     flags = [
         (typed[name].is_null() & numbered[name].is_not_null()).alias(name + _UNREADABLE)
@@ -179,10 +184,10 @@ def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFram
     return typed.with_columns(flags)
 
 
-def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
+def _read(name: str, given: pl.DataType, column: dy.Column, zone: str) -> pl.Expr:
     wanted, value = column.dtype, pl.col(name)
     if wanted == pl.Datetime:
-        return _read_time(value, given)
+        return _read_time(value, given, zone)
     if given.is_float() and wanted == pl.String:
         return said(name, given)
     if given == pl.String and wanted == pl.Boolean:
@@ -194,14 +199,31 @@ def _read(name: str, given: pl.DataType, column: dy.Column) -> pl.Expr:
     return value.cast(wanted, strict=False)
 
 
-def _read_time(value: pl.Expr, given: pl.DataType) -> pl.Expr:
+def _read_time(value: pl.Expr, given: pl.DataType, zone: str) -> pl.Expr:
+    """What a clock shows: in the zone, where one is set and the time tells more than its own."""
     if given == pl.String:
-        return value.str.replace(OFFSET, "$1").str.to_datetime(strict=False, time_unit="us")
+        shown = value.str.replace(OFFSET, "$1").str.to_datetime(strict=False, time_unit="us")
+        if not zone:
+            return shown
+        told = _in_zone(shown - _offset(value), zone)
+        return pl.when(value.str.contains(OFFSET)).then(told).otherwise(shown)
     if given.is_numeric():
-        return _since_1970(value.cast(pl.Int64, strict=False))
-    if isinstance(given, pl.Datetime):
-        value = value.dt.replace_time_zone(None)  # what a clock there shows
+        since = _since_1970(value.cast(pl.Int64, strict=False))
+        return _in_zone(since, zone) if zone else since
+    if isinstance(given, pl.Datetime) and given.time_zone:
+        value = value.dt.convert_time_zone(zone or given.time_zone).dt.replace_time_zone(None)
     return value.cast(pl.Datetime("us"), strict=False)
+
+
+def _in_zone(utc: pl.Expr, zone: str) -> pl.Expr:
+    return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
+
+
+def _offset(value: pl.Expr) -> pl.Expr:
+    """The offset from UTC that a text ends with; Z is none."""
+    sign, hours, minutes = (value.str.extract(SHIFT, group) for group in (1, 2, 3))
+    size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64)
+    return pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
 
 
 def said(name: str, kind: pl.DataType) -> pl.Expr:
