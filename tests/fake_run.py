@@ -65,6 +65,7 @@ def make_run(
             "seed": seed,
             "output": output,
             "align": {"models": models or list(STRENGTHS)},
+            "features": {"categories": ["meal_slot", "city"]},
             "evaluate": {"slices": ["meal_slot", "city"], "bootstrap": 60},
         }
     )

@@ -86,9 +86,11 @@ def make(config: Config, verb: str, *, force: bool = False) -> None:
 
 def run(config: Config, *, force: bool = False) -> None:
     """Makes every stage up to the report that is not up to date, the further encoders too."""
+    from larr.evaluation.evaluate import check_slices  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
     sources(config)  # a wrong name is said before hours of work
+    check_slices(config)
     for verb in artifacts.RUN:
         if verb == "embed":
             _make_encoders(config, force=force)

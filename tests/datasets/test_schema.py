@@ -30,9 +30,9 @@ GOOD = {
         ({"time": datetime(2025, 1, 1)}, "time in the future"),
         ({"time": None}, "time is missing"),
         ({"click": None}, "click is missing"),
-        ({"lat": float("nan")}, "lat is above its range; lat is NaN"),
-        ({"position": 0}, "position is below its range"),
-        ({"probability_click": 1.5}, "probability_click is above its range"),
+        ({"lat": float("nan")}, "lat is above its range (max 90); lat is NaN"),
+        ({"position": 0}, "position is below its range (min 1)"),
+        ({"probability_click": 1.5}, "probability_click is above its range (max 1)"),
     ],
 )
 def test_a_broken_impression_is_rejected_with_its_reason(

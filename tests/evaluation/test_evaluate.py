@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from larr import artifacts, metrics
 from larr.config import Config
-from larr.errors import DataError, InputError, LarrError, StaleError
+from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import CONTROLS, METRICS, mean_tree
 from tests.fake_run import SLOTS, STRENGTHS, make_run
@@ -240,7 +240,7 @@ def test_pairs_that_were_not_trained_are_left_out(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"evaluate": {"slices": ["moon_phase"]}}, DataError, "no column moon_phase"),
+        ({"evaluate": {"slices": ["moon_phase"]}}, ConfigError, "no column moon_phase"),
         ({"scores": np.zeros((7, 2), np.float32)}, LarrError, r"shape \(7, 2\)"),
         ({"scores": np.full((1_500, 2), np.nan, np.float32)}, LarrError, "are NaN"),
     ],

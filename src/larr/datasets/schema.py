@@ -156,7 +156,7 @@ def check_rows(
     )
     good, failure = schema.filter(typed)
     rest = numbered.drop(columns.keys())
-    rejected = _reasons(failure.details()).join(numbered, on="row_number", how="left")
+    rejected = _reasons(failure.details(), columns).join(numbered, on="row_number", how="left")
     good = good.drop(helpers).join(rest, on="row_number", maintain_order="left")
     return Checked(good.drop("row_number"), rejected.drop("row_number"))
 
@@ -283,15 +283,17 @@ def _rule(test: pl.Expr) -> object:
     return dy.rule()(lambda _: test)
 
 
-def _reasons(details: pl.DataFrame) -> pl.DataFrame:
+def _reasons(details: pl.DataFrame, columns: dict[str, dy.Column]) -> pl.DataFrame:
     rules = [
         name
         for name in details.columns
         if ("|" in name or " " in name) and not name.endswith(_UNREADABLE)
     ]
-    said = [pl.when(_is_said(name, details.columns)).then(pl.lit(_say(name))) for name in rules]
+    told = [
+        pl.when(_is_said(name, details.columns)).then(pl.lit(_say(name, columns))) for name in rules
+    ]
     return details.select(
-        "row_number", pl.concat_str(said, separator="; ", ignore_nulls=True).alias("reason")
+        "row_number", pl.concat_str(told, separator="; ", ignore_nulls=True).alias("reason")
     )
 
 
@@ -303,16 +305,20 @@ def _is_said(rule: str, rules: list[str]) -> pl.Expr:
     return broken & (pl.col(unread) != "invalid") if test and unread in rules else broken
 
 
-def _say(rule: str) -> str:
+def _say(rule: str, columns: dict[str, dy.Column]) -> str:
     column, _, test = rule.partition("|")
-    return f"{column} {_WORDS.get(test, test)}" if test else rule
+    limit = getattr(columns[column], test) if test in ("min", "max") else None
+    told = f"{column} {_WORDS.get(test, test)}" if test else rule
+    return told if limit is None else f"{told} ({test} {limit:g})"
 
 
 def summarise(table: str, rejected: pl.DataFrame) -> list[dict[str, object]]:
     """For each reason: the table, how many rows, and three examples."""
     rows = []
     for (reason,), group in rejected.group_by("reason", maintain_order=True):
-        keys = [name for name in TABLES[table].required if name in group.columns]
-        examples = group.select(keys).head(3).cast(pl.String).to_dicts()
+        named = [part.split(" ")[0] for part in str(reason).split("; ")]
+        keys = dict.fromkeys([*TABLES[table].required, *named])
+        told = group.select(name for name in keys if name in group.columns)
+        examples = told.head(3).cast(pl.String).to_dicts()
         rows.append({"table": table, "reason": reason, "rows": group.height, "examples": examples})
     return rows

@@ -19,7 +19,8 @@ import psutil
 
 from larr import artifacts, metrics, progress
 from larr.config import Config
-from larr.errors import DataError, InputError, LarrError
+from larr.data.prepare import KEPT_FOR_EVALUATION
+from larr.errors import ConfigError, DataError, InputError, LarrError
 from larr.evaluation import report
 from larr.evaluation.bootstrap import Estimates, Key, Ranking, Ratio, Statistic, bootstrap
 from larr.evaluation.bootstrap import pool as pool_estimates
@@ -139,15 +140,20 @@ def _write(found: dict[str, Any], target: Path) -> None:
     artifacts.write_text(target / PAGE, report.page(found))
 
 
+def check_slices(config: Config) -> None:
+    """ConfigError for a column that is not kept for the test rows."""
+    kept = [*KEPT_FOR_EVALUATION, *config.features.categories]
+    if missing := [name for name in config.evaluate.slices if name not in kept]:
+        raise ConfigError(
+            f"evaluate.slices: the test rows will have no column {', '.join(missing)}; they have "
+            f"{', '.join(kept)}, for those in features.categories are kept"
+        )
+
+
 def _read(config: Config) -> TestDay:
     data = artifacts.folder(config, "prepare")
     rows = pl.read_parquet(data / "test" / "rows.parquet")
-    missing = [name for name in config.evaluate.slices if name not in rows.columns]
-    if missing:
-        raise DataError(
-            f"evaluate.slices: the test rows have no column {', '.join(missing)}; they have "
-            f"{', '.join(rows.columns)}. A column named in features.categories is kept"
-        )
+    check_slices(config)
     if not rows.height:
         raise DataError(f"{data / 'test'}: no impressions to evaluate; is the test period empty?")
     label_NT = np.load(data / "test" / "labels.npy").astype(bool)
