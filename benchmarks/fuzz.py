@@ -38,6 +38,8 @@ PATHS = (
     "/ranking?version=../..",
     "/ranking?user_id=%ff",
     "/v1/places/%00",
+    "/v1/places/fuzz",
+    "/v1/places/p00001",
     "/static/../store.py",
     "/static/..%2f..%2fstore.py",
 )
@@ -75,6 +77,7 @@ def corpus() -> Iterator[tuple[str, str, bytes]]:
         yield "POST", "/v1/places", body
     for path in PATHS:
         yield "GET", path, b""
+        yield "DELETE", path, b""
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"):
         yield method, "/v1/rank", b"{}"
 

@@ -194,8 +194,8 @@ def publish(
     kept.activate(version, share)
     scene, candidate = kept.sent(version)
     console.print(f"{kept.folder}: {model} is version {version}; `larr serve {kept.folder}`")
-    console.print(f"  a request tells of the scene: {', '.join(scene)}")
-    console.print(f"  of a candidate: {', '.join(candidate)}")
+    console.print(f"  a request tells of the scene: {', '.join(scene)}", soft_wrap=True)
+    console.print(f"  of a candidate: {', '.join(candidate)}", soft_wrap=True)
 
 
 @app.command()

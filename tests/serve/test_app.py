@@ -53,6 +53,13 @@ def test_it_refuses_what_is_wrong(client: TestClient, asked: dict[str, Any]) -> 
     assert client.get("/v1/rank").status_code == 405
 
 
+def test_what_no_route_takes_is_refused_in_json(client: TestClient) -> None:
+    for method, path, status in (("GET", "/v2", 404), ("PUT", "/v1/rank", 405)):
+        answer = client.request(method, path)
+        assert answer.status_code == status
+        assert set(answer.json()) == {"error"}
+
+
 def test_it_tells_how_it_is(client: TestClient, asked: dict[str, Any]) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
     (arm,) = client.get("/readyz").json()["arms"]

@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 from rich.markup import escape as markup
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
@@ -110,6 +111,7 @@ class Service:
         """The ASGI application; while it runs, it follows the store."""
         return Starlette(
             lifespan=self._following,
+            exception_handlers={HTTPException: _refused},
             routes=[
                 Route("/v1/rank", self.guarded(self.rank), methods=["POST"]),
                 Route("/v1/places", self.guarded(self.add_place), methods=["POST"]),
@@ -265,6 +267,13 @@ class Service:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return Response(generate_latest(registry), media_type="text/plain")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """What no route takes, in JSON as all else."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these alone
+    problem = encode(Problem(error.detail))
+    return Response(problem, error.status_code, error.headers, media_type=JSON)
 
 
 def _unknown(poi_id: str) -> RefusedError:
