@@ -141,3 +141,16 @@ def test_a_link_in_the_place_of_a_stage_is_said(config: Config, tmp_path: Path) 
     artifacts.folder(config, "prepare").symlink_to(tmp_path / "disk")
     with pytest.raises(LarrError, match="is a link"):
         make(config, "prepare")
+
+
+def test_a_setting_that_an_older_larr_did_not_have_changes_nothing(config: Config) -> None:
+    make(config, "prepare")
+    path = artifacts.folder(config, "prepare") / "manifest.json"
+    made = json.loads(path.read_text())
+    del made["settings"]["dataset"]["tables"]["time_zone"]
+    path.write_text(json.dumps(made))
+    assert artifacts.is_current(config, "prepare")
+    tables = config.dataset.tables.model_copy(update={"time_zone": "UTC"})
+    other = config.dataset.model_copy(update={"tables": tables})
+    reason = artifacts.why_stale(config.model_copy(update={"dataset": other}), "prepare")
+    assert reason == "it was made with other settings (dataset.tables.time_zone)"

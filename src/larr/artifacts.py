@@ -129,7 +129,7 @@ def why_stale(config: Config, verb: str) -> str | None:
     made = manifest(config, verb)
     if made is None:
         return "it is missing or unfinished"
-    changed = _changed(made["settings"], _settings(config, verb))
+    changed = _changed(made["settings"], _settings(config, verb), _settings(Config(), verb))
     if changed:
         return f"it was made with other settings ({', '.join(changed)})"
     changed = _changed(made.get("from_elsewhere", {}), _from_elsewhere(config, verb))
@@ -362,12 +362,17 @@ def forget(config: Config, verb: str) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    names = []
+def _changed(
+    old: dict[str, Any], new: dict[str, Any], default: dict[str, Any] | None = None
+) -> list[str]:
+    """What differs; a setting that an older larr did not have was as it is by default."""
+    names, default = [], default or {}
     for name in sorted(set(old) | set(new)):
-        before, after = old.get(name), new.get(name)
+        before, after = old.get(name, default.get(name)), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            names += [f"{name}.{inner}" for inner in _changed(before, after)]
+            inside = default.get(name)
+            below = _changed(before, after, inside if isinstance(inside, dict) else None)
+            names += [f"{name}.{inner}" for inner in below]
         elif before != after:
             names.append(name)
     return names
