@@ -220,9 +220,12 @@ def own_config(folder: Path, overrides: list[str]) -> Config:
     return load_config(folder / "mine.toml", overrides)
 
 
-def test_own_csv_tables_with_own_names_and_number_ids(tmp_path: Path) -> None:
+def test_own_csv_tables_with_own_names_and_number_ids(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
+    assert "poi_title: in 100% of the rows, 2 texts, such as “Noodles”" in capsys.readouterr().err
     features = artifacts.read_json(tmp_path / "out" / "data" / "features.json")
     assert features["tasks"] == ["click"]
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]

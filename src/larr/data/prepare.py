@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from rich.markup import escape
 
 from larr import artifacts
 from larr.config import Config, KeywordConfig
@@ -22,7 +23,7 @@ from larr.data.enrich import KNOWN, Enricher, Known, past_orders
 from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
 from larr.datasets import DATASETS
 from larr.errors import ConfigError
-from larr.progress import track
+from larr.progress import console, track
 
 IMPRESSIONS = ("user_impressions", "poi_impressions")
 KEPT_FOR_EVALUATION = (
@@ -34,6 +35,7 @@ KEPT_FOR_EVALUATION = (
 )
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
+TOLD_ROWS = 1_000_000
 EXAMPLES = 40
 """Requests of the log that are kept whole, to check with them what is served."""
 
@@ -56,6 +58,7 @@ def prepare(config: Config) -> None:
         writer.descriptions(log, enricher)
         writer.orders(log, enricher)
         writer.entities(log)
+        writer.tell()
         for scratch in ("checked", "enriched"):
             shutil.rmtree(work.folder / scratch)
         work.measured(sum(counts.values()), "impressions")
@@ -221,6 +224,17 @@ class _Writer:
         log.places.write_parquet(self.folder / "places.parquet")
         log.users.write_parquet(self.folder / "users.parquet")
         self.texts.table().write_parquet(self.folder / "texts.parquet")
+
+    def tell(self) -> None:
+        """Prints of how many training rows each scene keyword has a text, and one of them."""
+        texts_NR = np.load(self.folder / "train" / "texts.npy", mmap_mode="r")[:TOLD_ROWS]
+        table = self.texts.table()
+        for slot, keyword in enumerate(self.config.scene_keywords):
+            filled = float((texts_NR[:, slot] != MISSING).mean())
+            told = table.filter(keyword=keyword.name)["text"]
+            example = f", such as “{told[0]:.60}”" if len(told) else ""
+            line = f"  {keyword.name}: in {filled:.0%} of the rows, {len(told):,} texts{example}"
+            console.print(escape(line), soft_wrap=True)
 
 
 class _Arrays:
