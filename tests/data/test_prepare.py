@@ -472,3 +472,12 @@ def test_times_are_read_on_the_clocks_of_a_zone(told: pl.Series) -> None:
     known = {"user_id": pl.Series(["u"]), "poi_id": pl.Series(["p"])}
     checked = check_rows("orders", rows, known, datetime.now(), zone="Asia/Shanghai")
     assert checked.good["time"].to_list() == [datetime(2024, 4, 1, 12), datetime(2024, 4, 1, 21)]
+
+
+def test_a_profile_is_within_any_column_of_the_log(tmp_path: Path) -> None:
+    log = LOG.with_columns(stress_level=pl.Series(["low", "low", "high", "low", "low"]))
+    overrides = write_own(tmp_path, impressions=log)
+    overrides.append("profiles=[{name='likes', column='name', within='stress_level'}]")
+    prepare(own_config(tmp_path, overrides))
+    known = pl.read_parquet(tmp_path / "out" / "data" / "known" / "situation-likes.parquet")
+    assert known.select("stress_level", "likes").rows() == [("low", "Noodles")]

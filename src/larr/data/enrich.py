@@ -236,8 +236,7 @@ def _check_names(config: Config, log: Log) -> None:
                 f"profile {one.name}: {one.column} of places holds "
                 f"{log.places.schema[one.poi_column]}; give a text with values joined by commas"
             )
-        within = f"{one.within}".removesuffix("_level") if one.within else ""
-        if within and within not in logged:
+        if one.within and not {one.within, one.within.removesuffix("_level")} & {*logged}:
             raise ConfigError(
                 f"profile {one.name}: within is {one.within}, which impressions do not have; they "
                 f"have {', '.join(logged)}"
