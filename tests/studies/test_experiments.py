@@ -45,7 +45,10 @@ def test_every_declared_study_can_be_trained() -> None:
     whole = for_studies(config, config.studies)
     assert {"ple", "larr", "p5", "no_pretraining", "larr_10k"} <= set(whole.align.models)
     assert len(whole.align.models) == len(set(whole.align.models))
+    assert whole.evaluate.gains[0] == ("larr", "ple")
     assert ("larr_10k", "ple_10k") in whole.evaluate.gains
+    live = for_studies(config, {}, {"ab-test": OWN["ab-test"]})
+    assert live.evaluate.gains == [("larr", "ple")]
 
 
 def test_of_another_data_set_all_is_what_it_allows() -> None:

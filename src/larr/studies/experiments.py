@@ -136,12 +136,16 @@ def chosen(config: Config, name: str) -> list[str]:
 def for_studies(
     config: Config, studies: dict[str, StudyConfig], own: dict[str, Own] | None = None
 ) -> Config:
-    """The configuration that trains and compares what the studies name."""
+    """The configuration that trains and compares what the studies name.
+
+    LARR over its base comes first where both are trained: the printed finding tells of that.
+    """
     pairs = [pair for study in studies.values() for pair in study.pairs]
     named = [name for pair in pairs for name in reversed(pair)]
     named += [name for study in (own or {}).values() for name in study.models]
     models = list(dict.fromkeys(named))
-    gains = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
+    main = [(LARR, BASE)] if {LARR, BASE} <= {*models} else []
+    gains = [pair for pair in dict.fromkeys(main + pairs) if pair[0] != pair[1]]
     return config.model_copy(
         update={
             "align": config.align.model_copy(update={"models": models}),
