@@ -28,6 +28,7 @@ GOOD = {
         ({"user_id": ""}, "unknown user_id; user_id is empty"),
         ({"click": False, "order": True}, "order without a click"),
         ({"time": datetime(2025, 1, 1)}, "time in the future"),
+        ({"time": 20240408}, "time before 1980"),
         ({"time": None}, "time is missing"),
         ({"click": None}, "click is missing"),
         ({"lat": float("nan")}, "lat is above its range (max 90); lat is NaN"),

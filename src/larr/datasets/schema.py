@@ -96,6 +96,8 @@ TABLES = {
 _UNREADABLE = " unreadable"
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
 SHIFT = r"([+-])(\d{2}):?(\d{2})$"
+OLDEST = datetime(1980, 1, 1)
+"""No log is older; 20240408, read as seconds since 1970, would be."""
 EARLIEST_ZONE = timedelta(hours=14)
 """So far ahead of UTC are the clocks that are furthest ahead."""
 _TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True)
@@ -274,6 +276,7 @@ def _rules(
         )
     if "time" in columns:
         tests["time in the future"] = pl.col("time") <= now
+        tests[f"time before {OLDEST.year}"] = pl.col("time") >= OLDEST
     if "order" in columns:
         tests["order without a click"] = pl.col("click") | ~pl.col("order")
     return {name: _rule(test) for name, test in tests.items()}
