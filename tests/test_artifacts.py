@@ -44,6 +44,16 @@ def test_a_stage_is_current_until_its_settings_change(config: Config) -> None:
     assert artifacts.is_current(slower, "prepare")
 
 
+def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -> None:
+    for verb in ("prepare", "pretrain", "contrast", "embed"):
+        make(config, verb)
+    tree = config.model_dump(mode="json")
+    tree["dataset"]["chunk_rows"], tree["embed"]["batch_tokens"] = 7, 7
+    assert artifacts.is_current(Config.model_validate(tree), "embed")
+    tree["embed"]["dimension"] = 8
+    assert "embed.dimension" in (artifacts.why_stale(Config.model_validate(tree), "contrast") or "")
+
+
 def test_a_stage_is_stale_when_its_input_was_made_again(config: Config) -> None:
     make(config, "prepare", "one")
     make(config, "pretrain")

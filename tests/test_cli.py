@@ -96,6 +96,14 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
     assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
 
 
+def test_an_error_that_is_no_full_disk_is_told_as_it_is(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match=r"gone\.npy"),
+        artifacts.making(Config(output=tmp_path), "prepare"),
+    ):
+        (tmp_path / "gone.npy").read_bytes()
+
+
 def test_settings_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ were made from; a stage whose input is missing or stale is refused with the verb
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import hashlib
 import json
@@ -83,6 +84,9 @@ STAGES = {
     "align": Stage("ranker", ("prepare", "embed"), ("seed", "align"), in_parts=True),
     "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
 }
+AS_FAST = {"dataset": ("chunk_rows",), "embed": ("batch_tokens",)}
+"""Settings that change how long a stage takes and how much memory, and not what it makes."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 RUN = tuple(verb for verb in STAGES if verb != "tune")
 """The verbs of `larr run`, in order; what `tune` finds is put into the configuration."""
 
@@ -129,7 +133,8 @@ def why_stale(config: Config, verb: str) -> str | None:
     made = manifest(config, verb)
     if made is None:
         return "it is missing or unfinished"
-    changed = _changed(made["settings"], _settings(config, verb), _settings(Config(), verb))
+    told = _deciding(made["settings"])
+    changed = _changed(told, _settings(config, verb), _settings(Config(), verb))
     if changed:
         return f"it was made with other settings ({', '.join(changed)})"
     changed = _changed(made.get("from_elsewhere", {}), _from_elsewhere(config, verb))
@@ -202,7 +207,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
                 shutil.rmtree(target, ignore_errors=True)
                 work.folder.rename(target)
     except (OSError, ComputeError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) and "while serializing" not in str(error):
+        if not any(os.strerror(code) in str(error) for code in NO_ROOM):
             raise
         raise LarrError(
             f"{target}: could not be written: {error}; make room or set another `output`, "
@@ -322,7 +327,17 @@ def _origin(config: Config, verb: str) -> dict[str, Any]:
 
 
 def _settings(config: Config, verb: str) -> dict[str, Any]:
-    return _chosen(config, STAGES[verb].settings)
+    return _deciding(_chosen(config, STAGES[verb].settings))
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those of `AS_FAST`."""
+    return {
+        name: {key: one for key, one in value.items() if key not in AS_FAST[name]}
+        if name in AS_FAST
+        else value
+        for name, value in settings.items()
+    }
 
 
 def _chosen(config: Config, names: tuple[str, ...]) -> dict[str, Any]:

@@ -118,9 +118,16 @@ class BucketConfig(Section):
     """Fixed, rising edges, one less than words; quantiles of the training days if absent."""
 
     @model_validator(mode="after")
-    def _edges_rise(self) -> Self:
-        if self.edges and sorted(self.edges) != self.edges:
+    def _edges_rise_between_the_words(self) -> Self:
+        if self.edges is None:
+            return self
+        if sorted(self.edges) != self.edges:
             raise ValueError(f"edges must rise, got {self.edges}")
+        if len(self.edges) != len(self.words) - 1:
+            raise ValueError(
+                f"bucket {self.column}: {len(self.words)} words need {len(self.words) - 1} edges, "
+                f"got {len(self.edges)}"
+            )
         return self
 
 
@@ -274,9 +281,9 @@ class PleConfig(Section):
     """Shared experts of a level."""
     task_experts: Positive = 2
     """Experts of each task of a level."""
-    expert_units: list[int] = [128, 64]
+    expert_units: list[Positive] = Field([128, 64], min_length=1)
     """Layers of an expert."""
-    tower_units: list[int] = [64]
+    tower_units: list[Positive] = [64]
     """Layers of a task's tower."""
 
 
@@ -346,7 +353,7 @@ class AlignConfig(Section):
 
     models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
     """Entries of `larr.models.MODELS` to train, or names of `variants`."""
-    variants: dict[str, VariantConfig] = {}
+    variants: dict[Name, VariantConfig] = {}
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     workers: Positive = 1
     """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
@@ -366,7 +373,7 @@ class AlignConfig(Section):
     embedding: Positive = 16
     """Length of a category's embedding."""
     embedding_l2: NotNegative = 1e-5
-    """Weight decay of the embedding rows a batch touches."""
+    """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
     dropout: Fraction = 0.0
     """Dropout in the rankers' layers."""
     temperature: AboveZero = 0.1
@@ -422,6 +429,15 @@ class Range(Section):
     """Whether its logarithm is drawn evenly, for what counts in factors."""
     whole: bool = False
     """Whether it is a whole number."""
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"low must be at most high, and above 0 where log is true, got {self.low:g} and "
+                f"{self.high:g}"
+            )
+        return self
 
 
 class TuneConfig(Section):
@@ -555,6 +571,17 @@ class Config(Section):
                         f"encoders.{name}: {path} is not below backbone, pretrain or contrast"
                     )
             self.for_encoder(name)
+        return self
+
+    @model_validator(mode="after")
+    def _heads_share_the_vectors(self) -> Self:
+        for name in ("larr", *self.align.variants):
+            heads = self.align.of(name).scene.heads
+            if self.embed.dimension % heads:
+                raise ValueError(
+                    f"align.scene.heads ({name}) must divide embed.dimension, got {heads} and "
+                    f"{self.embed.dimension}"
+                )
         return self
 
     def for_encoder(self, name: str) -> Config:

@@ -38,6 +38,7 @@ VARIANTS = {
     "no recent places": Sizes(recent=0),
     "one task": Sizes(tasks=("click",)),
     "no numbers": Sizes(numbers=0),
+    "users and places alone": Sizes(categories=(40, 30)),
 }
 
 

@@ -215,6 +215,10 @@ def test_collapse_is_seen_and_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert made is not None
     assert made["figures"]["spread"] < 0.05
     assert "collapsed" in capsys.readouterr().err
+    vectors = load_encoder(config.output / "encoder").encode(
+        ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
+    )
+    assert vectors[0] @ vectors[1] < 0.95  # the model of before, which tells texts apart
 
 
 def test_half_precision_model_keeps_its_head_exact(tmp_path: Path) -> None:

@@ -140,11 +140,6 @@ def _write(part: Part, schema: pl.Schema) -> pl.Expr:
 def bucket_edges(bucket: BucketConfig, values: pl.Series) -> list[float]:
     """The inner edges of a bucket: those given, or quantiles of the values."""
     if bucket.edges is not None:
-        if len(bucket.edges) != len(bucket.words) - 1:
-            raise ConfigError(
-                f"bucket {bucket.column}: {len(bucket.words)} words need "
-                f"{len(bucket.words) - 1} edges, got {len(bucket.edges)}"
-            )
         return bucket.edges
     finite = values.drop_nulls().drop_nans()
     shares = np.arange(1, len(bucket.words)) / len(bucket.words)

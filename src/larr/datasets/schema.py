@@ -164,13 +164,21 @@ def check_rows(
 
 
 def _without_blanks(frame: pl.DataFrame, contract: Table) -> pl.DataFrame:
-    """A text without a letter says nothing, so it is missing; what is required stays as it is."""
+    """A blank text and, in columns of one's own, NaN are missing; what is required stays."""
     texts = [
         pl.col(name)
         for name, kind in frame.schema.items()
         if kind == pl.String and name not in contract.required
     ]
-    return frame.with_columns(pl.when(one.str.strip_chars() != "").then(one) for one in texts)
+    numbers = [
+        pl.col(name)
+        for name, kind in frame.schema.items()
+        if kind.is_float() and name not in contract.required | contract.optional
+    ]
+    return frame.with_columns(
+        *(pl.when(one.str.strip_chars() != "").then(one) for one in texts),
+        *(one.fill_nan(None) for one in numbers),
+    )
 
 
 def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column], zone: str) -> pl.DataFrame:

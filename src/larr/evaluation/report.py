@@ -168,7 +168,7 @@ def sentences(found: Json) -> Iterator[str]:
         said = " and ".join(f"{gain(closed[auc], 0, '')} in {TITLES[auc]}" for auc in told)
         yield f"Of the distance from {name(BASE)} to the ceiling it closes {said}."
     if found["language_model"].get("contrast", {}).get("collapsed"):
-        yield "Contrastive tuning collapsed: the vectors of this run say next to nothing."
+        yield "Contrastive tuning collapsed: the vectors of this run are those from before it."
     control = found["gains"].get(f"{SHUFFLED}_over_{BASE}")
     if control is not None:
         yield (

@@ -47,6 +47,8 @@ MODELS = {
     "larr_untuned": Entry(Larr, "untuned"),
     "larr_shuffled": Entry(Larr, "shuffled"),
 }
+RESERVED = (*MODELS, "ceiling")
+"""Names that no variant may have; the ceiling stands beside the models in every table."""
 
 
 def build(config: Config, name: str) -> Ranker:
@@ -100,6 +102,11 @@ def centres(
 def find(config: Config, name: str) -> Entry:
     """The entry of a name that a configuration gives, one of its variants or one of `MODELS`."""
     variant = config.align.variants.get(name, VariantConfig(of=name))
+    if name in config.align.variants and (name in RESERVED or "_over_" in name):
+        raise ConfigError(
+            f"align.variants: {name!r} is taken; a name may not be {', '.join(RESERVED)} or have "
+            "`_over_` in it"
+        )
     if variant.of not in MODELS:
         known = ", ".join([*MODELS, *config.align.variants])
         raise ConfigError(f"align.models: no model {variant.of!r}; the models are {known}")

@@ -77,7 +77,7 @@ class Network(Ranker):
         initialise(self, seed)
 
     def start_at(self, rates_T: Tensor) -> None:
-        """Sets the last biases, so that training starts at these logits' rates."""
+        """Sets the last biases, so that training starts at these rates."""
         self.towers.start_at(rates_T)
 
     def table(self) -> CategoryTable | None:

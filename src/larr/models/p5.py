@@ -46,7 +46,8 @@ class P5(Network):
         whole = {n: c for n, c in enumerate(features.categories) if not _is_spelled(c)}
         digits = max((math.ceil(math.log(c.size, BASE)) for c in spelled.values()), default=1)
         spellings = [_spelling(category, digits) for category in spelled.values()]
-        self.register_buffer("spelling", torch.cat(spellings), persistent=False)
+        none = torch.empty(0, digits, dtype=torch.int64)
+        self.register_buffer("spelling", torch.cat([none, *spellings]), persistent=False)
         self.register_buffer("spelled", _columns(spelled, 0), persistent=False)
         self.register_buffer("whole", _columns(whole, PADDING + 1), persistent=False)
         names = [category.name for category in spelled.values()]
@@ -133,7 +134,8 @@ def _spelling(category: Category, digits: int) -> Tensor:
 def _columns(chosen: dict[int, Category], first: int) -> Tensor:
     """The columns of some categories, and what to add to each value, [2, W]."""
     sizes = np.array([category.size for category in chosen.values()], dtype=np.int64)
-    return torch.tensor(np.stack([list(chosen), first + np.cumsum(sizes) - sizes]))
+    columns = np.array([*chosen], dtype=np.int64)
+    return torch.from_numpy(np.stack([columns, first + np.cumsum(sizes) - sizes]))
 
 
 def _words(counts: tuple[int, int, int, int], digits: int) -> Tensor:

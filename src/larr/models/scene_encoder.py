@@ -35,7 +35,7 @@ class SceneEncoder(nn.Module):
         )
 
     def _layer(self, dimension: int) -> nn.TransformerEncoderLayer:
-        return nn.TransformerEncoderLayer(
+        layer = nn.TransformerEncoderLayer(
             dimension,
             self.scene.heads,
             self.scene.feedforward,
@@ -43,6 +43,8 @@ class SceneEncoder(nn.Module):
             batch_first=True,
             norm_first=self.scene.pre_norm,
         )
+        layer.self_attn.dropout = 0.0  # nor has `read_at_first` any
+        return layer
 
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
         """Maps the texts' vectors, and which of them are missing, to e_s, [B, A]."""

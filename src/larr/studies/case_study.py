@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ LIVES = "user_home"
 """How the columns begin that say where a user lives."""
 FOUND = 10
 VISITORS = 60
+ALWAYS = 5  # models besides those of [encoders]
 """Visitors of a region, and scenes of a moment, at most."""
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
@@ -111,9 +113,9 @@ def case_study(config: Config) -> Json:
             if texts
         },
     }
-    finders = dict(_finders(config, places.texts))
-    with track("case study", len(finders), "models") as advance:
-        for name, find in finders.items():
+    count = len(made_encoders(config)) + ALWAYS
+    with track("case study", count, "models") as advance:
+        for name, find in _finders(config, places.texts):  # each loads its model when it is asked
             for asked, models in told["visitors"].items():
                 found_QK = nearest(find, visits.queries(asked))
                 models[name] = _judged(visits, places, found_QK)
@@ -218,13 +220,15 @@ def _keywords(config: Config, owner: str) -> list[KeywordConfig]:
 
 def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
     """The whole encoder, others that are made, the LM after stage 1 and untuned; words; chance."""
-    for name, own in {"larr": config, **made_encoders(config)}.items():
-        encoder = load_encoder(artifacts.folder(own, "contrast"))
-        yield name, _by_vectors(config, encoder, candidates)
-    pretrained = load_language_model(artifacts.folder(config, "pretrain"), config)
-    for name, lm in {"pretrained": pretrained, "untuned": load_base(config)}.items():
-        encoder = as_encoder(lm, None, config.contrast.pooling)
-        yield name, _by_vectors(config, encoder, candidates)
+    lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
+    loaders: dict[str, Callable[[], Any]] = {
+        name: partial(load_encoder, artifacts.folder(own, "contrast"))
+        for name, own in {"larr": config, **made_encoders(config)}.items()
+    }
+    loaders["pretrained"] = lambda: as_encoder(load_language_model(lm, config), None, pooling)
+    loaders["untuned"] = lambda: as_encoder(load_base(config), None, pooling)
+    for name, load in loaders.items():
+        yield name, _by_vectors(config, load(), candidates)
     yield "tfidf", _by_words(candidates)
     random = np.random.default_rng(config.seed)
     yield "chance", lambda queries: random.random((len(queries), len(candidates)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,17 +58,24 @@ COLLAPSED = 0.05
 
 
 def contrast(config: Config) -> None:
-    """Trains the text embedding model on users, places and orders, and measures retrieval."""
+    """Trains the text embedding model on users, places and orders, and measures retrieval.
+
+    A training that makes all texts one vector is told and thrown away: the model is then the one
+    that it began with, which at least tells texts apart.
+    """
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)
         apart = held_out(config)
         rows = examples(config, apart)
         encoder = _starting_model(config, rows)
         curve, seconds = _train(config, encoder, rows, work.folder)
+        spread = _spread(config, encoder, rows)
+        if collapsed := spread < COLLAPSED:
+            _tell_of_collapse(spread)
+            encoder = _starting_model(config, rows)
         _merge(config, encoder)
         encoder.save(str(work.folder), create_model_card=False)
-        spread = _spread(config, encoder, rows)
-        _warn_of_collapse(spread)
+        del encoder  # a large one would stay beside those that are measured
         triples = len(rows["keys"])
         work.measured(triples, "triples")
         work.figures |= {
@@ -76,7 +83,7 @@ def contrast(config: Config) -> None:
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),
             "spread": spread,
-            "collapsed": spread < COLLAPSED,
+            "collapsed": collapsed,
         }
 
 
@@ -280,14 +287,13 @@ def _arguments(
 
 def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
     """recall@10 of the untuned model, after stage 1 alone, and after both stages."""
-    pretrained = load_language_model(artifacts.folder(config, "pretrain"), config)
-    pooling = config.contrast.pooling
-    untuned = as_encoder(load_base(config), None, pooling)
-    return {
-        "untuned": recalls(config, apart, untuned),
-        "cpt_only": recalls(config, apart, as_encoder(pretrained, None, pooling)),
-        "whole": recalls(config, apart, load_encoder(folder)),
+    lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
+    loaders: dict[str, Callable[[], SentenceTransformer]] = {
+        "untuned": lambda: as_encoder(load_base(config), None, pooling),
+        "cpt_only": lambda: as_encoder(load_language_model(lm, config), None, pooling),
+        "whole": lambda: load_encoder(folder),
     }
+    return {name: recalls(config, apart, load()) for name, load in loaders.items()}
 
 
 def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
@@ -296,9 +302,10 @@ def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[A
     return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
 
 
-def _warn_of_collapse(spread: float) -> None:
-    if spread < COLLAPSED:
-        console.print(
-            f"  contrastive tuning collapsed: all texts have nearly one vector (spread {spread}); "
-            "lower contrast.learning_rate or contrast.batch_size, or raise contrast.triples"
-        )
+def _tell_of_collapse(spread: float) -> None:
+    console.print(
+        f"  contrastive tuning collapsed: all texts had nearly one vector (spread {spread}), so "
+        "the model is kept as it was before. Perhaps the texts say too little of which place a "
+        "user orders from; else lower contrast.learning_rate or contrast.batch_size, or raise "
+        "contrast.triples"
+    )

@@ -161,9 +161,9 @@ def _general_blocks(config: Config, tokens: KeywordTokenizer, wanted: float) -> 
 
 
 class Trainer(SFTTrainer):
-    """TRL's trainer, but on one processor the language head reads the labelled positions alone.
+    """TRL's trainer, but in a single process the language head reads the labelled positions alone.
 
-    TRL's own fused head is made for GPUs and is two to three times slower there.
+    On a CPU TRL's own fused head, made for GPUs, is two to three times slower.
     """
 
     def compute_loss(
