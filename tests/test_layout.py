@@ -7,7 +7,7 @@ import larr
 
 ROOT = Path(larr.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "hardware", "memory"},
     {"config", "progress"},
     {"artifacts", "settings", "buckets", "losses", "metrics", "workers"},
     {"datasets"},

@@ -7,29 +7,24 @@ were made from; a stage whose input is missing or stale is refused with the verb
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import hashlib
 import json
 import os
-import platform
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from filelock import FileLock, Timeout
 from polars.exceptions import ComputeError
 from safetensors import SafetensorError
 
+from larr import memory
 from larr.config import Config
 from larr.errors import LarrError, StaleError
 
@@ -177,7 +172,8 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             f"{target} is a link; larr empties this folder before it is made again. Remove the "
             "link, or set `output` to the other disk"
         )
-    _release_memory()
+    memory.release()
+    memory.keep_freed()
     try:
         work = Work(target if resume else target.with_name(f"{target.name}.partial"))
         with _alone(target):
@@ -187,7 +183,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             else:
                 _begin(work.folder, origin, resume)
             started = time.perf_counter()
-            with _peak_memory() as peak:
+            with memory.peak() as peak:
                 yield work
             seconds = time.perf_counter() - started
             made = origin | {
@@ -429,39 +425,3 @@ def _broken(target: Path, files: dict[str, dict[str, Any]]) -> str | None:
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             return name
     return None
-
-
-def _release_memory() -> None:
-    """Gives what the stages before have freed back to the system; glibc may be set to keep it."""
-    gc.collect()
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def _peak_memory() -> Iterator[list[int]]:
-    """Samples the memory of this process and what its workers do not share with any other.
-
-    The list's only item is the peak, in bytes. A fork that has only begun shares all it has.
-    """
-    process, peak, stop = psutil.Process(), [0], threading.Event()
-
-    def sample() -> None:
-        now = process.memory_info().rss
-        for child in process.children():
-            with suppress(psutil.NoSuchProcess):
-                now += child.memory_full_info().uss
-        peak[0] = max(peak[0], now)
-
-    def sample_often() -> None:
-        while not stop.wait(0.05):
-            sample()
-
-    thread = threading.Thread(target=sample_often, daemon=True)
-    sample()
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from larr import progress
+from larr import memory, progress
 from larr.errors import LarrError
 
 LOOK_SECONDS = 0.5
@@ -70,5 +70,6 @@ def _begin(threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    memory.keep_freed()
     torch.set_num_threads(threads)
     progress.console = Console(stderr=True, highlight=False, force_terminal=False)

@@ -30,7 +30,7 @@ from larr.models.layers import (
 )
 from larr.models.p5 import P5, PADDING
 from larr.models.ple import Mixture, Ple, expert_owners
-from larr.ranking.align import fit
+from larr.ranking.training import fit
 from tests.ranking_log import SOURCES, Sizes, small_align, write_log
 
 VARIANTS = {

@@ -23,8 +23,10 @@ from larr.models.larr import Larr
 from larr.models.layers import CategoryTable
 from larr.models.trees import Trees
 from larr.ranking import align as stage
-from larr.ranking.align import RowAdam, Trainer, align, no_negatives, no_sampled_negatives, rate_at
+from larr.ranking import training
+from larr.ranking.align import align
 from larr.ranking.predict import load_ranker, predict, undo_sampling
+from larr.ranking.training import RowAdam, Trainer, no_negatives, no_sampled_negatives, rate_at
 from tests.ranking_log import Sizes, small_align, write_log
 from tests.test_losses import naive_info_nce
 
@@ -129,7 +131,7 @@ def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: 
     categories[categories[:, 1] == 7, 1] = 8  # nor is the place 7
     categories[0, 2] = 0  # but the unknown scene is
     np.save(log / "categories.npy", categories)
-    model, _ = stage.fit(config, "ple", log)
+    model, _ = training.fit(config, "ple", log)
     users, places, scenes = model.table().rows.split([40, 30, 6])
     known = torch.from_numpy(np.unique(categories[:, 0])).long()
     torch.testing.assert_close(users[0], users[known].mean(dim=0))
@@ -146,7 +148,7 @@ def test_alignment_brings_a_rows_two_sides_together(tmp_path: Path) -> None:
     alone = {"alignment_epochs": 8, "epochs": 1, "beta_alignment": 1.0, "models": ["larr"]}
     config = config.model_copy(update={"align": small_align(**alone)})
     trainer = Trainer(models.build(config, "larr"), config.align)
-    curve = stage._train(config, "larr", trainer, log)
+    curve = training._train(config, "larr", trainer, log)
     assert curve[0]["alignment"] > math.log(100) - 0.7
     assert curve[-1]["alignment"] < 0.6 * curve[0]["alignment"]
     assert curve[0]["samples"] > 0
@@ -172,7 +174,7 @@ def test_each_of_two_steps_has_a_schedule_of_its_own(
     config = config.model_copy(update={"align": small_align(alignment_epochs=2, epochs=1)})
     trainer, shares = Trainer(models.build(config, "larr"), config.align), list[float]()
     monkeypatch.setattr(trainer, "set_rate", shares.append)
-    stage._train(config, "larr", trainer, config.output / "data" / "train")
+    training._train(config, "larr", trainer, config.output / "data" / "train")
     joint = shares[len(shares) * 2 // 3 :]
     assert max(joint) > 0.7
     assert joint[0] < 0.1, "warms up again"
@@ -295,7 +297,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_steps_by_default_are_of_a_size_that_suits_the_log(tmp_path: Path) -> None:
     logs = (10_000, 300_000, 3_000_000, 1_000_000_000)
-    assert [stage.step_rows(rows) for rows in logs] == [60, 200, 2_000, 2_400]
+    assert [training.step_rows(rows) for rows in logs] == [60, 200, 2_000, 2_400]
     config = write_log(tmp_path, align=small_align(models=["ple"], batch_size=0, epochs=1))
     align(config)
     curve = artifacts.read_json(config.output / "ranker" / "ple" / "train.json")["curve"]

@@ -15,7 +15,7 @@ from larr.buckets import position
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, StaleError
-from larr.ranking.align import require_ranker
+from larr.ranking.predict import require_ranker
 from larr.serve import store as module
 from larr.serve.live import Live
 from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check

@@ -81,7 +81,7 @@ class Network(Ranker):
         self.towers.start_at(rates_T)
 
     def table(self) -> CategoryTable | None:
-        """The embeddings that `larr.ranking.align.RowAdam` looks after."""
+        """The embeddings that `larr.ranking.training.RowAdam` looks after."""
         return self.encoder.table
 
     def fill_unseen(self, log: Iterable[Batch]) -> None:
@@ -93,8 +93,8 @@ class CategoryTable(nn.Module):
     """One embedding table for all categories, whose gradient is kept for the touched rows alone.
 
     In training a lookup reads the distinct rows of a batch as a small leaf tensor; it leaves their
-    numbers and that tensor in `touched` for `larr.ranking.align.RowAdam`. The table itself has no
-    gradient.
+    numbers and that tensor in `touched` for `larr.ranking.training.RowAdam`. The table itself has
+    no gradient.
     """
 
     def __init__(self, rows: int, width: int) -> None:

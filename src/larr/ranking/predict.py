@@ -15,7 +15,9 @@ from larr import artifacts, models, progress
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
+from larr.errors import StaleError
 from larr.models.layers import Ranker
+from larr.ranking.training import made_from
 
 ROWS = 4096
 
@@ -67,3 +69,17 @@ def undo_sampling(probability_NT: np.ndarray, rate: float) -> np.ndarray:
     click_N1 = probability_NT[:, :1]
     corrected: np.ndarray = probability_NT / (click_N1 + (1 - click_N1) / rate)
     return corrected
+
+
+def require_ranker(config: Config, name: str) -> None:
+    """Refuses to go on with a ranker that is missing, or made from anything else than it would be.
+
+    Of the other rankers nothing is asked.
+    """
+    artifacts.require(config, "prepare")
+    folder = artifacts.folder(config, "align") / name
+    if not artifacts.has_part(folder, made_from(config, name, config.align.of(name))):
+        raise StaleError(
+            f"{folder}: it is missing, or other settings, data or vectors made it; put {name} into "
+            "align.models and run `larr run` with the same configuration"
+        )

@@ -29,8 +29,8 @@ from larr.errors import DataError, LarrError
 from larr.metrics import TASKS
 from larr.models.trees import Trees
 from larr.progress import console
-from larr.ranking.align import DivergedError, fit, made_from
 from larr.ranking.predict import predict_log
+from larr.ranking.training import DivergedError, fit, made_from
 from larr.workers import side_by_side
 
 SPLIT, TRAIN, VALIDATION = "split", "train", "validation"

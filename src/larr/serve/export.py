@@ -21,8 +21,7 @@ from larr.data.batches import Batch, Features
 from larr.data.checked import SPLITS
 from larr.errors import ConfigError
 from larr.models.larr import Larr
-from larr.ranking.align import require_ranker
-from larr.ranking.predict import ROWS, load_ranker
+from larr.ranking.predict import ROWS, load_ranker, require_ranker
 from larr.serve import graph
 
 VECTOR, RECENT = "scene_vector", "recent"

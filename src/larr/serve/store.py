@@ -32,8 +32,7 @@ from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
 from larr.data.scenes import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError, InputError
-from larr.ranking.align import require_ranker
-from larr.ranking.predict import load_ranker, probabilities, undo_sampling
+from larr.ranking.predict import load_ranker, probabilities, require_ranker, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Embed, Scorer

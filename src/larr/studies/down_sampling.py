@@ -17,8 +17,8 @@ from larr.config import Config
 from larr.data import batches
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import TASKS
-from larr.ranking.align import fit
 from larr.ranking.predict import predict_log, undo_sampling
+from larr.ranking.training import fit
 
 KEPT = (0.3, 0.1)
 """Shares of the impressions without a click."""

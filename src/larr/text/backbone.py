@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from larr.config import BUILTIN_MODEL, BackboneConfig, Config
 from larr.errors import ConfigError, LarrError
+from larr.hardware import device
 
 disable_progress_bar()
 
@@ -174,21 +175,9 @@ def load_language_model(folder: Path, config: Config) -> LanguageModel:
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
 
-def device() -> str:
-    """Where models run: the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def attention() -> str:
     """The attention that is fastest there: on a CPU at short lengths the plain one."""
     return "sdpa" if device() == "cuda" else "eager"
-
-
-def bf16_is_fast() -> bool:
-    """Whether this GPU or processor has bfloat16 products in hardware."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def refuse_divergence(section: str, losses: Iterable[float]) -> None:

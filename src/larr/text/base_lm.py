@@ -25,8 +25,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from larr.artifacts import write_json
 from larr.datasets.city import encyclopedia
+from larr.hardware import bf16_is_fast
 from larr.progress import console, track
-from larr.text.backbone import attention, bf16_is_fast
+from larr.text.backbone import attention
 
 SEED = 0
 END = "<|end|>"

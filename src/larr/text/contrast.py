@@ -29,12 +29,12 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from datasets import Dataset
 from larr import artifacts
 from larr.config import Config, ContrastConfig
+from larr.hardware import bf16_is_fast, device
 from larr.losses import contrastive_terms, false_negatives, pair_loss
 from larr.progress import Advance, console, track
 from larr.text.backbone import (
     KeywordText,
     KeywordTokenizer,
-    bf16_is_fast,
     load_base,
     load_language_model,
     lora,
@@ -274,9 +274,9 @@ def _arguments(
         warmup_steps=0.1,
         max_grad_norm=1.0,
         weight_decay=0.01,
-        activation_checkpointing=torch.cuda.is_available(),
+        activation_checkpointing=device() == "cuda",
         bf16=bf16_is_fast(),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=device() != "cuda",
         logging_steps=max(1, steps // 20),
         save_strategy="no",
         report_to="none",

@@ -21,11 +21,11 @@ from trl import SFTConfig, SFTTrainer
 from datasets import Dataset
 from larr import artifacts
 from larr.config import Config
+from larr.hardware import bf16_is_fast, device
 from larr.progress import Advance, console, track
 from larr.text.backbone import (
     KeywordTokenizer,
     LanguageModel,
-    bf16_is_fast,
     load_base,
     lora,
     refuse_divergence,
@@ -248,7 +248,7 @@ def _steps(config: Config, rows: int) -> int:
 
 
 def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device() == "cuda"
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
