@@ -2,14 +2,18 @@
 
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import polars as pl
 import pytest
+import typer
 
+from larr.cli import app
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.settings import load_config
+from larr.studies.experiments import chosen
 
 from .conftest import ROOT
 
@@ -77,3 +81,27 @@ def test_the_paper_map_names_every_equation_and_real_symbols() -> None:
 def test_files_that_a_document_links_to_exist(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
+
+
+def commands(path: Path) -> list[str]:
+    """The calls of larr in shell blocks, and those in a line that name a configuration."""
+    shell = "\n".join(blocks(path, "sh")).splitlines()
+    inline = re.findall(r"`(larr [^`|]*\.toml[^`|]*)`", path.read_text(encoding="utf-8"))
+    return [line for line in [*shell, *inline] if line.startswith("larr ")]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
+def test_commands_that_a_document_gives_are_understood(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    whole = typer.main.get_command(app)
+    for line in commands(path):
+        verb, *arguments = shlex.split(line, comments=True)[1:]
+        asked = whole.commands[verb].make_context(verb, arguments).params
+        config = asked.get("config")
+        if config is None or config.parent == Path():  # a reader's own
+            continue
+        loaded = load_config(config, asked.get("override") or [])
+        if "study" in asked:
+            assert chosen(loaded, asked["study"]), line

@@ -14,6 +14,8 @@ REQUEST, PLACE = (0, 2), (1, 3)
 RECENT_SLOT = 3
 RECENT_TEXTS = torch.tensor([-1, 4, 5, -1, 6], dtype=torch.int32)
 RECENT = torch.tensor([[1, 2, 0], [4, 3, 0], [0, 0, 0]], dtype=torch.int32)
+CENTRES = torch.linspace(-1, 1, 4 * D, dtype=torch.float64).reshape(4, D)
+SCALES = torch.tensor([[1.0], [2.0], [3.0], [0.5]], dtype=torch.float64)
 TEXTS = torch.tensor([[0, 1, 2, 3], [0, 7, -1, 8], [-1, 1, 2, -1]])
 
 
@@ -34,6 +36,8 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
         features,
         AlignConfig(),
         stored_VD,
+        CENTRES,
+        SCALES,
         poi_slots=PLACE,
         recent_texts=RECENT_TEXTS,
         recent_slot=recent_slot,
@@ -51,7 +55,8 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
     said = [texts[q] for q in REQUEST]
     if matching.recent_slot is not None:
         numbers = [int(RECENT_TEXTS[int(place)]) for place in RECENT[row]]
-        recent = [stored_VD[text] for text in numbers if text >= 0]
+        centre, scale = CENTRES[RECENT_SLOT], SCALES[RECENT_SLOT]
+        recent = [(stored_VD[text] - centre) * scale for text in numbers if text >= 0]
         products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
         if products is None:
             figures += [torch.tensor(0.0)] * 3

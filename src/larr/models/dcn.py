@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from larr.data.batches import Batch
-from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
-from larr.models.wide_deep import bottom_units
+from larr.models.layers import (
+    Encoder,
+    Inputs,
+    Network,
+    Scores,
+    Towers,
+    bottom_units,
+    network,
+    with_product,
+)
 
 CROSS_LAYERS = 2
 

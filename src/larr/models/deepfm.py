@@ -16,10 +16,10 @@ from larr.models.layers import (
     Network,
     Scores,
     Towers,
+    bottom_units,
     network,
     with_product,
 )
-from larr.models.wide_deep import bottom_units
 
 
 class DeepFm(Network):

@@ -9,8 +9,16 @@ Shapes: see `larr.models.layers`.
 from __future__ import annotations
 
 from larr.data.batches import Batch
-from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
-from larr.models.wide_deep import bottom_units
+from larr.models.layers import (
+    Encoder,
+    Inputs,
+    Network,
+    Scores,
+    Towers,
+    bottom_units,
+    network,
+    with_product,
+)
 
 
 class Din(Network):

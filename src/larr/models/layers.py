@@ -291,3 +291,9 @@ def initialise(model: nn.Module, seed: int) -> None:
                 inputs, shape = parameter.shape[-1], parameter.shape[:-1]
                 drawn = torch.rand(inputs, *shape, generator=generator) * 2 - 1
                 parameter.copy_(drawn.movedim(0, -1) * math.sqrt(WEIGHT_GAIN / inputs))
+
+
+def bottom_units(inputs: Inputs) -> list[int]:
+    """Layers as wide as all the experts that one task of PLE mixes, to be a fair rival of PLE."""
+    ple = inputs.settings.ple
+    return [units * (ple.shared_experts + ple.task_experts) for units in ple.expert_units]

@@ -37,9 +37,9 @@ class Matching(nn.Module):
         self.recent_slot = inputs.recent_slot
         self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
         dimension = inputs.vectors.shape[1]
-        slot = self.recent_slot if len(inputs.centres) > 1 else 0
-        self.register_buffer("centre", inputs.centres[slot or 0], persistent=False)
-        self.register_buffer("scale", inputs.scales[slot or 0], persistent=False)
+        slot = self.recent_slot or 0
+        self.register_buffer("centre", inputs.centres[slot], persistent=False)
+        self.register_buffer("scale", inputs.scales[slot], persistent=False)
         request = len(self.request_slots) + (self.recent_slot is not None)
         self.request = nn.Linear(request * dimension, COMMON_UNITS)
         self.place = nn.Linear(len(self.place_slots) * dimension, COMMON_UNITS)

@@ -83,16 +83,28 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tensor) -> Tensor:
-    heads, size = attention.num_heads, attention.head_dim
-    weights = attention.in_proj_weight.unflatten(0, (3, heads, size))
-    biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
-    query_HC = weights[0] @ first_D + biases[0]
-    key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5  # its bias cancels
+    key_HD, value_HCD, bias_HC = folded_query(attention, first_D)
     others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
     logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
     logits_BHR = (others_BRD @ key_HD.T).mT
     weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
-    values_HBC = torch.baddbmm(biases[2, :, None], mixed_BHD.transpose(0, 1), weights[2].mT)
+    values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
     attended: Tensor = attention.out_proj(values_HBC.transpose(0, 1).flatten(1))
     return attended
+
+
+def folded_query(
+    attention: nn.MultiheadAttention, query_D: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a query that is the same for every row makes of the weights.
+
+    A key vector of each head, whose product with a token is its logit [H, D], and the weights
+    [H, C, D] and biases [H, C] of the values. The keys' bias cancels in the softmax.
+    """
+    heads, size = attention.num_heads, attention.head_dim
+    weights = attention.in_proj_weight.unflatten(0, (3, heads, size))
+    biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
+    query_HC = weights[0] @ query_D + biases[0]
+    key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5
+    return key_HD, weights[2], biases[2]

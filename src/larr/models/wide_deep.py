@@ -8,7 +8,16 @@ from __future__ import annotations
 from torch import nn
 
 from larr.data.batches import Batch
-from larr.models.layers import Encoder, Inputs, Network, Scores, Towers, network, with_product
+from larr.models.layers import (
+    Encoder,
+    Inputs,
+    Network,
+    Scores,
+    Towers,
+    bottom_units,
+    network,
+    with_product,
+)
 
 
 class WideDeep(Network):
@@ -30,9 +39,3 @@ class WideDeep(Network):
         deep_BD = self.bottom(encoded.joined())
         logits_BT = wide_BT + self.towers(deep_BD.expand(self.tasks, -1, -1))
         return Scores(with_product(logits_BT, self.settings.ctcvr))
-
-
-def bottom_units(inputs: Inputs) -> list[int]:
-    """Layers as wide as all the experts that one task of PLE mixes, to be a fair rival of PLE."""
-    ple = inputs.settings.ple
-    return [units * (ple.shared_experts + ple.task_experts) for units in ple.expert_units]

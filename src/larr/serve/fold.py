@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.config import SceneConfig
-from larr.models.scene_encoder import SceneEncoder
+from larr.models.scene_encoder import SceneEncoder, folded_query
 from larr.serve.rows import Rows
 
 
@@ -81,17 +81,13 @@ def agg_partial(encoder: SceneEncoder) -> Partial:
 
 
 def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
-    attention, layer = encoder.first.self_attn, encoder.first
+    layer = encoder.first
     if layer.norm_first:
         query_D, tokens_ND = layer.norm1(encoder.agg), layer.norm1(tokens_ND)
     else:
         query_D = encoder.agg
-    heads, size = attention.num_heads, attention.head_dim
-    weights = attention.in_proj_weight.unflatten(0, (3, heads, size))
-    biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
-    query_HC = weights[0] @ query_D + biases[0]
-    key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5  # its bias cancels
-    values_NHC = torch.einsum("nd,hcd->nhc", tokens_ND, weights[2]) + biases[2]
+    key_HD, value_HCD, bias_HC = folded_query(layer.self_attn, query_D)
+    values_NHC = torch.einsum("nd,hcd->nhc", tokens_ND, value_HCD) + bias_HC
     return tokens_ND @ key_HD.T, values_NHC
 
 

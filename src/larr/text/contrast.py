@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from peft import get_peft_model
 from sentence_transformers import (
     SentenceTransformer,
@@ -26,7 +27,6 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from datasets import Dataset
 from larr import artifacts
 from larr.config import Config, ContrastConfig
 from larr.hardware import bf16_is_fast, device

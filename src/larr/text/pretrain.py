@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch.nn import functional
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from datasets import Dataset
 from larr import artifacts
 from larr.config import Config
 from larr.hardware import bf16_is_fast, device

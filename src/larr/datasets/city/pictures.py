@@ -50,7 +50,6 @@ def _log(tables: Path) -> pl.DataFrame:
         .agg(
             kitchen=pl.col("dish_region").mode().sort().first(),
             cold=(pl.col("dish_temperature") == "cold").mean(),
-            soup=(pl.col("dish_temperature") == "hot").mean(),
         )
     )
     log = pl.read_parquet(tables / "impressions" / "*.parquet")
