@@ -94,10 +94,23 @@ class Work:
     unit: str = "rows"
     count: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    peak_bytes: list[int] = field(default_factory=lambda: [0])
 
     def measured(self, count: int, unit: str) -> None:
         """Says how much was done, for the rate in the manifest and in the report."""
         self.count, self.unit = self.count + count, unit
+
+    def cost(self) -> dict[str, Any]:
+        """Seconds, rate and memory so far."""
+        seconds = time.perf_counter() - self.started
+        return {
+            "seconds": round(seconds, 3),
+            "count": self.count,
+            "unit": f"{self.unit}/s",
+            "rate": round(self.count / seconds, 3),
+            "peak_memory_mb": round(self.peak_bytes[0] / 2**20, 1),
+        }
 
 
 def folder(config: Config, verb: str) -> Path:
@@ -172,36 +185,30 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             f"{target} is a link; larr empties this folder before it is made again. Remove the "
             "link, or set `output` to the other disk"
         )
+    place = target if resume else target.with_name(f"{target.name}.partial")
     memory.release()
     memory.keep_freed()
     try:
-        work = Work(target if resume else target.with_name(f"{target.name}.partial"))
         with _alone(target):
             if STAGES[verb].in_parts:
                 target.mkdir(parents=True, exist_ok=True)
                 (target / MANIFEST).unlink(missing_ok=True)
             else:
-                _begin(work.folder, origin, resume)
-            started = time.perf_counter()
-            with memory.peak() as peak:
+                _begin(place, origin, resume)
+            with memory.peak() as peak_bytes:
+                work = Work(place, peak_bytes=peak_bytes)
                 yield work
-            seconds = time.perf_counter() - started
+                cost = work.cost()
             made = origin | {
-                "files": _hashes(work.folder),
+                "files": _hashes(place),
                 "figures": work.figures,
-                "measured": {
-                    "seconds": round(seconds, 3),
-                    "count": work.count,
-                    "unit": f"{work.unit}/s",
-                    "rate": round(work.count / seconds, 3),
-                    "peak_memory_mb": round(peak[0] / 2**20, 1),
-                },
+                "measured": cost,
             }
-            write_json(work.folder / MANIFEST, made)
-            (work.folder / BEGUN).unlink(missing_ok=True)
-            if work.folder != target:
+            write_json(place / MANIFEST, made)
+            (place / BEGUN).unlink(missing_ok=True)
+            if place != target:
                 shutil.rmtree(target, ignore_errors=True)
-                work.folder.rename(target)
+                place.rename(target)
     except (OSError, ComputeError, SafetensorError) as error:
         if not any(os.strerror(code) in str(error) for code in NO_ROOM):
             raise
@@ -283,11 +290,17 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields where to write a file, which comes to its place when all went well."""
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
     partial.replace(path)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from larr import artifacts
 from larr.metrics import check_scores, ratio
 
 Array = npt.NDArray[Any]
@@ -145,10 +146,8 @@ class Estimates:
         keys = list(self.value)
         values_K = np.array([self.value[key] for key in keys])
         draws_KB = np.array([self.draws[key] for key in keys])
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
+        with artifacts.whole(path) as partial, partial.open("wb") as file:
             np.savez(file, keys=np.array(keys, dtype=np.str_), values=values_K, draws=draws_KB)
-        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Self:

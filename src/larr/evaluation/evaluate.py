@@ -6,16 +6,14 @@ N: impressions of the test day, T: tasks, U: users.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import psutil
 
 from larr import artifacts, metrics, progress
 from larr.config import Config
@@ -62,36 +60,11 @@ class TestDay:
         return int(self.user_N.max()) + 1
 
 
-@dataclass
-class Clock:
-    """What this stage itself costs; memory is looked at after each piece of work."""
-
-    started: float = field(default_factory=time.perf_counter)
-    peak_bytes: int = 0
-
-    def tick(self) -> None:
-        """Looks at the memory in use."""
-        self.peak_bytes = max(self.peak_bytes, psutil.Process().memory_info().rss)
-
-    def measured(self, count: int, unit: str) -> dict[str, Any]:
-        """Seconds, rate and memory, as a manifest says them of a finished stage."""
-        self.tick()
-        seconds = time.perf_counter() - self.started
-        return {
-            "seconds": round(seconds, 3),
-            "count": count,
-            "unit": f"{unit}/s",
-            "rate": round(count / seconds, 3),
-            "peak_memory_mb": round(self.peak_bytes / 2**20, 1),
-        }
-
-
 def evaluate(config: Config) -> None:
     """Scores the test day with every trained model and writes `report/`."""
     with artifacts.making(config, "evaluate") as work:
-        clock = Clock()
         day = _read(config)
-        scores = _scores(config, day, clock)
+        scores = _scores(config, day)
         statistics = dict(_statistics(config, day, scores))
         resamples = config.evaluate.bootstrap
         with progress.track("intervals", resamples, "resamples") as advance:
@@ -99,7 +72,7 @@ def evaluate(config: Config) -> None:
         estimates.save(work.folder / DRAWS)
         work.measured(len(scores) * day.rows.height, "impressions")
         facts = _facts(config, day, scores)
-        facts["stages"]["evaluate"] = clock.measured(work.count, work.unit)
+        facts["stages"]["evaluate"] = work.cost()
         found = findings(config, [config.seed], estimates, facts)
         _write(found, work.folder)
         work.figures |= {name: found[name] for name in ("gains", "distance_closed")}
@@ -161,7 +134,7 @@ def _read(config: Config) -> TestDay:
     return TestDay(rows, label_NT, user_N, artifacts.read_json(data / "features.json"))
 
 
-def _scores(config: Config, day: TestDay, clock: Clock) -> dict[str, Array]:
+def _scores(config: Config, day: TestDay) -> dict[str, Array]:
     """Probabilities [N, T] of every model, the ceiling last."""
     scores = {}
     for model in config.align.models:
@@ -171,7 +144,6 @@ def _scores(config: Config, day: TestDay, clock: Clock) -> dict[str, Array]:
                 f"model {model} gave scores of shape {scores[model].shape}, expected "
                 f"{day.label_NT.shape}; run `larr align` again"
             )
-        clock.tick()
     truth = [TRUTH[label] for label in day.features["tasks"]]
     if all(name in day.rows.columns for name in truth):
         scores[CEILING] = _truth(day, truth)

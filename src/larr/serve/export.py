@@ -5,6 +5,7 @@ Shapes: B rows, A dimension of e_s.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +100,14 @@ class _Probabilities(nn.Module):
 
 def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:
     rows = batches.count_rows(log)
-    partial, writer = path.with_suffix(".partial"), None
-    with progress.track(f"exporting {path.name}", rows, "rows") as advance:
-        try:
-            for batch in batches.in_order(log, ROWS):
-                table = _table(ranker, features, batch)
-                writer = writer or pq.ParquetWriter(partial, table.schema)
-                writer.write_table(table)
-                advance(batch.rows)
-        finally:
-            if writer is not None:
-                writer.close()
-    partial.replace(path)
+    bar = progress.track(f"exporting {path.name}", rows, "rows")
+    with artifacts.whole(path) as partial, ExitStack() as opened, bar as advance:
+        writer = None
+        for batch in batches.in_order(log, ROWS):
+            table = _table(ranker, features, batch)
+            writer = writer or opened.enter_context(pq.ParquetWriter(partial, table.schema))
+            writer.write_table(table)
+            advance(batch.rows)
 
 
 def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:

@@ -5,7 +5,6 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,15 +177,6 @@ def load_language_model(folder: Path, config: Config) -> LanguageModel:
 def attention() -> str:
     """The attention that is fastest there: on a CPU at short lengths the plain one."""
     return "sdpa" if device() == "cuda" else "eager"
-
-
-def refuse_divergence(section: str, losses: Iterable[float]) -> None:
-    """LarrError if a training's losses are not all finite numbers."""
-    if not all(map(math.isfinite, losses)):
-        raise LarrError(
-            f"{section}: the loss is no finite number any more; lower {section}.learning_rate and "
-            "run the same command again"
-        )
 
 
 def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:

@@ -5,8 +5,6 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, D the vector's length.
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,20 +23,20 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import set_seed
 
 from larr import artifacts
 from larr.config import Config, ContrastConfig
 from larr.hardware import bf16_is_fast, device
 from larr.losses import contrastive_terms, false_negatives, pair_loss
-from larr.progress import Advance, console, track
+from larr.progress import console
+from larr.text import training
 from larr.text.backbone import (
     KeywordText,
     KeywordTokenizer,
     load_base,
     load_language_model,
     lora,
-    refuse_divergence,
 )
 from larr.text.encoder import as_encoder, from_input, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
@@ -208,14 +206,6 @@ class Trainer(SentenceTransformerTrainer):
         """Adds none."""
 
 
-class _Shown(TrainerCallback):
-    def __init__(self, advance: Advance, triples: int) -> None:
-        self.advance, self.triples = advance, triples
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.advance(self.triples)
-
-
 def _train(
     config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]], folder: Path
 ) -> tuple[list[dict[str, float]], float]:
@@ -230,18 +220,12 @@ def _train(
         loss=TripleLoss(encoder, config.contrast, arguments.bf16),
         data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
     )
-    trainer.remove_callback(PrinterCallback)
-    started = time.perf_counter()
-    with track("contrastive tuning", steps * batch, "triples") as advance:
-        trainer.add_callback(_Shown(advance, batch))
-        with _threads_for(encoder):
-            trainer.train()
-    seconds = time.perf_counter() - started
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    with _threads_for(encoder):
+        records, seconds = training.run(
+            trainer, "contrast", "contrastive tuning", "triples", steps, of_step=batch
+        )
     names = ("loss", "user_user", "place_place", "user_place")
-    log = [entry for entry in trainer.state.log_history if "user_place" in entry]
-    refuse_divergence("contrast", (entry["loss"] for entry in log))
-    return [{name: entry[name] for name in names} for entry in log], seconds
+    return [{name: record[name] for name in names} for record in records], seconds
 
 
 @contextmanager

@@ -257,10 +257,8 @@ def _write_shards(job: Job, embedded: Embedder, earlier: VectorStore | None) -> 
             if path.is_file():
                 advance(rows.stop - rows.start)
                 continue
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with artifacts.whole(path) as partial, partial.open("wb") as file:
                 np.save(file, _vectors(job, embedded, earlier, rows, advance))
-            partial.replace(path)
 
 
 def _read_shards(job: Job) -> Iterator[tuple[slice, np.ndarray]]:
@@ -292,11 +290,10 @@ def _vectors(
 @contextmanager
 def _new_file(job: Job) -> Iterator[np.ndarray]:
     """Yields zeros [N, D] on disk, which become the source's vectors when all went well."""
-    partial = job.folder / f"{VECTORS}.partial"
-    vectors_ND = artifacts.new_array(partial, np.float32, job.shape)
-    yield vectors_ND
-    vectors_ND.flush()
-    partial.replace(job.folder / VECTORS)
+    with artifacts.whole(job.folder / VECTORS) as partial:
+        vectors_ND = artifacts.new_array(partial, np.float32, job.shape)
+        yield vectors_ND
+        vectors_ND.flush()
 
 
 SOURCES: dict[str, Callable[[Job], None]] = {

@@ -6,8 +6,6 @@ Paper: section 3.1, Eq. (1)-(7). Shapes: B texts, T tokens, H hidden units, L la
 from __future__ import annotations
 
 import math
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +14,19 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedModel, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from larr import artifacts
 from larr.config import Config
 from larr.hardware import bf16_is_fast, device
-from larr.progress import Advance, console, track
+from larr.progress import console
+from larr.text import training
 from larr.text.backbone import (
     KeywordTokenizer,
     LanguageModel,
     load_base,
     lora,
-    refuse_divergence,
 )
 from larr.text.corpus import Description, descriptions, general_text, in_random_order
 from larr.text.pairs import check_pairs
@@ -200,14 +198,6 @@ def scales_logits(lm: PreTrainedModel) -> bool:
     return any(getattr(settings, name, None) is not None for name in SCALES)
 
 
-class _Shown(TrainerCallback):
-    def __init__(self, advance: Advance) -> None:
-        self.advance = advance
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.advance(1)
-
-
 def _train(
     config: Config, lm: LanguageModel, rows: list[Row], folder: Path
 ) -> tuple[PreTrainedModel, list[float], float]:
@@ -224,15 +214,8 @@ def _train(
         processing_class=lm.tokens.tokenizer,
         peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
     )
-    trainer.remove_callback(PrinterCallback)
-    started = time.perf_counter()
-    with track("continual pretraining", steps, "steps") as advance:
-        trainer.add_callback(_Shown(advance))
-        trainer.train()
-    seconds = time.perf_counter() - started
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    refuse_divergence("pretrain", losses)
-    shutil.rmtree(folder / "trainer", ignore_errors=True)
+    records, seconds = training.run(trainer, "pretrain", "continual pretraining", "steps", steps)
+    losses = [record["loss"] for record in records]
     return (trainer.model.merge_and_unload() if rank else trainer.model), losses, seconds
 
 
