@@ -16,12 +16,12 @@ from larr.models import build
 from larr.models.ple import Ple
 from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows
-from larr.serve.scoring import Columns, PlaceRows
+from larr.serve.scoring import ColumnSplit, PlaceRows
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
-CATEGORIES = Columns(place=(1,), request=(0, 2), candidate=(3,))
-NUMBERS = Columns(place=(1,), request=(0,), candidate=(2,))
+CATEGORIES = ColumnSplit(place=(1,), request=(0, 2), candidate=(3,))
+NUMBERS = ColumnSplit(place=(1,), request=(0,), candidate=(2,))
 PLACE_SLOTS = tuple(slot for slot in range(SIZES.keywords) if OWNERS[slot] == "poi")
 REQUEST_SLOTS = [slot for slot in range(SIZES.keywords) if slot not in PLACE_SLOTS]
 

@@ -25,7 +25,7 @@ CLIP_DEVIATIONS = 5.0
 
 
 @dataclass(frozen=True)
-class Encoder:
+class FeatureEncoder:
     """Vocabularies and scales, fitted on the training days alone."""
 
     vocabularies: dict[str, pl.Series]
@@ -88,7 +88,7 @@ def check_features(config: Config, columns: list[str]) -> None:
         raise ConfigError("features.recent needs poi_id among features.categories")
 
 
-def fit(config: Config, train: pl.LazyFrame) -> Encoder:
+def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
     """Fits vocabularies on all training rows, scales on a sample of them."""
     schema = train.collect_schema()
     vocabularies = {
@@ -105,7 +105,7 @@ def fit(config: Config, train: pl.LazyFrame) -> Encoder:
         name: _scale(as_numbers(sampled[name], "features.numbers"))
         for name in config.features.numbers
     }
-    return Encoder(vocabularies, scales, config.features.recent)
+    return FeatureEncoder(vocabularies, scales, config.features.recent)
 
 
 def as_numbers(values: pl.Series, where: str) -> pl.Series:
@@ -138,7 +138,7 @@ def _scale(values: pl.Series) -> tuple[float, float]:
     return mean, deviation or 1.0
 
 
-def save(encoder: Encoder, folder: Path) -> None:
+def save(encoder: FeatureEncoder, folder: Path) -> None:
     """Writes each vocabulary and the scales, for serving."""
     folder.mkdir(exist_ok=True)
     for name, values in encoder.vocabularies.items():
@@ -149,14 +149,14 @@ def save(encoder: Encoder, folder: Path) -> None:
     )
 
 
-def load(config: Config, folder: Path) -> Encoder:
+def load(config: Config, folder: Path) -> FeatureEncoder:
     """Reads what `save` wrote."""
     vocabularies = {
         name: pl.read_parquet(folder / f"{name}.parquet")["value"]
         for name in config.features.categories
     }
     scales = pl.read_parquet(folder / "scales.parquet").rows()
-    return Encoder(
+    return FeatureEncoder(
         vocabularies,
         {name: (mean, deviation) for name, mean, deviation in scales},
         config.features.recent,

@@ -24,7 +24,7 @@ class Featuriser:
 
     config: Config
     known: Known
-    encoder: features.Encoder
+    encoder: features.FeatureEncoder
     texts: dict[str, pl.DataFrame]
     """For each scene keyword its texts and their numbers."""
     tasks: int

@@ -140,7 +140,7 @@ class _Writer:
         return counts
 
     def _encode(
-        self, rows: pl.DataFrame, encoder: features.Encoder, log: Log
+        self, rows: pl.DataFrame, encoder: features.FeatureEncoder, log: Log
     ) -> dict[str, np.ndarray]:
         texts = rows.select(f"text {keyword.name}" for keyword in self.config.scene_keywords)
         users, places = log.users["user_id"], log.places["poi_id"]
@@ -157,7 +157,7 @@ class _Writer:
         }
 
     def _description(
-        self, log: Log, encoder: features.Encoder, counts: dict[str, int]
+        self, log: Log, encoder: features.FeatureEncoder, counts: dict[str, int]
     ) -> dict[str, Any]:
         categories = [
             {"name": name, "size": len(values) + 1, "side": _side(name)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from larr.data.batches import Batch
 from larr.models.layers import (
-    Encoder,
+    FeatureEmbedding,
     Inputs,
     Network,
     Scores,
@@ -29,7 +29,7 @@ class Dcn(Network):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.settings, self.tasks = inputs.settings, len(inputs.features.tasks)
-        self.encoder = Encoder(inputs)
+        self.encoder = FeatureEmbedding(inputs)
         width, units = self.encoder.width, bottom_units(inputs)
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(CROSS_LAYERS))
         self.bottom = network([width, *units], inputs.settings.dropout)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from larr.data.batches import Batch
 from larr.models.layers import (
     Encoded,
-    Encoder,
+    FeatureEmbedding,
     Inputs,
     Network,
     Scores,
@@ -33,7 +33,7 @@ class DeepFm(Network):
         super().__init__()
         self.settings, self.tasks = inputs.settings, len(inputs.features.tasks)
         numbers = len(inputs.features.numbers)
-        self.encoder = Encoder(inputs, wide=self.tasks)
+        self.encoder = FeatureEmbedding(inputs, wide=self.tasks)
         self.linear = nn.Linear(numbers, self.tasks)
         self.number_fields = nn.Parameter(torch.empty(numbers, inputs.settings.embedding))
         self.pairs = nn.Linear(inputs.settings.embedding, self.tasks, bias=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from larr.data.batches import Batch
 from larr.models.layers import (
-    Encoder,
+    FeatureEmbedding,
     Inputs,
     Network,
     Scores,
@@ -27,7 +27,7 @@ class Din(Network):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.settings, self.tasks = inputs.settings, len(inputs.features.tasks)
-        self.encoder = Encoder(inputs)
+        self.encoder = FeatureEmbedding(inputs)
         units = bottom_units(inputs)
         self.bottom = network([self.encoder.width, *units], inputs.settings.dropout)
         self.towers = Towers(inputs.settings, self.tasks, units[-1])

@@ -69,7 +69,7 @@ class Ranker(nn.Module):
 class Network(Ranker):
     """A ranker that learns by steps."""
 
-    encoder: Encoder
+    encoder: FeatureEmbedding
     towers: Towers
 
     def start(self, seed: int) -> None:
@@ -187,7 +187,7 @@ class Encoded(NamedTuple):
         return torch.cat([self.categories.flatten(1), self.recent, self.numbers], dim=1)
 
 
-class Encoder(nn.Module):
+class FeatureEmbedding(nn.Module):
     """Looks up the categories and the recent places; the same inputs for every model."""
 
     shifts: Tensor

@@ -18,7 +18,7 @@ from torch.nn import functional
 from larr.config import AlignConfig
 from larr.data.batches import Batch
 from larr.models.layers import (
-    Encoder,
+    FeatureEmbedding,
     Inputs,
     Network,
     Parallel,
@@ -102,13 +102,13 @@ class NextLevel(nn.Module):
 
 
 class Ple(Network):
-    """Encoder, extraction levels, a tower for each task."""
+    """Features, extraction levels, a tower for each task."""
 
     def __init__(self, inputs: Inputs, more: int = 0) -> None:
         super().__init__()
         self.settings, tasks = inputs.settings, len(inputs.features.tasks)
         levels = self.settings.ple.levels
-        self.encoder = Encoder(inputs)
+        self.encoder = FeatureEmbedding(inputs)
         self.first = FirstLevel(self.settings, tasks, self.encoder.width + more)
         self.next = nn.Sequential(
             *(NextLevel(self.settings, tasks, last=n == levels) for n in range(2, levels + 1))

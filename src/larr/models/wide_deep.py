@@ -9,7 +9,7 @@ from torch import nn
 
 from larr.data.batches import Batch
 from larr.models.layers import (
-    Encoder,
+    FeatureEmbedding,
     Inputs,
     Network,
     Scores,
@@ -26,7 +26,7 @@ class WideDeep(Network):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         self.settings, self.tasks = inputs.settings, len(inputs.features.tasks)
-        self.encoder = Encoder(inputs, wide=self.tasks)
+        self.encoder = FeatureEmbedding(inputs, wide=self.tasks)
         self.numbers = nn.Linear(len(inputs.features.numbers), self.tasks)
         units = bottom_units(inputs)
         self.bottom = network([self.encoder.width, *units], inputs.settings.dropout)

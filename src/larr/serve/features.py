@@ -19,11 +19,11 @@ import polars as pl
 from larr.config import BucketConfig, Config
 from larr.data.batches import Features, read_features
 from larr.data.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
-from larr.data.features import CLIP_DEVIATIONS, Encoder, load
+from larr.data.features import CLIP_DEVIATIONS, FeatureEncoder, load
 from larr.data.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
 from larr.data.scenes import TIME_COLUMNS, of_moment
 from larr.errors import ConfigError
-from larr.serve.scoring import Columns
+from larr.serve.scoring import ColumnSplit
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ Kinds = tuple[type, ...]
 
 
 class RequestInputs(NamedTuple):
-    """What a request brings, in the order of `Columns.request`."""
+    """What a request brings, in the order of `ColumnSplit.request`."""
 
     categories: Ints
     numbers: Floats
@@ -53,7 +53,7 @@ class RequestInputs(NamedTuple):
 
 
 class CandidateInputs(NamedTuple):
-    """What each candidate brings, in the order of `Columns.candidate`."""
+    """What each candidate brings, in the order of `ColumnSplit.candidate`."""
 
     places: npt.NDArray[np.int64]
     """Its row of the place table; 0 = unknown."""
@@ -70,12 +70,12 @@ class CandidateInputs(NamedTuple):
         )
 
 
-def split_columns(names: Sequence[str], candidate: set[str]) -> Columns:
+def split_columns(names: Sequence[str], candidate: set[str]) -> ColumnSplit:
     """Which columns are the place's, the request's, or differ from candidate to candidate."""
     places = [n for n, name in enumerate(names) if name.startswith("poi_")]
     own = [n for n, name in enumerate(names) if name in candidate and n not in places]
     rest = [n for n in range(len(names)) if n not in places and n not in own]
-    return Columns(tuple(places), tuple(rest), tuple(own))
+    return ColumnSplit(tuple(places), tuple(rest), tuple(own))
 
 
 def candidate_columns(config: Config, data: Path, features: Features) -> set[str]:
@@ -220,7 +220,7 @@ class Reader:
         frame = replace(self.known, places=rows).described_places()
         names = [self.names[column] for column in self.categories.place]
         scaled = [self.features.numbers[column] for column in self.numbers.place]
-        own = Encoder(
+        own = FeatureEncoder(
             {name: self.encoder.vocabularies[name] for name in names},
             {name: self.encoder.scales[name] for name in scaled},
             0,

@@ -20,7 +20,7 @@ from larr.serve import scoring
 from larr.serve.fold import TextTables, partial, text_rows, text_tables, why_not
 from larr.serve.graph import Graph
 from larr.serve.rows import Rows
-from larr.serve.scoring import Columns, PlaceRows, RequestRows, Scoring
+from larr.serve.scoring import ColumnSplit, PlaceRows, RequestRows, Scoring
 
 
 class Texts(NamedTuple):
@@ -38,8 +38,8 @@ class FoldedRanker:
     def __init__(
         self,
         model: Ple,
-        categories: Columns,
-        numbers: Columns,
+        categories: ColumnSplit,
+        numbers: ColumnSplit,
         texts: Texts | None = None,
         stored: Sequence[Tensor] | None = None,
     ) -> None:

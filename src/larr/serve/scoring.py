@@ -29,7 +29,7 @@ from larr.serve.fold import Finish, Partial, agg_partial, merged, partial
 NONE = torch.empty(0)
 
 
-class Columns(NamedTuple):
+class ColumnSplit(NamedTuple):
     """The numbers of those inputs, among all, that are the place's, the request's or neither's."""
 
     place: tuple[int, ...]
@@ -78,7 +78,7 @@ class Scoring(nn.Module):
     """From the rows of a request and of its candidates to their probabilities."""
 
     def __init__(
-        self, model: Ple, categories: Columns, numbers: Columns, place_slots: Sequence[int]
+        self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit, place_slots: Sequence[int]
     ) -> None:
         super().__init__()
         self.model, self.place_slots = model, list(place_slots)
