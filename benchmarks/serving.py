@@ -159,7 +159,7 @@ async def service(
 async def start(store: Store, command: Sequence[str] = SERVE) -> subprocess.Popen[bytes]:
     """Starts a service and waits until it is ready.
 
-    Without the Makefile's settings of malloc: memory that is freed and kept would hide a leak.
+    Without settings of malloc from outside: memory that is freed and kept would hide a leak.
     """
     process = subprocess.Popen(
         [sys.executable, *command, str(store.folder), "--port", str(PORT)],
