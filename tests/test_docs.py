@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import typer
@@ -12,6 +13,7 @@ import typer
 from larr.cli import app
 from larr.config import Config
 from larr.data.prepare import prepare
+from larr.datasets.city import knowledge
 from larr.settings import load_config
 from larr.studies.experiments import chosen
 
@@ -81,6 +83,16 @@ def test_the_paper_map_names_every_equation_and_real_symbols() -> None:
 def test_files_that_a_document_links_to_exist(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
+
+
+def test_requests_of_the_documents_are_made_where_the_city_is() -> None:
+    text = "\n".join(blocks(ROOT / "docs" / "serving.md", "sh"))
+    places = knowledge.cities().select("city", "lat", "lon").rows_by_key("city")
+    (told,) = set(re.findall(r'"city": "(\w+)"', text))
+    asked = re.findall(r'"lat": ([\d.]+), "lon": ([\d.]+)', text)
+    assert asked
+    for point in asked:
+        assert np.abs(np.array(point, float) - places[told][0]).max() < 0.02
 
 
 def commands(path: Path) -> list[str]:

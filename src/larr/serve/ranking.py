@@ -98,7 +98,7 @@ class RankAnswer(Struct):
     """Of a test of two versions; A if there is none."""
     degraded: list[str]
     """What was not known: `unknown_user`, `missing:COLUMN` and `unknown_value:COLUMN` of the scene
-    or of candidates, `missing_text:KEYWORD`."""
+    or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
     items: list[RankedPlace]
 
 
@@ -203,6 +203,7 @@ class Ranking:
         scored = self.scorer.score(row, candidates) if places else None
         answer = RankAnswer(uuid.uuid4().hex, self.version, "A", [], [])
         if scored is None:
+            answer.degraded += ["nothing_near"] if asked.near else []
             return answer
         answer.degraded += [] if scored.request.known else ["unknown_user"]
         absent = [name for name in self.accepted[0] if name not in scene]
