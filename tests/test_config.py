@@ -66,6 +66,15 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
             "[[keywords]]\nname='a b'\nowner='poi'\nview='basic'\ntemplate='{poi_name}'",
             "keywords.0.name",
         ),
+        ("[align.variants.'a/b']\nof = 'ple'", "align.variants"),
+        ("[align.scene]\nheads = 3", r"must divide embed.dimension, got 3 and 128"),
+        (
+            "[align.variants.wide]\nof = 'larr'\nsettings = { 'scene.heads' = 5 }",
+            r"align.scene.heads \(wide\) must divide",
+        ),
+        ("[align.ple]\nexpert_units = []", "align.ple.expert_units"),
+        ("[align.ple]\ntower_units = [0]", "align.ple.tower_units"),
+        ("[tune.networks.dropout]\nlow = 0.5\nhigh = 0.1", "low must be at most high"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -70,6 +70,11 @@ def test_columns_beyond_the_contract_are_kept() -> None:
     assert checked.rejected["reason"].to_list() == ["name is empty"]
 
 
+def test_a_number_of_ones_own_that_is_nan_is_missing() -> None:
+    rows = pl.DataFrame({"poi_id": ["a", "b"], "name": ["n", "m"], "stars": [1.5, float("nan")]})
+    assert check_rows("places", rows, {}, NOW).good["stars"].to_list() == [1.5, None]
+
+
 def test_a_summary_counts_and_gives_three_examples() -> None:
     rows = pl.DataFrame({"poi_id": [f"p{i}" for i in range(5)], "name": [""] * 5})
     (row,) = summarise("places", check_rows("places", rows, {}, NOW).rejected)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from larr import models
-from larr.config import AlignConfig, Config
+from larr.config import AlignConfig, Config, VariantConfig
 from larr.data.batches import Batch, in_order
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
@@ -140,6 +140,10 @@ def test_each_model_reads_its_own_vectors(config: Config) -> None:
 def test_what_cannot_be_built_is_refused(config: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no model 'lar'; the models are wide_deep"):
         models.build(config, "lar")
+    for name in ("ple", "ceiling", "larr_over_ple"):
+        own = config.align.model_copy(update={"variants": {name: VariantConfig(of="larr")}})
+        with pytest.raises(ConfigError, match=f"align.variants: '{name}' is taken"):
+            models.find(config.model_copy(update={"align": own}), name)
     with pytest.raises(ConfigError, match="reads scene texts and the data have none"):
         models.build(write_log(tmp_path, Sizes(keywords=0)), "larr")
 
