@@ -30,6 +30,8 @@ GOOD = {
         ({"time": datetime(2025, 1, 1)}, "time in the future"),
         ({"time": 20240408}, "time before 1980"),
         ({"time": None}, "time is missing"),
+        ({"time": "04/05/2024 12:00:00"}, "time cannot be read"),
+        ({"time": "noon"}, "time cannot be read"),
         ({"click": None}, "click is missing"),
         ({"lat": float("nan")}, "lat is above its range (max 90); lat is NaN"),
         ({"position": 0}, "position is below its range (min 1)"),

@@ -94,6 +94,8 @@ TABLES = {
 }
 
 _UNREADABLE = " unreadable"
+YEAR_FIRST = r"^\d{4}\D"
+"""Of 04/05/2024 nobody knows whether it is in April or in May."""
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
 SHIFT = r"([+-])(\d{2}):?(\d{2})$"
 OLDEST = datetime(1980, 1, 1)
@@ -212,7 +214,8 @@ def _read(name: str, given: pl.DataType, column: dy.Column, zone: str) -> pl.Exp
 def _read_time(value: pl.Expr, given: pl.DataType, zone: str) -> pl.Expr:
     """What a clock shows: in the zone, where one is set and the time tells more than its own."""
     if given == pl.String:
-        shown = value.str.replace(OFFSET, "$1").str.to_datetime(strict=False, time_unit="us")
+        dated = pl.when(value.str.contains(YEAR_FIRST)).then(value.str.replace(OFFSET, "$1"))
+        shown = dated.str.to_datetime(strict=False, time_unit="us")
         if not zone:
             return shown
         told = _in_zone(shown - _offset(value), zone)

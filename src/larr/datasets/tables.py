@@ -12,6 +12,8 @@ from larr.config import Config, TableName
 from larr.errors import ConfigError, DataError
 
 SUFFIXES = (".parquet", ".csv")
+INFERRED_ROWS = 10_000
+"""A CSV file's columns are of the kind that their first so many values have."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,14 @@ def scan(path: Path) -> pl.LazyFrame:
     if len({file.suffix for file in files}) > 1:
         raise DataError(f"{path}: holds Parquet and CSV files; give a folder of one kind")
     try:
-        table = _scan_csv(files) if files[0].suffix == ".csv" else pl.scan_parquet(files)
+        if files[0].suffix == ".csv":
+            table = pl.scan_csv(files, infer_schema_length=INFERRED_ROWS)
+        else:
+            table = pl.scan_parquet(files)
         table.collect_schema()
     except (PolarsError, OSError) as error:
         raise DataError(f"{path}: cannot be read as {files[0].suffix}: {error}") from error
     return table
-
-
-def _scan_csv(files: list[Path]) -> pl.LazyFrame:
-    """Times with an offset stay as they are written; polars would turn them into UTC."""
-    table = pl.scan_csv(files, try_parse_dates=True, infer_schema_length=10_000)
-    zoned = [
-        name
-        for name, kind in table.collect_schema().items()
-        if isinstance(kind, pl.Datetime) and kind.time_zone
-    ]
-    if not zoned:
-        return table
-    kinds = dict.fromkeys(zoned, pl.String)
-    return pl.scan_csv(
-        files, try_parse_dates=True, infer_schema_length=10_000, schema_overrides=kinds
-    )
 
 
 def _renamed(config: Config, name: TableName, path: Path | None) -> pl.LazyFrame:
