@@ -13,7 +13,8 @@ from starlette.testclient import TestClient
 
 from larr.serve.app import Service
 from larr.serve.live import Live
-from larr.serve.ranking import RankRequest, decode
+from larr.serve.page import worths
+from larr.serve.ranking import RankedPlace, RankRequest, TextEffect, decode
 from larr.serve.store import Store
 from tests.serve.conftest import running
 
@@ -68,6 +69,13 @@ def test_a_changed_scene_is_ranked_against_the_pinned_one(page: Any) -> None:
     assert page.locator("td:text-matches('^(▲|▼|=|new)')").count() > 0
     page.click("text=Unpin")
     page.wait_for_selector("#against", state="detached")
+
+
+def test_a_text_that_doubles_the_score_is_worth_a_hundred_percent() -> None:
+    texts = [TextEffect("against", "", 0.0, -0.3), TextEffect("for", "", 0.0, 0.1)]
+    told = worths(RankedPlace("p", 0.2, {}, texts=texts))
+    assert [one.keyword for one in told] == ["for", "against"]
+    assert [one.percent for one in told] == pytest.approx([100, -60])
 
 
 def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, store: Store) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -28,7 +28,7 @@ MOST_OPTIONS = 200
 MOST_USERS = 12
 WITHIN_KM = 30.0
 LEAST_TOLD = 0.5
-"""Less, in % of the score, would be told as 0."""
+"""A worth of less, in %, would be told as 0."""
 Given = Mapping[str, str]
 
 
@@ -47,6 +47,15 @@ class Field:
         return self.name.replace("_", " ")
 
 
+class Worth(NamedTuple):
+    """What a text does to the score of a place."""
+
+    keyword: str
+    text: str
+    percent: float
+    """Of the score that there would be without it."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """A place of the ranking, beside where it was in the pinned one."""
@@ -57,11 +66,11 @@ class Shown:
     about: str
     moved: int | None
     """Ranks up (or down, below 0) since the pinned scene; None if it was not shown there."""
-    why: str
-    """Of the user's and the scene's texts that which adds most, or beside a pinned scene the text
-    whose worth changed most; empty where that is nothing."""
-    worth: float
-    """What it adds, or how that changed, in % of the score."""
+    texts: list[Worth]
+    """What is known of user, scene and place, from what counts most for it to most against it."""
+    why: Worth | None
+    """Of the user's and the scene's texts that which counts most, or beside a pinned scene the text
+    whose worth changed most, and by how much; None where that is nothing."""
 
 
 class Playground:
@@ -165,10 +174,6 @@ class Playground:
         keywords = self.ranking.scorer.reader.keywords.values()
         return {one.name for one in keywords if one.owner != "poi"}
 
-    def worth(self, item: RankedPlace) -> dict[str, float]:
-        """What each text adds, in % of the score."""
-        return {one.keyword: 100 * one.adds / (item.score or 1.0) for one in item.texts}
-
     def about(self, poi_id: str) -> tuple[str, str]:
         """A place's name, and where and what it is."""
         row = self.ranking.added.get(poi_id, {})
@@ -257,26 +262,40 @@ class Page:
 def _shown(
     playground: Playground, answer: RankAnswer, before: RankAnswer | None
 ) -> Iterator[Shown]:
-    was = {item.poi_id: (rank, item) for rank, item in enumerate(before.items if before else [], 1)}
+    pinned = {
+        item.poi_id: (rank, item) for rank, item in enumerate(before.items if before else [], 1)
+    }
     for rank, item in enumerate(answer.items[:SHOWN], 1):
-        old_rank, old = was.get(item.poi_id, (None, None))
-        worth = playground.worth(item)
+        old_rank, old = pinned.get(item.poi_id, (None, None))
+        texts = worths(item)
         if old is not None:
-            was_worth = playground.worth(old)
-            worth = {name: worth[name] - was_worth.get(name, 0.0) for name in worth}
+            was = {one.keyword: one.percent for one in worths(old)}
+            reasons = [
+                one._replace(percent=one.percent - was.get(one.keyword, 0.0)) for one in texts
+            ]
         elif before is None:
-            worth = {name: worth[name] for name in worth if name in playground.asked}
-        seen = [name for name in worth if abs(worth[name]) >= LEAST_TOLD]
-        why = max(seen, key=lambda name: abs(worth[name]), default="")
-        texts = {one.keyword: one.text for one in item.texts}
+            reasons = [one for one in texts if one.keyword in playground.asked]
+        else:
+            reasons = texts
+        why = max(reasons, key=lambda one: abs(one.percent), default=None)
         yield Shown(
             rank,
             item,
             *playground.about(item.poi_id),
             None if old_rank is None else old_rank - rank,
-            texts.get(why, ""),
-            worth.get(why, 0.0),
+            texts,
+            why if why and abs(why.percent) >= LEAST_TOLD else None,
         )
+
+
+def worths(item: RankedPlace) -> list[Worth]:
+    """The texts of a place with what each is worth, from most to least."""
+    without = [item.score - one.adds for one in item.texts]
+    worths = [
+        Worth(one.keyword, one.text, 100 * one.adds / (score or 1.0))
+        for one, score in zip(item.texts, without, strict=True)
+    ]
+    return sorted(worths, key=lambda one: -one.percent)
 
 
 def _differences(pinned: Given, told: Given) -> list[str]:
