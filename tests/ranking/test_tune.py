@@ -47,6 +47,13 @@ def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
     assert AlignConfig.model_validate(tuned).of("deepfm").dropout == 0.0
 
 
+def test_the_latest_rows_alone_can_be_searched(tmp_path: Path) -> None:
+    config = small_tune(tmp_path, ["ple"])
+    config = config.model_copy(update={"align": config.align.model_copy(update={"rows": 100})})
+    tune.tune(config)
+    assert len(artifacts.read_json(tmp_path / "tuning" / "found.json")["ple"]["trials"]) == 3
+
+
 def test_the_last_training_day_is_set_aside(tmp_path: Path) -> None:
     config = small_tune(tmp_path, ["ple"])
     log = tmp_path / "data" / "train"

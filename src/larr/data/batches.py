@@ -92,7 +92,7 @@ def label_rates(log: Path) -> np.ndarray:
 def write_part(log: Path, rows_N: np.ndarray, part: Path) -> None:
     """Writes a log that holds some rows of another one."""
     part.mkdir(exist_ok=True)
-    for name in Batch._fields:
+    for name in (*Batch._fields, "days"):
         source = np.load(log / f"{name}.npy", mmap_mode="r")
         shape = (len(rows_N), source.shape[1])
         target = artifacts.new_array(part / f"{name}.npy", source.dtype, shape)

@@ -35,8 +35,8 @@ LIVES = "user_home"
 """How the columns begin that say where a user lives."""
 FOUND = 10
 VISITORS = 60
-ALWAYS = 5  # models besides those of [encoders]
 """Visitors of a region, and scenes of a moment, at most."""
+ALWAYS = 5  # models besides those of [encoders]
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
 Finder = Callable[[Texts], np.ndarray]
