@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from larr.config import Config
+from larr.config import AlignConfig, Config
 from larr.errors import ConfigError
 from larr.settings import all_settings, load_config
 
@@ -97,6 +97,15 @@ def test_a_table_of_settings_leaves_its_neighbours(tmp_path: Path) -> None:
     assert (plain.triples, plain.pooling, plain.shuffle_keywords) == (777, "end", False)
     two = config.align.of("two").scene
     assert (two.layers, two.heads) == (2, 2)
+
+
+def test_what_was_tuned_for_larr_holds_for_its_controls_too() -> None:
+    align = AlignConfig(
+        tuned={"larr": {"dropout": 0.2, "learning_rate": 0.01}, "larr_tfidf": {"dropout": 0.1}}
+    )
+    for name, dropout in (("larr", 0.2), ("larr_shuffled", 0.2), ("larr_tfidf", 0.1), ("ple", 0.0)):
+        assert align.of(name).dropout == dropout
+    assert align.of("larr_tfidf").learning_rate == 0.01
 
 
 def test_every_setting_is_listed() -> None:

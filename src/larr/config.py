@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -347,12 +348,26 @@ class VariantConfig(Section):
     vectors: str | None = None
     """Another source of text vectors."""
 
+    @field_validator("settings")
+    @classmethod
+    def _dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return dict(_leaves(settings))
+
+
+CONTROLS = {
+    f"larr_{source}": VariantConfig(of="larr", vectors=source)
+    for source in ("random", "tfidf", "untuned", "shuffled")
+}
+"""Variants that are always there: LARR with vectors that know less of what the texts mean.
+Decision 24.
+"""
+
 
 class AlignConfig(Section):
     """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
 
     models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
-    """Entries of `larr.models.MODELS` to train, or names of `variants`."""
+    """Entries of `larr.models.MODELS` to train, of `CONTROLS`, or names of `variants`."""
     variants: dict[Name, VariantConfig] = {}
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     workers: Positive = 1
@@ -406,9 +421,13 @@ class AlignConfig(Section):
             self.of(model)
         return self
 
+    def variant(self, model: str) -> VariantConfig:
+        """What a name stands for; an entry of `larr.models.MODELS` for itself."""
+        return (CONTROLS | self.variants).get(model, VariantConfig(of=model))
+
     def of(self, model: str) -> AlignConfig:
         """The settings of one model."""
-        variant = self.variants.get(model, VariantConfig(of=model))
+        variant = self.variant(model)
         tuned = self.tuned.get(variant.of, {})
         return self.with_settings(tuned | self.tuned.get(model, {}) | variant.settings)
 
@@ -575,7 +594,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _heads_share_the_vectors(self) -> Self:
-        for name in ("larr", *self.align.variants):
+        for name in ("larr", *CONTROLS, *self.align.variants):
             heads = self.align.of(name).scene.heads
             if self.embed.dimension % heads:
                 raise ValueError(
@@ -596,6 +615,15 @@ class Config(Section):
     def scene_keywords(self) -> list[KeywordConfig]:
         """The r keywords whose vectors the scene encoder reads, in slot order. Paper: Eq. (22)."""
         return [keyword for keyword in self.keywords if keyword.scene]
+
+
+def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree with their dotted paths."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

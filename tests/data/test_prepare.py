@@ -313,6 +313,42 @@ def test_a_label_as_a_feature_is_refused(tmp_path: Path, setting: str) -> None:
         prepare(config)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]", "says what happened"),
+        ("profiles=[{column='title', name='liked', within='order'}]", "says what happened"),
+    ],
+)
+def test_a_label_in_a_bucket_or_a_profile_is_refused(
+    tmp_path: Path, setting: str, said: str
+) -> None:
+    config = own_config(tmp_path, [*write_own(tmp_path), setting])
+    with pytest.raises(ConfigError, match=said):
+        prepare(config)
+
+
+def test_a_list_as_a_feature_is_refused(tmp_path: Path) -> None:
+    overrides = write_own(tmp_path)
+    pl.read_csv(tmp_path / "places.csv").with_columns(kinds=["a"]).write_parquet(
+        tmp_path / "places.parquet"
+    )
+    settings = [
+        f"dataset.tables.places={tmp_path}/places.parquet",
+        "features.categories=['poi_id', 'poi_kinds']",
+    ]
+    with pytest.raises(ConfigError, match="poi_kinds holds List"):
+        prepare(own_config(tmp_path, [*overrides, *settings]))
+
+
+def test_infinity_in_a_column_of_ones_own_is_missing(tmp_path: Path) -> None:
+    prices = pl.DataFrame({"id": ["p1", "p2"], "title": ["a", "b"], "per_km": [1.0, float("inf")]})
+    overrides = [*write_own(tmp_path, places=prices), "features.numbers=['poi_per_km']"]
+    prepare(own_config(tmp_path, overrides))
+    scales = pl.read_parquet(tmp_path / "out" / "data" / "vocabularies" / "scales.parquet")
+    assert scales.row(0) == ("poi_per_km", 1.0, 1.0)
+
+
 def test_an_unknown_feature_is_refused(tmp_path: Path) -> None:
     config = load_config(
         ROOT / "configs" / "city_tiny.toml",

@@ -11,10 +11,10 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from larr import artifacts, metrics
-from larr.config import Config
+from larr.config import CONTROLS, Config
 from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
-from larr.evaluation.findings import CONTROLS, METRICS, mean_tree
+from larr.evaluation.findings import METRICS, mean_tree
 from tests.fake_run import SLOTS, STRENGTHS, make_run
 
 RUNS = 3

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from larr import models
-from larr.config import AlignConfig, Config, VariantConfig
-from larr.data.batches import Batch, in_order
+from larr.config import CONTROLS, AlignConfig, Config, VariantConfig
+from larr.data.batches import Batch, in_order, read_features
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
 from larr.models.deepfm import DeepFm
@@ -66,8 +66,6 @@ def scores(model: Ranker, batch: Batch) -> Tensor:
 @pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_model_learns_what_was_planted(name: str, variant: str, tmp_path: Path) -> None:
-    if variant != "usual" and name.startswith("larr_"):
-        pytest.skip("the same architecture as larr")
     config = write_log(tmp_path, VARIANTS[variant])
     model = train(config, name)
     (whole,) = in_order(config.output / "data" / "train", 10_000)
@@ -133,8 +131,8 @@ def test_ple_and_larr_start_alike(config: Config) -> None:
 
 
 def test_each_model_reads_its_own_vectors(config: Config) -> None:
-    sources = [entry.vectors for entry in models.MODELS.values() if entry.vectors]
-    assert sorted(sources) == sorted(SOURCES)
+    sources = [models.find(config, name).vectors for name in ("larr", *CONTROLS)]
+    assert sorted(map(str, sources)) == sorted(SOURCES)
 
 
 def test_what_cannot_be_built_is_refused(config: Config, tmp_path: Path) -> None:
@@ -364,6 +362,19 @@ def test_crosses_of_dcn_are_products_with_the_inputs(config: Config) -> None:
     one_BD = x_BD * (x_BD @ first.weight.T + first.bias) + x_BD
     expected_BD = x_BD * (one_BD @ second.weight.T + second.bias) + one_BD
     torch.testing.assert_close(model.crossed(x_BD), expected_BD)
+
+
+def test_p5_sees_no_hidden_category_and_gives_the_product(config: Config, batch: Batch) -> None:
+    told = batch.categories.clone()
+    told[:, 0] = 1 + told[:, 0] % 2
+    others = batch._replace(categories=told)
+    name = read_features(config.output / "data").categories[0].name
+    for settings, sees in (({}, True), ({"hidden": [name]}, False)):
+        align = config.align.with_settings({"ctcvr": "product", **settings})
+        model = models.build(config.model_copy(update={"align": align}), "p5").eval()
+        found = scores(model, batch)
+        assert (found[:, 1] < found[:, 0]).all(), "an order is a click, too"
+        assert torch.equal(found, scores(model, others)) != sees
 
 
 def test_a_prompt_of_p5_spells_users_and_places_alike_wherever_they_stand(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr import artifacts, models
-from larr.config import Config, SceneConfig
+from larr.config import CONTROLS, Config, SceneConfig
 from larr.data.batches import Batch, in_order, read_features
 from larr.errors import ConfigError, LarrError, StaleError
 from larr.models.larr import Larr
@@ -113,6 +113,18 @@ def test_losses_are_those_of_equations_24_to_26(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_the_alignment_is_in_full_precision(tmp_path: Path) -> None:
+    config = write_log(tmp_path, align=small_align(precision="bf16", temperature=0.02))
+    trainer = Trainer(models.build(config, "larr"), config.align)
+    batch = first_batch(config, 50)
+    sides = tuple(torch.randn(2, 50, 8, generator=torch.Generator().manual_seed(1)))
+    none = batch.select(torch.empty(0).int())
+    expected = trainer.alignment(sides, batch, none)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = trainer.alignment(sides, batch, none)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 def test_the_whole_loss_weighs_its_two_parts(tmp_path: Path) -> None:
     config = write_log(tmp_path)
     for name, has_alignment in (("larr", True), ("ple", False)):
@@ -181,12 +193,12 @@ def test_each_of_two_steps_has_a_schedule_of_its_own(
 
 
 def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None:
-    align_settings = small_align(models=list(models.MODELS))
+    align_settings = small_align(models=[*models.MODELS, *CONTROLS])
     config = write_log(tmp_path, align=align_settings)
     align(config)
     assert artifacts.is_current(config, "align")
     labels = np.load(tmp_path / "data" / "test" / "labels.npy")
-    for name in models.MODELS:
+    for name in align_settings.models:
         folder = tmp_path / "ranker" / name
         files = sorted(path.name for path in folder.iterdir())
         assert files == ["model.json", "model.safetensors", "origin.json", "train.json"]
@@ -205,7 +217,7 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
     assert described["vectors"] == "tfidf"
     made = artifacts.manifest(config, "align")
     assert made is not None
-    assert made["measured"]["count"] == 6_000 * len(models.MODELS) - 3_000
+    assert made["measured"]["count"] == 6_000 * len(align_settings.models) - 3_000
 
 
 def test_the_same_seed_gives_the_same_bytes_and_an_interrupted_run_goes_on(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from larr import artifacts
-from larr.config import AlignConfig, Config, Range, TuneConfig
+from larr.config import AlignConfig, Config, Range, TuneConfig, VariantConfig
 from larr.data.batches import count_rows
 from larr.errors import DataError, LarrError
 from larr.ranking import tune
@@ -105,6 +105,28 @@ def test_a_search_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.M
     trials = artifacts.read_json(tmp_path / "tuning" / "found.json")["ple"]["trials"]
     assert len(trials) == 3
     assert trials[0]["settings"]["learning_rate"] == config.align.learning_rate
+
+
+def test_a_search_that_goes_on_draws_other_settings(tmp_path: Path) -> None:
+    config = small_tune(tmp_path, ["ple"])
+    (tmp_path / "ple").mkdir()
+    for _ in range(2):
+        study = tune._study(config, "ple", tmp_path)
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("dropout", 0.0, 0.3))
+    first, second = (trial.params["dropout"] for trial in study.trials)
+    assert first != second
+
+
+def test_a_search_leaves_what_makes_a_variant_what_it_is(tmp_path: Path) -> None:
+    config = small_tune(tmp_path, ["plain"])
+    plain = VariantConfig(of="larr", settings={"beta_alignment": 0.0, "scene": {"dropout": 0.1}})
+    align = config.align.model_copy(update={"variants": {"plain": plain}})
+    config = config.model_copy(update={"align": align})
+    tune.tune(config)
+    best = artifacts.read_json(tmp_path / "tuning" / "found.json")["plain"]["best"]
+    expected = {*config.tune.networks, *config.tune.texts} - {"beta_alignment"}
+    assert {*best} == expected
 
 
 def test_a_search_where_all_diverge_says_so(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import polars as pl
 from larr import artifacts
 from larr.config import BucketConfig, Config
 from larr.data.checked import Log
-from larr.data.features import as_numbers, sample
+from larr.data.features import NESTED, as_numbers, sample
 from larr.data.keywords import bucket_edges, with_levels
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
+from larr.datasets.schema import NEVER_FEATURES
 from larr.errors import ConfigError, DataError
 
 PAIR = ["user_id", "poi_id"]
@@ -223,7 +224,14 @@ def _check_names(config: Config, log: Log) -> None:
     made |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
     made |= {f"{one.column}_level" for one in config.buckets}
     logged = log.scan().collect_schema().names()
+    for bucket in config.buckets:
+        if bucket.column in NEVER_FEATURES:
+            raise ConfigError(f"bucket {bucket.column}: that column says what happened")
     for one in config.profiles:
+        if one.within in NEVER_FEATURES:
+            raise ConfigError(
+                f"profile {one.name}: within is {one.within}, which says what happened"
+            )
         if one.name in made:
             raise ConfigError(f"profile {one.name}: larr makes a column of that name itself")
         if one.poi_column not in log.places.columns:
@@ -231,7 +239,7 @@ def _check_names(config: Config, log: Log) -> None:
                 f"profile {one.name}: places have no column {one.column}; they have "
                 f"{', '.join(name.removeprefix('poi_') for name in log.places.columns)}"
             )
-        if isinstance(log.places.schema[one.poi_column], pl.List | pl.Struct | pl.Array):
+        if isinstance(log.places.schema[one.poi_column], NESTED):
             raise ConfigError(
                 f"profile {one.name}: {one.column} of places holds "
                 f"{log.places.schema[one.poi_column]}; give a text with values joined by commas"

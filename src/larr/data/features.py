@@ -22,6 +22,8 @@ ROW = "row of the sample"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
 CLIP_DEVIATIONS = 5.0
+NESTED = (pl.List, pl.Struct, pl.Array)
+"""Kinds of columns that are no single value."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def index(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
     return coded.fill_null(0).to_numpy()
 
 
-def check_features(config: Config, columns: list[str]) -> None:
-    """Raises ConfigError for a feature that is not there or that says what happened."""
+def check_features(config: Config, columns: pl.Schema) -> None:
+    """Raises ConfigError for a feature that is not there, is no value or says what happened."""
     for kind in ("categories", "numbers"):
         for name in getattr(config.features, kind):
             if name in NEVER_FEATURES:
@@ -77,6 +79,10 @@ def check_features(config: Config, columns: list[str]) -> None:
             if name not in columns:
                 raise ConfigError(
                     f"features.{kind}: no column {name}; there are {', '.join(sorted(columns))}"
+                )
+            if isinstance(columns[name], NESTED):
+                raise ConfigError(
+                    f"features.{kind}: {name} holds {columns[name]}; give a column of single values"
                 )
     known = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if config.features.recent_keyword and config.features.recent_keyword not in known:

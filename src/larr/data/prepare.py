@@ -89,7 +89,7 @@ class _Writer:
                         self._examples(chunk)
                     rows = enricher.enrich(chunk)
                     check_keywords(self.config, rows.columns)
-                    features.check_features(self.config, rows.columns)
+                    features.check_features(self.config, rows.schema)
                     for key, counts in seen.items():
                         rows = rows.join(counts, on=key, how="left", maintain_order="left")
                     rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))

@@ -166,7 +166,9 @@ def check_rows(
 
 
 def _without_blanks(frame: pl.DataFrame, contract: Table) -> pl.DataFrame:
-    """A blank text and, in columns of one's own, NaN are missing; what is required stays."""
+    """A blank text and, in columns of one's own, NaN and infinity are missing; what is required
+    stays.
+    """
     texts = [
         pl.col(name)
         for name, kind in frame.schema.items()
@@ -179,7 +181,7 @@ def _without_blanks(frame: pl.DataFrame, contract: Table) -> pl.DataFrame:
     ]
     return frame.with_columns(
         *(pl.when(one.str.strip_chars() != "").then(one) for one in texts),
-        *(one.fill_nan(None) for one in numbers),
+        *(pl.when(one.is_finite()).then(one) for one in numbers),
     )
 
 

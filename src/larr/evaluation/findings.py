@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from larr.config import Config
+from larr.config import CONTROLS, Config
 from larr.evaluation.bootstrap import LEVEL, Estimates, Key, interval
 from larr.metrics import TASKS, Floats, gain_percent, ratio, rela_impr_percent
 
 METRICS = tuple(f"{task}_{kind}" for kind in ("auc", "gauc", "logloss") for task in TASKS.values())
 AUCS = tuple(f"{task}_auc" for task in TASKS.values())
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
-CONTROLS = ("larr_random", "larr_tfidf", "larr_untuned", SHUFFLED)
-"""LARR with other vectors in place of its own. Decision 24."""
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
 """Values of a sliced column that counts something in the training days."""
 FACTS = (

@@ -167,8 +167,10 @@ def sentences(found: Json) -> Iterator[str]:
     if closed is not None and main.endswith(f"_over_{BASE}"):
         said = " and ".join(f"{gain(closed[auc], 0, '')} in {TITLES[auc]}" for auc in told)
         yield f"Of the distance from {name(BASE)} to the ceiling it closes {said}."
-    if found["language_model"].get("contrast", {}).get("collapsed"):
-        yield "Contrastive tuning collapsed: the vectors of this run are those from before it."
+    collapsed = found["language_model"].get("contrast", {}).get("collapsed")
+    if collapsed:
+        seeds = "" if collapsed == 1 else f" on {collapsed:.0%} of the seeds"
+        yield f"Contrastive tuning collapsed{seeds}: the vectors there are those from before it."
     control = found["gains"].get(f"{SHUFFLED}_over_{BASE}")
     if control is not None:
         yield (

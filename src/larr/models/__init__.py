@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from larr import artifacts
-from larr.config import AlignConfig, Config, VariantConfig
+from larr.config import CONTROLS, AlignConfig, Config
 from larr.data.batches import Features, read_features
 from larr.errors import ConfigError
 from larr.models.dcn import Dcn
@@ -42,12 +42,8 @@ MODELS = {
     "p5": Entry(P5),
     "ple": Entry(Ple),
     "larr": Entry(Larr, "encoder"),
-    "larr_random": Entry(Larr, "random"),
-    "larr_tfidf": Entry(Larr, "tfidf"),
-    "larr_untuned": Entry(Larr, "untuned"),
-    "larr_shuffled": Entry(Larr, "shuffled"),
 }
-RESERVED = (*MODELS, "ceiling")
+RESERVED = (*MODELS, *CONTROLS, "ceiling")
 """Names that no variant may have; the ceiling stands beside the models in every table."""
 
 
@@ -100,15 +96,15 @@ def centres(
 
 
 def find(config: Config, name: str) -> Entry:
-    """The entry of a name that a configuration gives, one of its variants or one of `MODELS`."""
-    variant = config.align.variants.get(name, VariantConfig(of=name))
+    """The entry of a name that a configuration gives: of `MODELS`, of `CONTROLS` or a variant."""
+    variant = config.align.variant(name)
     if name in config.align.variants and (name in RESERVED or "_over_" in name):
         raise ConfigError(
             f"align.variants: {name!r} is taken; a name may not be {', '.join(RESERVED)} or have "
             "`_over_` in it"
         )
     if variant.of not in MODELS:
-        known = ", ".join([*MODELS, *config.align.variants])
+        known = ", ".join([*MODELS, *CONTROLS, *config.align.variants])
         raise ConfigError(f"align.models: no model {variant.of!r}; the models are {known}")
     entry = MODELS[variant.of]
     return replace(entry, vectors=variant.vectors) if variant.vectors else entry

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from larr.data.batches import Batch, Category
-from larr.models.layers import CategoryTable, Inputs, Network, Scores
+from larr.models.layers import CategoryTable, Inputs, Network, Scores, with_product
 
 BASE = 100  # a piece stands for two decimal digits
 LEVELS = 13  # tokens of a standardised number, half a deviation apart
@@ -31,6 +31,7 @@ LONGEST = 1_000  # other categories with more values than this are spelled too
 class P5(Network):
     """A T5 that reads a row as a prompt and is asked once for each task."""
 
+    seen: Tensor
     spelling: Tensor
     spelled: Tensor
     whole: Tensor
@@ -41,7 +42,10 @@ class P5(Network):
 
         super().__init__()
         features, settings = inputs.features, inputs.settings.p5
+        self.ctcvr = inputs.settings.ctcvr
         self.tasks = len(features.tasks)
+        seen = [category.name not in inputs.settings.hidden for category in features.categories]
+        self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
         spelled = {n: c for n, c in enumerate(features.categories) if _is_spelled(c)}
         whole = {n: c for n, c in enumerate(features.categories) if not _is_spelled(c)}
         digits = max((math.ceil(math.log(c.size, BASE)) for c in spelled.values()), default=1)
@@ -87,14 +91,18 @@ class P5(Network):
             decoder_inputs_embeds=asked_BTH,
         ).last_hidden_state
         yes_BT, no_BT = self.yes_and_no(answered_BTH).unbind(dim=2)
-        return Scores((yes_BT - no_BT + self.usual).float())
+        return Scores(with_product((yes_BT - no_BT + self.usual).float(), self.ctcvr))
 
     def prompt(self, batch: Batch) -> Tensor:
-        """The tokens of each row, [B, N]: spelled words, whole words, numbers, recent places."""
+        """The tokens of each row, [B, N]: spelled words, whole words, numbers, recent places.
+
+        A hidden category has the unknown value in every row.
+        """
+        categories_BF = batch.categories * self.seen
         columns_W, shifts_W = self.spelled
-        spelled_BWD = self.spelling[batch.categories[:, columns_W] + shifts_W]
+        spelled_BWD = self.spelling[categories_BF[:, columns_W] + shifts_W]
         columns_W, shifts_W = self.whole
-        whole_BW = batch.categories[:, columns_W] + shifts_W
+        whole_BW = categories_BF[:, columns_W] + shifts_W
         half = LEVELS // 2
         numbers_BM = (2 * batch.numbers).round().clamp(-half, half).long() + half + BASE
         recent_BLD = self.spelling[batch.recent + self.recent_shift]

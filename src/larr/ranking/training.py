@@ -231,14 +231,14 @@ class Trainer:
     def alignment(self, aligned: tuple[Tensor, Tensor], batch: Batch, sampled: Batch) -> Tensor:
         """L_cl, with K sampled rows as further negatives of each e_s. Paper: Eq. (24)-(25)."""
         scene_BA, target_BA = (functional.normalize(side.float(), dim=1) for side in aligned)
-        similarities, excluded = scene_BA @ target_BA.T, no_negatives(batch)
+        excluded, more_BKA = no_negatives(batch), target_BA[:, None][:, :0]
         if isinstance(self.model, Larr) and sampled.rows:
-            target_BKA = self.model.sampled_target(sampled).unflatten(0, (batch.rows, -1))
-            target_BKA = functional.normalize(target_BKA.float(), dim=2)
-            more_BK = (target_BKA @ scene_BA[:, :, None]).squeeze(2)
-            similarities = torch.cat([similarities, more_BK], dim=1)
+            more_BKA = self.model.sampled_target(sampled).unflatten(0, (batch.rows, -1)).float()
             excluded = torch.cat([excluded, no_sampled_negatives(batch, sampled)], dim=1)
-        return info_nce(similarities, excluded, self.settings.temperature)
+        with torch.autocast(self.device.type, enabled=False):  # a small temperature asks for fp32
+            more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
+            similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
+            return info_nce(similarities, excluded, self.settings.temperature)
 
 
 def no_negatives(batch: Batch) -> Tensor:

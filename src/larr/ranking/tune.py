@@ -27,6 +27,7 @@ from larr.config import Config, Range
 from larr.data import batches
 from larr.errors import DataError, LarrError
 from larr.metrics import TASKS
+from larr.models.p5 import P5
 from larr.models.trees import Trees
 from larr.progress import console
 from larr.ranking.predict import predict_log
@@ -119,9 +120,13 @@ def as_toml(found: dict[str, dict[str, Any]]) -> str:
     """The best settings of each ranker as a piece of a configuration."""
     return "\n".join(
         f"[align.tuned.{name}]\n"
-        + "".join(f'"{path}" = {value:.4g}\n' for path, value in one["best"].items())
+        + "".join(f'"{path}" = {_short(value)}\n' for path, value in one["best"].items())
         for name, one in found.items()
     )
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _split(config: Config, folder: Path) -> int:
@@ -147,13 +152,15 @@ def _split(config: Config, folder: Path) -> int:
 
 
 def _study(config: Config, name: str, folder: Path) -> optuna.Study:
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / name / JOURNAL))),
-        sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=config.tune.random),
         study_name=name,
         direction="minimize",
         load_if_exists=True,
     )
+    seed = config.seed + len(study.trials)  # else a search that goes on would draw the same again
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.tune.random)
+    return study
 
 
 def _finished(study: optuna.Study) -> int:
@@ -162,11 +169,16 @@ def _finished(study: optuna.Study) -> int:
 
 
 def _space(config: Config, name: str) -> dict[str, Range]:
-    """The settings that are searched for a ranker."""
+    """The settings that are searched for a ranker: not those that make a variant what it is."""
     entry = models.find(config, name)
     if entry.architecture is Trees:
-        return config.tune.trees
-    return config.tune.networks | (config.tune.texts if entry.vectors else {})
+        space = config.tune.trees
+    else:
+        space = config.tune.networks | (config.tune.texts if entry.vectors else {})
+    fixed = {*config.align.variant(name).settings}
+    if entry.architecture is P5:
+        fixed.add("embedding_l2")  # it has no table of rows
+    return {path: around for path, around in space.items() if path not in fixed}
 
 
 def _suggest(trial: optuna.Trial, path: str, around: Range) -> float:
@@ -184,12 +196,7 @@ def _given(config: Config, name: str) -> dict[str, float]:
 
 
 def _with(config: Config, name: str, tried: dict[str, float]) -> Config:
-    align = config.align.of(name).with_settings(tried)
-    if name in align.variants:  # its own settings would win
-        own = align.variants[name]
-        own = own.model_copy(update={"settings": own.settings | tried})
-        align = align.model_copy(update={"variants": align.variants | {name: own}})
-    return config.model_copy(update={"align": align})
+    return config.model_copy(update={"align": config.align.of(name).with_settings(tried)})
 
 
 def _found(study: optuna.Study, name: str) -> dict[str, Any]:

@@ -216,11 +216,8 @@ def _gain(found: Json, model: str, over: str) -> Json:
 
 def _settings(config: Config, name: str) -> Json:
     """What is set for this ranker alone, tuned or by the study."""
-    align, variant = config.align, config.align.variants.get(name)
-    own: Json = dict(align.tuned.get(variant.of if variant else name, {}))
-    if variant:
-        own |= align.tuned.get(name, {}) | variant.settings
-        own |= {"vectors": variant.vectors} if variant.vectors else {}
-        if variant.vectors in config.encoders:
-            own |= config.encoders[variant.vectors]
+    tuned, variant = config.align.tuned, config.align.variant(name)
+    own: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
+    if variant.vectors:
+        own |= {"vectors": variant.vectors} | config.encoders.get(variant.vectors, {})
     return own
