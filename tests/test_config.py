@@ -6,7 +6,7 @@ import pytest
 
 from larr.config import AlignConfig, Config
 from larr.errors import ConfigError
-from larr.settings import all_settings, load_config
+from larr.settings import all_settings, load_config, settings_below
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.toml"))
 
@@ -106,6 +106,23 @@ def test_what_was_tuned_for_larr_holds_for_its_controls_too() -> None:
     for name, dropout in (("larr", 0.2), ("larr_shuffled", 0.2), ("larr_tfidf", 0.1), ("ple", 0.0)):
         assert align.of(name).dropout == dropout
     assert align.of("larr_tfidf").learning_rate == 0.01
+
+
+def test_a_file_gives_its_name_to_the_output(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("seed = 3")
+    assert load_config(tmp_path / "mine.toml").output == Path("runs/mine")
+
+
+def test_tables_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[dataset.tables]\nplaces = 'places.csv'")
+    with pytest.raises(ConfigError, match='kind is "city"'):
+        load_config(tmp_path / "mine.toml")
+
+
+def test_a_setting_that_is_none_is_not_listed() -> None:
+    assert [setting.path for setting in settings_below("align.scene.heads")]
+    with pytest.raises(ConfigError, match=r"did you mean align\.batch_size"):
+        settings_below("align.batchsize")
 
 
 def test_every_setting_is_listed() -> None:

@@ -16,7 +16,7 @@ from larr import stages
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
 from larr.progress import console
-from larr.settings import all_settings, load_config
+from larr.settings import load_config, settings_below
 
 app = typer.Typer(
     add_completion=False,
@@ -160,10 +160,9 @@ def settings(
     ] = "",
 ) -> None:
     """Every setting of a configuration, with its default and what it means."""
-    for setting in all_settings():
-        if setting.path.startswith(below):
-            typer.echo(f"{setting.path} = {setting.default}".removesuffix(" = "))
-            typer.echo(f"    {setting.about}\n" if setting.about else "")
+    for setting in settings_below(below):
+        typer.echo(f"{setting.path} = {setting.default}".removesuffix(" = "))
+        typer.echo(f"    {setting.about}\n" if setting.about else "")
 
 
 StorePath = Annotated[

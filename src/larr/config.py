@@ -107,6 +107,14 @@ class DatasetConfig(Section):
     coupon: CouponConfig = CouponConfig()
     tables: TablesConfig = TablesConfig()
 
+    @model_validator(mode="after")
+    def _tables_are_read(self) -> Self:
+        if self.kind != "tables" and self.tables != TablesConfig():
+            raise ValueError(
+                f'tables are given and kind is "{self.kind}"; set kind = "tables" to read them'
+            )
+        return self
+
 
 class BucketConfig(Section):
     """A number said in words: gives the column `<column>_level`. Decision 13."""
@@ -538,8 +546,8 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the world and of the models."""
-    output: Path = Path("runs/city")
-    """Folder that holds the stages' folders."""
+    output: Path = Path("runs/larr")
+    """Folder that holds the stages' folders; `runs/` and the name of the file if it names none."""
     dataset: DatasetConfig = DatasetConfig()
     keywords: list[KeywordConfig] = []
     buckets: list[BucketConfig] = []

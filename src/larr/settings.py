@@ -23,6 +23,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     tree = _read(path, ())
     for override in overrides or []:
         _apply(tree, override)
+    tree.setdefault("output", f"runs/{path.stem}")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -82,6 +83,24 @@ def all_settings(section: type[BaseModel] = Config, above: str = "") -> Iterator
             yield from all_settings(inner[0], f"{path}{inner[1]}.")
 
 
+def settings_below(path: str) -> list[Setting]:
+    """Those whose path begins so; ConfigError if none does."""
+    found = [setting for setting in all_settings() if setting.path.startswith(path)]
+    if not found:
+        raise ConfigError(f"{path}: no such setting{_nearest(path)}")
+    return found
+
+
+def _nearest(path: str) -> str:
+    """A question after the setting, or the section, that was meant."""
+    known = {setting.path for setting in all_settings()}
+    known |= {one.rpartition(".")[0] for one in known}
+    near = get_close_matches(path, known, n=1) or get_close_matches(
+        path.rpartition(".")[2], {one.rpartition(".")[2] for one in known}, n=1
+    )
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
     """The section that a setting is or holds, and how its entries are named; None if none."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -99,11 +118,7 @@ def _explain(error: ValidationError) -> str:
 def _told(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "configuration"
     if item["type"] == "extra_forbidden":
-        known = [setting.path for setting in all_settings()]
-        near = get_close_matches(where, known, n=1) or get_close_matches(
-            where.rpartition(".")[2], {path.rpartition(".")[2] for path in known}, n=1
-        )
-        return f"{where}: no such setting" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{where}: no such setting{_nearest(where)}"
     if item["type"] == "value_error":
         return f"{where}: {item['ctx']['error']}"
     given = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"

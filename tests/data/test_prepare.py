@@ -17,6 +17,7 @@ from larr.data.keywords import MISSING, render
 from larr.data.prepare import prepare
 from larr.data.scenes import with_time_columns
 from larr.datasets.schema import check_rows
+from larr.datasets.tables import scan
 from larr.errors import ConfigError, DataError
 from larr.settings import load_config
 from tests.conftest import ROOT, SMALL
@@ -302,8 +303,42 @@ def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Confi
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     overrides = write_own(tmp_path)
     (tmp_path / "users.csv").unlink()
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="no such file"):
         prepare(own_config(tmp_path, overrides))
+
+
+def test_files_that_cannot_be_tables_are_not_left_out(tmp_path: Path) -> None:
+    overrides = write_own(tmp_path)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "impressions.csv").rename(tmp_path / "log" / "1.CSV")
+    (tmp_path / "log" / "_SUCCESS").touch()
+    config = own_config(tmp_path, [*overrides, f"dataset.tables.impressions={tmp_path}/log"])
+    prepare(config)
+    (tmp_path / "log" / "2.txt").touch()
+    with pytest.raises(DataError, match=r"got 2\.txt"):
+        prepare(config)
+
+
+def test_codes_keep_their_zeros_and_names_are_there_once(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,code,x\n1,0012,1\n")
+    (tmp_path / "b.csv").write_text("id,code,x\n2,12,one\n")
+    (tmp_path / "twice.csv").write_text("click,click\n1,0\n")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "both").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "both" / name)
+    rows = scan(tmp_path / "both").collect().rows()
+    assert rows == [(1, "0012", "1"), (2, "12", "one")]
+    with pytest.raises(DataError, match="two columns are called click"):
+        scan(tmp_path / "twice.csv")
+
+
+def test_what_tells_little_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dates = LOG.with_columns(time=pl.col("time").str.head(10))
+    overrides = [*write_own(tmp_path, impressions=dates), "features.categories=['poi_id','time']"]
+    prepare(own_config(tmp_path, overrides))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "100% of the times are midnight" in said
+    assert "time: missing or new in 100% of the test rows" in said
 
 
 @pytest.mark.parametrize("setting", ["features.numbers=['click']", "features.categories=['order']"])
@@ -409,7 +444,9 @@ def test_no_column_stands_for_one_that_is_made(
     [
         ({"click": [0, 0, 0, 0, 0]}, "click is false in every sound row"),
         ({"order": [0, 0, 0, 0, 0]}, "leave the column out"),
-        ({"click": [1, 0, 7, 7, 7]}, "3 of 5 rows break"),
+        ({"user_id": [1, 1, 7, 7, 7]}, "3 of 5 rows break"),
+        ({"click": [1, 0, -1, 0, 0]}, "click cannot be read in 1 of 5 rows.* number of clicks"),
+        ({"position": [0, 1, 0, 1, 0]}, "position is below its range .* expected 1 for the place"),
     ],
 )
 def test_a_log_to_learn_nothing_from_is_refused(

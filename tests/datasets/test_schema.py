@@ -109,7 +109,8 @@ def test_a_time_is_what_the_clock_shows(time: pl.Series) -> None:
 
 
 def test_labels_may_be_floats() -> None:
-    rows = pl.DataFrame([GOOD | {"request_id": str(one), "click": one} for one in (1.0, 2.0, None)])
+    given = (1.0, 2.0, 0.5, None)
+    rows = pl.DataFrame([GOOD | {"request_id": str(one), "click": one} for one in given])
     checked = check_rows("impressions", rows, KNOWN, NOW)
-    assert checked.good["click"].to_list() == [True]
+    assert checked.good["click"].to_list() == [True, True], "two clicks are a click"
     assert checked.rejected["reason"].to_list() == ["click cannot be read", "click is missing"]

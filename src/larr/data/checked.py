@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from polars.exceptions import PolarsError
 from rich.markup import escape
 from rich.table import Table
 
+from larr import artifacts
 from larr.config import Config
 from larr.data.scenes import with_time_columns
-from larr.datasets.schema import TABLES, check_columns, check_rows, latest_now, summarise
+from larr.datasets.schema import (
+    EXPECTED,
+    TABLES,
+    check_columns,
+    check_rows,
+    latest_now,
+    summarise,
+)
 from larr.datasets.tables import Tables
 from larr.errors import DataError
 from larr.progress import console, track
@@ -29,6 +38,10 @@ LABELS = {
 }
 MOST_REJECTED = 0.5
 """If a larger share of a table breaks the contract, larr stops whatever `dataset.bad_rows` is."""
+MOST_UNTOLD = 0.01
+"""The same for a column of `EXPECTED`: such rows are not left out at random."""
+MOST_AT_MIDNIGHT = 0.1
+"""If a larger share of the times is midnight, they may be dates alone."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,7 @@ class _Checker:
     def __init__(self, config: Config, folder: Path) -> None:
         self.stop = config.dataset.bad_rows == "stop"
         self.folder = folder
+        self.kept = artifacts.folder(config, "prepare") / folder.name
         self.known: dict[str, pl.Series] = {}
         self.summary: list[dict[str, Any]] = []
         self.given: Counter[str] = Counter()
@@ -120,7 +134,7 @@ class _Checker:
             examples = escape("; ".join(str(example) for example in row["examples"]))
             table.add_row(row["table"], f"{row['rows']:,}", row["reason"], examples)
         console.print(table)
-        console.print(f"  kept in {self.folder}")
+        self._check_expected()
         rejected: Counter[str] = Counter()
         for row in self.summary:
             rejected[row["table"]] += row["rows"]
@@ -130,12 +144,26 @@ class _Checker:
                     f"table {name}: {count:,} of {self.given[name]:,} rows break the data contract "
                     f"(table above, rows in {self.folder}), which is no log to learn from"
                 )
+        console.print(f"  kept in {self.kept}")
         if self.stop:
             total = rejected.total()
             raise DataError(
                 f"{total:,} rows break the data contract (table above, rows in {self.folder}); "
                 'mend them, or set dataset.bad_rows = "reject" to go on without them'
             )
+
+    def _check_expected(self) -> None:
+        """Says what columns should hold that too many rows were rejected for."""
+        for row in self.summary:
+            for reason in row["reason"].split("; "):
+                column = reason.partition(" ")[0]
+                if column in EXPECTED and row["rows"] > MOST_UNTOLD * self.given[row["table"]]:
+                    raise DataError(
+                        f"table {row['table']}: {reason} in {row['rows']:,} of "
+                        f"{self.given[row['table']]:,} rows, such as {row['examples'][0]}; "
+                        f"expected {EXPECTED[column]}. Without these rows the log would tell "
+                        "something else"
+                    )
 
 
 def _merged(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -236,10 +264,22 @@ def _split(config: Config, files: list[Path]) -> None:
     found = days.agg(first=pl.col("day").min(), last=pl.col("day").max())
     for split, first, last in found.collect(engine="streaming").sort("first").iter_rows():
         console.print(f"  {counts.get(split, 0):,} rows of {first} to {last}: {split}")
+    _say_dates_alone(files)
     if not all(counts.values()):
         raise DataError(
             f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
             "both are needed: give a longer log, another dataset.test_days, or a column `split`"
+        )
+
+
+def _say_dates_alone(files: list[Path]) -> None:
+    """Warns of a log whose times may be dates without a time."""
+    at_midnight = pl.col("time").dt.time() == time(0)
+    share = pl.scan_parquet(files).select(at_midnight.mean()).collect(engine="streaming").item()
+    if share > MOST_AT_MIDNIGHT:
+        console.print(
+            f"  {share:.0%} of the times are midnight to the second: if they are dates without a "
+            "time, leave hours and meals out of keywords and features"
         )
 
 

@@ -36,6 +36,8 @@ KEPT_FOR_EVALUATION = (
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
 TOLD_ROWS = 1_000_000
+MOST_UNKNOWN = 0.5
+"""A feature that is unknown in a larger share of the rows is named."""
 EXAMPLES = 40
 """Requests of the log that are kept whole, to check with them what is served."""
 
@@ -133,11 +135,25 @@ class _Writer:
                     rows = pl.read_parquet(path)
                     arrays.append(self._encode(rows, encoder, log))
                     advance(rows.height)
+        self._say_features_that_tell_little(encoder)
         test = pl.scan_parquet(files["test"])
         kept = [*KEPT_FOR_EVALUATION, *self._evaluated(test.collect_schema().names())]
         test.select(list(dict.fromkeys(kept))).sink_parquet(self.folder / "test" / "rows.parquet")
         artifacts.write_json(self.folder / "features.json", self._description(log, encoder, counts))
         return counts
+
+    def _say_features_that_tell_little(self, encoder: features.FeatureEncoder) -> None:
+        """Names the features that are the same for most rows because nothing is known there."""
+        for split, new in (("train", ""), ("test", " or new")):
+            for kind, names, why in (
+                ("categories", encoder.vocabularies, f"missing{new}"),
+                ("numbers", encoder.scales, "missing or at its mean"),
+            ):
+                array_NF = np.load(self.folder / split / f"{kind}.npy", mmap_mode="r")
+                share_F = (array_NF == 0).mean(axis=0)
+                for name, share in zip(names, share_F, strict=True):
+                    if share > MOST_UNKNOWN:
+                        console.print(f"  {name}: {why} in {share:.0%} of the {split} rows")
 
     def _encode(
         self, rows: pl.DataFrame, encoder: features.FeatureEncoder, log: Log

@@ -96,14 +96,22 @@ TABLES = {
 _UNREADABLE = " unreadable"
 YEAR_FIRST = r"^\d{4}\D"
 """Of 04/05/2024 nobody knows whether it is in April or in May."""
-OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|[+-]\d{2}:?\d{2})$"
-SHIFT = r"([+-])(\d{2}):?(\d{2})$"
+OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
+SHIFT = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
 OLDEST = datetime(1980, 1, 1)
 """No log is older; 20240408, read as seconds since 1970, would be."""
 EARLIEST_ZONE = timedelta(hours=14)
 """So far ahead of UTC are the clocks that are furthest ahead."""
-_TRUTH = dict.fromkeys(("true", "yes", "1", "1.0"), True)
-_TRUTH |= dict.fromkeys(("false", "no", "0", "0.0"), False)
+_TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True)
+_TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False)
+EXPECTED = {
+    "time": "a date and a time, the year first, or seconds to nanoseconds since 1970",
+    "click": "true or false, yes or no, or a number of clicks",
+    "order": "true or false, yes or no, or a number of orders; each with its click",
+    "split": "train or test",
+    "position": "1 for the place that was shown first",
+}
+"""What columns of the log should hold."""
 _WORDS = {
     "nullability": "is missing",
     "nan": "is NaN",
@@ -208,8 +216,8 @@ def _read(name: str, given: pl.DataType, column: dy.Column, zone: str) -> pl.Exp
         return value.str.to_lowercase().replace_strict(
             _TRUTH, default=None, return_dtype=pl.Boolean
         )
-    if given.is_numeric() and wanted == pl.Boolean:
-        return pl.when((value == 0) | (value == 1)).then(value == 1)
+    if given.is_numeric() and wanted == pl.Boolean:  # a count, if it is more than 1
+        return pl.when((value >= 0) & (value % 1 == 0)).then(value > 0)
     return value.cast(wanted, strict=False)
 
 
@@ -235,9 +243,9 @@ def _in_zone(utc: pl.Expr, zone: str) -> pl.Expr:
 
 
 def _offset(value: pl.Expr) -> pl.Expr:
-    """The offset from UTC that a text ends with; Z is none."""
+    """The offset from UTC that a text ends with; Z and UTC are none."""
     sign, hours, minutes = (value.str.extract(SHIFT, group) for group in (1, 2, 3))
-    size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64)
+    size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
     return pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from polars.exceptions import PolarsError
 from larr.config import Config, TableName
 from larr.errors import ConfigError, DataError
 
-SUFFIXES = (".parquet", ".csv")
-INFERRED_ROWS = 10_000
-"""A CSV file's columns are of the kind that their first so many values have."""
+SUFFIXES = (".parquet", ".csv", ".csv.gz")
+HIDDEN = (".", "_")
+"""How files begin that stand beside tables, such as _SUCCESS."""
+REPEATED = re.compile(r"_duplicated_\d+$")
+"""What polars adds to the name of a column that is there twice."""
+CSV = (
+    "CSV files have to be UTF-8, separated by commas, with a header and as many values in each row"
+)
 
 
 @dataclass(frozen=True)
@@ -39,23 +45,41 @@ def own_tables(config: Config, _: Path) -> Tables:
 
 def scan(path: Path) -> pl.LazyFrame:
     """A Parquet or CSV file, or a folder of files of one of the two kinds, as one lazy table."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in SUFFIXES]
-    if not path.exists() or not files:
+    files = [file for file in files if not file.name.startswith(HIDDEN)]
+    kinds = {_kind(file) for file in files}
+    if len(kinds) != 1 or "" in kinds:
+        others = [file.name for file in files if not _kind(file)] or [file.name for file in files]
         raise DataError(
-            f"{path}: expected a .parquet or .csv file, or a folder of them; found none"
+            f"{path}: expected {', '.join(SUFFIXES)}, or a folder of files of one of these kinds, "
+            f"got {', '.join(others[:5]) or 'an empty folder'}"
         )
-    if len({file.suffix for file in files}) > 1:
-        raise DataError(f"{path}: holds Parquet and CSV files; give a folder of one kind")
     try:
-        if files[0].suffix == ".csv":
-            table = pl.scan_csv(files, infer_schema_length=INFERRED_ROWS)
-        else:
-            table = pl.scan_parquet(files)
-        table.collect_schema()
+        table = pl.scan_parquet(files) if kinds == {".parquet"} else _scan_csv(files)
+        columns = table.collect_schema().names()
     except (PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as {files[0].suffix}: {error}") from error
+        raise DataError(f"{path}: cannot be read as {kinds.pop()}: {error}. {CSV}") from error
+    if twice := sorted({REPEATED.sub("", name) for name in columns if REPEATED.search(name)}):
+        raise DataError(f"{path}: two columns are called {', '.join(twice)}; rename one of each")
     return table
+
+
+def _kind(file: Path) -> str:
+    """Which of the suffixes a file has; empty if none."""
+    ends = (suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix))
+    return next(ends, "") if file.is_file() else ""
+
+
+def _scan_csv(files: list[Path]) -> pl.LazyFrame:
+    """Codes such as 00123 stay as they are written; polars would make numbers of them."""
+    kinds = pl.scan_csv(files, infer_schema_length=None).collect_schema()
+    numbers = [name for name, kind in kinds.items() if kind.is_integer()]
+    written = pl.scan_csv(files, infer_schema=False).select(numbers)
+    coded = written.select(pl.all().str.contains(r"^0\d").any()).collect(engine="streaming")
+    codes = [name for name in numbers if coded[name].item()]
+    return pl.scan_csv(files, schema=pl.Schema(kinds | dict.fromkeys(codes, pl.String())))
 
 
 def _renamed(config: Config, name: TableName, path: Path | None) -> pl.LazyFrame:
@@ -71,7 +95,7 @@ def _renamed(config: Config, name: TableName, path: Path | None) -> pl.LazyFrame
     if absent:
         raise DataError(
             f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
-            f"it has {', '.join(columns)}. CSV files have to be UTF-8 and separated by commas"
+            f"it has {', '.join(columns)}. {CSV}"
         )
     taken = [ours for ours, yours in names.items() if ours != yours and ours in columns]
     if taken:
