@@ -332,6 +332,14 @@ def test_codes_keep_their_zeros_and_names_are_there_once(tmp_path: Path) -> None
         scan(tmp_path / "twice.csv")
 
 
+@pytest.mark.parametrize("content", ["id;x\n1;2\n", "id,x\n1,2,3\n", "id,x\n1,\xff\n", ""])
+def test_a_file_that_is_no_csv_is_told_what_one_is(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.csv").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match="UTF-8, separated by commas") as told:
+        scan(tmp_path / "a.csv")
+    assert "truncate_ragged_lines" not in str(told.value)
+
+
 def test_what_tells_little_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dates = LOG.with_columns(time=pl.col("time").str.head(10))
     overrides = [*write_own(tmp_path, impressions=dates), "features.categories=['poi_id','time']"]

@@ -27,7 +27,7 @@ from larr.datasets.schema import (
     latest_now,
     summarise,
 )
-from larr.datasets.tables import Tables
+from larr.datasets.tables import CSV, Tables
 from larr.errors import DataError
 from larr.progress import console, track
 
@@ -180,7 +180,8 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except (PolarsError, OSError) as error:
-        raise DataError(f"table {name}: cannot be read: {error}") from error
+        said = str(error).partition("\n")[0]
+        raise DataError(f"table {name}: cannot be read: {said}. {CSV}") from error
 
 
 def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:

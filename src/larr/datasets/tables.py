@@ -60,7 +60,10 @@ def scan(path: Path) -> pl.LazyFrame:
         table = pl.scan_parquet(files) if kinds == {".parquet"} else _scan_csv(files)
         columns = table.collect_schema().names()
     except (PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as {kinds.pop()}: {error}. {CSV}") from error
+        said = str(error).partition("\n")[0]
+        raise DataError(f"{path}: cannot be read as {kinds.pop()}: {said}. {CSV}") from error
+    if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
+        raise DataError(f"{path}: has a single column, {columns[0]!r:.80}. {CSV}")
     if twice := sorted({REPEATED.sub("", name) for name in columns if REPEATED.search(name)}):
         raise DataError(f"{path}: two columns are called {', '.join(twice)}; rename one of each")
     return table
