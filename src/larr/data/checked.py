@@ -38,7 +38,7 @@ LABELS = {
 }
 MOST_REJECTED = 0.5
 """If a larger share of a table breaks the contract, larr stops whatever `dataset.bad_rows` is."""
-MOST_UNTOLD = 0.01
+MOST_LOST = 0.01
 """The same for a column of `EXPECTED`: such rows are not left out at random."""
 MOST_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates alone."""
@@ -153,11 +153,11 @@ class _Checker:
             )
 
     def _check_expected(self) -> None:
-        """Says what columns should hold that too many rows were rejected for."""
+        """Refuses a log of which too many rows are lost for a column of `EXPECTED`."""
         for row in self.summary:
             for reason in row["reason"].split("; "):
                 column = reason.partition(" ")[0]
-                if column in EXPECTED and row["rows"] > MOST_UNTOLD * self.given[row["table"]]:
+                if column in EXPECTED and row["rows"] > MOST_LOST * self.given[row["table"]]:
                     raise DataError(
                         f"table {row['table']}: {reason} in {row['rows']:,} of "
                         f"{self.given[row['table']]:,} rows, such as {row['examples'][0]}; "
