@@ -142,6 +142,9 @@ def test_what_cannot_be_built_is_refused(config: Config, tmp_path: Path) -> None
         own = config.align.model_copy(update={"variants": {name: VariantConfig(of="larr")}})
         with pytest.raises(ConfigError, match=f"align.variants: '{name}' is taken"):
             models.find(config.model_copy(update={"align": own}), name)
+    mine = config.align.model_copy(update={"variants": {"mine": VariantConfig(of="larr_tfidf")}})
+    with pytest.raises(ConfigError, match=r"align.variants.mine.of: no model .* ple, larr$"):
+        models.find(config.model_copy(update={"align": mine}), "mine")
     with pytest.raises(ConfigError, match="reads scene texts and the data have none"):
         models.build(write_log(tmp_path, Sizes(keywords=0)), "larr")
 

@@ -104,8 +104,10 @@ def find(config: Config, name: str) -> Entry:
             "`_over_` in it"
         )
     if variant.of not in MODELS:
-        known = ", ".join([*MODELS, *CONTROLS, *config.align.variants])
-        raise ConfigError(f"align.models: no model {variant.of!r}; the models are {known}")
+        where, known = f"align.variants.{name}.of", [*MODELS]
+        if variant.of == name:
+            where, known = "align.models", [*MODELS, *CONTROLS, *config.align.variants]
+        raise ConfigError(f"{where}: no model {variant.of!r}; the models are {', '.join(known)}")
     entry = MODELS[variant.of]
     return replace(entry, vectors=variant.vectors) if variant.vectors else entry
 

@@ -291,11 +291,11 @@ def _shown(
 def worths(item: RankedPlace) -> list[Worth]:
     """The texts of a place with what each is worth, from most to least."""
     without = [item.score - one.adds for one in item.texts]
-    worths = [
+    told = [
         Worth(one.keyword, one.text, 100 * one.adds / (score or 1.0))
         for one, score in zip(item.texts, without, strict=True)
     ]
-    return sorted(worths, key=lambda one: -one.percent)
+    return sorted(told, key=lambda one: -one.percent)
 
 
 def _differences(pinned: Given, told: Given) -> list[str]:
