@@ -42,7 +42,7 @@ DRAWS, REPORT, PAGE = "draws.npz", "report.json", "report.html"
 
 @dataclass(frozen=True)
 class TestDay:
-    """The impressions to be judged, in the order of time; users are numbered from 0."""
+    """The impressions to be judged, in the order of the log; users are numbered from 0."""
 
     rows: pl.DataFrame
     label_NT: npt.NDArray[np.bool_]

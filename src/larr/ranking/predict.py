@@ -23,7 +23,7 @@ ROWS = 4096
 
 
 def predict(config: Config, model: str) -> np.ndarray:
-    """Scores `data/test` in time order with `ranker/NAME`: float32 [N, T].
+    """Scores `data/test` in the order of the log with `ranker/NAME`: float32 [N, T].
 
     Column 0 is the probability of a click, column 1 that of a click and an order (CTCVR).
     """

@@ -41,7 +41,7 @@ def down_sampling(config: Config) -> Json:
 
 
 def sampled(log: Path, kept: float, seed: int) -> np.ndarray:
-    """The rows with a click and a random share of the others, in time order."""
+    """The rows with a click and a random share of the others, in the order of the log."""
     clicked_N = np.load(log / "labels.npy", mmap_mode="r")[:, 0] > 0
     drawn_N = np.random.default_rng(seed).random(len(clicked_N)) < kept
     return np.flatnonzero(clicked_N | drawn_N)
