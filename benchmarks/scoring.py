@@ -25,7 +25,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
-from larr.ranking.predict import load_ranker
+from larr.rankers.predict import load_ranker
 from larr.serve import graph
 from larr.serve.features import Reader
 from larr.serve.fold import Finish, Partial, merged, partial

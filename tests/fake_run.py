@@ -80,7 +80,7 @@ def make_run(
     for model, strength in STRENGTHS.items():
         np.save(output / f"{model}.npy", _scores(rng, logit_N2, strength)[:, :tasks])
     patch.setattr(
-        "larr.ranking.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy")
+        "larr.rankers.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy")
     )
     return config
 

@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.config import AlignConfig, Config, KeywordConfig, PleConfig, SceneConfig, TreesConfig
+from larr.config import Config
+from larr.config.data import KeywordConfig
+from larr.config.rankers import AlignConfig, PleConfig, SceneConfig, TreesConfig
 from larr.data.batches import Category, Features
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from larr.config import AlignConfig, Config
+from larr.config import Config
+from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.settings import all_settings, load_config, settings_below
 

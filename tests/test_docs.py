@@ -13,9 +13,9 @@ import typer
 from larr.cli import app
 from larr.config import Config
 from larr.data.prepare import prepare
-from larr.datasets.city import knowledge
 from larr.settings import load_config
-from larr.studies.experiments import chosen
+from larr_lab.city import knowledge
+from larr_lab.studies.experiments import chosen
 
 from .conftest import ROOT
 

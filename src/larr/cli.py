@@ -15,6 +15,7 @@ from rich.markup import escape
 from larr import stages
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
+from larr.plugins import plugins
 from larr.progress import console
 from larr.settings import load_config, settings_below
 
@@ -108,7 +109,7 @@ def run(
 ) -> None:
     """All stages; what is up to date is skipped. Safe to stop and to run again."""
     loaded = load_config(config, override)
-    configs = [loaded] if seeds is None else _for_seeds(loaded, seeds)
+    configs = [loaded] if seeds is None else for_seeds(loaded, seeds)
     for one in configs:
         if seeds is not None:
             console.rule(f"seed {one.seed}")
@@ -117,26 +118,6 @@ def run(
         from larr.evaluation.evaluate import pool  # noqa: PLC0415
 
         pool(configs, loaded.output)
-
-
-@app.command()
-def experiments(
-    study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A study of the configuration, or `all`.")
-    ],
-    config: ConfigPath,
-    override: Overrides = None,
-    seeds: Seeds = None,
-) -> None:
-    """The paper's tables and figures, and more -> experiments/: rankers side by side.
-
-    The studies are declared in the configuration; see configs/experiments.toml. What one study has
-    trained another one reads.
-    """
-    loaded = load_config(config, override)
-    from larr.studies import experiments as module  # noqa: PLC0415
-
-    module.experiments(loaded, study, [loaded] if seeds is None else _for_seeds(loaded, seeds))
 
 
 @app.command()
@@ -249,7 +230,8 @@ def serve(
     listen(Store(store), (host, port), token, workers)
 
 
-def _for_seeds(config: Config, seeds: str) -> list[Config]:
+def for_seeds(config: Config, seeds: str) -> list[Config]:
+    """The configuration of each seed of `--seeds`, with an output folder of its own."""
     try:
         numbers = [int(part) for part in seeds.split(",")]
     except ValueError:
@@ -284,6 +266,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name, point in plugins("commands").items():
+        app.command(name)(point.load())
     try:
         app()
     except LarrError as error:

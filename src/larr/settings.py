@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from larr.config import Config, merged, put
+from larr.config import Config
 from larr.errors import ConfigError
+from larr.sections import merged, put
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:

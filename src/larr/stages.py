@@ -35,13 +35,13 @@ def _embed(config: Config) -> None:
 
 
 def _tune(config: Config) -> None:
-    from larr.ranking.tune import tune  # noqa: PLC0415
+    from larr.rankers.tune import tune  # noqa: PLC0415
 
     tune(config)
 
 
 def _align(config: Config) -> None:
-    from larr.ranking.align import align  # noqa: PLC0415
+    from larr.rankers.align import align  # noqa: PLC0415
 
     align(config)
 

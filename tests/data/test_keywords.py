@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from larr.config import BucketConfig, Config, KeywordConfig
+from larr.config import Config
+from larr.config.data import BucketConfig, KeywordConfig
 from larr.data.keywords import TextNumbers, bucket_edges, check_keywords, render, with_levels
 from larr.errors import ConfigError
 

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from larr import artifacts, metrics
-from larr.config import CONTROLS, Config
+from larr.config import Config
+from larr.config.rankers import CONTROLS
 from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import METRICS, mean_tree
@@ -186,7 +187,7 @@ def test_the_same_run_gives_the_same_report(configs, tmp_path, patch) -> None:
 
 
 def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, patch) -> None:
-    patch.setattr("larr.ranking.predict.predict", lambda *_: pytest.fail("scored again"))
+    patch.setattr("larr.rankers.predict.predict", lambda *_: pytest.fail("scored again"))
     pool(configs, tmp_path)
     pooled = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=refuse)
     singles = [read(config) for config in configs]
@@ -252,7 +253,7 @@ def test_what_cannot_be_judged_is_refused_with_a_reason(tmp_path, change, error,
             wanted = config.evaluate.model_copy(update=change["evaluate"])
             config = config.model_copy(update={"evaluate": wanted})
         else:
-            patch.setattr("larr.ranking.predict.predict", lambda *_: change["scores"])
+            patch.setattr("larr.rankers.predict.predict", lambda *_: change["scores"])
         with pytest.raises(error, match=message):
             evaluate(config)
     assert not (config.output / "report" / "manifest.json").exists()

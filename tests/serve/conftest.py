@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 from safetensors.torch import load_file, save_file
 
-from larr import models
+from larr import rankers
 from larr.config import Config
 from larr.serve import store as module
 from larr.serve.app import Service
@@ -80,7 +80,7 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
     np.save(output / "vectors" / "encoder" / "vectors.npy", vectors)
     (output / "encoder").mkdir()
-    ranker = models.build(config, name)
+    ranker = rankers.build(config, name)
     (output / "ranker" / name).mkdir(parents=True)
     weights = {key: tensor.contiguous() for key, tensor in ranker.state_dict().items()}
     save_file(weights, output / "ranker" / name / "model.safetensors")

@@ -13,8 +13,8 @@ from larr import artifacts
 from larr.config import Config
 from larr.data import batches
 from larr.errors import ConfigError
-from larr.ranking.align import align
-from larr.ranking.predict import load_ranker, probabilities
+from larr.rankers.align import align
+from larr.rankers.predict import load_ranker, probabilities
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
 from larr.serve.graph import Graph

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from larr.config import BucketConfig, Config, KeywordConfig
+from larr.config import Config
+from larr.config.data import BucketConfig, KeywordConfig
 from larr.data.keywords import level_one, parts, render, render_one, with_levels
 from larr.data.scenes import of_moment, with_time_columns
 from larr.errors import ConfigError

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from larr.config import SceneConfig
-from larr.models.scene_encoder import SceneEncoder
+from larr.config.rankers import SceneConfig
+from larr.rankers.scene_encoder import SceneEncoder
 from larr.serve.fold import (
     Finish,
     TextTables,

@@ -12,8 +12,8 @@ from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
 from larr.errors import ConfigError
-from larr.models import build
-from larr.models.ple import Ple
+from larr.rankers import build
+from larr.rankers.ple import Ple
 from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows
 from larr.serve.scoring import ColumnSplit, PlaceRows

@@ -18,12 +18,12 @@ from starlette.testclient import TestClient
 from larr.errors import InputError
 from larr.serve.app import Limits, Service
 from larr.serve.live import Live
-from larr.serve.page import Page
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranking import Ranking, RankRequest, decode
 from larr.serve.scorer import Scorer
 from larr.serve.scoring import PlaceRows
 from larr.serve.store import VECTORS, Store, _Embedder
+from larr_lab.page.page import Page
 
 PLACE = {
     "poi_id": "brand new",

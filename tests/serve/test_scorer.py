@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from safetensors.torch import save_file
 
-from larr import models
+from larr import rankers
 from larr.config import Config
 from larr.data import batches
 from larr.errors import ConfigError
-from larr.ranking.predict import load_ranker, predict, probabilities
+from larr.rankers.predict import load_ranker, predict, probabilities
 from larr.serve.features import Reader
 from larr.serve.scorer import Scorer, scores
 from tests.serve.conftest import SENT, log
@@ -62,7 +62,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(served: Config) -> N
 
 
 def test_only_what_can_be_folded_is_served(served: Config) -> None:
-    ranker = models.build(served, "deepfm")
+    ranker = rankers.build(served, "deepfm")
     (served.output / "ranker" / "deepfm").mkdir(exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
     save_file(weights, served.output / "ranker" / "deepfm" / "model.safetensors")

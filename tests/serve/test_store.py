@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 
 from larr import artifacts
-from larr.buckets import position
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, StaleError
-from larr.ranking.predict import require_ranker
+from larr.rankers.predict import require_ranker
 from larr.serve import store as module
+from larr.serve.arms import position
 from larr.serve.live import Live
 from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
 from tests.data.test_prepare import with_tables

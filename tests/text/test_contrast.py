@@ -12,7 +12,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM
 
 from larr import artifacts
-from larr.config import Config, ContrastConfig
+from larr.config import Config
+from larr.config.text import ContrastConfig
 from larr.losses import SCORES, false_negatives
 from larr.text.backbone import LanguageModel, load_base
 from larr.text.contrast import Collator, TripleLoss, contrast, whiten

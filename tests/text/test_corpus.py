@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from larr.config import Config
-from larr.datasets.city import encyclopedia
 from larr.errors import ConfigError
 from larr.text.corpus import descriptions, general_text, texts_of
+from larr_lab.city import encyclopedia
 from tests.fake_data import KEYWORDS, make_data
 
 

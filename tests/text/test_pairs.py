@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.config import Config, ContrastConfig
+from larr.config import Config
+from larr.config.text import ContrastConfig
 from larr.errors import ConfigError, DataError
 from larr.text.pairs import EMPTY, VIEWS, augmented, examples, held_out, keywords_of, orders_of
 from tests.fake_data import make_data

@@ -18,8 +18,7 @@ from rich.table import Table
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.scenes import with_time_columns
-from larr.datasets.schema import (
+from larr.data.contract import (
     EXPECTED,
     TABLES,
     check_columns,
@@ -27,7 +26,8 @@ from larr.datasets.schema import (
     latest_now,
     summarise,
 )
-from larr.datasets.tables import CSV, Tables
+from larr.data.scenes import with_time_columns
+from larr.data.tables import CSV, Tables
 from larr.errors import DataError
 from larr.progress import console, track
 

@@ -14,7 +14,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from larr.config import Config
-from larr.datasets.schema import NEVER_FEATURES, said
+from larr.data.contract import NEVER_FEATURES, said
 from larr.errors import ConfigError
 
 SAMPLE_ROWS = 1_000_000

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from larr.config import BucketConfig, Config, KeywordConfig
-from larr.datasets.schema import NEVER_FEATURES, said
+from larr.config import Config
+from larr.config.data import BucketConfig, KeywordConfig
+from larr.data.contract import NEVER_FEATURES, said
 from larr.errors import ConfigError, DataError
 
 MISSING = -1

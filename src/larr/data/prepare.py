@@ -16,12 +16,13 @@ import polars as pl
 from rich.markup import escape
 
 from larr import artifacts
-from larr.config import Config, KeywordConfig
+from larr.config import Config
+from larr.config.data import KeywordConfig
 from larr.data import features
 from larr.data.checked import SPLITS, Log, check_tables
+from larr.data.datasets import dataset
 from larr.data.enrich import KNOWN, Enricher, Known, past_orders
 from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
-from larr.datasets import DATASETS
 from larr.errors import ConfigError
 from larr.progress import console, track
 
@@ -45,7 +46,7 @@ EXAMPLES = 40
 def prepare(config: Config) -> None:
     """Makes `data/` from the configured data set."""
     with artifacts.making(config, "prepare", resume=False) as work:
-        tables = DATASETS[config.dataset.kind](config, work.folder / "raw")
+        tables = dataset(config).tables(config, work.folder / "raw")
         log = check_tables(config, tables, work.folder)
         near = config.contrast.near
         if near and near not in log.places.columns:

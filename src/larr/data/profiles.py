@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from larr.config import ProfileConfig
+from larr.config.data import ProfileConfig
+from larr.data.contract import said
 from larr.data.statistics import as_of
-from larr.datasets.schema import said
 
 
 def daily_values(

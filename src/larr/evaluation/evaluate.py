@@ -17,6 +17,7 @@ import polars as pl
 
 from larr import artifacts, metrics, progress
 from larr.config import Config
+from larr.data.datasets import dataset
 from larr.data.prepare import KEPT_FOR_EVALUATION
 from larr.errors import ConfigError, DataError, InputError, LarrError
 from larr.evaluation import report
@@ -24,7 +25,7 @@ from larr.evaluation.bootstrap import Estimates, Key, Ranking, Ratio, Statistic,
 from larr.evaluation.bootstrap import pool as pool_estimates
 from larr.evaluation.findings import CEILING, COUNT_LABELS, FACTS, findings, mean_tree
 from larr.metrics import TASKS
-from larr.ranking import predict
+from larr.rankers import predict
 
 Array = npt.NDArray[Any]
 TRUTH = {"click": "probability_click", "order": "probability_order"}
@@ -35,8 +36,6 @@ CALIBRATION_BINS = 10
 COUNTS = ("poi_impressions", "user_impressions")
 """Columns to slice by that count something in the training days; they are cut at COUNT_EDGES."""
 COUNT_EDGES = (1, 10, 50, 200, 1_000)
-OWN_WORLDS = "city"
-"""The data set of which each seed is a world with people of its own."""
 DRAWS, REPORT, PAGE = "draws.npz", "report.json", "report.html"
 
 
@@ -93,7 +92,7 @@ def pool(configs: list[Config], output: Path) -> dict[str, Any]:
             "run one configuration with several seeds"
         )
     seeds_draws = [Estimates.load(folder / DRAWS) for folder in folders]
-    estimates = pool_estimates(seeds_draws, same_users=datasets != [OWN_WORLDS])
+    estimates = pool_estimates(seeds_draws, same_users=not dataset(configs[0]).users_per_seed)
     seeds = [config.seed for config in configs]
     found = findings(configs[0], seeds, estimates, mean_tree(facts))
     target = output / artifacts.STAGES["evaluate"].folder
@@ -104,8 +103,8 @@ def pool(configs: list[Config], output: Path) -> dict[str, Any]:
 
 
 def _draw(config: Config) -> int:
-    """What the users are drawn by: only the city has other people for each seed."""
-    return config.seed if config.dataset.kind == OWN_WORLDS else 0
+    """The seed of the draws of users; the same for all seeds that share their users."""
+    return config.seed if dataset(config).users_per_seed else 0
 
 
 def _write(found: dict[str, Any], target: Path) -> None:

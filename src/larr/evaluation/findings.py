@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from larr.config import CONTROLS, Config
+from larr.config import Config
+from larr.config.rankers import CONTROLS
 from larr.evaluation.bootstrap import LEVEL, Estimates, Key, interval
 from larr.metrics import TASKS, Floats, gain_percent, ratio, rela_impr_percent
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
 from rich.table import Table
 
 from larr.evaluation import plots
-from larr.evaluation.findings import AUCS, BASE, CEILING, COUNT_LABELS, LARR, METRICS, SHUFFLED
+from larr.evaluation.findings import AUCS, BASE, CEILING, LARR, METRICS, SHUFFLED
+from larr.html import environment
 from larr.progress import console
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ SHOWN_VALUES = 12
 
 def page(found: Json) -> str:
     """The HTML page of a report."""
-    return _rendered(
+    return rendered(
         "report.html.j2",
         found=found,
         metrics=told_metrics(found),
@@ -68,35 +68,17 @@ def page(found: Json) -> str:
     )
 
 
-def experiments_page(told: Json) -> str:
-    """The HTML page of `larr.studies.experiments`."""
-    studies = told["studies"]
-    return _rendered(
-        "experiments.html.j2",
-        told=told,
-        metrics=told_metrics(told),
-        plots={key: list(_study_plots(study)) for key, study in studies.items()}
-        | {"ab_test": _lifts_plot(told) if "ab_test" in told else ""},
-        where=list(_where_plots(told["where"])),
-    )
-
-
-def _rendered(template: str, **context: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("larr"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+def rendered(template: str, *packages: str, **context: Any) -> str:
+    """A page from a template of larr, or of other packages, with the filters for figures."""
+    templates = environment(*packages)
+    templates.filters |= {
         "name": name,
         "title": TITLES.__getitem__,
         "figure": figure,
         "signed": signed,
         "pair": pair_name,
     }
-    return environment.get_template(template).render(context)
+    return templates.get_template(template).render(context)
 
 
 def print_tables(found: Json) -> None:
@@ -229,7 +211,7 @@ def _plots(found: Json) -> Json:
     }
 
 
-def _effect(label: str, told: Json | None) -> Iterator[plots.Effect]:
+def effects_of(label: str, told: Json | None) -> Iterator[plots.Effect]:
     if told is not None and None not in (told["percent"], told["low"]):
         yield plots.Effect(label, told["percent"], told["low"], told["high"])
 
@@ -238,42 +220,9 @@ def _gains_plot(found: Json, auc: str) -> str | None:
     effects = [
         effect
         for pair, gains in found["gains"].items()
-        for effect in _effect(pair_name(pair), gains[auc])
+        for effect in effects_of(pair_name(pair), gains[auc])
     ]
     return plots.forest(f"Gains in {TITLES[auc]}", effects) if effects else None
-
-
-def _study_plots(study: Json) -> Iterator[tuple[str, str]]:
-    for auc in AUCS:
-        effects: list[plots.Effect] = []
-        for gain in study["gains"]:
-            pair = f"{name(gain['model'])} over {name(gain['over'])}"
-            label = pair if gain["at"] is None else f"{gain['at']:,g}"
-            effects += _effect(label, gain["all"][auc])
-        caption = f"{TITLES[auc]}: ratio of the AUCs minus 1, in %"
-        title = f"{study['title']}: {caption}"
-        if effects and study["axis"]:
-            yield caption, plots.sweep(title, study["axis"], effects)
-        elif effects:
-            yield caption, plots.forest(title, effects)
-
-
-def _where_plots(where: Json) -> Iterator[tuple[str, str]]:
-    for column, parts in where.items():
-        largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
-        if {part["value"] for part in parts} <= set(COUNT_LABELS):
-            largest.sort(key=lambda part: COUNT_LABELS.index(part["value"]))
-        effects = [effect for part in largest for effect in _effect(part["value"], part["gain"])]
-        if effects:
-            caption = f"by {column.replace('_', ' ')}"
-            yield caption, plots.forest(f"Gain in CTR AUC of LARR over PLE {caption}", effects)
-
-
-def _lifts_plot(told: Json) -> str:
-    names = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
-    lifts = told["ab_test"]["truth"]
-    effects = [effect for key, label in names.items() for effect in _effect(label, lifts[key])]
-    return plots.forest("True lift of LARR over PLE", effects)
 
 
 def _slices_plot(found: Json, column: str, main: str) -> str | None:
@@ -282,7 +231,7 @@ def _slices_plot(found: Json, column: str, main: str) -> str | None:
     effects = [
         effect
         for value in largest
-        for effect in _effect(value, found["slice_gains"][column][value][main][AUCS[0]])
+        for effect in effects_of(value, found["slice_gains"][column][value][main][AUCS[0]])
     ]
     title = f"Gain in CTR AUC of {pair_name(main)} by {column}"
     return plots.forest(title, effects) if effects else None

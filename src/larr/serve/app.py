@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 import multiprocessing
 import os
@@ -15,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,16 +26,15 @@ from rich.markup import escape as markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.routing import Route
 
 from larr.errors import InputError, LarrError
+from larr.plugins import plugins
 from larr.progress import console
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.openapi import PlaceStatus, Readiness, document
-from larr.serve.page import STATIC, Page
 from larr.serve.places import WITHDRAWN
 from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import VERSIONS, Store, check
@@ -104,7 +101,6 @@ class Service:
     def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
         self.live, self.token, self.limits = live, token, limits
         self.figures = Figures()
-        self.page = Page(live, token is not None)
         self._news = asyncio.Event()
 
     def app(self) -> Starlette:
@@ -121,9 +117,9 @@ class Service:
                 Route("/readyz", self.ready),
                 Route("/metrics", self.metrics),
                 Route("/openapi.json", self.described),
-                Route("/", self.in_browser(lambda _: self.page.home())),
-                Route("/ranking", self.in_browser(self._play)),
-                Mount("/static", StaticFiles(directory=STATIC)),
+                *chain.from_iterable(
+                    page.load()(self.live, self.token) for page in plugins("pages").values()
+                ),
             ],
         )
 
@@ -225,29 +221,6 @@ class Service:
     async def described(self, _: Request) -> Response:
         """`GET /openapi.json`."""
         return Response(encode(document(self.token is not None)), media_type=JSON)
-
-    def in_browser(self, content: Callable[[Request], str]) -> Callable[[Request], Response]:
-        """A part of the page; where there is a token, a browser asks for it as a password."""
-
-        def answer(request: Request) -> Response:
-            if self.token is not None and not self._is_basic(request):
-                return Response(status_code=401, headers={"www-authenticate": "Basic"})
-            try:
-                return HTMLResponse(content(request))
-            except InputError as error:
-                return HTMLResponse(f'<p class="finding error">{escape(str(error))}</p>')
-
-        return answer
-
-    def _is_basic(self, request: Request) -> bool:
-        given = request.headers.get("authorization", "").removeprefix("Basic ")
-        with suppress(ValueError):
-            password = base64.b64decode(given, validate=True).partition(b":")[2]
-            return hmac.compare_digest(password, str(self.token).encode())
-        return False
-
-    def _play(self, request: Request) -> str:
-        return self.page.ranking(dict(request.query_params), str(request.base_url))
 
     async def alive(self, _: Request) -> Response:
         """`GET /livez`: the process answers."""

@@ -21,8 +21,8 @@ from larr.data import batches
 from larr.data.batches import Batch, Features
 from larr.data.checked import SPLITS
 from larr.errors import ConfigError
-from larr.models.larr import Larr
-from larr.ranking.predict import ROWS, load_ranker, require_ranker
+from larr.rankers.larr import Larr
+from larr.rankers.predict import ROWS, load_ranker, require_ranker
 from larr.serve import graph
 
 VECTOR, RECENT = "scene_vector", "recent"

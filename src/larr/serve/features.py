@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from larr.config import BucketConfig, Config
+from larr.config import Config
+from larr.config.data import BucketConfig
 from larr.data.batches import Features, read_features
 from larr.data.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.data.features import CLIP_DEVIATIONS, FeatureEncoder, load

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.config import SceneConfig
-from larr.models.scene_encoder import SceneEncoder, folded_query
+from larr.config.rankers import SceneConfig
+from larr.rankers.scene_encoder import SceneEncoder, folded_query
 from larr.serve.rows import Rows
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from larr.errors import ConfigError
-from larr.models.larr import Larr
-from larr.models.ple import Ple
+from larr.rankers.larr import Larr
+from larr.rankers.ple import Ple
 from larr.serve import scoring
 from larr.serve.fold import TextTables, partial, text_rows, text_tables, why_not
 from larr.serve.graph import Graph

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from rich.markup import escape
 
-from larr.buckets import position
 from larr.errors import InputError, LarrError
 from larr.progress import console
+from larr.serve.arms import position
 from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal, withdrawn
 from larr.serve.ranking import Columns, RankAnswer, Ranking, RankRequest
 from larr.serve.store import Arm, Store

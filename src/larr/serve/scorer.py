@@ -19,9 +19,9 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.keywords import MISSING
 from larr.errors import ConfigError
-from larr.models.larr import Larr
-from larr.models.ple import Ple
-from larr.ranking.predict import load_ranker, undo_sampling
+from larr.rankers.larr import Larr
+from larr.rankers.ple import Ple
+from larr.rankers.predict import load_ranker, undo_sampling
 from larr.serve.features import CandidateInputs, Floats, Reader, RequestInputs, Row
 from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows

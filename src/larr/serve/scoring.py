@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.models.larr import Larr
-from larr.models.matching import Matching, similarities
-from larr.models.ple import Ple
+from larr.rankers.larr import Larr
+from larr.rankers.matching import Matching, similarities
+from larr.rankers.ple import Ple
 from larr.serve import graph
 from larr.serve.fold import Finish, Partial, agg_partial, merged, partial
 

@@ -25,14 +25,14 @@ import numpy as np
 import polars as pl
 from filelock import FileLock
 
-from larr import artifacts, models
+from larr import artifacts, rankers
 from larr.config import Config
 from larr.data import batches
 from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
 from larr.data.scenes import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError, InputError
-from larr.ranking.predict import load_ranker, probabilities, require_ranker, undo_sampling
+from larr.rankers.predict import load_ranker, probabilities, require_ranker, undo_sampling
 from larr.serve.features import Reader, candidate_columns
 from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Embed, Scorer
@@ -264,7 +264,7 @@ def _copy(config: Config, model: str, target: Path) -> None:
     data = artifacts.folder(config, "prepare")
     wanted = [data / name for name in DATA]
     wanted.append(artifacts.folder(config, "align") / model)
-    source = models.find(config, model).vectors
+    source = rankers.find(config, model).vectors
     if source:
         wanted.append(artifacts.folder(config, "embed") / source)
     if source == "encoder":

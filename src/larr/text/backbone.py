@@ -21,7 +21,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from larr.config import BUILTIN_MODEL, BackboneConfig, Config
+from larr.config import Config
+from larr.config.text import BUILTIN_MODEL, BackboneConfig
 from larr.errors import ConfigError, LarrError
 from larr.hardware import device
 

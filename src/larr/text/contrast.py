@@ -26,7 +26,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import set_seed
 
 from larr import artifacts
-from larr.config import Config, ContrastConfig
+from larr.config import Config
+from larr.config.text import ContrastConfig
 from larr.hardware import bf16_is_fast, device
 from larr.losses import contrastive_terms, false_negatives, pair_loss
 from larr.progress import console

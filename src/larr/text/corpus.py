@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.config import BUILTIN_MODEL, Config, KeywordConfig
-from larr.datasets.city import encyclopedia
+from larr.config import Config
+from larr.config.data import KeywordConfig
+from larr.config.text import BUILTIN_MODEL
 from larr.errors import ConfigError, DataError
 from larr.text.backbone import KeywordText
+from larr_lab.city import encyclopedia
 
 
 @dataclass(frozen=True)

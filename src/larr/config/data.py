@@ -1,0 +1,158 @@
+"""What the tables are, and what is made of their columns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
+
+from pydantic import Field, field_validator, model_validator
+
+from larr.plugins import plugins
+from larr.sections import AboveZero, Name, Positive, Section
+
+TableName = Literal["places", "users", "impressions", "orders"]
+RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near"}
+"""Columns that stand beside the keywords' texts."""
+
+
+class TablesConfig(Section):
+    """Your own tables; see docs/your_data.md."""
+
+    places: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    users: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    impressions: Path | None = None
+    """Parquet or CSV file, or a folder of them."""
+    orders: Path | None = None
+    """Orders from before the log, if there are any."""
+    rename: dict[TableName, dict[str, str]] = {}
+    """For each table, the contract's column name -> your column name."""
+    time_zone: str = ""
+    """Whose clocks `time` is to be read on, such as Asia/Shanghai: seconds since 1970 and times
+    with an offset are told in it. Empty: they are taken as if their clock were the place's."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        if name and name not in available_timezones():
+            raise ValueError(f"{name!r} is no time zone; give a name such as Asia/Shanghai or UTC")
+        return name
+
+
+class DatasetConfig(Section):
+    """Where the tables come from and how they are checked and split."""
+
+    kind: str = "tables"
+    """`tables` for your own, or a data set that another package brings; see `larr.plugins`."""
+    bad_rows: Literal["reject", "stop"] = "reject"
+    """Rows that break the contract: kept apart in `data/rejected/`, or the run stops."""
+    test_days: Positive = 1
+    """The last days of the log are the test set, unless impressions have a column `split`."""
+    sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the impressions without a click that the training log kept. Decision 27."""
+    chunk_rows: Positive = 250_000
+    """Impressions worked on at a time; bounds the memory of `larr prepare`."""
+    tables: TablesConfig = TablesConfig()
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        if kind not in (known := plugins("datasets")):
+            raise ValueError(f"no data set {kind!r}; there are {', '.join(known)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _tables_are_read(self) -> Self:
+        if self.kind != "tables" and self.tables != TablesConfig():
+            raise ValueError(
+                f'tables are given and kind is "{self.kind}"; set kind = "tables" to read them'
+            )
+        return self
+
+
+class BucketConfig(Section):
+    """A number said in words: gives the column `<column>_level`. Decision 13."""
+
+    column: str
+    """The numeric column."""
+    words: list[str] = Field(min_length=2)
+    """One word or phrase for each bucket, from low to high."""
+    edges: list[float] | None = None
+    """Fixed, rising edges, one less than words; quantiles of the training days if absent."""
+
+    @model_validator(mode="after")
+    def _edges_rise_between_the_words(self) -> Self:
+        if self.edges is None:
+            return self
+        if sorted(self.edges) != self.edges:
+            raise ValueError(f"edges must rise, got {self.edges}")
+        if len(self.edges) != len(self.words) - 1:
+            raise ValueError(
+                f"bucket {self.column}: {len(self.words)} words need {len(self.words) - 1} edges, "
+                f"got {len(self.edges)}"
+            )
+        return self
+
+
+class KeywordConfig(Section):
+    """A slice of a description, wrapped in two special tokens. Paper: Eq. (2)-(4), (8)."""
+
+    name: Name
+    """Gives the special tokens `<name>` and `</name>`."""
+    owner: Literal["poi", "user", "scene"]
+    """Which side the text describes; `user` and `scene` keywords form U, `poi` keywords P."""
+    view: Literal["business", "basic", "profile", "action"]
+    """P_d, P_b, U_p or U_a: the side of the stage 2 pair. Paper: section 3.2."""
+    template: str
+    """The text, with columns in braces: `{poi_name}[, {poi_area}]`. A part in brackets is left out
+    where one of its columns is missing; a row that misses a column outside them has no text."""
+    prompt: bool = False
+    """A part of x in stage 1 (name, location); other POI keywords are y. Paper: Eq. (5)-(6)."""
+    scene: bool = True
+    """One of the r scene texts that stage 3 reads. Paper: Eq. (22); r = 10."""
+
+    @model_validator(mode="after")
+    def _view_is_the_owners(self) -> Self:
+        views = ("business", "basic") if self.owner == "poi" else ("profile", "action")
+        if self.view not in views:
+            raise ValueError(
+                f"keyword {self.name}: a keyword of {self.owner} has the view {views[0]} or "
+                f"{views[1]}, got {self.view}"
+            )
+        return self
+
+
+class ProfileConfig(Section):
+    """What a user's earlier orders say in words: the commonest values of a column of places."""
+
+    column: str
+    """A column of places: a text of one or more values joined by commas."""
+    name: Name
+    """The name of the derived column, to be used in keyword templates."""
+    within: str | None = None
+    """Only orders of the same value of this scene column (orders in a similar situation)."""
+    top: Positive = 3
+    """How many values are named."""
+
+    @property
+    def poi_column(self) -> str:
+        """The column as it is called once places are joined to the log."""
+        return f"poi_{self.column.removeprefix('poi_')}"
+
+
+class FeatureConfig(Section):
+    """What the ranking models see besides the scene texts; the same for every model."""
+
+    categories: list[str] = []
+    """Columns looked up in an embedding table: IDs and scene fields."""
+    numbers: list[str] = []
+    """Columns standardised with the mean and deviation of the training days."""
+    recent: Annotated[int, Field(ge=0)] = 10
+    """Places of the user's latest orders and clicks, before the day of the impression."""
+    recent_keyword: str = ""
+    """The scene keyword of owner poi whose vectors make the user's interaction sequence; empty for
+    none. Choose one that does not change with time. Paper: end of section 3.2."""
+    half_life_days: AboveZero = 30.0
+    """Weight of earlier days in the statistics of a user or place halves in so many days."""

@@ -1,0 +1,20 @@
+"""The evaluation."""
+
+from __future__ import annotations
+
+from larr.sections import Positive, Section
+
+
+class EvaluateConfig(Section):
+    """Metrics on the test day, and their intervals."""
+
+    bootstrap: Positive = 500
+    """Resamples of the users for the paired intervals."""
+    cold_place_impressions: Positive = 50
+    """A place with fewer impressions in the training days is cold."""
+    cold_user_impressions: Positive = 10
+    """A user with fewer impressions in the training days is cold."""
+    slices: list[str] = []
+    """Columns within whose values the CTR AUC is reported too."""
+    gains: list[tuple[str, str]] = [("larr", "ple")]
+    """Pairs of models compared: the first over the second."""

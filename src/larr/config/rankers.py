@@ -1,0 +1,237 @@
+"""Stage 3: the rankers, their training and the search for their settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from larr.sections import (
+    AboveZero,
+    AtLeastTwo,
+    Fraction,
+    Name,
+    NotNegative,
+    Positive,
+    Section,
+    leaves,
+    put,
+)
+
+
+class PleConfig(Section):
+    """PLE (Tang et al., RecSys'20), the base of LARR; the other rankers take its sizes."""
+
+    levels: Positive = 2
+    """Extraction levels."""
+    shared_experts: Positive = 2
+    """Shared experts of a level."""
+    task_experts: Positive = 2
+    """Experts of each task of a level."""
+    expert_units: list[Positive] = Field([128, 64], min_length=1)
+    """Layers of an expert."""
+    tower_units: list[Positive] = [64]
+    """Layers of a task's tower."""
+
+
+class SceneConfig(Section):
+    """The scene encoder. Paper: Eq. (23)."""
+
+    layers: Positive = 1
+    """Transformer layers. Paper: 1."""
+    heads: Positive = 4
+    """Attention heads. Decision 16."""
+    feedforward: Positive = 256
+    """Units of the feed-forward part. Decision 16."""
+    dropout: Fraction = 0.1
+    """Decision 16."""
+    pooling: Literal["agg", "mean"] = "agg"
+    """Output at `<agg>`, or the mean of all outputs. Decision 15."""
+    pre_norm: bool = True
+    """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
+    matching: bool = True
+    """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
+    learning_rate: AboveZero = 2e-3
+    """Of the scene encoder and all else that reads text vectors before the ranker does. Paper:
+    8e-4."""
+    weight_decay: NotNegative = 2.0
+    """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
+
+
+class TreesConfig(Section):
+    """LightGBM, a rival of another kind."""
+
+    rounds: Positive = 300
+    """Trees of a task."""
+    learning_rate: AboveZero = 0.05
+    leaves: AtLeastTwo = 31
+    """Leaves of a tree."""
+    leaf_rows: Positive = 100
+    """Fewest training rows of a leaf."""
+    l2: NotNegative = 1.0
+    category_l2: NotNegative = 10.0
+    """The same for splits by a category's values."""
+
+
+class P5Config(Section):
+    """P5's T5, a rival of another kind."""
+
+    units: Positive = 64
+    """Hidden units."""
+    layers: Positive = 2
+    """Of the encoder and of the decoder."""
+    heads: Positive = 4
+    feedforward: Positive = 128
+
+
+class VariantConfig(Section):
+    """A ranker under a name of its own, with what differs from another."""
+
+    of: str
+    """An entry of `larr.rankers.MODELS`; its tuned settings hold here too."""
+    settings: dict[str, Any] = {}
+    """Paths below `align`, such as {"scene.layers": 2}."""
+    vectors: str | None = None
+    """Another source of text vectors."""
+
+    @field_validator("settings")
+    @classmethod
+    def _dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return dict(leaves(settings))
+
+
+CONTROLS = {
+    f"larr_{source}": VariantConfig(of="larr", vectors=source)
+    for source in ("random", "tfidf", "untuned", "shuffled")
+}
+"""Variants that are always there: LARR with vectors that know less of what the texts mean.
+Decision 24.
+"""
+
+
+class AlignConfig(Section):
+    """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
+
+    models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
+    """Entries of `larr.rankers.MODELS` to train, of `CONTROLS`, or names of `variants`."""
+    variants: dict[Name, VariantConfig] = {}
+    """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
+    workers: Positive = 1
+    """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
+    batch_size: Annotated[int, Field(ge=0)] = 0
+    """Impressions in a step; 0 makes 1,500 steps of what is trained on, with steps of 60 to 2,400.
+    Paper: 2,400, for hundreds of millions a day."""
+    epochs: Positive = 1
+    """Passes over the training days. Paper: 1."""
+    rows: Annotated[int, Field(ge=0)] = 0
+    """Trains on so many of the latest impressions alone; 0 for all."""
+    hidden: list[str] = []
+    """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
+    learning_rate: AboveZero = 4e-3
+    """Paper: 8e-4, for a thousand times as many steps."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
+    embedding: Positive = 16
+    """Length of a category's embedding."""
+    embedding_l2: NotNegative = 1e-5
+    """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
+    dropout: Fraction = 0.0
+    """Dropout in the rankers' layers."""
+    temperature: AboveZero = 0.1
+    """tau of Eq. (24). Paper: 0.1."""
+    beta_ctr: NotNegative = 1.0
+    """beta_1 of Eq. (26)."""
+    beta_alignment: NotNegative = 0.01
+    """beta_2 of Eq. (26). Paper: 0.05."""
+    negatives: Annotated[int, Field(ge=0)] = 0
+    """Extra negatives sampled for an anchor besides those in the batch. Decision 20."""
+    stop_gradient: Literal["none", "semantic", "collaborative"] = "none"
+    """The side of the alignment that gets no gradient. Decision 18."""
+    alignment_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of alignment alone before the joint training. Decision 23."""
+    ctcvr: Literal["tower", "product"] = "tower"
+    """A tower of its own for click-and-order, or ESMM's product. Decision 26."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 where the processor or GPU has it in hardware."""
+    ple: PleConfig = PleConfig()
+    scene: SceneConfig = SceneConfig()
+    trees: TreesConfig = TreesConfig()
+    p5: P5Config = P5Config()
+
+    tuned: dict[str, dict[str, float | list[str]]] = {}
+    """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""
+
+    @model_validator(mode="after")
+    def _tuned_settings_exist(self) -> Self:
+        for model in (*self.tuned, *self.variants):
+            self.of(model)
+        return self
+
+    def variant(self, model: str) -> VariantConfig:
+        """What a name stands for; an entry of `larr.rankers.MODELS` for itself."""
+        return (CONTROLS | self.variants).get(model, VariantConfig(of=model))
+
+    def of(self, model: str) -> AlignConfig:
+        """The settings of one model."""
+        variant = self.variant(model)
+        tuned = self.tuned.get(variant.of, {})
+        return self.with_settings(tuned | self.tuned.get(model, {}) | variant.settings)
+
+    def with_settings(self, settings: dict[str, Any]) -> AlignConfig:
+        """These settings with others for the dotted paths given; what was tuned is not kept."""
+        tree = self.model_dump(exclude={"tuned", "variants"})
+        for path, value in settings.items():
+            put(tree, path, value)
+        return AlignConfig.model_validate(tree).model_copy(update={"variants": self.variants})
+
+
+class Range(Section):
+    """Where the search for a setting looks."""
+
+    low: float
+    high: float
+    log: bool = True
+    """Whether its logarithm is drawn evenly, for what counts in factors."""
+    whole: bool = False
+    """Whether it is a whole number."""
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"low must be at most high, and above 0 where log is true, got {self.low:g} and "
+                f"{self.high:g}"
+            )
+        return self
+
+
+class TuneConfig(Section):
+    """The search for settings of stage 3, of the same length for every ranker.
+
+    The ranges are given for paths below `align`.
+    """
+
+    trials: Positive = 12
+    """Trainings of each ranker; the first has the settings as given."""
+    random: Positive = 6
+    """Trials before the sampler (TPE) learns from what it has seen."""
+    networks: dict[str, Range] = {
+        "learning_rate": Range(low=1e-3, high=2e-2),
+        "embedding_l2": Range(low=1e-6, high=1e-3),
+        "dropout": Range(low=0.0, high=0.3, log=False),
+    }
+    """Of all rankers but the trees."""
+    texts: dict[str, Range] = {
+        "scene.learning_rate": Range(low=5e-4, high=8e-3),
+        "scene.weight_decay": Range(low=0.1, high=30.0),
+        "beta_alignment": Range(low=1e-3, high=1e-1),
+    }
+    """Of rankers that read texts, besides."""
+    trees: dict[str, Range] = {
+        "trees.learning_rate": Range(low=0.02, high=0.2),
+        "trees.leaves": Range(low=8, high=128, whole=True),
+        "trees.leaf_rows": Range(low=20, high=1000, whole=True),
+        "trees.l2": Range(low=0.1, high=100.0),
+        "trees.category_l2": Range(low=1.0, high=1000.0),
+    }
+    """Of LightGBM."""

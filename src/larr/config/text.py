@@ -1,0 +1,96 @@
+"""Stages 1 and 2: the language model, its training, its vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from larr.sections import AboveZero, AtLeastTwo, Fraction, NotNegative, Positive, Section
+
+BUILTIN_MODEL = "builtin"
+RESERVED_ENCODERS = {
+    *("encoder", "untuned", "pretrained", "sentence_encoder", "tfidf", "random", "shuffled"),
+    *("earlier", "larr"),
+}
+"""Folders of `vectors/` and names in the case study."""
+
+
+class BackboneConfig(Section):
+    """The causal language model. Paper: Baichuan2-7B."""
+
+    model: str = BUILTIN_MODEL
+    """`builtin` (the small decoder that comes with larr), a folder, or a Hugging Face name."""
+    revision: str | None = None
+    """The revision of a Hugging Face model."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """0 trains all weights; more trains LoRA adapters and the rows of the special tokens."""
+    max_length: Positive = 128
+    """Tokens of one text or description, special tokens included."""
+
+
+class PretrainConfig(Section):
+    """Stage 1, continual pretraining. Paper: section 3.1, Eq. (1)-(7)."""
+
+    epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    """Passes over the place descriptions; 0 leaves the base model as it is. Paper: 1."""
+    batch_size: Positive = 32
+    """Sequences in a step."""
+    learning_rate: AboveZero = 1e-3
+    """Paper: 1e-4 for a 7B model."""
+    general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
+    """Tokens of general text for one token of the domain. Paper: 9."""
+    general_text: Path | None = None
+    """A text file with a document a line; absent: the encyclopedia of the built-in city, for this
+    city or the built-in model, and nothing for another model on your own tables."""
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    """Stops after so many steps; 0 for none."""
+
+
+class ContrastConfig(Section):
+    """Stage 2, contrastive tuning. Paper: section 3.2, Eq. (10)-(21)."""
+
+    triples: AtLeastTwo = 16_000
+    """Training examples, each a user-user, a place-place and a user-place pair."""
+    batch_size: AtLeastTwo = 128
+    """Triples in a step: each has batch_size - 1 in-batch negatives."""
+    learning_rate: AboveZero = 1e-3
+    """Peak learning rate; in batches of 32 the small decoder collapses to one vector at it."""
+    temperature: AboveZero = 0.05
+    """tau of Eq. (12)-(19). Decision 8."""
+    score: Literal["cosine", "negative_distance"] = "cosine"
+    """s of Eq. (11), an entry of `larr.losses.SCORES`. Decision 7."""
+    lambda_user_user: NotNegative = 0.2
+    """lambda_1 of Eq. (21). Decision 8."""
+    lambda_place_place: NotNegative = 0.2
+    """lambda_2 of Eq. (21). Decision 8."""
+    lambda_user_place: NotNegative = 1.0
+    """lambda_3 of Eq. (21)."""
+    pooling: Literal["end", "mean"] = "mean"
+    """A text's state: that at its last end token (Paper), or the mean of all its tokens', in which
+    a small LM knows more. Decision 15b."""
+    shuffle_keywords: bool = True
+    """Keywords in random order, so that each end token learns to be a summary. Decision 5."""
+    drop_keyword: Fraction = 0.5
+    """Chance of leaving a keyword out of a text. Decision 5."""
+    single_keyword: Fraction = 0.4
+    """Chance of keeping one keyword alone. Decision 5."""
+    near: str = ""
+    """A column of places, such as `poi_city`: orders at places of one value become each other's
+    negatives, which tell more than negatives from elsewhere; empty for none."""
+    near_together: Positive = 8
+    """So many orders of one value of `near` come into a batch together."""
+    mask_false_negatives: bool = True
+    """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
+    held_out: Fraction = 0.1
+    """Share of users and of places kept for the retrieval metrics."""
+
+
+class EmbedConfig(Section):
+    """Embedding of each distinct text. Paper: Eq. (22)."""
+
+    batch_tokens: Positive = 16_384
+    """Tokens in a batch, padding included."""
+    dimension: Positive = 128
+    """Length of a text vector. Paper: 128."""

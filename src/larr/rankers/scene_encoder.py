@@ -1,0 +1,110 @@
+"""The scene encoder: the stored vectors of the scene texts become one vector e_s.
+
+Shapes: B rows of a batch, R scene texts, S = R + 1 tokens (`<agg>` first), D their dimension, H
+attention heads, C = D / H, A dimension of e_s.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from larr.rankers.layers import Inputs
+
+
+class SceneEncoder(nn.Module):
+    """A bidirectional transformer over `<agg>` and the R texts' vectors, pooling, an MLP.
+
+    Paper: Eq. (23). Each text's vector gets the embedding of its keyword's slot added (decision
+    14); a missing text has a learned null vector instead of a stored one. With one layer read at
+    `<agg>` only that token's output is computed, which gives the same result.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        texts, dimension = len(inputs.features.scene_keywords), inputs.vectors.shape[1]
+        self.scene, output = inputs.settings.scene, inputs.settings.ple.expert_units[-1]
+        self.agg = nn.Parameter(torch.empty(dimension))
+        self.null = nn.Parameter(torch.empty(dimension))
+        self.slots = nn.Parameter(torch.empty(texts, dimension))
+        self.first = self._layer(dimension)
+        self.more = nn.Sequential(*(self._layer(dimension) for _ in range(1, self.scene.layers)))
+        self.projection = nn.Sequential(
+            nn.Linear(dimension, dimension), nn.ReLU(), nn.Linear(dimension, output)
+        )
+
+    def _layer(self, dimension: int) -> nn.TransformerEncoderLayer:
+        layer = nn.TransformerEncoderLayer(
+            dimension,
+            self.scene.heads,
+            self.scene.feedforward,
+            self.scene.dropout,
+            batch_first=True,
+            norm_first=self.scene.pre_norm,
+        )
+        layer.self_attn.dropout = 0.0  # nor has `read_at_first` any
+        return layer
+
+    def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
+        """Maps the texts' vectors, and which of them are missing, to e_s, [B, A]."""
+        tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
+        e_s: Tensor = self.projection(self.pool(tokens_BRD))
+        return e_s
+
+    def pool(self, tokens_BRD: Tensor) -> Tensor:
+        """The transformer and the pooling, [B, D]."""
+        if self.scene.layers == 1 and self.scene.pooling == "agg":
+            return read_at_first(self.first, self.agg, tokens_BRD)
+        agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
+        tokens_BSD = torch.cat([agg_B1D, tokens_BRD], dim=1)
+        outputs_BSD: Tensor = self.more(self.first(tokens_BSD))
+        return outputs_BSD[:, 0] if self.scene.pooling == "agg" else outputs_BSD.mean(dim=1)
+
+
+def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Tensor) -> Tensor:
+    """The output of a transformer layer at its first token, `<agg>`, [B, D].
+
+    The query of `<agg>` is the same for every row, so it is folded into the keys' weights; the
+    values' weights are applied after the attention has mixed the tokens. Only the softmax, a
+    weighted sum and one token's feed-forward part are left.
+    """
+    before, after = (layer.norm1, _same) if layer.norm_first else (_same, layer.norm1)
+    read_D, read_BRD = before(agg), before(tokens_BRD)
+    attended_BD = _attend(layer.self_attn, read_D, read_BRD)
+    first_BD = after(agg + layer.dropout1(attended_BD))
+    before, after = (layer.norm2, _same) if layer.norm_first else (_same, layer.norm2)
+    hidden = layer.dropout(functional.relu(layer.linear1(before(first_BD))))
+    return after(first_BD + layer.dropout2(layer.linear2(hidden)))
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tensor) -> Tensor:
+    key_HD, value_HCD, bias_HC = folded_query(attention, first_D)
+    others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
+    logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
+    logits_BHR = (others_BRD @ key_HD.T).mT
+    weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
+    mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
+    values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
+    attended: Tensor = attention.out_proj(values_HBC.transpose(0, 1).flatten(1))
+    return attended
+
+
+def folded_query(
+    attention: nn.MultiheadAttention, query_D: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a query that is the same for every row makes of the weights.
+
+    A key vector of each head, whose product with a token is its logit [H, D], and the weights
+    [H, C, D] and biases [H, C] of the values. The keys' bias cancels in the softmax.
+    """
+    heads, size = attention.num_heads, attention.head_dim
+    weights = attention.in_proj_weight.unflatten(0, (3, heads, size))
+    biases = attention.in_proj_bias.unflatten(0, (3, heads, size))
+    query_HC = weights[0] @ query_D + biases[0]
+    key_HD = (query_HC[:, None] @ weights[1]).squeeze(1) * size**-0.5
+    return key_HD, weights[2], biases[2]

@@ -1,1 +1,0 @@
-"""Stage 3: the rankers are trained, and score."""

@@ -1,0 +1,107 @@
+"""Visitors: whose texts a query has, and what is said of the places found for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.config import Config
+from larr.errors import ConfigError
+from larr.settings import load_config
+from larr_lab.studies import case_study as module
+from larr_lab.studies.case_study import Finder, Texts, case_study
+from tests.conftest import ROOT
+
+
+def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
+    """Likes places of the region that the query's scene names, if it names one."""
+    there = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
+
+    def by_region(queries: Texts) -> np.ndarray:
+        told = [dict(parts).get("scene_place", ", ").split(", ")[1] for parts in queries]
+        return (np.array(told)[:, None] == there).astype(float)
+
+    yield "larr", by_region
+    random = np.random.default_rng(0)
+    yield "chance", lambda queries: random.random((len(queries), len(candidates)))
+
+
+@pytest.fixture
+def told(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
+    monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
+    monkeypatch.setattr(module, "_finders", finders)
+    return case_study(city)
+
+
+@pytest.mark.parametrize("asked", module.ASKED)
+def test_one_who_reads_the_scene_finds_the_region(
+    city: Config, told: module.Json, asked: str
+) -> None:
+    places = pl.read_parquet(city.output / "data" / "places.parquet")
+    enough = places.group_by("poi_region").len().filter(pl.col("len") >= module.FOUND)
+    models = told["visitors"][asked]
+    known = models["larr"]["by_region"]
+    for region in set(enough["poi_region"]) & set(known):
+        assert known[region]["share_in_region"] == 1, region
+    mean, chance = (models[name]["mean"] for name in ("larr", "chance"))
+    assert chance["share_in_region"] < 0.3 < mean["share_in_region"]
+    assert chance["share_of_specialties"] < mean["share_of_specialties"]
+    assert mean["distinct_dishes"] > 1
+
+
+def test_an_example_names_what_was_asked_and_what_was_found(told: module.Json) -> None:
+    example = told["visitors"]["user_without_home"]["larr"]["example"]
+    region = next(text for text in example["query"] if "away on a journey" in text).split(", ")[1]
+    assert len(example["found"]) == module.FOUND
+    assert f", {region}: " in example["found"][0]
+
+
+def test_the_dishes_of_a_moment_are_counted(city: Config, told: module.Json) -> None:
+    assert told["moments"]["breakfasts"]["orders"] > 0
+    for one in told["moments"].values():
+        assert 0 < one["models"]["chance"] < 0.5
+    places = module._places(city)
+    early = [n for n, menu in enumerate(places.menus) if "jianbing guozi" in menu][:1]
+    found = module._suiting(places, np.array([early]), module.MOMENTS["breakfasts"])
+    assert found > told["moments"]["breakfasts"]["models"]["chance"]
+
+
+def test_a_scene_of_a_moment_tells_only_of_it(city: Config) -> None:
+    orders = module._orders(city)
+    scenes, _ = module._scenes(city, orders, module.MOMENTS["rainy nights"])
+    assert scenes
+    for parts in scenes:
+        told = dict(parts)
+        assert set(told) == {"scene_time", "scene_weather"}
+        assert "late night" in told["scene_time"]
+        assert "rain" in told["scene_weather"]
+
+
+def test_a_visitor_has_never_ordered_there(city: Config) -> None:
+    orders = module._orders(city)
+    visits = module._visits(city, orders)
+    been = set(orders.select("user_nickname", "poi_region").rows())
+    for parts, region in zip(visits.queries("user"), visits.regions, strict=True):
+        assert (dict(parts)["user_nickname"], region) not in been
+        assert dict(parts)["scene_place"].split(", ")[1] == region
+
+
+def test_the_home_is_left_out_where_it_is_not_asked_for(city: Config) -> None:
+    visits = module._visits(city, module._orders(city))
+    names = [[keyword for keyword, _ in visits.queries(asked)[0]] for asked in module.ASKED]
+    scene, without_home, whole = names
+    assert set(whole) - set(without_home) == {"user_base"}
+    assert {one.partition("_")[0] for one in scene} == {"scene"}
+
+
+def test_data_without_regions_are_refused(city: Config) -> None:
+    config = load_config(ROOT / "configs" / "coupon.toml", [f"output={city.output}"])
+    places = pl.read_parquet(city.output / "data" / "places.parquet").drop("poi_region")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.artifacts, "require", lambda *_: None)
+        patch.setattr(module.pl, "read_parquet", lambda _: places)
+        with pytest.raises(ConfigError, match="needs users with home_region and places"):
+            case_study(config)

@@ -1,0 +1,41 @@
+"""Refusals left out of a log bias its probabilities, and the correction takes that back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from larr_lab.studies import down_sampling as module
+from larr_lab.studies.down_sampling import down_sampling, sampled
+from tests.ranking_log import Sizes, small_align, write_log
+
+
+def test_all_clicks_are_kept_and_a_share_of_the_rest(tmp_path: Path) -> None:
+    config = write_log(tmp_path, Sizes(rows=5_000), small_align())
+    log = tmp_path / "data" / "train"
+    rows, clicks = sampled(log, 0.2, config.seed), np.load(log / "labels.npy")[:, 0] > 0
+    kept = np.zeros(len(clicks), dtype=bool)
+    kept[rows] = True
+    assert kept[clicks].all()
+    assert kept[~clicks].mean() == pytest.approx(0.2, abs=0.03)
+    assert (np.diff(rows) > 0).all()
+
+
+def test_the_correction_brings_the_probabilities_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
+    align = small_align(models=["ple", "larr"], epochs=2, learning_rate=0.01)
+    config = write_log(tmp_path, Sizes(rows=5_000), align)
+    told = down_sampling(config)["kept"]
+    assert list(told) == ["0.3", "0.1"]
+    assert told["0.1"]["rows"] < told["0.3"]["rows"]
+    for one in told["0.1"]["models"].values():
+        before, after = one["ctr_as_trained"], one["ctr_corrected"]
+        assert before["observed_over_expected"] < 0.75
+        assert after["observed_over_expected"] == pytest.approx(1, abs=0.3)
+        assert after["log_loss"] < before["log_loss"]
+        assert one["ctr_auc"] > 0.5
+    assert not list(tmp_path.glob("tmp*"))

@@ -1,0 +1,119 @@
+"""The encyclopedia is plain prose that tells every fact of the tables and nothing of a log."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from larr_lab.base_lm import split
+from larr_lab.city import encyclopedia, knowledge
+from larr_lab.city import encyclopedia_words as words
+from larr_lab.city.encyclopedia import articles, held_out, likings
+from tests.datasets.test_knowledge import FOREIGN_KITCHENS
+
+ENTRY = re.compile(r"[^:.]+: [^:.]+\.$")
+"""A line of the dictionary, which may begin with a small letter."""
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return list(articles(3))
+
+
+def test_the_same_seed_writes_the_same_texts(texts: list[str]) -> None:
+    assert list(articles(3)) == texts
+    other = list(articles(4))
+    assert len(other) == len(texts)
+    assert other != texts
+
+
+def test_it_is_as_long_as_planned_and_hardly_repeats_itself(texts: list[str]) -> None:
+    assert 7_000_000 < sum(map(len, texts)) < 10_000_000
+    assert len(set(texts)) > 0.99 * len(texts)
+
+
+def test_it_is_prose_without_markup_or_unfilled_templates(texts: list[str]) -> None:
+    for text in texts:
+        assert not re.search(r"[<>\[\]{}|#=_\n\t]|  |\bnone\b|\bNone\b| ,|\.\.|: \.", text), text
+        assert text[0].isupper() or ENTRY.match(text), text
+        assert text[-1] in ".?", text
+
+
+def test_it_uses_no_word_of_the_simulated_log(texts: list[str]) -> None:
+    said = re.compile(r"\b(restaurants?|user|click(s|ed)?|impressions?|poi|scene)\b", re.IGNORECASE)
+    assert [text for text in texts if said.search(text)] == []
+
+
+def test_every_dish_region_and_city_is_told(texts: list[str]) -> None:
+    whole = "\n".join(texts)
+    for table in (knowledge.dishes(), knowledge.regions(), knowledge.cities()):
+        for name in table[table.columns[0]]:
+            assert whole.count(name) >= 5, name
+    lower = whole.lower()
+    assert [note for note in knowledge.dishes()["note"] if note.lower() not in lower] == []
+
+
+def test_the_facts_of_a_dish_come_from_its_row(texts: list[str]) -> None:
+    known = {row["dish"]: row for row in knowledge.dishes().to_dicts()}
+    found = 0
+    for text in texts:
+        for yuan, name in re.findall(r"[Ww]ith a price near (\d+) yuan ([^.]*?) is ", text):
+            row = known.get(name)
+            found += row is not None
+            assert row is None or row["price_yuan"] == int(yuan), text
+    assert found > 300
+
+
+def test_a_cold_dish_is_never_said_to_warm(texts: list[str]) -> None:
+    cold = [row["dish"] for row in knowledge.dishes().to_dicts() if words.is_cold(row)]
+    opening = tuple(f"Is {name} " for name in cold)
+    for text in texts:
+        if text.startswith(opening):
+            assert "warms the body" not in text, text
+            assert "steaming hot" not in text, text
+
+
+def test_likings_are_amount_times_preference() -> None:
+    regions = {row["region"]: row for row in knowledge.regions().to_dicts()}
+    dishes = {row["dish"]: row for row in knowledge.dishes().to_dicts()}
+    found = likings(dishes["Mapo tofu"], regions["Guangdong"])
+    assert found["spicy"] == pytest.approx(-2 * 3 / 3)
+    assert found["oily"] == pytest.approx(-1 * 3 / 3)
+    assert found["noodles"] == 0
+    assert likings(dishes["Lamb skewers"], regions["Xinjiang-Northwest"])["lamb"] == 2
+
+
+def test_headings_and_habits_have_dishes() -> None:
+    book = encyclopedia._Book(0)
+    assert min(map(len, book.groups.values())) >= 5
+    assert min(len(dishes) for _, _, dishes in book.habits) >= 5
+
+
+def test_every_dish_has_a_kind_and_every_origin_a_name() -> None:
+    dishes = knowledge.dishes()
+    assert set(dishes["category"]) == set(words.KINDS)
+    assert set(words.ORIGINS) == {knowledge.NATIONAL, *FOREIGN_KITCHENS}
+
+
+def test_two_of_a_hundred_renderings_are_held_out(texts: list[str]) -> None:
+    kept = [text for index, text in enumerate(texts) if held_out(index)]
+    assert len(kept) == len(texts) // 50
+    trained, told = split(texts)
+    assert set(trained).isdisjoint(told)
+    assert len(told) > 0.99 * len(kept)
+
+
+def test_an_entry_says_what_its_row_says(texts: list[str]) -> None:
+    homes = {
+        name.lower(): row["region"]
+        for row in knowledge.dishes().to_dicts()
+        for name in (row["dish"], *row["also"].split("|"))
+        if name
+    }
+    entries = [text[:-1].split(": ") for text in texts if ENTRY.match(text)]
+    told = [(name.lower(), said.split(", ")) for name, said in entries if name.lower() in homes]
+    assert len(told) > 40_000
+    for name, said in told:
+        for region in set(knowledge.regions()["region"]):
+            assert f"from {region}" not in said or homes[name] == region, (name, said)

@@ -1,0 +1,142 @@
+"""The page, clicked through in a browser: a scene, a pinned one, a version, a phone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from larr.serve.app import Service
+from larr.serve.live import Live
+from larr.serve.ranking import RankedPlace, RankRequest, TextEffect, decode
+from larr.serve.store import Store
+from larr_lab.page.page import worths
+from tests.serve.conftest import running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+
+
+@pytest.fixture
+def address(store: Store, second: str) -> Iterator[str]:
+    """A running service with two versions, the first of which is current."""
+    with running(Service(Live(store))) as found:
+        yield found
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here; scripts/browser installs it")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        failed: list[str] = []
+        opened.on("pageerror", lambda error: failed.append(str(error)))
+        opened.on("requestfailed", lambda request: failed.append(request.url))
+        opened.on(
+            "request", lambda one: one.url.startswith(address) or failed.append(f"left: {one.url}")
+        )
+        opened.goto(address)
+        opened.wait_for_selector("table.ranked")
+        yield opened
+        assert not failed
+        browser.close()
+
+
+def test_a_changed_scene_is_ranked_against_the_pinned_one(page: Any) -> None:
+    assert page.locator("tr[data-poi]").count() > 0
+    page.click("text=Pin this scene")
+    page.wait_for_selector("#against")
+    assert "nothing changed" in page.inner_text("#against")
+    weather = page.locator("[name='scene.weather']")
+    other = next(
+        value
+        for value in weather.locator("option").all_inner_texts()
+        if value not in ("–", weather.input_value())
+    )
+    weather.select_option(other)
+    page.wait_for_function(
+        "value => document.querySelector('#against').innerText.includes(value)", arg=other
+    )
+    assert page.locator("td:text-matches('^(▲|▼|=|new)')").count() > 0
+    page.click("text=Unpin")
+    page.wait_for_selector("#against", state="detached")
+
+
+def test_a_text_that_doubles_the_score_is_worth_a_hundred_percent() -> None:
+    texts = [TextEffect("against", "", 0.0, -0.3), TextEffect("for", "", 0.0, 0.1)]
+    told = worths(RankedPlace("p", 0.2, {}, texts=texts))
+    assert [one.keyword for one in told] == ["for", "against"]
+    assert [one.percent for one in told] == pytest.approx([100, -60])
+
+
+def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, store: Store) -> None:
+    first = page.locator("tr[data-poi]").first
+    reads_texts = store.versions()[0]["model"] == "larr"
+    texts = page.locator("tr[data-poi]:first-child + tr.texts")
+    assert not texts.is_visible()
+    first.locator("summary").click()
+    assert texts.is_visible() == reads_texts
+    assert texts.locator("td td").count() > 15 if reads_texts else True
+
+
+def test_two_versions_are_compared(page: Any, second: str) -> None:
+    page.click("text=Pin this scene")
+    page.wait_for_selector("#against")
+    page.select_option("[name=version]", second)
+    page.wait_for_function(
+        "value => document.querySelector('#against').innerText.includes(value)", arg=second
+    )
+
+
+def test_the_curl_line_is_the_request_of_the_page(page: Any, store: Store) -> None:
+    line = page.evaluate("document.getElementById('curl').textContent")
+    body = line.split(" -d ")[1].strip("'").replace("'\"'\"'", "'")
+    answer = Live(store).rank(decode(body.encode(), RankRequest))
+    shown = page.evaluate("[...document.querySelectorAll('tr[data-poi]')].map(r => r.dataset.poi)")
+    assert [item.poi_id for item in answer.items] == shown
+
+
+def test_it_fits_a_phone(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_scene_that_cannot_be_read_is_said(store: Store) -> None:
+    with TestClient(Service(Live(store)).app()) as client:
+        for wrong, said in (
+            ({"time": "noon"}, "expected a date and a time"),
+            ({"user_id": ""}, "the scene cannot be read"),
+            ({"scene.temperature_c": "<b>hot</b>"}, "&lt;b&gt;hot"),
+            ({"scene.temperature_c": "nan"}, "beyond any number"),
+            ({"version": "nowhere"}, "has no version nowhere"),
+            ({"pinned": "{"}, "the pinned scene cannot be read"),
+        ):
+            told = client.get("/ranking", params={"user_id": "u000001"} | wrong)
+            assert (told.status_code, said in told.text) == (200, True), told.text
+
+
+def test_the_token_is_its_password(store: Store) -> None:
+    with TestClient(Service(Live(store), "secret").app()) as client:
+        refused = client.get("/")
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Basic")
+        assert client.get("/", headers={"Authorization": "Basic %%%"}).status_code == 401
+        assert client.get("/", headers=PASSWORD).status_code == 200
+        assert "Play with a scene" in client.get("/", headers=PASSWORD).text
+        assert client.get("/static/htmx.min.js").status_code == 200
+
+
+def test_a_pinned_scene_is_json(store: Store) -> None:
+    live = Live(store)
+    with TestClient(Service(live).app()) as client:
+        pinned = json.dumps({"user_id": "u000001"})
+        told = client.get("/ranking", params={"user_id": "u000002", "pinned": pinned})
+        assert "user id: u000001 → u000002" in told.text

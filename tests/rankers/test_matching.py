@@ -1,0 +1,81 @@
+"""The figures that say how well a place suits the request, against a twin row by row."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from larr.config.rankers import AlignConfig
+from larr.data.batches import Features
+from larr.rankers.layers import Inputs
+from larr.rankers.matching import SHARPNESS, Matching
+
+D, V = 6, 9
+REQUEST, PLACE = (0, 2), (1, 3)
+RECENT_SLOT = 3
+RECENT_TEXTS = torch.tensor([-1, 4, 5, -1, 6], dtype=torch.int32)
+RECENT = torch.tensor([[1, 2, 0], [4, 3, 0], [0, 0, 0]], dtype=torch.int32)
+CENTRES = torch.linspace(-1, 1, 4 * D, dtype=torch.float64).reshape(4, D)
+SCALES = torch.tensor([[1.0], [2.0], [3.0], [0.5]], dtype=torch.float64)
+TEXTS = torch.tensor([[0, 1, 2, 3], [0, 7, -1, 8], [-1, 1, 2, -1]])
+
+
+def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
+    features = Features(
+        dataset="test",
+        tasks=("click",),
+        categories=(),
+        numbers=(),
+        recent=3,
+        scene_keywords=tuple("abcd"),
+        train_rows=0,
+        test_rows=0,
+    )
+    torch.manual_seed(0)
+    stored_VD = 2 * torch.randn(V, D, dtype=torch.float64)  # products below -1 too
+    inputs = Inputs(
+        features,
+        AlignConfig(),
+        stored_VD,
+        CENTRES,
+        SCALES,
+        poi_slots=PLACE,
+        recent_texts=RECENT_TEXTS,
+        recent_slot=recent_slot,
+    )
+    return Matching(inputs).double(), stored_VD
+
+
+def vector(stored_VD: Tensor, text: int) -> Tensor:
+    return stored_VD[text] if text >= 0 else torch.zeros(D, dtype=torch.float64)
+
+
+def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
+    texts = [vector(stored_VD, int(text)) for text in TEXTS[row]]
+    figures = [texts[p] @ texts[q] for p in PLACE for q in REQUEST]
+    said = [texts[q] for q in REQUEST]
+    if matching.recent_slot is not None:
+        numbers = [int(RECENT_TEXTS[int(place)]) for place in RECENT[row]]
+        centre, scale = CENTRES[RECENT_SLOT], SCALES[RECENT_SLOT]
+        recent = [(stored_VD[text] - centre) * scale for text in numbers if text >= 0]
+        products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
+        if products is None:
+            figures += [torch.tensor(0.0)] * 3
+            said.append(torch.zeros(D, dtype=torch.float64))
+        else:
+            weights = (SHARPNESS * products).softmax(0)
+            figures += [products.max(), products.mean(), weights @ products]
+            said.append(torch.stack(recent).mean(0))
+    product = matching.request(torch.cat(said)) * matching.place(
+        torch.cat([texts[p] for p in PLACE])
+    )
+    return torch.cat([torch.stack([figure.double() for figure in figures]), product])
+
+
+@pytest.mark.parametrize("recent_slot", [RECENT_SLOT, None])
+def test_figures_equal_their_definition(recent_slot: int | None) -> None:
+    matching, stored_VD = make(recent_slot)
+    vectors_BRD = torch.stack([torch.stack([vector(stored_VD, int(t)) for t in r]) for r in TEXTS])
+    figures = matching(vectors_BRD, RECENT, stored_VD)
+    assert figures.shape == (3, matching.width)
+    expected = torch.stack([naive(matching, stored_VD, row) for row in range(3)])
+    torch.testing.assert_close(figures, expected, atol=1e-6, rtol=0)
