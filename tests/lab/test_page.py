@@ -16,7 +16,7 @@ from larr.serve.live import Live
 from larr.serve.ranking import RankedPlace, RankRequest, TextEffect, decode
 from larr.serve.store import Store
 from larr_lab.page.page import worths
-from tests.serve.conftest import running
+from tests.serving import running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}

@@ -25,7 +25,7 @@ from larr.serve.app import Limits, Service, serve
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.store import Store
-from tests.serve.conftest import running
+from tests.serving import running
 
 TOKEN = {"Authorization": "Bearer secret"}
 

@@ -16,7 +16,7 @@ from larr.data.keywords import level_one, parts, render, render_one, with_levels
 from larr.data.scenes import of_moment, with_time_columns
 from larr.errors import ConfigError
 from larr.serve.features import Reader
-from tests.serve.conftest import SENT, log
+from tests.serving import SENT, log
 
 VALUES = st.one_of(st.none(), st.text("ab ,;\t", max_size=6))
 

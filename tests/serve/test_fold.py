@@ -23,7 +23,7 @@ from larr.serve.fold import (
     why_not,
 )
 from larr.serve.rows import Rows
-from tests.models.test_scene_encoder import VECTORS, R, V, make_encoder
+from tests.rankers.test_scene_encoder import VECTORS, R, V, make_encoder
 
 SLOT_V = torch.arange(V) % R
 NUMBERS = st.lists(st.tuples(*[st.integers(-1, V // R - 1)] * R), min_size=1, max_size=6)

@@ -14,7 +14,7 @@ from larr.errors import ConfigError
 from larr.rankers.predict import load_ranker, predict, probabilities
 from larr.serve.features import Reader
 from larr.serve.scorer import Scorer, scores
-from tests.serve.conftest import SENT, log
+from tests.serving import SENT, log
 
 
 def load(config: Config, name: str) -> Scorer:

@@ -20,7 +20,7 @@ from larr.serve.arms import position
 from larr.serve.live import Live
 from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
 from tests.data.test_prepare import with_tables
-from tests.serve.conftest import run_of
+from tests.serving import run_of
 
 
 def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:

@@ -1,0 +1,3 @@
+"""The fixtures of a published run."""
+
+from tests.serving import *  # noqa: F403
