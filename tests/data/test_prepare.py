@@ -10,14 +10,14 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.checked import _check_sampling
 from larr.data.contract import check_rows
 from larr.data.features import sample
 from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING, render
+from larr.data.log import _check_sampling
 from larr.data.prepare import prepare
-from larr.data.scenes import with_time_columns
 from larr.data.tables import scan
+from larr.data.time_columns import with_time_columns
 from larr.errors import ConfigError, DataError
 from larr.settings import load_config
 from tests.conftest import ROOT, SMALL

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from larr.config import Config
 from larr.config.data import BucketConfig, KeywordConfig
 from larr.data.keywords import level_one, parts, render, render_one, with_levels
-from larr.data.scenes import of_moment, with_time_columns
+from larr.data.time_columns import time_columns, with_time_columns
 from larr.errors import ConfigError
 from larr.serve.features import Reader
 from tests.serving import SENT, log
@@ -106,4 +106,4 @@ def test_one_level_is_that_of_a_table(value: float | None) -> None:
 @given(time=st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)))
 def test_one_moment_is_that_of_a_table(time: datetime) -> None:
     row = with_time_columns(pl.DataFrame({"time": [time]})).drop("time").row(0, named=True)
-    assert row == of_moment(time)
+    assert row == time_columns(time)

@@ -6,12 +6,13 @@ Columns that are not named here are kept and can be used by a keyword or a featu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import dataframely as dy
 import polars as pl
 
+from larr.data.values import as_type
 from larr.errors import DataError
 
 NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "split")
@@ -94,16 +95,8 @@ TABLES = {
 }
 
 _UNREADABLE = " unreadable"
-YEAR_FIRST = r"^\d{4}\D"
-"""Of 04/05/2024 nobody knows whether it is in April or in May."""
-OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
-SHIFT = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
 OLDEST = datetime(1980, 1, 1)
 """No log is older; 20240408, read as seconds since 1970, would be."""
-EARLIEST_ZONE = timedelta(hours=14)
-"""So far ahead of UTC are the clocks that are furthest ahead."""
-_TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True)
-_TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False)
 EXPECTED = {
     "time": "a date and a time, the year first, or seconds to nanoseconds since 1970",
     "click": "true or false, yes or no, or a number of clicks",
@@ -197,86 +190,13 @@ def _typed(numbered: pl.DataFrame, columns: dict[str, dy.Column], zone: str) -> 
     """Contract columns in their types, each with a flag for values that could not be read."""
     typed = numbered.select(
         "row_number",
-        *(_read(name, numbered.schema[name], kind, zone) for name, kind in columns.items()),
+        *(as_type(name, numbered.schema[name], kind.dtype, zone) for name, kind in columns.items()),
     )
     flags = [
         (typed[name].is_null() & numbered[name].is_not_null()).alias(name + _UNREADABLE)
         for name in columns
     ]
     return typed.with_columns(flags)
-
-
-def _read(name: str, given: pl.DataType, column: dy.Column, zone: str) -> pl.Expr:
-    wanted, value = column.dtype, pl.col(name)
-    if wanted == pl.Datetime:
-        return _read_time(value, given, zone)
-    if given.is_float() and wanted == pl.String:
-        return said(name, given)
-    if given == pl.String and wanted == pl.Boolean:
-        return value.str.to_lowercase().replace_strict(
-            _TRUTH, default=None, return_dtype=pl.Boolean
-        )
-    if given.is_numeric() and wanted == pl.Boolean:  # a count, if it is more than 1
-        return pl.when((value >= 0) & (value % 1 == 0)).then(value > 0)
-    return value.cast(wanted, strict=False)
-
-
-def _read_time(value: pl.Expr, given: pl.DataType, zone: str) -> pl.Expr:
-    """What a clock shows: in the zone, where one is set and the time tells more than its own."""
-    if given == pl.String:
-        dated = pl.when(value.str.contains(YEAR_FIRST)).then(value.str.replace(OFFSET, "$1"))
-        shown = dated.str.to_datetime(strict=False, time_unit="us")
-        if not zone:
-            return shown
-        told = _in_zone(shown - _offset(value), zone)
-        return pl.when(value.str.contains(OFFSET)).then(told).otherwise(shown)
-    if given.is_numeric():
-        since = _since_1970(value.cast(pl.Int64, strict=False))
-        return _in_zone(since, zone) if zone else since
-    if isinstance(given, pl.Datetime) and given.time_zone:
-        value = value.dt.convert_time_zone(zone or given.time_zone).dt.replace_time_zone(None)
-    return value.cast(pl.Datetime("us"), strict=False)
-
-
-def _in_zone(utc: pl.Expr, zone: str) -> pl.Expr:
-    return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
-
-
-def _offset(value: pl.Expr) -> pl.Expr:
-    """The offset from UTC that a text ends with; Z and UTC are none."""
-    sign, hours, minutes = (value.str.extract(SHIFT, group) for group in (1, 2, 3))
-    size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
-    return pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
-
-
-def said(name: str, kind: pl.DataType) -> pl.Expr:
-    """A column as it stands in a text or a vocabulary: 4.0 is 4, as a column of whole numbers of
-    which some are missing is often read as floats.
-    """
-    value = pl.col(name)
-    if not kind.is_float():
-        return value.cast(pl.String)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
-
-
-def _since_1970(number: pl.Expr) -> pl.Expr:
-    """Seconds, milliseconds, microseconds or nanoseconds, told apart by their size."""
-    micro = (
-        pl.when(number < 1e11)
-        .then(number * 1_000_000)
-        .when(number < 1e14)
-        .then(number * 1_000)
-        .when(number < 1e17)
-        .then(number)
-        .otherwise(number // 1_000)
-    )
-    return micro.cast(pl.Datetime("us"))
-
-
-def latest_now() -> datetime:
-    """What clocks show where it is latest; times of the contract are local."""
-    return datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
 
 
 def _rules(

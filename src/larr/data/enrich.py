@@ -13,10 +13,10 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import BucketConfig
-from larr.data.checked import Log
 from larr.data.contract import NEVER_FEATURES
 from larr.data.features import NESTED, as_numbers, sample
 from larr.data.keywords import bucket_edges, with_levels
+from larr.data.log import Log
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
 from larr.errors import ConfigError, DataError

@@ -14,7 +14,8 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from larr.config import Config
-from larr.data.contract import NEVER_FEATURES, said
+from larr.data.contract import NEVER_FEATURES
+from larr.data.values import text_column
 from larr.errors import ConfigError
 
 SAMPLE_ROWS = 1_000_000
@@ -37,7 +38,7 @@ class FeatureEncoder:
     def categories(self, frame: pl.DataFrame) -> np.ndarray:
         """The index of each category in its vocabulary, int32 [N, F]; 0 for unknown or missing."""
         columns = [
-            index(frame.select(said(name, frame.schema[name])).to_series(), values)
+            index(frame.select(text_column(name, frame.schema[name])).to_series(), values)
             for name, values in self.vocabularies.items()
         ]
         return np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0), np.int32)
@@ -98,7 +99,7 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
     """Fits vocabularies on all training rows, scales on a sample of them."""
     schema = train.collect_schema()
     vocabularies = {
-        name: train.select(said(name, schema[name]))
+        name: train.select(text_column(name, schema[name]))
         .drop_nulls()
         .unique()
         .collect(engine="streaming")

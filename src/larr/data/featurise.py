@@ -15,7 +15,7 @@ from larr.data import features
 from larr.data.batches import Batch, read_features
 from larr.data.enrich import KNOWN, Known
 from larr.data.keywords import MISSING, render
-from larr.data.scenes import with_time_columns
+from larr.data.time_columns import with_time_columns
 
 
 @dataclass(frozen=True)

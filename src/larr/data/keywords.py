@@ -15,7 +15,8 @@ from polars.exceptions import PolarsError
 
 from larr.config import Config
 from larr.config.data import BucketConfig, KeywordConfig
-from larr.data.contract import NEVER_FEATURES, said
+from larr.data.contract import NEVER_FEATURES
+from larr.data.values import text_column
 from larr.errors import ConfigError, DataError
 
 MISSING = -1
@@ -115,7 +116,7 @@ def render_one(values: Mapping[str, object], template: Sequence[Part]) -> str | 
 
 
 def as_text(value: object) -> str:
-    """A single value, as `said` writes a column."""
+    """A single value, as `text_column` writes a column."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_WHOLE:
@@ -133,7 +134,7 @@ def _tidy(texts: pl.Series) -> pl.Series:
 
 def _write(part: Part, schema: pl.Schema) -> pl.Expr:
     pattern = _COLUMN.sub("{}", part.text)
-    columns = [said(name, schema[name]) for name in part.columns]
+    columns = [text_column(name, schema[name]) for name in part.columns]
     text = pl.format(pattern, *columns) if columns else pl.lit(part.text)
     return text.fill_null("") if part.optional else text
 

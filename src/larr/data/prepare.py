@@ -19,10 +19,10 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.data import features
-from larr.data.checked import SPLITS, Log, check_tables
 from larr.data.datasets import dataset
 from larr.data.enrich import KNOWN, Enricher, Known, past_orders
 from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
+from larr.data.log import SPLITS, Log, check_tables
 from larr.errors import ConfigError
 from larr.progress import console, track
 

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from larr.config.data import ProfileConfig
-from larr.data.contract import said
 from larr.data.statistics import as_of
+from larr.data.values import text_column
 
 
 def daily_values(
@@ -17,7 +17,8 @@ def daily_values(
     """How often a user ordered each value of the profile's column on each day."""
     key = profile_key(profile)
     values = places.select(
-        "poi_id", value=said(profile.poi_column, places.schema[profile.poi_column]).str.split(",")
+        "poi_id",
+        value=text_column(profile.poi_column, places.schema[profile.poi_column]).str.split(","),
     ).explode("value")
     values = values.with_columns(pl.col("value").str.strip_chars()).filter(
         pl.col("value").str.len_chars() > 0

@@ -19,7 +19,7 @@ from larr import artifacts, progress
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch, Features
-from larr.data.checked import SPLITS
+from larr.data.log import SPLITS
 from larr.errors import ConfigError
 from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker

@@ -22,7 +22,7 @@ from larr.data.batches import Features, read_features
 from larr.data.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.data.features import CLIP_DEVIATIONS, FeatureEncoder, load
 from larr.data.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
-from larr.data.scenes import TIME_COLUMNS, of_moment
+from larr.data.time_columns import TIME_COLUMNS, time_columns
 from larr.errors import ConfigError
 from larr.serve.scoring import ColumnSplit
 
@@ -239,7 +239,7 @@ class Reader:
         values = {} if user is None else self.known.users.row(user, named=True)
         for name in (f"user_{name}" for name in NEVER_SEEN):
             values[name] = values.get(name) or 0.0
-        values.update(row, **of_moment(row["time"]))
+        values.update(row, **time_columns(row["time"]))
         for bucket in self.config.buckets:
             if bucket.column in values:
                 edges = self.known.edges[bucket.column]

@@ -30,7 +30,7 @@ from larr.config import Config
 from larr.data import batches
 from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
-from larr.data.scenes import TIME_COLUMNS, with_time_columns
+from larr.data.time_columns import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError, InputError
 from larr.rankers.predict import load_ranker, probabilities, require_ranker, undo_sampling
 from larr.serve.features import Reader, candidate_columns

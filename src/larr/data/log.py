@@ -23,11 +23,11 @@ from larr.data.contract import (
     TABLES,
     check_columns,
     check_rows,
-    latest_now,
     summarise,
 )
-from larr.data.scenes import with_time_columns
 from larr.data.tables import CSV, Tables
+from larr.data.time_columns import with_time_columns
+from larr.data.values import latest_now
 from larr.errors import DataError
 from larr.progress import console, track
 

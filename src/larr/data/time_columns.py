@@ -48,7 +48,7 @@ def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def of_moment(time: datetime) -> dict[str, object]:
+def time_columns(time: datetime) -> dict[str, object]:
     """The same columns of one moment."""
     return {
         "day": time.date(),
