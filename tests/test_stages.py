@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from larr import artifacts, stages
 from larr.config import Config
 from larr.errors import ConfigError, StaleError
-from larr.text.embed import embed, sources
+from larr.stages import vector_sources
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
@@ -52,7 +52,8 @@ def test_an_encoder_shares_what_it_does_not_change(config: Config) -> None:
     assert (folder / "without_stage_1" / "data").is_symlink()
     assert not (folder / "without_stage_1" / "lm").is_symlink()
     read = {
-        name: np.load(config.output / "vectors" / name / "vectors.npy") for name in sources(config)
+        name: np.load(config.output / "vectors" / name / "vectors.npy")
+        for name in vector_sources(config)
     }
     assert list(read) == ["encoder", "without_stage_1", "ordered"]
     assert not np.allclose(read["encoder"], read["ordered"])
@@ -69,7 +70,7 @@ def test_an_encoder_follows_its_run(config: Config) -> None:
         update={"contrast": config.contrast.model_copy(update={"learning_rate": 1e-2})}
     )
     with pytest.raises(StaleError, match="encoder"):
-        embed(changed)
+        stages.make(changed, "embed")
     make_vectors(changed)
     assert not np.allclose(np.load(config.output / "vectors" / "ordered" / "vectors.npy"), first)
     assert artifacts.is_current(changed, "embed")
@@ -81,7 +82,7 @@ def test_what_no_one_makes_is_refused(config: Config) -> None:
     with pytest.raises(
         ConfigError, match="no vectors 'ordered', 'without_stage_1'; there are encoder"
     ):
-        sources(config.model_copy(update={"encoders": {}}))
+        vector_sources(config.model_copy(update={"encoders": {}}))
 
 
 def test_force_makes_the_parts_again(config: Config) -> None:

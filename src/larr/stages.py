@@ -31,7 +31,7 @@ def _contrast(config: Config) -> None:
 def _embed(config: Config) -> None:
     from larr.text.embed import embed  # noqa: PLC0415
 
-    embed(config)
+    embed(config, vector_sources(config))
 
 
 def _tune(config: Config) -> None:
@@ -64,6 +64,14 @@ VERBS: dict[str, Callable[[Config], None]] = {
 """Stage by stage, in order; imported when called, so that `--help` and errors come at once."""
 
 
+def vector_sources(config: Config) -> list[str]:
+    """Returns the sources of text vectors that the rankers need, in the order of their making."""
+    from larr.rankers import vectors_read  # noqa: PLC0415
+    from larr.text.embed import sources  # noqa: PLC0415
+
+    return sources(config, vectors_read(config))
+
+
 def make(config: Config, verb: str, *, force: bool = False) -> None:
     """Makes a stage if it is not up to date, and says what it cost."""
     target = artifacts.folder(config, verb)
@@ -87,9 +95,8 @@ def make(config: Config, verb: str, *, force: bool = False) -> None:
 def run(config: Config, *, force: bool = False) -> None:
     """Makes every stage up to the report that is not up to date, the further encoders too."""
     from larr.evaluation.evaluate import check_slices  # noqa: PLC0415
-    from larr.text.embed import sources  # noqa: PLC0415
 
-    sources(config)  # a wrong name is said before hours of work
+    vector_sources(config)  # a wrong name is said before hours of work
     check_slices(config)
     for verb in artifacts.RUN:
         if verb == "embed":
@@ -99,9 +106,7 @@ def run(config: Config, *, force: bool = False) -> None:
 
 def _make_encoders(config: Config, *, force: bool) -> None:
     """Makes those of `config.encoders` that a ranker reads, in `output/encoders/NAME`."""
-    from larr.text.embed import sources  # noqa: PLC0415
-
-    for name in sources(config):
+    for name in vector_sources(config):
         if name in config.encoders:
             own = config.for_encoder(name)
             for verb in ("prepare", "pretrain", "contrast"):

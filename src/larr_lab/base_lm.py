@@ -1,9 +1,8 @@
-"""Pretrains the small decoder that comes with larr, from scratch, on the city's encyclopedia.
+"""Pretrains the small decoder that comes with larr, from scratch, on the encyclopedia.
 
-`python -m larr_lab.base_lm FOLDER` writes the checkpoint, its tokenizer and `origin.json`, which
-says what they were made from; options make another size of it. It stands in for a large model's
-knowledge of the world where none can be had; with a real checkpoint (`backbone.model`) nothing
-here is used.
+`python -m larr_lab.base_lm FOLDER` writes the checkpoint, its tokenizer, the text that it was
+trained on and `origin.json`, which records how; options train another size. The model stands in
+for a large one where none can be had. A copy of FOLDER is `larr/text/builtin_lm`.
 
 Shapes: N blocks, B blocks of a batch, T tokens.
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import lzma
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +27,7 @@ from larr.artifacts import write_json
 from larr.hardware import bf16_is_fast
 from larr.progress import console, track
 from larr.text.backbone import attention
+from larr.text.corpus import BUILTIN_TEXT
 from larr_lab.city import encyclopedia
 
 SEED = 0
@@ -46,21 +47,13 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def text_hash(documents: Iterable[str]) -> str:
-    """sha256 of the documents, one a line."""
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(document.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def make(folder: Path, documents: list[str], recipe: dict[str, Any]) -> dict[str, Any]:
-    """Trains tokenizer and decoder and returns what `origin.json` says."""
+def train_base_lm(folder: Path, documents: list[str], recipe: dict[str, Any]) -> dict[str, Any]:
+    """Writes the tokenizer, the model and its text, and returns the content of `origin.json`."""
     set_seed(SEED)
-    train, test = split(documents)
-    tokenizer = make_tokenizer(train, recipe["vocabulary"])
-    train_NT = _blocks(tokenizer, train, recipe["block"])
-    test_NT = _blocks(tokenizer, test, recipe["block"])
+    train, held_out = split(documents)
+    tokenizer = train_tokenizer(train, recipe["vocabulary"])
+    train_NT = token_blocks(tokenizer, train, recipe["block"])
+    held_out_NT = token_blocks(tokenizer, held_out, recipe["block"])
     model = LlamaForCausalLM(_architecture(recipe, tokenizer))
     model.config._attn_implementation = attention()
     started = time.perf_counter()
@@ -68,35 +61,41 @@ def make(folder: Path, documents: list[str], recipe: dict[str, Any]) -> dict[str
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    text = "".join(f"{document}\n" for document in documents).encode()
+    (folder / BUILTIN_TEXT.name).write_bytes(lzma.compress(text, preset=9))
     origin = {
-        "text_sha256": text_hash(documents),
+        "text_sha256": hashlib.sha256(text).hexdigest(),
         "seed": SEED,
         "recipe": recipe,
         "parameters": model.num_parameters(),
         "training_tokens": train_NT.numel(),
         "steps": steps,
         "seconds": round(time.perf_counter() - started, 1),
-        "held_out_perplexity": round(perplexity(model, test_NT), 3),
+        "held_out_perplexity": round(perplexity(model, held_out_NT), 3),
     }
     write_json(folder / "origin.json", origin)
     for path in folder.iterdir():
-        path.chmod(0o644)  # the weights are written readable by their owner alone
+        path.chmod(0o644)  # safetensors writes the weights readable by their owner alone
     return origin
 
 
 def split(documents: list[str]) -> tuple[list[str], list[str]]:
-    """The documents to train on, and others kept for the perplexity."""
+    """Returns the documents to train on, and those kept for the perplexity.
+
+    A held-out document that is word for word a training document is in neither.
+    """
     numbered = list(enumerate(documents))
     train = [document for number, document in numbered if not encyclopedia.held_out(number)]
     known = set(train)
-    kept = [document for number, document in numbered if encyclopedia.held_out(number)]
-    return train, [document for document in kept if document not in known]
+    held_out = [document for number, document in numbered if encyclopedia.held_out(number)]
+    return train, [document for document in held_out if document not in known]
 
 
-def make_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer without case; every string has ids, none is unknown."""
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Returns a byte-level BPE tokenizer that ignores case and needs no unknown token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    # a space in front, so that a word at the start of a text is the token that it is elsewhere
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -109,8 +108,19 @@ def make_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedToken
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 
 
+def token_blocks(
+    tokenizer: PreTrainedTokenizerFast, documents: list[str], length: int
+) -> torch.Tensor:
+    """Returns the documents, each closed by END, joined and cut into blocks (int64 [N, length])."""
+    rows = tokenizer(documents, add_special_tokens=False, verbose=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    ids = np.concatenate([np.array([*row, end], dtype=np.int64) for row in rows])
+    length = min(length, len(ids))
+    return torch.from_numpy(ids[: len(ids) // length * length].reshape(-1, length))
+
+
 def perplexity(model: LlamaForCausalLM, blocks_NT: torch.Tensor) -> float:
-    """exp of the mean cross-entropy of each block's tokens after its first."""
+    """Returns exp of the mean cross-entropy of each block's tokens after its first."""
     model.eval()
     with torch.no_grad():
         losses = [float(_loss(model, batch_BT)) * len(batch_BT) for batch_BT in blocks_NT.split(32)]
@@ -118,7 +128,7 @@ def perplexity(model: LlamaForCausalLM, blocks_NT: torch.Tensor) -> float:
 
 
 def main() -> None:
-    """Makes the checkpoint in the folder named on the command line."""
+    """Trains the model that is shipped, or one of another size, and writes it into a folder."""
     parser = argparse.ArgumentParser(prog="python -m larr_lab.base_lm", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     for name, value in RECIPE.items():
@@ -127,7 +137,7 @@ def main() -> None:
         )
     recipe = vars(parser.parse_args())
     folder = recipe.pop("folder")
-    console.print(make(folder, list(encyclopedia.articles(SEED)), recipe))
+    console.print(train_base_lm(folder, list(encyclopedia.articles(SEED)), recipe))
 
 
 def _architecture(recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -147,24 +157,19 @@ def _architecture(recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast) ->
     )
 
 
-def _blocks(tokenizer: PreTrainedTokenizerFast, documents: list[str], block: int) -> torch.Tensor:
-    end = tokenizer.eos_token_id
-    rows = tokenizer(documents, add_special_tokens=False, verbose=False)["input_ids"]
-    ids = np.concatenate([np.array([*row, end], dtype=np.int64) for row in rows])
-    block = min(block, len(ids))
-    return torch.from_numpy(ids[: len(ids) // block * block].reshape(-1, block))
-
-
 def _train(model: LlamaForCausalLM, blocks_NT: torch.Tensor, recipe: dict[str, Any]) -> int:
-    batch, epochs = recipe["batch"], recipe["epochs"]
-    steps: int = max(1, epochs * len(blocks_NT) // batch)
+    """Trains in place, each epoch in another random order, and returns the number of steps."""
+    batch = recipe["batch"]
+    steps: int = max(1, recipe["epochs"] * len(blocks_NT) // batch)
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.95), weight_decay=recipe["weight_decay"]
     )
-    rate = torch.optim.lr_scheduler.OneCycleLR(
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe["learning_rate"], total_steps=steps, pct_start=0.03, cycle_momentum=False
     )
-    order = _endless_order(len(blocks_NT), steps * batch)
+    random = np.random.default_rng(SEED)
+    epochs = -(-steps * batch // len(blocks_NT))
+    order = np.concatenate([random.permutation(len(blocks_NT)) for _ in range(epochs)])
     model.train()
     with track("base LM", steps * batch * blocks_NT.shape[1], "tokens") as advance:
         for start in range(0, steps * batch, batch):
@@ -173,15 +178,9 @@ def _train(model: LlamaForCausalLM, blocks_NT: torch.Tensor, recipe: dict[str, A
             _loss(model, batch_BT).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            rate.step()
+            schedule.step()
             advance(batch_BT.numel())
     return steps
-
-
-def _endless_order(rows: int, wanted: int) -> np.ndarray:
-    random = np.random.default_rng(SEED)
-    passes = -(-wanted // rows)
-    return np.concatenate([random.permutation(rows) for _ in range(passes)])[:wanted]
 
 
 def _loss(model: LlamaForCausalLM, ids_BT: torch.Tensor) -> torch.Tensor:

@@ -1,25 +1,27 @@
-"""The shipped checkpoint belongs to the encyclopedia and the recipe of this version."""
+"""The shipped checkpoint and its text belong to the encyclopedia and the recipe of this version."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import lzma
 import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from larr.text import base_lm
 from larr.text.backbone import BUILTIN
+from larr.text.corpus import BUILTIN_TEXT
+from larr_lab import base_lm
 from larr_lab.base_lm import (
     RECIPE,
     SEED,
-    _blocks,
-    make,
-    make_tokenizer,
     perplexity,
     split,
-    text_hash,
+    token_blocks,
+    train_base_lm,
+    train_tokenizer,
 )
 from larr_lab.city import encyclopedia
 
@@ -28,12 +30,17 @@ ORIGIN = json.loads((BUILTIN / "origin.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def documents() -> list[str]:
-    return list(encyclopedia.articles(SEED))
+def text() -> bytes:
+    return lzma.decompress(BUILTIN_TEXT.read_bytes())
 
 
-def test_checkpoint_was_made_from_this_text_and_recipe(documents: list[str]) -> None:
-    assert ORIGIN["text_sha256"] == text_hash(documents), "run python -m larr_lab.base_lm again"
+def test_shipped_text_is_what_the_generator_renders(text: bytes) -> None:
+    articles = "".join(f"{article}\n" for article in encyclopedia.articles(SEED)).encode()
+    assert text == articles, "run python -m larr_lab.base_lm again"
+
+
+def test_checkpoint_was_trained_on_this_text_by_this_recipe(text: bytes) -> None:
+    assert ORIGIN["text_sha256"] == hashlib.sha256(text).hexdigest()
     assert ORIGIN["recipe"] == RECIPE
     assert ORIGIN["seed"] == SEED
 
@@ -41,22 +48,23 @@ def test_checkpoint_was_made_from_this_text_and_recipe(documents: list[str]) -> 
 def test_checkpoint_is_small_and_without_pickle() -> None:
     files = [path for path in BUILTIN.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 8e6
-    assert {path.suffix for path in files} <= {".json", ".safetensors"}
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".xz"}
 
 
-def test_checkpoint_has_the_recorded_perplexity(documents: list[str]) -> None:
+def test_checkpoint_has_the_recorded_perplexity(text: bytes) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BUILTIN)
     model = AutoModelForCausalLM.from_pretrained(BUILTIN)
     assert model.num_parameters() == ORIGIN["parameters"]
-    blocks = _blocks(tokenizer, split(documents)[1], RECIPE["block"])
+    held_out = split(text.decode().splitlines())[1]
+    blocks = token_blocks(tokenizer, held_out, RECIPE["block"])
     assert perplexity(model, blocks) == pytest.approx(ORIGIN["held_out_perplexity"], rel=0.01)
 
 
 def test_tokenizer_knows_every_string_and_no_case() -> None:
-    tokenizer = make_tokenizer(["noodles and rice"] * 3, 300)
-    for text in ("Noodles", "川菜 ☂ \x00", "noodles"):
-        ids = tokenizer(text)["input_ids"]
-        assert tokenizer.decode(ids).strip() == text.lower()
+    tokenizer = train_tokenizer(["noodles and rice"] * 3, 300)
+    for string in ("Noodles", "川菜 ☂ \x00", "noodles"):
+        ids = tokenizer(string)["input_ids"]
+        assert tokenizer.decode(ids).strip() == string.lower()
     assert tokenizer("noodles")["input_ids"] == tokenizer("Noodles")["input_ids"]
     in_front = tokenizer("noodles")["input_ids"]
     assert tokenizer("rice noodles")["input_ids"][-len(in_front) :] == in_front
@@ -64,23 +72,28 @@ def test_tokenizer_knows_every_string_and_no_case() -> None:
 
 def test_held_out_documents_are_not_trained_on() -> None:
     documents = [f"document {number}" for number in range(500)]
-    train, test = split(documents)
-    assert len(test) == 10
-    assert sorted(train + test) == sorted(documents)
+    train, held_out = split(documents)
+    assert len(held_out) == 10
+    assert sorted(train + held_out) == sorted(documents)
 
 
 def test_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
     documents = [f"dish {number} is eaten with rice and tea" for number in range(200)]
     for name in ("a", "b"):
-        made = make(tmp_path / name, documents, SMALL)
-        assert made["held_out_perplexity"] > 1
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
-    assert weights[0] == weights[1]
+        origin = train_base_lm(tmp_path / name, documents, SMALL)
+        assert origin["held_out_perplexity"] > 1
+    for file in ("model.safetensors", "tokenizer.json", BUILTIN_TEXT.name):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    shipped = {path.name for path in BUILTIN.iterdir()}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == shipped
 
 
 def test_other_sizes_are_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: dict[str, object] = {}
-    monkeypatch.setattr(base_lm, "make", lambda folder, _, recipe: made.update({folder: recipe}))
+    recipes: dict[Path, dict[str, object]] = {}
+    monkeypatch.setattr(
+        base_lm, "train_base_lm", lambda folder, _, recipe: recipes.update({folder: recipe})
+    )
+    monkeypatch.setattr(base_lm.encyclopedia, "articles", lambda _: [])
     monkeypatch.setattr(sys, "argv", ["base_lm", str(tmp_path), "--hidden", "256", "--epochs=3"])
     base_lm.main()
-    assert made == {tmp_path: RECIPE | {"hidden": 256, "epochs": 3}}
+    assert recipes == {tmp_path: RECIPE | {"hidden": 256, "epochs": 3}}

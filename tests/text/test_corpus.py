@@ -1,8 +1,7 @@
-"""Descriptions are [x_i, y_i], and the general text comes from where the configuration says."""
+"""Descriptions are [x_i, y_i]; the general text is the one that the configuration names."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,15 @@ import pytest
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.text.corpus import descriptions, general_text, texts_of
-from larr_lab.city import encyclopedia
 from tests.fake_data import KEYWORDS, make_data
 
 
 def test_description_is_prompt_then_the_rest(tmp_path: Path) -> None:
     made = descriptions(make_data(tmp_path))
     first = made[1]
-    assert [keyword for keyword, _ in first.given] == ["poi_name"]
-    assert [keyword for keyword, _ in first.told] == ["poi_menu", "poi_tags"]
-    assert first.given[0][1] == "Shop 1 in Guangzhou"
+    assert [keyword for keyword, _ in first.prompt] == ["poi_name"]
+    assert [keyword for keyword, _ in first.target] == ["poi_menu", "poi_tags"]
+    assert first.prompt[0][1] == "Shop 1 in Guangzhou"
     assert first.chain is None
     assert made[0].chain == "Sichuan House"
 
@@ -30,24 +28,36 @@ def test_missing_texts_are_left_out() -> None:
     assert texts_of(row, keywords) == [("poi_name", "A")]
 
 
-def test_nothing_to_tell_is_an_error(tmp_path: Path) -> None:
+def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
     config = make_data(tmp_path)
     prompts = [keyword.model_copy(update={"prompt": True}) for keyword in config.keywords]
     with pytest.raises(ConfigError, match="prompt = false"):
         descriptions(config.model_copy(update={"keywords": prompts}))
 
 
-def test_general_text_is_the_encyclopedia_or_a_file(tmp_path: Path) -> None:
-    config = make_data(tmp_path)
-    articles = list(islice(encyclopedia.articles(config.seed), 3))
-    assert list(islice(general_text(config), 3)) == articles
-    (tmp_path / "text.txt").write_text("one document\n\nanother \n", encoding="utf-8")
-    own = config.pretrain.model_copy(update={"general_text": tmp_path / "text.txt"})
-    config = config.model_copy(update={"pretrain": own})
+def test_general_text_is_a_file_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("one document\n\nanother \n", encoding="utf-8")
+    config = make_data(tmp_path / "run", pretrain={"general_text": path})
     assert list(general_text(config)) == ["one document", "another"]
 
 
-def test_unreadable_general_text_names_the_setting(tmp_path: Path) -> None:
-    config = make_data(tmp_path, pretrain={"general_text": tmp_path / "nothing.txt"})
+def test_builtin_text_comes_with_the_builtin_model_in_the_order_of_the_seed() -> None:
+    documents = list(general_text(Config(seed=1)))
+    other_seed = list(general_text(Config(seed=2)))
+    assert len(documents) > 50_000
+    assert documents != other_seed
+    assert sorted(documents) == sorted(other_seed)
+
+
+def test_another_model_reads_the_builtin_text_only_if_asked() -> None:
+    other = {"backbone": {"model": "another"}}
+    assert not list(general_text(Config.model_validate(other)))
+    asked = Config.model_validate(other | {"pretrain": {"general_text": "builtin"}})
+    assert next(general_text(asked)) == next(general_text(Config()))
+
+
+def test_unreadable_general_text_names_the_setting() -> None:
+    config = Config.model_validate({"pretrain": {"general_text": "nothing.txt"}})
     with pytest.raises(ConfigError, match=r"pretrain\.general_text"):
         list(general_text(config))

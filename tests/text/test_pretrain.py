@@ -27,8 +27,8 @@ from tests.fake_data import make_data
 from tests.tiny_models import KINDS, make_model
 
 PLACE = Description(
-    given=[("poi_name", "Noodle shop")],
-    told=[("poi_menu", "tofu, rice"), ("poi_tags", "spicy")],
+    prompt=[("poi_name", "Noodle shop")],
+    target=[("poi_menu", "tofu, rice"), ("poi_tags", "spicy")],
     chain=None,
 )
 
@@ -56,7 +56,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory, general: Path) -> LanguageModel
 
 def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
     row = describe(lm.tokens, PLACE, np.random.default_rng(0))
-    x = lm.tokens.encode(PLACE.given)
+    x = lm.tokens.encode(PLACE.prompt)
     assert row.ids[: len(x)] == x
     assert row.labels == [IGNORED] * len(x) + row.ids[len(x) :]
     assert row.labels[len(x)] in lm.tokens.starts.values()
@@ -64,7 +64,7 @@ def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
 
 def test_keywords_of_y_come_in_either_order(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
-    x = len(lm.tokens.encode(PLACE.given))
+    x = len(lm.tokens.encode(PLACE.prompt))
     firsts = {describe(lm.tokens, PLACE, random).ids[x] for _ in range(20)}
     assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
 
@@ -119,7 +119,7 @@ def test_stage_trains_saves_and_measures(
     assert figures["perplexity_y_text_before"] > 1
     before, after = load_base(config), load_language_model(config.output / "lm", config)
     assert after.tokens.marker_ids == before.tokens.marker_ids
-    assert after.tokens.encode(PLACE.given) == before.tokens.encode(PLACE.given)
+    assert after.tokens.encode(PLACE.prompt) == before.tokens.encode(PLACE.prompt)
     rows = torch.tensor(before.tokens.marker_ids)
     for layer in ("get_input_embeddings", "get_output_embeddings"):
         old, new = (getattr(one.model, layer)().weight for one in (before, after))

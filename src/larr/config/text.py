@@ -41,9 +41,9 @@ class PretrainConfig(Section):
     """Paper: 1e-4 for a 7B model."""
     general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
     """Tokens of general text for one token of the domain. Paper: 9."""
-    general_text: Path | None = None
-    """A text file with a document a line; absent: the encyclopedia of the built-in city, for this
-    city or the built-in model, and nothing for another model on your own tables."""
+    general_text: Literal["builtin"] | Path | None = None
+    """A text file with one document per line, or `builtin`: the text that the built-in model was
+    trained on. If absent, the built-in model reads that text, and another model none."""
     max_steps: Annotated[int, Field(ge=0)] = 0
     """Stops after so many steps; 0 for none."""
 

@@ -113,6 +113,12 @@ def find(config: Config, name: str) -> Entry:
     return replace(entry, vectors=variant.vectors) if variant.vectors else entry
 
 
+def vectors_read(config: Config) -> set[str]:
+    """Returns the sources of text vectors that the rankers of `align.models` read."""
+    entries = [find(config, name) for name in config.align.models]
+    return {entry.vectors for entry in entries if entry.vectors}
+
+
 def _inputs(config: Config, settings: AlignConfig, features: Features) -> Inputs:
     slots = _poi_slots(config, features)
     keyword = config.features.recent_keyword

@@ -1,9 +1,11 @@
-"""The corpus of stage 1: a description of each place, and general text beside it."""
+"""The corpus of stage 1: one description of each place, and general text mixed in with them."""
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,80 +15,88 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.text import BUILTIN_MODEL
 from larr.errors import ConfigError, DataError
-from larr.text.backbone import KeywordText
-from larr_lab.city import encyclopedia
+from larr.text.backbone import BUILTIN, KeywordText
+
+BUILTIN_TEXT = BUILTIN / "general_text.txt.xz"
+"""What the built-in language model was trained on: one document per line, UTF-8."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """D_i = [x_i, y_i]: what the model is given of a place and what it has to tell.
+    """D_i = [x_i, y_i] of one place. Paper: Eq. (1)-(6)."""
 
-    Paper: Eq. (1)-(6).
-    """
-
-    given: list[KeywordText]
-    """x_i: the keywords with `prompt = true`, name and location. Paper: Eq. (5)."""
-    told: list[KeywordText]
-    """y_i: the place's other keywords. Paper: Eq. (6)."""
+    prompt: list[KeywordText]
+    """x_i: the keywords with `prompt = true`, such as name and location. Paper: Eq. (5)."""
+    target: list[KeywordText]
+    """y_i: the other keywords, which the model learns to predict. Paper: Eq. (6)."""
     chain: str | None
     """The chain that the place is a branch of."""
 
 
 def texts_of(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> list[KeywordText]:
-    """The texts t_i^k that a row has for these keywords, in order. Paper: Eq. (2)-(3)."""
-    named = [(keyword.name, row[keyword.name]) for keyword in keywords]
-    return [(name, text) for name, text in named if text]
+    """Returns the texts t_i^k of a row for these keywords, in order. Paper: Eq. (2)-(3)."""
+    texts = [(keyword.name, row[keyword.name]) for keyword in keywords]
+    return [(name, text) for name, text in texts if text]
 
 
 def descriptions(config: Config) -> list[Description]:
-    """D, the descriptions of all places that have something to tell. Paper: Eq. (1)."""
+    """Returns D, the descriptions of all places that have a text to predict. Paper: Eq. (1).
+
+    Raises ConfigError if no keyword is to be predicted, DataError if no place has a text for one.
+    """
     keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    told = [keyword for keyword in keywords if not keyword.prompt]
-    if not told:
+    targets = [keyword for keyword in keywords if not keyword.prompt]
+    if not targets:
         raise ConfigError(
             "stage 1 has nothing to predict: give at least one keyword with owner = "
             '"poi" and prompt = false'
         )
-    given = [keyword for keyword in keywords if keyword.prompt]
-    written = [
-        Description(texts_of(row, given), texts_of(row, told), row["chain"])
+    prompts = [keyword for keyword in keywords if keyword.prompt]
+    every_place = [
+        Description(texts_of(row, prompts), texts_of(row, targets), row["chain"])
         for row in descriptions_table(config).iter_rows(named=True)
     ]
-    kept = [description for description in written if description.told]
-    if not kept:
+    corpus = [description for description in every_place if description.target]
+    if not corpus:
         raise DataError(
-            f"no place has a text for {', '.join(keyword.name for keyword in told)}; "
+            f"no place has a text for {', '.join(keyword.name for keyword in targets)}; "
             "check the templates against the columns of places"
         )
-    return kept
+    return corpus
 
 
 def descriptions_table(config: Config) -> pl.DataFrame:
-    """poi_id, chain, and a column of texts for each POI keyword."""
+    """Returns the columns poi_id, chain, and the texts of each POI keyword."""
     return pl.read_parquet(artifacts.folder(config, "prepare") / "descriptions.parquet")
 
 
 def general_text(config: Config) -> Iterator[str]:
-    """The general documents that are mixed into stage 1, in the order in which they are taken.
+    """Yields the general documents for stage 1 in the order of their use; none if none are set.
 
-    Unless a file is given: the encyclopedia of the built-in city and of the built-in model, and
-    for other tables and another model none.
+    A file is read line by line, since it may be larger than the memory. The built-in text has more
+    than one run needs; each seed reads it in another random order. Raises ConfigError if the file
+    cannot be read.
     """
-    path = config.pretrain.general_text
-    if path is None:
-        if config.dataset.kind == "city" or config.backbone.model == BUILTIN_MODEL:
-            yield from encyclopedia.articles(config.seed)
+    source = config.pretrain.general_text
+    if source is None and config.backbone.model == BUILTIN_MODEL:
+        source = "builtin"
+    if source is None:
+        return
+    if source == "builtin":
+        documents = lzma.decompress(BUILTIN_TEXT.read_bytes()).decode().splitlines()
+        for number in np.random.default_rng(config.seed).permutation(len(documents)):
+            yield documents[number]
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with Path(source).open(encoding="utf-8") as file:
             yield from (line.strip() for line in file if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"pretrain.general_text {path} could not be read: {error}; give a UTF-8 text file "
-            "with a document a line"
+            f"pretrain.general_text {source} could not be read: {error}; give a UTF-8 text file "
+            "with one document per line"
         ) from error
 
 
 def in_random_order(parts: list[KeywordText], random: np.random.Generator) -> list[KeywordText]:
-    """The parts shuffled."""
+    """Returns the parts shuffled."""
     return [parts[number] for number in random.permutation(len(parts))]

@@ -6,7 +6,7 @@ Paper: Eq. (22). Shapes: N texts, H hidden units, D the stored length (`config.e
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.progress import Advance, track
-from larr.rankers import find
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.text.vectors import (
@@ -61,9 +60,9 @@ class Job:
         return len(self.texts), self.config.embed.dimension
 
 
-def embed(config: Config) -> None:
-    """Embeds every text for each source that `config.align.models` read."""
-    names = sources(config)
+def embed(config: Config, wanted: Iterable[str]) -> None:
+    """Writes a vector of every text for each source in `wanted`, and those that it is made from."""
+    names = sources(config, wanted)
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
         aside, made = work.folder / "earlier", 0
@@ -83,11 +82,12 @@ def embed(config: Config) -> None:
         work.figures |= {"texts": len(texts), "sources": names}
 
 
-def sources(config: Config) -> list[str]:
-    """The sources that the models read, and what these are made from, in the order of making."""
-    wanted = {
-        source for name in config.align.models if (source := find(config, name).vectors) is not None
-    }
+def sources(config: Config, wanted: Iterable[str]) -> list[str]:
+    """Returns `wanted` and the sources that these are made from, in the order of their making.
+
+    Raises ConfigError for a name that is neither an entry of SOURCES nor one of `encoders`.
+    """
+    wanted = set(wanted)
     if "shuffled" in wanted:
         wanted.add("encoder")
     known = [*SOURCES, *config.encoders]

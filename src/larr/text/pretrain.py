@@ -129,8 +129,8 @@ def describe(
 
     Paper: Eq. (5)-(7), decision 3.
     """
-    ids = tokens.encode([*description.given, *in_random_order(description.told, random)])
-    asked = ids.index(tokens.ends[description.given[-1][0]]) + 1 if description.given else 0
+    ids = tokens.encode([*description.prompt, *in_random_order(description.target, random)])
+    asked = ids.index(tokens.ends[description.prompt[-1][0]]) + 1 if description.prompt else 0
     return Row(ids, [IGNORED] * asked + ids[asked:])
 
 
