@@ -14,7 +14,7 @@ from larr.cli import app
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.settings import load_config
-from larr_lab.city import knowledge
+from larr_lab import knowledge
 from larr_lab.studies.experiments import chosen
 
 from .conftest import ROOT

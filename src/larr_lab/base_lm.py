@@ -28,7 +28,7 @@ from larr.hardware import bf16_is_fast
 from larr.progress import console, track
 from larr.text.backbone import attention
 from larr.text.corpus import BUILTIN_TEXT
-from larr_lab.city import encyclopedia
+from larr_lab import encyclopedia
 
 SEED = 0
 END = "<|end|>"

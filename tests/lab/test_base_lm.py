@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from larr.text.backbone import BUILTIN
 from larr.text.corpus import BUILTIN_TEXT
-from larr_lab import base_lm
+from larr_lab import base_lm, encyclopedia
 from larr_lab.base_lm import (
     RECIPE,
     SEED,
@@ -23,7 +23,6 @@ from larr_lab.base_lm import (
     train_base_lm,
     train_tokenizer,
 )
-from larr_lab.city import encyclopedia
 
 SMALL = RECIPE | {"vocabulary": 300, "hidden": 16, "feedforward": 16, "block": 32, "epochs": 1}
 ORIGIN = json.loads((BUILTIN / "origin.json").read_text())

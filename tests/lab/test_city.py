@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr_lab import city
-from larr_lab.city import knowledge, pictures
+from larr_lab import city, knowledge
+from larr_lab.city import pictures
 from larr_lab.city.behaviour import Scenes, World, draw_scenes, expose, make_world
 from larr_lab.city.choice import Model, logit_parts, make_model, make_offer
 from larr_lab.city.effects import ATTRIBUTES, KINDS, SLOTS

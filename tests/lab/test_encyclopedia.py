@@ -6,11 +6,10 @@ import re
 
 import pytest
 
+from larr_lab import knowledge
 from larr_lab.base_lm import split
-from larr_lab.city import encyclopedia, knowledge
-from larr_lab.city import encyclopedia_words as words
-from larr_lab.city.encyclopedia import articles, held_out, likings
-from tests.datasets.test_knowledge import FOREIGN_KITCHENS
+from larr_lab.encyclopedia.articles import WORDS, Book, articles, held_out, likings, matching
+from tests.lab.test_knowledge import FOREIGN_KITCHENS
 
 ENTRY = re.compile(r"[^:.]+: [^:.]+\.$")
 """A line of the dictionary, which may begin with a small letter."""
@@ -66,8 +65,7 @@ def test_the_facts_of_a_dish_come_from_its_row(texts: list[str]) -> None:
 
 
 def test_a_cold_dish_is_never_said_to_warm(texts: list[str]) -> None:
-    cold = [row["dish"] for row in knowledge.dishes().to_dicts() if words.is_cold(row)]
-    opening = tuple(f"Is {name} " for name in cold)
+    opening = tuple(f"Is {name} " for name in matching("is_cold"))
     for text in texts:
         if text.startswith(opening):
             assert "warms the body" not in text, text
@@ -85,15 +83,14 @@ def test_likings_are_amount_times_preference() -> None:
 
 
 def test_headings_and_habits_have_dishes() -> None:
-    book = encyclopedia._Book(0)
-    assert min(map(len, book.groups.values())) >= 5
-    assert min(len(dishes) for _, _, dishes in book.habits) >= 5
+    assert min(map(len, Book(0).headings.values())) >= 5
+    assert min(len(matching(habit["dishes"])) for habit in WORDS["habits"]) >= 5
 
 
 def test_every_dish_has_a_kind_and_every_origin_a_name() -> None:
     dishes = knowledge.dishes()
-    assert set(dishes["category"]) == set(words.KINDS)
-    assert set(words.ORIGINS) == {knowledge.NATIONAL, *FOREIGN_KITCHENS}
+    assert set(dishes["category"]) == set(WORDS["kinds"])
+    assert set(WORDS["origins"]) == {knowledge.NATIONAL, *FOREIGN_KITCHENS}
 
 
 def test_two_of_a_hundred_renderings_are_held_out(texts: list[str]) -> None:

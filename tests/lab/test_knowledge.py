@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from larr_lab.city import knowledge
+from larr_lab import knowledge
 
 LIKINGS = (
     *("spicy", "sweet", "sour", "oily", "soup", "noodles", "rice", "buns"),

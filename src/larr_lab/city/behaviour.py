@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from larr_lab.city import knowledge
+from larr_lab import knowledge
 from larr_lab.city.effects import (
     ATTRIBUTES,
     KINDS,

@@ -15,7 +15,7 @@ import polars as pl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from larr_lab.city import knowledge
+from larr_lab import knowledge
 
 BLUE, ORANGE, GREY = "#2f6f9f", "#d9822b", "#8a8f98"
 MEALS = ["breakfast", "lunch", "afternoon", "dinner", "late night"]

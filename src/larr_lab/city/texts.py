@@ -12,11 +12,12 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from larr_lab.city import place_words as words
+from larr_lab import knowledge
 from larr_lab.city.behaviour import World
 from larr_lab.city.effects import ATTRIBUTES, Floats
 
 Item = TypeVar("Item")
+WORDS = knowledge.toml(__package__, "place_words.toml")
 
 NO_MENU = 0.08
 NO_INTRO = 0.20
@@ -84,9 +85,9 @@ class PlaceWriter:
         chains, leaders = np.unique(places.chain_P, return_index=True)
         for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
             if chain >= 0:
-                name = self._from(words.CHAIN, leader)
+                name = self._from(WORDS["chain"], leader)
                 while name in taken:
-                    name = f"{self.dice.pick(words.SURNAMES)} {name}"
+                    name = f"{self.dice.pick(WORDS['surnames'])} {name}"
                 taken.add(name)
                 names[chain] = name
         return names
@@ -115,7 +116,8 @@ class PlaceWriter:
         """A word for the kind of place."""
         kitchen = self.world.kitchen
         category = kitchen.categories[kitchen.category_D[dish]]
-        return self.dice.pick(words.CATEGORY_WORDS.get(category, words.SUFFIXES))
+        kinds: list[str] = WORDS["category_words"].get(category, WORDS["suffixes"])
+        return self.dice.pick(kinds)
 
     def strong(self, place: int) -> list[str]:
         """The attributes that stand out on a menu."""
@@ -123,22 +125,22 @@ class PlaceWriter:
         return [
             name
             for number, name in enumerate(ATTRIBUTES)
-            if share_A[number] >= TAG_FROM and name in words.TASTE_WORDS
+            if share_A[number] >= TAG_FROM and name in WORDS["taste_words"]
         ]
 
     def _facts(self, place: int) -> dict[str, str]:
         world, dice = self.world, self.dice
         menu = self.menu(place)
         strong = self.strong(place) or ["oily"]
-        flavours = [word for name in strong for word in words.FLAVOURS.get(name, ())]
-        taste, taste2 = dice.sample([*flavours, *dice.sample(words.EMPTY_FLAVOURS, 2)], 2)
-        meal = dice.pick(words.MEALS.get(dice.pick(strong), ("any meal", "lunch and dinner")))
+        flavours = [word for name in strong for word in WORDS["flavours"].get(name, ())]
+        taste, taste2 = dice.sample([*flavours, *dice.sample(WORDS["empty_flavours"], 2)], 2)
+        meal = dice.pick(WORDS["meals"].get(dice.pick(strong), ("any meal", "lunch and dinner")))
         other = int(dice.pick(range(len(self.dish_names))))
         city = self.city_names[world.places.city_P[place]]
         category = world.kitchen.categories[world.places.category_P[place]]
         return {
-            "surname": dice.pick(words.SURNAMES),
-            "mood": dice.pick(words.MOODS),
+            "surname": dice.pick(WORDS["surnames"]),
+            "mood": dice.pick(WORDS["moods"]),
             "number": str(dice.pick(range(1, 100))),
             "year": str(dice.pick(range(1988, 2022))),
             "city": city,
@@ -173,17 +175,17 @@ class PlaceWriter:
             area = self.world.geography.area_names[self.world.places.area_P[place]]
             return f"{self.chain_names[chain]} ({area})"
         if self.dice.chance(TELLING_NAME):
-            return self._from(words.TELLING, place)
+            return self._from(WORDS["informative"], place)
         share = UNINFORMATIVE_NAME / (1 - TELLING_NAME)
         return self._from(
-            words.UNINFORMATIVE if self.dice.chance(share) else words.MISLEADING, place
+            WORDS["uninformative"] if self.dice.chance(share) else WORDS["misleading"], place
         )
 
     def tags(self, place: int) -> str:
         """Two to four words of the owner, some empty, few wrong."""
         dice, world = self.dice, self.world
         kitchen = world.kitchen
-        tags = [dice.pick(words.TASTE_WORDS[name]) for name in self.strong(place)]
+        tags = [dice.pick(WORDS["taste_words"][name]) for name in self.strong(place)]
         tags.append(kitchen.categories[world.places.category_P[place]])
         origins = [self.dish_origins[dish] for dish in self.menu(place)]
         tags.extend(
@@ -193,9 +195,9 @@ class PlaceWriter:
             tags.append("late night")
         tags = dice.sample(list(dict.fromkeys(tags)), dice.pick((1, 2, 2, 3, 3, 4)))
         if dice.chance(WRONG_TAG):
-            tags.append(dice.pick(words.TASTE_WORDS[dice.pick(list(words.TASTE_WORDS))]))
+            tags.append(dice.pick(WORDS["taste_words"][dice.pick(list(WORDS["taste_words"]))]))
         while len(tags) < 2 or (len(tags) < 4 and dice.chance(EMPTY_TAG)):
-            tags.append(dice.pick([tag for tag in words.EMPTY_TAGS if tag not in tags]))
+            tags.append(dice.pick([tag for tag in WORDS["empty_tags"] if tag not in tags]))
         return ", ".join(list(dict.fromkeys(tags))[:4])
 
     def menu_text(self, place: int) -> str | None:
@@ -212,7 +214,7 @@ class PlaceWriter:
         if self.dice.chance(NO_INTRO):
             return None
         empty = self.dice.chance(EMPTY_INTRO)
-        template = self.dice.pick(words.EMPTY_INTROS if empty else words.INTROS)
+        template = self.dice.pick(WORDS["empty_intros"] if empty else WORDS["intros"])
         return _upper_first(template.format(**self._facts(place)))
 
     def chain(self, place: int) -> str | None:
@@ -244,7 +246,7 @@ def nicknames(world: World, rng: np.random.Generator) -> pl.Series:
     """A nickname for each user; a few hint at where the user grew up."""
     dice, names = Dice(rng), []
     for region in world.users.grown_region_U.tolist():
-        first, second = dice.pick(words.NICKNAME_FIRST), dice.pick(words.NICKNAME_SECOND)
+        first, second = dice.pick(WORDS["nickname_first"]), dice.pick(WORDS["nickname_second"])
         if dice.chance(0.06):
             first = world.geography.regions[region].split("-")[0]
         number = str(dice.pick(range(1000))) if dice.chance(0.6) else ""

@@ -29,7 +29,7 @@ from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, load_encoder
 from larr.text.pairs import keywords_of
 from larr.text.vectors import compute, normalised
-from larr_lab.city import knowledge
+from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
 LIVES = "user_home"

@@ -1,0 +1,395 @@
+"""The articles: facts of the tables, filled into randomly chosen sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import product
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from larr_lab import knowledge
+
+Item = TypeVar("Item")
+Row = dict[str, Any]
+"""A row of a table, or the facts that a sentence may ask for."""
+
+WORDS = knowledge.toml(__package__, "words.toml")
+SENTENCES = knowledge.toml(__package__, "sentences.toml")
+
+# A fact is repeated in several articles, in different words: a language model of two layers learns
+# a fact only from repetition. Dictionary entries are short, so they are repeated most.
+DISH_RENDERINGS = 5
+ENTRY_RENDERINGS = 80
+QUESTION_RENDERINGS = 3
+COMPARISONS_OF_A_DISH = 3
+REGION_RENDERINGS = 20
+CITY_RENDERINGS = 6
+LIST_RENDERINGS = 12
+HABIT_RENDERINGS = 24
+
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+
+
+def articles(seed: int) -> Iterator[str]:
+    """Yields all articles in a random order, the same texts for the same seed."""
+    book = Book(seed)
+    for write in book.shuffled(book.contents()):
+        yield write()
+
+
+def held_out(index: int) -> bool:
+    """Returns whether `articles` yields this article for testing: every fiftieth, 2 % of them.
+
+    The order is random, so renderings are split and not facts: the facts of a held-out article also
+    appear, in other words, in training articles. A perplexity on them measures how well the prose
+    is modelled, not whether new facts can be guessed.
+    """
+    return index % 50 == 49
+
+
+@cache
+def dishes() -> pl.DataFrame:
+    """Returns dishes.csv with the columns that the conditions in the TOML files use besides."""
+    soup_or_pot = (pl.col("soup") == 1) | pl.col("category").is_in(["hotpot", "soups and stews"])
+    hot = pl.col("temperature") == "hot"
+    is_meal = (pl.col("drink") == 0) & (pl.col("dessert") == 0)
+    mild = (pl.col("spicy") == 0) & (pl.col("oily") <= 1) & (pl.col("fried") == 0)
+    return knowledge.dishes().with_columns(
+        is_cold=pl.col("temperature") == "cold",
+        is_warming=hot & (soup_or_pot | (pl.col("protein") == "lamb")),
+        is_meal=is_meal,
+        for_the_sick=mild & (pl.col("light") == 1) & hot & is_meal,
+        of_china=pl.col("region").is_in(knowledge.regions()["region"].implode()),
+    )
+
+
+@cache
+def matching(condition: str) -> frozenset[str]:
+    """Returns the names of the dishes that meet an SQL condition."""
+    return frozenset(dishes().filter(pl.sql_expr(condition))["dish"])
+
+
+def likings(dish: Row, region: Row) -> dict[str, float]:
+    """Returns how far each trait of a dish pleases (> 0) or displeases (< 0) a region."""
+
+    def amount(trait: str) -> float:
+        if trait in WORDS["levels"]:
+            return float(dish[trait]) / 3
+        if trait == "tea_drinks":
+            return float(dish["drink"])
+        if trait in ("soup", "grilled"):
+            return float(dish[trait])
+        return float(trait in (dish["staple"], dish["protein"]))
+
+    return {trait: region[trait] * amount(trait) for trait in WORDS["likings"]}
+
+
+class Book:
+    """Writes articles; each method that returns text draws from the same random stream."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dishes = dishes().to_dicts()
+        self.traits = {dish["dish"]: _traits(dish) for dish in self.dishes}
+        self.cities = knowledge.cities().to_dicts()
+        self.regions = {row["region"]: row for row in knowledge.regions().to_dicts()}
+        self.local_dishes = {name: self._of(self.dishes, name) for name in self.regions}
+        self.local_cities = {name: self._of(self.cities, name) for name in self.regions}
+        self.headings = {
+            heading: self.dishes_where(condition)
+            for heading, condition in WORDS["headings"].items()
+        }
+
+    def contents(self) -> list[Callable[[], str]]:
+        """Returns a function for each article, which writes it."""
+        regions = list(self.regions.values())
+        habits = WORDS["habits"] * HABIT_RENDERINGS
+        return [
+            *(partial(self.dish, row) for row in self.dishes * DISH_RENDERINGS),
+            *(partial(self.questions, row) for row in self.dishes * QUESTION_RENDERINGS),
+            *(partial(self.comparison, row) for row in self.dishes * COMPARISONS_OF_A_DISH),
+            *(partial(self.region, row) for row in regions * REGION_RENDERINGS),
+            *(partial(self.city, row) for row in self.cities * CITY_RENDERINGS),
+            *(partial(self.month_and_food, *pair) for pair in product(self.cities, range(12))),
+            *(partial(self.guest, *pair) for pair in product(regions, self.cities)),
+            *(partial(self.listing, heading) for heading in list(self.headings) * LIST_RENDERINGS),
+            *(partial(self.local_listing, *pair) for pair in product(self.headings, regions)),
+            *(partial(self.habit, habit) for habit in habits),
+            *(partial(self.entry, row) for row in self.dishes * ENTRY_RENDERINGS),
+        ]
+
+    # ---- articles about dishes -------------------------------------------------------------------
+
+    def dish(self, dish: Row) -> str:
+        """Returns what a dish is, how it tastes, when, where and by whom it is eaten."""
+        facts, sentences = self.facts(dish), SENTENCES["dish"]
+        fitting = [
+            bank["sentences"]
+            for bank in sentences["body"]
+            if dish["dish"] in matching(bank["dishes"])
+        ]
+        body = [
+            self.say(self.pick(bank), **self.renamed(facts))
+            for bank in self.shuffled(fitting)
+            if self.chance(0.8)
+        ]
+        judges = self.shuffled(list(self.regions.values()), 2)
+        opinions = [self.opinion(dish, facts, region) for region in judges]
+        opening = self.pick(sentences["local" if dish["of_china"] else "elsewhere"])
+        return " ".join([self.say(opening, **facts), *body, *filter(None, opinions)])
+
+    def entry(self, dish: Row) -> str:
+        """Returns a line of a dictionary: a dish under one of its names, and most of its traits."""
+        facts = self.facts(dish)
+        names = [facts["name"], *(name for name in dish["also"].split("|") if name)]
+        name = names[0] if self.chance(0.55) else self.pick(names)
+        traits = [self.word(bank[dish[key]]) for key, bank in WORDS["levels"].items() if dish[key]]
+        traits += [
+            self.word(bank)
+            for key, bank in WORDS["traits"].items()
+            if key in self.traits[dish["dish"]] and key not in WORDS["levels"]
+        ]
+        origin = f"from {dish['region']}" if dish["of_china"] else facts["origin"]
+        traits += [facts["kind"], origin, facts["cost"]]
+        chosen = [trait for trait in self.shuffled(traits) if self.chance(0.85)] or traits[:1]
+        return f"{name}: {', '.join(chosen)}."
+
+    def questions(self, dish: Row) -> str:
+        """Returns four questions about a dish, each with its answer."""
+        facts, questions = self.facts(dish), SENTENCES["questions"]
+        origin = self.pick(questions["local" if dish["of_china"] else "elsewhere"])
+        taste = self.pick(questions["taste"])
+        weather = questions["hot_day" if self.chance(0.5) else "cold_day"]
+        suits = "cold" if dish["is_cold"] else "warming" if dish["is_warming"] else "neither"
+        of_weather = (self.pick(weather["ask"]), self.pick(weather[suits]))
+        times = [self.word(bank) for flag, bank in WORDS["times"].items() if dish[flag] == 1]
+        facts["time"] = _listed(times or [self.word(WORDS["any_time"])], "or")
+        chili = (questions["chili"], self.pick(questions["chili_answers"][dish["spicy"]]))
+        pairs = [origin, taste, of_weather, questions["price"], questions["time"], chili]
+        return " ".join(
+            self.say(sentence, **facts) for pair in self.shuffled(pairs, 4) for sentence in pair
+        )
+
+    def comparison(self, dish: Row) -> str:
+        """Returns a dish beside another one, which in three of five cases shares traits with it."""
+        others = self.shuffled(self.dishes, 8)
+        other = others[0]
+        if self.chance(0.6):
+            other = max(others, key=partial(self.likeness, dish))
+        a, b = self.facts(dish), self.facts(other)
+        facts = {"a": a["name"], "b": b["name"]}
+        for key in ("kind", "taste", "note"):
+            facts |= {f"{key}_a": a[key], f"{key}_b": b[key]}
+        traits = sorted(self.traits[dish["dish"]] & self.traits[other["dish"]])
+        facts["alike"] = _listed([self.word(WORDS["traits"][name]) for name in traits])
+        sentences = SENTENCES["comparison"]
+        parts = [
+            self.pick(sentences["both"]),
+            self.pick(sentences["alike" if traits else "unlike"]),
+        ]
+        for advice in sentences["advice"]:
+            fits, other_fits = (row["dish"] in matching(advice["dishes"]) for row in (dish, other))
+            if fits != other_fits:
+                x, y = ("{a}", "{b}") if fits else ("{b}", "{a}")
+                parts.append(advice["sentence"].replace("{x}", x).replace("{y}", y))
+        return " ".join(self.say(part, **facts) for part in parts)
+
+    def likeness(self, dish: Row, other: Row) -> int:
+        """Returns how many traits two dishes share; -1 for the same dish twice."""
+        return -1 if dish is other else len(self.traits[dish["dish"]] & self.traits[other["dish"]])
+
+    def facts(self, dish: Row) -> Row:
+        """Returns what the sentences about a dish may ask for."""
+        region = dish["region"]
+        cities = self.local_cities.get(region) or self.cities
+        return {
+            "name": dish["dish"] if self.chance(0.7) else dish["dish"].lower(),
+            "region": region,
+            "note": dish["note"],
+            "kind": self.word(WORDS["kinds"][dish["category"]]),
+            "origin": self.word(WORDS["origins"].get(region, "")),
+            "city": self.pick(cities)["city"],
+            "also": _listed(dish["also"].split("|"), "or"),
+            "taste": self.taste(dish),
+            "protein": "duck or goose" if dish["protein"] == "duck" else dish["protein"],
+            "price": dish["price_yuan"],
+            "cost": _word_up_to(WORDS["costs"], dish["price_yuan"]),
+            "other": self.word(
+                next(
+                    entry["words"]
+                    for entry in WORDS["companions"]
+                    if dish["dish"] in matching(entry["dishes"])
+                )
+            ),
+        }
+
+    def renamed(self, facts: Row) -> Row:
+        """Returns the facts, in a fifth of the calls with another name of the dish."""
+        if not facts["also"] or self.chance(0.8):
+            return facts
+        return facts | {"name": self.pick(re.split(", | or ", facts["also"]))}
+
+    def taste(self, dish: Row) -> str:
+        """Returns the tastes of a dish in words."""
+        tastes = [self.word(bank[dish[key]]) for key, bank in WORDS["levels"].items() if dish[key]]
+        return _listed(self.shuffled(tastes)) or self.word(WORDS["mild"])
+
+    def opinion(self, dish: Row, facts: Row, region: Row) -> str:
+        """Returns what people of a region think of a dish; empty if nothing in particular."""
+        of_trait = likings(dish, region)
+        trait = max(of_trait, key=lambda name: abs(of_trait[name]))
+        if abs(of_trait[trait]) < 0.9:
+            return ""
+        bank = SENTENCES["dish"]["liked" if of_trait[trait] > 0 else "disliked"]
+        thing = self.word(WORDS["likings"][trait])
+        return self.say(self.pick(bank), **facts | {"region": region["region"], "thing": thing})
+
+    # ---- articles about regions and cities -------------------------------------------------------
+
+    def region(self, region: Row) -> str:
+        """Returns the kitchen, the climate and the people of a region."""
+        name, sentences = region["region"], SENTENCES["region"]
+        local = self.local_dishes[name]
+        cold = [dish for dish in local if dish["is_cold"]]
+        warm = [dish for dish in local if dish["is_warming"]]
+        towns = _listed([city["city"] for city in self.local_cities[name]])
+        facts = {**region, "foods": self.some(local, 7), "towns": towns}
+        facts |= {"cold": self.some(cold, 3), "warm": self.some(warm, 3)}
+        parts = [self.pick(bank) for bank in self.shuffled(sentences["body"])]
+        parts += [sentences["cold"]] if cold else []
+        parts += [sentences["warm"]] if warm else []
+        return " ".join([*(self.say(part, **facts) for part in parts), self.likes_of(region)])
+
+    def likes_of(self, region: Row) -> str:
+        """Returns what the people of a region like and what they avoid."""
+        banks = WORDS["likings"].items()
+        liked = [self.word(bank) for key, bank in banks if region[key] >= 1]
+        avoided = [self.word(bank) for key, bank in banks if region[key] <= -1]
+        facts = {"region": region["region"], "liked": _listed(self.shuffled(liked, 4))}
+        facts["avoided"] = _listed(self.shuffled(avoided, 3), "or")
+        return self.say(self.pick(SENTENCES["region"]["tastes"]), **facts)
+
+    def city(self, city: Row) -> str:
+        """Returns where a city is, its year and its food."""
+        region = self.regions[city["region"]]
+        facts = {**city, "foods": self.some(self.local_dishes[city["region"]], 6), **region}
+        facts["guests"] = self.word(_word_up_to(WORDS["guests"], city["tourism"]))
+        months = [self.month(city, month) for month in sorted(self.shuffled(range(12), 4))]
+        parts = [self.say(self.pick(bank), **facts) for bank in SENTENCES["city"]["body"]]
+        return " ".join([*parts, *months, self.likes_of(region)])
+
+    def month(self, city: Row, month: int) -> str:
+        """Returns the weather of a month (0 to 11) in a city."""
+        celsius, days = city[f"temp_{month + 1}"], city[f"rain_{month + 1}"]
+        facts = {"city": city["city"], "month": WORDS["months"][month], "celsius": round(celsius)}
+        facts |= {"weather": self.word(_word_up_to(WORDS["weather"], celsius)), "days": round(days)}
+        facts["wet"] = "rain" if celsius > 1 else "snow"
+        return self.say(self.pick(SENTENCES["city"]["month"]), **facts)
+
+    def month_and_food(self, city: Row, month: int) -> str:
+        """Returns the weather of a month in a city and what people eat in it."""
+        celsius = city[f"temp_{month + 1}"]
+        season = "hot" if celsius >= 25 else "cold" if celsius <= 10 else "mild"
+        wanted = {"hot": "is_cold", "cold": "is_warming", "mild": "is_meal"}[season]
+        fitting = self.dishes_where(wanted)
+        local = self._of(fitting, city["region"])
+        national = self.shuffled(self._of(fitting, knowledge.NATIONAL), 4)
+        foods = self.some([*local, *national], 5)
+        advice = self.say(self.pick(SENTENCES["city"][season]), city=city["city"], foods=foods)
+        return f"{self.month(city, month)} {advice}"
+
+    def guest(self, home: Row, city: Row) -> str:
+        """Returns what someone from a region eats in a city, mostly one of another region."""
+        own, local = self.local_dishes[home["region"]], self.local_dishes[city["region"]]
+        facts = {"home": home["region"], "city": city["city"], "region": city["region"]}
+        facts |= {"own": self.some(own, 3, "or"), "foods": self.some(local, 4, "or")}
+        bank = "at_home" if home["region"] == city["region"] else "guest_from_elsewhere"
+        return f"{self.say(self.pick(SENTENCES['city'][bank]), **facts)} {self.likes_of(home)}"
+
+    # ---- lists and habits ------------------------------------------------------------------------
+
+    def listing(self, heading: str) -> str:
+        """Returns a list of dishes under a heading, from everywhere."""
+        foods = self.some(self.headings[heading], 6 + int(self.rng.integers(8)))
+        sentence = self.pick(SENTENCES["list"]["everywhere"])
+        return self.say(sentence, heading=self.fill(heading), foods=foods)
+
+    def local_listing(self, heading: str, region: Row) -> str:
+        """Returns a list of dishes of a region under a heading, or that it has none."""
+        facts = {"heading": self.fill(heading), "region": region["region"]}
+        dishes = self._of(self.headings[heading], region["region"])
+        if not dishes:
+            other = self.some(self.local_dishes[region["region"]], 4)
+            return self.say(self.pick(SENTENCES["list"]["none_local"]), foods=other, **facts)
+        sentence = self.pick(SENTENCES["list"]["local"])
+        return self.say(sentence, foods=self.some(dishes, 8), **facts)
+
+    def habit(self, habit: Row) -> str:
+        """Returns what people want in a situation."""
+        facts = {"when": self.fill(habit["when"]), "what": habit["what"]}
+        facts["foods"] = self.some(self.dishes_where(habit["dishes"]), 6, "or")
+        return " ".join(self.say(self.pick(bank), **facts) for bank in SENTENCES["habit"]["body"])
+
+    # ---- random choices --------------------------------------------------------------------------
+
+    def say(self, template: str, **facts: Any) -> str:
+        """Returns a filled template with a capital letter."""
+        text = self.fill(template, **facts)
+        return text[:1].upper() + text[1:]
+
+    def fill(self, template: str, **facts: Any) -> str:
+        """Returns a template with one of each `[a|b]` chosen and the facts filled in."""
+        while "[" in template:  # choices may contain choices; the innermost are taken first
+            template = _CHOICE.sub(lambda match: self.word(match[1]), template)
+        return template.format(**facts)
+
+    def word(self, bank: str) -> str:
+        """Returns one of the words `a|b`."""
+        return self.pick(bank.split("|"))
+
+    def some(self, dishes: Sequence[Row], count: int, last: str = "and") -> str:
+        """Returns the names of at most `count` of the dishes, as a list in words."""
+        return _listed([dish["dish"] for dish in self.shuffled(dishes, count)], last)
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        """Returns one of the items."""
+        return items[int(self.rng.integers(len(items)))]
+
+    def chance(self, share: float) -> bool:
+        """Returns True in this share of the calls."""
+        return bool(self.rng.random() < share)
+
+    def shuffled(self, items: Sequence[Item], count: int | None = None) -> list[Item]:
+        """Returns at most `count` of the items (all by default) in a random order."""
+        return [items[int(index)] for index in self.rng.permutation(len(items))[:count]]
+
+    # ---- selections ------------------------------------------------------------------------------
+
+    def dishes_where(self, condition: str) -> list[Row]:
+        """Returns the dishes that meet an SQL condition."""
+        return [dish for dish in self.dishes if dish["dish"] in matching(condition)]
+
+    @staticmethod
+    def _of(rows: Sequence[Row], region: str) -> list[Row]:
+        return [row for row in rows if row["region"] == region]
+
+
+def _traits(dish: Row) -> set[str]:
+    """Returns the keys of `[traits]` that a dish has in some degree."""
+    named = (dish["temperature"], dish["staple"], dish["protein"])
+    return {key for key in WORDS["traits"] if dish.get(key, 0) >= 1 or key in named}
+
+
+def _word_up_to(limits: Sequence[tuple[float, str]], value: float) -> str:
+    """Returns the word of the first limit that the value does not exceed."""
+    return next(word for limit, word in limits if value <= limit)
+
+
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {last} {names[-1]}"
