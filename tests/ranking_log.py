@@ -12,7 +12,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.rankers import AlignConfig, PleConfig, SceneConfig, TreesConfig
-from larr.data.batches import Category, Features
+from larr.data.features import Category, Features
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")

@@ -8,6 +8,7 @@ import torch
 
 from larr.data import batches
 from larr.data.batches import Batch
+from larr.data.features import read_features
 from tests.ranking_log import Sizes, write_log
 
 ROWS = 1_050
@@ -90,7 +91,7 @@ def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> No
 
 def test_features_are_read_as_they_were_written(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=50))
-    features = batches.read_features(config.output / "data")
+    features = read_features(config.output / "data")
     assert features.tasks == ("click", "order")
     assert [category.side for category in features.categories] == ["user", "poi", "scene"]
     labels = np.load(config.output / "data" / "train" / "labels.npy")

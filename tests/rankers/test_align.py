@@ -18,7 +18,8 @@ from torch.nn import functional
 from larr import artifacts, rankers
 from larr.config import Config
 from larr.config.rankers import CONTROLS, SceneConfig
-from larr.data.batches import Batch, in_order, read_features
+from larr.data.batches import Batch, in_order
+from larr.data.features import read_features
 from larr.errors import ConfigError, LarrError, StaleError
 from larr.rankers import align as stage
 from larr.rankers import training

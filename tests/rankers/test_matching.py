@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from larr.config.rankers import AlignConfig
-from larr.data.batches import Features
+from larr.data.features import Features
 from larr.rankers.layers import Inputs
 from larr.rankers.matching import SHARPNESS, Matching
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from larr import rankers
 from larr.config import Config
 from larr.config.rankers import CONTROLS, AlignConfig, VariantConfig
-from larr.data.batches import Batch, in_order, read_features
+from larr.data.batches import Batch, in_order
+from larr.data.features import read_features
 from larr.errors import ConfigError
 from larr.rankers.dcn import Dcn
 from larr.rankers.deepfm import DeepFm

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from larr.config.rankers import AlignConfig, PleConfig
-from larr.data.batches import Features
+from larr.data.features import Features
 from larr.rankers.layers import Inputs, initialise
 from larr.rankers.scene_encoder import SceneEncoder
 

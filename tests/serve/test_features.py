@@ -14,7 +14,6 @@ from larr.config import Config
 from larr.config.data import BucketConfig, KeywordConfig
 from larr.data.keywords import level_one, parts, render, render_one, with_levels
 from larr.data.time_columns import time_columns, with_time_columns
-from larr.errors import ConfigError
 from larr.serve.features import Reader
 from tests.serving import SENT, log
 
@@ -26,7 +25,7 @@ def reader(city: Config) -> Reader:
     return Reader(city, city.output / "data")
 
 
-def test_what_differs_within_a_request_is_the_candidates(reader: Reader) -> None:
+def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) -> None:
     names = [reader.names[column] for column in reader.categories.candidate]
     assert {"position", "distance_km_level"} <= set(names)
     numbers = [reader.features.numbers[column] for column in reader.numbers.candidate]
@@ -74,15 +73,6 @@ def test_nobody_and_nowhere_have_inputs_too(reader: Reader) -> None:
     told = reader.candidates("nobody", {"poi_id": ["nowhere"]})
     assert told.places.tolist() == [0]
     assert (told.numbers <= 5).all()
-
-
-def test_a_request_keyword_that_needs_a_candidate_is_refused(city: Config) -> None:
-    bad = KeywordConfig(
-        name="scene_far", owner="scene", view="action", template="{distance_km_level}"
-    )
-    config = city.model_copy(update={"keywords": [*city.keywords, bad]})
-    with pytest.raises(ConfigError, match="scene_far reads distance_km_level"):
-        Reader(config, city.output / "data")
 
 
 @given(

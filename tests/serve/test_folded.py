@@ -11,12 +11,13 @@ import torch
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
+from larr.data.features import ColumnSplit
 from larr.errors import ConfigError
 from larr.rankers import build
 from larr.rankers.ple import Ple
 from larr.serve.folded import FoldedRanker, Texts
 from larr.serve.rows import Rows
-from larr.serve.scoring import ColumnSplit, PlaceRows
+from larr.serve.scoring import PlaceRows
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)

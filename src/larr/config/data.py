@@ -149,6 +149,9 @@ class FeatureConfig(Section):
     """Columns looked up in an embedding table: IDs and scene fields."""
     numbers: list[str] = []
     """Columns standardised with the mean and deviation of the training days."""
+    candidate_columns: list[str] = ["position", "distance_km"]
+    """Columns of impressions that differ between the candidates of a request: clients send them
+    with each candidate, all others once for a request. Columns of places need no entry."""
     recent: Annotated[int, Field(ge=0)] = 10
     """Places of the user's latest orders and clicks, before the day of the impression."""
     recent_keyword: str = ""

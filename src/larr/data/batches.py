@@ -7,40 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from larr import artifacts
 
 BLOCK_ROWS = 2**18  # rows shuffled together: memory is bounded by them, not by the log
-
-
-class Category(BaseModel):
-    """A categorical feature: `size` counts index 0, the unknown value."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    size: int
-    side: Literal["user", "poi", "scene"]
-
-
-class Features(BaseModel):
-    """What the arrays of the log hold (`data/features.json`)."""
-
-    model_config = ConfigDict(frozen=True)
-    dataset: str
-    tasks: tuple[Literal["click", "order"], ...]
-    categories: tuple[Category, ...]
-    numbers: tuple[str, ...]
-    recent: int
-    scene_keywords: tuple[str, ...]
-    train_rows: int
-    test_rows: int
-    sampling_rate: float = 1.0
 
 
 class Batch(NamedTuple):
@@ -71,11 +46,6 @@ class Batch(NamedTuple):
     def select(self, index_B: Tensor) -> Batch:
         """The rows of an index, in its order."""
         return Batch(*(array.index_select(0, index_B) for array in self))
-
-
-def read_features(data: Path) -> Features:
-    """Reads `features.json` of the folder that `larr prepare` wrote."""
-    return Features.model_validate(artifacts.read_json(data / "features.json"))
 
 
 def count_rows(log: Path) -> int:

@@ -1,4 +1,4 @@
-"""IDs and numbers of a row -> the arrays that the rankers read.
+"""The features of a row: what `features.json` says of them, and the arrays that the rankers read.
 
 Legend: N rows, F categories, M numbers, L recent places.
 """
@@ -6,13 +6,17 @@ Legend: N rows, F categories, M numbers, L recent places.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
+from pydantic import BaseModel, ConfigDict
 
+from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.values import text_column
@@ -25,6 +29,55 @@ SCATTER = 2_654_435_761
 CLIP_DEVIATIONS = 5.0
 NESTED = (pl.List, pl.Struct, pl.Array)
 """Kinds of columns that are no single value."""
+
+
+class Category(BaseModel):
+    """A categorical feature: `size` counts index 0, the unknown value."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    size: int
+    side: Literal["user", "poi", "scene"]
+
+
+class ColumnSplit(NamedTuple):
+    """The positions of features, by what their values depend on."""
+
+    place: tuple[int, ...]
+    """The place alone, whoever asks."""
+    request: tuple[int, ...]
+    """The user and the scene, the same for all candidates of a request."""
+    candidate: tuple[int, ...]
+    """The request and the candidate, such as its distance."""
+
+
+class Features(BaseModel):
+    """What the arrays of the log hold (`features.json`)."""
+
+    model_config = ConfigDict(frozen=True)
+    dataset: str
+    tasks: tuple[Literal["click", "order"], ...]
+    categories: tuple[Category, ...]
+    numbers: tuple[str, ...]
+    recent: int
+    scene_keywords: tuple[str, ...]
+    train_rows: int
+    test_rows: int
+    sampling_rate: float = 1.0
+    candidate_features: tuple[str, ...] = ()
+    """Categories and numbers that differ between the candidates of a request."""
+
+    def split(self, names: Sequence[str]) -> ColumnSplit:
+        """Returns the split of some features by their positions in `names`."""
+        places = [n for n, name in enumerate(names) if name.startswith("poi_")]
+        candidate = [n for n, name in enumerate(names) if name in self.candidate_features]
+        request = [n for n in range(len(names)) if n not in (*places, *candidate)]
+        return ColumnSplit(tuple(places), tuple(request), tuple(candidate))
+
+
+def read_features(data: Path) -> Features:
+    """Returns the content of `features.json` in the folder that `larr prepare` wrote."""
+    return Features.model_validate(artifacts.read_json(data / "features.json"))
 
 
 @dataclass(frozen=True)

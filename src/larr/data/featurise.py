@@ -12,7 +12,7 @@ import torch
 
 from larr.config import Config
 from larr.data import features
-from larr.data.batches import Batch, read_features
+from larr.data.batches import Batch
 from larr.data.enrich import KNOWN, Known
 from larr.data.keywords import MISSING, render
 from larr.data.time_columns import with_time_columns
@@ -41,7 +41,7 @@ class Featuriser:
                 keyword.name: table.filter(pl.col("keyword") == keyword.name)
                 for keyword in config.scene_keywords
             },
-            len(read_features(data).tasks),
+            len(features.read_features(data).tasks),
         )
 
     def batch(self, rows: pl.DataFrame) -> Batch:

@@ -19,6 +19,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.data import features
+from larr.data.candidates import candidate_features, check_candidate_columns
 from larr.data.datasets import dataset
 from larr.data.enrich import KNOWN, Enricher, Known, past_orders
 from larr.data.keywords import MISSING, TextNumbers, check_keywords, columns_of, render
@@ -54,6 +55,7 @@ def prepare(config: Config) -> None:
                 f"contrast.near: places have no column {near}; they have "
                 f"{', '.join(log.places.columns)}"
             )
+        check_candidate_columns(config, log)
         enricher = Enricher(config, log)
         writer = _Writer(config, work.folder)
         files = writer.enrich(log, enricher)
@@ -188,6 +190,9 @@ class _Writer:
             "recent": encoder.recent,
             "scene_keywords": [keyword.name for keyword in self.config.scene_keywords],
             "sampling_rate": self.config.dataset.sampling_rate,
+            "candidate_features": candidate_features(
+                self.config, [*encoder.vocabularies, *encoder.scales]
+            ),
         }
 
     def descriptions(self, log: Log, enricher: Enricher) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from larr import artifacts
 from larr.config import Config
 from larr.config.rankers import CONTROLS, AlignConfig
-from larr.data.batches import Features, read_features
+from larr.data.features import Features, read_features
 from larr.errors import ConfigError
 from larr.rankers.dcn import Dcn
 from larr.rankers.deepfm import DeepFm

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from larr import artifacts, rankers
 from larr.config import Config
-from larr.data import batches
+from larr.data.features import read_features
 from larr.rankers.layers import Ranker
 from larr.rankers.training import fit, made_from
 from larr.workers import side_by_side
@@ -65,7 +65,7 @@ def _make(config: Config, name: str, target: Path) -> None:
 
 
 def _description(config: Config, name: str, model: Ranker) -> dict[str, Any]:
-    features = batches.read_features(artifacts.folder(config, "prepare"))
+    features = read_features(artifacts.folder(config, "prepare"))
     return {
         "name": name,
         "architecture": type(model).__name__,

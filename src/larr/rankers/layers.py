@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.config.rankers import AlignConfig
-from larr.data.batches import Batch, Features
+from larr.data.batches import Batch
+from larr.data.features import Features
 
 TABLE_DEVIATION = 0.03
 TOKEN_DEVIATION = 0.05

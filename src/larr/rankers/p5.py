@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from larr.data.batches import Batch, Category
+from larr.data.batches import Batch
+from larr.data.features import Category
 from larr.rankers.layers import CategoryTable, Inputs, Network, Scores, with_product
 
 BASE = 100  # a piece stands for two decimal digits

@@ -15,6 +15,7 @@ from larr import artifacts, progress, rankers
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
+from larr.data.features import read_features
 from larr.errors import StaleError
 from larr.rankers.layers import Ranker
 from larr.rankers.training import made_from
@@ -29,7 +30,7 @@ def predict(config: Config, model: str) -> np.ndarray:
     """
     data = artifacts.folder(config, "prepare")
     ranker = load_ranker(config, model)
-    rate, rows = batches.read_features(data).sampling_rate, batches.count_rows(data / "test")
+    rate, rows = read_features(data).sampling_rate, batches.count_rows(data / "test")
     with progress.track(f"scores of {model}", rows, "samples") as advance:
         return undo_sampling(predict_log(ranker, data / "test", advance), rate)
 

@@ -26,6 +26,7 @@ from larr import artifacts, metrics, rankers
 from larr.config import Config
 from larr.config.rankers import Range
 from larr.data import batches
+from larr.data.features import read_features
 from larr.errors import DataError, LarrError
 from larr.metrics import TASKS
 from larr.progress import console
@@ -110,7 +111,7 @@ def judge(config: Config, name: str, folder: Path) -> dict[str, float]:
     probability_NT = predict_log(model, split / VALIDATION)
     label_NT = np.load(split / VALIDATION / "labels.npy")
     told = {"loss": 0.0}
-    tasks = batches.read_features(artifacts.folder(config, "prepare")).tasks
+    tasks = read_features(artifacts.folder(config, "prepare")).tasks
     for task, label_N, score_N in zip(tasks, label_NT.T, probability_NT.T, strict=True):
         told["loss"] += float(metrics.log_losses(label_N, score_N).mean())
         told[f"{TASKS[task]}_auc"] = metrics.auc(label_N, score_N)

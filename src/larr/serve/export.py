@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from larr import artifacts, progress
 from larr.config import Config
 from larr.data import batches
-from larr.data.batches import Batch, Features
+from larr.data.batches import Batch
+from larr.data.features import Features, read_features
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
 from larr.rankers.larr import Larr
@@ -43,7 +44,7 @@ def export(config: Config, model: str, target: Path) -> None:
     if not isinstance(ranker, Larr):
         raise ConfigError(f"--model {model}: it has no scene vectors; name a LARR")
     data = artifacts.folder(config, "prepare")
-    features = batches.read_features(data)
+    features = read_features(data)
     target.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         _write(ranker, features, data / split, target / f"{split}.parquet")

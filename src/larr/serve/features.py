@@ -18,13 +18,10 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import BucketConfig
-from larr.data.batches import Features, read_features
 from larr.data.enrich import KNOWN, NEVER_SEEN, PAIR, PAIR_FIGURES, Known
-from larr.data.features import CLIP_DEVIATIONS, FeatureEncoder, load
+from larr.data.features import CLIP_DEVIATIONS, FeatureEncoder, load, read_features
 from larr.data.keywords import MISSING, as_text, columns_of, level_one, parts, render, render_one
 from larr.data.time_columns import TIME_COLUMNS, time_columns
-from larr.errors import ConfigError
-from larr.serve.scoring import ColumnSplit
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -32,8 +29,6 @@ Edges = npt.NDArray[np.float64]
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 POSITION, FIRST = "position", 1
 """Where a list is ranked nothing has a position yet: all are scored as if shown first."""
-NOISE = 0.05
-"""Of the requests: in so many a column of the scene may differ, which is a slip of the log."""
 Row = Mapping[str, Any]
 Kinds = tuple[type, ...]
 
@@ -71,64 +66,17 @@ class CandidateInputs(NamedTuple):
         )
 
 
-def split_columns(names: Sequence[str], candidate: set[str]) -> ColumnSplit:
-    """Which columns are the place's, the request's, or differ from candidate to candidate."""
-    places = [n for n, name in enumerate(names) if name.startswith("poi_")]
-    own = [n for n, name in enumerate(names) if name in candidate and n not in places]
-    rest = [n for n in range(len(names)) if n not in places and n not in own]
-    return ColumnSplit(tuple(places), tuple(rest), tuple(own))
-
-
-def candidate_columns(config: Config, data: Path, features: Features) -> set[str]:
-    """Columns that differ within a request of the test log, and the figures of user and place.
-
-    What is missing in some rows of a request does not differ. A column that a text of the user or
-    the scene reads is said to be the request's, so a few requests in which it differs are noise.
-    """
-    request_N = pl.read_parquet(data / "test" / "rows.parquet", columns=["request_id"]).to_series()
-    declared = {name for one in config.keywords if one.owner != "poi" for name in columns_of(one)}
-    declared |= {name.removesuffix("_level") for name in declared}
-    requests = {*TIME_COLUMNS, *(one.name for one in config.profiles)}
-    differ = set(PAIR_FIGURES)
-    for file, names in (
-        ("categories", [category.name for category in features.categories]),
-        ("numbers", list(features.numbers)),
-    ):
-        values_NX = np.load(data / "test" / f"{file}.npy", mmap_mode="r")
-        for column, name in enumerate(names):
-            if name in requests or name.startswith("user_"):
-                continue
-            share = _share_that_differs(request_N, pl.Series("value", values_NX[:, column]))
-            if share > (NOISE if name in declared else 0):
-                differ.add(name)
-    return differ
-
-
-def _share_that_differs(request_N: pl.Series, value_N: pl.Series) -> float:
-    """The share of the requests with several values; 0 stands for a missing one."""
-    known = pl.DataFrame([request_N, value_N]).filter(pl.col("value") != 0)
-    several = known.group_by("request_id").agg(pl.col("value").n_unique() > 1)["value"]
-    return float(several.sum()) / max(1, request_N.n_unique())
-
-
 class Reader:
-    """Reads requests by what `larr prepare` kept in `data/`.
+    """Reads requests by what `larr prepare` kept in `data/`."""
 
-    `differ` are the columns that differ between the candidates of a request, by default those of
-    the test log (`candidate_columns`).
-    """
-
-    def __init__(self, config: Config, data: Path, differ: set[str] | None = None) -> None:
+    def __init__(self, config: Config, data: Path) -> None:
         self.config, self.features = config, read_features(data)
         self.encoder = load(config, data / "vocabularies")
         self.known = Known.load(config, data / KNOWN)
-        if differ is None:
-            differ = candidate_columns(config, data, self.features)
         self.names = [category.name for category in self.features.categories]
-        self.categories = split_columns(self.names, differ)
-        self.numbers = split_columns(self.features.numbers, differ)
+        self.categories = self.features.split(self.names)
+        self.numbers = self.features.split(self.features.numbers)
         self.keywords = {one.name: one for one in config.scene_keywords}
-        self._check(differ)
         self.vocabularies = {
             name: dict(zip(values, range(1, len(values) + 1), strict=True))
             for name, values in self.encoder.vocabularies.items()
@@ -158,16 +106,6 @@ class Reader:
         numbers = self.vocabularies.get(f"{bucket.column}_level", {})
         index_L = np.array([numbers.get(word, 0) for word in bucket.words], np.int32)
         return bucket.column, np.array(self.known.edges[bucket.column]), index_L
-
-    def _check(self, differ: set[str]) -> None:
-        for keyword in self.config.scene_keywords:
-            named = differ.intersection(columns_of(keyword))
-            if keyword.owner != "poi" and named:
-                raise ConfigError(
-                    f"keyword {keyword.name} reads {', '.join(sorted(named))}, which differs from "
-                    f"candidate to candidate in more than {NOISE:.0%} of the test log's requests; "
-                    "such a text cannot be known before a request"
-                )
 
     def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
         """The columns that a client sends of the scene and of a candidate, and of which kinds."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from larr.data.features import ColumnSplit
 from larr.errors import ConfigError
 from larr.rankers.larr import Larr
 from larr.rankers.ple import Ple
@@ -20,7 +21,7 @@ from larr.serve import scoring
 from larr.serve.fold import TextTables, partial, text_rows, text_tables, why_not
 from larr.serve.graph import Graph
 from larr.serve.rows import Rows
-from larr.serve.scoring import ColumnSplit, PlaceRows, RequestRows, Scoring
+from larr.serve.scoring import PlaceRows, RequestRows, Scoring
 
 
 class Texts(NamedTuple):

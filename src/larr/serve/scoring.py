@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from larr.data.features import ColumnSplit
 from larr.rankers.larr import Larr
 from larr.rankers.matching import Matching, similarities
 from larr.rankers.ple import Ple
@@ -27,14 +28,6 @@ from larr.serve import graph
 from larr.serve.fold import Finish, Partial, agg_partial, merged, partial
 
 NONE = torch.empty(0)
-
-
-class ColumnSplit(NamedTuple):
-    """The numbers of those inputs, among all, that are the place's, the request's or neither's."""
-
-    place: tuple[int, ...]
-    request: tuple[int, ...]
-    candidate: tuple[int, ...]
 
 
 class RequestRows(NamedTuple):

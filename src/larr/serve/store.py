@@ -27,13 +27,13 @@ from filelock import FileLock
 
 from larr import artifacts, rankers
 from larr.config import Config
-from larr.data import batches
+from larr.data.features import read_features
 from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
 from larr.data.time_columns import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError, InputError
 from larr.rankers.predict import load_ranker, probabilities, require_ranker, undo_sampling
-from larr.serve.features import Reader, candidate_columns
+from larr.serve.features import Reader
 from larr.serve.ranking import Ranking, RankRequest
 from larr.serve.scorer import Embed, Scorer
 from larr.serve.vectors import KeptVectors
@@ -214,7 +214,7 @@ def open_version(folder: Path, kept: Path | None = None) -> Ranking:
     """The ranking of a version's folder; vectors of new places' texts are kept in a file."""
     told = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(told["config"]).model_copy(update={"output": folder})
-    reader = Reader(config, artifacts.folder(config, "prepare"), set(told["candidate_columns"]))
+    reader = Reader(config, artifacts.folder(config, "prepare"))
     encoder = artifacts.folder(config, "contrast")
     embed: Embed | None = None
     if encoder.is_dir():
@@ -276,9 +276,7 @@ def _copy(config: Config, model: str, target: Path) -> None:
             shutil.copytree(path, copied)
         elif path.is_file():
             shutil.copy2(path, copied)
-    features = batches.read_features(data)
     told = {"model": model, "config": config.model_dump(mode="json") | {"output": "."}}
-    told |= {"candidate_columns": sorted(candidate_columns(config, data, features))}
     told |= {"larr": metadata.version("larr")}
     artifacts.write_json(target / SERVING, told)
     ranking = open_version(target)
@@ -306,7 +304,7 @@ def _golden(config: Config, model: str, ranking: Ranking) -> Iterator[dict[str, 
     rows = pl.read_parquet(data / REQUESTS)
     batch = Featuriser.load(config, data).batch(rows)
     raw_NT = probabilities(load_ranker(config, model), batch)
-    expected_NT = undo_sampling(raw_NT, batches.read_features(data).sampling_rate)
+    expected_NT = undo_sampling(raw_NT, read_features(data).sampling_rate)
     scene, candidate = ranking.accepted
     rows = with_time_columns(rows.with_row_index("number"))
     told = [name for name in (*scene, *TIME_COLUMNS) if name in rows.columns]

@@ -15,6 +15,7 @@ import numpy as np
 from larr import artifacts, metrics
 from larr.config import Config
 from larr.data import batches
+from larr.data.features import read_features
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import TASKS
 from larr.rankers.predict import predict_log, undo_sampling
@@ -55,7 +56,7 @@ def _judged(config: Config, name: str, part: Path, kept: float) -> Json:
     model, _ = fit(own, name, part)
     told: Json = {"seconds": time.perf_counter() - started}
     raw_NT, label_NT = predict_log(model, data / "test"), np.load(data / "test" / "labels.npy")
-    features = batches.read_features(data)
+    features = read_features(data)
     corrected_NT = undo_sampling(raw_NT, kept * features.sampling_rate)
     for number, task in enumerate(features.tasks):
         label_N = label_NT[:, number]
