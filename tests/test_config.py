@@ -1,5 +1,6 @@
 """Every TOML of the repository is parsed; wrong settings are refused in words."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,8 @@ def test_a_wrong_override_is_refused(tmp_path: Path, override: str) -> None:
     path.write_text("seed = 1")
     with pytest.raises(ConfigError):
         load_config(path, [override])
+
+
+def test_a_configuration_reaches_a_worker_process() -> None:
+    config = load_config(CONFIGS[0])
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301

@@ -122,10 +122,14 @@ def _extended(section: type[Section], above: str) -> Any:
 
 
 if not TYPE_CHECKING:
-    _dataset = _extended(DatasetConfig, "dataset")
+    # each under the name of the class that it extends: a worker process unpickles it by that name
+    DatasetConfig = _extended(DatasetConfig, "dataset")
     Config = _extended(
         create_model(
-            "Config", __base__=Config, __doc__=Config.__doc__, dataset=(_dataset, _dataset())
+            "Config",
+            __base__=Config,
+            __doc__=Config.__doc__,
+            dataset=(DatasetConfig, DatasetConfig()),
         ),
         "",
     )
