@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/installed
 	$(BIN)/larr run configs/city.toml
-	@echo "Read runs/city/report/report.html"
+	@echo "Read runs/city/evaluate/report.html"
 
 test: check
 	scripts/browser

@@ -1,4 +1,4 @@
-"""A small `data/` folder, as `prepare` writes it: city and cuisine decide who orders where."""
+"""A small `prepare/` folder, as `prepare` writes it: city and cuisine decide who orders where."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_data(
     seed: int = 1,
     **sections: dict[str, Any],
 ) -> Config:
-    """Writes data/ with its manifest and returns the configuration; `sections` change settings."""
+    """Writes prepare/ and returns the configuration; `sections` change settings."""
     settings: dict[str, Any] = {
         "seed": seed,
         "output": output,

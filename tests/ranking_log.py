@@ -77,8 +77,10 @@ def write_log(
             pass
     with artifacts.making(config, "embed") as work:
         for source in SOURCES:
-            (work.folder / source).mkdir()
-            np.save(work.folder / source / "vectors.npy", vectors)
+            part = artifacts.Artifact(work.folder / source, {})
+            part.start(resume=False)
+            np.save(part.folder / "vectors.npy", vectors)
+            part.finish()
     return config
 
 

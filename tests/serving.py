@@ -34,7 +34,7 @@ SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_y
 
 
 def log(city: Config) -> pl.DataFrame:
-    rows = pl.read_parquet(city.output / "data" / "raw" / "impressions")
+    rows = pl.read_parquet(city.output / "prepare" / "raw" / "impressions")
     return rows.filter(pl.col("time").dt.date() == rows["time"].dt.date().max())
 
 
@@ -56,9 +56,9 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         config = run_of(city, name, tmp_path_factory.mktemp("run"))
         other = tmp_path_factory.mktemp("other") / "run"
         shutil.copytree(config.output, other, symlinks=True)
-        weights = load_file(other / "ranker" / name / "model.safetensors")
+        weights = load_file(other / "align" / name / "model.safetensors")
         changed = {key: value * 1.1 for key, value in weights.items() if key.startswith("towers")}
-        save_file(weights | changed, other / "ranker" / name / "model.safetensors")
+        save_file(weights | changed, other / "align" / name / "model.safetensors")
         store = Store(tmp_path_factory.mktemp("published") / "store")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "require_ranker", lambda *_: None)
@@ -72,18 +72,18 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def run_of(city: Config, name: str, output: Path) -> Config:
     """A run on prepared data with a ranker whose vectors and weights are random."""
     random = np.random.default_rng(0)
-    (output / "data").symlink_to(city.output / "data")
+    (output / "prepare").symlink_to(city.output / "prepare")
     align = city.align.model_copy(update={"models": [name]})
     config = city.model_copy(update={"output": output, "align": align})
-    texts = pl.read_parquet(output / "data" / "texts.parquet").height
-    (output / "vectors" / "encoder").mkdir(parents=True)
+    texts = pl.read_parquet(output / "prepare" / "texts.parquet").height
+    (output / "embed" / "encoder").mkdir(parents=True)
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
-    np.save(output / "vectors" / "encoder" / "vectors.npy", vectors)
-    (output / "encoder").mkdir()
+    np.save(output / "embed" / "encoder" / "vectors.npy", vectors)
+    (output / "contrast").mkdir()
     ranker = rankers.build(config, name)
-    (output / "ranker" / name).mkdir(parents=True)
+    (output / "align" / name).mkdir(parents=True)
     weights = {key: tensor.contiguous() for key, tensor in ranker.state_dict().items()}
-    save_file(weights, output / "ranker" / name / "model.safetensors")
+    save_file(weights, output / "align" / name / "model.safetensors")
     return config
 
 
@@ -99,7 +99,7 @@ def served(published: Published) -> Config:
 
 @pytest.fixture(scope="module")
 def ranking(served: Config) -> Ranking:
-    reader = Reader(served, served.output / "data")
+    reader = Reader(served, served.output / "prepare")
     return Ranking(Scorer.load(served, served.align.models[0], reader), "v1")
 
 

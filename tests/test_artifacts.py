@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from larr import artifacts
+from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import LarrError, StaleError
 
@@ -60,14 +63,14 @@ def test_a_stage_is_stale_when_its_input_was_made_again(config: Config) -> None:
     make(config, "prepare", "one")
     assert artifacts.is_current(config, "pretrain")
     make(config, "prepare", "two")
-    assert artifacts.why_stale(config, "pretrain") == "it was made from another data/"
+    assert artifacts.why_stale(config, "pretrain") == "it was built from another prepare/"
     with pytest.raises(StaleError, match="larr pretrain"):
         make(config, "contrast")
 
 
 def test_a_missing_or_shortened_file_makes_a_stage_stale(config: Config) -> None:
     make(config, "prepare")
-    (config.output / "data" / "file.txt").write_text("")
+    (config.output / "prepare" / "file.txt").write_text("")
     assert "file.txt" in (artifacts.why_stale(config, "prepare") or "")
 
 
@@ -106,14 +109,14 @@ def test_a_full_disk_while_the_manifest_is_written_leaves_none(
 
 def test_a_cut_off_manifest_counts_as_missing(config: Config) -> None:
     make(config, "prepare")
-    path = config.output / "data" / artifacts.MANIFEST
+    path = config.output / "prepare" / artifacts.MANIFEST
     path.write_text(path.read_text()[:-20])
     assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
 
 
 def test_the_manifest_reports_rate_and_memory(config: Config) -> None:
     make(config, "prepare")
-    made = json.loads((config.output / "data" / artifacts.MANIFEST).read_text())
+    made = json.loads((config.output / "prepare" / artifacts.MANIFEST).read_text())
     measured = made["measured"]
     assert measured["unit"] == "rows/s"
     assert (measured["count"], measured["unit"]) == (10, "rows/s")
@@ -138,9 +141,9 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
 def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
     first = artifacts.making(config, "prepare")
     first.__enter__()
-    with pytest.raises(LarrError, match="another larr is making it"):
+    with pytest.raises(LarrError, match="another larr is writing it"):
         make(config, "prepare")
-    with pytest.raises(LarrError, match="another larr is making it"):
+    with pytest.raises(LarrError, match="another larr is writing it"):
         artifacts.forget(config, "prepare")
     first.__exit__(None, None, None)
     assert artifacts.is_current(config, "prepare")
@@ -153,14 +156,83 @@ def test_a_link_in_the_place_of_a_stage_is_said(config: Config, tmp_path: Path) 
         make(config, "prepare")
 
 
-def test_a_setting_that_an_older_larr_did_not_have_changes_nothing(config: Config) -> None:
+def test_what_another_version_of_larr_wrote_is_stale(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(config, "prepare")
-    path = artifacts.folder(config, "prepare") / "manifest.json"
-    made = json.loads(path.read_text())
-    del made["settings"]["dataset"]["tables"]["time_zone"]
-    path.write_text(json.dumps(made))
-    assert artifacts.is_current(config, "prepare")
-    tables = config.dataset.tables.model_copy(update={"time_zone": "UTC"})
-    other = config.dataset.model_copy(update={"tables": tables})
-    reason = artifacts.why_stale(config.model_copy(update={"dataset": other}), "prepare")
-    assert reason == "it was made with other settings (dataset.tables.time_zone)"
+    monkeypatch.setattr(artifacts, "VERSION", "9.0")
+    written = version("larr")
+    reason = artifacts.why_stale(config, "prepare")
+    assert reason == f"it was written by larr {written}, and this is larr 9.0"
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    source = tmp_path / "source.txt"
+    source.write_text("one")
+    return Artifact(tmp_path / "part", {"a": {"b": 1}}, {"prepare/": "key"}, (source,))
+
+
+def write(artifact: Artifact, text: str = "x") -> None:
+    artifact.start(resume=False)
+    (artifact.folder / "file.txt").write_text(text)
+    artifact.finish()
+
+
+def test_an_artifact_reports_what_has_changed(artifact: Artifact) -> None:
+    assert artifact.why_stale() == "it is missing or unfinished"
+    write(artifact)
+    assert artifact.is_current()
+    changes = {
+        "it was built with other settings (a.b)": replace(artifact, settings={"a": {"b": 2}}),
+        "it was built from another prepare/": replace(artifact, inputs={"prepare/": "other"}),
+    }
+    for reason, changed in changes.items():
+        assert changed.why_stale() == reason
+    artifact.files[0].write_text("longer")
+    assert "source.txt" in (artifact.why_stale() or "")
+
+
+def test_the_key_follows_from_settings_inputs_and_content(artifact: Artifact) -> None:
+    keys = set()
+    variants = [artifact, replace(artifact, settings={}), replace(artifact, inputs={})]
+    for changed in variants:
+        write(changed)
+        keys.add(artifacts.key(artifact.folder))
+    write(artifact, "other content")
+    keys.add(artifacts.key(artifact.folder))
+    assert len(keys) == 4
+    write(artifact)
+    assert artifacts.key(artifact.folder) in keys
+    os.utime(artifact.files[0], (0, 0))
+    assert not artifact.is_current()
+    before = artifacts.key(artifact.folder)
+    write(artifact)
+    assert artifacts.key(artifact.folder) == before
+
+
+def test_parts_stay_when_their_artifact_is_built_again(artifact: Artifact) -> None:
+    above = replace(artifact, folder=artifact.folder.parent / "above", in_parts=True)
+    part = replace(artifact, folder=above.folder / "part", inputs={})
+    above.start(resume=False)
+    write(part)
+    above.finish()
+    before = artifacts.key(above.folder)
+    changed = replace(above, settings={})
+    changed.start(resume=False)
+    assert part.is_current()
+    assert not above.is_current()
+    changed.finish()
+    assert changed.is_current()
+    assert artifacts.key(above.folder) != before
+    (part.folder / "file.txt").unlink()
+    assert changed.why_stale() == "its file part/file.txt is missing or has another size"
+
+
+def test_an_interrupted_artifact_resumes_only_from_the_same(artifact: Artifact) -> None:
+    artifact.start(resume=True)
+    (artifact.folder / "piece").write_text("done")
+    artifact.start(resume=True)
+    assert (artifact.folder / "piece").exists()
+    replace(artifact, settings={}).start(resume=True)
+    assert not (artifact.folder / "piece").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from larr import artifacts, cli, stages
+from larr import artifacts, cli
 from larr.config import Config
 
 TINY = str(Path(__file__).parents[1] / "configs" / "city_tiny.toml")
@@ -56,7 +56,7 @@ def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
     def fail(_: Config) -> None:
         raise ZeroDivisionError("nobody thought of this")
 
-    monkeypatch.setitem(stages.VERBS, "prepare", fail)
+    monkeypatch.setattr("larr.data.prepare.prepare", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert status(monkeypatch, "prepare", TINY) == 1
@@ -73,7 +73,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupted(_: Config) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(stages.VERBS, "prepare", interrupted)
+    monkeypatch.setattr("larr.data.prepare.prepare", interrupted)
     monkeypatch.chdir(tmp_path)
     assert status(monkeypatch, "prepare", TINY) == 130
     assert "stopped; run the same command again to go on" in capsys.readouterr().err
@@ -119,6 +119,6 @@ def test_a_file_that_cannot_be_written_is_named(
     def fail(_: Config) -> None:
         raise PermissionError(errno.EROFS, "Read-only file system", "/mnt/store")
 
-    monkeypatch.setitem(stages.VERBS, "prepare", fail)
+    monkeypatch.setattr("larr.data.prepare.prepare", fail)
     assert status(monkeypatch, "prepare", TINY, "--set", f"output={tmp_path}") == 1
     assert "/mnt/store: Read-only file system" in capsys.readouterr().err

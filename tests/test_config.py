@@ -116,7 +116,8 @@ def test_a_file_gives_its_name_to_the_output(tmp_path: Path) -> None:
 
 
 def test_tables_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("[dataset.tables]\nplaces = 'places.csv'")
+    text = "[dataset]\nkind = 'city'\n[dataset.tables]\nplaces = 'places.csv'"
+    (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match='kind is "city"'):
         load_config(tmp_path / "mine.toml")
 

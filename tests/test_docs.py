@@ -50,7 +50,7 @@ def test_the_configuration_for_own_tables_works(
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
     monkeypatch.chdir(tmp_path)
     prepare(load_config(Path("mine.toml")))
-    texts = set(pl.read_parquet("runs/mine/data/texts.parquet")["text"])
+    texts = set(pl.read_parquet("runs/mine/prepare/texts.parquet")["text"])
     assert {"lunch, cold, sunny", "lunch, hot, sunny", "Sichuan kitchen", "A", "f"} <= texts
 
 

@@ -7,15 +7,17 @@ import larr
 
 ROOT = Path(larr.__file__).parent
 LAYERS = [
-    {"errors", "hardware", "memory", "plugins"},
+    {"errors", "hardware", "memory"},
+    {"plugins"},
     {"sections", "progress", "html"},
     {"config"},
+    {"stages"},
     {"artifacts", "settings", "losses", "metrics", "workers"},
     {"data"},
     {"text"},
     {"rankers"},
     {"evaluation", "serve"},
-    {"stages"},
+    {"run"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

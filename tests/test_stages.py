@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from larr import artifacts, stages
+from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError, StaleError
-from larr.stages import vector_sources
+from larr.run import run_stage, train_encoders, vector_sources
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
@@ -38,21 +38,21 @@ def config(tmp_path: Path) -> Config:
 
 def make_vectors(config: Config) -> None:
     for verb in ("pretrain", "contrast"):
-        stages.make(config, verb)
-    stages._make_encoders(config, force=False)
-    stages.make(config, "embed")
+        run_stage(config, verb)
+    train_encoders(config, vector_sources(config))
+    run_stage(config, "embed")
 
 
 def test_an_encoder_shares_what_it_does_not_change(config: Config) -> None:
     make_vectors(config)
     folder = config.output / "encoders"
     assert sorted(path.name for path in folder.iterdir()) == ["ordered", "without_stage_1"]
-    assert (folder / "ordered" / "data").is_symlink()
-    assert (folder / "ordered" / "lm").is_symlink()
-    assert (folder / "without_stage_1" / "data").is_symlink()
-    assert not (folder / "without_stage_1" / "lm").is_symlink()
+    assert (folder / "ordered" / "prepare").is_symlink()
+    assert (folder / "ordered" / "pretrain").is_symlink()
+    assert (folder / "without_stage_1" / "prepare").is_symlink()
+    assert not (folder / "without_stage_1" / "pretrain").is_symlink()
     read = {
-        name: np.load(config.output / "vectors" / name / "vectors.npy")
+        name: np.load(config.output / "embed" / name / "vectors.npy")
         for name in vector_sources(config)
     }
     assert list(read) == ["encoder", "without_stage_1", "ordered"]
@@ -65,14 +65,14 @@ def test_an_encoder_shares_what_it_does_not_change(config: Config) -> None:
 
 def test_an_encoder_follows_its_run(config: Config) -> None:
     make_vectors(config)
-    first = np.load(config.output / "vectors" / "ordered" / "vectors.npy")
+    first = np.load(config.output / "embed" / "ordered" / "vectors.npy")
     changed = config.model_copy(
         update={"contrast": config.contrast.model_copy(update={"learning_rate": 1e-2})}
     )
     with pytest.raises(StaleError, match="encoder"):
-        stages.make(changed, "embed")
+        run_stage(changed, "embed")
     make_vectors(changed)
-    assert not np.allclose(np.load(config.output / "vectors" / "ordered" / "vectors.npy"), first)
+    assert not np.allclose(np.load(config.output / "embed" / "ordered" / "vectors.npy"), first)
     assert artifacts.is_current(changed, "embed")
 
 
@@ -87,11 +87,11 @@ def test_what_no_one_makes_is_refused(config: Config) -> None:
 
 def test_force_makes_the_parts_again(config: Config) -> None:
     make_vectors(config)
-    vectors = config.output / "vectors" / "encoder" / "vectors.npy"
+    vectors = config.output / "embed" / "encoder" / "vectors.npy"
     before = vectors.stat().st_mtime_ns
-    stages.make(config, "embed")
+    run_stage(config, "embed")
     assert vectors.stat().st_mtime_ns == before
-    stages.make(config, "embed", force=True)
+    run_stage(config, "embed", force=True)
     assert vectors.stat().st_mtime_ns > before
 
 
@@ -99,5 +99,5 @@ def test_an_encoder_that_shares_less_than_before_is_made(config: Config) -> None
     make_vectors(config)
     encoders = ENCODERS | {"ordered": {"pretrain.epochs": 0}}
     other = Config.model_validate(config.model_dump() | {"encoders": encoders})
-    stages._make_encoders(other, force=False)
-    assert not (config.output / "encoders" / "ordered" / "lm").is_symlink()
+    train_encoders(other, vector_sources(other))
+    assert not (config.output / "encoders" / "ordered" / "pretrain").is_symlink()

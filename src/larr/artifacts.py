@@ -1,8 +1,10 @@
-"""Stage folders: what a stage was made from, whether it is whole, and whether it is up to date.
+"""Artifacts: folders that record what they were built from, so that a stale one is never read.
 
-A stage writes its files into its own folder under `output` and its manifest last, so a manifest
-means "complete". The manifest holds the settings and the identities of the inputs that the files
-were made from; a stage whose input is missing or stale is refused with the verb that renews it.
+An artifact is written with its manifest last, so a manifest means "complete". The manifest holds
+larr's version, the settings and the keys of the inputs that the files were built from, and the
+files' hashes. A stage's folder is an artifact, and so is each ranker in `align/`, each vector
+source in `embed/`, each search in `tune/` and each study. An input that is missing or stale is
+refused with the command that renews it.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,63 +30,87 @@ from safetensors import SafetensorError
 from larr import memory
 from larr.config import Config
 from larr.errors import LarrError, StaleError
+from larr.stages import COST_ONLY, STAGES
 
 MANIFEST = "manifest.json"
-BEGUN = "begun.json"
-ORIGIN = "origin.json"
+STARTED = "started.json"
+"""What an unfinished artifact is built from; replaced by the manifest at the end."""
+VERSION = version("larr")
+FIELDS = {"larr", "settings", "inputs", "sources", "files", "parts"}
+"""Of a manifest."""
+MISSING = "it is missing or unfinished"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A verb of the command line: its folder, the verbs it reads from, its part of the settings."""
+class Artifact:
+    """A folder and what its files are built from."""
 
-    folder: str
-    inputs: tuple[str, ...]
-    settings: tuple[str, ...]
-    files: tuple[str, ...] = ()
-    """Settings that name files from elsewhere, or folders of them."""
+    folder: Path
+    settings: dict[str, Any]
+    """What decides its content; JSON values."""
+    inputs: dict[str, str | None] = field(default_factory=dict)
+    """The `key` of each artifact that it reads, by a name for messages; None for a missing one."""
+    files: tuple[Path, ...] = ()
+    """Files that it reads from outside `output`; size and time of change are compared."""
     in_parts: bool = False
-    """Made of parts that stay when the stage is made again and nothing changed for them."""
+    """Whether its subfolders are artifacts, which stay when it is built again."""
 
+    @property
+    def built_from(self) -> dict[str, Any]:
+        """What the manifest records before the files."""
+        sources = {}
+        for path in self.files:
+            status = path.stat()
+            sources[str(path)] = [status.st_size, status.st_mtime_ns]
+        parts = {"settings": self.settings, "inputs": self.inputs, "sources": sources}
+        # as JSON gives it back: a tuple is a list, a key a string
+        origin: dict[str, Any] = json.loads(json.dumps({"larr": VERSION} | parts))
+        return origin
 
-STAGES = {
-    "prepare": Stage(
-        "data",
-        (),
-        ("seed", "dataset", "keywords", "buckets", "profiles", "features"),
-        files=(
-            *(f"dataset.tables.{name}" for name in ("places", "users", "impressions", "orders")),
-            "dataset.coupon.path",
-        ),
-    ),
-    "pretrain": Stage(
-        "lm",
-        ("prepare",),
-        ("seed", "backbone", "pretrain"),
-        files=("backbone.model", "pretrain.general_text"),
-    ),
-    "contrast": Stage(
-        "encoder", ("prepare", "pretrain"), ("seed", "backbone", "contrast", "embed")
-    ),
-    "embed": Stage(
-        "vectors",
-        ("prepare", "contrast"),
-        (
-            *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
-            *("align.models", "align.variants"),
-        ),
-        files=("sentence_encoder",),
-        in_parts=True,
-    ),
-    "tune": Stage("tuning", ("prepare", "embed"), ("seed", "align", "tune"), in_parts=True),
-    "align": Stage("ranker", ("prepare", "embed"), ("seed", "align"), in_parts=True),
-    "evaluate": Stage("report", ("prepare", "embed", "align"), ("seed", "evaluate")),
-}
-AS_FAST = {"dataset": ("chunk_rows",), "embed": ("batch_tokens",)}
-"""Settings that change how long a stage takes and how much memory, and not what it makes."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-RUN = tuple(verb for verb in STAGES if verb != "tune")
-"""The verbs of `larr run`, in order; what `tune` finds is put into the configuration."""
+    def why_stale(self) -> str | None:
+        """Returns why the folder does not hold this artifact, or None if it does."""
+        recorded, current = read_manifest(self.folder), self.built_from
+        if recorded is None:
+            return MISSING
+        if recorded["larr"] != VERSION:
+            return f"it was written by larr {recorded['larr']}, and this is larr {VERSION}"
+        if changed := _differences(recorded["settings"], current["settings"]):
+            return f"it was built with other settings ({', '.join(changed)})"
+        if changed := _differences(recorded["sources"], current["sources"]):
+            return f"files that it was built from have changed ({', '.join(changed)})"
+        if changed := _differences(recorded["inputs"], current["inputs"]):
+            return f"it was built from another {', '.join(changed)}"
+        damaged = _damaged(self.folder, recorded)
+        return f"its file {damaged} is missing or has another size" if damaged else None
+
+    def is_current(self) -> bool:
+        """Whether the folder is complete and was built from this."""
+        return self.why_stale() is None
+
+    def start(self, *, resume: bool) -> None:
+        """Empties the folder; with `resume` only if it was started from something else.
+
+        An artifact in parts is never emptied: each part decides for itself.
+        """
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        if not self.in_parts and not (resume and self._was_started()):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / STARTED, self.built_from)
+
+    def finish(self, **report: Any) -> None:
+        """Writes the manifest, which declares the folder complete; `report` is kept in it."""
+        files, parts = _contents(self.folder)
+        content = {"files": files, "parts": parts}
+        write_json(self.folder / MANIFEST, self.built_from | content | report)
+        (self.folder / STARTED).unlink(missing_ok=True)
+
+    def _was_started(self) -> bool:
+        try:
+            return bool(read_json(self.folder / STARTED) == self.built_from)
+        except (FileNotFoundError, ValueError):
+            return False
 
 
 @dataclass
@@ -94,15 +121,16 @@ class Work:
     unit: str = "rows"
     count: int = 0
     figures: dict[str, Any] = field(default_factory=dict)
+    """Results for the manifest, which the report reads."""
     started: float = field(default_factory=time.perf_counter)
     peak_bytes: list[int] = field(default_factory=lambda: [0])
 
     def measured(self, count: int, unit: str) -> None:
-        """Says how much was done, for the rate in the manifest and in the report."""
+        """Adds to the amount of work done, for the rate in the manifest and in the report."""
         self.count, self.unit = self.count + count, unit
 
     def cost(self) -> dict[str, Any]:
-        """Seconds, rate and memory so far."""
+        """Returns seconds, rate and memory so far."""
         seconds = time.perf_counter() - self.started
         return {
             "seconds": round(seconds, 3),
@@ -114,102 +142,114 @@ class Work:
 
 
 def folder(config: Config, verb: str) -> Path:
-    """The folder that a verb writes."""
-    return config.output / STAGES[verb].folder
+    """Returns the folder that a stage writes."""
+    return config.output / verb
+
+
+def stage(config: Config, verb: str) -> Artifact:
+    """Returns the artifact of a stage."""
+    declared = STAGES[verb]
+    inputs: dict[str, str | None] = {}
+    for source in declared.inputs:
+        recorded = read_manifest(folder(config, source))
+        inputs[f"{source}/"] = _key(recorded) if recorded else None
+    return Artifact(
+        folder(config, verb),
+        _settings(config, declared.settings),
+        inputs,
+        files_of(*declared.files(config)),
+        declared.in_parts,
+    )
 
 
 def manifest(config: Config, verb: str) -> dict[str, Any] | None:
-    """The manifest of a complete stage, or None."""
-    path = folder(config, verb) / MANIFEST
-    if not path.is_file():
-        return None
+    """Returns the manifest of a complete stage, or None."""
+    return read_manifest(folder(config, verb))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Returns the manifest of a complete artifact, or None."""
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(folder / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    is_whole = isinstance(parsed, dict) and {"stage", "settings", "inputs", "files"} <= set(parsed)
-    return parsed if is_whole else None
-
-
-def is_current(config: Config, verb: str) -> bool:
-    """Whether the stage is whole and was made from these settings and from current inputs."""
-    return why_stale(config, verb) is None
+    is_complete = isinstance(content, dict) and set(content) >= FIELDS
+    return content if is_complete else None
 
 
 def why_stale(config: Config, verb: str) -> str | None:
-    """Why a stage has to be made (again), in words, or None if it is up to date."""
-    made = manifest(config, verb)
-    if made is None:
-        return "it is missing or unfinished"
-    told = _deciding(made["settings"])
-    changed = _changed(told, _settings(config, verb), _settings(Config(), verb))
-    if changed:
-        return f"it was made with other settings ({', '.join(changed)})"
-    changed = _changed(made.get("from_elsewhere", {}), _from_elsewhere(config, verb))
-    if changed:
-        return f"files that it was made from have changed ({', '.join(changed)})"
-    for source in STAGES[verb].inputs:
-        if why_stale(config, source) is not None:
-            return f"its input {STAGES[source].folder}/ is out of date"
-        if made["inputs"][source] != identity(config, source):
-            return f"it was made from another {STAGES[source].folder}/"
-    broken = _broken(folder(config, verb), made["files"])
-    return f"its file {broken} is missing or has another size" if broken else None
+    """Returns why a stage has to run (again), in words, or None if it is up to date."""
+    if manifest(config, verb) is not None:
+        for source in STAGES[verb].inputs:
+            if why_stale(config, source) is not None:
+                return f"its input {source}/ is out of date"
+    return stage(config, verb).why_stale()
+
+
+def is_current(config: Config, verb: str) -> bool:
+    """Whether the stage is complete and was built from these settings and from current inputs."""
+    return why_stale(config, verb) is None
 
 
 def require(config: Config, *verbs: str) -> None:
-    """Refuses to go on from a missing or stale stage."""
+    """Raises StaleError if one of these stages is missing or stale."""
     for verb in verbs:
-        reason = why_stale(config, verb)
-        if reason is not None:
+        if reason := why_stale(config, verb):
             raise StaleError(
                 f"{folder(config, verb)}: {reason}; run `larr {verb}` with the same configuration "
                 "(or `larr run`, which renews whatever is out of date)"
             )
 
 
+def key(folder: Path, file: str | None = None) -> str:
+    """Returns the identity of a complete artifact, or of one of its files: a SHA-256.
+
+    It depends on settings, inputs and content, not on when and where the artifact was built.
+    Raises StaleError if the artifact is incomplete.
+    """
+    recorded = read_manifest(folder)
+    if recorded is None or (file and file not in recorded["files"]):
+        raise StaleError(
+            f"{folder / (file or '')}: {MISSING}; run `larr run` with a configuration whose "
+            "rankers (align.models) read it"
+        )
+    return str(recorded["files"][file]["sha256"]) if file else _key(recorded)
+
+
 @contextmanager
 def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
-    """Runs a stage: checks its inputs, writes the manifest last.
+    """Runs a stage: checks its inputs, yields where to write, writes the manifest last.
 
-    With `resume`, what an interrupted run left in the folder is kept if that run was begun with
-    the same settings and inputs; the stage then skips the pieces that are whole. Without it the
-    folder stays as it was until the new one, beside it, is whole. A stage in parts looks after each
-    of them by itself (`begin_part`).
+    With `resume`, the files of an interrupted run stay if it was started with the same settings
+    and inputs; the stage then skips what is complete. Without it the folder stays as it was until
+    the new one, beside it, is complete.
     """
     require(config, *STAGES[verb].inputs)
-    origin = _origin(config, verb)
-    target = folder(config, verb)
+    artifact = stage(config, verb)
+    target = artifact.folder
     if target.is_symlink():
         raise LarrError(
-            f"{target} is a link; larr empties this folder before it is made again. Remove the "
+            f"{target} is a link; larr empties this folder before it writes it again. Remove the "
             "link, or set `output` to the other disk"
         )
-    place = target if resume else target.with_name(f"{target.name}.partial")
+    written = artifact
+    if not resume:
+        written = replace(artifact, folder=target.with_name(f"{target.name}.partial"))
     memory.release()
     memory.keep_freed()
     try:
-        with _alone(target):
-            if STAGES[verb].in_parts:
-                target.mkdir(parents=True, exist_ok=True)
-                (target / MANIFEST).unlink(missing_ok=True)
-            else:
-                _begin(place, origin, resume)
+        with _locked(target):
+            written.start(resume=resume)
             with memory.peak() as peak_bytes:
-                work = Work(place, peak_bytes=peak_bytes)
+                work = Work(written.folder, peak_bytes=peak_bytes)
                 yield work
                 cost = work.cost()
-            made = origin | {
-                "files": _hashes(place),
-                "figures": work.figures,
-                "measured": cost,
-            }
-            write_json(place / MANIFEST, made)
-            (place / BEGUN).unlink(missing_ok=True)
-            if place != target:
+            written.finish(figures=work.figures, measured=cost)
+            if not resume:
                 shutil.rmtree(target, ignore_errors=True)
-                place.rename(target)
+                written.folder.rename(target)
     except (OSError, ComputeError, SafetensorError) as error:
+        # polars and safetensors report a full disk in the text of errors of their own
         if not any(os.strerror(code) in str(error) for code in NO_ROOM):
             raise
         raise LarrError(
@@ -218,49 +258,21 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
         ) from error
 
 
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Refuses to make a stage that another process is making."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
-            yield
-    except Timeout:
-        raise LarrError(
-            f"{target}: another larr is making it; wait for it, or set another `output`"
-        ) from None
-
-
-def has_part(folder: Path, origin: dict[str, Any]) -> bool:
-    """Whether a part of a stage is whole and was made from this."""
-    try:
-        made = read_json(folder / ORIGIN)
-        return bool(made["made_from"] == origin) and _broken(folder, made["files"]) is None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
-
-
-def begin_part(folder: Path, origin: dict[str, Any], *, resume: bool) -> None:
-    """Empties a part's folder; with `resume` not if it was begun from the same and not ended."""
-    if resume and _same(folder / BEGUN, origin):
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_json(folder / BEGUN, origin)
-
-
-def end_part(folder: Path) -> None:
-    """Says that a part is whole."""
-    made = {"made_from": read_json(folder / BEGUN), "files": _hashes(folder)}
-    write_json(folder / ORIGIN, made)
-    (folder / BEGUN).unlink()
+def forget(config: Config, verb: str) -> None:
+    """Lets a stage run again from the start, with all its parts."""
+    target = folder(config, verb)
+    with _locked(target):
+        for name in (MANIFEST, STARTED):
+            for path in (target / name, *target.glob(f"*/{name}")):
+                path.unlink(missing_ok=True)
 
 
 def share(config: Config, other: Config, verb: str) -> bool:
-    """Lets another output read a stage of this one, if it would make the very same."""
+    """Links a stage of `config` into another output if it would be equal there; else False."""
     source, link = folder(config, verb), folder(other, verb)
     shared = all(folder(other, name).is_symlink() for name in STAGES[verb].inputs)
-    if not shared or _settings(config, verb) != _settings(other, verb):
+    names = STAGES[verb].settings
+    if not shared or _settings(config, names) != _settings(other, names):
         if link.is_symlink():
             link.unlink()
         return False
@@ -271,8 +283,18 @@ def share(config: Config, other: Config, verb: str) -> bool:
     return True
 
 
+def files_of(*paths: Path | str | None) -> tuple[Path, ...]:
+    """Returns the files that these are or hold, as far as they exist; a model's name is none."""
+    files: list[Path] = []
+    for given in paths:
+        path = Path(given or "")
+        found = [path] if path.is_file() else sorted(path.rglob("*")) if given else []
+        files += [file for file in found if file.is_file()]
+    return tuple(files)
+
+
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:
-    """A memory-mapped .npy file of zeros whose room on the disk is taken at once.
+    """Returns a memory-mapped .npy file of zeros whose room on the disk is taken at once.
 
     Without that, a disk that fills up later ends the process with a signal instead of an error.
     """
@@ -284,73 +306,50 @@ def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole or not at all."""
+    """Writes JSON completely or not at all."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+    """Writes a text file completely or not at all."""
+    with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yields where to write a file, which comes to its place when all went well."""
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields where to write a file; it is moved to its place only if nothing is raised."""
     partial = path.with_name(f"{path.name}.partial")
     yield partial
     partial.replace(path)
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON that a stage wrote."""
+    """Returns the content of a JSON file that a stage wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _begin(target: Path, origin: dict[str, Any], resume: bool) -> None:
-    begun = target / BEGUN
-    if not (resume and _same(begun, origin)):
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        write_json(begun, origin)
-    (target / MANIFEST).unlink(missing_ok=True)
-
-
-def _same(path: Path, origin: dict[str, Any]) -> bool:
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Raises LarrError if another process is writing the same stage."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return bool(read_json(path) == origin)
-    except (FileNotFoundError, ValueError):
-        return False
+        with FileLock(target.with_name(f".{target.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise LarrError(
+            f"{target}: another larr is writing it; wait for it, or set another `output`"
+        ) from None
 
 
-def _origin(config: Config, verb: str) -> dict[str, Any]:
-    inputs = {source: identity(config, source) for source in STAGES[verb].inputs}
-    return {
-        "stage": verb,
-        "settings": _settings(config, verb),
-        "from_elsewhere": _from_elsewhere(config, verb),
-        "inputs": inputs,
-    }
-
-
-def _settings(config: Config, verb: str) -> dict[str, Any]:
-    return _deciding(_chosen(config, STAGES[verb].settings))
-
-
-def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those of `AS_FAST`."""
-    return {
-        name: {key: one for key, one in value.items() if key not in AS_FAST[name]}
-        if name in AS_FAST
-        else value
-        for name, value in settings.items()
-    }
-
-
-def _chosen(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
+def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """The values of these settings by their dotted paths, without those of `COST_ONLY`."""
     tree = config.model_dump(mode="json")
+    for dotted in COST_ONLY:
+        section, name = dotted.split(".")
+        del tree[section][name]
     chosen = {}
     for dotted in names:
         value: Any = tree
@@ -360,81 +359,50 @@ def _chosen(config: Config, names: tuple[str, ...]) -> dict[str, Any]:
     return chosen
 
 
-def _from_elsewhere(config: Config, verb: str) -> dict[str, Any]:
-    return files_from_elsewhere(config, STAGES[verb].files)
-
-
-def files_from_elsewhere(config: Config, settings: tuple[str, ...]) -> dict[str, Any]:
-    """Size and time of change of each file that settings name, as far as they are there."""
-    found = {}
-    for named in _chosen(config, settings).values():
-        path = Path(named or "")
-        files = [path] if path.is_file() else sorted(path.rglob("*")) if named else []
-        for file in files:
-            if file.is_file():
-                told = file.stat()
-                found[str(file)] = [told.st_size, told.st_mtime_ns]
-    return found
-
-
-def forget(config: Config, verb: str) -> None:
-    """Lets a stage be made anew as a whole, whatever of it is finished or begun."""
-    target = folder(config, verb)
-    with _alone(target):
-        for name in (MANIFEST, BEGUN, ORIGIN):
-            for path in (target / name, *target.glob(f"*/{name}")):
-                path.unlink(missing_ok=True)
-
-
-def _changed(
-    old: dict[str, Any], new: dict[str, Any], default: dict[str, Any] | None = None
-) -> list[str]:
-    """What differs; a setting that an older larr did not have was as it is by default."""
-    names, default = [], default or {}
-    for name in sorted(set(old) | set(new)):
-        before, after = old.get(name, default.get(name)), new.get(name)
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The dotted paths of what differs between two trees."""
+    paths = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            inside = default.get(name)
-            below = _changed(before, after, inside if isinstance(inside, dict) else None)
-            names += [f"{name}.{inner}" for inner in below]
+            paths += [f"{name}.{below}" for below in _differences(before, after)]
         elif before != after:
-            names.append(name)
-    return names
+            paths.append(name)
+    return paths
 
 
-def identity(config: Config, verb: str, file: str | None = None) -> str:
-    """What tells one making of a stage from another: a hash of it, or of one of its files."""
-    made = manifest(config, verb)
-    if made and file:
-        if file not in made["files"]:
-            raise StaleError(
-                f"{folder(config, verb)} has no {file}; put a ranker that reads it into "
-                "align.models and run `larr run` with the same configuration"
-            )
-        return str(made["files"][file]["sha256"])
-    if made is None:
-        raise StaleError(
-            f"{folder(config, verb)}: it is missing or unfinished; run `larr run` with the same "
-            "configuration"
-        )
-    content = {key: made[key] for key in ("stage", "settings", "inputs", "files")}
+def _key(recorded: dict[str, Any]) -> str:
+    content = {name: recorded[name] for name in ("settings", "inputs", "files", "parts")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _hashes(target: Path) -> dict[str, dict[str, Any]]:
+def _contents(target: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """The size and hash of each file by its path, and the key of each part by its folder's name.
+
+    A part's files are not read again: its manifest has their hashes.
+    """
+    recorded = {path.name: read_manifest(path) for path in sorted(target.iterdir())}
+    parts = {name: _key(part) for name, part in recorded.items() if part}
     files = {}
     for path in sorted(target.rglob("*")):
-        if path.is_file() and path.name not in (MANIFEST, BEGUN):
+        name = path.relative_to(target)
+        if path.is_file() and name.parts[0] not in parts and path.name not in (MANIFEST, STARTED):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            name = path.relative_to(target).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
-    return files
+            files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    return files, parts
 
 
-def _broken(target: Path, files: dict[str, dict[str, Any]]) -> str | None:
-    for name, expected in files.items():
+def _damaged(target: Path, recorded: dict[str, Any]) -> str | None:
+    """The first file of an artifact that is missing or has another size, or None."""
+    for name, expected in recorded["files"].items():
         path = target / name
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            return name
+            return str(name)
+    for name, expected in recorded["parts"].items():
+        part = read_manifest(target / name)
+        if part is None or _key(part) != expected:
+            return f"{name}/{MANIFEST}"
+        if damaged := _damaged(target / name, part):
+            return f"{name}/{damaged}"
     return None

@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from larr import stages
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
 from larr.plugins import plugins
 from larr.progress import console
+from larr.run import run, run_stage
 from larr.settings import load_config, settings_below
+from larr.stages import STAGES
 
 app = typer.Typer(
     add_completion=False,
@@ -26,10 +27,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""LARR: an LLM that understands the real-time scene, a ranker that never calls it.
 
-    The stages hand over folders under the configuration's `output`:
+    Each stage writes the folder of its name under the configuration's `output`, for the next:
 
-    prepare -> data/, pretrain -> lm/, contrast -> encoder/, embed -> vectors/,
-    align -> ranker/, evaluate -> report/
+    prepare -> pretrain -> contrast -> embed -> align -> evaluate
 
     `larr run configs/city.toml` walks all of them and skips what is up to date.""",
 )
@@ -46,65 +46,34 @@ Overrides = Annotated[
         "May be given many times.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Makes the stage again even if up to date.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Runs the stage again even if it is up to date.")
+]
 Seeds = Annotated[
     str | None,
     typer.Option(
         metavar="1,2,3",
         help="Runs every seed (of the world and of the models) in OUTPUT/seed-N, then pools their "
-        "reports in OUTPUT/report.",
+        "reports in OUTPUT/evaluate.",
     ),
 ]
 
 
-@app.command()
-def prepare(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """Tables -> data/: checked against the contract, split by time, statistics as of their time."""
-    stages.make(load_config(config, override), "prepare", force=force)
+def _add_stage(verb: str) -> None:
+    """Adds the verb of a stage to the command line."""
+
+    def command(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
+        run_stage(load_config(config, override), verb, force=force)
+
+    app.command(verb, help=STAGES[verb].help)(command)
 
 
-@app.command()
-def pretrain(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """Stage 1 -> lm/: continual pretraining of the LM on place descriptions (Eq. 1-7)."""
-    stages.make(load_config(config, override), "pretrain", force=force)
+for _verb in STAGES:
+    _add_stage(_verb)
 
 
-@app.command()
-def contrast(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """Stage 2 -> encoder/: the LM becomes a text embedding model (Eq. 8-21)."""
-    stages.make(load_config(config, override), "contrast", force=force)
-
-
-@app.command()
-def embed(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """-> vectors/: every distinct keyword text once (Eq. 22)."""
-    stages.make(load_config(config, override), "embed", force=force)
-
-
-@app.command()
-def tune(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """-> tuning/: a search for stage 3's settings, equally long for every ranker.
-
-    Each trial trains on all training days but the last and is judged on that one. Put the
-    `tuned.toml` that it writes into your configuration.
-    """
-    stages.make(load_config(config, override), "tune", force=force)
-
-
-@app.command()
-def align(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """Stage 3 -> ranker/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26)."""
-    stages.make(load_config(config, override), "align", force=force)
-
-
-@app.command()
-def evaluate(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
-    """-> report/: metrics on the test day with paired intervals, report.json and report.html."""
-    stages.make(load_config(config, override), "evaluate", force=force)
-
-
-@app.command()
-def run(
+@app.command("run")
+def run_all(
     config: ConfigPath, override: Overrides = None, seeds: Seeds = None, force: Force = False
 ) -> None:
     """All stages; what is up to date is skipped. Safe to stop and to run again."""
@@ -113,7 +82,7 @@ def run(
     for one in configs:
         if seeds is not None:
             console.rule(f"seed {one.seed}")
-        stages.run(one, force=force)
+        run(one, force=force)
     if seeds is not None:
         from larr.evaluation.evaluate import pool  # noqa: PLC0415
 

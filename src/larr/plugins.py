@@ -1,25 +1,49 @@
-"""What packages beside larr add to it, declared as entry points in their pyproject.toml.
+"""What other packages add to larr, declared as entry points in their pyproject.toml.
 
 | group | name | object |
 |---|---|---|
+| `larr.rankers` | a name for `align.models` | an entry as in `larr.rankers` |
+| `larr.metrics` | a metric's name | an entry as in `larr.metrics` |
+| `larr.vectors` | a name for `vectors` of a variant | an entry as in `larr.text.embed` |
 | `larr.datasets` | a value of `dataset.kind` | a `larr.data.datasets.Dataset` |
 | `larr.settings` | the dotted path of a section, such as `dataset.city` | its pydantic class |
 | `larr.commands` | a verb of the command line | a function for Typer |
 | `larr.pages` | any | a function `(Live, secured) -> list of Starlette routes` |
 
-`larr_lab`, which comes with larr, is such a package.
+`larr_lab`, which comes with larr, is such a package; docs/extend.md shows one of each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-Group = Literal["datasets", "settings", "commands", "pages"]
+from larr.errors import ConfigError
+
+Group = Literal["rankers", "metrics", "vectors", "datasets", "settings", "commands", "pages"]
+Entry = TypeVar("Entry")
 
 
 @cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
-    """The entry points of a group by their names; `load()` imports what one names."""
+    """Returns the entry points of a group by their names; `load()` imports what one names."""
     return {point.name: point for point in sorted(entry_points(group=f"larr.{group}"))}
+
+
+def with_plugins(own: Mapping[str, Entry], group: Group) -> dict[str, Entry]:
+    """Returns larr's own entries (a dict literal) and those that other packages declare.
+
+    Call it where entries are looked up, not when a module is imported: the other packages import
+    that module themselves. Raises ConfigError if a package takes one of larr's own names.
+    """
+    entries: dict[str, Any] = dict(own)
+    for name, point in plugins(group).items():
+        if name in own:
+            raise ConfigError(
+                f"{point.value} declares {name!r} in larr.{group}, which larr has itself; choose "
+                "another name in that package"
+            )
+        entries[name] = point.load()
+    return entries

@@ -1,114 +1,106 @@
-"""The stages by their verbs: one of them, or all that lead to a report."""
+"""The stages from tables to a report, declared once: verb, folder and module have one name.
+
+    prepare -> pretrain -> contrast -> embed -> align -> evaluate
+                                             -> tune
+
+`larr.cli` has a verb for each entry, `larr.artifacts` a folder, `larr.run` calls its function.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
 
-from larr import artifacts
 from larr.config import Config
-from larr.errors import StoppedError
-from larr.progress import console
+from larr.plugins import plugins
 
 
-def _prepare(config: Config) -> None:
-    from larr.data.prepare import prepare  # noqa: PLC0415
-
-    prepare(config)
+def _no_files(_: Config) -> Sequence[Path | str | None]:
+    return ()
 
 
-def _pretrain(config: Config) -> None:
-    from larr.text.pretrain import pretrain  # noqa: PLC0415
-
-    pretrain(config)
-
-
-def _contrast(config: Config) -> None:
-    from larr.text.contrast import contrast  # noqa: PLC0415
-
-    contrast(config)
+def _dataset_files(config: Config) -> Sequence[Path | str | None]:
+    dataset = plugins("datasets")[config.dataset.kind].load()  # a larr.data.datasets.Dataset
+    return [attrgetter(path)(config) for path in dataset.files]
 
 
-def _embed(config: Config) -> None:
-    from larr.text.embed import embed  # noqa: PLC0415
+@dataclass(frozen=True)
+class Stage:
+    """What a stage does, what it reads, what decides about its files."""
 
-    embed(config, vector_sources(config))
-
-
-def _tune(config: Config) -> None:
-    from larr.rankers.tune import tune  # noqa: PLC0415
-
-    tune(config)
-
-
-def _align(config: Config) -> None:
-    from larr.rankers.align import align  # noqa: PLC0415
-
-    align(config)
-
-
-def _evaluate(config: Config) -> None:
-    from larr.evaluation.evaluate import evaluate  # noqa: PLC0415
-
-    evaluate(config)
+    help: str
+    """What `larr VERB --help` shows."""
+    function: str
+    """`module:name` of its function, which takes the configuration; imported when called."""
+    inputs: tuple[str, ...]
+    """The stages whose folders it reads."""
+    settings: tuple[str, ...]
+    """Dotted paths of the settings that its files depend on."""
+    files: Callable[[Config], Sequence[Path | str | None]] = _no_files
+    """Files, or folders of files, that it reads from outside `output`."""
+    in_parts: bool = False
+    """Whether its subfolders are artifacts, which stay when the stage runs again."""
 
 
-VERBS: dict[str, Callable[[Config], None]] = {
-    "prepare": _prepare,
-    "pretrain": _pretrain,
-    "contrast": _contrast,
-    "embed": _embed,
-    "tune": _tune,
-    "align": _align,
-    "evaluate": _evaluate,
+STAGES = {
+    "prepare": Stage(
+        "Tables -> prepare/: checked against the contract, split by time, statistics as of their "
+        "time.",
+        "larr.data.prepare:prepare",
+        inputs=(),
+        settings=("seed", "dataset", "keywords", "buckets", "profiles", "features"),
+        files=_dataset_files,
+    ),
+    "pretrain": Stage(
+        "Stage 1 -> pretrain/: continual pretraining of the LM on place descriptions (Eq. 1-7).",
+        "larr.text.pretrain:pretrain",
+        inputs=("prepare",),
+        settings=("seed", "backbone", "pretrain"),
+        files=lambda config: (config.backbone.model, config.pretrain.general_text),
+    ),
+    "contrast": Stage(
+        "Stage 2 -> contrast/: the LM becomes a text embedding model (Eq. 8-21).",
+        "larr.text.contrast:contrast",
+        inputs=("prepare", "pretrain"),
+        settings=("seed", "backbone", "contrast", "embed"),
+    ),
+    "embed": Stage(
+        "-> embed/: every distinct keyword text once (Eq. 22).",
+        "larr.run:embed",
+        inputs=("prepare", "contrast"),
+        settings=(
+            *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
+            *("align.models", "align.variants"),
+        ),
+        files=lambda config: (config.sentence_encoder,),
+        in_parts=True,
+    ),
+    "tune": Stage(
+        "-> tune/: a search for stage 3's settings, equally long for every ranker.\n\n"
+        "Each trial trains on all training days but the last and is judged on that one. Put the "
+        "`tuned.toml` that it writes into your configuration.",
+        "larr.rankers.tune:tune",
+        inputs=("prepare", "embed"),
+        settings=("seed", "align", "tune"),
+        in_parts=True,
+    ),
+    "align": Stage(
+        "Stage 3 -> align/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26).",
+        "larr.rankers.align:align",
+        inputs=("prepare", "embed"),
+        settings=("seed", "align"),
+        in_parts=True,
+    ),
+    "evaluate": Stage(
+        "-> evaluate/: metrics on the test day with paired intervals, report.json and report.html.",
+        "larr.evaluation.evaluate:evaluate",
+        inputs=("prepare", "embed", "align"),
+        settings=("seed", "evaluate"),
+    ),
 }
-"""Stage by stage, in order; imported when called, so that `--help` and errors come at once."""
-
-
-def vector_sources(config: Config) -> list[str]:
-    """Returns the sources of text vectors that the rankers need, in the order of their making."""
-    from larr.rankers import vectors_read  # noqa: PLC0415
-    from larr.text.embed import sources  # noqa: PLC0415
-
-    return sources(config, vectors_read(config))
-
-
-def make(config: Config, verb: str, *, force: bool = False) -> None:
-    """Makes a stage if it is not up to date, and says what it cost."""
-    target = artifacts.folder(config, verb)
-    if not force and artifacts.is_current(config, verb):
-        console.print(f"[dim]{verb}: {target} is up to date[/dim]")
-        return
-    if force:
-        artifacts.forget(config, verb)
-    console.print(f"[bold]{verb}[/bold] -> {target}")
-    try:
-        VERBS[verb](config)
-    except KeyboardInterrupt:  # typer would say nothing of it
-        raise StoppedError("stopped; run the same command again to go on") from None
-    measured = (artifacts.manifest(config, verb) or {}).get("measured", {})
-    console.print(
-        f"  {verb} took {measured['seconds']:.1f} s, {measured['rate']:,.0f} {measured['unit']}, "
-        f"peak memory {measured['peak_memory_mb']:,.0f} MB"
-    )
-
-
-def run(config: Config, *, force: bool = False) -> None:
-    """Makes every stage up to the report that is not up to date, the further encoders too."""
-    from larr.evaluation.evaluate import check_slices  # noqa: PLC0415
-
-    vector_sources(config)  # a wrong name is said before hours of work
-    check_slices(config)
-    for verb in artifacts.RUN:
-        if verb == "embed":
-            _make_encoders(config, force=force)
-        make(config, verb, force=force)
-
-
-def _make_encoders(config: Config, *, force: bool) -> None:
-    """Makes those of `config.encoders` that a ranker reads, in `output/encoders/NAME`."""
-    for name in vector_sources(config):
-        if name in config.encoders:
-            own = config.for_encoder(name)
-            for verb in ("prepare", "pretrain", "contrast"):
-                if not artifacts.share(config, own, verb):
-                    make(own, verb, force=force)
+RUN = tuple(verb for verb in STAGES if verb != "tune")
+"""The verbs of `larr run`, in order; the user copies what `tune` found into the configuration."""
+COST_ONLY = ("dataset.chunk_rows", "embed.batch_tokens")
+"""Settings that change a stage's time and memory, but not its files."""

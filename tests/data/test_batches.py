@@ -18,8 +18,8 @@ ROWS = 1_050
 def log(tmp_path: Path) -> Path:
     write_log(tmp_path, Sizes(rows=ROWS))
     numbered = np.repeat(np.arange(ROWS, dtype=np.int32)[:, None], 2, axis=1)
-    np.save(tmp_path / "data" / "train" / "keys.npy", numbered)
-    return tmp_path / "data" / "train"
+    np.save(tmp_path / "prepare" / "train" / "keys.npy", numbered)
+    return tmp_path / "prepare" / "train"
 
 
 def numbers(parts: list[Batch]) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_sampled_negatives_are_rows_of_the_log(log: Path) -> None:
 
 def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> None:
     write_log(tmp_path, Sizes(rows=50, recent=0, keywords=0, numbers=0))
-    (batch,) = batches.in_order(tmp_path / "data" / "train", 100)
+    (batch,) = batches.in_order(tmp_path / "prepare" / "train", 100)
     assert batch.recent.shape == (50, 0)
     assert batch.texts.shape == (50, 0)
     assert batch.select(torch.tensor([3, 1])).numbers.shape == (2, 0)
@@ -91,10 +91,12 @@ def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> No
 
 def test_features_are_read_as_they_were_written(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=50))
-    features = read_features(config.output / "data")
+    features = read_features(config.output / "prepare")
     assert features.tasks == ("click", "order")
     assert [category.side for category in features.categories] == ["user", "poi", "scene"]
-    labels = np.load(config.output / "data" / "train" / "labels.npy")
+    labels = np.load(config.output / "prepare" / "train" / "labels.npy")
     rates = [labels[:, 0].sum() / 50, labels[:, 1].sum() / 50]
-    np.testing.assert_allclose(batches.label_rates(config.output / "data" / "train"), rates, 1e-6)
-    assert batches.count_rows(config.output / "data" / "train") == features.train_rows == 50
+    np.testing.assert_allclose(
+        batches.label_rates(config.output / "prepare" / "train"), rates, 1e-6
+    )
+    assert batches.count_rows(config.output / "prepare" / "train") == features.train_rows == 50

@@ -1,4 +1,4 @@
-"""`data/`: whole, split by time, without a look ahead; arrays that say what the log says."""
+"""`prepare/`: whole, split by time, without a look ahead; arrays that say what the log says."""
 
 from contextlib import nullcontext
 from datetime import datetime, time
@@ -24,16 +24,16 @@ from tests.conftest import ROOT, SMALL
 
 
 def load(config: Config, name: str) -> np.ndarray:
-    return np.load(config.output / "data" / f"{name}.npy")
+    return np.load(config.output / "prepare" / f"{name}.npy")
 
 
 def raw(config: Config) -> pl.DataFrame:
-    return pl.read_parquet(config.output / "data" / "raw" / "impressions")
+    return pl.read_parquet(config.output / "prepare" / "raw" / "impressions")
 
 
 def read_texts(config: Config) -> np.ndarray:
     """The texts themselves of the training rows."""
-    table = pl.read_parquet(config.output / "data" / "texts.parquet")
+    table = pl.read_parquet(config.output / "prepare" / "texts.parquet")
     return np.array([*table["text"].to_list(), None])[load(config, "train/texts")]
 
 
@@ -51,7 +51,7 @@ def test_labels_follow_the_log_in_order(city: Config) -> None:
 
 
 def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
-    data = city.output / "data"
+    data = city.output / "prepare"
     rows, texts = pl.read_parquet(data / "test" / "rows.parquet"), load(city, "test/texts")
     table = pl.read_parquet(data / "texts.parquet")
     places = pl.read_parquet(data / "places.parquet")
@@ -63,10 +63,10 @@ def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
 
 
 def test_categories_use_vocabularies_of_the_training_days(city: Config) -> None:
-    features = artifacts.read_json(city.output / "data" / "features.json")
+    features = artifacts.read_json(city.output / "prepare" / "features.json")
     names = [category["name"] for category in features["categories"]]
     users = load(city, "test/categories")[:, names.index("user_id")]
-    rows = pl.read_parquet(city.output / "data" / "test" / "rows.parquet")
+    rows = pl.read_parquet(city.output / "prepare" / "test" / "rows.parquet")
     assert ((users == 0) == (rows["user_impressions"] == 0).to_numpy()).all()
     for side in ("train", "test"):
         values = load(city, f"{side}/categories")
@@ -75,7 +75,7 @@ def test_categories_use_vocabularies_of_the_training_days(city: Config) -> None:
 
 
 def test_numbers_are_standardised_on_the_training_days(city: Config) -> None:
-    features = artifacts.read_json(city.output / "data" / "features.json")
+    features = artifacts.read_json(city.output / "prepare" / "features.json")
     train = load(city, "train/numbers")
     column = features["numbers"].index("temperature_c")
     assert train[:, column].mean() == pytest.approx(0, abs=1e-3)
@@ -85,7 +85,7 @@ def test_numbers_are_standardised_on_the_training_days(city: Config) -> None:
 
 def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
     """The city's tables as own tables, some of them from elsewhere."""
-    source = city.output / "data" / "raw"
+    source = city.output / "prepare" / "raw"
     tables = {"places": source / "places.parquet", "users": source / "users.parquet"}
     tables |= {name: source / name for name in ("orders", "impressions")} | paths
     own = city.dataset.tables.model_copy(update=tables)
@@ -109,7 +109,7 @@ def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path:
         assert (load(city, f"train/{name}") == load(other, f"train/{name}")).all(), name
     for name in ("numbers", "texts", "recent"):
         assert (load(city, f"test/{name}") == load(other, f"test/{name}")).all(), name
-    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
     assert mine.equals(theirs)
 
 
@@ -117,7 +117,7 @@ def test_orders_up_to_now_bring_nothing_that_the_log_has_or_that_is_later(
     city: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An orders table usually goes on through the log: no order counts twice or comes early."""
-    known = pl.read_parquet(city.output / "data" / "raw" / "orders")
+    known = pl.read_parquet(city.output / "prepare" / "raw" / "orders")
     logged = raw(city).filter("order").select(known.columns)
     later = logged.tail(1).with_columns(pl.col("time").dt.offset_by("3d"))
     pl.concat([known, logged, later]).write_parquet(tmp_path / "orders.parquet")
@@ -126,20 +126,20 @@ def test_orders_up_to_now_bring_nothing_that_the_log_has_or_that_is_later(
     assert "are in the log, too, or later" in capsys.readouterr().err
     for name in ("train/numbers", "test/numbers", "train/texts", "test/texts", "test/recent"):
         assert (load(city, name) == load(other, name)).all(), name
-    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
     assert mine.equals(theirs)
 
 
 def test_orders_of_the_test_day_that_the_log_lacks_are_not_learned_from(
     city: Config, tmp_path: Path
 ) -> None:
-    known = pl.read_parquet(city.output / "data" / "raw" / "orders")
+    known = pl.read_parquet(city.output / "prepare" / "raw" / "orders")
     day = raw(city)["time"].max()
     unseen = known.head(5).with_columns(time=pl.lit(day))
     pl.concat([known, unseen]).write_parquet(tmp_path / "orders.parquet")
     other = with_tables(city, tmp_path, orders=tmp_path / "orders.parquet")
     prepare(other)
-    mine, theirs = (pl.read_parquet(c.output / "data" / "orders.parquet") for c in (city, other))
+    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
     assert mine.equals(theirs)
 
 
@@ -163,7 +163,7 @@ def test_a_sampled_test_day_is_refused(positives: int, *, is_sound: bool, tmp_pa
 
 def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:
     """A user's first order of all has no taste yet; it never holds the order itself."""
-    orders = pl.read_parquet(city.output / "data" / "orders.parquet")
+    orders = pl.read_parquet(city.output / "prepare" / "orders.parquet")
     day = pl.col("time").dt.date()
     first = orders.filter(day == day.min().over("user_id"))
     assert first["user_taste"].null_count() == first.height
@@ -227,7 +227,7 @@ def test_own_csv_tables_with_own_names_and_number_ids(
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
     assert "poi_title: in 100% of the rows, 2 texts, such as “Noodles”" in capsys.readouterr().err
-    features = artifacts.read_json(tmp_path / "out" / "data" / "features.json")
+    features = artifacts.read_json(tmp_path / "out" / "prepare" / "features.json")
     assert features["tasks"] == ["click"]
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     assert load(config, "test/recent").tolist() == [[1, 0]]
@@ -238,7 +238,7 @@ def test_rejected_rows_are_kept_or_stop_the_run(tmp_path: Path) -> None:
     overrides = write_own(tmp_path, places=duplicate)
     config = own_config(tmp_path, overrides)
     prepare(config)
-    kept = pl.read_parquet(tmp_path / "out" / "data" / "rejected" / "places-00000.parquet")
+    kept = pl.read_parquet(tmp_path / "out" / "prepare" / "rejected" / "places-00000.parquet")
     assert kept["reason"].to_list() == ["duplicate key poi_id"]
     assert kept["name"].to_list() == ["Tee"]
     with pytest.raises(DataError, match="1 rows break the data contract"):
@@ -271,13 +271,13 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
     log = raw(city)
     last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
-    made = Featuriser.load(city, city.output / "data").batch(last.drop("click", "order"))
+    made = Featuriser.load(city, city.output / "prepare").batch(last.drop("click", "order"))
     for name in ("categories", "numbers", "recent", "texts"):
         assert (getattr(made, name).numpy() == load(city, f"test/{name}")).all(), name
 
 
 def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Config) -> None:
-    data, log = city.output / "data", raw(city)
+    data, log = city.output / "prepare", raw(city)
     users = pl.read_parquet(data / "users.parquet").select("user_id")
     places = pl.read_parquet(data / "places.parquet").select("poi_id")
     day = log["time"].dt.date().max()
@@ -388,7 +388,7 @@ def test_infinity_in_a_column_of_ones_own_is_missing(tmp_path: Path) -> None:
     prices = pl.DataFrame({"id": ["p1", "p2"], "title": ["a", "b"], "per_km": [1.0, float("inf")]})
     overrides = [*write_own(tmp_path, places=prices), "features.numbers=['poi_per_km']"]
     prepare(own_config(tmp_path, overrides))
-    scales = pl.read_parquet(tmp_path / "out" / "data" / "vocabularies" / "scales.parquet")
+    scales = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "scales.parquet")
     assert scales.row(0) == ("poi_per_km", 1.0, 1.0)
 
 
@@ -417,7 +417,7 @@ def test_a_key_comes_once_even_in_another_chunk(tmp_path: Path) -> None:
     config = own_config(tmp_path, overrides)
     prepare(config)
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
-    kept = tmp_path / "out" / "data" / "rejected" / "impressions-00001-repeated.parquet"
+    kept = tmp_path / "out" / "prepare" / "rejected" / "impressions-00001-repeated.parquet"
     assert pl.read_parquet(kept)["reason"].to_list() == ["duplicate key request_id + poi_id"]
 
 
@@ -494,10 +494,10 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     overrides.append("features.categories=['user_id', 'poi_id', 'poi_stars']")
     config = own_config(tmp_path, overrides)
     prepare(config)
-    told = pl.read_parquet(tmp_path / "out" / "data" / "descriptions.parquet")
+    told = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
     assert told["chain"].to_list() == [None, None]
     assert told["k"].to_list() == ["4 stars", None]
-    words = pl.read_parquet(tmp_path / "out" / "data" / "vocabularies" / "poi_stars.parquet")
+    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "poi_stars.parquet")
     assert words["value"].to_list() == ["4"]
 
 
@@ -531,10 +531,12 @@ def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
     overrides.append("profiles=[{name='taste', column='kitchen'}]")
     overrides.append("features.numbers=['poi_ad_impressions']")
     prepare(own_config(tmp_path, overrides))
-    users = pl.read_parquet(tmp_path / "out" / "data" / "known" / "users.parquet").sort("user_id")
+    users = pl.read_parquet(tmp_path / "out" / "prepare" / "known" / "users.parquet").sort(
+        "user_id"
+    )
     assert users["taste"].to_list() == ["north", None]
     assert users["user_order_price_yuan"].to_list() == [20.0, None]
-    numbers = np.load(tmp_path / "out" / "data" / "train" / "numbers.npy")
+    numbers = np.load(tmp_path / "out" / "prepare" / "train" / "numbers.npy")
     assert numbers.tolist() == [[0.0], [0.0], [0.0]], "what is missing is the mean"
 
 
@@ -560,5 +562,5 @@ def test_a_profile_is_within_any_column_of_the_log(tmp_path: Path) -> None:
     overrides = write_own(tmp_path, impressions=log)
     overrides.append("profiles=[{name='likes', column='name', within='stress_level'}]")
     prepare(own_config(tmp_path, overrides))
-    known = pl.read_parquet(tmp_path / "out" / "data" / "known" / "situation-likes.parquet")
+    known = pl.read_parquet(tmp_path / "out" / "prepare" / "known" / "situation-likes.parquet")
     assert known.select("stress_level", "likes").rows() == [("low", "Noodles")]

@@ -16,6 +16,7 @@ from larr.config.rankers import CONTROLS
 from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import METRICS, mean_tree
+from larr.stages import RUN
 from tests.fake_run import SLOTS, STRENGTHS, make_run
 
 RUNS = 3
@@ -37,7 +38,9 @@ def configs(tmp_path_factory, patch) -> list[Config]:
 
 
 def read(config: Config) -> dict:
-    return json.loads((config.output / "report" / "report.json").read_text(), parse_constant=refuse)
+    return json.loads(
+        (config.output / "evaluate" / "report.json").read_text(), parse_constant=refuse
+    )
 
 
 def refuse(constant: str) -> None:
@@ -45,7 +48,7 @@ def refuse(constant: str) -> None:
 
 
 def rows_of(config: Config) -> tuple[pl.DataFrame, np.ndarray]:
-    test = config.output / "data" / "test"
+    test = config.output / "prepare" / "test"
     return pl.read_parquet(test / "rows.parquet"), np.load(test / "labels.npy")
 
 
@@ -166,7 +169,7 @@ def test_gauc_coverage_and_calibration_are_told(configs) -> None:
 
 def test_stages_and_figures_come_from_the_manifests(configs) -> None:
     found = read(configs[0])
-    assert list(found["stages"]) == list(artifacts.RUN)
+    assert list(found["stages"]) == list(RUN)
     for stage in found["stages"].values():
         assert {"seconds", "rate", "unit", "peak_memory_mb"} <= set(stage)
         assert stage["peak_memory_mb"] > 0
@@ -182,14 +185,14 @@ def test_the_same_run_gives_the_same_report(configs, tmp_path, patch) -> None:
     one, other = read(configs[0]), read(again)
     assert one.pop("stages").keys() == other.pop("stages").keys()
     assert json.dumps(one) == json.dumps(other)
-    draws = [config.output / "report" / "draws.npz" for config in (configs[0], again)]
+    draws = [config.output / "evaluate" / "draws.npz" for config in (configs[0], again)]
     assert draws[0].read_bytes() == draws[1].read_bytes()
 
 
 def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, patch) -> None:
     patch.setattr("larr.rankers.predict.predict", lambda *_: pytest.fail("scored again"))
     pool(configs, tmp_path)
-    pooled = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=refuse)
+    pooled = json.loads((tmp_path / "evaluate" / "report.json").read_text(), parse_constant=refuse)
     singles = [read(config) for config in configs]
     assert pooled["seeds"] == [1, 2, 3]
     for model in pooled["models"]:
@@ -200,7 +203,7 @@ def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, pa
     assert pooled["sizes"]["all"]["clicks"] == pytest.approx(
         np.mean([one["sizes"]["all"]["clicks"] for one in singles])
     )
-    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "evaluate" / "report.html").stat().st_size > 10_000
 
 
 def test_pool_refuses_a_seed_without_a_report(configs, tmp_path) -> None:
@@ -256,7 +259,7 @@ def test_what_cannot_be_judged_is_refused_with_a_reason(tmp_path, change, error,
             patch.setattr("larr.rankers.predict.predict", lambda *_: change["scores"])
         with pytest.raises(error, match=message):
             evaluate(config)
-    assert not (config.output / "report" / "manifest.json").exists()
+    assert not (config.output / "evaluate" / "manifest.json").exists()
 
 
 def test_probabilities_of_an_order_given_a_click_are_refused_as_a_ceiling(tmp_path) -> None:
@@ -287,4 +290,4 @@ def test_a_report_that_is_current_names_all_its_files(configs) -> None:
         made = artifacts.manifest(config, "evaluate")
         assert sorted(made["files"]) == ["draws.npz", "report.html", "report.json"]
         assert "larr_over_ple" in made["figures"]["gains"]
-        assert not list(Path(config.output / "report").glob("*.partial"))
+        assert not list(Path(config.output / "evaluate").glob("*.partial"))

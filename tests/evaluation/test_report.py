@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         config = make_run(tmp_path_factory.mktemp("run"), patch)
         evaluate(config)
-        yield config.output / "report"
+        yield config.output / "evaluate"
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_data_set_without_orders_says_so(tmp_path: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         config = make_run(tmp_path, patch, rows=1_500, tasks=1)
         evaluate(config)
-    text = Page((tmp_path / "report" / "report.html").read_text()).text
+    text = Page((tmp_path / "evaluate" / "report.html").read_text()).text
     assert "no orders, so nothing is said of CTCVR" in text
     assert "CTCVR AUC" not in text
 
@@ -153,9 +153,9 @@ def test_what_is_too_small_is_a_dash(tmp_path: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         config = make_run(tmp_path, patch, rows=150, simulated=False)
         evaluate(config)
-    page = Page((tmp_path / "report" / "report.html").read_text())
+    page = Page((tmp_path / "evaluate" / "report.html").read_text())
     assert "–" in page.text
-    slices = json.loads((tmp_path / "report" / "report.json").read_text())["slices"]["meal_slot"]
+    slices = json.loads((tmp_path / "evaluate" / "report.json").read_text())["slices"]["meal_slot"]
     assert {told["larr"]["ctr_auc"] for told in slices.values()} == {None}
 
 
@@ -163,7 +163,7 @@ def test_one_model_alone_makes_a_page(tmp_path: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         config = make_run(tmp_path, patch, rows=600, models=["deepfm"], simulated=False)
         evaluate(config)
-    text = Page((tmp_path / "report" / "report.html").read_text()).text
+    text = Page((tmp_path / "evaluate" / "report.html").read_text()).text
     assert "No pair of models was compared" in text
 
 
@@ -171,10 +171,10 @@ def test_no_clicks_at_all_makes_a_page(tmp_path: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         config = make_run(tmp_path, patch, rows=300, simulated=False, clicks=False)
         evaluate(config)
-    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    content = json.loads((tmp_path / "evaluate" / "report.json").read_text())
     assert content["models"]["larr"]["ctr_auc"]["mean"] is None
     assert content["gains"]["larr_over_ple"]["ctr_auc"]["percent"] is None
-    Page((tmp_path / "report" / "report.html").read_text())
+    Page((tmp_path / "evaluate" / "report.html").read_text())
 
 
 def test_several_seeds_are_listed(found: dict[str, Any]) -> None:

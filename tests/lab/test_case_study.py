@@ -40,7 +40,7 @@ def told(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
 def test_one_who_reads_the_scene_finds_the_region(
     city: Config, told: module.Json, asked: str
 ) -> None:
-    places = pl.read_parquet(city.output / "data" / "places.parquet")
+    places = pl.read_parquet(city.output / "prepare" / "places.parquet")
     enough = places.group_by("poi_region").len().filter(pl.col("len") >= module.FOUND)
     models = told["visitors"][asked]
     known = models["larr"]["by_region"]
@@ -99,7 +99,7 @@ def test_the_home_is_left_out_where_it_is_not_asked_for(city: Config) -> None:
 
 def test_data_without_regions_are_refused(city: Config) -> None:
     config = load_config(ROOT / "configs" / "coupon.toml", [f"output={city.output}"])
-    places = pl.read_parquet(city.output / "data" / "places.parquet").drop("poi_region")
+    places = pl.read_parquet(city.output / "prepare" / "places.parquet").drop("poi_region")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.artifacts, "require", lambda *_: None)
         patch.setattr(module.pl, "read_parquet", lambda _: places)

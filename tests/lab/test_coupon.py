@@ -85,9 +85,9 @@ def test_no_answer_reaches_a_text_or_a_number(config: Config, tmp_path: Path) ->
     )
     prepare(flipped)
     for name in ("train/categories", "test/categories", "train/texts", "test/texts"):
-        one, two = (np.load(c.output / "data" / f"{name}.npy") for c in (config, flipped))
+        one, two = (np.load(c.output / "prepare" / f"{name}.npy") for c in (config, flipped))
         assert (one == two).all(), name
-    labels = [np.load(c.output / "data" / "train" / "labels.npy") for c in (config, flipped)]
+    labels = [np.load(c.output / "prepare" / "train" / "labels.npy") for c in (config, flipped)]
     assert (labels[0] == 1 - labels[1]).all()
 
 

@@ -14,7 +14,7 @@ from tests.ranking_log import Sizes, small_align, write_log
 
 def test_all_clicks_are_kept_and_a_share_of_the_rest(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=5_000), small_align())
-    log = tmp_path / "data" / "train"
+    log = tmp_path / "prepare" / "train"
     rows, clicks = sampled(log, 0.2, config.seed), np.load(log / "labels.npy")[:, 0] > 0
     kept = np.zeros(len(clicks), dtype=bool)
     kept[rows] = True

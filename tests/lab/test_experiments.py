@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from larr import artifacts, stages
+from larr import artifacts
+from larr import run as runner
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
@@ -78,7 +79,7 @@ def test_the_page_and_the_file_tell_each_study(
                 pass
         evaluate(one)
 
-    monkeypatch.setattr(stages, "run", run)
+    monkeypatch.setattr(runner, "run", run)
     with pytest.raises(
         ConfigError, match="there are rivals, line, case-study, down-sampling, ab-test"
     ):
@@ -112,7 +113,7 @@ def test_the_latest_rows_alone_and_hidden_categories(tmp_path: Path) -> None:
     config = write_log(tmp_path, align=small_align(models=models, variants=variants, epochs=1))
     align(config)
     trained = {
-        name: artifacts.read_json(config.output / "ranker" / name / "train.json")["samples"]
+        name: artifacts.read_json(config.output / "align" / name / "train.json")["samples"]
         for name in ("ple", "few")
     }
     assert trained["few"] == 500 < trained["ple"]

@@ -34,7 +34,7 @@ from tests.test_losses import naive_info_nce
 
 
 def first_batch(config: Config, rows: int) -> Batch:
-    return next(in_order(config.output / "data" / "train", rows))
+    return next(in_order(config.output / "prepare" / "train", rows))
 
 
 def digests(config: Config) -> dict[str, str]:
@@ -45,7 +45,7 @@ def digests(config: Config) -> dict[str, str]:
 
 
 def weights(config: Config, name: str) -> Path:
-    return config.output / "ranker" / name / "model.safetensors"
+    return config.output / "align" / name / "model.safetensors"
 
 
 def test_row_adam_equals_torchs_sparse_adam() -> None:
@@ -139,7 +139,7 @@ def test_the_whole_loss_weighs_its_two_parts(tmp_path: Path) -> None:
 
 def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: Path) -> None:
     config = write_log(tmp_path)
-    log = config.output / "data" / "train"
+    log = config.output / "prepare" / "train"
     categories = np.load(log / "categories.npy")
     categories[:, 0] = np.maximum(categories[:, 0], 1)  # the unknown user is in no row
     categories[categories[:, 1] == 7, 1] = 8  # nor is the place 7
@@ -156,7 +156,7 @@ def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: 
 
 def test_alignment_brings_a_rows_two_sides_together(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=2_000, keywords=2, texts=40, categories=(40, 30, 6)))
-    log = config.output / "data" / "train"
+    log = config.output / "prepare" / "train"
     categories = np.load(log / "categories.npy")
     np.save(log / "texts.npy", categories[:, :2].astype(np.int32))  # a text for each user and place
     alone = {"alignment_epochs": 8, "epochs": 1, "beta_alignment": 1.0, "models": ["larr"]}
@@ -175,7 +175,7 @@ def test_trees_leave_hidden_categories_out(tmp_path: Path) -> None:
     align(config)
     model = load_ranker(config, "lightgbm")
     assert isinstance(model, Trees)
-    features = read_features(config.output / "data")
+    features = read_features(config.output / "prepare")
     columns = len(features.categories) - len(hidden) + len(features.numbers)
     assert [forest.num_feature() for forest in model.forests] == [columns] * 2
     assert predict(config, "lightgbm").shape == (features.test_rows, 2)
@@ -188,7 +188,7 @@ def test_each_of_two_steps_has_a_schedule_of_its_own(
     config = config.model_copy(update={"align": small_align(alignment_epochs=2, epochs=1)})
     trainer, shares = Trainer(rankers.build(config, "larr"), config.align), list[float]()
     monkeypatch.setattr(trainer, "set_rate", shares.append)
-    training._train(config, "larr", trainer, config.output / "data" / "train")
+    training._train(config, "larr", trainer, config.output / "prepare" / "train")
     joint = shares[len(shares) * 2 // 3 :]
     assert max(joint) > 0.7
     assert joint[0] < 0.1, "warms up again"
@@ -199,11 +199,11 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
     config = write_log(tmp_path, align=align_settings)
     align(config)
     assert artifacts.is_current(config, "align")
-    labels = np.load(tmp_path / "data" / "test" / "labels.npy")
+    labels = np.load(tmp_path / "prepare" / "test" / "labels.npy")
     for name in align_settings.models:
-        folder = tmp_path / "ranker" / name
+        folder = tmp_path / "align" / name
         files = sorted(path.name for path in folder.iterdir())
-        assert files == ["model.json", "model.safetensors", "origin.json", "train.json"]
+        assert files == ["manifest.json", "model.json", "model.safetensors", "train.json"]
         probabilities = predict(config, name)
         assert probabilities.shape == (500, 2)
         assert probabilities.dtype == np.float32
@@ -214,7 +214,7 @@ def test_align_trains_every_model_and_predict_reads_them(tmp_path: Path) -> None
         assert trained["samples"] == (3_000 if name == "lightgbm" else 6_000)
         assert len(trained["curve"]) in range(25, 61)
         assert trained["curve"][-1]["loss"] < trained["curve"][0]["loss"]
-    described = json.loads((tmp_path / "ranker" / "larr_tfidf" / "model.json").read_text())
+    described = json.loads((tmp_path / "align" / "larr_tfidf" / "model.json").read_text())
     assert described["architecture"] == "Larr"
     assert described["vectors"] == "tfidf"
     made = artifacts.manifest(config, "align")
@@ -245,7 +245,7 @@ def test_the_same_seed_gives_the_same_bytes_and_an_interrupted_run_goes_on(
     align(other)
     assert made == ["larr", "ple", "ple", "deepfm"]
     assert digests(other) == digests(config)
-    assert sorted(path.name for path in (tmp_path / "two" / "ranker").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "two" / "align").iterdir()) == [
         "deepfm",
         "larr",
         "manifest.json",
@@ -266,7 +266,7 @@ def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
 def test_what_goes_wrong_in_a_worker_is_said_by_its_parent(tmp_path: Path) -> None:
     settings = small_align(models=["ple", "larr"], workers=2)
     config = write_log(tmp_path, Sizes(rows=300), settings)
-    numbers = tmp_path / "data" / "train" / "numbers.npy"
+    numbers = tmp_path / "prepare" / "train" / "numbers.npy"
     np.save(numbers, np.full_like(np.load(numbers), np.nan))
     with pytest.raises(LarrError, match="the loss is nan after"):
         align(config)
@@ -298,12 +298,12 @@ def test_an_unknown_model_is_refused_before_anything_is_trained(tmp_path: Path) 
     config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "p6"]))
     with pytest.raises(ConfigError, match="no model 'p6'"):
         align(config)
-    assert not (tmp_path / "ranker").exists()
+    assert not (tmp_path / "align").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple"]))
-    numbers = tmp_path / "data" / "train" / "numbers.npy"
+    numbers = tmp_path / "prepare" / "train" / "numbers.npy"
     np.save(numbers, np.full_like(np.load(numbers), np.nan))
     with pytest.raises(LarrError, match=r"ple: the loss is nan after .* expected a finite number"):
         align(config)
@@ -314,7 +314,7 @@ def test_steps_by_default_are_of_a_size_that_suits_the_log(tmp_path: Path) -> No
     assert [training.step_rows(rows) for rows in logs] == [60, 200, 2_000, 2_400]
     config = write_log(tmp_path, align=small_align(models=["ple"], batch_size=0, epochs=1))
     align(config)
-    curve = artifacts.read_json(config.output / "ranker" / "ple" / "train.json")["curve"]
+    curve = artifacts.read_json(config.output / "align" / "ple" / "train.json")["curve"]
     assert [point["samples"] % 60 for point in curve] == [0] * len(curve)
     assert curve[-1]["samples"] == 3_000
 
@@ -356,7 +356,7 @@ def test_predict_gives_the_test_rows_in_their_order(tmp_path: Path) -> None:
     align(config)
     model = rankers.build(config, "larr").eval()
     model.load_state_dict(load_file(weights(config, "larr")))
-    (whole,) = in_order(tmp_path / "data" / "test", 1_000)
+    (whole,) = in_order(tmp_path / "prepare" / "test", 1_000)
     with torch.no_grad():
         expected: Tensor = model(whole).logits.sigmoid()
     np.testing.assert_allclose(predict(config, "larr"), expected.numpy(), atol=1e-6)
@@ -365,7 +365,7 @@ def test_predict_gives_the_test_rows_in_their_order(tmp_path: Path) -> None:
 def test_a_model_more_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=300), small_align(models=["ple", "deepfm"]))
     align(config)
-    before = (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns
+    before = (tmp_path / "align" / "ple" / "train.json").stat().st_mtime_ns
     other = config.model_copy(update={"align": small_align(models=["ple", "din"], workers=2)})
     with pytest.raises(StaleError, match="larr embed"):
         align(other)
@@ -373,13 +373,13 @@ def test_a_model_more_leaves_the_others_as_they_are(tmp_path: Path) -> None:
         pass
     align(other)
     assert artifacts.is_current(other, "align")
-    assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns == before
-    (tmp_path / "ranker" / "din" / "model.safetensors").unlink()
+    assert (tmp_path / "align" / "ple" / "train.json").stat().st_mtime_ns == before
+    (tmp_path / "align" / "din" / "model.safetensors").unlink()
     align(other)
     assert artifacts.is_current(other, "align")
     changed = small_align(models=["ple", "din"], dropout=0.1, workers=2)
     align(config.model_copy(update={"align": changed}))
-    assert (tmp_path / "ranker" / "ple" / "train.json").stat().st_mtime_ns > before
+    assert (tmp_path / "align" / "ple" / "train.json").stat().st_mtime_ns > before
 
 
 def test_a_variant_has_its_settings_vectors_and_name(tmp_path: Path) -> None:

@@ -51,13 +51,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture
 def batch(config: Config) -> Batch:
-    return next(in_order(config.output / "data" / "train", 64))
+    return next(in_order(config.output / "prepare" / "train", 64))
 
 
 def train(config: Config, name: str, epochs: int = 8) -> Ranker:
     settings = config.align.with_settings({"epochs": epochs, "learning_rate": 5e-3})
     config = config.model_copy(update={"align": settings})
-    return fit(config, name, config.output / "data" / "train")[0].cpu().eval()
+    return fit(config, name, config.output / "prepare" / "train")[0].cpu().eval()
 
 
 def scores(model: Ranker, batch: Batch) -> Tensor:
@@ -70,7 +70,7 @@ def scores(model: Ranker, batch: Batch) -> Tensor:
 def test_every_model_learns_what_was_planted(name: str, variant: str, tmp_path: Path) -> None:
     config = write_log(tmp_path, VARIANTS[variant])
     model = train(config, name)
-    (whole,) = in_order(config.output / "data" / "train", 10_000)
+    (whole,) = in_order(config.output / "prepare" / "train", 10_000)
     logits = scores(model, whole)
     assert logits.shape == whole.labels.shape
     least = 0.8 if variant == "no numbers" else 0.9
@@ -85,7 +85,7 @@ def test_every_model_learns_what_was_planted(name: str, variant: str, tmp_path: 
 @pytest.mark.parametrize("ctcvr", ["tower", "product"])
 def test_click_and_order_is_learned_in_both_ways(name: str, ctcvr: str, tmp_path: Path) -> None:
     config = write_log(tmp_path, align=small_align(ctcvr=ctcvr))
-    (whole,) = in_order(config.output / "data" / "train", 10_000)
+    (whole,) = in_order(config.output / "prepare" / "train", 10_000)
     logits = scores(train(config, name), whole)
     assert roc_auc_score(whole.labels[:, 1], logits[:, 1]) > 0.8
     expected = whole.labels[:, 1].float().mean().item()
@@ -373,7 +373,7 @@ def test_p5_sees_no_hidden_category_and_gives_the_product(config: Config, batch:
     told = batch.categories.clone()
     told[:, 0] = 1 + told[:, 0] % 2
     others = batch._replace(categories=told)
-    name = read_features(config.output / "data").categories[0].name
+    name = read_features(config.output / "prepare").categories[0].name
     for settings, sees in (({}, True), ({"hidden": [name]}, False)):
         align = config.align.with_settings({"ctcvr": "product", **settings})
         model = rankers.build(config.model_copy(update={"align": align}), "p5").eval()
@@ -386,7 +386,7 @@ def test_a_prompt_of_p5_spells_users_and_places_alike_wherever_they_stand(tmp_pa
     config = write_log(tmp_path, Sizes(categories=(300, 250, 6, 4)))
     model = rankers.build(config, "p5")
     assert isinstance(model, P5)
-    batch = next(in_order(config.output / "data" / "train", 64))
+    batch = next(in_order(config.output / "prepare" / "train", 64))
     tokens_BN = model.prompt(batch)
     assert tokens_BN.shape[1] == len(model.words)
     place_BD, recent_BLD = tokens_BN[:, 2:4], tokens_BN[:, -2 * batch.recent.shape[1] :]

@@ -39,8 +39,8 @@ def exported(trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: Path) -> None:
     rows = pl.read_parquet(exported / "test.parquet")
     ranker = load_ranker(trained, "larr")
-    batch = next(batches.in_order(trained.output / "data" / "test", 500))
-    assert len(rows) == batches.count_rows(trained.output / "data" / "test")
+    batch = next(batches.in_order(trained.output / "prepare" / "test", 500))
+    assert len(rows) == batches.count_rows(trained.output / "prepare" / "test")
     assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
     assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
     aligned = ranker(batch).aligned
@@ -57,7 +57,7 @@ def test_a_ranker_without_scenes_has_none(trained: Config, tmp_path: Path) -> No
 
 def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) -> None:
     ranker: Any = load_ranker(trained, "larr")
-    data = trained.output / "data" / "test"
+    data = trained.output / "prepare" / "test"
     module.to_onnx(ranker, next(batches.in_order(data, 2)), tmp_path / ONNX)
     batch = next(batches.in_order(data, 77))
     told = Graph(tmp_path / ONNX)(batch._asdict())

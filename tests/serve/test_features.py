@@ -22,7 +22,7 @@ VALUES = st.one_of(st.none(), st.text("ab ,;\t", max_size=6))
 
 @pytest.fixture(scope="module")
 def reader(city: Config) -> Reader:
-    return Reader(city, city.output / "data")
+    return Reader(city, city.output / "prepare")
 
 
 def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) -> None:
@@ -36,7 +36,7 @@ def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) ->
 def test_a_request_has_the_inputs_of_the_log(city: Config, reader: Reader) -> None:
     rows = log(city)
     arrays = {
-        name: np.load(city.output / "data" / "test" / f"{name}.npy")
+        name: np.load(city.output / "prepare" / "test" / f"{name}.npy")
         for name in ("categories", "numbers", "recent", "texts")
     }
     categories_PF, numbers_PM, texts_PS = reader.place_inputs()

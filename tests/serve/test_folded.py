@@ -76,7 +76,7 @@ def test_folded_scores_are_those_of_the_model(
     config, model = make(tmp_path, name, **align)
     texts = Texts(torch.arange(SIZES.texts) % SIZES.keywords, PLACE_SLOTS)
     folded = FoldedRanker(model, CATEGORIES, NUMBERS, texts)
-    batch = next(batches.in_order(config.output / "data" / "test", SIZES.test_rows))
+    batch = next(batches.in_order(config.output / "prepare" / "test", SIZES.test_rows))
     batch = one_request(texts_of_keywords(batch))
     table = folded.places(
         batch.categories[:, CATEGORIES.place],

@@ -18,7 +18,7 @@ from tests.serving import SENT, log
 
 
 def load(config: Config, name: str) -> Scorer:
-    return Scorer.load(config, name, Reader(config, config.output / "data"))
+    return Scorer.load(config, name, Reader(config, config.output / "prepare"))
 
 
 def test_served_scores_are_those_of_the_evaluation(served: Config) -> None:
@@ -44,10 +44,10 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(served: Config) -> N
     chosen = [7, 2]
     effects = scorer.explain(scored, chosen)
     ranker = load_ranker(served, name)
-    batch = next(batches.in_order(served.output / "data" / "test", group.height))
+    batch = next(batches.in_order(served.output / "prepare" / "test", group.height))
     keywords = [one.name for one in served.scene_keywords]
     whole = scores(probabilities(ranker, batch))
-    texts = pl.read_parquet(served.output / "data" / "texts.parquet")["text"]
+    texts = pl.read_parquet(served.output / "prepare" / "texts.parquet")["text"]
     for number, told in zip(chosen, effects, strict=True):
         assert len(told) == int((batch.texts[number] >= 0).sum()) > 5
         assert 0.2 < sum(one.attention for one in told) < 1
@@ -63,8 +63,8 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(served: Config) -> N
 
 def test_only_what_can_be_folded_is_served(served: Config) -> None:
     ranker = rankers.build(served, "deepfm")
-    (served.output / "ranker" / "deepfm").mkdir(exist_ok=True)
+    (served.output / "align" / "deepfm").mkdir(exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
-    save_file(weights, served.output / "ranker" / "deepfm" / "model.safetensors")
+    save_file(weights, served.output / "align" / "deepfm" / "model.safetensors")
     with pytest.raises(ConfigError, match="deepfm cannot be served"):
         load(served, "deepfm")

@@ -28,7 +28,7 @@ def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
     folder = store.folder / "versions" / told["version"]
     check(folder)
     assert told["model"] == served.align.models[0]
-    assert not (folder / "data" / "train").exists()
+    assert not (folder / "prepare" / "train").exists()
     assert len(artifacts.read_json(folder / GOLDEN)) >= 20
     assert [path.name for path in (store.folder / "versions").iterdir()] == [told["version"]]
 
@@ -37,7 +37,7 @@ def test_the_same_run_is_the_same_version(store: Store, served: Config) -> None:
     first = store.arms()[0].version
     assert store.publish(served, served.align.models[0]) == first
     assert len(store.versions()) == 1
-    broken = next((store.folder / "versions" / first).glob("ranker/*/model.safetensors"))
+    broken = next((store.folder / "versions" / first).glob("align/*/model.safetensors"))
     broken.write_bytes(b"")
     again = store.publish(served, served.align.models[0])
     store.load(again)
@@ -62,7 +62,7 @@ def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
         with pytest.raises(VersionError, match=said):
             store.activate(second)
         (folder / name).write_bytes(kept)
-    weights = next(folder.glob("ranker/*/model.safetensors"))
+    weights = next(folder.glob("align/*/model.safetensors"))
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(VersionError, match=r"model.safetensors is not what was published"):
@@ -134,7 +134,7 @@ def test_a_model_that_was_not_trained_is_refused(
     store: Store, served: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "require_ranker", require_ranker)
-    with pytest.raises(StaleError, match=r"ranker.dcn: it is missing.*put dcn into align\.models"):
+    with pytest.raises(StaleError, match=r"align.dcn: it is missing.*put dcn into align\.models"):
         store.publish(served, "dcn")
     with pytest.raises(ConfigError, match="nosuch"):
         store.publish(served, "nosuch")
@@ -143,7 +143,7 @@ def test_a_model_that_was_not_trained_is_refused(
 def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(served.output, older)
-    (older / "data" / "requests.parquet").unlink()
+    (older / "prepare" / "requests.parquet").unlink()
     with pytest.raises(VersionError, match="run `larr prepare --force`"):
         store.publish(served.model_copy(update={"output": older}), served.align.models[0])
     assert len(store.versions()) == 1
@@ -153,7 +153,7 @@ def test_a_log_with_slips_is_published(
     city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scene fields that are missing in some rows of a request, and times that run on within it."""
-    log = pl.read_parquet(city.output / "data" / "raw" / "impressions").with_row_index("row")
+    log = pl.read_parquet(city.output / "prepare" / "raw" / "impressions").with_row_index("row")
     log = log.with_columns(
         pl.when(pl.col("row") % 20 != 7).then("weather"),
         pl.when(pl.col("row") % 20 != 3).then("temperature_c"),

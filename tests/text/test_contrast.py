@@ -200,7 +200,7 @@ def test_adapters_are_merged_and_seeds_repeat(tmp_path: Path) -> None:
         hashes.append({name: file["sha256"] for name, file in made["files"].items()})
     assert hashes[0] == hashes[1]
     assert not [name for name in hashes[0] if "adapter" in name or "trainer" in name]
-    assert load_encoder(config.output / "encoder").encode('[["poi_menu", "tea"]]').shape == (128,)
+    assert load_encoder(config.output / "contrast").encode('[["poi_menu", "tea"]]').shape == (128,)
 
 
 def test_collapse_is_seen_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +216,7 @@ def test_collapse_is_seen_and_said(tmp_path: Path, capsys: pytest.CaptureFixture
     assert made is not None
     assert made["figures"]["spread"] < 0.05
     assert "collapsed" in capsys.readouterr().err
-    vectors = load_encoder(config.output / "encoder").encode(
+    vectors = load_encoder(config.output / "contrast").encode(
         ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
     )
     assert vectors[0] @ vectors[1] < 0.95  # the model of before, which tells texts apart
@@ -229,9 +229,9 @@ def test_half_precision_model_keeps_its_head_exact(tmp_path: Path) -> None:
     config = make_data(tmp_path / "run", backbone=model)
     pretrain(config)
     contrast(config)
-    encoder = load_encoder(config.output / "encoder")
+    encoder = load_encoder(config.output / "contrast")
     assert encoder[0].model.dtype == torch.bfloat16
     assert encoder[2].linear.weight.dtype == torch.float32
-    theirs = SentenceTransformer(str(config.output / "encoder"), trust_remote_code=True)
+    theirs = SentenceTransformer(str(config.output / "contrast"), trust_remote_code=True)
     text = '[["poi_menu", "milk tea"]]'
     np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=0.05)

@@ -12,9 +12,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from larr import artifacts, stages
+from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError
+from larr.run import vector_sources
 from larr.text import embed, vectors
 from larr.text.backbone import load_base
 from larr.text.contrast import contrast
@@ -58,15 +59,15 @@ def config(tuned: Config, tmp_path: Path) -> Config:
 
 
 def run(config: Config) -> None:
-    embed.embed(config, stages.vector_sources(config))
+    embed.embed(config, vector_sources(config))
 
 
 def texts_of(config: Config) -> pl.DataFrame:
-    return pl.read_parquet(config.output / "data" / "texts.parquet")
+    return pl.read_parquet(config.output / "prepare" / "texts.parquet")
 
 
 def vectors_of(config: Config, source: str) -> np.ndarray:
-    return np.load(config.output / "vectors" / source / "vectors.npy")
+    return np.load(config.output / "embed" / source / "vectors.npy")
 
 
 def test_every_source_has_a_unit_vector_for_each_text(config: Config) -> None:
@@ -77,13 +78,13 @@ def test_every_source_has_a_unit_vector_for_each_text(config: Config) -> None:
         assert made_ND.shape == (len(texts_of(config)), 128)
         np.testing.assert_allclose(np.linalg.norm(made_ND, axis=1), 1, rtol=1e-4)
     assert artifacts.is_current(config, "embed")
-    assert not list((config.output / "vectors").rglob("*.partial"))
-    assert not list((config.output / "vectors").rglob("shards"))
+    assert not list((config.output / "embed").rglob("*.partial"))
+    assert not list((config.output / "embed").rglob("shards"))
 
 
 def test_vector_is_that_of_the_keyword_alone(config: Config) -> None:
     run(config)
-    encoder = load_encoder(config.output / "encoder")
+    encoder = load_encoder(config.output / "contrast")
     made_ND = vectors_of(config, "encoder")
     for row in (0, 5, 11):
         keyword, text = texts_of(config).select("keyword", "text").row(row)
@@ -186,7 +187,7 @@ def test_only_what_the_models_read_is_made(config: Config) -> None:
     models = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
     for model, expected in models.items():
         align = config.align.model_copy(update={"models": [model]})
-        assert stages.vector_sources(config.model_copy(update={"align": align})) == expected
+        assert vector_sources(config.model_copy(update={"align": align})) == expected
 
 
 def test_interrupted_run_goes_on_with_the_same_bytes(
@@ -195,7 +196,7 @@ def test_interrupted_run_goes_on_with_the_same_bytes(
     monkeypatch.setattr(embed, "SHARD", 10)
     run(config)
     whole = vectors_of(config, "encoder").copy()
-    shutil.rmtree(config.output / "vectors")
+    shutil.rmtree(config.output / "embed")
     done: list[int] = []
 
     def breaking(*given: object) -> np.ndarray:
@@ -233,8 +234,8 @@ def test_new_texts_alone_are_embedded_again(
     run(more)
     assert sum(asked) == 0
     assert np.array_equal(vectors_of(config, "encoder"), before)
-    assert not (config.output / "vectors.earlier").exists()
-    store = open_store(config.output / "vectors" / "encoder")
+    assert not (config.output / "embed.earlier").exists()
+    store = open_store(config.output / "embed" / "encoder")
     assert store is not None
     keyword, text = texts_of(config).select("keyword", "text").row(7)
     assert store.row(keyword, text) == 7

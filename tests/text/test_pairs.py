@@ -37,7 +37,7 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
     assert len(apart.users) == round(0.3 * 40)
     columns = examples(config, apart)
     texts = " ".join(columns["place"] + columns["business"])
-    descriptions = pl.read_parquet(config.output / "data" / "descriptions.parquet")
+    descriptions = pl.read_parquet(config.output / "prepare" / "descriptions.parquet")
     unseen = descriptions.filter(pl.col("poi_id").is_in(apart.places.implode()))
     assert len(unseen) > 5
     for name in unseen["poi_name"].unique():
@@ -49,7 +49,7 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
 
 
 def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
-    descriptions = pl.read_parquet(config.output / "data" / "descriptions.parquet")
+    descriptions = pl.read_parquet(config.output / "prepare" / "descriptions.parquet")
     chains = descriptions.filter(pl.col("chain").is_not_null()).with_columns(
         apart=pl.col("poi_id").is_in(held_out(config).places.implode())
     )
@@ -57,7 +57,7 @@ def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
 
 
 def test_a_user_with_most_orders_does_not_fill_the_examples(config: Config) -> None:
-    path = config.output / "data" / "orders.parquet"
+    path = config.output / "prepare" / "orders.parquet"
     orders = pl.read_parquet(path)
     one = orders.with_columns(user_id=pl.lit("u1"))
     pl.concat([orders, *[one] * 5]).write_parquet(path)
@@ -116,7 +116,7 @@ def test_same_seed_gives_the_same_examples(config: Config) -> None:
 
 
 def test_no_orders_is_an_error_that_says_what_to_do(config: Config) -> None:
-    path = config.output / "data" / "orders.parquet"
+    path = config.output / "prepare" / "orders.parquet"
     pl.read_parquet(path).head(1).write_parquet(path)
     with pytest.raises(DataError, match="give `orders`"):
         examples(config, held_out(config))

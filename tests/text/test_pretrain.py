@@ -117,7 +117,7 @@ def test_stage_trains_saves_and_measures(
     figures = made["figures"]
     assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
     assert figures["perplexity_y_text_before"] > 1
-    before, after = load_base(config), load_language_model(config.output / "lm", config)
+    before, after = load_base(config), load_language_model(config.output / "pretrain", config)
     assert after.tokens.marker_ids == before.tokens.marker_ids
     assert after.tokens.encode(PLACE.prompt) == before.tokens.encode(PLACE.prompt)
     rows = torch.tensor(before.tokens.marker_ids)

@@ -47,7 +47,7 @@ class DatasetConfig(Section):
     kind: str = "tables"
     """`tables` for your own, or a data set that another package brings; see `larr.plugins`."""
     bad_rows: Literal["reject", "stop"] = "reject"
-    """Rows that break the contract: kept apart in `data/rejected/`, or the run stops."""
+    """Rows that break the contract: kept apart in `prepare/rejected/`, or the run stops."""
     test_days: Positive = 1
     """The last days of the log are the test set, unless impressions have a column `split`."""
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -14,7 +14,7 @@ RESERVED_ENCODERS = {
     *("encoder", "untuned", "pretrained", "sentence_encoder", "tfidf", "random", "shuffled"),
     *("earlier", "larr"),
 }
-"""Folders of `vectors/` and names in the case study."""
+"""Folders of `embed/` and names in the case study."""
 
 
 class BackboneConfig(Section):

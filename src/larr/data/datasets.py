@@ -18,7 +18,7 @@ class Dataset:
     tables: Callable[[Config, Path], Tables]
     """Reads or makes the tables; the folder is for files that it makes."""
     files: tuple[str, ...] = ()
-    """Dotted paths of settings that name files; when one of these changes, `data/` is stale."""
+    """Dotted paths of settings that name files; when one of these changes, `prepare/` is stale."""
     users_per_seed: bool = False
     """Whether each seed has users of its own, as in a simulation; else all seeds share them."""
 

@@ -1,4 +1,4 @@
-"""`larr prepare`: tables -> `data/`, checked, split by time, with statistics as of their time.
+"""`larr prepare`: tables -> `prepare/`, checked, split by time, with statistics as of their time.
 
 Paper: section 4.1. The log is walked in chunks, so that memory does not grow with it: checked and
 written once, enriched once, turned into arrays once.
@@ -45,7 +45,7 @@ EXAMPLES = 40
 
 
 def prepare(config: Config) -> None:
-    """Makes `data/` from the configured data set."""
+    """Makes `prepare/` from the configured data set."""
     with artifacts.making(config, "prepare", resume=False) as work:
         tables = dataset(config).tables(config, work.folder / "raw")
         log = check_tables(config, tables, work.folder)
@@ -72,7 +72,7 @@ def prepare(config: Config) -> None:
 
 @dataclass
 class _Writer:
-    """Writes the files of `data/`; every text gets its number here."""
+    """Writes the files of `prepare/`; every text gets its number here."""
 
     config: Config
     folder: Path

@@ -146,7 +146,7 @@ class Estimates:
         keys = list(self.value)
         values_K = np.array([self.value[key] for key in keys])
         draws_KB = np.array([self.draws[key] for key in keys])
-        with artifacts.whole(path) as partial, partial.open("wb") as file:
+        with artifacts.atomic(path) as partial, partial.open("wb") as file:
             np.savez(file, keys=np.array(keys, dtype=np.str_), values=values_K, draws=draws_KB)
 
     @classmethod

@@ -26,6 +26,7 @@ from larr.evaluation.bootstrap import pool as pool_estimates
 from larr.evaluation.findings import CEILING, COUNT_LABELS, FACTS, findings, mean_tree
 from larr.metrics import TASKS
 from larr.rankers import predict
+from larr.stages import RUN
 
 Array = npt.NDArray[Any]
 TRUTH = {"click": "probability_click", "order": "probability_order"}
@@ -60,7 +61,7 @@ class TestDay:
 
 
 def evaluate(config: Config) -> None:
-    """Scores the test day with every trained model and writes `report/`."""
+    """Scores the test day with every trained model and writes `evaluate/`."""
     with artifacts.making(config, "evaluate") as work:
         day = _read(config)
         scores = _scores(config, day)
@@ -95,7 +96,7 @@ def pool(configs: list[Config], output: Path) -> dict[str, Any]:
     estimates = pool_estimates(seeds_draws, same_users=not dataset(configs[0]).users_per_seed)
     seeds = [config.seed for config in configs]
     found = findings(configs[0], seeds, estimates, mean_tree(facts))
-    target = output / artifacts.STAGES["evaluate"].folder
+    target = output / "evaluate"
     target.mkdir(parents=True, exist_ok=True)
     _write(found, target)
     report.print_tables(found)
@@ -219,7 +220,7 @@ def _log_loss(label_N: Array, score_N: Array, day: TestDay) -> Ratio:
 
 def _facts(config: Config, day: TestDay, scores: dict[str, Array]) -> dict[str, Any]:
     """What is said without an interval; several seeds report the mean."""
-    made = {verb: artifacts.manifest(config, verb) for verb in artifacts.RUN}
+    made = {verb: artifacts.manifest(config, verb) for verb in RUN}
     done = {verb: manifest for verb, manifest in made.items() if manifest is not None}
     return {
         "dataset": day.features["dataset"],

@@ -28,7 +28,7 @@ from larr.rankers.wide_deep import WideDeep
 
 @dataclass(frozen=True)
 class Entry:
-    """An architecture, and the folder under `vectors/` of the text vectors that it reads."""
+    """An architecture, and the folder under `embed/` of the text vectors that it reads."""
 
     architecture: type[Ranker]
     vectors: str | None = None

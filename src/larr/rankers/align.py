@@ -12,27 +12,24 @@ from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.features import read_features
 from larr.rankers.layers import Ranker
-from larr.rankers.training import fit, made_from
+from larr.rankers.training import fit, ranker_artifact
 from larr.workers import side_by_side
 
 
 def align(config: Config) -> None:
-    """Trains each of `config.align.models` into `ranker/NAME`, those already trained excepted.
+    """Trains each of `config.align.models` into `align/NAME`, those already trained excepted.
 
     Paper: section 3.3, Eq. (22)-(26).
     """
     for name in (*config.align.models, *config.align.tuned):
         rankers.find(config, name)
     with artifacts.making(config, "align") as work:
-        jobs = {}
-        for name in _longest_first(config):
-            folder, origin = work.folder / name, made_from(config, name, config.align.of(name))
-            if not artifacts.has_part(folder, origin):
-                artifacts.begin_part(folder, origin, resume=False)
-                jobs[name] = (config, name, folder)
-        side_by_side(
-            _make, jobs, config.align.workers, lambda name: artifacts.end_part(work.folder / name)
-        )
+        jobs, parts = {}, {name: ranker_artifact(config, name) for name in _longest_first(config)}
+        for name, part in parts.items():
+            if not part.is_current():
+                part.start(resume=False)
+                jobs[name] = (config, name, part.folder)
+        side_by_side(_make, jobs, config.align.workers, lambda name: parts[name].finish())
         for name in config.align.models:
             trained = artifacts.read_json(work.folder / name / "train.json")
             if name in jobs:

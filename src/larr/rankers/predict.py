@@ -18,13 +18,13 @@ from larr.data.batches import Batch
 from larr.data.features import read_features
 from larr.errors import StaleError
 from larr.rankers.layers import Ranker
-from larr.rankers.training import made_from
+from larr.rankers.training import ranker_artifact
 
 ROWS = 4096
 
 
 def predict(config: Config, model: str) -> np.ndarray:
-    """Scores `data/test` in the order of the log with `ranker/NAME`: float32 [N, T].
+    """Scores `prepare/test` in the order of the log with `align/NAME`: float32 [N, T].
 
     Column 0 is the probability of a click, column 1 that of a click and an order (CTCVR).
     """
@@ -36,7 +36,7 @@ def predict(config: Config, model: str) -> np.ndarray:
 
 
 def load_ranker(config: Config, model: str) -> Ranker:
-    """A trained ranker of `ranker/NAME`, ready to score."""
+    """A trained ranker of `align/NAME`, ready to score."""
     ranker = rankers.build(config, model)
     weights = load_file(artifacts.folder(config, "align") / model / "model.safetensors")
     ranker.load_state_dict(weights)
@@ -78,9 +78,9 @@ def require_ranker(config: Config, name: str) -> None:
     Of the other rankers nothing is asked.
     """
     artifacts.require(config, "prepare")
-    folder = artifacts.folder(config, "align") / name
-    if not artifacts.has_part(folder, made_from(config, name, config.align.of(name))):
+    artifact = ranker_artifact(config, name)
+    if reason := artifact.why_stale():
         raise StaleError(
-            f"{folder}: it is missing, or other settings, data or vectors made it; put {name} into "
-            "align.models and run `larr run` with the same configuration"
+            f"{artifact.folder}: {reason}; put {name} into align.models and run `larr run` with "
+            "the same configuration"
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr import artifacts, hardware, progress, rankers
+from larr.artifacts import Artifact
 from larr.config import Config
 from larr.config.rankers import AlignConfig
 from larr.data import batches
@@ -35,17 +36,26 @@ STEPS, FEWEST_ROWS, MOST_ROWS = 1_500, 60, 2_400
 """What `align.batch_size = 0` makes of a log."""
 
 
-def made_from(config: Config, name: str, settings: AlignConfig) -> dict[str, Any]:
-    """What a training of one model with these settings depends on."""
-    entry, about = rankers.find(config, name), {"models", "workers", "tuned", "variants"}
-    source = entry.vectors
-    return {
+def ranker_artifact(config: Config, name: str) -> Artifact:
+    """Returns the artifact of a trained ranker, `align/NAME`."""
+    settings, inputs = built_from(config, name, config.align.of(name))
+    return Artifact(artifacts.folder(config, "align") / name, settings, inputs)
+
+
+def built_from(
+    config: Config, name: str, align: AlignConfig
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Returns the settings and the inputs that a training of one model depends on."""
+    entry, other = rankers.find(config, name), {"models", "workers", "tuned", "variants"}
+    settings = {
         "seed": config.seed,
         "architecture": entry.architecture.__name__,
-        "settings": settings.model_dump(mode="json", exclude=about),
-        "data": artifacts.identity(config, "prepare"),
-        "vectors": source and artifacts.identity(config, "embed", f"{source}/vectors.npy"),
+        "align": align.model_dump(mode="json", exclude=other),
     }
+    inputs: dict[str, str | None] = {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))}
+    if source := entry.vectors:
+        inputs[f"embed/{source}/"] = artifacts.key(artifacts.folder(config, "embed") / source)
+    return settings, inputs
 
 
 def fit(config: Config, name: str, log: Path) -> tuple[Ranker, list[dict[str, float]]]:

@@ -23,6 +23,7 @@ from rich import box
 from rich.table import Table
 
 from larr import artifacts, metrics, rankers
+from larr.artifacts import Artifact
 from larr.config import Config
 from larr.config.rankers import Range
 from larr.data import batches
@@ -32,7 +33,7 @@ from larr.metrics import TASKS
 from larr.progress import console
 from larr.rankers.p5 import P5
 from larr.rankers.predict import predict_log
-from larr.rankers.training import DivergedError, fit, made_from
+from larr.rankers.training import DivergedError, built_from, fit
 from larr.rankers.trees import Trees
 from larr.workers import side_by_side
 
@@ -51,15 +52,12 @@ def tune(config: Config) -> None:
         rankers.find(config, name)
     with artifacts.making(config, "tune") as work:
         trained = _split(config, work.folder / SPLIT)
-        jobs = {}
+        jobs, parts = {}, {name: _artifact(config, name) for name in names}
         for name in names:
-            folder, origin = work.folder / name, _origin(config, name)
-            if not artifacts.has_part(folder, origin):
-                artifacts.begin_part(folder, origin, resume=True)
+            if not parts[name].is_current():
+                parts[name].start(resume=True)
                 jobs[name] = (config, name, work.folder)
-        side_by_side(
-            search, jobs, config.align.workers, lambda name: artifacts.end_part(work.folder / name)
-        )
+        side_by_side(search, jobs, config.align.workers, lambda name: parts[name].finish())
         found = {name: artifacts.read_json(work.folder / name / FOUND) for name in names}
         artifacts.write_json(work.folder / FOUND, found)
         (work.folder / TUNED).write_text(as_toml(found), encoding="utf-8")
@@ -68,12 +66,12 @@ def tune(config: Config) -> None:
     console.print(f"  for your configuration: {work.folder / TUNED}")
 
 
-def _origin(config: Config, name: str) -> dict[str, Any]:
-    """What the search for one ranker depends on: not the values that it looks for."""
+def _artifact(config: Config, name: str) -> Artifact:
+    """The search for one ranker; it does not depend on the values that it looks for."""
     lowest = {path: one.low for path, one in _space(config, name).items()}
-    settings = config.align.of(name).with_settings(lowest)
-    tuned = {"tune": config.tune.model_dump(mode="json")}
-    return made_from(config, name, settings) | tuned
+    settings, inputs = built_from(config, name, config.align.of(name).with_settings(lowest))
+    settings |= {"tune": config.tune.model_dump(mode="json")}
+    return Artifact(artifacts.folder(config, "tune") / name, settings, inputs)
 
 
 def search(config: Config, name: str, folder: Path) -> None:
@@ -134,8 +132,8 @@ def _short(value: float) -> str:
 def _split(config: Config, folder: Path) -> int:
     """Writes `train/` and `validation/` from the training log; returns the rows of the former."""
     log = artifacts.folder(config, "prepare") / "train"
-    origin = {"data": artifacts.identity(config, "prepare")}
-    if artifacts.has_part(folder, origin):
+    split = Artifact(folder, {}, {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))})
+    if split.is_current():
         return batches.count_rows(folder / TRAIN)
     day_N = np.load(log / "days.npy")[:, 0]
     held_N = day_N == day_N.max()
@@ -146,10 +144,10 @@ def _split(config: Config, folder: Path) -> int:
             f"{log}: tuning needs at least two training days, or {HELD_OUT_USERS} users on a day; "
             "give a longer log"
         )
-    artifacts.begin_part(folder, origin, resume=False)
+    split.start(resume=False)
     batches.write_part(log, np.flatnonzero(~held_N), folder / TRAIN)
     batches.write_part(log, np.flatnonzero(held_N), folder / VALIDATION)
-    artifacts.end_part(folder)
+    split.finish()
     return int((~held_N).sum())
 
 

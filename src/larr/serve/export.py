@@ -102,7 +102,7 @@ class _Probabilities(nn.Module):
 def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:
     rows = batches.count_rows(log)
     bar = progress.track(f"exporting {path.name}", rows, "rows")
-    with artifacts.whole(path) as partial, ExitStack() as opened, bar as advance:
+    with artifacts.atomic(path) as partial, ExitStack() as opened, bar as advance:
         writer = None
         for batch in batches.in_order(log, ROWS):
             table = _table(ranker, features, batch)

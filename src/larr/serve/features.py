@@ -67,7 +67,7 @@ class CandidateInputs(NamedTuple):
 
 
 class Reader:
-    """Reads requests by what `larr prepare` kept in `data/`."""
+    """Reads requests by what `larr prepare` kept in `prepare/`."""
 
     def __init__(self, config: Config, data: Path) -> None:
         self.config, self.features = config, read_features(data)

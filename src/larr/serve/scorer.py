@@ -76,7 +76,7 @@ class Scorer:
 
     @classmethod
     def load(cls, config: Config, model: str, reader: Reader, folded: Path | None = None) -> Self:
-        """A trained ranker of `ranker/` with what is known after the training days.
+        """A trained ranker of `align/` with what is known after the training days.
 
         `folded` is what `save` wrote of it; the tables then stay on the disk until they are read.
         """

@@ -44,7 +44,7 @@ VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
 FOLDED = "folded"
 DATA = ("features.json", "texts.parquet", "recent_texts.npy", "vocabularies", "known")
-"""What serving reads of `data/`."""
+"""What serving reads of `prepare/`."""
 TOLERANCE = 1e-5
 """Between probabilities of the folded ranker and those that `larr evaluate` gives."""
 ID_DIGITS = 12

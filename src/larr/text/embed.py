@@ -19,6 +19,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
+from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.progress import Advance, track
@@ -68,14 +69,14 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
         aside, made = work.folder / "earlier", 0
         for name in names:
             own = config.for_encoder(name) if name in config.encoders else config
-            folder, origin = work.folder / name, _origin(own, name)
-            if artifacts.has_part(folder, origin):
+            source = _artifact(own, name, work.folder / name)
+            if source.is_current():
                 continue
-            earlier = _set_aside(config, folder, aside) if name == "encoder" else None
-            artifacts.begin_part(folder, origin, resume=True)
-            SOURCES.get(name, _encoder)(Job(own, texts, folder, earlier))
-            shutil.rmtree(folder / SHARDS, ignore_errors=True)
-            artifacts.end_part(folder)
+            earlier = _set_aside(config, source.folder, aside) if name == "encoder" else None
+            source.start(resume=True)
+            SOURCES.get(name, _encoder)(Job(own, texts, source.folder, earlier))
+            shutil.rmtree(source.folder / SHARDS, ignore_errors=True)
+            source.finish()
             made += len(texts)
         shutil.rmtree(aside, ignore_errors=True)
         work.measured(made, "texts")
@@ -99,29 +100,32 @@ def sources(config: Config, wanted: Iterable[str]) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-def _origin(config: Config, source: str) -> dict[str, Any]:
-    """What the vectors of a source depend on."""
-    made_from: dict[str, Any] = {"seed": config.seed}
+def _artifact(config: Config, source: str, folder: Path) -> Artifact:
+    """Returns the artifact of a source's vectors: what they depend on."""
+    settings: dict[str, Any] = {"seed": config.seed, "dimension": config.embed.dimension}
+    inputs: dict[str, str | None] = {
+        "texts": artifacts.key(artifacts.folder(config, "prepare"), "texts.parquet")
+    }
+    files: tuple[Path, ...] = ()
     if source == "untuned":
-        made_from["backbone"] = config.backbone.model_dump(mode="json")
-        made_from |= artifacts.files_from_elsewhere(config, ("backbone.model",))
-        made_from["pooling"] = config.contrast.pooling
+        settings["backbone"] = config.backbone.model_dump(mode="json")
+        settings["pooling"] = config.contrast.pooling
+        files = artifacts.files_of(config.backbone.model)
     elif source == "pretrained":
-        made_from["lm"] = artifacts.identity(config, "pretrain")
-        made_from["pooling"] = config.contrast.pooling
+        settings["pooling"] = config.contrast.pooling
+        inputs["pretrain"] = artifacts.key(artifacts.folder(config, "pretrain"))
     elif source == "sentence_encoder":
-        made_from["model"] = config.sentence_encoder
-        made_from |= artifacts.files_from_elsewhere(config, ("sentence_encoder",))
+        settings["model"] = config.sentence_encoder
+        files = artifacts.files_of(config.sentence_encoder)
     elif source not in ("tfidf", "random"):
         artifacts.require(config, "contrast")
-        made_from["encoder"] = _identity(config)
-    texts = artifacts.identity(config, "prepare", "texts.parquet")
-    return made_from | {"texts": texts, "dimension": config.embed.dimension}
+        inputs["encoder"] = _identity(config)
+    return Artifact(folder, settings, inputs, files)
 
 
 def _set_aside(config: Config, folder: Path, aside: Path) -> VectorStore | None:
     """Keeps the encoder's vectors of an earlier, whole run until the new ones are whole."""
-    if (folder / artifacts.ORIGIN).is_file():
+    if artifacts.read_manifest(folder) is not None:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     store = open_store(aside)
@@ -257,7 +261,7 @@ def _write_shards(job: Job, embedded: Embedder, earlier: VectorStore | None) -> 
             if path.is_file():
                 advance(rows.stop - rows.start)
                 continue
-            with artifacts.whole(path) as partial, partial.open("wb") as file:
+            with artifacts.atomic(path) as partial, partial.open("wb") as file:
                 np.save(file, _vectors(job, embedded, earlier, rows, advance))
 
 
@@ -290,7 +294,7 @@ def _vectors(
 @contextmanager
 def _new_file(job: Job) -> Iterator[np.ndarray]:
     """Yields zeros [N, D] on disk, which become the source's vectors when all went well."""
-    with artifacts.whole(job.folder / VECTORS) as partial:
+    with artifacts.atomic(job.folder / VECTORS) as partial:
         vectors_ND = artifacts.new_array(partial, np.float32, job.shape)
         yield vectors_ND
         vectors_ND.flush()

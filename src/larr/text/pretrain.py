@@ -71,7 +71,7 @@ class Material:
 
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
-    artifacts.require(config, *artifacts.STAGES["pretrain"].inputs)
+    artifacts.require(config, "prepare")
     check_pairs(config)
     set_seed(config.seed)
     lm = load_base(config)  # before anything of an earlier run is thrown away

@@ -93,7 +93,7 @@ def keys_of(identity: str, texts: pl.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VectorStore:
-    """The vectors of one source in `vectors/SOURCE`, looked up by content."""
+    """The vectors of one source in `embed/SOURCE`, looked up by content."""
 
     identity: str
     vectors: np.ndarray

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from larr import artifacts, stages
+from larr import artifacts, run
+from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.evaluation import evaluate
@@ -62,7 +63,7 @@ def experiments(config: Config, name: str, seeds: list[Config]) -> None:
     runs = [for_studies(one, studies, own) for one in seeds]
     for one in runs:
         console.rule(f"seed {one.seed}")
-        stages.run(one)
+        run.run(one)
         for key, study in own.items():
             told[key].append(_made(one, key, study))
     found = _pooled_report(config, runs)
@@ -86,16 +87,18 @@ def _pooled_report(config: Config, runs: list[Config]) -> Json:
 
 def _made(config: Config, name: str, study: Own) -> Json:
     """The result of a study of larr's own for one seed; kept until its stages are made anew."""
-    folder = config.output / FOLDER / name
-    origin = {verb: artifacts.identity(config, verb) for verb in study.verbs}
+    inputs: dict[str, str | None] = {
+        verb: artifacts.key(artifacts.folder(config, verb)) for verb in study.verbs
+    }
     if "contrast" in study.verbs:
         for encoder, own in made_encoders(config).items():
-            origin[encoder] = artifacts.identity(own, "contrast")
-    if not artifacts.has_part(folder, origin):
-        artifacts.begin_part(folder, origin, resume=False)
-        artifacts.write_json(folder / RESULTS, study.make(config))
-        artifacts.end_part(folder)
-    result: Json = artifacts.read_json(folder / RESULTS)
+            inputs[encoder] = artifacts.key(artifacts.folder(own, "contrast"))
+    artifact = Artifact(config.output / FOLDER / name, {}, inputs)
+    if not artifact.is_current():
+        artifact.start(resume=False)
+        artifacts.write_json(artifact.folder / RESULTS, study.make(config))
+        artifact.finish()
+    result: Json = artifacts.read_json(artifact.folder / RESULTS)
     return result
 
 

@@ -1,0 +1,75 @@
+"""Runs the stages: one of them, or all that lead to a report."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from larr import artifacts
+from larr.config import Config
+from larr.errors import StoppedError
+from larr.progress import console
+from larr.stages import RUN, STAGES
+
+
+def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
+    """Runs a stage if it is not up to date, and prints what it cost."""
+    target = artifacts.folder(config, verb)
+    if not force and artifacts.is_current(config, verb):
+        console.print(f"[dim]{verb}: {target} is up to date[/dim]")
+        return
+    if force:
+        artifacts.forget(config, verb)
+    console.print(f"[bold]{verb}[/bold] -> {target}")
+    module, name = STAGES[verb].function.split(":")
+    try:
+        getattr(import_module(module), name)(config)
+    except KeyboardInterrupt:  # typer would print nothing
+        raise StoppedError("stopped; run the same command again to go on") from None
+    cost = (artifacts.manifest(config, verb) or {}).get("measured", {})
+    console.print(
+        f"  {verb} took {cost['seconds']:.1f} s, {cost['rate']:,.0f} {cost['unit']}, "
+        f"peak memory {cost['peak_memory_mb']:,.0f} MB"
+    )
+
+
+def run(config: Config, *, force: bool = False) -> None:
+    """Runs every stage up to the report that is not up to date, also for `config.encoders`."""
+    from larr.evaluation.evaluate import check_slices  # noqa: PLC0415
+
+    wanted = vector_sources(config)  # here and in check_slices wrong names are refused at once
+    check_slices(config)
+    for verb in RUN:
+        if verb == "embed":
+            train_encoders(config, wanted, force=force)
+        run_stage(config, verb, force=force)
+
+
+def vector_sources(config: Config) -> list[str]:
+    """Returns the sources of text vectors that the rankers read, in the order of computing."""
+    from larr.rankers import vectors_read  # noqa: PLC0415
+    from larr.text.embed import sources  # noqa: PLC0415
+
+    return sources(config, vectors_read(config))
+
+
+def embed(config: Config) -> None:
+    """Runs `larr.text.embed.embed` for the sources that the rankers read.
+
+    It is here because `larr.text` does not know the rankers.
+    """
+    from larr.text import embed as stage  # noqa: PLC0415
+
+    stage.embed(config, vector_sources(config))
+
+
+def train_encoders(config: Config, wanted: list[str], *, force: bool = False) -> None:
+    """Trains those of `config.encoders` that are wanted, in `output/encoders/NAME`.
+
+    An encoder links to the stages of the run itself that it does not change.
+    """
+    for name in wanted:
+        if name in config.encoders:
+            other = config.for_encoder(name)
+            for verb in ("prepare", "pretrain", "contrast"):
+                if not artifacts.share(config, other, verb):
+                    run_stage(other, verb, force=force)
