@@ -74,15 +74,6 @@ def cosine(first_AD: Tensor, second_BD: Tensor) -> Tensor:
     return functional.normalize(first_AD, dim=1) @ functional.normalize(second_BD, dim=1).T
 
 
-def negative_distance(first_AD: Tensor, second_BD: Tensor) -> Tensor:
-    """s_theta as minus the Euclidean distance of the unit vectors [A, B]. Paper: Eq. (11)."""
-    return -(2 - 2 * cosine(first_AD, second_BD)).clamp(min=1e-8).sqrt()
-
-
-SCORES = {"cosine": cosine, "negative_distance": negative_distance}
-"""The score functions of Eq. (11): `config.contrast.score`."""
-
-
 def false_negatives(keys_AK: Tensor) -> Tensor:
     """Pairs of rows that share a key (same user, place, chain or text), bool [A, A].
 
@@ -93,10 +84,10 @@ def false_negatives(keys_AK: Tensor) -> Tensor:
 
 
 def pair_loss(
-    first_AD: Tensor, second_AD: Tensor, excluded_AA: Tensor, temperature: float, score: str
+    first_AD: Tensor, second_AD: Tensor, excluded_AA: Tensor, temperature: float
 ) -> Tensor:
     """L^UU of (U_p, U_a), L^PP of (P_d, P_b) or L^UP of (U, P). Paper: Eq. (14), (16), (20)."""
-    return info_nce(SCORES[score](first_AD, second_AD), excluded_AA, temperature)
+    return info_nce(cosine(first_AD, second_AD), excluded_AA, temperature)
 
 
 def contrastive_terms(

@@ -1,4 +1,4 @@
-"""Batches of the mapped log: every row once, whole rows, bounded memory."""
+"""Batches of the mapped log: every row once, complete, in bounded memory; parts without copies."""
 
 from pathlib import Path
 
@@ -7,96 +7,148 @@ import pytest
 import torch
 
 from larr.data import batches
-from larr.data.batches import Batch
-from larr.data.features import read_features
-from tests.ranking_log import Sizes, write_log
+from larr.data.batches import Batch, LogRows
 
 ROWS = 1_050
+WIDTHS = {"categories": 3, "numbers": 2, "recent": 3, "texts": 4, "labels": 2, "keys": 2}
+KINDS = {"numbers": np.float32, "labels": np.uint8}
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    write_log(tmp_path, Sizes(rows=ROWS))
-    numbered = np.repeat(np.arange(ROWS, dtype=np.int32)[:, None], 2, axis=1)
-    np.save(tmp_path / "prepare" / "train" / "keys.npy", numbered)
-    return tmp_path / "prepare" / "train"
+def write_arrays(folder: Path, widths: dict[str, int] = WIDTHS) -> Path:
+    """Writes a log whose `keys` are the row numbers; its days go from 3 down to 0."""
+    random = np.random.default_rng(0)
+    for name, width in widths.items():
+        values = random.integers(0, 2, (ROWS, width)).astype(KINDS.get(name, np.int32))
+        np.save(folder / f"{name}.npy", values)
+    np.save(folder / "keys.npy", np.repeat(np.arange(ROWS, dtype=np.int32)[:, None], 2, axis=1))
+    np.save(folder / "days.npy", (3 - np.arange(ROWS, dtype=np.int32) * 4 // ROWS)[:, None])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_arrays(tmp_path_factory.mktemp("log"))
+
+
+@pytest.fixture(scope="module")
+def log(folder: Path) -> LogRows:
+    return LogRows(folder)
+
+
+@pytest.fixture(scope="module")
+def part(log: LogRows) -> LogRows:
+    """Two thirds of the rows."""
+    return log.select(np.flatnonzero(np.arange(ROWS) % 3))
+
+
+@pytest.fixture(scope="module")
+def copied(part: LogRows, tmp_path_factory: pytest.TempPathFactory) -> LogRows:
+    """The same rows as a log of their own."""
+    target = tmp_path_factory.mktemp("copied")
+    for name in (*Batch._fields, "days"):
+        np.save(target / f"{name}.npy", part.array(name))
+    return LogRows(target)
 
 
 def numbers(parts: list[Batch]) -> np.ndarray:
     return np.concatenate([part.keys[:, 0].numpy() for part in parts])
 
 
-def test_in_order_yields_the_log_as_it_lies(log: Path) -> None:
-    parts = list(batches.in_order(log, 200))
+def assert_same(first: Batch, second: Batch) -> None:
+    for name, left, right in zip(Batch._fields, first, second, strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_in_order_yields_the_rows_in_the_order_of_the_log(log: LogRows) -> None:
+    parts = list(log.in_order(200))
     assert [part.rows for part in parts] == [200] * 5 + [50]
     for position, name in enumerate(Batch._fields):
-        whole = np.concatenate([part[position].numpy() for part in parts])
-        np.testing.assert_array_equal(whole, np.load(log / f"{name}.npy"))
+        joined = np.concatenate([part[position].numpy() for part in parts])
+        np.testing.assert_array_equal(joined, np.load(log.folder / f"{name}.npy"))
 
 
 @pytest.mark.parametrize("block", [2**18, 300, 10])
-def test_shuffled_yields_each_row_once_and_whole(
-    log: Path, block: int, monkeypatch: pytest.MonkeyPatch
+def test_shuffled_yields_each_row_once_and_complete(
+    log: LogRows, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "BLOCK_ROWS", block)
-    parts = [batch for batch, _ in batches.shuffled(log, 100, np.random.default_rng(1))]
+    parts = [batch for batch, _ in log.shuffled(100, np.random.default_rng(1))]
     order = numbers(parts)
     assert [part.rows for part in parts] == [100] * 10 + [50]
     np.testing.assert_array_equal(np.sort(order), np.arange(ROWS))
     for position, name in enumerate(Batch._fields):
-        whole = np.concatenate([part[position].numpy() for part in parts])
-        np.testing.assert_array_equal(whole, np.load(log / f"{name}.npy")[order])
+        joined = np.concatenate([part[position].numpy() for part in parts])
+        np.testing.assert_array_equal(joined, np.load(log.folder / f"{name}.npy")[order])
 
 
-def test_shuffled_mixes_the_whole_log_and_follows_its_seed(log: Path) -> None:
+def test_shuffled_mixes_all_rows_and_follows_its_seed(log: LogRows) -> None:
     def order(seed: int) -> np.ndarray:
-        random = np.random.default_rng(seed)
-        return numbers([batch for batch, _ in batches.shuffled(log, 100, random)])
+        return numbers([batch for batch, _ in log.shuffled(100, np.random.default_rng(seed))])
 
     np.testing.assert_array_equal(order(1), order(1))
     assert (order(1) != order(2)).mean() > 0.9
     assert np.ptp(order(1)[:100]) > 0.9 * ROWS
 
 
-def test_shuffled_never_holds_more_than_a_block(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffled_never_holds_more_than_a_block(
+    log: LogRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batches, "BLOCK_ROWS", 300)
-    held, read = [], batches._read
+    held, read = [], LogRows._read
 
-    def spy(folder: Path, starts: list[int], size: int) -> Batch:
-        block = read(folder, starts, size)
+    def spy(rows: LogRows, starts: list[int], size: int) -> Batch:
+        block = read(rows, starts, size)
         held.append(block.rows)
         return block
 
-    monkeypatch.setattr(batches, "_read", spy)
-    for _ in batches.shuffled(log, 100, np.random.default_rng(1)):
+    monkeypatch.setattr(LogRows, "_read", spy)
+    for _ in log.shuffled(100, np.random.default_rng(1)):
         pass
     assert held == [300, 300, 300, 150]
 
 
-def test_sampled_negatives_are_rows_of_the_log(log: Path) -> None:
-    random = np.random.default_rng(1)
-    for batch, sampled in batches.shuffled(log, 100, random, negatives=3):
+def test_sampled_negatives_are_rows_of_the_log(log: LogRows) -> None:
+    for batch, sampled in log.shuffled(100, np.random.default_rng(1), negatives=3):
         assert sampled.rows == 3 * batch.rows
-        expected = np.load(log / "categories.npy")[sampled.keys[:, 0].numpy()]
+        expected = np.load(log.folder / "categories.npy")[sampled.keys[:, 0].numpy()]
         np.testing.assert_array_equal(sampled.categories.numpy(), expected)
 
 
+def test_a_part_is_read_and_drawn_from_as_a_copy_of_it(
+    part: LogRows, copied: LogRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(part) == len(copied) == ROWS * 2 // 3
+    np.testing.assert_array_equal(part.label_rates(), copied.label_rates())
+    for first, second in zip(part.in_order(64), copied.in_order(64), strict=True):
+        assert_same(first, second)
+    monkeypatch.setattr(batches, "BLOCK_ROWS", 300)
+    drawn = (rows.shuffled(64, np.random.default_rng(1), negatives=2) for rows in (part, copied))
+    for first_pair, second_pair in zip(*drawn, strict=True):
+        for first, second in zip(first_pair, second_pair, strict=True):
+            assert_same(first, second)
+
+
+def test_a_part_of_a_part_is_one_of_the_log(part: LogRows) -> None:
+    rows_N = np.array([0, 5, 600])
+    np.testing.assert_array_equal(part.select(rows_N).array("keys"), part.array("keys")[rows_N])
+
+
+def test_the_latest_rows_are_in_the_order_of_the_log(log: LogRows, part: LogRows) -> None:
+    """The days of this log fall, so the latest rows are its first ones."""
+    first_day = int((log.array("days") == 3).sum())
+    np.testing.assert_array_equal(log.latest(first_day).array("keys")[:, 0], np.arange(first_day))
+    assert (part.latest(20).array("days") == 3).all()
+    assert (np.diff(part.latest(500).array("keys")[:, 0]) > 0).all()
+
+
 def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> None:
-    write_log(tmp_path, Sizes(rows=50, recent=0, keywords=0, numbers=0))
-    (batch,) = batches.in_order(tmp_path / "prepare" / "train", 100)
-    assert batch.recent.shape == (50, 0)
-    assert batch.texts.shape == (50, 0)
+    write_arrays(tmp_path, WIDTHS | {"numbers": 0, "recent": 0, "texts": 0})
+    (batch,) = LogRows(tmp_path).in_order(ROWS)
+    assert batch.recent.shape == (ROWS, 0)
+    assert batch.texts.shape == (ROWS, 0)
     assert batch.select(torch.tensor([3, 1])).numbers.shape == (2, 0)
 
 
-def test_features_are_read_as_they_were_written(tmp_path: Path) -> None:
-    config = write_log(tmp_path, Sizes(rows=50))
-    features = read_features(config.output / "prepare")
-    assert features.tasks == ("click", "order")
-    assert [category.side for category in features.categories] == ["user", "poi", "scene"]
-    labels = np.load(config.output / "prepare" / "train" / "labels.npy")
-    rates = [labels[:, 0].sum() / 50, labels[:, 1].sum() / 50]
-    np.testing.assert_allclose(
-        batches.label_rates(config.output / "prepare" / "train"), rates, 1e-6
-    )
-    assert batches.count_rows(config.output / "prepare" / "train") == features.train_rows == 50
+def test_label_rates_are_shares_of_the_rows(log: LogRows) -> None:
+    labels_NT = np.load(log.folder / "labels.npy")
+    np.testing.assert_allclose(log.label_rates(), labels_NT.sum(axis=0) / ROWS, 1e-6)

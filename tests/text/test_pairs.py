@@ -13,6 +13,7 @@ import pytest
 from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.errors import ConfigError, DataError
+from larr.text import pairs
 from larr.text.pairs import EMPTY, VIEWS, augmented, examples, held_out, keywords_of, orders_of
 from tests.fake_data import make_data
 
@@ -67,8 +68,11 @@ def test_a_user_with_most_orders_does_not_fill_the_examples(config: Config) -> N
     assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
 
 
-def test_near_orders_come_into_a_batch_together(tmp_path: Path) -> None:
-    contrast = {"triples": 160, "batch_size": 8, "near": "poi_city", "near_together": 4}
+def test_near_orders_come_into_a_batch_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "NEAR_TOGETHER", 4)
+    contrast = {"triples": 160, "batch_size": 8, "near": "poi_city"}
     whole = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
     config = make_data(tmp_path, orders=400, contrast=contrast | whole)
     columns = examples(config, held_out(config))

@@ -59,8 +59,6 @@ class ContrastConfig(Section):
     """Peak learning rate; in batches of 32 the small decoder collapses to one vector at it."""
     temperature: AboveZero = 0.05
     """tau of Eq. (12)-(19). Decision 8."""
-    score: Literal["cosine", "negative_distance"] = "cosine"
-    """s of Eq. (11), an entry of `larr.losses.SCORES`. Decision 7."""
     lambda_user_user: NotNegative = 0.2
     """lambda_1 of Eq. (21). Decision 8."""
     lambda_place_place: NotNegative = 0.2
@@ -79,8 +77,6 @@ class ContrastConfig(Section):
     near: str = ""
     """A column of places, such as `poi_city`: orders at places of one value become each other's
     negatives, which tell more than negatives from elsewhere; empty for none."""
-    near_together: Positive = 8
-    """So many orders of one value of `near` come into a batch together."""
     mask_false_negatives: bool = True
     """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
     held_out: Fraction = 0.1

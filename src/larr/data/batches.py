@@ -1,19 +1,20 @@
-"""The log as memory-mapped arrays, and batches of it in time order or shuffled.
+"""The log as memory-mapped arrays, and batches of its rows in order or shuffled.
 
-Shapes: B rows of a batch, F categories, M numbers, L recent places, R scene texts, T tasks.
+Shapes: N rows of a log, B rows of a batch, F categories, M numbers, L recent places, R scene texts,
+T tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from larr import artifacts
 
 BLOCK_ROWS = 2**18  # rows shuffled together: memory is bounded by them, not by the log
 
@@ -48,68 +49,117 @@ class Batch(NamedTuple):
         return Batch(*(array.index_select(0, index_B) for array in self))
 
 
+@dataclass(frozen=True, eq=False)
+class LogRows:
+    """Rows of a log that `larr prepare` wrote: all of them, or those with given numbers.
+
+    A part of a log is its row numbers and no copy; its rows are read from the same mapped arrays.
+    Random draws depend on the number of rows alone, so a part trains as a copy of it would.
+    """
+
+    folder: Path
+    """Holds one `.npy` file for each field of `Batch`, and `days.npy`."""
+    numbers_N: npt.NDArray[np.int64] | None = None
+    """Rising numbers of the rows in the folder's arrays; None for all rows."""
+
+    def __len__(self) -> int:
+        if self.numbers_N is not None:
+            return len(self.numbers_N)
+        return int(np.load(self.folder / "labels.npy", mmap_mode="r").shape[0])
+
+    def array(self, name: str) -> np.ndarray:
+        """Returns one array of these rows, [N, ...]: mapped if all rows are meant, else a copy."""
+        mapped_N: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
+
+    def select(self, rows_N: npt.NDArray[np.int64]) -> LogRows:
+        """Returns those of these rows that have given, rising positions among them."""
+        numbers_N = rows_N if self.numbers_N is None else self.numbers_N[rows_N]
+        return LogRows(self.folder, numbers_N)
+
+    def latest(self, rows: int) -> LogRows:
+        """Returns the rows of the latest days, in the order of the log."""
+        latest_N = np.argsort(self.array("days")[:, 0], kind="stable")[-rows:]
+        return self.select(np.sort(latest_N))
+
+    def label_rates(self) -> np.ndarray:
+        """Returns the share of rows with each label, float32 [T]."""
+        rates_T: np.ndarray = self.array("labels").mean(axis=0, dtype=np.float64)
+        return rates_T.astype(np.float32)
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """Yields all rows in the order of the log, in batches of `size`."""
+        for start in range(0, len(self), size):
+            yield self._read([start], size)
+
+    def shuffled(
+        self, size: int, random: np.random.Generator, negatives: int = 0
+    ) -> Iterator[tuple[Batch, Batch]]:
+        """Yields all rows once in random order, each batch with rows to be used as negatives.
+
+        Runs of `size` rows are drawn at random from anywhere in the log into a block of about
+        `BLOCK_ROWS` rows, and the block's rows are shuffled; a log of one block gets a full
+        permutation. The second batch has `negatives * B` rows, drawn from the block.
+        """
+        starts = random.permutation(np.arange(0, len(self), size))
+        runs = max(1, BLOCK_ROWS // size)
+        # The last run may be short. It is moved to the end, where it ends the last block: in any
+        # other block it would shift the batches, which then would not have `size` rows each.
+        last = int(starts.argmax())
+        starts[[last, -1]] = starts[[-1, last]]
+        for first in range(0, len(starts), runs):
+            block = self._read(starts[first : first + runs].tolist(), size)
+            order_N = torch.from_numpy(random.permutation(block.rows))
+            for index_B in order_N.split(size):
+                drawn = random.integers(block.rows, size=negatives * len(index_B))
+                yield block.select(index_B), block.select(torch.from_numpy(drawn))
+
+    def _read(self, starts: list[int], size: int) -> Batch:
+        """Returns copies of runs of `size` rows: an open map would keep the pages that it read."""
+        arrays = []
+        for name in Batch._fields:
+            mapped = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+            runs = [slice(start, start + size) for start in starts]
+            if self.numbers_N is None:
+                copied = [mapped[run] for run in runs]
+            else:
+                copied = [mapped[self.numbers_N[run]] for run in runs]
+            arrays.append(torch.from_numpy(np.concatenate(copied)))
+        return Batch(*arrays)
+
+
+# The functions below are on their way out: use the methods of `LogRows`.
 def count_rows(log: Path) -> int:
-    """Rows of a log, a folder with one `.npy` file for each field of `Batch`."""
-    return int(np.load(log / "labels.npy", mmap_mode="r").shape[0])
+    """Returns `len(LogRows(log))`."""
+    return len(LogRows(log))
 
 
 def label_rates(log: Path) -> np.ndarray:
-    """The share of rows with each label, float32 [T]."""
-    rates_T: np.ndarray = np.load(log / "labels.npy", mmap_mode="r").mean(axis=0, dtype=np.float64)
-    return rates_T.astype(np.float32)
+    """Returns `LogRows(log).label_rates()`."""
+    return LogRows(log).label_rates()
 
 
 def write_part(log: Path, rows_N: np.ndarray, part: Path) -> None:
-    """Writes a log that holds some rows of another one."""
+    """Writes a log that holds some rows of another one; `LogRows(log, rows_N)` needs no copy."""
     part.mkdir(exist_ok=True)
     for name in (*Batch._fields, "days"):
-        source = np.load(log / f"{name}.npy", mmap_mode="r")
-        shape = (len(rows_N), source.shape[1])
-        target = artifacts.new_array(part / f"{name}.npy", source.dtype, shape)
-        for start in range(0, len(rows_N), BLOCK_ROWS):
-            rows_n = rows_N[start : start + BLOCK_ROWS]
-            target[start : start + len(rows_n)] = source[rows_n]
+        np.save(part / f"{name}.npy", LogRows(log, rows_N).array(name))
 
 
 def latest(log: Path, rows: int) -> np.ndarray:
-    """The numbers of the rows of the latest days, as they stand in the log, [N]."""
-    days_N = np.load(log / "days.npy", mmap_mode="r")[:, 0]
-    numbers_N: np.ndarray = np.argsort(days_N, kind="stable")[-rows:]
-    return np.sort(numbers_N)
+    """Returns the row numbers of `LogRows(log).latest(rows)`."""
+    numbers_N = LogRows(log).latest(rows).numbers_N
+    assert numbers_N is not None  # noqa: S101
+    return numbers_N
 
 
 def in_order(log: Path, size: int) -> Iterator[Batch]:
-    """Yields the whole log in the order of its rows."""
-    for start in range(0, count_rows(log), size):
-        yield _read(log, [start], size)
+    """Yields `LogRows(log).in_order(size)`."""
+    return LogRows(log).in_order(size)
 
 
 def shuffled(
     log: Path, size: int, random: np.random.Generator, negatives: int = 0
 ) -> Iterator[tuple[Batch, Batch]]:
-    """Yields the whole log once in random order, each batch with rows to be used as negatives.
-
-    Runs of `size` rows are drawn at random from anywhere in the log into a block of about
-    `BLOCK_ROWS` rows, and the block's rows are shuffled; a log of one block gets a full
-    permutation. The second batch has `negatives * B` rows, drawn from the block.
-    """
-    starts = random.permutation(np.arange(0, count_rows(log), size))
-    runs = max(1, BLOCK_ROWS // size)
-    last = int(starts.argmax())
-    starts[[last, -1]] = starts[[-1, last]]  # the only short run ends the last block
-    for first in range(0, len(starts), runs):
-        block = _read(log, starts[first : first + runs].tolist(), size)
-        order_N = torch.from_numpy(random.permutation(block.rows))
-        for index_B in order_N.split(size):
-            drawn = random.integers(block.rows, size=negatives * len(index_B))
-            yield block.select(index_B), block.select(torch.from_numpy(drawn))
-
-
-def _read(log: Path, starts: list[int], size: int) -> Batch:
-    """Copies runs of rows out of the mapped files, which are closed again at once."""
-    arrays = []
-    for name in Batch._fields:
-        mapped = np.load(log / f"{name}.npy", mmap_mode="r")
-        runs = [mapped[start : start + size] for start in starts]
-        arrays.append(torch.from_numpy(np.concatenate(runs)))
-    return Batch(*arrays)
+    """Yields `LogRows(log).shuffled(...)`."""
+    return LogRows(log).shuffled(size, random, negatives)

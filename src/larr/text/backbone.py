@@ -1,5 +1,6 @@
-"""The language model: its tokenizer, its special tokens, its adapters.
+"""The causal language model: its tokenizer, the keywords' special tokens, its LoRA adapters.
 
+A keyword's two special tokens, `<k>` and `</k>`, are called its markers.
 Shapes: B texts, T tokens.
 """
 
@@ -30,30 +31,29 @@ disable_progress_bar()
 
 BUILTIN = Path(__file__).parent / "builtin_lm"
 MARKER_SCHEME = "1"
-"""Changes whenever `KeywordTokenizer.encode` would give other ids for the same texts."""
+"""To be changed whenever `KeywordTokenizer.encode` returns other ids for the same texts."""
+CACHED_TEXTS = 200_000
 
 KeywordText = tuple[str, str]
 """A keyword and its text: one piece t_i^k of a description. Paper: Eq. (2)."""
 
 
 def start_token(keyword: str) -> str:
-    """sp^bos of a keyword. Paper: Eq. (4), (8)."""
+    """Returns sp^bos of a keyword. Paper: Eq. (4), (8)."""
     return f"<{keyword}>"
 
 
 def end_token(keyword: str) -> str:
-    """sp^eos of a keyword. Paper: Eq. (4), (8)."""
+    """Returns sp^eos of a keyword. Paper: Eq. (4), (8)."""
     return f"</{keyword}>"
 
 
 class KeywordTokenizer:
-    """Turns keyword texts into token ids, with special tokens that no text can forge.
+    """Turns keyword texts into token ids, with markers that no text can forge.
 
-    Paper: Eq. (3)-(6), (8)-(9). Each text is encoded alone and the special tokens are put around
-    it by id; special ids that a text gives nevertheless are taken out.
+    Paper: Eq. (3)-(6), (8)-(9). Texts come from users, so a menu may contain "</poi_menu>". Each
+    text is therefore tokenized alone and the markers are put around it by id, never as a string.
     """
-
-    CACHED_TEXTS = 200_000
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, keywords: Sequence[str], max_length: int
@@ -66,25 +66,32 @@ class KeywordTokenizer:
         self.tokenizer = tokenizer
         self.keywords = tuple(keywords)
         self.max_length = max_length
-        self.starts = {name: self._id(start_token(name)) for name in keywords}
-        self.ends = {name: self._id(end_token(name)) for name in keywords}
-        self._forbidden = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-        self._forbidden |= frozenset(self.starts.values()) | frozenset(self.ends.values())
-        self._known: dict[str, list[int]] = {}
+        ids = tokenizer.get_vocab()
+        markers = [token(name) for name in keywords for token in (start_token, end_token)]
+        if missing := [token for token in markers if token not in ids]:
+            raise LarrError(f"the tokenizer lacks {missing[0]}; run `larr pretrain` again")
+        self.starts: dict[str, int] = {name: ids[start_token(name)] for name in keywords}
+        self.ends: dict[str, int] = {name: ids[end_token(name)] for name in keywords}
+        self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        self._special |= frozenset(self.marker_ids)
+        self._ids_of: dict[str, list[int]] = {}
         self.shortened = 0
-        """Descriptions that lost the ends of their longest texts."""
+        """How many descriptions lost the ends of their longest texts."""
 
     @property
     def marker_ids(self) -> list[int]:
-        """The ids of all special tokens of keywords, ascending."""
+        """The ids of all markers, ascending."""
         return sorted([*self.starts.values(), *self.ends.values()])
 
     def text_ids(self, texts: Iterable[str]) -> list[list[int]]:
-        """The ids of plain texts, each encoded alone, without any special token."""
+        """Returns the ids of plain texts, each tokenized alone, without any special token.
+
+        They are cached: training reads the same texts again and again, in other orders.
+        """
         texts = list(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new and len(self._known) + len(new) > self.CACHED_TEXTS:
-            self._known, new = {}, list(dict.fromkeys(texts))
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids_of]
+        if new and len(self._ids_of) + len(new) > CACHED_TEXTS:
+            self._ids_of, new = {}, list(dict.fromkeys(texts))
         if new:
             encoded = self.tokenizer(
                 new,
@@ -95,13 +102,15 @@ class KeywordTokenizer:
                 verbose=False,
             )["input_ids"]
             for text, ids in zip(new, encoded, strict=True):
-                self._known[text] = [id_ for id_ in ids if id_ not in self._forbidden]
-        return [self._known[text] for text in texts]
+                # not every tokenizer respects `split_special_tokens`
+                self._ids_of[text] = [id_ for id_ in ids if id_ not in self._special]
+        return [self._ids_of[text] for text in texts]
 
     def encode(self, parts: Sequence[KeywordText]) -> list[int]:
-        """The ids of one description: `<k> text </k>` for each part in order. Paper: Eq. (3).
+        """Returns the ids of one description: `<k> text </k>` for each part. Paper: Eq. (3).
 
-        Too long a description loses the ends of its longest texts, never a special token.
+        One that exceeds `max_length` loses the ends of its longest texts, but no marker. Raises
+        LarrError for a description without parts or with an unknown keyword.
         """
         if not parts:
             raise LarrError("a description without any keyword has no vector; leave its row out")
@@ -110,42 +119,32 @@ class KeywordTokenizer:
             raise LarrError(
                 f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
             )
-        whole = self.text_ids(text for _, text in parts)
-        texts = _shortened(whole, self.max_length - 2 * len(parts))
-        self.shortened += texts is not whole
+        texts = self.text_ids(text for _, text in parts)
+        budget = self.max_length - 2 * len(parts)
+        if sum(map(len, texts)) > budget:
+            self.shortened += 1
+            longest = budget // len(texts)
+            while sum(min(len(text), longest + 1) for text in texts) <= budget:
+                longest += 1
+            texts = [text[:longest] for text in texts]
         ids: list[int] = []
         for (keyword, _), text in zip(parts, texts, strict=True):
             ids += [self.starts[keyword], *text, self.ends[keyword]]
         return ids
 
     def encode_batch(self, descriptions: Sequence[Sequence[KeywordText]]) -> list[list[int]]:
-        """`encode` for many descriptions, with one call of the tokenizer."""
+        """Returns `encode` of each description, with one call of the tokenizer."""
         self.text_ids(text for parts in descriptions for _, text in parts)
         return [self.encode(parts) for parts in descriptions]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (int64 [B, T]), padded on the right."""
+        """Returns `input_ids` and `attention_mask` (int64 [B, T]), padded on the right."""
         ids_BT = np.full((len(rows), max(map(len, rows))), self.tokenizer.pad_token_id)
         mask_BT = np.zeros_like(ids_BT)
         for number, row in enumerate(rows):
             ids_BT[number, : len(row)] = row
             mask_BT[number, : len(row)] = 1
         return {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
-
-    def _id(self, token: str) -> int:
-        id_: int | None = self.tokenizer.get_vocab().get(token)
-        if id_ is None:
-            raise LarrError(f"the tokenizer lacks {token}; run `larr pretrain` again")
-        return id_
-
-
-def _shortened(texts: list[list[int]], budget: int) -> list[list[int]]:
-    if sum(map(len, texts)) <= budget:
-        return texts
-    longest = budget // len(texts)
-    while sum(min(len(text), longest + 1) for text in texts) <= budget:
-        longest += 1
-    return [text[:longest] for text in texts]
 
 
 @dataclass(frozen=True)
@@ -157,10 +156,7 @@ class LanguageModel:
 
 
 def load_base(config: Config) -> LanguageModel:
-    """The model that `config.backbone` names, with the keywords' special tokens added.
-
-    The new rows start at the mean of the embeddings of the keyword's words (decision 4).
-    """
+    """Returns the model that `config.backbone` names, with the keywords' markers added."""
     tokenizer, model = _read(config.backbone)
     keywords = [keyword.name for keyword in config.keywords]
     _add_markers(tokenizer, model, keywords)
@@ -168,24 +164,30 @@ def load_base(config: Config) -> LanguageModel:
 
 
 def load_language_model(folder: Path, config: Config) -> LanguageModel:
-    """A model that stage 1 wrote."""
-    own = config.backbone.model_copy(update={"model": str(folder), "revision": None})
-    tokenizer, model = _read(own)
+    """Returns a model that stage 1 wrote."""
+    tokenizer, model = _read(
+        config.backbone.model_copy(update={"model": str(folder), "revision": None})
+    )
     keywords = [keyword.name for keyword in config.keywords]
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
 
 def attention() -> str:
-    """The attention that is fastest there: on a CPU at short lengths the plain one."""
+    """Returns the fastest attention: at these lengths, on a CPU, fused kernels do not pay."""
     return "sdpa" if device() == "cuda" else "eager"
 
 
 def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:
-    """LoRA on all linear layers; the rows of the special tokens train whole (decision 4)."""
+    """Returns LoRA on all linear layers.
+
+    The markers' embeddings are new, so a low-rank update of them would not do: their rows, and
+    those of an untied output layer, are trained in full (decision 4).
+    """
+    names = {id(module): name for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    rows = {_name_of(model, embedding): tokens.marker_ids}
+    rows = {names[id(embedding)]: tokens.marker_ids}
     if head is not None and head.weight is not embedding.weight:
-        rows[_name_of(model, head)] = tokens.marker_ids
+        rows[names[id(head)]] = tokens.marker_ids
     return LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
@@ -194,13 +196,10 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
     )
 
 
-def _name_of(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
-    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    return names[id(wanted)]
-
-
 def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     source = str(BUILTIN) if backbone.model == BUILTIN_MODEL else backbone.model
+    # Adam's small steps are lost in 16-bit weights; frozen weights keep their checkpoint's type
+    dtype = torch.float32 if backbone.lora_rank == 0 else "auto"
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=backbone.revision, trust_remote_code=False
@@ -211,12 +210,12 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention(),
-            dtype=torch.float32 if backbone.lora_rank == 0 else "auto",
+            dtype=dtype,
         )
     except Exception as error:  # of any of the libraries that read it
-        told = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"backbone.model {backbone.model!r} could not be read: {told[:300]}; give "
+            f"backbone.model {backbone.model!r} could not be read: {reason[:300]}; give "
             "`builtin`, a folder, or the Hugging Face name of a causal language model with "
             "safetensors weights and no code of its own"
         ) from error
@@ -230,7 +229,7 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        _make_room(tokenizer, model)
+        _resize(tokenizer, model)
     model.config.use_cache = False
     return tokenizer, model.to(device())
 
@@ -238,35 +237,34 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
 def _add_markers(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, keywords: Sequence[str]
 ) -> None:
-    taken = tokenizer.get_vocab()
+    """Adds the markers; their embeddings start at the mean of the keyword's words (decision 4)."""
+    vocabulary = tokenizer.get_vocab()
     markers = {name: (start_token(name), end_token(name)) for name in keywords}
     for name, pair in markers.items():
-        clash = [token for token in pair if token in taken]
-        if clash:
+        if clash := [token for token in pair if token in vocabulary]:
             raise ConfigError(
                 f"keyword {name}: the tokenizer of the backbone already has {', '.join(clash)}; "
                 "give the keyword another name"
             )
-    words = {name: _word_ids(tokenizer, name) for name in keywords}
+    words: dict[str, list[int]] = {
+        name: tokenizer(name.replace("_", " ").strip(), add_special_tokens=False)["input_ids"]
+        for name in keywords
+    }
     new = [token for pair in markers.values() for token in pair]
     tokenizer.add_tokens(
         [AddedToken(token, special=True, normalized=False) for token in new], special_tokens=True
     )
-    _make_room(tokenizer, model)
+    _resize(tokenizer, model)
     ids = tokenizer.get_vocab()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
+        # by id: with tied weights both layers hold one matrix
         for weight in {id(layer.weight): layer.weight for layer in layers if layer}.values():
             for name, pair in markers.items():
                 weight[[ids[token] for token in pair]] = weight[words[name]].mean(dim=0)
 
 
-def _word_ids(tokenizer: PreTrainedTokenizerBase, keyword: str) -> list[int]:
-    words = keyword.replace("_", " ").strip()
-    ids: list[int] = tokenizer(words, add_special_tokens=False)["input_ids"]
-    return ids
-
-
-def _make_room(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+def _resize(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Adds embedding rows if the tokenizer has more tokens than the model."""
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False, pad_to_multiple_of=64)

@@ -1,12 +1,12 @@
 """Stage 2, contrastive tuning: the language model becomes a text embedding model.
 
-Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, D the vector's length.
+Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, N texts, H hidden units, D the vector's
+length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,13 @@ from larr.text.retrieval import recalls
 from larr.text.vectors import compute
 
 GROUP = 32
-"""Texts of like length that are read together, to pad less."""
+"""Texts of like length that go through the model together, for less padding."""
 SAMPLE = 400
 """Texts of each view from which the head's start and the spread of the vectors are computed."""
 SHRINKAGE = 0.05
 """Part of the mean variance added to each, so that small axes are not blown up."""
 SMALL_PARAMETERS = 3_000_000
-"""A model of fewer is trained by one thread."""
+"""A model with fewer parameters is trained by one thread."""
 COLLAPSED = 0.05
 """A spread of the vectors below this means that nothing was learned."""
 
@@ -59,8 +59,8 @@ COLLAPSED = 0.05
 def contrast(config: Config) -> None:
     """Trains the text embedding model on users, places and orders, and measures retrieval.
 
-    A training that makes all texts one vector is told and thrown away: the model is then the one
-    that it began with, which at least tells texts apart.
+    A training can collapse: all texts get the same vector. Such a model is reported and replaced
+    by the one that it started from, which at least tells texts apart.
     """
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)
@@ -70,11 +70,17 @@ def contrast(config: Config) -> None:
         curve, seconds = _train(config, encoder, rows, work.folder)
         spread = _spread(config, encoder, rows)
         if collapsed := spread < COLLAPSED:
-            _tell_of_collapse(spread)
+            console.print(
+                f"  contrastive tuning collapsed: all texts had nearly one vector (spread "
+                f"{spread}), so the model from before it is kept. The texts may not show which "
+                "place a user orders from; else lower contrast.learning_rate or "
+                "contrast.batch_size, or raise contrast.triples"
+            )
             encoder = _starting_model(config, rows)
-        _merge(config, encoder)
+        if config.backbone.lora_rank:
+            encoder[0].model = encoder[0].model.merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
-        del encoder  # a large one would stay beside those that are measured
+        del encoder  # a large one would occupy memory beside those that are measured
         triples = len(rows["keys"])
         work.measured(triples, "triples")
         work.figures |= {
@@ -87,6 +93,7 @@ def contrast(config: Config) -> None:
 
 
 def _starting_model(config: Config, rows: dict[str, list[Any]]) -> SentenceTransformer:
+    """Returns the model of stage 1 with a whitening head, from which the training starts."""
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     pooling = config.contrast.pooling
     encoder = as_encoder(lm, config.embed.dimension, pooling)
@@ -103,10 +110,10 @@ def _sample(rows: dict[str, list[Any]]) -> list[list[KeywordText]]:
 
 
 def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
-    """Starts the head so that these hidden states come out with mean 0 and equal variances.
+    """Sets the head's weights so that these hidden states get mean 0 and equal variances.
 
     Hidden states of a language model point nearly the same way. Trained from there, InfoNCE at a
-    low temperature first makes all vectors equal, and may stay there.
+    low temperature first makes all vectors equal, and may never leave that state.
     """
     head = encoder[2].linear
     mean_H = states_NH.mean(axis=0, dtype=np.float64)
@@ -121,36 +128,32 @@ def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
         head.bias[: len(main_DH)] = torch.tensor(-main_DH @ mean_H)
 
 
-def _merge(config: Config, encoder: SentenceTransformer) -> None:
-    if config.backbone.lora_rank:
-        encoder[0].model = encoder[0].model.merge_and_unload()
-
-
 @dataclass
 class Collator(SentenceTransformerDataCollator):
-    """Puts the distinct texts of a step into groups of like length.
+    """Builds a batch in which each distinct text of a step is encoded once.
 
-    The batch holds, for each group, `input_ids` and `attention_mask`, and as `label` for each
-    triple the positions of its six texts among all texts of the step (-1 for none), then its keys.
+    The texts are sorted by length and cut into groups of about GROUP. The batch holds the
+    `input_ids` and `attention_mask` of each group, and as `label` for each triple the positions of
+    its six texts in that order (-1 for none), then its keys (int64 [B, 9]).
     """
 
     tokens: KeywordTokenizer | None = None
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The batch of some rows of `larr.text.pairs.examples`."""
+        """Returns the batch of some rows of `larr.text.pairs.examples`."""
         assert self.tokens is not None  # noqa: S101 - the parent's fields have defaults
-        texts = {row[view] for row in features for view in VIEWS} - {EMPTY}
-        named = sorted(texts)
-        encoded = self.tokens.encode_batch([from_input(text) for text in named])
-        order = sorted(range(len(named)), key=lambda number: len(encoded[number]))
+        texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY})
+        encoded = self.tokens.encode_batch([from_input(text) for text in texts])
+        order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
         batch: dict[str, Tensor] = {}
         groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
         for group, numbers in enumerate(groups):
             padded = self.tokens.pad([encoded[number] for number in numbers])
-            batch |= {f"{group}_{key}": value for key, value in padded.items()}
-        place = {named[number]: position for position, number in enumerate(order)} | {EMPTY: -1}
+            batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
+        positions = {texts[number]: position for position, number in enumerate(order)}
+        positions[EMPTY] = -1
         batch["label"] = torch.tensor(
-            [[place[row[view]] for view in VIEWS] + row["keys"] for row in features]
+            [[positions[row[view]] for view in VIEWS] + row["keys"] for row in features]
         )
         return batch
 
@@ -165,18 +168,17 @@ class TripleLoss(nn.Module):
         self.bf16 = bf16
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
-        """The three terms of L_2, of what `Collator` gives."""
-        device = labels.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bf16):
-            made = [self.model(group)["sentence_embedding"] for group in groups]
-        vectors = torch.cat(made).float()
+        """Returns the three terms of L_2 for a batch of `Collator`."""
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.bf16):
+            vectors = [self.model(group)["sentence_embedding"] for group in groups]
+        vectors_ND = torch.cat(vectors).float()
         at = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
         user, place, chain = labels[:, len(VIEWS) :].T
         settings = self.contrast
         losses = (
-            self._pair(vectors, at["profile"], at["action"], [user]),
-            self._pair(vectors, at["business"], at["basic"], [place, chain]),
-            self._pair(vectors, at["user"], at["place"], [user, place, chain]),
+            self._pair(vectors_ND, at["profile"], at["action"], [user]),
+            self._pair(vectors_ND, at["business"], at["basic"], [place, chain]),
+            self._pair(vectors_ND, at["user"], at["place"], [user, place, chain]),
         )
         lambdas = (settings.lambda_user_user, settings.lambda_place_place)
         return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
@@ -184,24 +186,24 @@ class TripleLoss(nn.Module):
     def _pair(
         self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
     ) -> Tensor:
-        """One of the three losses, over the triples that have both texts."""
-        there = (first_B >= 0) & (second_B >= 0)
-        if int(there.sum()) < 2:
-            return vectors_ND.sum() * 0
-        first_B, second_B = first_B[there], second_B[there]
-        same = torch.stack([first_B, second_B, *(key[there] for key in keys)], dim=1)
+        """Returns one of the three losses, over the triples that have both texts.
+
+        Triples that share a user, place, chain or text are no negatives of each other: they would
+        push apart what belongs together (decisions 9, 10).
+        """
+        present = (first_B >= 0) & (second_B >= 0)
+        if int(present.sum()) < 2:
+            return vectors_ND.sum() * 0  # no negatives; a zero that backward accepts
+        first_B, second_B = first_B[present], second_B[present]
+        same = torch.stack([first_B, second_B, *(key[present] for key in keys)], dim=1)
         excluded_BB = false_negatives(same) & self.contrast.mask_false_negatives
         return pair_loss(
-            vectors_ND[first_B],
-            vectors_ND[second_B],
-            excluded_BB,
-            self.contrast.temperature,
-            self.contrast.score,
+            vectors_ND[first_B], vectors_ND[second_B], excluded_BB, self.contrast.temperature
         )
 
 
-class Trainer(SentenceTransformerTrainer):
-    """The library's trainer without its model card, for which it would read the examples twice."""
+class NoModelCardTrainer(SentenceTransformerTrainer):
+    """The library's trainer without its model card, for which it would read all examples again."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds none."""
@@ -210,50 +212,17 @@ class Trainer(SentenceTransformerTrainer):
 def _train(
     config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]], folder: Path
 ) -> tuple[list[dict[str, float]], float]:
-    """The losses twenty times on the way, and the seconds it took."""
+    """Trains in place; returns the losses at twenty points of the training, and the seconds."""
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
-    arguments = _arguments(config, batch, steps, folder / "trainer")
-    trainer = Trainer(
-        model=encoder,
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows),
-        loss=TripleLoss(encoder, config.contrast, arguments.bf16),
-        data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
-    )
-    with _threads_for(encoder):
-        records, seconds = training.run(
-            trainer, "contrast", "contrastive tuning", "triples", steps, of_step=batch
-        )
-    names = ("loss", "user_user", "place_place", "user_place")
-    return [{name: record[name] for name in names} for record in records], seconds
-
-
-@contextmanager
-def _threads_for(encoder: SentenceTransformer) -> Iterator[None]:
-    """One thread for a small model: with two, waiting for each other took a quarter more time."""
-    threads = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_order(dataset: Dataset, batch_size: int, **_: Any) -> BatchSampler:
-    """The batches that `larr.text.pairs.examples` made."""
-    return BatchSampler(SequentialSampler(dataset), batch_size, drop_last=True)
-
-
-def _arguments(
-    config: Config, batch: int, steps: int, folder: Path
-) -> SentenceTransformerTrainingArguments:
-    return SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder / "trainer"),
         num_train_epochs=1,
         per_device_train_batch_size=batch,
-        batch_sampler=_in_order,
+        # `examples` has put the rows into batches already
+        batch_sampler=lambda dataset, batch_size, **_: BatchSampler(
+            SequentialSampler(dataset), batch_size, drop_last=True
+        ),
         learning_rate=config.contrast.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
@@ -268,29 +237,39 @@ def _arguments(
         disable_tqdm=True,
         seed=config.seed,
     )
+    trainer = NoModelCardTrainer(
+        model=encoder,
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        loss=TripleLoss(encoder, config.contrast, arguments.bf16),
+        data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
+    )
+    threads = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
+        torch.set_num_threads(1)  # two threads took a quarter more time, waiting for each other
+    try:
+        entries, seconds = training.run(
+            trainer, "contrast", "contrastive tuning", "triples", steps, units_per_step=batch
+        )
+    finally:
+        torch.set_num_threads(threads)
+    names = ("loss", "user_user", "place_place", "user_place")
+    return [{name: entry[name] for name in names} for entry in entries], seconds
+
+
+def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
+    """Returns 1 less the squared length of the mean unit vector; near 0 when all are equal."""
+    vectors_ND = compute(encoder, _sample(rows), config.embed.batch_tokens)
+    return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
 
 
 def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
-    """recall@10 of the untuned model, after stage 1 alone, and after both stages."""
+    """Returns recall@10 of the untuned model, after stage 1 alone, and after both stages."""
     lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
+    # loaded one after the other: large models would not fit into memory together
     loaders: dict[str, Callable[[], SentenceTransformer]] = {
         "untuned": lambda: as_encoder(load_base(config), None, pooling),
         "cpt_only": lambda: as_encoder(load_language_model(lm, config), None, pooling),
         "whole": lambda: load_encoder(folder),
     }
     return {name: recalls(config, apart, load()) for name, load in loaders.items()}
-
-
-def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
-    """1 less the squared length of the mean vector; near 0 when all texts have the same vector."""
-    vectors_ND = compute(encoder, _sample(rows), config.embed.batch_tokens)
-    return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
-
-
-def _tell_of_collapse(spread: float) -> None:
-    console.print(
-        f"  contrastive tuning collapsed: all texts had nearly one vector (spread {spread}), so "
-        "the model is kept as it was before. Perhaps the texts say too little of which place a "
-        "user orders from; else lower contrast.learning_rate or contrast.batch_size, or raise "
-        "contrast.triples"
-    )

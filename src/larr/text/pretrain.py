@@ -1,6 +1,7 @@
-"""Stage 1, continual pretraining: from a place's name and location, tell the rest of it.
+"""Stage 1, continual pretraining: from a place's name and location, predict its other texts.
 
-Paper: section 3.1, Eq. (1)-(7). Shapes: B texts, T tokens, H hidden units, L labelled positions.
+Paper: section 3.1, Eq. (1)-(7). Shapes: B texts, T tokens, H hidden units, L labelled positions,
+V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -22,23 +23,19 @@ from larr.config import Config
 from larr.hardware import bf16_is_fast, device
 from larr.progress import console
 from larr.text import training
-from larr.text.backbone import (
-    KeywordTokenizer,
-    LanguageModel,
-    load_base,
-    lora,
-)
+from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text, in_random_order
 from larr.text.pairs import check_pairs
 
-HELD_OUT_PLACES = 0.03
-HELD_OUT_PLACES_AT_MOST = 300
-HELD_OUT_GENERAL_TOKENS = 16_384
 IGNORED = -100
-EVALUATED_AT_ONCE = 16
+"""The label of a token that is not to be predicted, as torch and transformers use it."""
+HELD_OUT_PLACES = 0.03
+MAX_HELD_OUT_PLACES = 300
+HELD_OUT_GENERAL_TOKENS = 16_384
+EVALUATION_BATCH = 16
 ENOUGH = 0.9
-"""Less than this part of `general_ratio` is told."""
-SCALES = (
+"""The user is warned if less than this part of `pretrain.general_ratio` is available."""
+LOGIT_SCALES = (
     "final_logit_softcapping",
     "logit_scale",
     "logits_scaling",
@@ -50,7 +47,7 @@ SCALES = (
 
 @dataclass(frozen=True)
 class Row:
-    """A sequence and its labels; IGNORED where nothing has to be predicted."""
+    """A sequence of token ids and its labels; IGNORED where nothing has to be predicted."""
 
     ids: list[int]
     labels: list[int]
@@ -66,15 +63,15 @@ class Material:
     general: list[Row]
     """Held-out general text."""
     general_ratio: float
-    """Tokens of general text for one of the domain, as far as there is text."""
+    """Tokens of general text per token of a description in `train`."""
 
 
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
     artifacts.require(config, "prepare")
-    check_pairs(config)
+    check_pairs(config)  # an error of stage 2 that is known before hours of stage 1
     set_seed(config.seed)
-    lm = load_base(config)  # before anything of an earlier run is thrown away
+    lm = load_base(config)  # before the files of an earlier run are deleted
     with artifacts.making(config, "pretrain") as work:
         material = gather(config, lm.tokens)
         figures = _perplexities(lm, material, "before")
@@ -83,7 +80,9 @@ def pretrain(config: Config) -> None:
         figures |= _perplexities(lm, material, "after")
         lm.model.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
-        tokens = _tokens_seen(config, material.train)
+        sequences = _steps(config, len(material.train)) * config.pretrain.batch_size
+        mean_length = sum(len(row.ids) for row in material.train) / len(material.train)
+        tokens = round(sequences * mean_length)
         work.measured(tokens, "tokens")
         work.figures |= figures | {
             "train_tokens": tokens,
@@ -94,29 +93,33 @@ def pretrain(config: Config) -> None:
 
 
 def gather(config: Config, tokens: KeywordTokenizer) -> Material:
-    """Rows of descriptions and of general text, `general_ratio` tokens of it for one of them."""
+    """Returns the rows of descriptions, with `general_ratio` tokens of general text for each token.
+
+    Some places and some general text are held out, for the perplexities before and after.
+    """
     random = np.random.default_rng(config.seed)
-    train, places = _split(descriptions(config), random)
-    told = [describe(tokens, description, random) for description in train]
+    train, held_out = _split(descriptions(config), random)
+    rows = [describe(tokens, description, random) for description in train]
     if tokens.shortened:
         console.print(
-            f"  {tokens.shortened:,} of {len(told):,} descriptions have more tokens than "
+            f"  {tokens.shortened:,} of {len(rows):,} descriptions have more tokens than "
             f"backbone.max_length ({tokens.max_length}) and lose the ends of their longest texts"
         )
-    domain = sum(len(row.ids) for row in told)
-    wanted = config.pretrain.general_ratio * domain
+    domain_tokens = sum(len(row.ids) for row in rows)
+    wanted = config.pretrain.general_ratio * domain_tokens
     blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)
+    # a short general text is not used up: a tenth of it is held out too
     mixed_in = min(round(wanted / tokens.max_length), len(blocks) * 9 // 10)
-    ratio = round(mixed_in * tokens.max_length / domain, 2)
+    ratio = round(mixed_in * tokens.max_length / domain_tokens, 2)
     if ratio < ENOUGH * config.pretrain.general_ratio:
         console.print(
-            f"  the general text has {ratio} tokens for one of the places, and "
-            f"pretrain.general_ratio asks for {config.pretrain.general_ratio:g}; a longer "
-            "pretrain.general_text would have them"
+            f"  the general text has {ratio} tokens per token of the places, and "
+            f"pretrain.general_ratio asks for {config.pretrain.general_ratio:g}; give a longer "
+            "pretrain.general_text"
         )
     return Material(
-        train=told + blocks[:mixed_in],
-        places=[describe(tokens, description, random) for description in places],
+        train=rows + blocks[:mixed_in],
+        places=[describe(tokens, description, random) for description in held_out],
         general=blocks[mixed_in:],
         general_ratio=ratio,
     )
@@ -125,28 +128,35 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
 def describe(
     tokens: KeywordTokenizer, description: Description, random: np.random.Generator
 ) -> Row:
-    """[x_i, y_i] with labels on y_i alone; the keywords of y_i in random order.
+    """Returns [x_i, y_i] with labels on y_i alone; the keywords of y_i in random order.
 
     Paper: Eq. (5)-(7), decision 3.
     """
-    ids = tokens.encode([*description.prompt, *in_random_order(description.target, random)])
-    asked = ids.index(tokens.ends[description.prompt[-1][0]]) + 1 if description.prompt else 0
-    return Row(ids, [IGNORED] * asked + ids[asked:])
+    prompt = description.prompt
+    ids = tokens.encode([*prompt, *in_random_order(description.target, random)])
+    # counted in the encoded row, since `encode` may have shortened the prompt
+    prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else 0
+    return Row(ids, [IGNORED] * prompt_length + ids[prompt_length:])
 
 
 def _split(
     places: list[Description], random: np.random.Generator
 ) -> tuple[list[Description], list[Description]]:
-    """Training and held-out places; a chain's branches tell the same, so they are not held out."""
-    alone = [number for number, place in enumerate(places) if place.chain is None]
-    candidates = alone or list(range(len(places)))
-    wanted = min(HELD_OUT_PLACES_AT_MOST, max(1, round(HELD_OUT_PLACES * len(places))))
-    held_out = set(random.permutation(candidates)[:wanted].tolist())
+    """Returns training and held-out places.
+
+    The branches of a chain have the same texts, so they are held out only if there is no other
+    place. If nothing is left to train on, all places are.
+    """
+    single = [number for number, place in enumerate(places) if place.chain is None]
+    candidates = single or list(range(len(places)))
+    count = min(MAX_HELD_OUT_PLACES, max(1, round(HELD_OUT_PLACES * len(places))))
+    held_out = set(random.permutation(candidates)[:count].tolist())
     train = [place for number, place in enumerate(places) if number not in held_out]
     return train or places, [places[number] for number in sorted(held_out)]
 
 
 def _general_blocks(config: Config, tokens: KeywordTokenizer, wanted: float) -> list[Row]:
+    """Returns general text of about `wanted` tokens, joined and cut into full-length rows."""
     end = tokens.tokenizer.eos_token_id
     ids: list[int] = []
     for document in general_text(config):
@@ -158,10 +168,12 @@ def _general_blocks(config: Config, tokens: KeywordTokenizer, wanted: float) -> 
     return [Row(block, block) for block in blocks]
 
 
-class Trainer(SFTTrainer):
-    """TRL's trainer, but in a single process the language head reads the labelled positions alone.
+class LabelledTokensTrainer(SFTTrainer):
+    """TRL's trainer, whose language head reads the labelled positions alone.
 
-    On a CPU TRL's own fused head, made for GPUs, is two to three times slower.
+    Half of the positions have no label, and the head is most of a small model's work. TRL's own
+    fused head, made for GPUs, is two to three times slower on a CPU. With several processes, or
+    for a model that scales its logits, TRL's loss is used.
     """
 
     def compute_loss(
@@ -171,7 +183,10 @@ class Trainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Eq. (7): cross-entropy summed over the labelled tokens, divided by their number."""
+        """Returns Eq. (7): cross-entropy summed over the labelled tokens, divided by their number.
+
+        With gradient accumulation the number is that of all micro-batches of the step.
+        """
         lm = self.accelerator.unwrap_model(model)
         if self.accelerator.num_processes > 1 or scales_logits(lm):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -181,48 +196,21 @@ class Trainer(SFTTrainer):
 
 
 def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy of each labelled token (float32 [L]). Paper: Eq. (7)."""
+    """Returns the cross-entropy of each labelled token (float32 [L]). Paper: Eq. (7)."""
     body = lm.get_base_model().base_model if hasattr(lm, "get_base_model") else lm.base_model
     hidden_BTH = body(
         input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
     ).last_hidden_state
-    next_BT = inputs["labels"][:, 1:]
+    next_BT = inputs["labels"][:, 1:]  # the state at position t predicts the token at t + 1
     labelled_BT = next_BT != IGNORED
     logits_LV = lm.get_output_embeddings()(hidden_BTH[:, :-1][labelled_BT])
     return functional.cross_entropy(logits_LV.float(), next_BT[labelled_BT], reduction="none")
 
 
 def scales_logits(lm: PreTrainedModel) -> bool:
-    """Whether the model does more with its hidden states than one linear layer."""
+    """Whether the model's logits are more than one linear layer of its hidden states."""
     settings = lm.config.get_text_config()
-    return any(getattr(settings, name, None) is not None for name in SCALES)
-
-
-def _train(
-    config: Config, lm: LanguageModel, rows: list[Row], folder: Path
-) -> tuple[PreTrainedModel, list[float], float]:
-    """The trained model, its loss twenty times on the way, and the seconds it took."""
-    steps = _steps(config, len(rows))
-    if steps == 0:
-        return lm.model, [], 0.0
-    rank = config.backbone.lora_rank
-    columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
-    trainer = Trainer(
-        model=lm.model,
-        args=_arguments(config, steps, folder / "trainer"),
-        train_dataset=Dataset.from_dict(columns),
-        processing_class=lm.tokens.tokenizer,
-        peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
-    )
-    records, seconds = training.run(trainer, "pretrain", "continual pretraining", "steps", steps)
-    losses = [record["loss"] for record in records]
-    return (trainer.model.merge_and_unload() if rank else trainer.model), losses, seconds
-
-
-def _tokens_seen(config: Config, rows: list[Row]) -> int:
-    """The training tokens of all steps, for the mean row."""
-    seen = _steps(config, len(rows)) * config.pretrain.batch_size
-    return round(seen * sum(len(row.ids) for row in rows) / len(rows))
+    return any(getattr(settings, name, None) is not None for name in LOGIT_SCALES)
 
 
 def _steps(config: Config, rows: int) -> int:
@@ -230,10 +218,16 @@ def _steps(config: Config, rows: int) -> int:
     return min(steps, config.pretrain.max_steps or steps)
 
 
-def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
-    on_gpu = device() == "cuda"
-    return SFTConfig(
-        output_dir=str(folder),
+def _train(
+    config: Config, lm: LanguageModel, rows: list[Row], folder: Path
+) -> tuple[PreTrainedModel, list[float], float]:
+    """Returns the trained model, its loss at twenty points of the training, and the seconds."""
+    steps = _steps(config, len(rows))
+    if steps == 0:
+        return lm.model, [], 0.0
+    rank, on_gpu = config.backbone.lora_rank, device() == "cuda"
+    arguments = SFTConfig(
+        output_dir=str(folder / "trainer"),
         max_steps=steps,
         per_device_train_batch_size=config.pretrain.batch_size,
         learning_rate=config.pretrain.learning_rate,
@@ -252,10 +246,24 @@ def _arguments(config: Config, steps: int, folder: Path) -> SFTConfig:
         disable_tqdm=True,
         seed=config.seed,
     )
+    columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
+    trainer = LabelledTokensTrainer(
+        model=lm.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=lm.tokens.tokenizer,
+        peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
+    )
+    entries, seconds = training.run(trainer, "pretrain", "continual pretraining", "steps", steps)
+    model = trainer.model.merge_and_unload() if rank else trainer.model
+    return model, [entry["loss"] for entry in entries], seconds
 
 
 def _perplexities(lm: LanguageModel, material: Material, when: str) -> dict[str, Any]:
-    """Of y, of y without its special tokens (they are new to the base model), of general text."""
+    """Returns the perplexity of y, of y without its markers, and of general text.
+
+    The base model has never seen the markers, so only the second is a fair "before".
+    """
     markers = set(lm.tokens.marker_ids)
     texts = [
         Row(row.ids, [IGNORED if label in markers else label for label in row.labels])
@@ -269,28 +277,24 @@ def _perplexities(lm: LanguageModel, material: Material, when: str) -> dict[str,
 
 
 def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
-    """exp of the mean cross-entropy of the labelled tokens; None without rows."""
+    """Returns exp of the mean cross-entropy of the labelled tokens; None without rows."""
     if not rows:
         return None
     lm.model.eval()
     total, count = 0.0, 0
-    ordered = sorted(rows, key=lambda row: len(row.ids))
+    by_length = sorted(rows, key=lambda row: len(row.ids))  # rows of like length need less padding
     with torch.no_grad():
-        for start in range(0, len(ordered), EVALUATED_AT_ONCE):
-            loss, labelled = _loss_of(lm, ordered[start : start + EVALUATED_AT_ONCE])
-            total, count = total + loss, count + labelled
+        for start in range(0, len(by_length), EVALUATION_BATCH):
+            batch_rows = by_length[start : start + EVALUATION_BATCH]
+            batch = lm.tokens.pad([row.ids for row in batch_rows])
+            labels_BT = torch.full_like(batch["input_ids"], IGNORED)
+            for number, row in enumerate(batch_rows):
+                labels_BT[number, : len(row.labels)] = torch.tensor(row.labels)
+            batch = {
+                name: tensor.to(lm.model.device)
+                for name, tensor in (batch | {"labels": labels_BT}).items()
+            }
+            labelled = int((labels_BT[:, 1:] != IGNORED).sum())
+            total += float(lm.model(**batch).loss) * labelled
+            count += labelled
     return round(math.exp(total / count), 4)
-
-
-def _loss_of(lm: LanguageModel, rows: list[Row]) -> tuple[float, int]:
-    batch = {key: value.to(lm.model.device) for key, value in _batch(lm.tokens, rows).items()}
-    labelled = int((batch["labels"][:, 1:] != IGNORED).sum())
-    return float(lm.model(**batch).loss) * labelled, labelled
-
-
-def _batch(tokens: KeywordTokenizer, rows: list[Row]) -> dict[str, torch.Tensor]:
-    batch = tokens.pad([row.ids for row in rows])
-    labels_BT = torch.full_like(batch["input_ids"], IGNORED)
-    for number, row in enumerate(rows):
-        labels_BT[number, : len(row.labels)] = torch.tensor(row.labels)
-    return batch | {"labels": labels_BT}

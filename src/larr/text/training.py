@@ -1,4 +1,4 @@
-"""How stages 1 and 2 run a library's trainer."""
+"""How stages 1 and 2 run the trainer of a library."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from larr.errors import LarrError
 from larr.progress import Advance, track
 
 
-class _Shown(TrainerCallback):
-    def __init__(self, advance: Advance, samples: int) -> None:
-        self.advance, self.samples = advance, samples
+class _ProgressCallback(TrainerCallback):
+    def __init__(self, advance: Advance, units: int) -> None:
+        self.advance, self.units = advance, units
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.advance(self.samples)
+        self.advance(self.units)
 
 
 def run(
-    trainer: Trainer, section: str, what: str, unit: str, steps: int, of_step: int = 1
+    trainer: Trainer, section: str, title: str, unit: str, steps: int, units_per_step: int = 1
 ) -> tuple[list[dict[str, float]], float]:
-    """Trains so many steps, each of `of_step` units; the records of the loss, and the seconds.
+    """Trains, and returns the log entries that have a loss, and the seconds.
 
-    LarrError if a loss is no finite number; `section` holds the learning rate.
+    Raises LarrError if a loss is not finite; `section` is where the learning rate is set.
     """
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
-    with track(what, steps * of_step, unit) as advance:
-        trainer.add_callback(_Shown(advance, of_step))
+    with track(title, steps * units_per_step, unit) as advance:
+        trainer.add_callback(_ProgressCallback(advance, units_per_step))
         trainer.train()
     seconds = time.perf_counter() - started
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    records = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if not all(math.isfinite(record["loss"]) for record in records):
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    if not all(math.isfinite(entry["loss"]) for entry in entries):
         raise LarrError(
-            f"{section}: the loss is no finite number any more; lower {section}.learning_rate and "
+            f"{section}: the loss is not finite any more; lower {section}.learning_rate and "
             "run the same command again"
         )
-    return records, seconds
+    return entries, seconds
