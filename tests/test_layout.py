@@ -7,7 +7,7 @@ import larr
 
 ROOT = Path(larr.__file__).parent
 LAYERS = [
-    {"errors", "hardware", "memory"},
+    {"errors", "machine"},
     {"plugins"},
     {"sections", "progress", "html"},
     {"config"},

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from polars.exceptions import ComputeError
 from safetensors import SafetensorError
 
-from larr import memory
+from larr import machine
 from larr.config import Config
 from larr.errors import LarrError, StaleError
 from larr.stages import COST_ONLY, STAGES
@@ -235,12 +235,12 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     written = artifact
     if not resume:
         written = replace(artifact, folder=target.with_name(f"{target.name}.partial"))
-    memory.release()
-    memory.keep_freed()
+    machine.release_memory()
+    machine.keep_freed_memory()
     try:
         with _locked(target):
             written.start(resume=resume)
-            with memory.peak() as peak_bytes:
+            with machine.peak_memory() as peak_bytes:
                 work = Work(written.folder, peak_bytes=peak_bytes)
                 yield work
                 cost = work.cost()

@@ -1,4 +1,8 @@
-"""Independent pieces of work in processes of their own, some at a time."""
+"""Independent jobs in worker processes, several at a time.
+
+`ProcessPoolExecutor` as it is, but for what `larr align` needs beside it: Ctrl-C ends the workers
+at once, a worker ends with its parent, and one that was killed for its memory is reported as that.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from larr import memory, progress
+from larr import machine, progress
 from larr.errors import LarrError
 
-LOOK_SECONDS = 0.5
-"""An interrupt is heeded between two looks: a wait without an end may sleep through it."""
+POLL_SECONDS = 0.5
+"""Python handles an interrupt between two waits; one wait without end may sleep through it."""
 
 
 def side_by_side(
@@ -27,10 +31,10 @@ def side_by_side(
     workers: int,
     done: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Calls `work(*arguments)` for each job and `done(name)` after it; the order is not kept.
+    """Calls `work(*arguments)` for each job and `done(name)` after it, in any order.
 
     With two workers or more, each call has a process and its share of the threads, so `work` must
-    be a function of a module. A failure ends the other processes at once.
+    be a function of a module. The first failure ends the other processes and is raised.
     """
     workers = min(workers, len(jobs))
     if workers < 2:
@@ -39,16 +43,17 @@ def side_by_side(
             done(name)
         return
     threads = max(1, torch.get_num_threads() // workers)
+    # spawn: a fork of a process in which torch or polars has threads may hang
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _begin, (threads,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (threads,)) as pool:
         running = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
         try:
             while running:
-                ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
-                for job in ended:
+                for job in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
                     job.result()
                     done(running.pop(job))
         except BaseException as error:
+            # the pool would wait for the jobs that run, which can take hours
             for child in multiprocessing.active_children():
                 child.kill()
             if isinstance(error, BrokenProcessPool):
@@ -59,8 +64,8 @@ def side_by_side(
             raise
 
 
-def _begin(threads: int) -> None:
-    """Makes a worker leave the keyboard and the bars to its parent, and end when that ends."""
+def _start_worker(threads: int) -> None:
+    """Prepares a worker: its parent handles Ctrl-C and draws the progress bars."""
 
     def end_with_parent() -> None:
         parent = multiprocessing.parent_process()
@@ -70,6 +75,6 @@ def _begin(threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
-    memory.keep_freed()
+    machine.keep_freed_memory()
     torch.set_num_threads(threads)
     progress.console = Console(stderr=True, highlight=False, force_terminal=False)

@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from larr.artifacts import write_json
-from larr.hardware import bf16_is_fast
+from larr.machine import bf16_is_fast
 from larr.progress import console, track
 from larr.text.backbone import attention
 from larr.text.corpus import BUILTIN_TEXT

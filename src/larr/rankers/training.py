@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr import artifacts, hardware, progress, rankers
+from larr import artifacts, machine, progress, rankers
 from larr.artifacts import Artifact
 from larr.config import Config
 from larr.config.rankers import AlignConfig
@@ -204,11 +204,11 @@ class Trainer:
     """A model with its two optimizers: AdamW for the networks, lazy Adam for the table."""
 
     def __init__(self, model: Network, settings: AlignConfig) -> None:
-        self.device = torch.device(hardware.device())
+        self.device = torch.device(machine.device())
         self.model, self.settings = model.to(self.device).train(), settings
         self.aligns = isinstance(model, Larr)
         self.bf16 = settings.precision == "bf16" or (
-            settings.precision == "auto" and hardware.bf16_is_fast()
+            settings.precision == "auto" and machine.bf16_is_fast()
         )
         self.dense = torch.optim.AdamW(rates_of(model, settings), fused=True)
         table = model.table()

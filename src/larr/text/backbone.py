@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from larr.config import Config
 from larr.config.text import BUILTIN_MODEL, BackboneConfig
 from larr.errors import ConfigError, LarrError
-from larr.hardware import device
+from larr.machine import device
 
 disable_progress_bar()
 

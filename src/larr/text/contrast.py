@@ -28,8 +28,8 @@ from transformers import set_seed
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
-from larr.hardware import bf16_is_fast, device
 from larr.losses import contrastive_terms, false_negatives, pair_loss
+from larr.machine import bf16_is_fast, device
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import (

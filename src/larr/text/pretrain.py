@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from larr import artifacts
 from larr.config import Config
-from larr.hardware import bf16_is_fast, device
+from larr.machine import bf16_is_fast, device
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora

@@ -1,0 +1,87 @@
+"""The machine: where models run, how freed memory is reused, how much memory a stage needs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))
+"""glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, from malloc.h."""
+SAMPLE_SECONDS = 0.05
+
+
+def device() -> str:
+    """Returns where models run: `cuda` where a GPU is present, else `cpu`."""
+    import torch  # noqa: PLC0415 - serving has no torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def bf16_is_fast() -> bool:
+    """Whether this GPU or processor has bfloat16 products in hardware."""
+    import torch  # noqa: PLC0415
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed memory instead of returning it to the system.
+
+    By default each large tensor is mapped and unmapped again. Measured on stage 1 with the built-in
+    model, on one core: without those page faults (a sixth remains) 12 steps take 4.1 s instead
+    of 5.4 s; the small tensors of the rankers gain nothing.
+    """
+    if _has_glibc():
+        for option, value in MALLOC_OPTIONS:
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+def release_memory() -> None:
+    """Returns what the stages before have freed to the system."""
+    gc.collect()
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Yields a list whose only item becomes the peak in bytes, that of worker processes included.
+
+    It samples, because `resource.getrusage` cannot tell the stages of a run apart: its maximum
+    never falls, and for children it is that of the largest, though several train at a time.
+    """
+    import psutil  # noqa: PLC0415 - serving has no psutil
+
+    process, peak, stop = psutil.Process(), [0], threading.Event()
+
+    def sample() -> None:
+        now = process.memory_info().rss
+        for child in process.children():
+            with suppress(psutil.NoSuchProcess):
+                # only what it does not share: a fork begins with all pages of its parent
+                now += child.memory_full_info().uss
+        peak[0] = max(peak[0], now)
+
+    def sample_often() -> None:
+        while not stop.wait(SAMPLE_SECONDS):
+            sample()
+
+    thread = threading.Thread(target=sample_often, daemon=True)
+    sample()
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
