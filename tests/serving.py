@@ -11,23 +11,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import uvicorn
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from larr import rankers
+from larr import artifacts, rankers
 from larr.config import Config
-from larr.serve import store as module
+from larr.data.features import read_features
+from larr.serve import publish as module
 from larr.serve.app import Service
-from larr.serve.features import Reader
 from larr.serve.http import PatientProtocol
-from larr.serve.ranking import Ranking
-from larr.serve.scorer import Scorer
-from larr.serve.store import VERSIONS, Store
+from larr.serve.store import FOLDED, VERSIONS, Store
+from larr.serve.version import ServedVersion
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 """The columns of a candidate."""
@@ -57,16 +58,31 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         other = tmp_path_factory.mktemp("other") / "run"
         shutil.copytree(config.output, other, symlinks=True)
         weights = load_file(other / "align" / name / "model.safetensors")
-        changed = {key: value * 1.1 for key, value in weights.items() if key.startswith("towers")}
-        save_file(weights | changed, other / "align" / name / "model.safetensors")
+        users = read_features(artifacts.folder(config, "prepare")).categories[0]
+        assert users.name == "user_id"
+        weights["encoder.table.rows"][: users.size] *= 3
+        save_file(weights, other / "align" / name / "model.safetensors")
         store = Store(tmp_path_factory.mktemp("published") / "store")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "require_ranker", lambda *_: None)
-            store.activate(store.publish(config, name))
-            second = store.publish(config.model_copy(update={"output": other}), name)
+            store.activate(module.publish(store, config, name))
+            copy_graphs(patched, store.folder / VERSIONS / store.arms()[0].version)
+            second = module.publish(store, config.model_copy(update={"output": other}), name)
         return Published(config, store, second)
 
     return made
+
+
+def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
+    """Lets `publish` copy the graphs of a version instead of writing them, which takes seconds.
+
+    They have the same graphs if their embeddings alone differ, and those of candidates do not.
+    """
+
+    def copy(_: nn.Module, __: dict[str, Tensor], path: Path, *___: Any) -> None:
+        shutil.copy(version / FOLDED / path.name, path)
+
+    monkeypatch.setattr(module, "write_graph", copy)
 
 
 def run_of(city: Config, name: str, output: Path) -> Config:
@@ -98,19 +114,19 @@ def served(published: Published) -> Config:
 
 
 @pytest.fixture(scope="module")
-def ranking(served: Config) -> Ranking:
-    reader = Reader(served, served.output / "prepare")
-    return Ranking(Scorer.load(served, served.align.models[0], reader), "v1")
+def version(published: Published) -> ServedVersion:
+    """The current version, open."""
+    return published.store.load(published.store.arms()[0].version)
 
 
 @pytest.fixture(scope="module")
-def asked(served: Config, ranking: Ranking) -> dict[str, Any]:
+def asked(served: Config, version: ServedVersion) -> dict[str, Any]:
     group = next(iter(log(served).group_by("request_id", maintain_order=True)))[1]
     row = group.row(0, named=True)
     return {
         "user_id": row["user_id"],
         "time": row["time"].isoformat(),
-        "scene": {name: row[name] for name in ranking.accepted[0]},
+        "scene": {name: row[name] for name in version.accepted[0]},
         "candidates": group.select(SENT).to_dicts(),
     }
 
@@ -148,3 +164,29 @@ def second(store: Store, published: Published) -> str:
     version = Path(VERSIONS, published.second)
     shutil.copytree(published.store.folder / version, store.folder / version)
     return published.second
+
+
+class TorchGraph:
+    """Stands in for `Graph`: runs the module from which the graph would have been written."""
+
+    written: ClassVar[list[tuple[nn.Module, list[str]]]] = []
+
+    def __init__(self, path: Path) -> None:
+        self.module, self.inputs = self.written[int(path.read_text())]
+
+    @classmethod
+    def write(cls, module: nn.Module, inputs: dict[str, Tensor], path: Path, *_: Any) -> None:
+        path.write_text(str(len(cls.written)))
+        cls.written.append((module, list(inputs)))
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            outputs = self.module({name: torch.tensor(inputs[name]) for name in self.inputs})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+@pytest.fixture
+def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs graphs with torch: torch.export takes seconds, and the published runs test it."""
+    monkeypatch.setattr(module, "write_graph", TorchGraph.write)
+    monkeypatch.setattr("larr.serve.ranker.Graph", TorchGraph)

@@ -136,10 +136,11 @@ def publish(
 ) -> None:
     """Makes a version to be served out of a run, and activates it."""
     loaded = load_config(config, override)
+    from larr.serve.publish import publish as write  # noqa: PLC0415
     from larr.serve.store import STORE, Store  # noqa: PLC0415
 
     kept = Store(store or loaded.output / STORE)
-    version = kept.publish(loaded, model)
+    version = write(kept, loaded, model)
     kept.activate(version, share)
     scene, candidate = kept.sent(version)
     console.print(f"{kept.folder}: {model} is version {version}; `larr serve {kept.folder}`")

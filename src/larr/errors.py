@@ -31,3 +31,7 @@ class StoppedError(LarrError):
     """Ctrl-C; the command line exits with the shell's status for it, 130."""
 
     exit_status = 130
+
+
+class UnavailableError(LarrError):
+    """Something that this machine lacks, such as a package; another machine may have it."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,9 +25,14 @@ from larr.serve.app import Limits, Service, serve
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.store import Store
-from tests.serving import running
+from tests.serving import Published, running
 
 TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def published(publish: Callable[[str], Published]) -> Published:
+    return publish("larr")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from larr.rankers.align import align
 from larr.rankers.predict import load_ranker, probabilities
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
-from larr.serve.graph import Graph
+from larr.serve.ranker import Graph
 from tests.ranking_log import Sizes, small_align, write_log
 
 
@@ -60,7 +60,8 @@ def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) 
     data = trained.output / "prepare" / "test"
     module.to_onnx(ranker, next(batches.in_order(data, 2)), tmp_path / ONNX)
     batch = next(batches.in_order(data, 77))
-    told = Graph(tmp_path / ONNX)(batch._asdict())
+    inputs = {name: tensor.numpy() for name, tensor in batch._asdict().items()}
+    told = Graph(tmp_path / ONNX)(inputs)["probabilities"]
     assert np.allclose(told, probabilities(ranker, batch), atol=1e-5)
 
 

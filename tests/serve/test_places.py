@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from starlette.testclient import TestClient
 
+from larr import artifacts
+from larr.config import Config
 from larr.errors import InputError
 from larr.serve.app import Limits, Service
+from larr.serve.embedder import Embedder
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
-from larr.serve.ranking import Ranking, RankRequest, decode
-from larr.serve.scorer import Scorer
-from larr.serve.scoring import PlaceRows
-from larr.serve.store import VECTORS, Store, _Embedder
+from larr.serve.ranker import ServedRanker
+from larr.serve.request import RankRequest, decode
+from larr.serve.store import VECTORS, Store
 from larr_lab.page.page import Page
 
 PLACE = {
@@ -47,7 +48,7 @@ def embed(_: object, texts: list[tuple[str, str]]) -> np.ndarray:
 
 @pytest.fixture
 def live(store: Store, monkeypatch: pytest.MonkeyPatch) -> Live:
-    monkeypatch.setattr(_Embedder, "__call__", embed)
+    monkeypatch.setattr(Embedder, "compute", embed)
     return Live(store)
 
 
@@ -68,43 +69,44 @@ def test_it_ranks_with_its_texts_once_they_are_embedded(live: Live, asked: dict[
     assert after[PLACE["poi_id"]].score != before[PLACE["poi_id"]].score
     for poi_id in set(after) - {PLACE["poi_id"]}:
         assert after[poi_id].score == pytest.approx(before[poi_id].score, rel=1e-6)
-    scorer = live.opened[0].ranking.scorer
-    if scorer.ranker.tables:
+    if live.opened[0].version.ranker.reads_texts:
         told = ranked(live, asked, explain=True)[PLACE["poi_id"]].texts
         assert "New Moon Hotpot" in [one.text for one in told]
 
 
-def test_a_place_with_the_texts_of_another_has_its_vectors(ranking: Ranking) -> None:
-    scorer = ranking.scorer
-    if not scorer.ranker.tables:
+def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: Config) -> None:
+    ranker = live.opened[0].version.ranker
+    if not ranker.reads_texts:
         pytest.skip("it reads no texts")
-    stored = {text: n for n, text in enumerate(scorer.reader.told.to_list())}
-    raw_VD = scorer.ranker.stored_VD.numpy()
-    known = scorer.reader.known.places
+    number = {text: n for n, text in enumerate(ranker.reader.told.to_list())}
+    raw_VD = np.load(artifacts.folder(served, "embed") / "encoder" / "vectors.npy")
+    known = ranker.reader.known.places
     row = known.drop(STATISTICS).row(5, named=True)
     copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
     added = as_known(copy | {"poi_id": "copy"}, known)
-    scorer.add_places(added, lambda texts: raw_VD[[stored.get(text, 0) for _, text in texts]])
-    new, old = scorer.reader.place_rows["copy"], scorer.reader.place_rows[row["poi_id"]]
-    slots = scorer.ranker.place_slots
-    keywords = scorer.reader.features.scene_keywords
-    same = [n for n, slot in enumerate(slots) if keywords[slot] in ("poi_name", "poi_menu")]
+    ranker.add_places(added, lambda texts: raw_VD[[number.get(text, 0) for _, text in texts]])
+    place = np.array([ranker.reader.place_rows[poi_id] for poi_id in ("copy", row["poi_id"])])
+    same = [
+        column
+        for column, slot in enumerate(ranker.place_slots)
+        if ranker.keywords[slot] in ("poi_name", "poi_menu")
+    ]
     assert same
-    table = PlaceRows(*scorer.places.take(torch.tensor([new, old])))
-    assert np.allclose(table.vectors[0, same], table.vectors[1, same])
-    assert table.first.isfinite().all()
+    columns = ranker.places.take(place)
+    assert np.allclose(*columns["place_vectors"][:, same])
+    assert np.isfinite(columns["place_products"]).all()
 
 
 def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, Any]) -> None:
     live.accept(PLACE)
     live.refresh()
     first = ranked(live, asked)[PLACE["poi_id"]].score
-    rows = len(live.opened[0].ranking.scorer.places)
+    rows = len(live.opened[0].version.ranker.places)
     live.accept(PLACE | {"price_yuan": 900, "category": "western"})
     assert live.status(PLACE["poi_id"]) == "accepted", "what is sent last is not embedded yet"
     live.refresh()
     assert live.status(PLACE["poi_id"]) == "embedded"
-    assert len(live.opened[0].ranking.scorer.places) == rows, "it takes its row again"
+    assert len(live.opened[0].version.ranker.places) == rows, "it takes its row again"
     assert ranked(live, asked)[PLACE["poi_id"]].score != first
     live.accept(PLACE)
     live.refresh()
@@ -123,19 +125,19 @@ def test_a_place_is_withdrawn_for_good(live: Live, asked: dict[str, Any]) -> Non
     live.accept(PLACE)
     live.accept(PLACE | {"poi_id": other})
     live.refresh()
-    score, rows = ranked(live, asked)[PLACE["poi_id"]].score, len(live.opened[0].ranking.where.ids)
+    score, rows = ranked(live, asked)[PLACE["poi_id"]].score, len(live.opened[0].version.nearby.ids)
     assert live.withdraw(PLACE["poi_id"])
     live.refresh()
     assert live.status(PLACE["poi_id"]) is None
     assert around(live, asked) == [other]
-    assert len(live.opened[0].ranking.where.ids) == rows - 1
+    assert len(live.opened[0].version.nearby.ids) == rows - 1
     assert ranked(live, asked)[PLACE["poi_id"]].degraded == ["new_place"]
     again = Live(live.store)
     again.refresh()
     assert around(again, asked) == [other]
     assert not live.withdraw(PLACE["poi_id"])
     with pytest.raises(InputError, match="known from training and cannot be withdrawn"):
-        live.withdraw(next(iter(live.opened[0].ranking.trained)))
+        live.withdraw(next(iter(live.opened[0].version.trained)))
     live.accept(PLACE)
     live.refresh()
     assert ranked(live, asked)[PLACE["poi_id"]].score == score
@@ -152,7 +154,7 @@ def test_a_start_embeds_nothing_again(
     def failing(*_: object) -> None:
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr(_Embedder, "__call__", failing)
+    monkeypatch.setattr(Embedder, "compute", failing)
     again = Live(live.store)
     again.refresh()
     assert ranked(again, asked)[PLACE["poi_id"]].score == expected
@@ -166,14 +168,14 @@ def test_without_kept_vectors_texts_are_embedded_again(
     live.accept(PLACE)
     live.refresh()
     assert live.status(PLACE["poi_id"]) == "embedded"
-    if live.opened[0].ranking.scorer.ranker.tables:
+    if live.opened[0].version.ranker.reads_texts:
         assert "vectors are not kept" in " ".join(capsys.readouterr().err.split())
 
 
 def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
     live.accept(PLACE)
     live.refresh()
-    told = live.opened[0].ranking.scorer.reader.told_since
+    told = live.opened[0].version.ranker.reader.told_since
     before = list(told)
     live.accept(PLACE | {"lat": 30.5, "poi_id": "a branch"})
     live.refresh()
@@ -199,7 +201,7 @@ def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
     live.refresh()
     live.store.activate(second)
     live.refresh()
-    assert live.opened[0].ranking.version == second
+    assert live.opened[0].version.id == second
     assert live.status(PLACE["poi_id"]) == "embedded"
 
 
@@ -213,7 +215,7 @@ def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str
         assert page.playground(version).about(PLACE["poi_id"]) == name
     live.store.activate(second)
     live.refresh()
-    assert page.playground(second).ranking is live.opened[0].ranking
+    assert page.playground(second).version is live.opened[0].version
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None
         live.accept({"poi_id": "x"})
     with pytest.raises(InputError, match="poi_id must be a text"):
         live.accept(PLACE | {"poi_id": 5.5})
-    trained = next(iter(live.opened[0].ranking.trained))
+    trained = next(iter(live.opened[0].version.trained))
     with pytest.raises(InputError, match="known from training"):
         live.accept(PLACE | {"poi_id": trained})
 
@@ -258,14 +260,14 @@ def test_one_place_that_fails_keeps_no_other_back(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the reason: what came after it, and a change of versions, go on."""
-    whole = Scorer.add_places
+    whole = ServedRanker.add_places
 
-    def failing(scorer: Scorer, places: pl.DataFrame, embed: Any) -> None:
+    def failing(scorer: ServedRanker, places: pl.DataFrame, embed: Any) -> None:
         if "bad" in places["poi_id"]:
             raise ValueError("nobody foresaw this")
         whole(scorer, places, embed)
 
-    monkeypatch.setattr(Scorer, "add_places", failing)
+    monkeypatch.setattr(ServedRanker, "add_places", failing)
     for name in ("one", "bad", "two"):
         live.accept(PLACE | {"poi_id": name})
     live.refresh()
@@ -285,7 +287,7 @@ def test_a_place_is_tried_again_when_the_machine_failed(
 
     live.accept(PLACE)
     with monkeypatch.context() as patched:
-        patched.setattr(Scorer, "add_places", failing)
+        patched.setattr(ServedRanker, "add_places", failing)
         live.refresh()
     assert "too many open files" in str(live.refused)
     live.refresh()

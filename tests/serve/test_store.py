@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,12 +16,17 @@ from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, StaleError
 from larr.rankers.predict import require_ranker
-from larr.serve import store as module
-from larr.serve.arms import position
-from larr.serve.live import Live
-from larr.serve.store import GOLDEN, MANIFEST, READY, Store, VersionError, check
+from larr.serve import publish as module
+from larr.serve.live import Live, arm_position
+from larr.serve.publish import publish as write
+from larr.serve.store import GOLDEN, MANIFEST, READY, VERSIONS, Store, VersionError, check
 from tests.data.test_prepare import with_tables
-from tests.serving import run_of
+from tests.serving import Published, copy_graphs, run_of
+
+
+@pytest.fixture(scope="module")
+def published(publish: Callable[[str], Published]) -> Published:
+    return publish("larr")
 
 
 def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
@@ -33,13 +39,15 @@ def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
     assert [path.name for path in (store.folder / "versions").iterdir()] == [told["version"]]
 
 
-def test_the_same_run_is_the_same_version(store: Store, served: Config) -> None:
+def test_the_same_run_is_the_same_version(
+    store: Store, served: Config, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = store.arms()[0].version
-    assert store.publish(served, served.align.models[0]) == first
+    assert write(store, served, served.align.models[0]) == first
     assert len(store.versions()) == 1
-    broken = next((store.folder / "versions" / first).glob("align/*/model.safetensors"))
-    broken.write_bytes(b"")
-    again = store.publish(served, served.align.models[0])
+    (store.folder / VERSIONS / first / "folded" / "embeddings.npy").write_bytes(b"")
+    copy_graphs(monkeypatch, published.store.folder / VERSIONS / first)
+    again = write(store, served, served.align.models[0])
     store.load(again)
 
 
@@ -62,13 +70,13 @@ def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
         with pytest.raises(VersionError, match=said):
             store.activate(second)
         (folder / name).write_bytes(kept)
-    weights = next(folder.glob("align/*/model.safetensors"))
+    weights = folder / "folded" / "embeddings.npy"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(VersionError, match=r"model.safetensors is not what was published"):
+    with pytest.raises(VersionError, match=r"embeddings.npy is not what was published"):
         store.activate(second)
     weights.unlink()
-    with pytest.raises(VersionError, match=r"model.safetensors is missing"):
+    with pytest.raises(VersionError, match=r"embeddings.npy is missing"):
         store.activate(second)
     assert store.arms()[0].version != second
     for name in ("nowhere", "../..", "../versions/" + second, ""):
@@ -125,7 +133,7 @@ def test_what_is_refused_leaves_all_as_it_was(store: Store, second: str) -> None
 
 def test_arms_of_different_tests_are_unrelated() -> None:
     users = [f"u{number}" for number in range(4_000)]
-    one, other = (np.array([position(user, salt) for user in users]) for salt in ("a", "b"))
+    one, other = (np.array([arm_position(user, salt) for user in users]) for salt in ("a", "b"))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
     assert one.mean() == pytest.approx(0.5, abs=0.03)
 
@@ -135,9 +143,9 @@ def test_a_model_that_was_not_trained_is_refused(
 ) -> None:
     monkeypatch.setattr(module, "require_ranker", require_ranker)
     with pytest.raises(StaleError, match=r"align.dcn: it is missing.*put dcn into align\.models"):
-        store.publish(served, "dcn")
+        write(store, served, "dcn")
     with pytest.raises(ConfigError, match="nosuch"):
-        store.publish(served, "nosuch")
+        write(store, served, "nosuch")
 
 
 def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_path: Path) -> None:
@@ -145,12 +153,12 @@ def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_pat
     shutil.copytree(served.output, older)
     (older / "prepare" / "requests.parquet").unlink()
     with pytest.raises(VersionError, match="run `larr prepare --force`"):
-        store.publish(served.model_copy(update={"output": older}), served.align.models[0])
+        write(store, served.model_copy(update={"output": older}), served.align.models[0])
     assert len(store.versions()) == 1
 
 
 def test_a_log_with_slips_is_published(
-    city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    city: Config, tmp_path: Path, in_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scene fields that are missing in some rows of a request, and times that run on within it."""
     log = pl.read_parquet(city.output / "prepare" / "raw" / "impressions").with_row_index("row")
@@ -165,7 +173,7 @@ def test_a_log_with_slips_is_published(
     monkeypatch.setattr(module, "require_ranker", lambda *_: None)
     kept = Store(tmp_path / "store")
     (tmp_path / "run").mkdir()
-    version = kept.publish(run_of(config, "larr", tmp_path / "run"), "larr")
+    version = write(kept, run_of(config, "larr", tmp_path / "run"), "larr")
     scene, candidate = kept.sent(version)
     assert {"weather", "temperature_c"} <= set(scene)
     assert "distance_km" in candidate

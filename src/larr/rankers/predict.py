@@ -6,10 +6,12 @@ Shapes: N rows, T tasks.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from larr import artifacts, progress, rankers
 from larr.config import Config
@@ -21,6 +23,7 @@ from larr.rankers.layers import Ranker
 from larr.rankers.training import ranker_artifact
 
 ROWS = 4096
+Probabilities = TypeVar("Probabilities", np.ndarray, Tensor)
 
 
 def predict(config: Config, model: str) -> np.ndarray:
@@ -62,14 +65,13 @@ def probabilities(ranker: Ranker, batch: Batch) -> np.ndarray:
     return told
 
 
-def undo_sampling(probability_NT: np.ndarray, rate: float) -> np.ndarray:
+def undo_sampling(probability_NT: Probabilities, rate: float) -> Probabilities:
     """Corrects for a training log that kept only a share `rate` of the impressions without a click.
 
     Decision 27: each class is weighed by how many impressions a kept one stands for.
     """
     click_N1 = probability_NT[:, :1]
-    corrected: np.ndarray = probability_NT / (click_N1 + (1 - click_N1) / rate)
-    return corrected
+    return probability_NT / (click_N1 + (1 - click_N1) / rate)
 
 
 def require_ranker(config: Config, name: str) -> None:

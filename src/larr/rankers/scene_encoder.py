@@ -69,9 +69,13 @@ def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Te
     values' weights are applied after the attention has mixed the tokens. Only the softmax, a
     weighted sum and one token's feed-forward part are left.
     """
-    before, after = (layer.norm1, _same) if layer.norm_first else (_same, layer.norm1)
-    read_D, read_BRD = before(agg), before(tokens_BRD)
-    attended_BD = _attend(layer.self_attn, read_D, read_BRD)
+    before = layer.norm1 if layer.norm_first else _same
+    return after_attention(layer, agg, _attend(layer.self_attn, before(agg), before(tokens_BRD)))
+
+
+def after_attention(layer: nn.TransformerEncoderLayer, agg: Tensor, attended_BD: Tensor) -> Tensor:
+    """Returns a transformer layer's output at `<agg>`, [B, D], from that of its attention."""
+    after = _same if layer.norm_first else layer.norm1
     first_BD = after(agg + layer.dropout1(attended_BD))
     before, after = (layer.norm2, _same) if layer.norm_first else (_same, layer.norm2)
     hidden = layer.dropout(functional.relu(layer.linear1(before(first_BD))))

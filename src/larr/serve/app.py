@@ -18,7 +18,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -29,14 +28,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from larr.errors import InputError, LarrError
+from larr.errors import InputError, LarrError, UnavailableError
 from larr.plugins import plugins
 from larr.progress import console
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.places import WITHDRAWN
-from larr.serve.ranking import Columns, Problem, RankRequest, decode, encode
+from larr.serve.request import Columns, Problem, RankRequest, decode, encode
 from larr.serve.store import VERSIONS, Store, check
 
 DRAIN_SECONDS, KEEP_ALIVE_SECONDS = 10, 75
@@ -151,6 +150,8 @@ class Service:
                 headers = {"connection": "close"} if status in UNREAD else None
             except InputError as error:
                 status, content = 422, encode(Problem(str(error)))
+            except UnavailableError as error:
+                status, content = 503, encode(Problem(str(error)))
             except OSError as error:
                 status, content = 503, encode(Problem(f"it could not be kept: {error.strerror}"))
             except Exception as error:
@@ -255,7 +256,6 @@ def _unknown(poi_id: str) -> RefusedError:
 
 def create() -> Starlette:
     """The application of one of several processes, as `serve` tells them by the environment."""
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = Store(Path(os.environ[STORE_VARIABLE]))
     try:
@@ -286,7 +286,6 @@ def _require_free(address: tuple[str, int]) -> None:
 
 def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
     """Serves a store until it is told to stop; what is under way is ended first."""
-    torch.set_num_threads(1)
     _require_free(address)
     told = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
     console.print(f"serving {told} on http://{address[0]}:{address[1]}")

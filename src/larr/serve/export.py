@@ -5,6 +5,9 @@ Shapes: B rows, A dimension of e_s.
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,6 @@ from larr.data.log import SPLITS
 from larr.errors import ConfigError
 from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker
-from larr.serve import graph
 
 VECTOR, RECENT = "scene_vector", "recent"
 READ = ("categories", "numbers", "recent", "texts")
@@ -80,23 +82,66 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
     """Writes the ranker: `READ` -> `probabilities` [B, T]; rows of any number."""
     inputs = {name: getattr(batch, name) for name in READ}
-    graph.write(_Probabilities(ranker, batch), inputs, READ, "probabilities", path)
+    write_graph(_Probabilities(ranker, batch), inputs, path)
 
 
 class _Probabilities(nn.Module):
-    """A ranker behind plain tensors."""
+    """A ranker with named tensors as inputs and outputs."""
 
     def __init__(self, ranker: Larr, like: Batch) -> None:
         super().__init__()
         self.ranker, self.like = ranker, like
 
-    def forward(self, *read: Tensor) -> Tensor:
-        categories, numbers, recent, texts = read
-        batch = self.like._replace(
-            categories=categories.long(), numbers=numbers, recent=recent.long(), texts=texts.long()
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        whole = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
+        batch = self.like._replace(numbers=inputs["numbers"], **whole)
+        return {"probabilities": self.ranker(batch).logits.sigmoid()}
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    path: Path,
+    of_request: Collection[str] = (),
+) -> None:
+    """Writes a module that maps named tensors to named tensors as a graph of ONNX.
+
+    All inputs have any number of rows, the same for all, but for those of `of_request`, whose
+    shapes stay as they are. `inputs` are an example with at least two rows: torch.export takes a
+    dimension of one for a constant.
+    """
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    rows = {0: torch.export.Dim("rows", min=1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
+        program = torch.onnx.export(
+            _Positional(module, list(inputs)).eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(module(inputs)),
+            dynamic_shapes=(tuple(None if name in of_request else rows for name in inputs),),
         )
-        probabilities_BT: Tensor = self.ranker(batch).logits.sigmoid()
-        return probabilities_BT
+    assert program is not None  # noqa: S101 - with `dynamo` it returns one
+    for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    program.save(str(path))
+
+
+class _Positional(nn.Module):
+    """A module of named tensors with the tensors side by side, as `torch.onnx.export` wants it."""
+
+    def __init__(self, module: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.module, self.names = module, names
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.module(dict(zip(self.names, tensors, strict=True)))
+        return tuple(outputs.values())
 
 
 def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:

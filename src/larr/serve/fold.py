@@ -1,12 +1,24 @@
-"""The scene encoder by exact algebra: what one stored text adds is computed once, offline.
+"""PLE and LARR folded: what each place, text and category value adds is computed once, offline.
 
-With one layer read at `<agg>`, the only query is a constant; the key and the value of a token come
-from one stored text alone. So a softmax over some of the texts can be kept unfinished, as a
-`Partial`, and merged with that of the others: a place's texts offline, those of the request once a
-request. A candidate then costs one merge and the rest of the layer for one token.
+Two properties of the rankers make this exact up to the rounding of float32:
 
-Shapes: V stored texts, R scene keywords, N rows, H attention heads, C = D / H, D dimension of the
-vectors, A dimension of e_s.
+- PLE's first level multiplies all inputs with one matrix, so each input adds its own piece to the
+  products. A place's pieces are stored; those of a request are added up once for all candidates.
+- With one layer read at `<agg>`, the scene encoder's only query is a constant, and the key and the
+  value of a token follow from one stored text. A softmax over some of the texts can be kept before
+  its division (`Partial`) and merged with that over the others, as online softmax does (Milakov and
+  Gimelshein, 2018): a place's texts are merged offline and a request's texts once a request. A
+  candidate costs one merge and the rest of the layer for one token.
+
+`TextRows`, `PlaceRows` and `Scoring` become graphs of ONNX: they compute what is stored of a text,
+what is stored of a place, and the probabilities of candidates from stored rows. As graphs they run
+without torch, and faster: the fifty small operations of `Scoring` cost torch more in dispatch than
+in arithmetic.
+
+Shapes: N texts, K candidates, P places, L recent places, R scene keywords, Q of them of the
+request, S of the place, F categories, M numbers, E embedding, O products of the first level, H
+attention heads, C = D / H, D dimension of the vectors, A dimension of e_s, U of the common space,
+T tasks.
 """
 
 from __future__ import annotations
@@ -19,83 +31,47 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.config.rankers import SceneConfig
-from larr.rankers.scene_encoder import SceneEncoder, folded_query
-from larr.serve.rows import Rows
+from larr.data.features import ColumnSplit
+from larr.errors import ConfigError
+from larr.rankers.larr import Larr
+from larr.rankers.matching import Matching, similarities
+from larr.rankers.ple import Ple
+from larr.rankers.predict import undo_sampling
+from larr.rankers.scene_encoder import SceneEncoder, after_attention, folded_query
+
+Inputs = dict[str, Tensor]
+
+
+def check_foldable(settings: SceneConfig) -> None:
+    """Raises ConfigError if the algebra above does not hold for a scene encoder."""
+    reason = ""
+    if settings.layers > 1:
+        reason = (
+            f"scene.layers is {settings.layers}: after one layer a text's key depends on others"
+        )
+    elif settings.pooling != "agg":
+        reason = f"scene.pooling is {settings.pooling}: every token's output is needed"
+    if reason:
+        raise ConfigError(f"this ranker cannot be folded: {reason}")
 
 
 class Partial(NamedTuple):
-    """A softmax over some tokens, before its division."""
+    """A softmax over some tokens before its division, for each head."""
 
     largest: Tensor
-    """The largest logit of each head, [N, H]."""
+    """The largest logit, [N, H]."""
     weight: Tensor
     """The sum of exp(logit - largest), [N, H]."""
     value: Tensor
     """The sum of exp(logit - largest) times the values, [N, H, C]."""
 
 
-class TextTables(NamedTuple):
-    """The logit and the value of every text, and those of a missing text of each keyword."""
-
-    missing: tuple[Tensor, Tensor]
-    """[R, H] and [R, H, C]"""
-    stored: Rows
-    """Of the V texts: [V, H] and [V, H, C]."""
-
-    def of(self, text_NR: Tensor, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits and values of texts of some keywords; a number below 0 is a missing text."""
-        there_NR, at = text_NR >= 0, list(slots)
-        logits_NRH, values_NRHC = self.stored.take(text_NR.clamp(min=0))
-        return (
-            torch.where(there_NR[..., None], logits_NRH, self.missing[0][at]),
-            torch.where(there_NR[..., None, None], values_NRHC, self.missing[1][at]),
-        )
-
-
-def why_not(settings: SceneConfig) -> str | None:
-    """Why an encoder cannot be folded, or None if it can."""
-    if settings.layers > 1:
-        return f"scene.layers is {settings.layers}: after one layer a text's key depends on others"
-    if settings.pooling != "agg":
-        return f"scene.pooling is {settings.pooling}: every token's output is needed"
-    return None
-
-
-@torch.no_grad()
-def text_tables(encoder: SceneEncoder, stored: Rows) -> TextTables:
-    """The tables, from the rows that `text_rows` gave for the stored texts."""
-    return TextTables(_tokens(encoder, encoder.null + encoder.slots), stored)
-
-
-@torch.no_grad()
-def text_rows(encoder: SceneEncoder, vectors_VD: Tensor, slot_V: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and values of texts, centred and scaled, each in its keyword's slot."""
-    return _tokens(encoder, vectors_VD + encoder.slots[slot_V])
-
-
-@torch.no_grad()
-def agg_partial(encoder: SceneEncoder) -> Partial:
-    """The softmax over `<agg>` alone, one row."""
-    logits_1H, values_1HC = _tokens(encoder, encoder.agg[None])
-    return Partial(logits_1H, torch.ones_like(logits_1H), values_1HC)
-
-
-def _tokens(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
-    layer = encoder.first
-    if layer.norm_first:
-        query_D, tokens_ND = layer.norm1(encoder.agg), layer.norm1(tokens_ND)
-    else:
-        query_D = encoder.agg
-    key_HD, value_HCD, bias_HC = folded_query(layer.self_attn, query_D)
-    values_NHC = torch.einsum("nd,hcd->nhc", tokens_ND, value_HCD) + bias_HC
-    return tokens_ND @ key_HD.T, values_NHC
-
-
 def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
-    """The softmax over the texts of some keywords, of each row; over none it has no weight."""
+    """Returns the softmax over the texts of some keywords; over no text it has no weight."""
     if not logits_NRH.shape[1]:
         value_NHC = values_NRHC.sum(dim=1)
         return Partial(value_NHC[..., 0] - torch.inf, value_NHC[..., 0], value_NHC)
+    # Less the largest logit, exp cannot overflow; `merged` brings two sides to one scale again.
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
     value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)
@@ -103,30 +79,265 @@ def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
 
 
 def merged(first: Partial, second: Partial) -> Partial:
-    """The softmax over the tokens of both; one of them may have one row for all of the other's."""
+    """Returns the softmax over the tokens of both; a side of one row is used for all rows."""
     largest_NH = torch.maximum(first.largest, second.largest)
-    scales = [(side.largest - largest_NH).exp() for side in (first, second)]
-    weight_NH = scales[0] * first.weight + scales[1] * second.weight
-    value_NHC = scales[0][..., None] * first.value + scales[1][..., None] * second.value
+    first_NH, second_NH = ((side.largest - largest_NH).exp() for side in (first, second))
+    weight_NH = first_NH * first.weight + second_NH * second.weight
+    value_NHC = first_NH[..., None] * first.value + second_NH[..., None] * second.value
     return Partial(largest_NH, weight_NH, value_NHC)
 
 
-class Finish(nn.Module):
-    """What is left of the scene encoder when the softmax over all tokens is known."""
+def attention_of(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns each token's logit for the query of `<agg>` [N, H] and its value [N, H, C]."""
+    layer, query_D = encoder.first, encoder.agg
+    if layer.norm_first:
+        query_D, tokens_ND = layer.norm1(query_D), layer.norm1(tokens_ND)
+    key_HD, value_HCD, bias_HC = folded_query(layer.self_attn, query_D)
+    values_NHC = torch.einsum("nd,hcd->nhc", tokens_ND, value_HCD) + bias_HC
+    return tokens_ND @ key_HD.T, values_NHC
 
-    def __init__(self, encoder: SceneEncoder) -> None:
+
+def agg_partial(encoder: SceneEncoder) -> Partial:
+    """Returns the softmax over `<agg>` alone, one row."""
+    logits_1H, values_1HC = attention_of(encoder, encoder.agg[None])
+    return Partial(logits_1H, torch.ones_like(logits_1H), values_1HC)
+
+
+def encoded(encoder: SceneEncoder, all_texts: Partial) -> Tensor:
+    """Returns e_s [N, A] from the softmax over all tokens."""
+    mixed_ND = (all_texts.value / all_texts.weight[..., None]).flatten(1)
+    attended_ND = encoder.first.self_attn.out_proj(mixed_ND)
+    e_s: Tensor = encoder.projection(after_attention(encoder.first, encoder.agg, attended_ND))
+    return e_s
+
+
+class TextRows(nn.Module):
+    """What is stored of a text, from its vector and the slot of its keyword."""
+
+    def __init__(self, model: Larr) -> None:
         super().__init__()
-        self.layer, self.projection = encoder.first, encoder.projection
-        self.agg = encoder.agg
+        self.model = model
 
-    def forward(self, whole: Partial) -> Tensor:
-        """e_s, [N, A]."""
-        layer = self.layer
-        attended_ND = layer.self_attn.out_proj((whole.value / whole.weight[..., None]).flatten(1))
-        first_ND = self.agg + attended_ND
-        if not layer.norm_first:
-            first_ND = layer.norm1(first_ND)
-        read_ND = layer.norm2(first_ND) if layer.norm_first else first_ND
-        last_ND = first_ND + layer.linear2(functional.relu(layer.linear1(read_ND)))
-        e_s: Tensor = self.projection(last_ND if layer.norm_first else layer.norm2(last_ND))
-        return e_s
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Takes `raw` [N, D] and `slots` [N]; returns centred vectors, logits, and values."""
+        model, slot_N = self.model, inputs["slots"]
+        centred_ND = inputs["raw"] - model.centres.index_select(0, slot_N)
+        centred_ND = centred_ND * model.scales.index_select(0, slot_N)
+        tokens_ND = centred_ND + model.scene.slots.index_select(0, slot_N)
+        logits_NH, values_NHC = attention_of(model.scene, tokens_ND)
+        return {"vectors": centred_ND, "logits": logits_NH, "values": values_NHC}
+
+    def example(self) -> Inputs:
+        """Returns inputs of two texts, of zeros."""
+        return {
+            "raw": torch.zeros(2, self.model.vectors.shape[1]),
+            "slots": torch.zeros(2, dtype=torch.int64),
+        }
+
+    def missing(self) -> Inputs:
+        """Returns the same for the missing text of each keyword, [R, ...]."""
+        scene = self.model.scene
+        logits_RH, values_RHC = attention_of(scene, scene.null + scene.slots)
+        return {
+            "vectors": torch.zeros_like(scene.slots),
+            "logits": logits_RH,
+            "values": values_RHC,
+        }
+
+
+class _FirstLevel:
+    """The weights of PLE's first products, [inputs, O], by what they are multiplied with."""
+
+    def __init__(self, model: Ple) -> None:
+        encoder, linear = model.encoder, model.first.linear
+        width = encoder.embedding
+        flat, recent = len(encoder.seen) * width, width * (encoder.counts[1] > 0)
+        sizes = [flat, recent, encoder.width - flat - recent, linear.in_features - encoder.width]
+        by_category, self.recent, self.number, self.more = linear.weight.detach().T.split(sizes)
+        self.category = by_category.unflatten(0, (-1, width))
+
+    def of_columns(self, categories: Sequence[int], numbers: Sequence[int]) -> Tensor:
+        """Returns those of some categories' embeddings and some numbers, side by side."""
+        by_category = self.category[list(categories)].flatten(0, 1)
+        return torch.cat([by_category, self.number[list(numbers)]]).contiguous()
+
+
+class PlaceRows(nn.Module):
+    """What is stored of a place, from its categories' embeddings, its numbers and its texts."""
+
+    def __init__(
+        self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit, texts: int
+    ) -> None:
+        super().__init__()
+        self.counts = (len(categories.place), len(numbers.place), texts)
+        self.width = model.encoder.embedding
+        self.weight = _FirstLevel(model).of_columns(categories.place, numbers.place)
+        self.larr = model if isinstance(model, Larr) else None
+
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Takes rows of embeddings [P, F, E] and numbers [P, M], and for LARR those of its texts.
+
+        Returns the place's part of the first products, of the softmax and of the common space.
+        """
+        columns_PD = torch.cat([inputs["categories"].flatten(1), inputs["numbers"]], dim=1)
+        rows = {"place_products": columns_PD @ self.weight}
+        if self.larr:
+            texts = partial(inputs["logits"], inputs["values"])
+            rows |= {f"place_{name}": tensor for name, tensor in texts._asdict().items()}
+            if self.larr.matching:
+                rows["place_common"] = self.larr.matching.place(inputs["vectors"].flatten(1))
+        return rows
+
+    def example(self) -> Inputs:
+        """Returns inputs of two places, of zeros."""
+        categories, numbers, texts = self.counts
+        inputs = {
+            "categories": torch.zeros(2, categories, self.width),
+            "numbers": torch.zeros(2, numbers),
+        }
+        if self.larr:
+            heads, size, dimension = _sizes(self.larr.scene)
+            inputs["logits"] = torch.zeros(2, texts, heads)
+            inputs["values"] = torch.zeros(2, texts, heads, size)
+            if self.larr.matching:
+                inputs["vectors"] = torch.zeros(2, texts, dimension)
+        return inputs
+
+
+class Scoring(nn.Module):
+    """The probabilities of candidates, from the rows of the request and of their places."""
+
+    def __init__(
+        self,
+        model: Ple,
+        categories: ColumnSplit,
+        numbers: ColumnSplit,
+        place_slots: Sequence[int],
+        sampling_rate: float,
+    ) -> None:
+        super().__init__()
+        self.model, self.rate, first = model, sampling_rate, _FirstLevel(model)
+        self.categories, self.numbers = categories, numbers
+        self.place_slots = list(place_slots)
+        self.larr = model if isinstance(model, Larr) else None
+        self.request_weight = first.of_columns(categories.request, numbers.request)
+        rest = [first.number[list(numbers.candidate)], first.recent, first.more]
+        self.rest_weight = torch.cat(rest).contiguous()
+        # Few values differ within a request (levels, positions), so their products are constants.
+        values = _category_values(model)
+        self.candidate_values = [values[c] @ first.category[c] for c in categories.candidate]
+        if self.larr:
+            self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
+
+    def forward(self, inputs: Inputs) -> Inputs:
+        """Takes the inputs that `larr.serve.ranker` looks up; returns `probabilities`, [K, T]."""
+        request = [inputs["request_categories"].flatten(), inputs["request_numbers"]]
+        request_1O = torch.addmm(
+            self.model.first.linear.bias, torch.cat(request)[None], self.request_weight
+        )
+        products_KO = inputs["place_products"] + request_1O
+        for column, values_VO in enumerate(self.candidate_values):
+            index_K = inputs["candidate_categories"][:, column]
+            products_KO = products_KO + values_VO.index_select(0, index_K)
+        rest = [inputs["candidate_numbers"]]
+        if self.model.encoder.counts[1]:
+            rest.append(self._recent(inputs))
+        if self.larr:
+            request_texts = partial(inputs["request_logits"][None], inputs["request_values"][None])
+            place_texts = Partial(*(inputs[f"place_{name}"] for name in Partial._fields))
+            known = merged(self.agg, request_texts)
+            rest.append(encoded(self.larr.scene, merged(known, place_texts)))
+            if self.larr.matching:
+                rest += self._figures(self.larr.matching, inputs)
+        products_KO = torch.addmm(products_KO, torch.cat(rest, dim=1), self.rest_weight)
+        logits_KT = self.model.logits_after(self.model.first.mixed(products_KO))
+        return {"probabilities": undo_sampling(logits_KT.sigmoid(), self.rate)}
+
+    def example(self) -> Inputs:
+        """Returns inputs of a request and two candidates, of zeros."""
+        encoder, products = self.model.encoder, self.rest_weight.shape[1]
+        width, recent = encoder.embedding, encoder.counts[1]
+        inputs = {
+            "request_categories": torch.zeros(len(self.categories.request), width),
+            "request_numbers": torch.zeros(len(self.numbers.request)),
+            "place_products": torch.zeros(2, products),
+            "candidate_numbers": torch.zeros(2, len(self.numbers.candidate)),
+            "candidate_categories": torch.zeros(
+                2, len(self.categories.candidate), dtype=torch.int32
+            ),
+        }
+        if recent:
+            inputs["recent_places"] = torch.zeros(recent, width)
+            inputs["recent_known"] = torch.zeros(recent, dtype=torch.bool)
+            inputs["place_embedding"] = torch.zeros(2, width)
+        if not self.larr:
+            return inputs
+        heads, size, dimension = _sizes(self.larr.scene)
+        place, matching = len(self.place_slots), self.larr.matching
+        request = len(self.larr.centres) - place
+        inputs["request_logits"] = torch.zeros(request, heads)
+        inputs["request_values"] = torch.zeros(request, heads, size)
+        # Tensors of their own: torch.export takes one tensor with two names for one input.
+        inputs["place_largest"] = torch.zeros(2, heads)
+        inputs["place_weight"] = torch.zeros(2, heads)
+        inputs["place_value"] = torch.zeros(2, heads, size)
+        if matching:
+            inputs["request_vectors"] = torch.zeros(request, dimension)
+            inputs["place_vectors"] = torch.zeros(2, place, dimension)
+            inputs["place_common"] = torch.zeros(2, matching.place.out_features)
+            if matching.recent_slot is not None:
+                inputs["recent_vectors"] = torch.zeros(recent, dimension)
+                inputs["recent_has_text"] = torch.zeros(recent, dtype=torch.bool)
+        return inputs
+
+    def _recent(self, inputs: Inputs) -> Tensor:
+        """Returns `TargetAttention` over the recent places of one user, [K, E].
+
+        Factored, so that the recent places' side of its products is computed once a request.
+        """
+        attention, recent_LE = self.model.encoder.attention, inputs["recent_places"]
+        own_AE, product_AE = attention.pair.weight.chunk(2, dim=1)
+        pair_LAE = recent_LE[:, None] * product_AE + attention.candidate.weight
+        own_LA = recent_LE @ own_AE.T + attention.candidate.bias
+        hidden = inputs["place_embedding"] @ pair_LAE.flatten(0, 1).T + own_LA.flatten()
+        hidden_KLA = functional.relu(hidden).unflatten(1, own_LA.shape)
+        score_KL = (hidden_KLA @ attention.score.weight.T).squeeze(2) + attention.score.bias
+        weight_KL: Tensor = score_KL * inputs["recent_known"]
+        return weight_KL @ recent_LE
+
+    def _figures(self, matching: Matching, inputs: Inputs) -> list[Tensor]:
+        """Returns the figures of `Matching`, of one request's texts with those of each place."""
+        request_QD, place_KSD = inputs["request_vectors"], inputs["place_vectors"]
+        columns, compared = [request_QD.flatten()], [request_QD]
+        if matching.recent_slot is not None:
+            recent_LD, has_text_L = inputs["recent_vectors"], inputs["recent_has_text"]
+            columns.append(recent_LD.sum(dim=0) / has_text_L.sum().clamp(min=1))
+            compared.append(recent_LD)
+        # One product for all pairs of texts; it is split by what the place's text is compared with.
+        product = place_KSD.flatten(0, 1) @ torch.cat(compared).T
+        product_KSX = product.unflatten(0, (-1, len(self.place_slots)))
+        figures = [product_KSX[:, :, : len(request_QD)].flatten(1)]
+        if matching.recent_slot is not None:
+            slot = self.place_slots.index(matching.recent_slot)
+            recent_KL = product_KSX[:, slot, len(request_QD) :]
+            figures.append(similarities(recent_KL, has_text_L[None]))
+        return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]
+
+
+def _sizes(encoder: SceneEncoder) -> tuple[int, int, int]:
+    """Returns H, C and D."""
+    attention = encoder.first.self_attn
+    return attention.num_heads, attention.head_dim, attention.embed_dim
+
+
+def _category_values(model: Ple) -> list[Tensor]:
+    """Returns for each category the embeddings of its values, [V, E]; hidden ones have one."""
+    encoder, count = model.encoder, len(model.encoder.seen)
+    starts = [*encoder.shifts[:count].tolist(), len(encoder.table.rows)]
+    rows = encoder.table.rows.detach()[:, : encoder.embedding]
+    values = []
+    for column, seen in enumerate(encoder.seen.tolist()):
+        start, end = starts[column], starts[column + 1]
+        value_V = start + torch.arange(end - start) * seen
+        values.append(rows.index_select(0, value_V))
+    return values

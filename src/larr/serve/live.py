@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +11,18 @@ from rich.markup import escape
 
 from larr.errors import InputError, LarrError
 from larr.progress import console
-from larr.serve.arms import position
 from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal, withdrawn
-from larr.serve.ranking import Columns, RankAnswer, Ranking, RankRequest
+from larr.serve.request import Columns, RankAnswer, RankRequest
 from larr.serve.store import Arm, Store
+from larr.serve.version import ServedVersion
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An arm and its ranking."""
+    """An arm and its version, ready to rank."""
 
     arm: Arm
-    ranking: Ranking
+    version: ServedVersion
 
 
 class Live:
@@ -31,45 +32,49 @@ class Live:
         self.store = store
         self.journal = Journal(store.folder / JOURNAL)
         self.accepted: dict[str, Columns] = {}
-        """The places that came later and were not withdrawn, by their IDs, as sent last."""
+        """The places that were added and not withdrawn, by ID, as sent last."""
         self._catching_up = threading.Lock()
         self._catch_up()
         self.has_followed = False
-        """Whether the places that came before the start are embedded."""
+        """Whether the places that were added before the start are embedded."""
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
         self.opened: list[Opened] = []
         self.opened = self._open(store.arms())
 
-    def rank(self, asked: RankRequest) -> RankAnswer:
-        """The answer of the arm that the user is in."""
-        opened = self.choose(asked.user_id)
-        answer = opened.ranking.rank(asked)
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Returns the answer of the arm that the user is in."""
+        opened = self.choose(request.user_id)
+        answer = opened.version.rank(request)
         answer.arm = opened.arm.name
         return answer
 
     def choose(self, user_id: str | int) -> Opened:
-        """The same arm for a user as long as the arms stay."""
-        opened = self.opened
-        at = position(str(user_id), opened[-1].arm.version) if len(opened) > 1 else 0.0
-        for one in opened:
-            at -= one.arm.share
-            if at < 0:
-                return one
-        return opened[-1]
+        """Returns the arm of a user: always the same as long as the arms stay."""
+        arms = self.opened
+        left = arm_position(str(user_id), arms[-1].arm.version) if len(arms) > 1 else 0.0
+        for opened in arms:
+            left -= opened.arm.share
+            if left < 0:
+                return opened
+        return arms[-1]
 
     def accept(self, row: Columns) -> None:
-        """Keeps a new place on the disk; `refresh` embeds its texts."""
+        """Writes a new place to the disk; `refresh` embeds its texts.
+
+        Raises InputError for a place that cannot be added, and UnavailableError where this machine
+        cannot embed its texts.
+        """
         if type(row.get(ID)) is int:
             row = row | {ID: str(row[ID])}
-        for one in self.opened:
-            one.ranking.check_place(row)
+        for opened in self.opened:
+            opened.version.check_place(row)
         if self.status(str(row["poi_id"])) == "trained":
             raise InputError(f"place {row['poi_id']!r:.80} is known from training")
         self.journal.append(row)
 
     def withdraw(self, poi_id: str) -> bool:
-        """Takes an accepted place back; `refresh` forgets it. False if nobody knows it."""
+        """Withdraws an accepted place; `refresh` forgets it. False if it is not known."""
         status = self.status(poi_id)
         if status == "trained":
             raise InputError(
@@ -81,41 +86,41 @@ class Live:
         return status is not None
 
     def status(self, poi_id: str) -> str | None:
-        """`trained`, `embedded` or `accepted`; None of a place that nobody knows."""
+        """Returns `trained`, `embedded` or `accepted`; None for a place that is not known."""
         self._catch_up()
-        rankings = [one.ranking for one in self.opened]
-        if all(poi_id in ranking.trained for ranking in rankings):
+        versions = [opened.version for opened in self.opened]
+        if all(poi_id in version.trained for version in versions):
             return "trained"
         row = self.accepted.get(poi_id)
         if row is None:
             return None
-        as_sent = (poi_id in one.trained or one.added.get(poi_id) == row for one in rankings)
+        as_sent = (poi_id in each.trained or each.added.get(poi_id) == row for each in versions)
         return "embedded" if all(as_sent) else "accepted"
 
     def refresh(self) -> None:
-        """Follows the places that came and went, and opens what the store names now.
+        """Follows the places that came and went, and opens the versions that the store names now.
 
-        A version that is refused leaves all as it was.
+        A version that is refused leaves everything as it was.
         """
         try:
             self._catch_up()
             accepted = dict(self.accepted)
-            for one in self.opened:
-                one.ranking.follow(accepted)
+            for opened in self.opened:
+                opened.version.follow(accepted)
             arms = self.store.arms()
-            if arms != [one.arm for one in self.opened]:
-                opened = self._open(arms)
-                for one in opened:
-                    one.ranking.follow(accepted)
-                self.opened = opened
-                told = ", ".join(f"{one.name}: {one.version} ({one.share:.0%})" for one in arms)
-                console.print(f"serving {told}")
+            if arms != [opened.arm for opened in self.opened]:
+                changed = self._open(arms)
+                for opened in changed:
+                    opened.version.follow(accepted)
+                self.opened = changed  # one assignment: a request sees the old arms or the new ones
+                names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
+                console.print(f"serving {names}")
             self.refused = None
-        except Exception as error:
-            told = str(error) if isinstance(error, LarrError) else f"{error!r}"
-            if told != self.refused:
-                console.print(f"[bold red]not served:[/bold red] {escape(told)}")
-            self.refused = told
+        except Exception as error:  # whatever it is, the service goes on with what it has
+            reason = str(error) if isinstance(error, LarrError) else f"{error!r}"
+            if reason != self.refused:
+                console.print(f"[bold red]not served:[/bold red] {escape(reason)}")
+            self.refused = reason
         self.has_followed = True
 
     def _catch_up(self) -> None:
@@ -129,5 +134,11 @@ class Live:
                     self.accepted.pop(gone, None)
 
     def _open(self, arms: Sequence[Arm]) -> list[Opened]:
-        known = {one.arm.version: one.ranking for one in self.opened}
+        known = {opened.arm.version: opened.version for opened in self.opened}
         return [Opened(arm, known.get(arm.version) or self.store.load(arm.version)) for arm in arms]
+
+
+def arm_position(user_id: str, test: str) -> float:
+    """Returns a number from 0 to below 1, spread evenly over users and unrelated between tests."""
+    digest = hashlib.sha256(f"{test} {user_id}".encode()).digest()
+    return int.from_bytes(digest[:6]) / 2**48

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from larr.serve.ranking import Columns, Problem, RankAnswer, RankRequest
+from larr.serve.request import Columns, Problem, RankAnswer, RankRequest
 from larr.serve.store import Arm
 
 Json = dict[str, Any]

@@ -17,8 +17,7 @@ import polars as pl
 from filelock import FileLock
 from rich.markup import escape
 
-from larr.data.checks import check_rows
-from larr.data.contract import TABLES
+from larr.data.contract import TABLES, check_rows
 from larr.data.enrich import NEVER_SEEN
 from larr.data.values import OFFSET
 from larr.errors import InputError

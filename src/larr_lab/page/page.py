@@ -18,8 +18,9 @@ from larr.errors import InputError
 from larr.html import environment
 from larr.serve.features import POSITION
 from larr.serve.live import Live
-from larr.serve.ranking import EXPLAINED, RankAnswer, RankedPlace, Ranking, RankRequest
+from larr.serve.request import EXPLAINED, RankAnswer, RankedPlace, RankRequest
 from larr.serve.store import VERSIONS, read_golden
+from larr.serve.version import ServedVersion
 
 SHOWN = 20
 MOST_OPTIONS = 200
@@ -74,15 +75,15 @@ class Shown:
 class Playground:
     """The forms and rankings of one version."""
 
-    def __init__(self, ranking: Ranking, examples: list[dict[str, Any]]) -> None:
-        self.ranking, self.examples = ranking, [one["request"] for one in examples]
-        self.places = ranking.scorer.reader.known.places
+    def __init__(self, version: ServedVersion, examples: list[dict[str, Any]]) -> None:
+        self.version, self.examples = version, [one["request"] for one in examples]
+        self.places = version.known_places
 
     @cached_property
     def follows(self) -> dict[str, dict[str, str]]:
         """Columns of the scene that the city decides, such as its region: city -> value."""
         found = {}
-        for name in self.ranking.accepted[0]:
+        for name in self.version.accepted[0]:
             if name == "city" or not {"poi_city", f"poi_{name}"} <= set(self.places.columns):
                 continue
             pairs = self.places.select("poi_city", f"poi_{name}").drop_nulls().unique()
@@ -108,10 +109,10 @@ class Playground:
     def fields(self, given: Given) -> list[Field]:
         """The scene's columns, but those that follow from the city."""
         told = []
-        for name in self.ranking.accepted[0]:
+        for name in self.version.accepted[0]:
             if name in self.follows:
                 continue
-            vocabulary = self.ranking.scorer.reader.vocabularies.get(name, {})
+            vocabulary = self.version.ranker.reader.vocabularies.get(name, {})
             seen = {_told(one["scene"].get(name)) for one in self.examples}
             options = list(vocabulary) if 0 < len(vocabulary) <= MOST_OPTIONS else []
             if not options and not self._is_number(name):
@@ -127,7 +128,7 @@ class Playground:
         """The request that the form asks for; InputError says what is wrong with it."""
         scene = {
             name: self._value(name, given[f"scene.{name}"])
-            for name in self.ranking.accepted[0]
+            for name in self.version.accepted[0]
             if given.get(f"scene.{name}")
         }
         city = scene.get("city")
@@ -140,7 +141,7 @@ class Playground:
             content["near"] = {"lat": lat, "lon": lon, "within_km": WITHIN_KM}
         else:
             content["candidates"] = self._candidates(user_id)
-        content["explain"] = self.ranking.scorer.ranker.tables is not None
+        content["explain"] = self.version.ranker.reads_texts
         try:
             return msgspec.convert(content, RankRequest)
         except msgspec.ValidationError as error:
@@ -154,7 +155,7 @@ class Playground:
         ]
 
     def _is_number(self, name: str) -> bool:
-        return str not in self.ranking.accepted[0][name]
+        return str not in self.version.accepted[0][name]
 
     def _value(self, name: str, given: str) -> Any:
         if given in ("true", "false"):
@@ -169,14 +170,14 @@ class Playground:
     @cached_property
     def asked(self) -> set[str]:
         """The keywords of the user and the scene."""
-        keywords = self.ranking.scorer.reader.keywords.values()
+        keywords = self.version.ranker.reader.keywords.values()
         return {one.name for one in keywords if one.owner != "poi"}
 
     def about(self, poi_id: str) -> tuple[str, str]:
         """A place's name, and where and what it is."""
-        row = self.ranking.added.get(poi_id, {})
-        if poi_id in self.ranking.trained:
-            number = self.ranking.scorer.reader.place_rows[poi_id] - 1
+        row = self.version.added.get(poi_id, {})
+        if poi_id in self.version.trained:
+            number = self.version.ranker.reader.place_rows[poi_id] - 1
             known = self.places.row(number, named=True)
             row = {name.removeprefix("poi_"): value for name, value in known.items()}
         parts = [row.get(name) for name in ("category", "area", "city")]
@@ -194,15 +195,15 @@ class Page:
 
     def playground(self, version: str) -> Playground:
         """The playground of a version; one that is not served has today's new places, too."""
-        served = [one.ranking for one in self.live.opened if one.arm.version == version]
-        ranking = served[0] if served else self._loaded(version)
+        served = [one.version for one in self.live.opened if one.arm.version == version]
+        opened = served[0] if served else self._loaded(version)
         if not served:
-            ranking.follow(dict(self.live.accepted))
-        return self._playground(ranking)
+            opened.follow(dict(self.live.accepted))
+        return self._playground(opened)
 
-    def _made(self, ranking: Ranking) -> Playground:
-        folder = self.live.store.folder / VERSIONS / ranking.version
-        return Playground(ranking, read_golden(folder))
+    def _made(self, version: ServedVersion) -> Playground:
+        folder = self.live.store.folder / VERSIONS / version.id
+        return Playground(version, read_golden(folder))
 
     def home(self) -> str:
         """The whole page."""
@@ -245,10 +246,10 @@ class Page:
         asked = playground.request(given)
         plain = msgspec.structs.replace(asked, explain=False)
         started = time.perf_counter()
-        playground.ranking.rank(plain)
+        playground.version.rank(plain)
         milliseconds = 1000 * (time.perf_counter() - started)
         explained = msgspec.structs.replace(asked, k=min(EXPLAINED, 2 * SHOWN))
-        return playground, plain, playground.ranking.rank(explained), milliseconds
+        return playground, plain, playground.version.rank(explained), milliseconds
 
 
 def _shown(

@@ -23,7 +23,7 @@ from larr.evaluation.findings import BASE, LARR
 from larr.metrics import gain_percent
 from larr.progress import track
 from larr.rankers.predict import load_ranker, probabilities, undo_sampling
-from larr.serve.arms import position
+from larr.serve.live import arm_position
 from larr_lab.city.market import SHOWN, Market, Outcome
 from larr_lab.settings import city_settings
 
@@ -121,7 +121,7 @@ def score(config: Config, market: Market, models: tuple[str, ...]) -> dict[str, 
 
 def buckets(users: pl.Series, salt: str) -> npt.NDArray[np.bool_]:
     """Which users are in the second arm: by a hash, so that a user always sees the same one."""
-    return np.array([position(user, salt) >= 0.5 for user in users])
+    return np.array([arm_position(user, salt) >= 0.5 for user in users])
 
 
 def truth(expected: dict[str, Totals], user_R: Ints, random: np.random.Generator) -> Json:

@@ -9,87 +9,88 @@ import numpy as np
 import pytest
 
 from larr.errors import InputError
-from larr.serve.ranking import Ranking, RankRequest, decode, encode
+from larr.serve.request import RankRequest, decode, encode
+from larr.serve.version import ServedVersion
 
 
-def rank(ranking: Ranking, body: dict[str, Any]) -> dict[str, Any]:
+def rank(version: ServedVersion, body: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(
-        encode(ranking.rank(decode(json.dumps(body).encode(), RankRequest)))
+        encode(version.rank(decode(json.dumps(body).encode(), RankRequest)))
     )
     return told
 
 
-def test_the_best_come_first(ranking: Ranking, asked: dict[str, Any]) -> None:
-    told = rank(ranking, asked | {"k": 3})
+def test_the_best_come_first(version: ServedVersion, asked: dict[str, Any]) -> None:
+    told = rank(version, asked | {"k": 3})
     scores = [item["score"] for item in told["items"]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
-    assert told["version"] == "v1"
+    assert told["version"] == version.id
     first = told["items"][0]
     assert first["score"] == pytest.approx(np.prod(list(first["probabilities"].values())), rel=1e-6)
     assert "degraded" not in first
 
 
-def test_the_unknown_is_ranked_and_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+def test_the_unknown_is_ranked_and_said(version: ServedVersion, asked: dict[str, Any]) -> None:
     candidates = [*asked["candidates"], {"poi_id": "brand new"}]
-    told = rank(ranking, asked | {"user_id": "nobody", "candidates": candidates, "k": 100})
+    told = rank(version, asked | {"user_id": "nobody", "candidates": candidates, "k": 100})
     assert "unknown_user" in told["degraded"]
     new = [item for item in told["items"] if item["poi_id"] == "brand new"]
     assert new[0]["degraded"] == ["new_place"]
 
 
-def test_a_text_without_a_vector_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+def test_a_text_without_a_vector_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
     scene = asked["scene"] | {"weather": "raining frogs"}
-    assert "missing_text:scene_weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+    assert "missing_text:scene_weather" in rank(version, asked | {"scene": scene})["degraded"]
 
 
-def test_what_is_missing_of_a_scene_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
-    assert rank(ranking, asked)["degraded"] == []
+def test_what_is_missing_of_a_scene_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
+    assert rank(version, asked)["degraded"] == []
     scene = {name: value for name, value in asked["scene"].items() if name != "weather"}
-    assert "missing:weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+    assert "missing:weather" in rank(version, asked | {"scene": scene})["degraded"]
     scene["weather"] = "raining frogs"
-    assert "unknown_value:weather" in rank(ranking, asked | {"scene": scene})["degraded"]
+    assert "unknown_value:weather" in rank(version, asked | {"scene": scene})["degraded"]
 
 
 def test_nothing_has_a_position_before_it_is_ranked(
-    ranking: Ranking, asked: dict[str, Any]
+    version: ServedVersion, asked: dict[str, Any]
 ) -> None:
     without = [{"poi_id": row["poi_id"]} for row in asked["candidates"]]
-    told = rank(ranking, asked | {"candidates": without})
+    told = rank(version, asked | {"candidates": without})
     assert "missing:delivery_minutes" in told["degraded"]
     assert "missing:position" not in told["degraded"]
     for first in (1, 1.0):
         same = [row | {"position": first} for row in without]
-        assert rank(ranking, asked | {"candidates": same})["items"] == told["items"], first
+        assert rank(version, asked | {"candidates": same})["items"] == told["items"], first
     strange = [row | {"position": "top"} for row in without]
-    degraded = rank(ranking, asked | {"candidates": strange})["degraded"]
+    degraded = rank(version, asked | {"candidates": strange})["degraded"]
     assert "unknown_value:position" in degraded
 
 
-def test_ids_may_be_numbers(ranking: Ranking, asked: dict[str, Any]) -> None:
+def test_ids_may_be_numbers(version: ServedVersion, asked: dict[str, Any]) -> None:
     candidates = [{"poi_id": 7}, {"poi_id": 12}]
-    told = rank(ranking, asked | {"user_id": 3, "candidates": candidates})
+    told = rank(version, asked | {"user_id": 3, "candidates": candidates})
     assert sorted(item["poi_id"] for item in told["items"]) == ["12", "7"]
     texts = [{"poi_id": "7"}, {"poi_id": "12"}]
-    assert told["items"] == rank(ranking, asked | {"user_id": "3", "candidates": texts})["items"]
+    assert told["items"] == rank(version, asked | {"user_id": "3", "candidates": texts})["items"]
 
 
-def test_what_one_candidate_lacks_is_said(ranking: Ranking, asked: dict[str, Any]) -> None:
+def test_what_one_candidate_lacks_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
     first, *others = asked["candidates"]
     less = {name: value for name, value in first.items() if name != "delivery_minutes"}
-    told = rank(ranking, asked | {"candidates": [less, *others]})
+    told = rank(version, asked | {"candidates": [less, *others]})
     assert told["degraded"] == ["missing:delivery_minutes"]
 
 
-def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
-    row = ranking.scorer.reader.known.places.row(5, named=True)
+def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
+    row = version.known_places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}
     body = {name: value for name, value in asked.items() if name != "candidates"}
-    told = rank(ranking, body | {"near": near})
+    told = rank(version, body | {"near": near})
     assert row["poi_id"] in [item["poi_id"] for item in told["items"]]
     assert len(told["items"]) <= 7
     nowhere = near | {"lat": -80.0}
-    told = rank(ranking, body | {"near": nowhere})
+    told = rank(version, body | {"near": nowhere})
     assert (told["items"], told["degraded"]) == ([], ["nothing_near"])
 
 
@@ -114,10 +115,10 @@ def test_places_around(ranking: Ranking, asked: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_wrong_is_named(
-    ranking: Ranking, asked: dict[str, Any], change: dict[str, Any], message: str
+    version: ServedVersion, asked: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        rank(ranking, asked | change)
+        rank(version, asked | change)
 
 
 @pytest.mark.parametrize(
@@ -129,25 +130,25 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         decode(body, RankRequest)
 
 
-def test_it_explains_what_it_gives_back(ranking: Ranking, asked: dict[str, Any]) -> None:
-    if not ranking.scorer.ranker.tables:
+def test_it_explains_what_it_gives_back(version: ServedVersion, asked: dict[str, Any]) -> None:
+    if not version.ranker.reads_texts:
         with pytest.raises(InputError, match="reads no texts"):
-            rank(ranking, asked | {"explain": True})
+            rank(version, asked | {"explain": True})
         return
-    told = rank(ranking, asked | {"explain": True, "k": 2})
+    told = rank(version, asked | {"explain": True, "k": 2})
     for item in told["items"]:
         names = [one["keyword"] for one in item["texts"]]
         assert {"scene_weather", "poi_menu"} <= set(names)
         assert len(names) == len(set(names))
     with pytest.raises(InputError, match="at most 50 places"):
-        rank(ranking, asked | {"explain": True, "k": 51})
-    assert "texts" not in rank(ranking, asked)["items"][0]
+        rank(version, asked | {"explain": True, "k": 51})
+    assert "texts" not in rank(version, asked)["items"][0]
 
 
 @pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400, "1e300"])
 def test_a_number_beyond_all_sense_is_refused(
-    ranking: Ranking, asked: dict[str, Any], number: str
+    version: ServedVersion, asked: dict[str, Any], number: str
 ) -> None:
     body = json.dumps(asked | {"scene": asked["scene"] | {"temperature_c": "NUMBER"}})
     with pytest.raises(InputError, match="beyond any number"):
-        ranking.rank(decode(body.replace('"NUMBER"', number).encode(), RankRequest))
+        version.rank(decode(body.replace('"NUMBER"', number).encode(), RankRequest))

@@ -1,0 +1,237 @@
+"""`larr publish`: a trained ranker becomes a version that is served without torch.
+
+Shapes: V stored texts, D dimension of their vectors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from larr import artifacts, rankers
+from larr.config import Config
+from larr.data.features import read_features
+from larr.data.featurise import Featuriser
+from larr.data.prepare import REQUESTS
+from larr.data.time_columns import TIME_COLUMNS, with_time_columns
+from larr.errors import ConfigError
+from larr.rankers.larr import Larr
+from larr.rankers.ple import Ple
+from larr.rankers.predict import load_ranker, probabilities, require_ranker, undo_sampling
+from larr.serve import ranker as served
+from larr.serve.export import write_graph
+from larr.serve.features import Reader
+from larr.serve.fold import PlaceRows, Scoring, TextRows, check_foldable
+from larr.serve.ranker import ServedRanker
+from larr.serve.store import (
+    FOLDED,
+    GOLDEN,
+    MANIFEST,
+    READY,
+    SERVING,
+    VERSIONS,
+    Store,
+    VersionError,
+    check,
+    hashes,
+    identity,
+    open_version,
+    read_golden,
+    replay,
+    sync,
+)
+from larr.serve.tables import Columns, write_table
+from larr.serve.version import ServedVersion
+
+DATA = ("features.json", "texts.parquet", "vocabularies", "known")
+"""Files of `larr prepare` that serving reads."""
+PART_ROWS = 16_384
+"""Rows of a table that are computed at a time: memory is bounded by them."""
+
+
+def publish(store: Store, config: Config, model: str) -> str:
+    """Writes a version of a trained ranker and returns its ID.
+
+    The same run gives the same ID and is not written again. Raises StaleError for a ranker that is
+    not up to date, ConfigError for one that cannot be folded, and VersionError if the folded
+    ranker does not give the probabilities of the trained one.
+    """
+    require_ranker(config, model)
+    requests = artifacts.folder(config, "prepare") / REQUESTS
+    if not requests.is_file():
+        raise VersionError(
+            f"{requests} is missing: an older larr wrote this folder; run `larr prepare --force` "
+            "and `larr run` with the same configuration"
+        )
+    versions = store.folder / VERSIONS
+    versions.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=versions, prefix=".") as scratch:
+        folder = Path(scratch) / "version"
+        _copy_run(config, model, folder)
+        if (known := store.published_from(artifacts.read_json(folder / SERVING))) is not None:
+            return known
+        _fold(config, model, folder)
+        files = hashes(folder)
+        version = identity(files)
+        manifest = {"version": version, "model": model, "files": files}
+        manifest["made"] = datetime.now(UTC).isoformat(timespec="seconds")
+        artifacts.write_json(folder / MANIFEST, manifest)
+        (folder / READY).touch()
+        sync(folder)
+        check(folder)
+        replay(open_version(folder), read_golden(folder), version)
+        shutil.rmtree(versions / version, ignore_errors=True)
+        folder.rename(versions / version)
+        sync(versions)
+    return version
+
+
+def _copy_run(config: Config, model: str, folder: Path) -> None:
+    """Copies the files of a run that are served as they are, and describes the run."""
+    data = artifacts.folder(config, "prepare")
+    copied = [data / name for name in DATA]
+    folded = [artifacts.folder(config, "align") / model]
+    source = rankers.find(config, model).vectors
+    if source:
+        folded.append(artifacts.folder(config, "embed") / source)
+    if source == "encoder":  # it embeds the texts of new places
+        copied.append(artifacts.folder(config, "contrast"))
+    for path in copied:
+        target = folder / path.relative_to(config.output)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copy2(path, target)
+    sources = hashes(folder)
+    for path in folded:
+        name = path.relative_to(config.output).as_posix()
+        sources |= {f"{name}/{file}": of for file, of in hashes(path).items()}
+    run = {
+        "model": model,
+        "config": config.model_dump(mode="json") | {"output": "."},
+        "larr": metadata.version("larr"),
+        "sources": sources,
+    }
+    artifacts.write_json(folder / SERVING, run)
+
+
+def _fold(config: Config, model: str, folder: Path) -> None:
+    """Writes the folded ranker, and the golden requests that it is checked with."""
+    trained = load_ranker(config, model)
+    if not isinstance(trained, Ple):
+        raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
+    data = artifacts.folder(config, "prepare")
+    reader = Reader(config, data)
+    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
+    write_ranker(trained, reader, keyword_V, folder / FOLDED)
+    golden = list(_golden(config, trained, open_version(folder)))
+    if not golden:
+        raise VersionError(
+            f"{data / REQUESTS}: in each of these requests of the log the scene's columns differ "
+            "from row to row, so none can be asked again; give each row of a request the same scene"
+        )
+    artifacts.write_json(folder / GOLDEN, golden)
+
+
+@torch.inference_mode()
+def write_ranker(model: Ple, reader: Reader, keyword_V: pl.Series, folder: Path) -> None:
+    """Writes the tables and graphs that `ServedRanker` opens.
+
+    `keyword_V` has the keyword of each stored text. Raises ConfigError for a scene encoder that
+    cannot be folded.
+    """
+    larr = model if isinstance(model, Larr) else None
+    if larr:
+        check_foldable(model.settings.scene)
+    folder.mkdir()
+    encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
+    keywords = reader.features.scene_keywords if larr else ()
+    place_slots = [
+        slot for slot, name in enumerate(keywords) if reader.keywords[name].owner == "poi"
+    ]
+    scoring = Scoring(model, *columns, place_slots, reader.features.sampling_rate)
+    settings: dict[str, Any] = {
+        "shifts": encoder.shifts[: len(encoder.seen)].tolist(),
+        "seen": encoder.seen.tolist(),
+        "place_column": reader.names.index("poi_id"),
+        "recent_slot": larr.matching.recent_slot if larr and larr.matching else None,
+        "agg_logits": scoring.agg.largest[0].tolist() if larr else [],
+    }
+    artifacts.write_json(folder / served.SETTINGS, settings)
+    np.save(folder / served.EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
+    recent_texts = np.zeros(0, np.int32)
+    if larr and larr.matching:
+        recent_texts = larr.matching.recent_texts.numpy()
+    np.save(folder / served.RECENT_TEXTS, recent_texts)
+    if larr:
+        text_rows = TextRows(larr)
+        write_graph(text_rows, text_rows.example(), folder / "texts.onnx")
+        slots = {name: slot for slot, name in enumerate(keywords)}
+        slot_V = keyword_V.replace_strict(slots, default=0, return_dtype=pl.Int64)
+        parts = _text_parts(text_rows, torch.from_numpy(slot_V.to_numpy().copy()))
+        write_table(folder / served.TEXTS, parts, len(keywords) + len(slot_V))
+    place_rows = PlaceRows(model, *columns, len(place_slots))
+    write_graph(place_rows, place_rows.example(), folder / "places.onnx")
+    example = scoring.example()
+    of_request = [name for name in example if name.startswith(("request_", "recent_"))]
+    write_graph(scoring, example, folder / "scoring.onnx", of_request)
+    ranker, inputs = ServedRanker(folder, reader), reader.place_inputs()
+    rows = len(inputs[0])
+    write_table(
+        folder / served.PLACES,
+        (
+            ranker.place_rows(*(column[start : start + PART_ROWS] for column in inputs))
+            for start in range(0, rows, PART_ROWS)
+        ),
+        rows,
+    )
+
+
+def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
+    """Yields the rows of the missing texts, one for each keyword, then those of the texts."""
+    yield {name: rows.numpy() for name, rows in text_rows.missing().items()}
+    vectors_VD = text_rows.model.vectors
+    for raw, slots in zip(vectors_VD.split(PART_ROWS), slot_V.split(PART_ROWS), strict=True):
+        rows = text_rows({"raw": raw, "slots": slots})
+        yield {name: column.numpy() for name, column in rows.items()}
+
+
+def _golden(config: Config, model: Ple, version: ServedVersion) -> Iterator[dict[str, Any]]:
+    """Yields requests of the log with the probabilities of the ranker as it was trained.
+
+    They are asked on the day after the training days, whatever their day in the log was.
+    """
+    data = artifacts.folder(config, "prepare")
+    rows = pl.read_parquet(data / REQUESTS)
+    raw_NT = probabilities(model, Featuriser.load(config, data).batch(rows))
+    expected_NT = undo_sampling(raw_NT, read_features(data).sampling_rate)
+    scene, candidate = version.accepted
+    rows = with_time_columns(rows.with_row_index("number"))
+    of_scene = [name for name in (*scene, *TIME_COLUMNS) if name in rows.columns]
+    for _, group in rows.group_by("request_id", maintain_order=True):
+        has_one_scene = group.select(of_scene).n_unique() == 1
+        if group["poi_id"].is_duplicated().any() or not has_one_scene:
+            continue
+        first = group.row(0, named=True)
+        yield {
+            "request": {
+                "user_id": first["user_id"],
+                "time": first["time"].isoformat(),
+                "scene": {name: first[name] for name in scene if name in first},
+                "candidates": group.select(n for n in candidate if n in first).to_dicts(),
+                "k": group.height,
+            },
+            "probabilities": dict(
+                zip(group["poi_id"], expected_NT[group["number"]].tolist(), strict=True)
+            ),
+        }

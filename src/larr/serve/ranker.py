@@ -1,0 +1,246 @@
+"""The published ranker: look-ups in numpy and arithmetic in ONNX Runtime, without torch.
+
+`larr.serve.fold` explains what is stored and what is left to compute.
+
+Shapes: K candidates, T tasks, P places, N texts, D dimension of their vectors, R scene keywords, Q
+of them of the request, S of the place, H attention heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import polars as pl
+
+from larr import artifacts
+from larr.data.keywords import MISSING
+from larr.serve.features import CandidateInputs, Reader, RequestInputs, Row
+from larr.serve.tables import Array, Columns, Table, open_array
+
+SETTINGS, EMBEDDINGS, RECENT_TEXTS = "ranker.json", "embeddings.npy", "recent_texts.npy"
+SCORING, PLACES, TEXTS = "scoring", "places", "texts"
+"""The graphs, and the tables that two of them fill."""
+PLACE_INPUTS = ("inputs_categories", "inputs_numbers", "inputs_texts")
+"""Columns of the table of places that `explain` computes a place from again."""
+Embed = Callable[[list[tuple[str, str]]], Array]
+"""Keywords and texts -> the vectors of the text embedding model, float32 [N, D]."""
+
+
+class Graph:
+    """An ONNX graph in ONNX Runtime, on one core."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = [node.name for node in self.session.get_inputs()]
+        self.outputs = [node.name for node in self.session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Columns:
+        """Returns its outputs; inputs that the graph does not have are ignored."""
+        values = self.session.run(None, {name: inputs[name] for name in self.inputs})
+        return dict(zip(self.outputs, values, strict=True))
+
+
+class Scored(NamedTuple):
+    """The probabilities of candidates and the inputs that they were computed from."""
+
+    probabilities: Array
+    """Of a click, and of a click and an order, float32 [K, T]."""
+    request: RequestInputs
+    candidates: CandidateInputs
+
+
+class Effect(NamedTuple):
+    """The effect of one keyword's text on a candidate."""
+
+    keyword: str
+    text: str
+    attention: float
+    """Its share of `<agg>`'s attention; those of all texts and of `<agg>` itself add up to 1."""
+    adds: float
+    """The score minus the score without this text."""
+
+
+class ServedRanker:
+    """A folded PLE or LARR with the reader of its requests."""
+
+    def __init__(self, folder: Path, reader: Reader) -> None:
+        """Opens what `larr.serve.publish.write_ranker` wrote."""
+        self.reader, settings = reader, artifacts.read_json(folder / SETTINGS)
+        self.shifts = np.array(settings["shifts"], np.int32)
+        self.seen = np.array(settings["seen"], np.int32)
+        self.place_column: int = settings["place_column"]
+        self.agg_logits_H = np.array(settings["agg_logits"], np.float32)
+        self.recent_slot: int | None = settings["recent_slot"]
+        self.embeddings = open_array(folder / EMBEDDINGS)
+        self.recent_texts = open_array(folder / RECENT_TEXTS)
+        self.scoring, self.describe = Graph(folder / "scoring.onnx"), Graph(folder / "places.onnx")
+        self.places = Table.open(folder / PLACES)
+        self.place_columns = [name for name in self.places.published if name in self.scoring.inputs]
+        self.added_rows: dict[str, int] = {}
+        """The rows of the places that were added, those forgotten since among them."""
+        self.reads_texts = (folder / TEXTS).is_dir()
+        if self.reads_texts:
+            self.texts, self.project = Table.open(folder / TEXTS), Graph(folder / "texts.onnx")
+        self.keywords = reader.features.scene_keywords if self.reads_texts else ()
+        of_place = [reader.keywords[name].owner == "poi" for name in self.keywords]
+        self.place_slots = np.flatnonzero(of_place)
+        self.request_slots = np.flatnonzero(~np.array(of_place, bool))
+
+    def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
+        """Returns the probabilities of a request's candidates, from its row and their columns."""
+        request = self.reader.request(row)
+        inputs = self.reader.candidates(row["user_id"], candidates)
+        place = self.places.take(inputs.places, self.place_columns)
+        return Scored(self._probabilities(self._look_up(request), place, inputs), request, inputs)
+
+    def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[Effect]]:
+        """Returns for some candidates the effect of each text: the score minus that without it.
+
+        Exact, for the text as the scene encoder and the matching read it; IDs and numbers stay.
+        """
+        request, candidates = scored.request, scored.candidates.rows(chosen)
+        known, place = self._look_up(request), self.places.take(candidates.places)
+        categories_KF, numbers_KM, texts_KS = (place[name] for name in PLACE_INPUTS)
+        score_K = scores(scored.probabilities[list(chosen)])
+        attention_KR = self._attention(request.texts, texts_KS)
+        effects: list[list[Effect]] = [[] for _ in chosen]
+        for slot, keyword in enumerate(self.keywords):
+            if slot in self.request_slots:
+                column = int(np.searchsorted(self.request_slots, slot))
+                text_K = np.full(len(chosen), request.texts[column])
+                without = request._replace(texts=_without(request.texts, column))
+                left_KT = self._probabilities(self._look_up(without), place, candidates)
+            else:
+                column = int(np.searchsorted(self.place_slots, slot))
+                text_K = texts_KS[:, column]
+                left_KT = self._probabilities(
+                    known,
+                    self.place_rows(categories_KF, numbers_KM, _without(texts_KS, column)),
+                    candidates,
+                )
+            adds_K = score_K - scores(left_KT)
+            for number, text in enumerate(text_K.tolist()):
+                if text >= 0:
+                    attention, adds = float(attention_KR[number, slot]), float(adds_K[number])
+                    effects[number].append(Effect(keyword, self.reader.text(text), attention, adds))
+        return effects
+
+    def place_rows(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
+        """Returns the stored columns of places, from the indices, numbers and texts of `Reader`."""
+        columns = self.reader.categories.place
+        inputs = {"categories": self._embed(columns, categories_PF), "numbers": numbers_PM}
+        if self.reads_texts:
+            inputs |= self._look_up_texts(texts_PS, self.place_slots)
+        rows = self.describe(inputs)
+        rows["place_embedding"] = inputs["categories"][:, columns.index(self.place_column)]
+        if "place_vectors" in self.scoring.inputs:
+            rows["place_vectors"] = inputs["vectors"]
+        of_reader = (categories_PF, numbers_PM, texts_PS)
+        return rows | dict(zip(PLACE_INPUTS, of_reader, strict=True))
+
+    def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
+        """Adds places without statistics, or new values of added ones, by the columns of `Known`.
+
+        They rank with these values from now on. A place that comes again keeps its row.
+        """
+        categories_PF, numbers_PM, texts = self.reader.described(rows)
+        if self.reads_texts and embed:
+            self._add_texts(texts, embed)
+        texts_PS = self.reader.numbered(texts, len(rows))
+        end = self.places.first_added
+        row_P = [self.added_rows.setdefault(i, end + len(self.added_rows)) for i in rows["poi_id"]]
+        self.places.write(row_P, self.place_rows(categories_PF, numbers_PM, texts_PS))
+        # Last, so that a request finds the place only when its row is complete.
+        self.reader.place_rows |= dict(zip(rows["poi_id"], row_P, strict=True))
+
+    def forget_places(self, poi_ids: Iterable[str]) -> None:
+        """Lets added places rank as unknown ones from now on."""
+        for poi_id in poi_ids:
+            self.reader.place_rows.pop(poi_id, None)
+
+    def _add_texts(self, texts: Mapping[str, pl.Series], embed: Embed) -> None:
+        """Adds the distinct texts of new places that are not stored yet."""
+        new = [
+            (keyword, text)
+            for keyword, column in texts.items()
+            for text in column.drop_nulls().unique(maintain_order=True)
+            if text not in self.reader.texts[keyword]
+        ]
+        if not new:
+            return
+        slot_N = np.array([self.keywords.index(keyword) for keyword, _ in new])
+        first = len(self.texts)
+        rows = self.project({"raw": embed(new), "slots": slot_N})
+        self.texts.write(range(first, first + len(new)), rows)
+        self.reader.told_since += [text for _, text in new]
+        for number, (keyword, text) in enumerate(new, start=first - len(self.keywords)):
+            self.reader.texts[keyword][text] = number
+
+    def _look_up(self, request: RequestInputs) -> Columns:
+        """Returns the graph's inputs that are the same for all candidates."""
+        recent_L: Array = request.recent + self.shifts[self.place_column]
+        inputs = {
+            "request_categories": self._embed(self.reader.categories.request, request.categories),
+            "request_numbers": request.numbers,
+            "recent_places": self.embeddings.take(recent_L, axis=0),
+            "recent_known": request.recent > 0,
+        }
+        if self.reads_texts:
+            texts = self._look_up_texts(request.texts, self.request_slots)
+            inputs |= {f"request_{name}": rows for name, rows in texts.items()}
+        if self.recent_slot is not None:
+            text_L = self.recent_texts[request.recent]
+            inputs["recent_vectors"] = self._look_up_texts(text_L, self.recent_slot)["vectors"]
+            inputs["recent_has_text"] = text_L >= 0
+        return inputs
+
+    def _embed(self, columns: Sequence[int], index: Array) -> Array:
+        """Returns the embeddings of some categories' values; hidden categories have one value."""
+        chosen = list(columns)
+        row: Array = self.shifts[chosen] + index * self.seen[chosen]
+        return self.embeddings.take(row, axis=0)
+
+    def _look_up_texts(self, text: Array, slots: Array | int) -> Columns:
+        """Returns the rows of texts; the first R rows are those of each keyword's missing text."""
+        return self.texts.take(np.where(text < 0, slots, text + len(self.keywords)))
+
+    def _probabilities(
+        self, request: Columns, place: Columns, candidates: CandidateInputs
+    ) -> Array:
+        inputs = request | place
+        inputs["candidate_categories"] = candidates.categories
+        inputs["candidate_numbers"] = candidates.numbers
+        return self.scoring(inputs)["probabilities"]
+
+    def _attention(self, texts_Q: Array, texts_KS: Array) -> Array:
+        """Returns `<agg>`'s attention to the text of each keyword, mean of the heads, [K, R]."""
+        text_KR = np.empty((len(texts_KS), len(self.keywords)), np.int64)
+        text_KR[:, self.request_slots] = texts_Q
+        text_KR[:, self.place_slots] = texts_KS
+        logits_KRH = self._look_up_texts(text_KR, np.arange(len(self.keywords)))["logits"]
+        agg_K1H = np.broadcast_to(self.agg_logits_H, (len(text_KR), 1, len(self.agg_logits_H)))
+        logits_KSH = np.concatenate([agg_K1H, logits_KRH], axis=1)
+        weight_KSH = np.exp(logits_KSH - logits_KSH.max(axis=1, keepdims=True))
+        share_KSH = weight_KSH / weight_KSH.sum(axis=1, keepdims=True)
+        return np.asarray(share_KSH.mean(axis=2)[:, 1:])
+
+
+def scores(probability_KT: Array) -> npt.NDArray[np.float64]:
+    """Returns what candidates are ranked by: the product of their probabilities, [K]."""
+    return np.asarray(probability_KT.astype(np.float64).prod(axis=1))
+
+
+def _without(texts: Array, column: int) -> Array:
+    """Returns a copy of text numbers in which a column is missing."""
+    left = texts.copy()
+    left[..., column] = MISSING
+    return left

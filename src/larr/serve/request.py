@@ -1,0 +1,157 @@
+"""What is sent to `POST /v1/rank` and what comes back: types, JSON, and checks of the values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from itertools import chain
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from larr.errors import InputError
+from larr.serve.features import FIRST, POSITION, Kinds
+
+EXPLAINED = 50
+LARGEST = 1e15
+Scalar = str | int | float | bool | None
+Columns = dict[str, Scalar]
+Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
+WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class Near(Struct, forbid_unknown_fields=True):
+    """Candidates by distance instead of by ID."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    within_km: Annotated[float, Meta(gt=0, le=100)] = 5.0
+    at_most: Annotated[int, Meta(gt=0, le=1000)] = 300
+
+
+class RankRequest(Struct, forbid_unknown_fields=True):
+    """A user in a scene, and the places to rank."""
+
+    user_id: Identifier
+    """A text; a number stands for the text of its digits."""
+    candidates: Annotated[list[Columns], Meta(max_length=2000)] | None = None
+    """Each with `poi_id` and the columns that differ between candidates."""
+    near: Near | None = None
+    """Instead of `candidates`: the places around."""
+    scene: Columns = {}
+    """The columns of the scene: city, weather, ..."""
+    time: Annotated[datetime, Meta(tz=False)] | None = None
+    """Local time of the place, without a zone; the server's clock if absent."""
+    k: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """How many places to give back."""
+    explain: bool = False
+    """Whether to give the effect of each text on each place given back; at most 50 places."""
+
+
+class TextEffect(Struct):
+    """The effect of a keyword's text on a place."""
+
+    keyword: str
+    text: str
+    attention: float
+    """The encoder's attention to it: where it looked, not what came of it."""
+    adds: float
+    """The score minus the score without this text, all else the same."""
+
+
+class RankedPlace(Struct, omit_defaults=True):
+    """A place of the answer; the best comes first."""
+
+    poi_id: str
+    score: float
+    """The product of the probabilities: by it the places are sorted."""
+    probabilities: dict[str, float]
+    degraded: list[str] = []
+    """What was not known of it: `new_place`."""
+    texts: list[TextEffect] = []
+    """If explained."""
+
+
+class RankAnswer(Struct):
+    """The ranking, and the version that computed it."""
+
+    rank_id: str
+    version: str
+    arm: str
+    """Of a test of two versions; A without a test."""
+    degraded: list[str]
+    """What was not known: `unknown_user`, `missing:COLUMN` and `unknown_value:COLUMN` of the scene
+    or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
+    items: list[RankedPlace]
+
+
+class Problem(Struct):
+    """Why a request was refused."""
+
+    error: str
+
+
+Body = TypeVar("Body")
+
+
+def decode(body: bytes, kind: type[Body]) -> Body:
+    """Returns the content of a body; raises InputError if it is not JSON of this kind."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"the body cannot be read: {error}") from error
+
+
+def encode(answer: Any) -> bytes:
+    """Returns an answer as JSON."""
+    return msgspec.json.encode(answer)
+
+
+def candidate_columns(
+    rows: list[Columns], accepted: Mapping[str, Kinds]
+) -> dict[str, list[Scalar]]:
+    """Returns the columns of the candidates of a request; raises InputError for wrong ones."""
+    names = dict.fromkeys(["poi_id", *chain.from_iterable(rows)])
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    # A number stands for the text of its digits, as in the tables of the data contract.
+    columns["poi_id"] = [str(i) if type(i) is int else i for i in columns["poi_id"]]
+    seen: set[Scalar] = set()
+    for number, poi_id in enumerate(columns["poi_id"]):
+        if not isinstance(poi_id, str) or not poi_id:
+            raise InputError(f"candidates[{number}]: poi_id must be a text, got {poi_id!r:.80}")
+        if poi_id in seen:
+            raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
+        seen.add(poi_id)
+    for name, values in columns.items():
+        check_values(name, values, accepted, "candidates[{}]")
+    for number, value in enumerate(columns.get(POSITION, [])):
+        if isinstance(value, int | float) and value < FIRST:
+            raise InputError(f"candidates[{number}].{POSITION}: the first one is {FIRST}")
+    return columns
+
+
+def check_values(
+    name: str, values: list[Scalar], accepted: Mapping[str, Kinds], where: str
+) -> None:
+    """Raises InputError for a column that is not read, and for values that it cannot have.
+
+    `where` names the values in a message; `{}` in it becomes the number of the value.
+    """
+    if name not in accepted:
+        table, columns = where.partition("[")[0], ", ".join(sorted(accepted))
+        raise InputError(f"{table}: no column {name!r:.80} is read there; there are {columns}")
+    kinds = {type(None), *accepted[name]}
+    if not kinds.issuperset(map(type, values)):  # one pass in C, as nearly all requests are right
+        number = next(n for n, value in enumerate(values) if type(value) not in kinds)
+        expected = " or ".join(WORDS[kind] for kind in accepted[name])
+        raise InputError(
+            f"{where.format(number)}.{name}: expected {expected}, got {values[number]!r:.80}"
+        )
+    if not {int, float} & kinds:
+        return
+    for number, value in enumerate(values):
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:  # NaN, too
+            raise InputError(
+                f"{where.format(number)}.{name}: {value!r:.80} is beyond any number of a scene"
+            )

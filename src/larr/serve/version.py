@@ -1,0 +1,188 @@
+"""A version of the model at work: `POST /v1/rank` without HTTP, and the places that were added.
+
+Shapes: K candidates.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from rich.markup import escape
+
+from larr.errors import InputError
+from larr.progress import console
+from larr.serve.embedder import Embedder
+from larr.serve.features import POSITION
+from larr.serve.near import Nearby
+from larr.serve.places import as_known
+from larr.serve.ranker import Scored, ServedRanker, scores
+from larr.serve.request import (
+    EXPLAINED,
+    Columns,
+    Near,
+    RankAnswer,
+    RankedPlace,
+    RankRequest,
+    Scalar,
+    TextEffect,
+    candidate_columns,
+    check_values,
+)
+
+BLANK = (None, "")
+"""Values that count as missing, as in the tables of the data contract."""
+
+
+class ServedVersion:
+    """Answers rank requests with one version of the model."""
+
+    def __init__(self, ranker: ServedRanker, version: str, embedder: Embedder | None) -> None:
+        self.ranker, self.id, self.embedder = ranker, version, embedder
+        self.tasks = [*ranker.reader.features.tasks]
+        self.accepted = ranker.reader.sent()
+        """The columns that may be sent of the scene, and those of a candidate."""
+        self.known_places = ranker.reader.known.places
+        self.trained = frozenset(self.known_places["poi_id"])
+        self.added: dict[str, Columns] = {}
+        """The places that came after the training, by ID."""
+        self.left_out: dict[str, Columns] = {}
+        """Those of them that this version cannot read."""
+        self.nearby = Nearby.of(self.known_places)
+        self._following = threading.Lock()
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Returns the best `k` of the candidates; raises InputError for a wrong request."""
+        candidates = self._candidates(request)
+        for name, value in request.scene.items():
+            check_values(name, [value], self.accepted[0], "scene")
+        if request.explain and request.k > EXPLAINED:
+            raise InputError(
+                f"explain: at most {EXPLAINED} places can be explained, k is {request.k}"
+            )
+        if request.explain and not self.ranker.reads_texts:
+            raise InputError("explain: the ranker of this version reads no texts")
+        answer = RankAnswer(uuid.uuid4().hex, self.id, "A", [], [])
+        if not candidates["poi_id"]:
+            answer.degraded += ["nothing_near"] if request.near else []
+            return answer
+        scene: Columns = {
+            name: value for name, value in request.scene.items() if value not in BLANK
+        }
+        row = {**scene, "user_id": str(request.user_id), "time": request.time or datetime.now()}
+        scored = self.ranker.score(row, candidates)
+        answer.degraded = self._degraded(scene, candidates, scored)
+        score_K = scores(scored.probabilities)
+        best = np.argsort(-score_K, kind="stable")[: request.k].tolist()
+        for number in best:
+            probabilities = scored.probabilities[number].tolist()
+            answer.items.append(
+                RankedPlace(
+                    str(candidates["poi_id"][number]),
+                    float(score_K[number]),
+                    dict(zip(self.tasks, probabilities, strict=True)),
+                    ["new_place"] if scored.candidates.places[number] == 0 else [],
+                )
+            )
+        if request.explain:
+            effects = self.ranker.explain(scored, best)
+            for item, texts in zip(answer.items, effects, strict=True):
+                item.texts = [TextEffect(*effect) for effect in texts]
+        return answer
+
+    def _candidates(self, request: RankRequest) -> dict[str, list[Scalar]]:
+        """Returns the columns of the candidates that a request names or that are near."""
+        if (request.candidates is None) == (request.near is None):
+            raise InputError("give either `candidates` or `near`, and not both")
+        if request.near is None:
+            return candidate_columns(request.candidates or [], self.accepted[1])
+        near: Near = request.near
+        if self.nearby is None:
+            raise InputError("`near` needs places with lat and lon; give `candidates` instead")
+        places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
+        return {"poi_id": [*places], "distance_km": [*places.values()]}
+
+    def _degraded(
+        self, scene: Columns, candidates: Mapping[str, list[Scalar]], scored: Scored
+    ) -> list[str]:
+        """Returns what is not known of the request, in the words of `RankAnswer.degraded`."""
+        missing = [name for name in self.accepted[0] if name not in scene]
+        missing += [
+            name
+            for name in self.accepted[1]
+            if name != POSITION and None in candidates.get(name, [None])
+        ]
+        return [
+            *([] if scored.request.known else ["unknown_user"]),
+            *(f"missing:{name}" for name in missing),
+            *(f"unknown_value:{name}" for name in scored.request.unknown),
+            *(f"unknown_value:{name}" for name in scored.candidates.unknown),
+            *(f"missing_text:{name}" for name in scored.request.missing),
+        ]
+
+    def check_place(self, row: Columns) -> None:
+        """Raises InputError for a place that cannot be added.
+
+        Raises UnavailableError where this machine cannot embed its texts.
+        """
+        as_known(row, self.known_places)
+        if self.ranker.reads_texts:
+            if self.embedder is None:
+                raise InputError(
+                    "this version has no text embedding model, so places cannot be added"
+                )
+            self.embedder.require_packages()
+
+    def follow(self, accepted: Mapping[str, Columns]) -> None:
+        """Adds, changes and forgets places, so that those of `accepted` are known, by their IDs.
+
+        Places that were known in training stay as they are. A place that cannot be added is left
+        out and keeps no other one back. OSError and MemoryError, which are the machine's fault and
+        not the place's, are raised, so that the caller tries again.
+        """
+        with self._following:
+            if gone := self.added.keys() - accepted.keys():
+                self.nearby = self.nearby.changed(gone, None) if self.nearby else None
+                self.ranker.forget_places(gone)
+                self.added = {i: row for i, row in self.added.items() if i not in gone}
+            wanted = {
+                poi_id: row
+                for poi_id, row in accepted.items()
+                if poi_id not in self.trained
+                and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
+            }
+            try:
+                self._add(wanted)
+            except (OSError, MemoryError):
+                raise
+            except Exception:  # of one of them, as a rule, so they are added one by one
+                for poi_id, row in wanted.items():
+                    try:
+                        self._add({poi_id: row})
+                    except (OSError, MemoryError):
+                        raise
+                    except Exception as error:
+                        self._leave_out(poi_id, row, error)
+
+    def _add(self, wanted: Mapping[str, Columns]) -> None:
+        frames: dict[str, pl.DataFrame] = {}
+        for poi_id, row in wanted.items():
+            try:
+                frames[poi_id] = as_known(row, self.known_places)
+            except InputError as error:  # another version of the store has accepted it
+                self._leave_out(poi_id, row, error)
+        if not frames:
+            return
+        frame = pl.concat(frames.values(), how="diagonal")
+        self.ranker.add_places(frame, self.embedder)
+        added = Nearby.of(frame)
+        self.nearby = self.nearby.changed(frames.keys(), added) if self.nearby else added
+        self.added |= {poi_id: wanted[poi_id] for poi_id in frames}
+
+    def _leave_out(self, poi_id: str, row: Columns, error: Exception) -> None:
+        self.left_out[poi_id] = row
+        console.print(escape(f"version {self.id}: {poi_id} is left out: {error}"))

@@ -1,0 +1,190 @@
+"""The served ranker gives the scores of the trained one, whatever it is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from larr import artifacts
+from larr.config import Config
+from larr.data import batches
+from larr.data.batches import Batch
+from larr.data.features import ColumnSplit
+from larr.errors import ConfigError
+from larr.rankers import build
+from larr.rankers.ple import Ple
+from larr.rankers.predict import load_ranker, predict, probabilities
+from larr.serve import publish as module
+from larr.serve.features import CandidateInputs, RequestInputs
+from larr.serve.publish import publish, write_ranker
+from larr.serve.ranker import ServedRanker, scores
+from larr.serve.store import Store
+from larr.serve.version import ServedVersion
+from tests.ranking_log import OWNERS, Sizes, small_align, write_log
+from tests.serving import SENT, log
+
+SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
+CATEGORIES = ColumnSplit(place=(1,), request=(0, 2), candidate=(3,))
+NUMBERS = ColumnSplit(place=(1,), request=(0,), candidate=(2,))
+PLACE_SLOTS = [slot for slot in range(SIZES.keywords) if OWNERS[slot] == "poi"]
+REQUEST_SLOTS = [slot for slot in range(SIZES.keywords) if slot not in PLACE_SLOTS]
+
+
+@dataclass
+class BatchReader:
+    """Stands in for `Reader`: the places and the request are those of a batch."""
+
+    batch: Batch
+    features: Any
+    names = ("user_id", "poi_id", "scene_0", "scene_1")
+    categories, numbers = CATEGORIES, NUMBERS
+    keywords: ClassVar = {
+        f"k{slot}": SimpleNamespace(owner=OWNERS[slot]) for slot in range(SIZES.keywords)
+    }
+
+    def place_inputs(self) -> tuple[np.ndarray, ...]:
+        inputs = (
+            self.batch.categories[:, CATEGORIES.place],
+            self.batch.numbers[:, NUMBERS.place],
+            self.batch.texts[:, PLACE_SLOTS],
+        )
+        return tuple(rows.numpy() for rows in inputs)
+
+    def request(self, _: Any) -> RequestInputs:
+        inputs = (
+            self.batch.categories[0, CATEGORIES.request],
+            self.batch.numbers[0, NUMBERS.request],
+            self.batch.texts[0, REQUEST_SLOTS],
+            self.batch.recent[0],
+        )
+        return RequestInputs(*(row.numpy() for row in inputs), True, [], [])
+
+    def candidates(self, _: str, columns: Any) -> CandidateInputs:
+        rows = columns["row"]
+        return CandidateInputs(
+            rows,
+            self.batch.categories[rows][:, CATEGORIES.candidate].numpy(),
+            self.batch.numbers[rows][:, NUMBERS.candidate].numpy(),
+            [],
+        )
+
+
+def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Ple]:
+    align = small_align(models=[name]).with_settings(settings)
+    config = write_log(folder, SIZES, align)
+    model = build(config, name).eval()
+    assert isinstance(model, Ple)
+    with torch.no_grad():  # so that no bias is at its neutral value
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return config, model
+
+
+def one_request(batch: Batch) -> Batch:
+    """The rows as candidates of the first row's request; each keyword has texts of its own."""
+    of_keyword_BR = batch.texts // SIZES.keywords * SIZES.keywords + torch.arange(SIZES.keywords)
+    is_missing = (batch.texts < 0) | (of_keyword_BR >= SIZES.texts)
+    texts = torch.where(is_missing, -1, of_keyword_BR).int()
+    texts[:, REQUEST_SLOTS] = texts[0, REQUEST_SLOTS]
+    categories, numbers = batch.categories.clone(), batch.numbers.clone()
+    categories[:, CATEGORIES.request] = categories[0, CATEGORIES.request]
+    numbers[:, NUMBERS.request] = numbers[0, NUMBERS.request]
+    recent = batch.recent[:1].expand(batch.rows, -1)
+    return batch._replace(categories=categories, numbers=numbers, texts=texts, recent=recent)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ple", {}),
+        ("ple", {"hidden": ["poi_id"]}),
+        ("larr", {}),
+        ("larr", {"scene.matching": False}),
+        ("larr", {"scene.pre_norm": False}),
+        ("larr", {"ctcvr": "product", "hidden": ["scene_0"]}),
+    ],
+)
+def test_served_scores_are_those_of_the_model(
+    tmp_path: Path, in_torch: None, name: str, settings: dict[str, Any]
+) -> None:
+    config, model = make(tmp_path, name, settings)
+    data = artifacts.folder(config, "prepare")
+    batch = one_request(next(batches.in_order(data / "test", SIZES.test_rows)))
+    features = SimpleNamespace(
+        scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=1.0
+    )
+    reader: Any = BatchReader(batch, features)
+    write_ranker(
+        model, reader, pl.read_parquet(data / "texts.parquet")["keyword"], tmp_path / "folded"
+    )
+    ranker = ServedRanker(tmp_path / "folded", reader)
+    row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
+    with torch.inference_mode():
+        expected = model(batch.select(torch.from_numpy(row_K))).logits.sigmoid().numpy()
+    assert expected.std() > 1e-3
+    for count in (len(row_K), 1):
+        scored = ranker.score({"user_id": "u"}, {"row": row_K[:count]})
+        assert np.abs(scored.probabilities - expected[:count]).max() < 1e-6
+
+
+def test_an_encoder_of_two_layers_is_not_served(tmp_path: Path) -> None:
+    _, model = make(tmp_path, "larr", {"scene.layers": 2})
+    reader: Any = None
+    with pytest.raises(ConfigError, match=r"cannot be folded: scene\.layers is 2"):
+        write_ranker(model, reader, pl.Series(), tmp_path / "folded")
+
+
+def test_only_ple_and_larr_are_served(
+    served: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "require_ranker", lambda *_: None)
+    monkeypatch.setattr(module, "load_ranker", build)
+    with pytest.raises(ConfigError, match="deepfm cannot be served"):
+        publish(Store(tmp_path), served, "deepfm")
+
+
+def test_served_scores_are_those_of_the_evaluation(served: Config, version: ServedVersion) -> None:
+    expected_NT = predict(served, served.align.models[0])
+    served_scores = []
+    for _, group in log(served).group_by("request_id", maintain_order=True):
+        scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+        scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
+        served_scores.append(scored.probabilities)
+    assert expected_NT.std() > 1e-4
+    assert np.abs(np.concatenate(served_scores) - expected_NT).max() < 1e-5
+
+
+def test_what_a_text_adds_is_the_score_less_that_without_it(
+    served: Config, version: ServedVersion
+) -> None:
+    if not version.ranker.reads_texts:
+        pytest.skip("it reads no texts")
+    group = log(served).head(10)
+    assert group["request_id"].n_unique() == 1
+    scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
+    chosen = [7, 2]
+    ranker = load_ranker(served, served.align.models[0])
+    data = artifacts.folder(served, "prepare")
+    batch = next(batches.in_order(data / "test", group.height))
+    keywords = [keyword.name for keyword in served.scene_keywords]
+    score_B = scores(probabilities(ranker, batch))
+    texts = pl.read_parquet(data / "texts.parquet")["text"]
+    for number, effects in zip(chosen, version.ranker.explain(scored, chosen), strict=True):
+        assert len(effects) == int((batch.texts[number] >= 0).sum()) > 5
+        assert 0.2 < sum(effect.attention for effect in effects) < 1
+        for effect in effects:
+            slot = keywords.index(effect.keyword)
+            left = batch._replace(texts=batch.texts.clone())
+            assert effect.text == texts[int(left.texts[number, slot])]
+            left.texts[:, slot] = -1
+            without = scores(probabilities(ranker, left))
+            assert effect.adds == pytest.approx(score_B[number] - without[number], abs=1e-6)
+        assert max(abs(effect.adds) for effect in effects) > 1e-4
