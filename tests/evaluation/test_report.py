@@ -1,17 +1,18 @@
-"""The page and the terminal tables: what they say, and that the page stands alone."""
+"""The page and the terminal tables: what they show, and that the page needs no other file."""
 
 from __future__ import annotations
 
 import copy
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from larr.config import Config
 from larr.evaluation import report
 from larr.evaluation.evaluate import evaluate
 from larr.evaluation.plots import COLOURS, Effect, forest
@@ -52,20 +53,24 @@ class Page(HTMLParser):
             self.text += data
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path_factory.mktemp("run"), patch)
-        evaluate(config)
-        yield config.output / "evaluate"
+@pytest.fixture
+def run(configs: list[Config]) -> Path:
+    return configs[0].output / "evaluate"
 
 
 @pytest.fixture
-def found(run: Any) -> dict[str, Any]:
+def found(run: Path) -> dict[str, Any]:
     return json.loads((run / "report.json").read_text())
 
 
-def test_the_page_stands_alone(run: Any) -> None:
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes nearly all the time of a page."""
+    kinds = ("gains", "slices", "calibration", "learning")
+    monkeypatch.setattr(report, "_plots", lambda *_: {kind: {} for kind in kinds})
+
+
+def test_the_page_needs_no_other_file(run: Path) -> None:
     source = (run / "report.html").read_text()
     page = Page(source)
     assert source.startswith("<!doctype html>")
@@ -78,12 +83,12 @@ def test_the_page_stands_alone(run: Any) -> None:
     assert not set(COLOURS) & set(re.findall(r"#[0-9a-f]{6}", source))
 
 
-def test_the_page_says_every_metric_and_no_nan(run: Any, found: dict[str, Any]) -> None:
+def test_the_page_shows_every_metric_and_no_nan(run: Path, found: dict[str, Any]) -> None:
     text = Page((run / "report.html").read_text()).text
     assert not re.search(r"\bnan\b|\bNone\b|Undefined", text)
-    for model, told in found["models"].items():
+    for model, estimates in found["models"].items():
         assert report.name(model) in text
-        for estimate in told.values():
+        for estimate in estimates.values():
             assert f"{estimate['mean']:.4f}" in text
     assert "95 % of 60 resamples" in text
 
@@ -102,7 +107,7 @@ def test_the_page_begins_with_the_finding(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "verdict"),
     [
         (0.1, 0.5, "above zero"),
         (-0.5, -0.1, "worse"),
@@ -111,10 +116,10 @@ def test_the_page_begins_with_the_finding(found: dict[str, Any]) -> None:
     ],
 )
 def test_the_verdict_follows_the_interval(
-    found: dict[str, Any], low: float | None, high: float | None, said: str
+    found: dict[str, Any], low: float | None, high: float | None, verdict: str
 ) -> None:
     found["gains"]["larr_over_ple"]["ctr_auc"] |= {"low": low, "high": high}
-    assert said in next(report.sentences(found))
+    assert verdict in next(report.sentences(found))
 
 
 def test_a_handful_of_test_users_gives_no_verdict(found: dict[str, Any]) -> None:
@@ -123,7 +128,7 @@ def test_a_handful_of_test_users_gives_no_verdict(found: dict[str, Any]) -> None
     assert "12 users: too few" in next(report.sentences(found))
 
 
-def test_a_collapsed_language_model_is_said(found: dict[str, Any]) -> None:
+def test_a_collapsed_language_model_is_reported(found: dict[str, Any]) -> None:
     found["language_model"]["contrast"]["collapsed"] = True
     assert any("collapsed:" in sentence for sentence in report.sentences(found))
     found["language_model"]["contrast"]["collapsed"] = 1 / 3
@@ -139,49 +144,46 @@ def test_texts_of_the_data_cannot_become_markup(found: dict[str, Any]) -> None:
     assert bad in page.text
 
 
-def test_a_data_set_without_orders_says_so(tmp_path: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=1_500, tasks=1)
-        evaluate(config)
-    text = Page((tmp_path / "evaluate" / "report.html").read_text()).text
-    assert "no orders, so nothing is said of CTCVR" in text
-    assert "CTCVR AUC" not in text
-
-
-def test_what_is_too_small_is_a_dash(tmp_path: Any) -> None:
-    """With 150 impressions no slice and no cold part has a figure, and the page still stands."""
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=150, simulated=False)
-        evaluate(config)
-    page = Page((tmp_path / "evaluate" / "report.html").read_text())
+def test_without_orders_and_with_few_impressions(clicks_only: Config) -> None:
+    """With 150 impressions no slice and no cold part has a figure, and the page still holds."""
+    folder = clicks_only.output / "evaluate"
+    page = Page((folder / "report.html").read_text())
+    assert "no orders, so it has no figures of CTCVR" in page.text
+    assert "CTCVR AUC" not in page.text
     assert "–" in page.text
-    slices = json.loads((tmp_path / "evaluate" / "report.json").read_text())["slices"]["meal_slot"]
-    assert {told["larr"]["ctr_auc"] for told in slices.values()} == {None}
+    slices = json.loads((folder / "report.json").read_text())["slices"]["meal_slot"]
+    assert {by_ranker["larr"]["ctr_auc"] for by_ranker in slices.values()} == {None}
 
 
-def test_one_model_alone_makes_a_page(tmp_path: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=600, models=["deepfm"], simulated=False)
-        evaluate(config)
+def test_one_ranker_without_a_click_has_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_run(
+        tmp_path, monkeypatch, rows=300, models=["deepfm"], simulated=False, clicks=False
+    )
+    evaluate(config)
+    content = json.loads((tmp_path / "evaluate" / "report.json").read_text())
+    assert content["models"]["deepfm"]["ctr_auc"]["mean"] is None
     text = Page((tmp_path / "evaluate" / "report.html").read_text()).text
     assert "No pair of models was compared" in text
 
 
-def test_no_clicks_at_all_makes_a_page(tmp_path: Any) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        config = make_run(tmp_path, patch, rows=300, simulated=False, clicks=False)
-        evaluate(config)
+def test_a_pair_without_a_click_has_no_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
+) -> None:
+    config = make_run(
+        tmp_path, monkeypatch, rows=300, models=["ple", "larr"], simulated=False, clicks=False
+    )
+    evaluate(config)
     content = json.loads((tmp_path / "evaluate" / "report.json").read_text())
-    assert content["models"]["larr"]["ctr_auc"]["mean"] is None
     assert content["gains"]["larr_over_ple"]["ctr_auc"]["percent"] is None
-    Page((tmp_path / "evaluate" / "report.html").read_text())
 
 
-def test_several_seeds_are_listed(found: dict[str, Any]) -> None:
+def test_several_seeds_are_listed(found: dict[str, Any], no_plots: None) -> None:
     several = copy.deepcopy(found)
     several["seeds"] = [1, 2]
-    for told in several["models"].values():
-        for estimate in told.values():
+    for estimates in several["models"].values():
+        for estimate in estimates.values():
             estimate["by_seed"] = [0.1234, 0.9876]
     text = Page(report.page(several)).text
     assert "Seeds 1, 2" in text
@@ -201,10 +203,10 @@ def test_the_terminal_shows_the_table(
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(0.5, "+0.50"), (-0.5, "-0.50"), (-0.001, "+0.00"), (0.0, "+0.00")]
+    ("value", "text"), [(0.5, "+0.50"), (-0.5, "-0.50"), (-0.001, "+0.00"), (0.0, "+0.00")]
 )
-def test_a_signed_number_is_never_minus_zero(value: float, said: str) -> None:
-    assert report.signed(value) == said
+def test_a_signed_number_is_never_minus_zero(value: float, text: str) -> None:
+    assert report.signed(value) == text
 
 
 def test_a_plot_is_the_same_each_time() -> None:
@@ -214,10 +216,10 @@ def test_a_plot_is_the_same_each_time() -> None:
 
 def test_names_in_other_scripts_reach_the_plot(recwarn: pytest.WarningsRecorder) -> None:
     assert "西安" in forest("gains", [Effect("西安", 0.5, 0.2, 0.8)])
-    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
-def test_a_position_among_the_features_is_said(found: dict[str, Any]) -> None:
+def test_a_position_among_the_features_is_reported(found: dict[str, Any], no_plots: None) -> None:
     assert "no feature of any model" in Page(report.page(found)).text
     found["settings"]["features"]["numbers"] = ["position"]
     assert "position in the list is a feature here" in Page(report.page(found)).text

@@ -17,8 +17,8 @@ from larr.rankers.align import align
 from larr.settings import load_config
 from larr_lab.settings import StudyConfig, studies_of
 from larr_lab.studies.experiments import (
+    ANALYSES,
     FOLDER,
-    OWN,
     PAGE,
     RESULTS,
     chosen,
@@ -49,7 +49,7 @@ def test_every_declared_study_can_be_trained() -> None:
     assert len(whole.align.models) == len(set(whole.align.models))
     assert whole.evaluate.gains[0] == ("larr", "ple")
     assert ("larr_10k", "ple_10k") in whole.evaluate.gains
-    live = for_studies(config, {}, {"ab-test": OWN["ab-test"]})
+    live = for_studies(config, {}, {"ab-test": ANALYSES["ab-test"]})
     assert live.evaluate.gains == [("larr", "ple")]
 
 
@@ -57,7 +57,7 @@ def test_of_another_data_set_all_is_what_it_allows() -> None:
     config = load_config(CONFIG.with_name("coupon_experiments.toml"))
     assert chosen(config, "all") == ["table2", "table3", "down-sampling"]
     assert for_studies(config, studies_of(config)).align.models[0] == "ple"
-    assert set(chosen(load_config(CONFIG), "all")) > {"table2", *OWN}
+    assert set(chosen(load_config(CONFIG), "all")) > {"table2", *ANALYSES}
 
 
 def test_a_study_needs_a_place_on_the_axis_for_each_model() -> None:
@@ -84,7 +84,7 @@ def test_the_page_and_the_file_tell_each_study(
         ConfigError, match="there are rivals, line, case-study, down-sampling, ab-test"
     ):
         experiments(config, "table9", [seed])
-    monkeypatch.setattr("larr_lab.studies.experiments.OWN", {})
+    monkeypatch.setattr("larr_lab.studies.experiments.ANALYSES", {})
     experiments(config, "all", [seed])
     assert artifacts.is_current(for_studies(seed, studies_of(config)), "evaluate")
     told = artifacts.read_json(tmp_path / FOLDER / RESULTS)

@@ -1,47 +1,30 @@
-"""The tables after the contract's checks: sound rows go on, the others are kept with a reason."""
+"""The checked log: places, users and orders in memory, impressions in files, split by time."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import time
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
-from rich.markup import escape
-from rich.table import Table
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.contract import (
-    EXPECTED,
-    TABLES,
-    check_columns,
-    check_rows,
-    summarise,
-)
+from larr.data.checks import Checks, check_columns
+from larr.data.contract import TABLES
 from larr.data.tables import CSV, Tables
 from larr.data.time_columns import with_time_columns
-from larr.data.values import latest_now
 from larr.errors import DataError
 from larr.progress import console, track
 
 SPLITS = ("train", "test")
-LABELS = {
-    "click": "rows with and without a click are needed",
-    "order": "leave the column out if there are no orders; then CTR alone is trained",
-}
-MOST_REJECTED = 0.5
-"""If a larger share of a table breaks the contract, larr stops whatever `dataset.bad_rows` is."""
-MOST_LOST = 0.01
-"""The same for a column of `EXPECTED`: such rows are not left out at random."""
 MOST_AT_MIDNIGHT = 0.1
-"""If a larger share of the times is midnight, they may be dates alone."""
+"""If a larger share of the times is midnight, they may be dates without a time."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +34,12 @@ class Log:
     places: pl.DataFrame
     users: pl.DataFrame
     history: pl.DataFrame
+    """Orders that the impressions do not contain, with time columns."""
     impressions: list[Path]
+    """Parquet files in the order of the log, with time columns, `order` and `split`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
+    """See `Checks.summary`."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
@@ -66,113 +52,36 @@ class Log:
 
 
 def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
-    """Checks every table; writes `folder/checked/` (impressions) and `folder/rejected/`."""
-    checker = _Checker(config, folder / "rejected")
-    places = checker.check("places", _collect(tables.places, "places"))
-    users = checker.check("users", _collect(tables.users, "users"))
-    checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
-    history = _history(checker, tables)
-    files, has_order = _impressions(config, checker, tables, folder / "checked")
-    checker.finish()
-    history = _unlogged(history, files)
-    _split(config, files)
-    _check_labels(config, files, has_order)
+    """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
+
+    Raises DataError if a table cannot be read or too little of it is good.
+    """
+    checks = Checks(folder / "rejected", config.dataset.tables.time_zone)
+    places = checks.good_rows("places", _read(tables.places, "places"))
+    users = checks.good_rows("users", _read(tables.users, "users"))
+    checks.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
+    if tables.orders is None:
+        columns = TABLES["orders"].required
+        history = pl.DataFrame(schema={name: column.dtype for name, column in columns.items()})
+    else:
+        history = checks.good_rows("orders", _read(tables.orders, "orders"))
+    files, tasks = _check_impressions(config, checks, tables.impressions, folder / "checked")
+    checks.finish(
+        artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
+    )
+    last = files and pl.scan_parquet(files).select(pl.col("day").max()).collect().item()
+    if not last:
+        raise DataError("table impressions: no good row is left; see the reasons above")
+    _split(files, last, config.dataset.test_days)
+    _check_split(files, tasks, config.dataset.sampling_rate)
     return Log(
         places=_prefixed(places, "poi_"),
         users=_prefixed(users, "user_"),
-        history=history,
+        history=_before_the_log(with_time_columns(history), files, last),
         impressions=files,
-        tasks=["click", "order"] if has_order else ["click"],
-        rejected=checker.summary,
+        tasks=tasks,
+        rejected=checks.summary,
     )
-
-
-class _Checker:
-    def __init__(self, config: Config, folder: Path) -> None:
-        self.stop = config.dataset.bad_rows == "stop"
-        self.folder = folder
-        self.kept = artifacts.folder(config, "prepare") / folder.name
-        self.known: dict[str, pl.Series] = {}
-        self.summary: list[dict[str, Any]] = []
-        self.given: Counter[str] = Counter()
-        self.now, self.zone = latest_now(), config.dataset.tables.time_zone
-
-    def check(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
-        check_columns(table, frame.columns)
-        self.given[table] += frame.height
-        checked = check_rows(table, frame, self.known, self.now, self.zone)
-        if checked.rejected.height:
-            self._keep(table, checked.rejected, f"{chunk:05}")
-        return checked.good
-
-    def reject_repeated(self, table: str, chunks: list[Path]) -> None:
-        """Takes the rows out of the chunks whose key an earlier chunk has."""
-        key = list(TABLES[table].key)
-        counts = pl.scan_parquet(chunks).group_by(key).len()
-        again = counts.filter(pl.col("len") > 1).collect(engine="streaming")
-        seen = again.clear()
-        for path in chunks if again.height else ():
-            frame = pl.read_parquet(path)
-            repeated = frame.join(seen, on=key, how="semi", maintain_order="left")
-            if repeated.height:
-                reason = pl.lit("duplicate key " + " + ".join(key)).alias("reason")
-                self._keep(table, repeated.select(reason, pl.all()), f"{path.stem}-repeated")
-                frame.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
-            seen = pl.concat([seen, again.join(frame, on=key, how="semi")])
-
-    def _keep(self, table: str, rejected: pl.DataFrame, name: str) -> None:
-        self.folder.mkdir(exist_ok=True)
-        rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
-        self.summary += summarise(table, rejected)
-
-    def finish(self) -> None:
-        self.summary = _merged(self.summary)
-        if not self.summary:
-            return
-        table = Table("table", "rows", "reason", "examples", title="Rows that break the contract")
-        for row in self.summary:
-            examples = escape("; ".join(str(example) for example in row["examples"]))
-            table.add_row(row["table"], f"{row['rows']:,}", row["reason"], examples)
-        console.print(table)
-        self._check_expected()
-        rejected: Counter[str] = Counter()
-        for row in self.summary:
-            rejected[row["table"]] += row["rows"]
-        for name, count in rejected.items():
-            if count > MOST_REJECTED * self.given[name]:
-                raise DataError(
-                    f"table {name}: {count:,} of {self.given[name]:,} rows break the data contract "
-                    f"(table above, rows in {self.folder}), which is no log to learn from"
-                )
-        console.print(f"  kept in {self.kept}")
-        if self.stop:
-            total = rejected.total()
-            raise DataError(
-                f"{total:,} rows break the data contract (table above, rows in {self.folder}); "
-                'mend them, or set dataset.bad_rows = "reject" to go on without them'
-            )
-
-    def _check_expected(self) -> None:
-        """Refuses a log of which too many rows are lost for a column of `EXPECTED`."""
-        for row in self.summary:
-            for reason in row["reason"].split("; "):
-                column = reason.partition(" ")[0]
-                if column in EXPECTED and row["rows"] > MOST_LOST * self.given[row["table"]]:
-                    raise DataError(
-                        f"table {row['table']}: {reason} in {row['rows']:,} of "
-                        f"{self.given[row['table']]:,} rows, such as {row['examples'][0]}; "
-                        f"expected {EXPECTED[column]}. Without these rows the log would tell "
-                        "something else"
-                    )
-
-
-def _merged(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    merged: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in summary:
-        kept = merged.setdefault((row["table"], row["reason"]), row | {"rows": 0, "examples": []})
-        kept["rows"] += row["rows"]
-        kept["examples"] = (kept["examples"] + row["examples"])[:3]
-    return list(merged.values())
 
 
 @contextmanager
@@ -180,136 +89,123 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except (PolarsError, OSError) as error:
-        said = str(error).partition("\n")[0]
-        raise DataError(f"table {name}: cannot be read: {said}. {CSV}") from error
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"table {name}: cannot be read: {reason}. {CSV}") from error
 
 
-def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:
+def _read(table: pl.LazyFrame, name: str) -> pl.DataFrame:
     with _reading(name):
         return table.collect(engine="streaming")
 
 
-def _batches(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataFrame]:
+def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataFrame]:
     with _reading(name):
         yield from table.collect_batches(chunk_size=rows, maintain_order=True)
 
 
-def _history(checker: _Checker, tables: Tables) -> pl.DataFrame:
-    if tables.orders is None:
-        kinds: dict[str, Any] = {
-            "user_id": pl.String,
-            "poi_id": pl.String,
-            "time": pl.Datetime("us"),
-        }
-        return with_time_columns(pl.DataFrame(schema=kinds))
-    return with_time_columns(checker.check("orders", _collect(tables.orders, "orders")))
-
-
-def _unlogged(history: pl.DataFrame, files: list[Path]) -> pl.DataFrame:
-    """The orders that are not in the log, too, and not later than it: each is to count once."""
-    log = pl.scan_parquet(files) if files else pl.LazyFrame({"day": []})
-    last = log.select(pl.col("day").max()).collect(engine="streaming").item()
-    if not history.height or last is None:
-        return history
-    key = ["user_id", "poi_id", "day"]
-    logged = log.filter(pl.col("order")).select(key).unique().collect(engine="streaming")
-    kept = history.filter(pl.col("day") <= last).join(
-        logged, on=key, how="anti", maintain_order="left"
-    )
-    if dropped := history.height - kept.height:
-        console.print(f"  orders: {dropped:,} are in the log, too, or later; they count once")
-    return kept
-
-
-def _impressions(
-    config: Config, checker: _Checker, tables: Tables, folder: Path
-) -> tuple[list[Path], bool]:
+def _check_impressions(
+    config: Config, checks: Checks, table: pl.LazyFrame, folder: Path
+) -> tuple[list[Path], list[str]]:
+    """Writes the good impressions, a file for each chunk; returns the files and the tasks."""
     folder.mkdir()
     with _reading("impressions"):
-        columns = tables.impressions.collect_schema().names()
+        columns = table.collect_schema().names()
     check_columns("impressions", columns)
-    has_order = "order" in columns
-    total = int(_collect(tables.impressions.select(pl.len()), "impressions").item())
+    total = int(_read(table.select(pl.len()), "impressions").item())
     files: list[Path] = []
     with track("checking impressions", total, "rows") as advance:
-        batches = _batches(tables.impressions, "impressions", config.dataset.chunk_rows)
-        for number, batch in enumerate(batches):
-            good = with_time_columns(checker.check("impressions", batch, number))
-            if not has_order:
+        chunks = _read_chunks(table, "impressions", config.dataset.chunk_rows)
+        for number, chunk in enumerate(chunks):
+            good = with_time_columns(checks.good_rows("impressions", chunk, number))
+            if "order" not in columns:
+                # The features count orders; where none are logged, a click counts as one.
                 good = good.with_columns(order=pl.col("click"))
             files.append(folder / f"{number:05}.parquet")
             good.write_parquet(files[-1])
-            advance(batch.height)
+            advance(chunk.height)
     if len(files) > 1:
-        checker.reject_repeated("impressions", files)
-    return files, has_order
+        checks.reject_repeated("impressions", files)
+    return files, ["click", "order"] if "order" in columns else ["click"]
 
 
-def _split(config: Config, files: list[Path]) -> None:
-    """Gives every impression its split: the column of that name, or the last days."""
-    log = pl.scan_parquet(files) if files else pl.LazyFrame({"day": []})
-    last = log.select(pl.col("day").max()).collect(engine="streaming").item()
-    if last is None:
-        raise DataError("table impressions: no sound row is left; see the reasons above")
-    late = (pl.lit(last) - pl.col("day")).dt.total_days() < config.dataset.test_days
-    by_time = pl.when(late).then(pl.lit("test")).otherwise(pl.lit("train"))
-    counts = dict.fromkeys(SPLITS, 0)
+def _before_the_log(history: pl.DataFrame, files: list[Path], last: date) -> pl.DataFrame:
+    """Returns the orders up to the last day that the log does not contain: each counts once."""
+    key = ["user_id", "poi_id", "day"]
+    log = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
+    logged = log.collect(engine="streaming")
+    kept = history.filter(pl.col("day") <= last)
+    kept = kept.join(logged, on=key, how="anti", maintain_order="left")
+    if dropped := history.height - kept.height:
+        console.print(f"  orders: {dropped:,} left out, as they are in the log, too, or later")
+    return kept
+
+
+def _split(files: list[Path], last: date, test_days: int) -> None:
+    """Gives every impression its `split`: that of the log, or test for the last days."""
+    is_late = (pl.lit(last) - pl.col("day")).dt.total_days() < test_days
+    by_time = pl.when(is_late).then(pl.lit("test")).otherwise(pl.lit("train"))
     for path in files:
-        frame = pl.read_parquet(path)
-        given = pl.col("split").cast(pl.String) if "split" in frame.columns else by_time
-        frame = frame.with_columns(split=given)
-        for split in SPLITS:
-            counts[split] += frame.filter(pl.col("split") == split).height
-        frame.write_parquet(path)
-    days = pl.scan_parquet(files).group_by("split")
-    found = days.agg(first=pl.col("day").min(), last=pl.col("day").max())
-    for split, first, last in found.collect(engine="streaming").sort("first").iter_rows():
-        console.print(f"  {counts.get(split, 0):,} rows of {first} to {last}: {split}")
-    _say_dates_alone(files)
-    if not all(counts.values()):
+        rows = pl.read_parquet(path)
+        has_split = "split" in rows.columns
+        split = pl.col("split").cast(pl.String) if has_split else by_time
+        rows.with_columns(split=split).write_parquet(path)
+
+
+def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> None:
+    """Prints the days of each split; raises DataError if nothing can be learned or tested."""
+    splits = (
+        pl.scan_parquet(files)
+        .group_by("split")
+        .agg(
+            pl.col("click", "order").mean(),
+            rows=pl.len(),
+            first=pl.col("day").min(),
+            last=pl.col("day").max(),
+            at_midnight=(pl.col("time").dt.time() == time(0)).sum(),
+        )
+        .collect(engine="streaming")
+        .sort("first")
+    )
+    for row in splits.iter_rows(named=True):
+        console.print(f"  {row['rows']:,} rows of {row['first']} to {row['last']}: {row['split']}")
+    at_midnight = splits.select(pl.col("at_midnight").sum() / pl.col("rows").sum()).item()
+    if at_midnight > MOST_AT_MIDNIGHT:
+        console.print(
+            f"  {at_midnight:.0%} of the times are midnight to the second: if they are dates "
+            "without a time, leave hours and meals out of keywords and features"
+        )
+    by_split = splits.rows_by_key("split", named=True, unique=True)
+    rows = {split: by_split[split]["rows"] if split in by_split else 0 for split in SPLITS}
+    if not all(rows.values()):
         raise DataError(
-            f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
+            f"table impressions: {rows['train']:,} rows to train and {rows['test']:,} to test; "
             "both are needed: give a longer log, another dataset.test_days, or a column `split`"
         )
-
-
-def _say_dates_alone(files: list[Path]) -> None:
-    """Warns of a log whose times may be dates without a time."""
-    at_midnight = pl.col("time").dt.time() == time(0)
-    share = pl.scan_parquet(files).select(at_midnight.mean()).collect(engine="streaming").item()
-    if share > MOST_AT_MIDNIGHT:
-        console.print(
-            f"  {share:.0%} of the times are midnight to the second: if they are dates without a "
-            "time, leave hours and meals out of keywords and features"
-        )
-
-
-def _check_labels(config: Config, files: list[Path], has_order: bool) -> None:
-    """Refuses a log of which nothing can be learned, or whose test days are down-sampled."""
-    train = pl.scan_parquet(files).filter(pl.col("split") == "train")
-    told = train.select(pl.col("click", "order").mean()).collect(engine="streaming").row(0)
-    for name, share in zip(("click", "order")[: 1 + has_order], told, strict=False):
+    for task in tasks:
+        share = by_split["train"][task]
         if share in (0, 1):
             raise DataError(
-                f"table impressions: {name} is {'true' if share else 'false'} in every sound row "
-                f"to train; {LABELS[name]}"
+                f"table impressions: {task} is {'true' if share else 'false'} in every good row "
+                "to train; rows of both kinds are needed"
+                + ("" if task == "click" else ", or no column order: then CTR alone is trained")
             )
-    _check_sampling(config.dataset.sampling_rate, files)
+    check_sampling(sampling_rate, by_split["train"]["click"], by_split["test"]["click"])
 
 
-def _check_sampling(rate: float, files: list[Path]) -> None:
-    """The test days have all impressions, whatever part of the training days' was kept."""
+def check_sampling(rate: float, train_ctr: float, test_ctr: float) -> None:
+    """Raises DataError if the test days seem to be down-sampled as the training days are.
+
+    `rate` is the share of training impressions without a click that was kept.
+    """
     if rate == 1:
         return
-    log = pl.scan_parquet(files).group_by("split").agg(pl.col("click").mean())
-    shares = dict(log.collect(engine="streaming").rows())
-    kept, found = shares["train"], shares["test"]
-    whole = kept * rate / (1 - kept + kept * rate)
-    if found > math.sqrt(kept * whole):
+    true_ctr = train_ctr * rate / (1 - train_ctr + train_ctr * rate)
+    # The geometric mean of the two rates separates a complete day from a sampled one.
+    if test_ctr > math.sqrt(train_ctr * true_ctr):
         raise DataError(
-            f"dataset.sampling_rate is {rate:g}, but {found:.1%} of the test rows are clicks, as "
-            f"in a sampled log ({kept:.1%} of the training rows, so {whole:.1%} of all). "
-            "Keep all impressions of the test days, or leave sampling_rate out: then "
+            f"dataset.sampling_rate is {rate:g}, but {test_ctr:.1%} of the test rows are clicks, "
+            f"as in a sampled log ({train_ctr:.1%} of the training rows, so {true_ctr:.1%} of "
+            "all). Keep all impressions of the test days, or leave sampling_rate out: then "
             "probabilities are those of the sampled log"
         )
 
@@ -319,7 +215,7 @@ def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"columns {', '.join(twice)} would be there twice: a table has them with the prefix "
+            f"columns {', '.join(twice)} would exist twice: a table has them with the prefix "
             f"{prefix} and without; rename one of each"
         )
     return frame.rename(dict(zip(frame.columns, names, strict=True)))

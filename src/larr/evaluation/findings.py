@@ -1,4 +1,7 @@
-"""What a report says: the content of report.json, from estimates with draws and plain facts."""
+"""What the table of metrics shows: gains, shares of the way to the ceiling, and report.json.
+
+K: rows of a table, B: resamples, S: seeds.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,19 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from larr.config import Config
 from larr.config.rankers import CONTROLS
-from larr.evaluation.bootstrap import LEVEL, Estimates, Key, interval
-from larr.metrics import TASKS, Floats, gain_percent, ratio, rela_impr_percent
+from larr.data.datasets import dataset
+from larr.evaluation.bootstrap import KEYS, LEVEL, interval
+from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
 
-METRICS = tuple(f"{task}_{kind}" for kind in ("auc", "gauc", "logloss") for task in TASKS.values())
-AUCS = tuple(f"{task}_auc" for task in TASKS.values())
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
 """Values of a sliced column that counts something in the training days."""
+COLD = {"places": "cold places", "users": "cold users"}
+"""A name in report.json -> the part of the test days."""
 FACTS = (
     "dataset",
     "tasks",
@@ -30,53 +35,230 @@ FACTS = (
     "language_model",
     "stages",
 )
-"""Keys of the report that are told as they are; several seeds tell their mean."""
+"""Keys of the report that are measured without intervals; of several seeds it has their mean."""
 DIGITS = 8
-ALL = Key("all", "", "", "", "")
 
 Json = dict[str, Any]
+Cells = dict[tuple[str, ...], Any]
+"""The values of `KEYS` -> the figures there."""
 
 
-def findings(config: Config, seeds: list[int], estimates: Estimates, facts: Json) -> Json:
-    """The content of report.json; what does not exist is null, never NaN."""
+def headline_metrics() -> list[str]:
+    """Returns the metrics that are compared in cold parts too, such as ctr_auc, the main first."""
+    return [name for name, metric in metrics_of().items() if metric.headline]
+
+
+def slice_metrics() -> list[str]:
+    """Returns the metrics computed in slices: the headline metrics of clicks, which are many."""
+    first = next(iter(TASKS.values()))
+    return [name for name, metric in metrics_of([first]).items() if metric.headline]
+
+
+def with_intervals(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns the table with low and high instead of the draws; it is `metrics.parquet`."""
+    low_K, high_K = interval(table["draws"].to_numpy())
+    return table.drop("draws").with_columns(low=low_K, high=high_K)
+
+
+def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
+    """Adds the means over the values of each sliced column, weighted by impressions."""
+    rows = []
+    by = ["column", "ranker", "metric", "seed"]
+    slices = table.filter(pl.col("part") == "slice")
+    for (column, ranker, metric, seed), group in slices.group_by(by, maintain_order=True):
+        weight_K = np.array([sizes[column][value]["impressions"] for value in group["value"]])
+        rows.append(
+            {
+                "part": "within",
+                "column": column,
+                "value": "",
+                "ranker": ranker,
+                "metric": metric,
+                "seed": seed,
+                "estimate": _weighted(group["estimate"].to_numpy()[:, None], weight_K)[0],
+                "draws": _weighted(group["draws"].to_numpy(), weight_K),
+            }
+        )
+    return pl.concat([table, pl.DataFrame(rows, schema=table.schema)])
+
+
+def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
+    """Returns the first of each pair over the second, a row wherever both have the metric.
+
+    The gain is that of the estimates; its interval is of the gains of paired draws. `relaimpr_*` is
+    NaN for a metric without a value of chance.
+    """
+    first = pl.DataFrame(pairs, schema={"ranker": pl.String, "over": pl.String}, orient="row")
+    where = ["part", "column", "value", "metric", "seed"]
+    joined = first.join(table, on="ranker", maintain_order="left_right").join(
+        table.rename({"ranker": "over"}),
+        on=["over", *where],
+        nulls_equal=True,
+        maintain_order="left",
+        suffix="_over",
+    )
+    chances = {name: metric.chance for name, metric in metrics_of().items()}
+    chance_K = np.array([chances[name] or np.nan for name in joined["metric"]])
+    value_K, base_K = joined["estimate"].to_numpy(), joined["estimate_over"].to_numpy()
+    value_KB, base_KB = joined["draws"].to_numpy(), joined["draws_over"].to_numpy()
+    low_K, high_K = interval(gain_percent(value_KB, base_KB))
+    relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
+    relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB)
+    return joined.select(
+        "part", "column", "value", "ranker", "over", "metric", "seed"
+    ).with_columns(
+        percent=gain_percent(value_K, base_K),
+        low=low_K,
+        high=high_K,
+        relaimpr_percent=rela_impr_percent(value_K, base_K, chance_K),
+        relaimpr_low=relaimpr_low_K,
+        relaimpr_high=relaimpr_high_K,
+    )
+
+
+def distances_of(table: pl.DataFrame) -> pl.DataFrame:
+    """Returns the share of the way from the base to the ceiling that each ranker closes, in %.
+
+    No row where the base is not surely below the ceiling: a share of nothing would mean nothing.
+    """
+    table = table.filter(
+        pl.col("seed").is_null(),
+        pl.col("part").is_in(["all", COLD["places"]]),
+        pl.col("metric").is_in(headline_metrics()),
+    )
+    joined = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
+    for other in (BASE, CEILING):
+        other_rows = table.filter(pl.col("ranker") == other).drop("ranker", "seed")
+        on = ["part", "column", "value", "metric"]
+        joined = joined.join(other_rows, on=on, suffix=f"_{other}")
+    metrics = metrics_of()
+    sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
+    estimate_K, base_K, ceiling_K = (
+        joined[f"estimate{of}"].to_numpy() * sign_K for of in ("", f"_{BASE}", f"_{CEILING}")
+    )
+    draws_KB, base_KB, ceiling_KB = (
+        joined[f"draws{of}"].to_numpy() * sign_K[:, None] for of in ("", f"_{BASE}", f"_{CEILING}")
+    )
+    low_K, high_K = interval(_closed(draws_KB, base_KB, ceiling_KB))
+    share_K = _closed(estimate_K, base_K, ceiling_K)
+    surely_below_K = interval(ceiling_KB - base_KB)[0] > 0
+    return (
+        joined.select(*KEYS, "seed")
+        .with_columns(percent=share_K, low=low_K, high=high_K)
+        .filter(pl.Series(surely_below_K, dtype=pl.Boolean))
+    )
+
+
+def _closed(value: Array, base: Array, ceiling: Array) -> Array:
+    distance = ceiling - base
+    return 100 * ratio(value - base, np.where(distance > 0, distance, np.nan))
+
+
+def _weighted(value_KB: Array, weight_K: Array) -> Array:
+    """Returns the weighted means [B] of the values that are numbers."""
+    weight_KB = np.where(np.isfinite(value_KB), weight_K[:, None], 0)
+    return ratio((np.nan_to_num(value_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
+
+
+def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
+    """Returns the configured pairs, LARR over each control, and each control over the base."""
+    pairs = list(config.evaluate.gains)
+    pairs += [(LARR, control) for control in CONTROLS] + [(control, BASE) for control in CONTROLS]
+    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(rankers)]
+
+
+def findings(
+    config: Config, table: pl.DataFrame, gains: pl.DataFrame, closed: pl.DataFrame, facts: Json
+) -> Json:
+    """Returns the content of report.json; what does not exist is null, never NaN.
+
+    Scripts rely on its keys. The same figures with more columns are in `metrics.parquet` and
+    `gains.parquet`.
+    """
+    rankers = table["ranker"].unique(maintain_order=True).to_list()
+    pairs = [f"{first}_over_{second}" for first, second in compared_pairs(config, rankers)]
+    has_ceiling = {BASE, CEILING} <= set(rankers)
+    below_ceiling = [name for name in rankers if has_ceiling and name not in (BASE, CEILING)]
+    estimates, closed_cells = _cells(_with_seeds(table, "estimate")), _cells(closed)
+    gains = gains.with_columns(ranker=pl.format("{}_over_{}", "ranker", "over")).drop("over")
+    gain_cells = _cells(_with_seeds(gains, "percent"))
+    without_chance = [name for name, metric in metrics_of().items() if metric.chance is None]
+    for (*_, metric), cell in gain_cells.items():
+        if metric in without_chance:
+            del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]
+    for cell in estimates.values():
+        cell["mean"] = cell.pop("estimate")
+    means = {key: cell["mean"] for key, cell in estimates.items()}
     slices = facts["sizes"]["slices"]
-    estimates = _with_means_of_slices(estimates, slices)
-    models = list(dict.fromkeys(key.model for key in estimates.value))
-    pairs = _pairs(config, models)
-    cold = {
-        name: {
-            "models": _models(estimates, models, Key("cold", name, "", "", ""), AUCS),
-            "gains": _gains(estimates, pairs, Key("cold", name, "", "", ""), AUCS),
+    everywhere, headline, sliced = list(metrics_of()), headline_metrics(), slice_metrics()
+
+    def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
+        """Returns the cells of a part by name, then by metric; None where there is no cell."""
+        part, column, value = (*where, "", "")[:3]
+        return {
+            name: {metric: cells.get((part, column, value, name, metric)) for metric in metrics}
+            for name in names
         }
-        for name in facts["sizes"]["cold"]
-    }
-    within = {
-        column: {
-            "models": _models(estimates, models, Key("within", column, "", "", ""), AUCS[:1]),
-            "gains": _gains(estimates, pairs, Key("within", column, "", "", ""), AUCS[:1]),
-        }
-        for column in slices
-    }
-    found = {
-        "seeds": seeds,
-        "models": _models(estimates, models, ALL, METRICS),
-        "gains": _gains(estimates, pairs, ALL, METRICS),
+
+    content = {
+        "seeds": table["seed"].drop_nulls().unique(maintain_order=True).to_list(),
+        "models": nest(estimates, rankers, everywhere, "all"),
+        "gains": nest(gain_cells, pairs, everywhere, "all"),
         "distance_closed": {
-            "all": _distances(estimates, models, ALL),
-            "cold_places": _distances(estimates, models, Key("cold", "places", "", "", "")),
+            "all": nest(closed_cells, below_ceiling, headline, "all"),
+            "cold_places": nest(closed_cells, below_ceiling, headline, COLD["places"]),
         },
-        "cold": cold,
-        "within": within,
-        **_by_slice(estimates, models, pairs, slices),
-        "bootstrap": {"resamples": config.evaluate.bootstrap, "level": LEVEL},
+        "cold": {
+            name: {
+                "models": nest(estimates, rankers, headline, part),
+                "gains": nest(gain_cells, pairs, headline, part),
+            }
+            for name, part in COLD.items()
+        },
+        "within": {
+            column: {
+                "models": nest(estimates, rankers, sliced, "within", column),
+                "gains": nest(gain_cells, pairs, sliced, "within", column),
+            }
+            for column in slices
+        },
+        "slices": {
+            column: {
+                value: nest(means, rankers, sliced, "slice", column, value) for value in values
+            }
+            for column, values in slices.items()
+        },
+        "slice_gains": {
+            column: {
+                value: nest(gain_cells, pairs, sliced, "slice", column, value) for value in values
+            }
+            for column, values in slices.items()
+        },
+        "bootstrap": {
+            "resamples": config.evaluate.bootstrap,
+            "level": LEVEL,
+            "same_users": not dataset(config).users_per_seed,
+        },
         "settings": config.model_dump(mode="json", exclude={"seed", "output"}),
     }
-    finite: Json = _finite(found | {name: facts[name] for name in FACTS})
+    finite: Json = _finite(content | {name: facts[name] for name in FACTS})
     return finite
 
 
+def _cells(table: pl.DataFrame) -> Cells:
+    rows = table.filter(pl.col("seed").is_null()).drop("seed").to_dicts()
+    return {tuple(row.pop(key) for key in KEYS): row for row in rows}
+
+
+def _with_seeds(table: pl.DataFrame, value: str) -> pl.DataFrame:
+    """Adds the column `by_seed`: the values of the single seeds in a list."""
+    seeds = table.filter(pl.col("seed").is_not_null())
+    by_seed = seeds.group_by(KEYS, maintain_order=True).agg(by_seed=pl.col(value))
+    return table.join(by_seed, on=KEYS, how="left")
+
+
 def mean_tree(trees: list[Any]) -> Any:
-    """The mean of each number in trees of one shape; words that differ are listed."""
+    """Returns the mean of each number in trees of one shape; words that differ are listed."""
     present = [tree for tree in trees if tree is not None]
     if not present or all(tree == present[0] for tree in present):
         return present[0] if present else None
@@ -90,144 +272,8 @@ def mean_tree(trees: list[Any]) -> Any:
     return ", ".join(str(tree) for tree in present)
 
 
-def _pairs(config: Config, models: list[str]) -> list[tuple[str, str]]:
-    """The configured pairs, then LARR over each control, then each control over the base."""
-    wanted = list(config.evaluate.gains)
-    wanted += [(LARR, control) for control in CONTROLS] + [(control, BASE) for control in CONTROLS]
-    return [pair for pair in dict.fromkeys(wanted) if set(pair) <= set(models)]
-
-
-def _models(
-    estimates: Estimates, models: list[str], where: Key, metrics: tuple[str, ...]
-) -> dict[str, Json]:
-    return {
-        model: {
-            metric: _estimate(estimates, where._replace(model=model, metric=metric))
-            for metric in metrics
-        }
-        for model in models
-    }
-
-
-def _estimate(estimates: Estimates, key: Key) -> Json | None:
-    if key not in estimates.value:
-        return None
-    low, high = interval(estimates.draws[key])
-    by_seed = estimates.by_seed[key]
-    return {"mean": estimates.value[key], "low": low, "high": high, "by_seed": by_seed}
-
-
-def _gains(
-    estimates: Estimates, pairs: list[tuple[str, str]], where: Key, metrics: tuple[str, ...]
-) -> dict[str, Json]:
-    return {
-        f"{first}_over_{second}": {
-            metric: _gain(
-                estimates,
-                where._replace(model=first, metric=metric),
-                where._replace(model=second, metric=metric),
-            )
-            for metric in metrics
-        }
-        for first, second in pairs
-    }
-
-
-def _gain(estimates: Estimates, key: Key, base: Key) -> Json | None:
-    """The gain of the mean over the mean; its interval is over paired draws."""
-    if key not in estimates.value or base not in estimates.value:
-        return None
-    value, draws, by_seed = estimates.value, estimates.draws, estimates.by_seed
-    low, high = interval(gain_percent(draws[key], draws[base]))
-    gain = {
-        "percent": gain_percent(value[key], value[base]),
-        "low": low,
-        "high": high,
-        "by_seed": gain_percent(np.array(by_seed[key]), np.array(by_seed[base])),
-    }
-    if key.metric.endswith("auc"):
-        low, high = interval(rela_impr_percent(draws[key], draws[base]))
-        gain["relaimpr_percent"] = rela_impr_percent(value[key], value[base])
-        gain |= {"relaimpr_low": low, "relaimpr_high": high}
-    return gain
-
-
-def _distances(estimates: Estimates, models: list[str], where: Key) -> dict[str, Json]:
-    """The share of the distance from the base to the ceiling that each model closes."""
-    if not {BASE, CEILING} <= set(models):
-        return {}
-    others = [model for model in models if model not in (BASE, CEILING)]
-    return {
-        model: {auc: _distance(estimates, where._replace(model=model, metric=auc)) for auc in AUCS}
-        for model in others
-    }
-
-
-def _distance(estimates: Estimates, key: Key) -> Json | None:
-    """None too where the base is not surely below the ceiling: the share would mean nothing."""
-    base, ceiling = key._replace(model=BASE), key._replace(model=CEILING)
-    value, draws = estimates.value, estimates.draws
-    if not {key, base, ceiling} <= set(value):
-        return None
-    if not interval(draws[ceiling] - draws[base])[0] > 0:
-        return None
-    low, high = interval(_closed(draws[key], draws[base], draws[ceiling]))
-    share = _closed(value[key], value[base], value[ceiling])
-    return {"percent": share, "low": low, "high": high}
-
-
-def _closed(value: Floats | float, base: Floats | float, ceiling: Floats | float) -> Floats:
-    distance = np.asarray(ceiling) - base
-    return 100 * ratio(np.asarray(value) - base, np.where(distance > 0, distance, np.nan))
-
-
-def _by_slice(
-    estimates: Estimates, models: list[str], pairs: list[tuple[str, str]], slices: Json
-) -> dict[str, Json]:
-    """The CTR AUC within each value of a column, and the gains there."""
-    aucs: Json = {column: {} for column in slices}
-    gains: Json = {column: {} for column in slices}
-    for column, values in slices.items():
-        for value in values:
-            where = Key("slices", column, value, "", AUCS[0])
-            gains[column][value] = _gains(estimates, pairs, where, AUCS[:1])
-            aucs[column][value] = {
-                model: {AUCS[0]: estimates.value.get(where._replace(model=model), math.nan)}
-                for model in models
-            }
-    return {"slices": aucs, "slice_gains": gains}
-
-
-def _with_means_of_slices(estimates: Estimates, slices: Json) -> Estimates:
-    """Adds the mean CTR AUC over a column's values, weighted by their impressions."""
-    value, draws = dict(estimates.value), dict(estimates.draws)
-    by_seed = dict(estimates.by_seed)
-    for column, sizes in slices.items():
-        for model in dict.fromkeys(key.model for key in estimates.value):
-            parts = {
-                Key("slices", column, name, model, AUCS[0]): size["impressions"]
-                for name, size in sizes.items()
-            }
-            told = [key for key in parts if key in estimates.value]
-            if told:
-                weight_K = np.array([parts[key] for key in told], np.float64)
-                mean = Key("within", column, "", model, AUCS[0])
-                draws[mean] = _weighted(np.array([draws[key] for key in told]), weight_K)
-                seeds_KS = np.array([by_seed[key] for key in told])
-                by_seed[mean] = _weighted(seeds_KS, weight_K).tolist()
-                value[mean] = float(
-                    _weighted(np.array([[value[key]] for key in told]), weight_K)[0]
-                )
-    return Estimates(value, draws, by_seed)
-
-
-def _weighted(values_KB: Floats, weight_K: Floats) -> Floats:
-    weight_KB = np.where(np.isfinite(values_KB), weight_K[:, None], 0)
-    return ratio((np.nan_to_num(values_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
-
-
 def _finite(tree: Any) -> Any:
-    """The tree as JSON can hold it: NaN and infinities are null, numbers are rounded."""
+    """Returns the tree as JSON can hold it: NaN and infinities are null, numbers are rounded."""
     if isinstance(tree, dict):
         return {name: _finite(item) for name, item in tree.items()}
     if isinstance(tree, list | tuple):

@@ -48,15 +48,15 @@ class Effect(NamedTuple):
     high: float
 
 
-def forest(title: str, effects: Sequence[Effect]) -> str:
-    """Gains with their intervals beside the line of no gain."""
+def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True) -> str:
+    """Returns gains with their intervals beside the line of no gain, coloured by good and bad."""
     with matplotlib.rc_context(_RC):
         height = ROW_INCHES * len(effects) + 0.55
         figure = Figure((WIDTH_INCHES, height), layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(0, color=MUTED, linewidth=1)
         for row, effect in enumerate(reversed(effects)):
-            _draw(axes, row, effect)
+            _draw(axes, row, effect, higher_is_better)
         low, high = min(0.0, *(e.low for e in effects)), max(0.0, *(e.high for e in effects))
         margin = 0.04 * (high - low or 1.0)
         axes.set_xlim(low - margin, high + margin)
@@ -88,8 +88,9 @@ def sweep(title: str, axis: str, effects: Sequence[Effect]) -> str:
         return _svg(figure, title)
 
 
-def _draw(axes: Axes, row: int, effect: Effect) -> None:
-    colour = UP if effect.low > 0 else DOWN if effect.high < 0 else MUTED
+def _draw(axes: Axes, row: int, effect: Effect, higher_is_better: bool) -> None:
+    up, down = (UP, DOWN) if higher_is_better else (DOWN, UP)
+    colour = up if effect.low > 0 else down if effect.high < 0 else MUTED
     axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=2.5)
     axes.plot([effect.percent], [row], "o", color=colour, markersize=6)
     said = f"{effect.percent:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}]"

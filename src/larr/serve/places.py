@@ -17,7 +17,8 @@ import polars as pl
 from filelock import FileLock
 from rich.markup import escape
 
-from larr.data.contract import TABLES, check_rows
+from larr.data.checks import check_rows
+from larr.data.contract import TABLES
 from larr.data.enrich import NEVER_SEEN
 from larr.data.values import OFFSET
 from larr.errors import InputError

@@ -1,8 +1,20 @@
-"""The built-in city: a simulated country of food delivery, all described in docs/city.md."""
+"""The built-in city: a simulated country of food delivery, described in docs/city.md.
+
+A country comes about in the order of these modules:
+
+1. `larr_lab.knowledge`: the tables of regions, cities and dishes; `effects`: who wants what
+2. `geography`: cities and districts; `days`: calendar and weather; `kitchen`: the dishes as numbers
+3. `places` and `people`, and all of it together in `world`
+4. `requests`: who asks when and where; `exposure`: what is shown; `choice`: clicks and orders
+5. `texts`: what people can read; `tables`: the tables of the data contract
+
+`market` is the same country as a live test, `pictures` draws it, `draws` draws random numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -12,35 +24,15 @@ from larr.config import Config
 from larr.data.datasets import Dataset
 from larr.data.tables import Tables, scan
 from larr.progress import track
-from larr_lab.city.behaviour import make_world
-from larr_lab.city.choice import make_model
-from larr_lab.city.frames import (
-    Country,
-    Names,
-    impressions,
-    orders,
-    place_table,
-    rows_of_days,
-    user_table,
-)
+from larr_lab.city import tables
 from larr_lab.settings import CityConfig, city_settings
-
-Progress = Callable[[int, int], None]
 
 
 def city_tables(config: Config, folder: Path) -> Tables:
-    """The tables of the built-in city, simulated into `folder`."""
+    """Simulates the tables of the built-in city into a new folder and returns them."""
     settings = city_settings(config)
-    folder.mkdir()
     with track("simulating the city", settings.impressions, "impressions") as advance:
-        done = 0
-
-        def progress(now: int, _: int) -> None:
-            nonlocal done
-            advance(now - done)
-            done = now
-
-        write(settings, config.seed, folder, progress)
+        write(settings, config.seed, folder, advance)
     return Tables(
         places=scan(folder / "places.parquet"),
         users=scan(folder / "users.parquet"),
@@ -52,38 +44,28 @@ def city_tables(config: Config, folder: Path) -> Tables:
 CITY = Dataset(city_tables, users_per_seed=True)
 
 
-def write(config: CityConfig, seed: int, folder: Path, progress: Progress) -> None:
-    """Writes the tables of a country; `progress(done, total)` counts impressions."""
-    world = make_world(config, seed)
-    country = Country(world, make_model(world), Names(world))
-    total = config.impressions
+def write(config: CityConfig, seed: int, folder: Path, advance: Callable[[int], object]) -> None:
+    """Writes the tables of a country; calls `advance` with the number of impressions written."""
+    country = tables.make_country(config, seed)
     for name in ("impressions", "orders"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    progress(0, total)
-    place_table(country).write_parquet(folder / "places.parquet")
-    user_table(country).write_parquet(folder / "users.parquet")
+        (folder / name).mkdir(parents=True)
+    tables.place_table(country).write_parquet(folder / "places.parquet")
+    tables.user_table(country).write_parquet(folder / "users.parquet")
     for day in range(config.history_days):
-        for _ in _written(folder / "orders" / _file(day), orders(country, day)):
-            progress(0, total)
-    done = 0
-    for day, rows in enumerate(rows_of_days(world).tolist()):
-        parts = impressions(country, day, rows)
-        for written in _written(folder / "impressions" / _file(day), parts):
-            done += written
-            progress(done, total)
+        path = folder / "orders" / f"day-{day:02d}.parquet"
+        _write_parts(path, tables.orders(country, day), lambda _: None)
+    for day, rows in enumerate(tables.rows_of_days(country.world).tolist()):
+        path = folder / "impressions" / f"day-{day:02d}.parquet"
+        _write_parts(path, tables.impressions(country, day, rows), advance)
 
 
-def _file(day: int) -> str:
-    return f"day-{day:02d}.parquet"
-
-
-def _written(path: Path, parts: Iterator[pl.DataFrame]) -> Iterator[int]:
-    """Writes each part as a row group, and yields its rows."""
-    first = next(parts).to_arrow(compat_level=pl.CompatLevel.oldest())
+def _write_parts(
+    path: Path, parts: Iterator[pl.DataFrame], advance: Callable[[int], object]
+) -> None:
+    """Writes each part as a row group, so that a day never has to fit in memory."""
+    arrow = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
+    first = next(arrow)
     with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-        writer.write_table(first)
-        yield first.num_rows
-        for part in parts:
-            table = part.to_arrow(compat_level=pl.CompatLevel.oldest())
-            writer.write_table(table)
-            yield table.num_rows
+        for part in chain([first], arrow):
+            writer.write_table(part)
+            advance(part.num_rows)

@@ -1,7 +1,10 @@
-"""The latent model: what makes people click, and what makes them order after a click.
+"""What makes people click, and what makes them order after a click. Arrays as in `effects.py`.
 
-Each part of a logit is computed raw; a pilot of requests on the same world gives each part the
-variance that `effects.py` states and finds the intercepts. Array names as in `behaviour.py`.
+A logit is a sum of parts, each computed raw. A pilot of requests on the same world scales each part
+to its share of the variance and finds the intercept. The parts and their shares are assumptions, as
+no public log contains all that they would be fitted to. They follow what is generally reported of
+food delivery: taste comes first, then the moment; people look at the first positions, at near
+places and at ratings; at the checkout the price counts more, and waiting time and fee count at all.
 """
 
 from __future__ import annotations
@@ -10,60 +13,76 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from larr_lab.city.behaviour import (
-    Scenes,
-    World,
-    day_weights,
-    draw_scenes,
-    expose,
-    kilometres,
-    scene_features,
-)
-from larr_lab.city.effects import (
-    ATTRIBUTES,
-    BAD_WEATHER_INTENT,
-    CLICK_RATE,
-    CLICK_SD,
-    CLICK_SHARES,
-    LOCAL_WEIGHT,
-    ORDER_RATE,
-    ORDER_SD,
-    ORDER_SHARES,
-    PERSONAL_INTENT,
-    SCENE_EFFECTS,
-    SLOT_INTENT,
-    Floats,
-    Ints,
-    matrix,
-)
-from larr_lab.city.people import hash_uniform
-from larr_lab.city.world import HEAVY_RAIN, RAIN, SNOW
+from larr_lab.city.days import HEAVY_RAIN, RAIN, SNOW, WINDY
+from larr_lab.city.draws import hash_uniform
+from larr_lab.city.effects import ATTRIBUTES, BREAKFAST, EFFECTS, KINDS, LUNCH, SLOTS, Array, matrix
+from larr_lab.city.exposure import expose, kilometres
+from larr_lab.city.requests import Scenes, draw_scenes
+from larr_lab.city.world import World
 
-PILOT_REQUESTS = 6_000
+CLICK_RATE, ORDER_RATE = 0.07, 0.17
+"""Clicks of impressions, and orders of clicks, on average."""
+CLICK_SD, ORDER_SD = 1.2, 0.9
+"""Standard deviation of the logits over shown rows, if their parts were independent.
+
+With 1.2 the true probabilities have an AUC of .80: the limit of every ranker.
+"""
+CLICK_SHARES = {
+    "taste": 0.37,
+    "scene": 0.23,
+    "position": 0.12,
+    "distance": 0.07,
+    "quality": 0.06,
+    "affinity": 0.06,
+    "intent": 0.05,
+    "price": 0.04,
+}
+ORDER_SHARES = {
+    "taste": 0.26,
+    "scene": 0.15,
+    "price": 0.19,
+    "wait": 0.11,
+    "intent": 0.06,
+    "fee": 0.09,
+    "quality": 0.08,
+    "affinity": 0.06,
+}
+"""Share of the variance of the logit of a click, and of an order after a click."""
+
+LOCAL_WEIGHT = 2.5
+"""What a traveller adds for a standard deviation more of local dishes on the menu."""
+SLOT_INTENT = (0.15, 0.30, -0.35, 0.15, -0.15)
+"""How much closer to a click people are at each meal: hungry at noon, browsing in the afternoon."""
+BAD_WEATHER_INTENT = 0.3
+"""The same in rain and snow, when people stay in."""
+PERSONAL_INTENT = 0.25
+"""Its standard deviation between people."""
 PEAK_MINUTES = (0.0, 6.0, 0.0, 5.0, 0.0)
-"""Longer waits in the busy meal slots."""
+"""Longer waits at the busy meals."""
+PILOT_REQUESTS = 6_000
+"""Requests of the pilot, of all days of the log."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a row shows besides the place, shape (R, K) each."""
+    """What the user sees of a place in this scene, shape (R, K) each."""
 
-    distance_km_RK: Floats
-    minutes_RK: Floats
-    fee_yuan_RK: Floats
+    distance_km_RK: Array
+    minutes_RK: Array
+    fee_yuan_RK: Array
 
 
 @dataclass(frozen=True)
 class Logit:
-    """A sum of parts with the sizes found by the pilot."""
+    """A sum of parts with the intercept and the sizes that the pilot determined."""
 
     intercept: float
     means: dict[str, float]
     scales: dict[str, float]
 
-    def __call__(self, parts: dict[str, Floats]) -> Floats:
-        """The logit of each row."""
-        total: Floats = np.full(np.shape(parts["taste"]), self.intercept, np.float64)
+    def __call__(self, parts: dict[str, Array]) -> Array:
+        """Returns the logit of each row."""
+        total = np.full(np.shape(parts["taste"]), self.intercept, np.float64)
         for name, scale in self.scales.items():
             total += scale * (parts[name] - self.means[name])
         return total
@@ -76,20 +95,26 @@ class Model:
     click: Logit
     order: Logit
 
-    def probabilities(self, parts: dict[str, Floats]) -> tuple[Floats, Floats]:
-        """Of a click, and of a click with an order."""
+    def probabilities(self, parts: dict[str, Array]) -> tuple[Array, Array]:
+        """Returns the probability of a click, and of a click with an order."""
         click_RK = sigmoid(self.click(parts))
         return click_RK, click_RK * sigmoid(self.order(parts))
 
 
-def sigmoid(logit: Floats) -> Floats:
-    """Probability of a logit."""
-    probability: Floats = 1 / (1 + np.exp(-logit))
-    return probability
+def sigmoid(logit: Array) -> Array:
+    """Returns probabilities.
+
+    scipy.special.expit differs in the last bit of 2 % of the values, which would change worlds
+    that have published figures.
+    """
+    return 1 / (1 + np.exp(-logit))
 
 
-def make_offer(world: World, scenes: Scenes, place_RK: Ints, rng: np.random.Generator) -> Offer:
-    """Distance by road, promised minutes and delivery fee."""
+def make_offer(world: World, scenes: Scenes, place_RK: Array, rng: np.random.Generator) -> Offer:
+    """Returns distance by road, promised minutes and delivery fee.
+
+    A courier needs 3.2 minutes for a kilometre, longer in rain; beyond 2.5 km the fee rises.
+    """
     places = world.places
     weather_R = scenes.weather_R
     km_RK = np.round(kilometres(world, scenes, place_RK), 2)
@@ -106,80 +131,124 @@ def make_offer(world: World, scenes: Scenes, place_RK: Ints, rng: np.random.Gene
     )
 
 
-def logit_parts(world: World, scenes: Scenes, place_RK: Ints, offer: Offer) -> dict[str, Floats]:
-    """The raw parts of both logits, shape (R, K) each."""
-    places, users = world.places, world.users
+def logit_parts(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> dict[str, Array]:
+    """Returns the raw parts of both logits by name, shape (R, K) each."""
+    places, users, weather_R = world.places, world.users, scenes.weather_R
     attributes_RKA = places.attributes_PA[place_RK]
-    price_RK = _price_gap(world, scenes, place_RK)
-    seen_P = 0.7 * places.quality_P + 0.3 * (places.rating_P - 4.35) / 0.22
-    luck_RK = hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 7)
-    luck_RK = luck_RK + hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 8)
+
+    # taste: what the person likes, and is used to at that meal.
+    taste_RA = users.taste_UA[scenes.user_R]
+    habit_R = users.habit_US[scenes.user_R, scenes.slot_R]
+    taste_RA[np.arange(scenes.count), habit_R] += users.habit_strength_US[
+        scenes.user_R, scenes.slot_R
+    ]
+    taste_RK = np.einsum("ra,rka->rk", taste_RA, attributes_RKA)
+
+    # distance: a kilometre counts more in bad weather, when couriers are late, and before work.
+    wet_R = 0.3 * (weather_R == RAIN) + 0.7 * (weather_R == HEAVY_RAIN) + 0.5 * (weather_R == SNOW)
+    hurry_R = 0.2 * (scenes.slot_R == BREAKFAST) + 0.1 * (scenes.slot_R == LUNCH)
+
+    # affinity: why this person comes back to this place, which nothing visible explains. Two
+    # uniform numbers, so that it is nearer to a normal distribution.
+    affinity_RK = hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 7)
+    affinity_RK = affinity_RK + hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 8)
+
+    # position: the odds of a click fall with a power of 1 / position, as in logs of ranked lists.
     position_1K = np.arange(1, place_RK.shape[1] + 1)[None, :]
-    intent_R = np.array(SLOT_INTENT)[scenes.slot_R] + BAD_WEATHER_INTENT * (
-        scenes.weather_R >= RAIN
-    )
+
+    # quality: what reviews reveal of it, and the rating that is displayed.
+    quality_P = 0.7 * places.quality_P + 0.3 * (places.rating_P - 4.35) / 0.22
+
+    # intent: how hungry the person is, the same for all places of the screen.
+    intent_R = np.array(SLOT_INTENT)[scenes.slot_R] + BAD_WEATHER_INTENT * (weather_R >= RAIN)
     intent_R += PERSONAL_INTENT * users.propensity_U[scenes.user_R]
+
+    # price: too dear deters; cheap attracts a little, and only if it is clearly cheap.
+    gap_RK = _price_gap(world, scenes, place_RK)
+
+    # wait: counts fully in the lunch break.
+    patience_R = 0.7 + 0.3 * (scenes.slot_R == LUNCH)
     return {
-        "taste": _taste(world, scenes, attributes_RKA),
-        "scene": _scene(world, scenes, place_RK, attributes_RKA),
+        "taste": taste_RK,
+        "scene": _scene_part(world, scenes, place_RK, attributes_RKA),
         "position": np.broadcast_to(-np.log(position_1K), place_RK.shape),
-        "distance": -offer.distance_km_RK * _reluctance(scenes)[:, None],
-        "quality": seen_P[place_RK],
-        "affinity": luck_RK,
+        "distance": -offer.distance_km_RK * (1 + wet_R + hurry_R)[:, None],
+        "quality": quality_P[place_RK],
+        "affinity": affinity_RK,
         "intent": np.broadcast_to(intent_R[:, None], place_RK.shape),
-        "price": -np.maximum(price_RK, 0) - 0.25 * np.maximum(-price_RK - 0.4, 0),
-        "wait": -offer.minutes_RK * (0.7 + 0.3 * (scenes.slot_R == 1))[:, None],
+        "price": -np.maximum(gap_RK, 0) - 0.25 * np.maximum(-gap_RK - 0.4, 0),
+        "wait": -offer.minutes_RK * patience_R[:, None],
         "fee": -offer.fee_yuan_RK,
     }
 
 
-def _taste(world: World, scenes: Scenes, attributes_RKA: Floats) -> Floats:
-    """What the person likes, and is used to at that meal."""
-    users = world.users
-    taste_RA = users.taste_UA[scenes.user_R]
-    habit_R = users.habit_US[scenes.user_R, scenes.slot_R]
-    strength_R = users.habit_strength_US[scenes.user_R, scenes.slot_R]
-    taste_RA[np.arange(scenes.count), habit_R] += strength_R
-    liking_RK: Floats = np.einsum("ra,rka->rk", taste_RA, attributes_RKA)
-    return liking_RK
+def _scene_part(world: World, scenes: Scenes, place_RK: Array, attributes_RKA: Array) -> Array:
+    """Returns what the scene asks for, over what is open at that meal, and a traveller's wish.
 
-
-def _scene(world: World, scenes: Scenes, place_RK: Ints, attributes_RKA: Floats) -> Floats:
-    """What the scene asks for, against what is open at that hour; and a traveller's wish."""
+    Without the reference to the open places the part would mostly raise or lower all places of a
+    request alike: in the morning everything that is open is breakfast.
+    """
     plain, places = len(ATTRIBUTES), world.places
-    wish_RA = scene_features(scenes) @ matrix(SCENE_EFFECTS)
-    wanted_RK: Floats = np.einsum("ra,rka->rk", wish_RA, attributes_RKA[:, :, :plain])
+    wish_RA = scene_strengths(scenes) @ matrix(EFFECTS["scene"])
+    wanted_RK = np.einsum("ra,rka->rk", wish_RA, attributes_RKA[:, :, :plain])
     usual_RA = places.usual_SA[scenes.slot_R, :plain]
     wanted_RK -= np.einsum("ra,ra->r", wish_RA, usual_RA)[:, None]
     wanted_RK += LOCAL_WEIGHT * scenes.away_R[:, None] * places.local_P[place_RK]
     return wanted_RK
 
 
-def _reluctance(scenes: Scenes) -> Floats:
-    """How much a kilometre counts: more in bad weather and when time is short."""
-    weather_R = scenes.weather_R
-    wet_R = 0.3 * (weather_R == RAIN) + 0.7 * (weather_R == HEAVY_RAIN) + 0.5 * (weather_R == SNOW)
-    factor_R: Floats = 1 + wet_R + 0.2 * (scenes.slot_R == 0) + 0.1 * (scenes.slot_R == 1)
-    return factor_R
+def scene_strengths(scenes: Scenes) -> Array:
+    """Returns the strength of each entry of `[scene]` of effects.toml in each request, (R, E).
+
+    Heat begins at 18 C and chill at 13 C; both grow with the temperature up to a limit.
+    """
+    slot = {name: (scenes.slot_R == i).astype(np.float32) for i, name in enumerate(SLOTS)}
+    kind = {name: (scenes.kind_R == i).astype(np.float32) for i, name in enumerate(KINDS)}
+    heat_R = np.clip((scenes.temperature_R - 18) / 10, 0, 1.6)
+    chill_R = np.clip((13 - scenes.temperature_R) / 11, 0, 2.0)
+    weather_R, free_R = scenes.weather_R, scenes.free_R.astype(np.float32)
+    strength = slot | {
+        "heat": heat_R,
+        "chill": chill_R,
+        "heat in the afternoon": heat_R * slot["afternoon"],
+        "chill in the evening": chill_R * (slot["dinner"] + slot["late night"]),
+        "rain": (weather_R == RAIN) + 1.0 * (weather_R == HEAVY_RAIN),
+        "heavy rain": weather_R == HEAVY_RAIN,
+        "snow": weather_R == SNOW,
+        "windy": weather_R == WINDY,
+        "hospital": kind["hospital"],
+        "office at lunch": kind["office"] * slot["lunch"],
+        "office in the afternoon": kind["office"] * slot["afternoon"],
+        "school": kind["school"],
+        "station": kind["station"],
+        "hotel at night": kind["hotel"] * slot["late night"],
+        "mall": kind["mall"],
+        "weekend dinner": free_R * slot["dinner"],
+        "weekend morning": free_R * slot["breakfast"],
+    }
+    return np.stack([strength[name] for name in EFFECTS["scene"]], axis=1).astype(np.float32)
 
 
-def _price_gap(world: World, scenes: Scenes, place_RK: Ints) -> Floats:
-    """Logarithm of the price over what is usual for the category and right for the person."""
+def _price_gap(world: World, scenes: Scenes, place_RK: Array) -> Array:
+    """Returns the logarithm of the price over what is usual and what suits the user.
+
+    Usual is the mean of the category for 60 % and of all places for 40 %: people compare hotpot
+    with hotpot, but an expensive category stays expensive.
+    """
     places = world.places
     log_P = np.log(places.price_yuan_P)
     count_T = np.bincount(places.category_P)
     usual_T = np.bincount(places.category_P, log_P) / np.maximum(count_T, 1)
     gap_P = log_P - 0.6 * usual_T[places.category_P] - 0.4 * log_P.mean()
-    gap_RK: Floats = gap_P[place_RK] - world.users.budget_U[scenes.user_R][:, None]
-    return gap_RK
+    return gap_P[place_RK] - world.users.budget_U[scenes.user_R][:, None]
 
 
 def make_model(world: World) -> Model:
-    """Runs the pilot: gives each part its variance and finds the intercepts."""
+    """Runs the pilot: scales each part to its share of the variance and finds the intercepts."""
     rng = np.random.default_rng([world.seed, 1])
-    weights_D = day_weights(world)[world.days.history_days :]
+    weights_D = world.days.weight_D[world.days.history_days :]
     counts_D = np.round(PILOT_REQUESTS * weights_D / weights_D.sum()).astype(int)
-    columns: dict[str, list[Floats]] = {}
+    columns: dict[str, list[Array]] = {}
     for day, requests in enumerate(counts_D, world.days.history_days):
         scenes = draw_scenes(world, day, int(requests), rng)
         place_RK = expose(world, scenes, rng)
@@ -187,21 +256,22 @@ def make_model(world: World) -> Model:
         for name, value_RK in parts.items():
             columns.setdefault(name, []).append(value_RK[place_RK >= 0])
     pilot = {name: np.concatenate(values) for name, values in columns.items()}
-    even_I = np.ones(pilot["taste"].size)
-    click = _fit(pilot, CLICK_SHARES, CLICK_SD, CLICK_RATE, even_I)
+    click = _fit(pilot, CLICK_SHARES, CLICK_SD, CLICK_RATE, np.ones(pilot["taste"].size))
+    # Orders are fitted to clicks: each row counts with its probability of a click.
     order = _fit(pilot, ORDER_SHARES, ORDER_SD, ORDER_RATE, sigmoid(click(pilot)))
     return Model(click, order)
 
 
 def _fit(
-    pilot: dict[str, Floats], shares: dict[str, float], sd: float, rate: float, weight_I: Floats
+    pilot: dict[str, Array], shares: dict[str, float], sd: float, rate: float, weight_I: Array
 ) -> Logit:
+    """Returns the logit whose parts have these shares of the variance and whose mean is `rate`."""
     weight_I = weight_I / weight_I.sum()
     means = {name: float(weight_I @ pilot[name]) for name in shares}
     spread = {n: float(np.sqrt(weight_I @ (pilot[n] - means[n]) ** 2)) for n in shares}
     scales = {n: sd * share**0.5 / max(spread[n], 1e-6) for n, share in shares.items()}
     low, high = -12.0, 6.0
-    for _ in range(40):
+    for _ in range(40):  # bisection: the mean rises with the intercept
         middle = (low + high) / 2
         mean = float(weight_I @ sigmoid(Logit(middle, means, scales)(pilot)))
         low, high = (middle, high) if mean < rate else (low, middle)

@@ -1,197 +1,107 @@
-"""What people can read: names, tags, menus, introductions, nicknames, rendered from the truth.
+"""What people can read: names, tags, menus, introductions, nicknames.
 
-Owners leave things out, use other words for the same dish, and some names say nothing or the
-wrong thing. No model has a part in it.
+They are rendered from the latent attributes. Owners leave things out, use other words for the same
+dish, and some names reveal nothing or mislead. No model takes part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
 from larr_lab import knowledge
-from larr_lab.city.behaviour import World
-from larr_lab.city.effects import ATTRIBUTES, Floats
+from larr_lab.city.draws import Dice
+from larr_lab.city.effects import ATTRIBUTES, LATE_NIGHT
+from larr_lab.city.world import World
 
-Item = TypeVar("Item")
 WORDS = knowledge.toml(__package__, "place_words.toml")
 
 NO_MENU = 0.08
 NO_INTRO = 0.20
 EMPTY_INTRO = 0.25
 OTHER_DISH_NAME = 0.35
-TELLING_NAME = 0.62
+INFORMATIVE_NAME = 0.62
 UNINFORMATIVE_NAME = 0.30
-"""The remaining 8 % of the places of their own have a misleading name."""
+"""The remaining 8 % of the places without a chain have a misleading name."""
 WRONG_TAG = 0.07
 EMPTY_TAG = 0.30
 TAG_FROM = 0.35
 """Share of the menu with an attribute from which on the owner may tag it."""
+NICKNAME_OF_REGION = 0.06
 
 
-class Dice:
-    """Draws from a generator in blocks, since single draws are slow."""
+def place_texts(world: World, rng: np.random.Generator) -> pl.DataFrame:
+    """Returns the columns name, tags, menu, intro and chain of all places."""
+    writer = PlaceWriter(world, rng)
+    rows = [
+        (
+            writer.name(place),
+            writer.tags(place),
+            writer.menu(place),
+            writer.intro(place),
+            writer.chain_names.get(int(world.places.chain_P[place])),
+        )
+        for place in range(world.places.count)
+    ]
+    schema = dict.fromkeys(("name", "tags", "menu", "intro", "chain"), pl.String)
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._draws = self._stream(rng)
 
-    @staticmethod
-    def _stream(rng: np.random.Generator) -> Iterator[float]:
-        while True:
-            yield from rng.random(1 << 16).tolist()
-
-    def chance(self, probability: float) -> bool:
-        """True with this probability."""
-        return next(self._draws) < probability
-
-    def pick(self, items: Sequence[Item]) -> Item:
-        """One of the items."""
-        return items[int(next(self._draws) * len(items))]
-
-    def sample(self, items: Sequence[Item], count: int) -> list[Item]:
-        """Some of the items, each once, in a random order."""
-        return sorted(items, key=lambda _: next(self._draws))[:count]
+def nicknames(world: World, rng: np.random.Generator) -> pl.Series:
+    """Returns a nickname for each user; a few hint at where the user grew up."""
+    dice, names = Dice(rng), []
+    for region in world.users.grown_region_U.tolist():
+        first = dice.pick(WORDS["nickname_first"])
+        second = dice.pick(WORDS["nickname_second"])
+        if dice.chance(NICKNAME_OF_REGION):
+            first = world.geography.region_names[region].split("-")[0]
+        number = str(dice.pick(range(1000))) if dice.chance(0.6) else ""
+        separator = " " if dice.chance(0.5) else "_"
+        names.append(f"{first}{separator}{second}{number}")
+    return pl.Series("nickname", names, dtype=pl.String)
 
 
 class PlaceWriter:
-    """Writes the texts of one place after another."""
+    """Writes the texts of one place after another; places and dishes are row numbers."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.world = world
         self.dice = Dice(rng)
-        land, kitchen = world.geography, world.kitchen
+        land, table = world.geography, world.kitchen.table
         self.city_names: list[str] = land.cities["city"].to_list()
-        self.dish_names: list[str] = kitchen.table["dish"].to_list()
-        self.dish_origins: list[str] = kitchen.table["region"].to_list()
-        also: list[str] = kitchen.table["also"].to_list()
-        self.other_names = [[name for name in text.split("|") if name] for text in also]
-        self.home_cities = self._home_cities()
+        self.cities_of_region: dict[str, list[str]] = {}
+        for city, region in zip(self.city_names, land.region_C.tolist(), strict=True):
+            self.cities_of_region.setdefault(land.region_names[region], []).append(city)
+        self.dish_names: list[str] = table["dish"].to_list()
+        self.dish_origins: list[str] = table["region"].to_list()
+        self.other_names = [[name for name in text.split("|") if name] for text in table["also"]]
         self.chain_names = self._chain_names()
 
-    def _home_cities(self) -> dict[str, list[str]]:
-        land = self.world.geography
-        homes: dict[str, list[str]] = {}
-        for city, region in zip(self.city_names, land.region_C.tolist(), strict=True):
-            homes.setdefault(land.regions[region], []).append(city)
-        return homes
-
-    def _chain_names(self) -> dict[int, str]:
-        names: dict[int, str] = {}
-        taken: set[str] = set()
-        places = self.world.places
-        chains, leaders = np.unique(places.chain_P, return_index=True)
-        for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
-            if chain >= 0:
-                name = self._from(WORDS["chain"], leader)
-                while name in taken:
-                    name = f"{self.dice.pick(WORDS['surnames'])} {name}"
-                taken.add(name)
-                names[chain] = name
-        return names
-
-    def menu(self, place: int) -> list[int]:
-        """The dishes of a place, the main one first."""
-        dishes: list[int] = self.world.places.menu_PM[place].tolist()
-        return [dish for dish in dishes if dish >= 0]
-
-    def dish(self, number: int) -> str:
-        """A dish by its name or another one."""
-        others = self.other_names[number]
-        if others and self.dice.chance(OTHER_DISH_NAME):
-            return self.dice.pick(others)
-        return self.dish_names[number]
-
-    def origin(self, dish: int) -> str:
-        """Where a dish comes from, as a word for a sign."""
-        name = self.dish_origins[dish]
-        if name == "national":
-            return "Chinese"
-        cities = self.home_cities.get(name)
-        return self.dice.pick([name, *cities]) if cities else name.title()
-
-    def kind(self, dish: int) -> str:
-        """A word for the kind of place."""
-        kitchen = self.world.kitchen
-        category = kitchen.categories[kitchen.category_D[dish]]
-        kinds: list[str] = WORDS["category_words"].get(category, WORDS["suffixes"])
-        return self.dice.pick(kinds)
-
-    def strong(self, place: int) -> list[str]:
-        """The attributes that stand out on a menu."""
-        share_A: Floats = self.world.places.share_PA[place]
-        return [
-            name
-            for number, name in enumerate(ATTRIBUTES)
-            if share_A[number] >= TAG_FROM and name in WORDS["taste_words"]
-        ]
-
-    def _facts(self, place: int) -> dict[str, str]:
-        world, dice = self.world, self.dice
-        menu = self.menu(place)
-        strong = self.strong(place) or ["oily"]
-        flavours = [word for name in strong for word in WORDS["flavours"].get(name, ())]
-        taste, taste2 = dice.sample([*flavours, *dice.sample(WORDS["empty_flavours"], 2)], 2)
-        meal = dice.pick(WORDS["meals"].get(dice.pick(strong), ("any meal", "lunch and dinner")))
-        other = int(dice.pick(range(len(self.dish_names))))
-        city = self.city_names[world.places.city_P[place]]
-        category = world.kitchen.categories[world.places.category_P[place]]
-        return {
-            "surname": dice.pick(WORDS["surnames"]),
-            "mood": dice.pick(WORDS["moods"]),
-            "number": str(dice.pick(range(1, 100))),
-            "year": str(dice.pick(range(1988, 2022))),
-            "city": city,
-            "area": world.geography.area_names[world.places.area_P[place]],
-            "dish": _title(self.dish(menu[0])),
-            "dish2": self.dish(menu[1]),
-            "origin": self.origin(menu[0]),
-            "home": self.origin(menu[0]).replace("Chinese", city),
-            "kind": self.kind(menu[0]),
-            "category": category,
-            "taste": taste,
-            "Taste": taste.capitalize(),
-            "taste2": taste2,
-            "meal": meal,
-            "Meal": meal.capitalize(),
-            "other_dish": _title(self.dish(other)),
-            "other_kind": self.kind(other),
-            "other_origin": self.origin(other),
-            "other_city": dice.pick(self.city_names),
-        }
-
-    def _from(self, templates: Sequence[str], place: int) -> str:
-        facts = self._facts(place)
-        return _upper_first(
-            self.dice.pick(templates).format(**facts | {"taste": _title(facts["taste"])})
-        )
-
     def name(self, place: int) -> str:
-        """What the sign says."""
+        """Returns what is on the sign."""
         chain = int(self.world.places.chain_P[place])
         if chain >= 0:
             area = self.world.geography.area_names[self.world.places.area_P[place]]
             return f"{self.chain_names[chain]} ({area})"
-        if self.dice.chance(TELLING_NAME):
-            return self._from(WORDS["informative"], place)
-        share = UNINFORMATIVE_NAME / (1 - TELLING_NAME)
-        return self._from(
-            WORDS["uninformative"] if self.dice.chance(share) else WORDS["misleading"], place
-        )
+        if self.dice.chance(INFORMATIVE_NAME):
+            return self._sign(WORDS["informative"], place)
+        says_nothing = self.dice.chance(UNINFORMATIVE_NAME / (1 - INFORMATIVE_NAME))
+        return self._sign(WORDS["uninformative" if says_nothing else "misleading"], place)
 
     def tags(self, place: int) -> str:
-        """Two to four words of the owner, some empty, few wrong."""
-        dice, world = self.dice, self.world
-        kitchen = world.kitchen
-        tags = [dice.pick(WORDS["taste_words"][name]) for name in self.strong(place)]
-        tags.append(kitchen.categories[world.places.category_P[place]])
-        origins = [self.dish_origins[dish] for dish in self.menu(place)]
-        tags.extend(
-            {name: "" for name in origins if origins.count(name) > 2 and name != "national"}
-        )
-        if world.places.open_PS[place, 4]:
+        """Returns two to four words of the owner, some of them empty, few wrong."""
+        dice, kitchen, places = self.dice, self.world.kitchen, self.world.places
+        tags = [dice.pick(WORDS["taste_words"][name]) for name in self._strong(place)]
+        tags.append(kitchen.categories[places.category_P[place]])
+        origins = [self.dish_origins[dish] for dish in self._dishes(place)]
+        tags += [
+            origin
+            for origin in dict.fromkeys(origins)
+            if origins.count(origin) > 2 and origin != knowledge.NATIONAL
+        ]
+        if places.open_PS[place, LATE_NIGHT]:
             tags.append("late night")
         tags = dice.sample(list(dict.fromkeys(tags)), dice.pick((1, 2, 2, 3, 3, 4)))
         if dice.chance(WRONG_TAG):
@@ -200,57 +110,116 @@ class PlaceWriter:
             tags.append(dice.pick([tag for tag in WORDS["empty_tags"] if tag not in tags]))
         return ", ".join(list(dict.fromkeys(tags))[:4])
 
-    def menu_text(self, place: int) -> str | None:
-        """Four to nine dishes, not always all, not always by the usual name."""
+    def menu(self, place: int) -> str | None:
+        """Returns four to nine dishes, not always all, not always by the usual name."""
         if self.dice.chance(NO_MENU):
             return None
-        menu = self.menu(place)
-        shown = max(4, min(9, len(menu) - self.dice.pick((0, 0, 1, 1, 2))))
-        kept = [menu[0], *self.dice.sample(menu[1:], shown - 1)]
-        return ", ".join(dict.fromkeys(self.dish(number) for number in kept))
+        dishes = self._dishes(place)
+        count = max(4, min(9, len(dishes) - self.dice.pick((0, 0, 1, 1, 2))))
+        shown = [dishes[0], *self.dice.sample(dishes[1:], count - 1)]
+        return ", ".join(dict.fromkeys(self._dish(dish) for dish in shown))
 
     def intro(self, place: int) -> str | None:
-        """One or two sentences, or nothing."""
+        """Returns one or two sentences, or None."""
         if self.dice.chance(NO_INTRO):
             return None
-        empty = self.dice.chance(EMPTY_INTRO)
-        template = self.dice.pick(WORDS["empty_intros"] if empty else WORDS["intros"])
-        return _upper_first(template.format(**self._facts(place)))
+        template = self.dice.pick(
+            WORDS["empty_intros" if self.dice.chance(EMPTY_INTRO) else "intros"]
+        )
+        return _capital(template.format(**self._facts(place)))
 
-    def chain(self, place: int) -> str | None:
-        """The name of the chain, if any."""
-        return self.chain_names.get(int(self.world.places.chain_P[place]))
+    def _chain_names(self) -> dict[int, str]:
+        """Returns a name for each chain that has a place, no two alike."""
+        names: dict[int, str] = {}
+        chains, leaders = np.unique(self.world.places.chain_P, return_index=True)
+        for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
+            if chain >= 0:
+                name = self._sign(WORDS["chain"], leader)
+                while name in names.values():
+                    name = f"{self.dice.pick(WORDS['surnames'])} {name}"
+                names[chain] = name
+        return names
+
+    def _sign(self, templates: Sequence[str], place: int) -> str:
+        facts = self._facts(place)
+        facts["taste"] = _title(facts["taste"])
+        return _capital(self.dice.pick(templates).format(**facts))
+
+    def _facts(self, place: int) -> dict[str, str]:
+        """Returns what the templates of names and introductions may ask for."""
+        world, dice = self.world, self.dice
+        dishes = self._dishes(place)
+        strong = self._strong(place) or ["oily"]
+        flavours = [word for name in strong for word in WORDS["flavours"].get(name, ())]
+        taste, taste2 = dice.sample([*flavours, *dice.sample(WORDS["empty_flavours"], 2)], 2)
+        meal = dice.pick(WORDS["meals"].get(dice.pick(strong), ("any meal", "lunch and dinner")))
+        other = dice.pick(range(len(self.dish_names)))
+        city = self.city_names[world.places.city_P[place]]
+        return {
+            "surname": dice.pick(WORDS["surnames"]),
+            "mood": dice.pick(WORDS["moods"]),
+            "number": str(dice.pick(range(1, 100))),
+            "year": str(dice.pick(range(1988, 2022))),
+            "city": city,
+            "area": world.geography.area_names[world.places.area_P[place]],
+            "dish": _title(self._dish(dishes[0])),
+            "dish2": self._dish(dishes[1]),
+            "origin": self._origin(dishes[0]),
+            "home": self._origin(dishes[0]).replace("Chinese", city),
+            "kind": self._kind(dishes[0]),
+            "category": world.kitchen.categories[world.places.category_P[place]],
+            "taste": taste,
+            "Taste": taste.capitalize(),
+            "taste2": taste2,
+            "meal": meal,
+            "Meal": meal.capitalize(),
+            "other_dish": _title(self._dish(other)),
+            "other_kind": self._kind(other),
+            "other_origin": self._origin(other),
+            "other_city": dice.pick(self.city_names),
+        }
+
+    def _dishes(self, place: int) -> list[int]:
+        """Returns the dishes of a place, the main one first."""
+        menu_M = self.world.places.menu_PM[place]
+        dishes: list[int] = menu_M[menu_M >= 0].tolist()
+        return dishes
+
+    def _strong(self, place: int) -> list[str]:
+        """Returns the attributes that stand out on a menu."""
+        share_A = self.world.places.share_PA[place]
+        return [
+            name
+            for number, name in enumerate(ATTRIBUTES)
+            if share_A[number] >= TAG_FROM and name in WORDS["taste_words"]
+        ]
+
+    def _dish(self, dish: int) -> str:
+        others = self.other_names[dish]
+        if others and self.dice.chance(OTHER_DISH_NAME):
+            return self.dice.pick(others)
+        return self.dish_names[dish]
+
+    def _origin(self, dish: int) -> str:
+        """Returns where a dish comes from, as a word for a sign."""
+        origin = self.dish_origins[dish]
+        if origin == knowledge.NATIONAL:
+            return "Chinese"
+        cities = self.cities_of_region.get(origin)
+        return self.dice.pick([origin, *cities]) if cities else origin.title()
+
+    def _kind(self, dish: int) -> str:
+        """Returns a word for the kind of place that a dish is the main one of."""
+        kitchen = self.world.kitchen
+        category = kitchen.categories[kitchen.category_D[dish]]
+        kinds: list[str] = WORDS["category_words"].get(category, WORDS["suffixes"])
+        return self.dice.pick(kinds)
 
 
 def _title(text: str) -> str:
+    """Returns a text with each word capitalised (str.title breaks "Grandma's")."""
     return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
 
 
-def _upper_first(text: str) -> str:
+def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def place_texts(world: World, rng: np.random.Generator) -> pl.DataFrame:
-    """The columns name, tags, menu, intro and chain of all places."""
-    writer = PlaceWriter(world, rng)
-    rows = [
-        (w.name(p), w.tags(p), w.menu_text(p), w.intro(p), w.chain(p))
-        for w in [writer]
-        for p in range(world.places.count)
-    ]
-    schema = dict.fromkeys(("name", "tags", "menu", "intro", "chain"), pl.String)
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def nicknames(world: World, rng: np.random.Generator) -> pl.Series:
-    """A nickname for each user; a few hint at where the user grew up."""
-    dice, names = Dice(rng), []
-    for region in world.users.grown_region_U.tolist():
-        first, second = dice.pick(WORDS["nickname_first"]), dice.pick(WORDS["nickname_second"])
-        if dice.chance(0.06):
-            first = world.geography.regions[region].split("-")[0]
-        number = str(dice.pick(range(1000))) if dice.chance(0.6) else ""
-        names.append(
-            f"{first} {second}{number}" if dice.chance(0.5) else f"{first}_{second}{number}"
-        )
-    return pl.Series("nickname", names, dtype=pl.String)

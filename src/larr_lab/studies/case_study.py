@@ -114,7 +114,7 @@ def case_study(config: Config) -> Json:
             if texts
         },
     }
-    count = len(made_encoders(config)) + ALWAYS
+    count = len(current_encoders(config)) + ALWAYS
     with track("case study", count, "models") as advance:
         for name, find in _finders(config, places.texts):  # each loads its model when it is asked
             for asked, models in told["visitors"].items():
@@ -129,7 +129,7 @@ def case_study(config: Config) -> Json:
     return told
 
 
-def made_encoders(config: Config) -> dict[str, Config]:
+def current_encoders(config: Config) -> dict[str, Config]:
     """The configurations of those of `config.encoders` that are up to date."""
     found = {name: config.for_encoder(name) for name in config.encoders}
     return {name: own for name, own in found.items() if artifacts.is_current(own, "contrast")}
@@ -224,7 +224,7 @@ def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
     lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
     loaders: dict[str, Callable[[], Any]] = {
         name: partial(load_encoder, artifacts.folder(own, "contrast"))
-        for name, own in {"larr": config, **made_encoders(config)}.items()
+        for name, own in {"larr": config, **current_encoders(config)}.items()
     }
     loaders["pretrained"] = lambda: as_encoder(load_language_model(lm, config), None, pooling)
     loaders["untuned"] = lambda: as_encoder(load_base(config), None, pooling)

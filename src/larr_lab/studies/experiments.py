@@ -12,18 +12,19 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from larr import artifacts, run
+from larr import artifacts
+from larr import run as runner
 from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.evaluation import evaluate
-from larr.evaluation.bootstrap import Estimates, Key, interval, pool
-from larr.evaluation.findings import AUCS, BASE, CEILING, LARR, mean_tree
+from larr.evaluation import bootstrap, evaluate
+from larr.evaluation.findings import BASE, CEILING, LARR, mean_tree, slice_metrics, with_intervals
 from larr.progress import console
 from larr_lab.settings import StudyConfig, studies_of
 from larr_lab.studies.ab_test import ab_test
-from larr_lab.studies.case_study import case_study, made_encoders
+from larr_lab.studies.case_study import case_study, current_encoders
 from larr_lab.studies.down_sampling import down_sampling
 from larr_lab.studies.report import experiments_page
 
@@ -32,102 +33,112 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Own:
-    """A study of larr's own, made of one seed's finished stages."""
+class Analysis:
+    """A study with code of its own, which reads the finished stages of one seed."""
 
-    make: Callable[[Config], Json]
-    models: tuple[str, ...]
+    analyse: Callable[[Config], Json]
+    rankers: tuple[str, ...]
     """The rankers that it reads."""
     verbs: tuple[str, ...]
-    """The stages that it depends on."""
-    city_alone: bool = True
-    """Whether it needs what only the city's log tells."""
+    """The stages that its result depends on."""
+    needs_city: bool = True
+    """Whether it reads what only the simulated country knows."""
 
 
-OWN = {
-    "case-study": Own(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
-    "down-sampling": Own(
-        down_sampling, (BASE, LARR), ("prepare", "embed", "align"), city_alone=False
+ANALYSES = {
+    "case-study": Analysis(case_study, (LARR,), ("prepare", "pretrain", "contrast")),
+    "down-sampling": Analysis(
+        down_sampling, (BASE, LARR), ("prepare", "embed", "align"), needs_city=False
     ),
-    "ab-test": Own(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
+    "ab-test": Analysis(ab_test, (BASE, LARR), ("prepare", "embed", "align")),
 }
 
 
 def experiments(config: Config, name: str, seeds: list[Config]) -> None:
-    """Makes one study, or `all`, and writes `output/experiments/`."""
-    names = chosen(config, name)
-    declared = studies_of(config)
+    """Runs one study, or `all`, and writes `output/experiments/`."""
+    names, declared = chosen(config, name), studies_of(config)
     studies = {name: declared[name] for name in names if name in declared}
-    own = {name: OWN[name] for name in names if name in OWN}
-    told: dict[str, list[Json]] = {name: [] for name in own}
-    runs = [for_studies(one, studies, own) for one in seeds]
-    for one in runs:
-        console.rule(f"seed {one.seed}")
-        run.run(one)
-        for key, study in own.items():
-            told[key].append(_made(one, key, study))
-    found = _pooled_report(config, runs)
+    analyses = {name: ANALYSES[name] for name in names if name in ANALYSES}
+    by_seed: dict[str, list[Json]] = {name: [] for name in analyses}
+    runs = [for_studies(seed, studies, analyses) for seed in seeds]
+    for run in runs:
+        console.rule(f"seed {run.seed}")
+        runner.run(run)
+        for key, analysis in analyses.items():
+            by_seed[key].append(_analysed(run, key, analysis))
+    if runs[0].output == config.output:  # the only run; its report stays as it is
+        report = artifacts.read_json(artifacts.folder(runs[0], "evaluate") / evaluate.REPORT)
+    else:
+        report = evaluate.pool(runs, config.output)
+    content = results(config, studies, report) | {
+        name.replace("-", "_"): pooled(values) for name, values in by_seed.items()
+    }
     target = config.output / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    content = results(config, studies, found) | {
-        name.replace("-", "_"): pooled(one) for name, one in told.items()
-    }
     artifacts.write_json(target / RESULTS, content)
     artifacts.write_text(target / PAGE, experiments_page(content))
     console.print(f"Read {target / PAGE}")
 
 
-def _pooled_report(config: Config, runs: list[Config]) -> Json:
-    """The report of the only run, which stays as it is, or that of several seeds."""
-    if runs[0].output != config.output:
-        return evaluate.pool(runs, config.output)
-    found: Json = artifacts.read_json(artifacts.folder(runs[0], "evaluate") / evaluate.REPORT)
-    return found
-
-
-def _made(config: Config, name: str, study: Own) -> Json:
-    """The result of a study of larr's own for one seed; kept until its stages are made anew."""
+def _analysed(config: Config, name: str, analysis: Analysis) -> Json:
+    """Returns the result of an analysis for one seed; kept until its stages change."""
+    folders = {verb: artifacts.folder(config, verb) for verb in analysis.verbs}
+    if "contrast" in analysis.verbs:
+        for encoder, settings in current_encoders(config).items():
+            folders[encoder] = artifacts.folder(settings, "contrast")
     inputs: dict[str, str | None] = {
-        verb: artifacts.key(artifacts.folder(config, verb)) for verb in study.verbs
+        source: artifacts.key(folder) for source, folder in folders.items()
     }
-    if "contrast" in study.verbs:
-        for encoder, own in made_encoders(config).items():
-            inputs[encoder] = artifacts.key(artifacts.folder(own, "contrast"))
     artifact = Artifact(config.output / FOLDER / name, {}, inputs)
     if not artifact.is_current():
         artifact.start(resume=False)
-        artifacts.write_json(artifact.folder / RESULTS, study.make(config))
+        artifacts.write_json(artifact.folder / RESULTS, analysis.analyse(config))
         artifact.finish()
     result: Json = artifacts.read_json(artifact.folder / RESULTS)
     return result
 
 
-def pooled(seeds: list[Json]) -> Json:
-    """The mean over the seeds; where there are draws, an interval over seeds and users."""
-    lifts: Json = {}
-    for metric in seeds[0].get("truth", {}):
-        key = Key("all", "", "", "lift", metric)
-        found = pool(
-            [
-                Estimates(
-                    {key: one["truth"][metric]["percent"]},
-                    {key: np.array(one["truth"][metric]["draws"])},
-                    {key: [one["truth"][metric]["percent"]]},
-                )
-                for one in seeds
-            ]
+def pooled(results: list[Json]) -> Json:
+    """Returns the mean over the seeds; of `truth`, with draws, an interval over seeds and users."""
+    without_draws = [
+        {name: value for name, value in result.items() if name != "truth"} for result in results
+    ]
+    mean: Json = mean_tree(without_draws)
+    lifts = [result["truth"] for result in results if "truth" in result]
+    if lifts:
+        mean["truth"] = _pooled_lifts(lifts)
+    return mean | {"by_seed": without_draws}
+
+
+def _pooled_lifts(by_seed: list[Json]) -> Json:
+    pair = f"{LARR}_over_{BASE}"
+    tables = [
+        pl.DataFrame(
+            [("all", "", "", pair, metric) for metric in lifts],
+            schema=bootstrap.KEYS,
+            orient="row",
+        ).with_columns(
+            seed=pl.lit(seed, pl.Int64),
+            estimate=pl.Series([lift["percent"] for lift in lifts.values()]),
+            draws=pl.Series(np.array([lift["draws"] for lift in lifts.values()])),
         )
-        low, high = interval(found.draws[key])
-        lifts[metric] = {"percent": found.value[key], "low": low, "high": high}
-        lifts[metric]["by_seed"] = found.by_seed[key]
-    rest = [{name: told for name, told in one.items() if name != "truth"} for one in seeds]
-    mean: Json = mean_tree(rest)
-    return mean | {"by_seed": rest} | ({"truth": lifts} if lifts else {})
+        for seed, lifts in enumerate(by_seed)
+    ]
+    overall = with_intervals(bootstrap.pool(tables)).filter(pl.col("seed").is_null())
+    return {
+        row["metric"]: {
+            "percent": row["estimate"],
+            "low": row["low"],
+            "high": row["high"],
+            "by_seed": [lifts[row["metric"]]["percent"] for lifts in by_seed],
+        }
+        for row in overall.to_dicts()
+    }
 
 
 def chosen(config: Config, name: str) -> list[str]:
-    """The studies that a name stands for; `all` are those that the data set allows."""
-    known = [*studies_of(config), *OWN]
+    """Returns the studies that a name stands for; `all` are those that the data set allows."""
+    known = [*studies_of(config), *ANALYSES]
     if name not in (*known, "all"):
         raise ConfigError(
             f"experiments {name}: no such study; there are {', '.join(known)} and all; the "
@@ -135,95 +146,98 @@ def chosen(config: Config, name: str) -> list[str]:
         )
     if name != "all":
         return [name]
-    city = config.dataset.kind == "city"
-    return [one for one in known if one not in OWN or city or not OWN[one].city_alone]
+    is_city = config.dataset.kind == "city"
+    return [
+        study
+        for study in known
+        if is_city or study not in ANALYSES or not ANALYSES[study].needs_city
+    ]
 
 
 def for_studies(
-    config: Config, studies: dict[str, StudyConfig], own: dict[str, Own] | None = None
+    config: Config, studies: dict[str, StudyConfig], analyses: dict[str, Analysis] | None = None
 ) -> Config:
-    """The configuration that trains and compares what the studies name.
+    """Returns the configuration that trains and compares what the studies name.
 
-    LARR over its base comes first where both are trained: the printed finding tells of that.
+    LARR over its base comes first where both are trained: the printed finding is about that pair.
     """
     pairs = [pair for study in studies.values() for pair in study.pairs]
-    named = [name for pair in pairs for name in reversed(pair)]
-    named += [name for study in (own or {}).values() for name in study.models]
-    models = list(dict.fromkeys(named))
-    main = [(LARR, BASE)] if {LARR, BASE} <= {*models} else []
+    rankers = [name for pair in pairs for name in reversed(pair)]
+    rankers += [name for analysis in (analyses or {}).values() for name in analysis.rankers]
+    main = [(LARR, BASE)] if {LARR, BASE} <= {*rankers} else []
     gains = [pair for pair in dict.fromkeys(main + pairs) if pair[0] != pair[1]]
-    return config.model_copy(
-        update={
-            "align": config.align.model_copy(update={"models": models}),
-            "evaluate": config.evaluate.model_copy(update={"gains": gains}),
-        }
-    )
+    align = config.align.model_copy(update={"models": list(dict.fromkeys(rankers))})
+    compared = config.evaluate.model_copy(update={"gains": gains})
+    return config.model_copy(update={"align": align, "evaluate": compared})
 
 
-def results(config: Config, studies: dict[str, StudyConfig], found: Json) -> Json:
-    """What `experiments.json` holds: each study's rows, from the pooled report."""
+def results(config: Config, studies: dict[str, StudyConfig], report: Json) -> Json:
+    """Returns the content of `experiments.json` but for the analyses, from the pooled report."""
     return {
-        "dataset": found["dataset"],
-        "seeds": found["seeds"],
-        "tasks": found["tasks"],
+        "dataset": report["dataset"],
+        "seeds": report["seeds"],
+        "tasks": report["tasks"],
         "trials": config.tune.trials,
-        "studies": {name: _told(config, study, found) for name, study in studies.items()},
-        "where": _where(found),
+        "studies": {name: _study(config, study, report) for name, study in studies.items()},
+        "where": _where(report),
     }
 
 
-def _where(found: Json) -> Json:
-    """LARR over its base in CTR AUC, for each value of each column that is sliced by."""
-    pair = f"{LARR}_over_{BASE}"
-    if pair not in found["gains"]:
+def _where(report: Json) -> Json:
+    """Returns the gain of LARR over its base for each value of each sliced column."""
+    pair, metric = f"{LARR}_over_{BASE}", slice_metrics()[0]
+    if pair not in report["gains"]:
         return {}
-    sizes = found["sizes"]["slices"]
     return {
         column: [
-            {"value": value, "impressions": size["impressions"]}
-            | {"gain": found["slice_gains"][column][value][pair][AUCS[0]]}
-            for value, size in sizes[column].items()
+            {
+                "value": value,
+                "impressions": size["impressions"],
+                "gain": report["slice_gains"][column][value][pair][metric],
+            }
+            for value, size in report["sizes"]["slices"][column].items()
         ]
-        for column in found["slices"]
+        for column in report["slices"]
     }
 
 
-def _told(config: Config, study: StudyConfig, found: Json) -> Json:
-    names = dict.fromkeys(name for pair in study.pairs for name in reversed(pair))
+def _study(config: Config, study: StudyConfig, report: Json) -> Json:
+    names = [name for pair in study.pairs for name in reversed(pair)]
+    names += [name for name in report["models"] if name == CEILING]
     return {
         "title": study.title,
         "axis": study.axis,
         "models": {
-            name: {"metrics": found["models"][name], "settings": _settings(config, name)}
-            for name in [*names, *({CEILING} & set(found["models"]))]
+            name: {"metrics": report["models"][name], "settings": _settings(config, name)}
+            for name in dict.fromkeys(names)
         },
         "gains": [
-            _gain(found, model, over) | {"at": at}
-            for (model, over), at in zip(study.pairs, study.at or repeat(None), strict=False)
-            if model != over
+            _gain(report, ranker, over) | {"at": at}
+            for (ranker, over), at in zip(study.pairs, study.at or repeat(None), strict=False)
+            if ranker != over
         ],
     }
 
 
-def _gain(found: Json, model: str, over: str) -> Json:
-    """The first over the second: everywhere, on cold places and of the distance to the ceiling."""
-    pair = f"{model}_over_{over}"
+def _gain(report: Json, ranker: str, over: str) -> Json:
+    """Returns the first over the second: everywhere, on cold places, of the way to the ceiling."""
+    pair, distance = f"{ranker}_over_{over}", report["distance_closed"]
     return {
-        "model": model,
+        "model": ranker,
         "over": over,
-        "all": found["gains"][pair],
-        "cold_places": found["cold"]["places"]["gains"][pair],
-        "distance_closed": found["distance_closed"]["all"].get(model) if over == BASE else None,
-        "distance_closed_cold_places": found["distance_closed"]["cold_places"].get(model)
+        "all": report["gains"][pair],
+        "cold_places": report["cold"]["places"]["gains"][pair],
+        "distance_closed": distance["all"].get(ranker) if over == BASE else None,
+        "distance_closed_cold_places": distance["cold_places"].get(ranker)
         if over == BASE
         else None,
     }
 
 
 def _settings(config: Config, name: str) -> Json:
-    """What is set for this ranker alone, tuned or by the study."""
+    """Returns what is set for this ranker alone, tuned or by the study."""
     tuned, variant = config.align.tuned, config.align.variant(name)
-    own: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
+    settings: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
     if variant.vectors:
-        own |= {"vectors": variant.vectors} | config.encoders.get(variant.vectors, {})
-    return own
+        settings |= {"vectors": variant.vectors} | config.encoders.get(variant.vectors, {})
+    return settings

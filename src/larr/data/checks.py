@@ -1,0 +1,218 @@
+"""Checks tables against the data contract: good rows go on, the others are kept with the reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.markup import escape
+from rich.table import Table as TerminalTable
+
+from larr.data.contract import TABLES, Rule, Table, broken_rules, duplicate_key, sentence
+from larr.data.values import as_type, latest_now
+from larr.errors import DataError
+from larr.progress import console
+
+MOST_REJECTED = 0.5
+"""If a larger share of a table is rejected, larr stops even with `dataset.bad_rows = "reject"`."""
+MOST_LOST = 0.01
+"""The same for rows that break a rule of a column with `expected`: labels, times, splits and
+positions are not wrong at random, and the rest of the log would be biased."""
+EXAMPLES = 3
+WHY = ("reason", "broken_rules")
+"""Columns in front of rejected rows; columns of the user with these names get a suffix."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The good rows, in the types of the contract, and the rejected rows as they were given.
+
+    Rejected rows begin with `reason` (sentences joined by "; ") and `broken_rules` (a list of
+    structs with the fields of `Rule`).
+    """
+
+    good: pl.DataFrame
+    rejected: pl.DataFrame
+
+
+def check_columns(table: str, columns: list[str]) -> None:
+    """Raises DataError if a required column is missing."""
+    missing = [name for name in TABLES[table].required if name not in columns]
+    if missing:
+        raise DataError(
+            f"table {table}: no column {', '.join(missing)}; it has {', '.join(columns)}. "
+            f"Rename yours with [dataset.tables.rename.{table}], for example "
+            f'{missing[0]} = "your column"'
+        )
+
+
+def check_rows(
+    table: str, frame: pl.DataFrame, known: Mapping[str, pl.Series], now: datetime, zone: str = ""
+) -> Checked:
+    """Separates good rows from rejected ones.
+
+    `known` holds the IDs that a row may refer to, `zone` is `dataset.tables.time_zone`.
+    """
+    contract = TABLES[table]
+    given = _without_blanks(frame, contract)
+    typed = given.select(
+        as_type(name, given.schema[name], column.dtype, zone)
+        for name, column in contract.columns.items()
+        if name in given.columns
+    )
+    broken = broken_rules(contract, given, typed, known, now)
+    good = typed.with_columns(given.drop(typed.columns))
+    return Checked(
+        good=good.filter(~pl.any_horizontal(*broken.values())), rejected=_rejected(given, broken)
+    )
+
+
+class Checks:
+    """Checks the tables of a run, one after the other.
+
+    Rejected rows are written to `folder`; `summary` counts them by table and reason.
+    """
+
+    def __init__(self, folder: Path, zone: str) -> None:
+        self.folder, self.zone, self.now = folder, zone, latest_now()
+        self.known: dict[str, pl.Series] = {}
+        self.rows_read: Counter[str] = Counter()
+        self.groups: dict[tuple[str, str], dict[str, Any]] = {}
+
+    @property
+    def summary(self) -> list[dict[str, Any]]:
+        """For each table and reason: `broken_rules`, the number of `rows`, three `examples`."""
+        return list(self.groups.values())
+
+    def good_rows(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
+        """Returns the good rows of a table or a chunk of it; `known` holds the IDs it may use."""
+        check_columns(table, frame.columns)
+        self.rows_read[table] += frame.height
+        checked = check_rows(table, frame, self.known, self.now, self.zone)
+        self._reject(table, checked.rejected, f"{chunk:05}")
+        return checked.good
+
+    def reject_repeated(self, table: str, chunks: list[Path]) -> None:
+        """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
+        key = list(TABLES[table].key)
+        counts = pl.scan_parquet(chunks).group_by(key).len()
+        repeated = counts.filter(pl.col("len") > 1).collect(engine="streaming")
+        seen = repeated.clear()  # only keys that occur twice are held in memory
+        for path in chunks if repeated.height else ():
+            rows = pl.read_parquet(path)
+            again = rows.join(seen, on=key, how="semi", maintain_order="left")
+            if again.height:
+                all_rows = pl.repeat(True, again.height, eager=True)
+                rejected = _rejected(again, {duplicate_key(TABLES[table]): all_rows})
+                self._reject(table, rejected, f"{path.stem}-repeated")
+                rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
+            seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
+
+    def _reject(self, table: str, rejected: pl.DataFrame, name: str) -> None:
+        if not rejected.height:
+            return
+        self.folder.mkdir(exist_ok=True)
+        rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
+        for (reason,), rows in rejected.group_by("reason", maintain_order=True):
+            broken_rules = rows["broken_rules"][0].to_list()
+            columns = [*TABLES[table].required, *(rule["column"] for rule in broken_rules)]
+            shown = rows.select(name for name in dict.fromkeys(columns) if name in rows.columns)
+            group = self.groups.setdefault(
+                (table, str(reason)),
+                {"table": table, "reason": reason, "broken_rules": broken_rules}
+                | {"rows": 0, "examples": []},
+            )
+            group["rows"] += rows.height
+            group["examples"] += (
+                shown.head(EXAMPLES - len(group["examples"])).cast(pl.String).to_dicts()
+            )
+
+    def finish(self, kept_in: Path, *, stop: bool) -> None:
+        """Prints what was rejected; raises DataError if it is too much, or anything and `stop`.
+
+        `kept_in` is where `folder` will be once the stage is complete.
+        """
+        if not self.groups:
+            return
+        title = "Rows that break the data contract"
+        terminal = TerminalTable("table", "rows", "reason", "examples", title=title)
+        for group in self.summary:
+            examples = escape("; ".join(str(example) for example in group["examples"]))
+            terminal.add_row(group["table"], f"{group['rows']:,}", group["reason"], examples)
+        console.print(terminal)
+        self._refuse_biased_log()
+        rejected: Counter[str] = Counter()
+        for group in self.summary:
+            rejected[group["table"]] += group["rows"]
+        for table, rows in rejected.items():
+            if rows > MOST_REJECTED * self.rows_read[table]:
+                raise DataError(
+                    f"table {table}: {rows:,} of {self.rows_read[table]:,} rows break the data "
+                    f"contract (table above, rows in {self.folder}), too many to learn from the "
+                    "others; correct them"
+                )
+        console.print(f"  kept in {kept_in}")
+        if stop:
+            raise DataError(
+                f"{rejected.total():,} rows break the data contract (table above, rows in "
+                f'{self.folder}); correct them, or set dataset.bad_rows = "reject" to go on '
+                "without them"
+            )
+
+    def _refuse_biased_log(self) -> None:
+        """Raises DataError if too many rows break a rule of a column with `expected`."""
+        for group in self.summary:
+            table, rows = group["table"], self.rows_read[group["table"]]
+            for rule in group["broken_rules"]:
+                column = TABLES[table].columns.get(rule["column"])
+                if column and column.expected and group["rows"] > MOST_LOST * rows:
+                    raise DataError(
+                        f"table {table}: {sentence(Rule(**rule))} in {group['rows']:,} of "
+                        f"{rows:,} rows, for example {group['examples'][0]}; expected "
+                        f"{column.expected}. Without these rows the log would be biased"
+                    )
+
+
+def _without_blanks(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Returns null for blank texts, and for NaN and infinity beyond the contract.
+
+    Texts of required columns stay as they are, so that the reason can be that they are empty.
+    """
+    columns = []
+    for name, dtype in frame.schema.items():
+        value = pl.col(name)
+        if dtype == pl.String and name not in table.required:
+            columns.append(pl.when(value.str.strip_chars() != "").then(value))
+        elif dtype.is_float() and name not in table.columns:
+            columns.append(pl.when(value.is_finite()).then(value))
+    return frame.with_columns(columns)
+
+
+def _rejected(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:
+    """Returns the rows that break a rule, as `Checked.rejected`."""
+    rules = pl.DataFrame(
+        [
+            {"number": str(number), "reason": sentence(rule)} | asdict(rule)
+            for number, rule in enumerate(broken)
+        ],
+        schema_overrides={"limit": pl.Float64},
+    )
+    # One row for each broken rule, joined to the rules, is 50 times faster than lists of structs.
+    reasons = (
+        pl.DataFrame(dict(zip(rules["number"], broken.values(), strict=True)))
+        .with_row_index("row")
+        .filter(pl.any_horizontal(pl.exclude("row")))
+        .unpivot(index="row", variable_name="number")
+        .filter("value")
+        .join(rules, on="number", maintain_order="left")
+        .group_by("row")
+        .agg(pl.col("reason").str.join("; "), broken_rules=pl.struct("column", "kind", "limit"))
+        .sort("row")
+    )
+    given = rows[reasons["row"]].rename(lambda name: f"{name}_given" if name in WHY else name)
+    return pl.concat([reasons.select(WHY), given], how="horizontal")

@@ -1,0 +1,58 @@
+"""Random draws that numpy does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from larr_lab.city.effects import Array
+
+Item = TypeVar("Item")
+
+
+def hash_uniform(one: Array, two: Array | int, salt: int) -> Array:
+    """Returns numbers in [0, 1) that depend on the arguments alone (splitmix64).
+
+    What belongs to a user and a place, or to a user and a block of days, is drawn with it: the
+    number is the same at each request, and no table of all pairs is stored.
+    """
+    with np.errstate(over="ignore"):
+        z = np.asarray(one).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = z + np.asarray(two).astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+        z = z + np.uint64(salt % 2**63) * np.uint64(0x8CB92BA72F3D8DD7)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def weighted_index(cumulative_RC: Array, uniform_R: Array) -> Array:
+    """Returns an index for each row by its cumulative weights and a number in [0, 1)."""
+    target_R1 = (uniform_R * cumulative_RC[:, -1])[:, None]
+    return np.minimum((cumulative_RC <= target_R1).sum(axis=1), cumulative_RC.shape[1] - 1)
+
+
+class Dice:
+    """Single draws, taken from blocks: four times faster than a call of the generator for each."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._uniform = self._stream(rng)
+
+    @staticmethod
+    def _stream(rng: np.random.Generator) -> Iterator[float]:
+        while True:
+            yield from rng.random(1 << 16).tolist()
+
+    def chance(self, probability: float) -> bool:
+        """Returns True with this probability."""
+        return next(self._uniform) < probability
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        """Returns one of the items."""
+        return items[int(next(self._uniform) * len(items))]
+
+    def sample(self, items: Sequence[Item], count: int) -> list[Item]:
+        """Returns at most `count` of the items in a random order."""
+        return sorted(items, key=lambda _: next(self._uniform))[:count]

@@ -1,0 +1,157 @@
+"""The checked log: what is rejected, how it is split, and which logs are refused."""
+
+from contextlib import nullcontext
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from larr.data.log import Log, check_sampling, check_tables
+from larr.data.tables import own_tables
+from larr.errors import DataError
+from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
+
+
+def checked(folder: Path, *settings: str, **tables: pl.DataFrame) -> Log:
+    """The log of `TABLES` with changes, checked in `folder/work`."""
+    config = own_config(folder, [*write_own(folder, **tables), *settings])
+    work = folder / "work"
+    work.mkdir()
+    return check_tables(config, own_tables(config, work), work)
+
+
+def test_rejected_rows_are_kept_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column of the user that is called `reason` is kept, too."""
+    places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
+    log = checked(tmp_path, places=places.with_columns(reason=pl.lit("mine")))
+    kept = pl.read_parquet(tmp_path / "work" / "rejected" / "places-00000.parquet")
+    assert kept.select("reason", "name", "reason_given").rows() == [
+        ("duplicate key poi_id", "Tee", "mine")
+    ]
+    rule = {"column": "poi_id", "kind": "duplicate", "limit": None}
+    assert kept["broken_rules"].to_list() == [[rule]]
+    assert log.rejected == [
+        {
+            "table": "places",
+            "reason": "duplicate key poi_id",
+            "broken_rules": [rule],
+            "rows": 1,
+            "examples": [{"poi_id": "p2", "name": "Tee"}],
+        }
+    ]
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "duplicate key poi_id" in printed
+    assert f"kept in {tmp_path}" in printed.replace(" /", "/").replace("in/", "in /")
+
+
+def test_rejected_rows_stop_the_run_if_wanted(tmp_path: Path) -> None:
+    places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
+    with pytest.raises(DataError, match="1 rows break the data contract"):
+        checked(tmp_path, "dataset.bad_rows=stop", places=places)
+
+
+@pytest.mark.parametrize(
+    ("table", "frame", "message"),
+    [
+        ("users", pl.DataFrame({"id": [1]}), "table users: no column user_id"),
+        ("impressions", pl.DataFrame({"request_id": []}), "table impressions: no column"),
+        ("impressions", TABLES["impressions"].cast(pl.String).clear(), "no good row is left"),
+        (
+            "places",
+            TABLES["places"].with_columns(poi_name=pl.lit("x")),
+            "poi_name would exist twice",
+        ),
+    ],
+)
+def test_a_table_that_lacks_what_is_needed_is_refused(
+    tmp_path: Path, table: str, frame: pl.DataFrame, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        checked(tmp_path, **{table: frame})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"click": [0, 0, 0, 0, 0]}, "click is false in every good row"),
+        ({"order": [0, 0, 0, 0, 0]}, "no column order"),
+        ({"user_id": [1, 1, 7, 7, 7]}, "3 of 5 rows break"),
+        ({"click": [1, 0, -1, 0, 0]}, "click cannot be read in 1 of 5 rows.* number of clicks"),
+        ({"position": [0, 1, 0, 1, 0]}, "position is below its range .* expected 1 for the place"),
+        ({"split": ["test"] * 5}, "0 rows to train and 4 to test"),
+    ],
+)
+def test_a_log_to_learn_nothing_from_is_refused(
+    tmp_path: Path, changes: dict[str, list[int]], message: str
+) -> None:
+    log = WITH_DUPLICATE.with_columns(pl.Series(name, values) for name, values in changes.items())
+    with pytest.raises(DataError, match=message):
+        checked(tmp_path, impressions=log)
+
+
+def test_a_key_comes_once_even_in_another_chunk(tmp_path: Path) -> None:
+    log = checked(tmp_path, "dataset.chunk_rows=2", impressions=WITH_DUPLICATE)
+    assert log.scan().collect()["click"].to_list() == [True, False, False, True]
+    kept = tmp_path / "work" / "rejected" / "impressions-00001-repeated.parquet"
+    assert pl.read_parquet(kept)["reason"].to_list() == ["duplicate key request_id + poi_id"]
+
+
+def test_ids_of_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
+    impressions = WITH_DUPLICATE.with_columns(pl.col("user_id").cast(pl.Float64))
+    log = checked(tmp_path, impressions=impressions, users=pl.DataFrame({"user_id": [1.0, 2.0]}))
+    assert log.scan().collect()["user_id"].to_list() == ["1", "1", "2", "1"]
+
+
+@pytest.mark.parametrize("splits", [None, ["test", "train", "test", "train"]])
+def test_the_last_days_are_the_test_set_unless_the_log_has_a_split(
+    tmp_path: Path, splits: list[str] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    impressions = TABLES["impressions"].with_columns(
+        [pl.Series("split", splits)] if splits else [], click=pl.Series([1, 1, 0, 0])
+    )
+    log = checked(tmp_path, impressions=impressions)
+    expected = splits or ["train", "train", "train", "test"]
+    assert log.scan().collect()["split"].to_list() == expected
+    chunks = [chunk["split"].to_list() for chunk in log.chunks("test")]
+    assert chunks == [["test"] * expected.count("test")]
+    printed = capsys.readouterr().err
+    assert f"{expected.count('train')} rows of 2024-04-01 to" in printed
+    assert "midnight" not in printed
+
+
+def test_orders_that_the_log_contains_or_that_are_later_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An orders table usually continues through the log: no order counts twice or too early."""
+    impressions = TABLES["impressions"].with_columns(order=pl.Series([1, 0, 0, 0]))
+    orders = pl.DataFrame(
+        {
+            "user_id": [1, 1, 2, 2],
+            "poi_id": ["p1", "p1", "p2", "p2"],
+            "time": [f"2024-{day} 12:00:00" for day in ("03-30", "04-01", "04-02", "04-03")],
+        }
+    )
+    log = checked(tmp_path, impressions=impressions, orders=orders)
+    assert log.tasks == ["click", "order"]
+    assert log.history.select("user_id", "poi_id", "day").rows() == [
+        ("1", "p1", date(2024, 3, 30)),
+        ("2", "p2", date(2024, 4, 2)),
+    ]
+    assert "orders: 2 left out" in capsys.readouterr().err
+
+
+def test_times_that_may_be_dates_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked(tmp_path, impressions=WITH_DUPLICATE.with_columns(pl.col("time").str.head(10)))
+    assert "100% of the times are midnight" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("test_ctr", "is_good"), [(0.02, True), (0.4, False)])
+def test_a_sampled_test_day_is_refused(test_ctr: float, *, is_good: bool) -> None:
+    """Of the training rows without a click a tenth was kept, so the test days have fewer clicks."""
+    with nullcontext() if is_good else pytest.raises(DataError, match="Keep all impressions"):
+        check_sampling(0.1, train_ctr=0.4, test_ctr=test_ctr)
