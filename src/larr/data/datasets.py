@@ -1,4 +1,4 @@
-"""Where tables come from: a data set yields the tables of the data contract, read lazily."""
+"""Data sets: where the tables of the data contract come from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from larr.plugins import plugins
 
 @dataclass(frozen=True)
 class Dataset:
-    """A source of tables; entry points of the group `larr.datasets` name them."""
+    """A source of tables; an entry point of the group `larr.datasets` names it."""
 
     tables: Callable[[Config, Path], Tables]
-    """Reads or makes the tables; the folder is for files that it makes."""
+    """Reads or creates the tables; may write files to the folder."""
     files: tuple[str, ...] = ()
-    """Dotted paths of settings that name files; when one of these changes, `prepare/` is stale."""
+    """Dotted names of settings that hold paths; `prepare/` is stale when a file there changes."""
     users_per_seed: bool = False
-    """Whether each seed has users of its own, as in a simulation; else all seeds share them."""
+    """Whether each seed has other users, as in a simulation; else all seeds share them."""
 
 
 OWN_TABLES = Dataset(
@@ -30,6 +30,6 @@ OWN_TABLES = Dataset(
 
 
 def dataset(config: Config) -> Dataset:
-    """The data set that `dataset.kind` names."""
-    found: Dataset = plugins("datasets")[config.dataset.kind].load()
-    return found
+    """Returns the data set that `dataset.kind` names."""
+    named: Dataset = plugins("datasets")[config.dataset.kind].load()
+    return named

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from larr import artifacts
 from larr.config import Config
 from larr.data.checks import Checks, check_columns
 from larr.data.contract import TABLES
-from larr.data.tables import CSV, Tables
+from larr.data.tables import Tables, reading
 from larr.data.time_columns import with_time_columns
 from larr.errors import DataError
 from larr.progress import console, track
@@ -39,7 +37,7 @@ class Log:
     """Parquet files in the order of the log, with time columns, `order` and `split`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
-    """See `Checks.summary`."""
+    """A summary by table and reason, see `Checks`."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
@@ -80,26 +78,17 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         history=_before_the_log(with_time_columns(history), files, last),
         impressions=files,
         tasks=tasks,
-        rejected=checks.summary,
+        rejected=list(checks.summary.values()),
     )
 
 
-@contextmanager
-def _reading(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (PolarsError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"table {name}: cannot be read: {reason}. {CSV}") from error
-
-
 def _read(table: pl.LazyFrame, name: str) -> pl.DataFrame:
-    with _reading(name):
+    with reading(f"table {name}"):
         return table.collect(engine="streaming")
 
 
 def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataFrame]:
-    with _reading(name):
+    with reading(f"table {name}"):
         yield from table.collect_batches(chunk_size=rows, maintain_order=True)
 
 
@@ -108,7 +97,7 @@ def _check_impressions(
 ) -> tuple[list[Path], list[str]]:
     """Writes the good impressions, a file for each chunk; returns the files and the tasks."""
     folder.mkdir()
-    with _reading("impressions"):
+    with reading("table impressions"):
         columns = table.collect_schema().names()
     check_columns("impressions", columns)
     total = int(_read(table.select(pl.len()), "impressions").item())

@@ -1,43 +1,41 @@
-"""When it is, in words: columns derived from the time of a row."""
+"""Columns derived from the time of a row: the scene in words."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import polars as pl
 
+
+def _by_number(words: dict[str, Iterable[int]]) -> dict[int, str]:
+    return {number: word for word, numbers in words.items() for number in numbers}
+
+
 TIME_COLUMNS = ("day", "hour", "meal_slot", "hour_band", "day_kind", "season")
-MEAL_SLOTS = {
-    hour: slot
-    for slot, hours in {
+MEAL_SLOTS = _by_number(
+    {
         "breakfast": range(5, 10),
         "lunch": range(10, 14),
         "afternoon tea": range(14, 17),
         "dinner": range(17, 21),
         "late night": (21, 22, 23, 0, 1, 2, 3, 4),
-    }.items()
-    for hour in hours
-}
+    }
+)
 """Hour -> meal slot."""
-SEASONS = {
-    month: season
-    for season, months in {
-        "winter": (12, 1, 2),
-        "spring": (3, 4, 5),
-        "summer": (6, 7, 8),
-        "autumn": (9, 10, 11),
-    }.items()
-    for month in months
-}
-"""Month -> season (northern)."""
-DAY_KINDS = {day: "weekend" if day >= 6 else "weekday" for day in range(1, 8)}
-"""ISO day of the week -> kind of day."""
 HOUR_BANDS = {hour: f"{hour} o'clock" for hour in range(24)}
+"""Hour -> hour as a category, since a text or a vocabulary needs a word."""
+DAY_KINDS = _by_number({"weekday": range(1, 6), "weekend": (6, 7)})
+"""ISO day of the week -> kind of day."""
+SEASONS = _by_number(
+    {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
+)
+"""Month -> season of the northern hemisphere."""
 
 
 def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Adds the day, hour, meal slot, hour band, kind of day and season of `time`."""
-    hour, time = pl.col("time").dt.hour(), pl.col("time").dt
+    """Returns the frame with `TIME_COLUMNS` of its column `time`."""
+    time, hour = pl.col("time").dt, pl.col("time").dt.hour()
     return frame.with_columns(
         day=time.date(),
         hour=hour,
@@ -49,7 +47,7 @@ def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def time_columns(time: datetime) -> dict[str, object]:
-    """The same columns of one moment."""
+    """Returns the same columns for the time of one request, without a data frame."""
     return {
         "day": time.date(),
         "hour": time.hour,

@@ -6,8 +6,6 @@ shows, without a zone.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import polars as pl
 
 YEAR_FIRST = r"^\d{4}\D"
@@ -16,8 +14,6 @@ OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$
 """A time of day (group 1) and its offset from UTC at the end of a text."""
 SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
 """Sign, hours and minutes of an offset; Z and UTC have none."""
-EARLIEST_ZONE = timedelta(hours=14)
-"""Offset from UTC of the zone that reaches a date first."""
 TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True)
 TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False)
 
@@ -51,11 +47,6 @@ def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
         return value.cast(pl.String)
     whole = value.cast(pl.Int64, strict=False)
     return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
-
-
-def latest_now() -> datetime:
-    """Returns the present time in the zone where it is latest, so no local time is beyond it."""
-    return datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
 
 
 def _as_time(value: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
