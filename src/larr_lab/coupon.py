@@ -1,8 +1,8 @@
 """The UCI in-vehicle coupon survey: would you take this food coupon in this scene?
 
-People answered for up to 30 scenes each; an answer is an impression, "yes" a click. There are no
-orders, no dates (all answers lie on one day here, so no statistics leak), and the ten kinds of
-coupon stand for the places. The split is by respondent.
+People answered for up to 30 scenes each. An answer is an impression, "yes" a click; the ten kinds
+of coupon are the places. The survey has no orders and no dates: all answers get the same day, so
+that no statistic of an earlier day contains an answer. The split is by respondent.
 """
 
 from __future__ import annotations
@@ -17,90 +17,36 @@ from larr.config import Config
 from larr.data.datasets import Dataset
 from larr.data.tables import Tables, scan
 from larr.errors import DataError
+from larr_lab import knowledge
 from larr_lab.settings import coupon_settings
 
-WHERE = "https://archive.ics.uci.edu/dataset/603"
-SPLIT = 1
-"""Draws the people of the test set, the same for each seed."""
+SOURCE = "https://archive.ics.uci.edu/dataset/603"
+SPLIT_SEED = 1
+"""Draws the respondents of the test set, the same for each seed of a run."""
 SURVEY_DAY = datetime(2020, 1, 1)
 UCI_NAMES = {"coupon": "couponType"}
-NEEDED = [
-    "destination",
-    "passanger",
-    "weather",
-    "temperature",
-    "time",
-    "couponType",
-    "expiration",
-    "gender",
-    "age",
-    "maritalStatus",
-    "has_children",
-    "education",
-    "occupation",
-    "income",
-    "Bar",
-    "CoffeeHouse",
-    "CarryAway",
-    "RestaurantLessThan20",
-    "Restaurant20To50",
-    "toCoupon_GEQ15min",
-    "toCoupon_GEQ25min",
-    "direction_same",
-    "Y",
+"""The name of a column in UCI's file -> the name in other copies of the survey."""
+SURVEY = knowledge.toml("larr_lab", "tables/coupon.toml")
+COLUMNS = [
+    *("destination", "passanger", "weather", "temperature", "time", "couponType", "expiration"),
+    *("toCoupon_GEQ15min", "toCoupon_GEQ25min", "direction_same", "Y"),
+    *SURVEY["profile"].values(),
+    *SURVEY["habits"].values(),
 ]
-NAMES = {
-    "Bar": "Bar",
-    "Coffee House": "Coffee house",
-    "Carry out & Take away": "Takeaway",
-    "Restaurant(<20)": "Restaurant under 20 dollars",
-    "Restaurant(20-50)": "Restaurant for 20 to 50 dollars",
-}
-OFFERS = {
-    "Bar": "beer, wine, cocktails and bar snacks, with company in the evening",
-    "Coffee House": "coffee, tea, cakes and a quiet place to sit, cheap",
-    "Carry out & Take away": "hot meals to take along and to eat at home, cheap and quick",
-    "Restaurant(<20)": "a plain hot meal at a table, cheap",
-    "Restaurant(20-50)": "a good dinner at a table with company, dear",
-}
-EXPIRES = {"2h": "valid for 2 hours", "1d": "valid for a day"}
-HOURS = {"7AM": 7, "10AM": 10, "2PM": 14, "6PM": 18, "10PM": 22}
-VISITS = {
-    "never": "never",
-    "less1": "less than once a month",
-    "1~3": "1 to 3 times a month",
-    "4~8": "4 to 8 times a month",
-    "gt8": "more than 8 times a month",
-}
-HABITS = {
-    "bar": "Bar",
-    "coffee": "CoffeeHouse",
-    "takeaway": "CarryAway",
-    "cheap_restaurant": "RestaurantLessThan20",
-    "dear_restaurant": "Restaurant20To50",
-}
-PROFILE = {
-    "gender": "gender",
-    "age": "age",
-    "marital_status": "maritalStatus",
-    "children": "has_children",
-    "education": "education",
-    "occupation": "occupation",
-    "income": "income",
-}
+"""The columns of the survey that are read."""
 
 
 def coupon_tables(config: Config, _: Path) -> Tables:
-    """The survey as tables of the contract."""
+    """Returns the survey as tables of the contract; DataError if a column is missing."""
     path = coupon_settings(config).path
     survey = scan(path).collect().with_row_index("answer").rename(UCI_NAMES, strict=False)
-    missing = [name for name in NEEDED if name not in survey.columns]
+    missing = [name for name in COLUMNS if name not in survey.columns]
     if missing:
         raise DataError(
-            f"{path}: no column {', '.join(missing)}; expected the survey's CSV ({WHERE})"
+            f"{path}: no column {', '.join(missing)}; expected the survey's CSV ({SOURCE})"
         )
-    if "respondent" not in survey.columns:  # people's answers lie together, in the file of UCI
-        person = pl.struct(*PROFILE.values(), *HABITS.values())
+    if "respondent" not in survey.columns:  # in UCI's file the answers of a person are adjacent
+        person = pl.struct(*SURVEY["profile"].values(), *SURVEY["habits"].values())
         survey = survey.with_columns(respondent=person.rle_id())
     survey = survey.with_columns(
         user_id=pl.format("r{}", "respondent"),
@@ -114,26 +60,27 @@ def coupon_tables(config: Config, _: Path) -> Tables:
 
 
 def _places(survey: pl.DataFrame) -> pl.DataFrame:
+    """Returns a row for each kind of coupon."""
     kinds = survey.select("poi_id", "couponType", "expiration").unique().sort("poi_id")
     return kinds.select(
         "poi_id",
-        name=pl.col("couponType").replace_strict(NAMES, default=pl.col("couponType")),
-        offer=pl.col("couponType").replace_strict(OFFERS, default=None, return_dtype=pl.String),
-        expires=pl.col("expiration").replace_strict(EXPIRES, default=pl.col("expiration")),
+        name=pl.col("couponType").replace(SURVEY["names"]),
+        offer=pl.col("couponType").replace_strict(SURVEY["offers"], default=None),
+        expires=pl.col("expiration").replace(SURVEY["expires"]),
         kind="couponType",
     )
 
 
 def _users(survey: pl.DataFrame) -> pl.DataFrame:
+    """Returns a row for each respondent: the profile, and how often they go out."""
     habits = {
-        name: pl.col(column).replace_strict(VISITS, default=None, return_dtype=pl.String)
-        for name, column in HABITS.items()
+        name: pl.col(column).replace_strict(SURVEY["visits"], default=None)
+        for name, column in SURVEY["habits"].items()
     }
-    profile = {name: pl.col(column).cast(pl.String) for name, column in PROFILE.items()}
+    profile = {name: pl.col(column).cast(pl.String) for name, column in SURVEY["profile"].items()}
+    parent = pl.col("has_children") == 1
     profile["children"] = (
-        pl.when(pl.col("has_children") == 1)
-        .then(pl.lit("with children"))
-        .otherwise(pl.lit("no children"))
+        pl.when(parent).then(pl.lit("with children")).otherwise(pl.lit("no children"))
     )
     return survey.unique("user_id", keep="first", maintain_order=True).select(
         "user_id", **profile, **habits
@@ -141,7 +88,8 @@ def _users(survey: pl.DataFrame) -> pl.DataFrame:
 
 
 def _impressions(survey: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:
-    hour = pl.col("time").replace_strict(HOURS, default=None, return_dtype=pl.Int64)
+    """Returns a row for each answer."""
+    hour = pl.col("time").replace_strict(SURVEY["hours"], default=None)
     minutes = (
         pl.when(pl.col("toCoupon_GEQ25min") == 1)
         .then(pl.lit("more than 25 minutes away"))
@@ -167,11 +115,11 @@ def _impressions(survey: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:
 
 
 def _split(config: Config, user_id: pl.Series) -> pl.DataFrame:
+    """Returns `train` or `test` for each respondent."""
     people = user_id.unique(maintain_order=True)
-    order = np.random.default_rng(SPLIT).permutation(len(people))
-    tested = order < round(coupon_settings(config).test_share * len(people))
-    split = pl.Series(np.where(tested, "test", "train"))
-    return pl.DataFrame({"user_id": people, "split": split})
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(people))
+    is_tested = order < round(coupon_settings(config).test_share * len(people))
+    return pl.DataFrame({"user_id": people, "split": np.where(is_tested, "test", "train")})
 
 
 COUPON = Dataset(coupon_tables, files=("dataset.coupon.path",))

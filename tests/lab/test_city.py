@@ -275,6 +275,6 @@ def test_a_request_shows_fewer_places_where_there_are_few(tmp_path: Path) -> Non
 
 
 def test_pictures_are_drawn(written: Path, tmp_path: Path) -> None:
-    pictures.main(written, tmp_path)
+    pictures.main(written, tmp_path, dots_per_inch=30)
     drawn = {path.name for path in (tmp_path / "images").glob("*.png")}
     assert drawn == {f"city_{name}.png" for name in pictures.PICTURES}

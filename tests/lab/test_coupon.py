@@ -10,7 +10,7 @@ from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import DataError
 from larr.settings import load_config
-from larr_lab.coupon import EXPIRES, HABITS, HOURS, NAMES, PROFILE, VISITS, coupon_tables
+from larr_lab.coupon import SURVEY, coupon_tables
 from tests.conftest import ROOT
 
 
@@ -25,19 +25,19 @@ def survey(people: int, answers: int) -> pl.DataFrame:
         "passanger": rng.choice(["Alone", "Friend(s)"], rows),
         "weather": rng.choice(["Sunny", "Rainy"], rows),
         "temperature": rng.choice([30, 55, 80], rows),
-        "time": rng.choice(list(HOURS), rows),
-        "couponType": rng.choice(list(NAMES), rows),
-        "expiration": rng.choice(list(EXPIRES), rows),
+        "time": rng.choice(list(SURVEY["hours"]), rows),
+        "couponType": rng.choice(list(SURVEY["names"]), rows),
+        "expiration": rng.choice(list(SURVEY["expires"]), rows),
         "toCoupon_GEQ15min": rng.integers(0, 2, rows),
         "toCoupon_GEQ25min": rng.integers(0, 2, rows),
         "direction_same": rng.integers(0, 2, rows),
         "Y": rng.integers(0, 2, rows),
         "has_children": person % 2,
     }
-    for column in PROFILE.values():
+    for column in SURVEY["profile"].values():
         columns.setdefault(column, np.array([f"{column} {p % 3}" for p in person]))
-    for column in HABITS.values():
-        columns[column] = np.array(list(VISITS))[person % len(VISITS)]
+    for column in SURVEY["habits"].values():
+        columns[column] = np.array(list(SURVEY["visits"]))[person % len(SURVEY["visits"])]
     return pl.DataFrame(columns)
 
 
@@ -62,7 +62,7 @@ def test_an_answer_becomes_an_impression(config: Config) -> None:
     source = pl.read_csv(config.dataset.coupon.path)
     log = coupon_tables(config, Path()).impressions.collect()
     assert log["click"].to_list() == (source["Y"] == 1).to_list()
-    assert log["time"].dt.hour().to_list() == [HOURS[time] for time in source["time"]]
+    assert log["time"].dt.hour().to_list() == [SURVEY["hours"][time] for time in source["time"]]
     assert log["temperature_c"][0] == pytest.approx((source["temperature"][0] - 32) / 1.8)
 
 

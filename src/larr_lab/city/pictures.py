@@ -18,53 +18,58 @@ from matplotlib.axes import Axes
 from larr_lab import knowledge
 
 BLUE, ORANGE, GREY = "#2f6f9f", "#d9822b", "#8a8f98"
-MEALS = ["breakfast", "lunch", "afternoon", "dinner", "late night"]
+HOUR = pl.col("time").dt.hour()
+MEALS = {
+    "breakfast": (5, 10),
+    "lunch": (10, 14),
+    "afternoon": (14, 17),
+    "dinner": (17, 20),
+    "late night": (20, 29),
+}
+"""Meal -> first and last hour, counted on past midnight."""
 
 
-def main(tables: Path, docs: Path) -> None:
+def main(tables: Path, docs: Path, dots_per_inch: int = 130) -> None:
     """Draws every picture into `docs/images`."""
     mpl.use("Agg")
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    log = _log(tables)
+    log = read_log(tables)
     (docs / "images").mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         draw(axes, log)
-        figure.savefig(docs / "images" / f"city_{name}.png", dpi=130, metadata={"Software": None})
+        path = docs / "images" / f"city_{name}.png"
+        figure.savefig(path, dpi=dots_per_inch, metadata={"Software": None})
         plt.close(figure)
 
 
-def _log(tables: Path) -> pl.DataFrame:
-    """Impressions with what the pictures need of their place."""
+def read_log(tables: Path) -> pl.DataFrame:
+    """Returns the impressions with the place's category, kitchen and share of cold dishes."""
     places = pl.read_parquet(tables / "places.parquet")
-    dishes = knowledge.dishes()
-    named = dishes.select("dish", dish_region="region", dish_temperature="temperature")
-    others = dishes.select(
-        dish=pl.col("also").str.split("|"), dish_region="region", dish_temperature="temperature"
-    ).explode("dish")
+    names = pl.concat_list("dish", pl.col("also").str.split("|"))
+    dishes = knowledge.dishes().select(names.alias("dish"), "temperature", origin="region")
     menus = (
         places.select("poi_id", dish=pl.col("menu").str.split(", "))
         .explode("dish")
-        .join(pl.concat([named, others]).unique("dish", maintain_order=True), on="dish")
+        .join(dishes.explode("dish").unique("dish", maintain_order=True), on="dish")
         .group_by("poi_id")
         .agg(
-            kitchen=pl.col("dish_region").mode().sort().first(),
-            cold=(pl.col("dish_temperature") == "cold").mean(),
+            kitchen=pl.col("origin").mode().sort().first(),
+            cold=(pl.col("temperature") == "cold").mean(),
         )
     )
     log = pl.read_parquet(tables / "impressions" / "*.parquet")
-    names = places.select("poi_id", "category")
-    return log.join(names, on="poi_id").join(menus, on="poi_id", how="left", maintain_order="left")
+    places = places.select("poi_id", "category").join(menus, on="poi_id", how="left")
+    return log.join(places, on="poi_id", how="left", maintain_order="left")
 
 
 def hours(axes: Axes, log: pl.DataFrame) -> None:
     """Requests and orders by hour."""
-    hour = pl.col("time").dt.hour()
-    count = log.group_by(hour.alias("hour")).agg(
+    count = log.group_by(HOUR.alias("hour")).agg(
         requests=pl.col("request_id").n_unique(), orders=pl.col("order").sum()
     )
-    axes.bar(count["hour"] - 0.2, count["requests"] / count["requests"].sum(), 0.4, color=BLUE)
-    axes.bar(count["hour"] + 0.2, count["orders"] / count["orders"].sum(), 0.4, color=ORANGE)
+    for column, shift, colour in (("requests", -0.2, BLUE), ("orders", 0.2, ORANGE)):
+        axes.bar(count["hour"] + shift, count[column] / count[column].sum(), 0.4, color=colour)
     axes.legend(["requests", "orders"], frameon=False)
     axes.set(xlabel="hour of the day", ylabel="share", xticks=range(0, 24, 2))
     axes.set_title("When people ask and order")
@@ -74,14 +79,11 @@ def weather(axes: Axes, log: pl.DataFrame) -> None:
     """Click rate at lunch and dinner of menus mostly cold or not at all, by temperature."""
     labels = ["< 0", "0-5", "5-10", "10-15", "15-20", "20-25", "> 25"]
     band = (pl.col("temperature_c") / 5).floor().clip(-1, 5).cast(pl.Int64) + 1
-    log = log.filter(pl.col("time").dt.hour().is_in([11, 12, 13, 17, 18, 19]))
+    log = log.filter(HOUR.is_in([11, 12, 13, 17, 18, 19]))
     kinds = {"mostly cold dishes": pl.col("cold") > 0.5, "no cold dish": pl.col("cold") == 0}
-    for (name, chosen), colour in zip(kinds.items(), (BLUE, ORANGE), strict=True):
-        rate = (
-            log.filter(chosen).group_by(band.alias("band")).agg(pl.col("probability_click").mean())
-        )
-        rate = rate.sort("band")
-        axes.plot(rate["band"], 100 * rate["probability_click"], "o-", color=colour, label=name)
+    for (label, chosen), colour in zip(kinds.items(), (BLUE, ORANGE), strict=True):
+        x, y = _click_rate(log.filter(chosen), band, "probability_click")
+        axes.plot(x, y, "o-", color=colour, label=label)
     axes.set_xticks(range(len(labels)), labels)
     axes.legend(frameon=False)
     axes.set(xlabel="temperature, C", ylabel="mean click probability, %", ylim=(0, None))
@@ -89,20 +91,20 @@ def weather(axes: Axes, log: pl.DataFrame) -> None:
 
 
 def regions(axes: Axes, log: pl.DataFrame) -> None:
-    """Where orders are made, and which kitchen they go to, over what is shown there."""
+    """Where clicks are made, and which kitchen they go to, over what is shown there."""
     names = [name for name in knowledge.regions()["region"] if name in set(log["region"])]
-    kept = log.filter(pl.col("kitchen").is_in(names))
-    share = kept.group_by("region", "kitchen").agg(
-        shown=pl.len(), click=pl.col("probability_click").sum()
+    share = (
+        log.filter(pl.col("kitchen").is_in(names))
+        .group_by("region", "kitchen")
+        .agg(shown=pl.len(), clicks=pl.col("probability_click").sum())
     )
-    lift = share.with_columns(
-        lift=pl.col("click") / pl.col("click").sum().over("region")
-        / (pl.col("shown") / pl.col("shown").sum().over("region"))
-    )  # fmt: skip
-    lift = lift.filter(pl.col("shown") >= 500)
+    clicked, shown = (
+        pl.col(name) / pl.col(name).sum().over("region") for name in ("clicks", "shown")
+    )
+    lift = share.with_columns(lift=(clicked / shown).log(2)).filter(pl.col("shown") >= 500)
     cells_GG = np.full((len(names), len(names)), np.nan)
     for region, kitchen, value in lift.select("region", "kitchen", "lift").iter_rows():
-        cells_GG[names.index(region), names.index(kitchen)] = np.log2(value)
+        cells_GG[names.index(region), names.index(kitchen)] = value
     image = axes.imshow(cells_GG, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     axes.figure.colorbar(image, ax=axes, label="log2 of clicks over impressions")
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=6)
@@ -113,14 +115,10 @@ def regions(axes: Axes, log: pl.DataFrame) -> None:
 
 def travellers(axes: Axes, log: pl.DataFrame) -> None:
     """Click rate of local kitchens and others, for people at home and travellers."""
-    local = pl.col("kitchen") == pl.col("region")
-    rate = log.filter(pl.col("kitchen").is_not_null()).group_by("away", local.alias("local")).agg(
-        pl.col("probability_click").mean()
-    )  # fmt: skip
-    value = {(away, is_local): 100 * rate_ for away, is_local, rate_ in rate.iter_rows()}
-    for number, (is_local, colour) in enumerate(((True, ORANGE), (False, BLUE))):
-        heights = [value[away, is_local] for away in (False, True)]
-        axes.bar(np.arange(2) + 0.36 * number - 0.18, heights, 0.34, color=colour)
+    is_local = pl.col("kitchen") == pl.col("region")
+    for kind, shift, colour in ((is_local, -0.18, ORANGE), (~is_local, 0.18, BLUE)):
+        x, y = _click_rate(log.filter(kind), pl.col("away").cast(pl.Int64), "probability_click")
+        axes.bar(x + shift, y, 0.34, color=colour)
     axes.set_xticks(range(2), ["at home", "travelling"])
     axes.legend(["local kitchen", "another kitchen"], frameon=False, loc="upper left")
     axes.set(ylabel="mean click probability, %")
@@ -140,12 +138,12 @@ def popularity(axes: Axes, log: pl.DataFrame) -> None:
 
 def positions(axes: Axes, log: pl.DataFrame) -> None:
     """Click rate by position, observed and true."""
-    rate = log.group_by("position").agg(pl.col("click", "probability_click").mean())
-    rate = rate.sort("position")
-    axes.bar(rate["position"], 100 * rate["click"], color=BLUE, label="observed")
-    axes.plot(rate["position"], 100 * rate["probability_click"], "o", color=ORANGE, label="true")
+    x, observed = _click_rate(log, pl.col("position"), "click")
+    axes.bar(x, observed, color=BLUE, label="observed")
+    x, true = _click_rate(log, pl.col("position"), "probability_click")
+    axes.plot(x, true, "o", color=ORANGE, label="true")
     axes.legend(frameon=False)
-    axes.set(xlabel="position", ylabel="click rate, %", xticks=rate["position"].to_list())
+    axes.set(xlabel="position", ylabel="click rate, %", xticks=x.to_list())
     axes.set_title("Clicks by position")
 
 
@@ -153,29 +151,23 @@ def distances(axes: Axes, log: pl.DataFrame) -> None:
     """Click rate by distance, in dry and in wet weather."""
     near = log.filter(pl.col("distance_km") < 7)
     wet = pl.col("weather").is_in(["rain", "heavy rain", "snow"])
-    for name, chosen, colour in (("dry", ~wet, ORANGE), ("rain or snow", wet, BLUE)):
-        band = (pl.col("distance_km") * 2).floor() / 2 + 0.25
-        rate = near.filter(chosen).group_by(band.alias("km")).agg(pl.col("click").mean()).sort("km")
-        axes.plot(rate["km"], 100 * rate["click"], "o-", color=colour, label=name)
+    band = (pl.col("distance_km") * 2).floor() / 2 + 0.25
+    for label, chosen, colour in (("dry", ~wet, ORANGE), ("rain or snow", wet, BLUE)):
+        x, y = _click_rate(near.filter(chosen), band, "click")
+        axes.plot(x, y, "o-", color=colour, label=label)
     axes.legend(frameon=False)
     axes.set(xlabel="distance by road, km", ylabel="click rate, %", ylim=(0, None))
     axes.set_title("Clicks by distance")
 
 
 def categories(axes: Axes, log: pl.DataFrame) -> None:
-    """What is clicked in each meal, by category."""
-    hour = pl.col("time").dt.hour()
-    meal = (
-        pl.when(hour.is_between(5, 9)).then(pl.lit("breakfast"))
-        .when(hour.is_between(10, 13)).then(pl.lit("lunch"))
-        .when(hour.is_between(14, 16)).then(pl.lit("afternoon"))
-        .when(hour.is_between(17, 19)).then(pl.lit("dinner"))
-        .otherwise(pl.lit("late night"))
-    )  # fmt: skip
+    """What is clicked at each meal, by category."""
+    meal_of = {hour % 24: meal for meal, (a, b) in MEALS.items() for hour in range(a, b)}
+    meal = HOUR.replace_strict(meal_of, return_dtype=pl.String)
     clicks = log.filter("click").group_by(meal.alias("meal"), "category").len()
     table = clicks.pivot("meal", index="category", values="len").fill_null(0)
-    table = table.with_columns(pl.sum_horizontal(MEALS).alias("all")).sort("all").tail(12)
-    cells_TM = table.select(MEALS).to_numpy() / clicks["len"].sum()
+    table = table.with_columns(pl.sum_horizontal(*MEALS).alias("all")).sort("all").tail(12)
+    cells_TM = table.select(*MEALS).to_numpy()
     cells_TM = cells_TM / cells_TM.sum(axis=0)
     axes.imshow(cells_TM, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(MEALS)), MEALS)
@@ -184,6 +176,12 @@ def categories(axes: Axes, log: pl.DataFrame) -> None:
         colour = "white" if value > 0.22 else "black"
         axes.text(column, row, f"{value:.0%}", ha="center", va="center", fontsize=7, color=colour)
     axes.set_title("Share of the clicks of a meal")
+
+
+def _click_rate(log: pl.DataFrame, by: pl.Expr, column: str) -> tuple[pl.Series, pl.Series]:
+    """Returns the values of `by` in order and the mean of a column at each, in %."""
+    rate = log.group_by(by.alias("by")).agg(pl.col(column).mean() * 100).sort("by")
+    return rate["by"], rate[column]
 
 
 PICTURES: dict[str, Callable[[Axes, pl.DataFrame], None]] = {
