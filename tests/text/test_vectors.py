@@ -5,24 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder
-from larr.text.vectors import (
-    compute,
-    key_of,
-    keys_of,
-    model_identity,
-    normalised,
-    open_store,
-    save_store,
-)
+from larr.text.vectors import compute, keys_of, model_identity, normalised
 from tests.fake_data import make_data
 from tests.tiny_models import make_model
-
-TEXTS = pl.DataFrame({"keyword": ["a", "a", "b"], "text": ["x", "y", "x"]})
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
@@ -50,14 +39,10 @@ def test_normalised_leaves_zeros_alone() -> None:
 
 
 def test_key_depends_on_model_keyword_and_text() -> None:
-    keys = {key_of(model, keyword, "t") for model in "mn" for keyword in "ab"}
-    assert len(keys | {key_of("m", "a", "u")}) == 5
-    assert key_of("m", "ab", "c") != key_of("m", "a", "bc")
-    assert [key.tobytes() for key in keys_of("m", TEXTS)] == [
-        key_of("m", "a", "x"),
-        key_of("m", "a", "y"),
-        key_of("m", "b", "x"),
-    ]
+    texts = [("a", "t"), ("b", "t"), ("a", "u"), ("ab", "c"), ("a", "bc")]
+    keys = [key.tobytes() for model in "mn" for key in keys_of(model, texts)]
+    assert len(set(keys)) == len(keys) == 10
+    assert [key.tobytes() for key in keys_of("m", reversed(texts))] == keys[4::-1]
 
 
 def test_identity_follows_every_file() -> None:
@@ -65,14 +50,3 @@ def test_identity_follows_every_file() -> None:
     changed = files | {"tokenizer.json": {"sha256": "3"}}
     assert model_identity(files) != model_identity(changed)
     assert model_identity(files) == model_identity(dict(reversed(files.items())))
-
-
-def test_store_gives_the_row_or_nothing(tmp_path: Path) -> None:
-    np.save(tmp_path / "vectors.npy", np.eye(3, dtype=np.float32))
-    assert open_store(tmp_path) is None, "without keys it is not whole"
-    save_store(tmp_path, "model-1", TEXTS)
-    store = open_store(tmp_path)
-    assert store is not None
-    assert store.row("b", "x") == 2
-    assert store.row("b", "y") is None
-    assert store.vectors[2].tolist() == [0, 0, 1]

@@ -18,7 +18,6 @@ from larr.config.data import (
 from larr.config.evaluation import EvaluateConfig
 from larr.config.rankers import CONTROLS, AlignConfig, TuneConfig
 from larr.config.text import (
-    RESERVED_ENCODERS,
     BackboneConfig,
     ContrastConfig,
     EmbedConfig,
@@ -66,12 +65,8 @@ class Config(Section):
         for what, names in told.items():
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} must be unique, got {names}")
-        for what, names, reserved in (
-            ("keyword", keywords, RESERVED_KEYWORDS),
-            ("encoder", [*self.encoders], RESERVED_ENCODERS),
-        ):
-            if taken := reserved.intersection(names):
-                raise ValueError(f"{what} names may not be {', '.join(sorted(taken))}")
+        if taken := RESERVED_KEYWORDS.intersection(keywords):
+            raise ValueError(f"keyword names may not be {', '.join(sorted(taken))}")
         return self
 
     @model_validator(mode="after")

@@ -10,11 +10,6 @@ from pydantic import Field
 from larr.sections import AboveZero, AtLeastTwo, Fraction, NotNegative, Positive, Section
 
 BUILTIN_MODEL = "builtin"
-RESERVED_ENCODERS = {
-    *("encoder", "untuned", "pretrained", "sentence_encoder", "tfidf", "random", "shuffled"),
-    *("earlier", "larr"),
-}
-"""Folders of `embed/` and names in the case study."""
 
 
 class BackboneConfig(Section):

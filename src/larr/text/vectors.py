@@ -1,28 +1,21 @@
-"""Vectors of texts: how they are computed in batches, and the store that is keyed by content.
+"""Vectors of texts: how they are computed in batches, and the keys by which they are kept.
 
-Shapes: N texts, D the vector's length.
+Shapes: N texts, B texts of a batch, D the vector's length.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from sentence_transformers import SentenceTransformer
 
-from larr import artifacts
 from larr.text.backbone import MARKER_SCHEME, KeywordText, KeywordTokenizer
 
-VECTORS = "vectors.npy"
-KEYS = "keys.npy"
-IDENTITY = "identity.json"
-KEY_BYTES = 32
+KEY_BYTES = hashlib.sha256().digest_size
 
 
 def compute(
@@ -31,28 +24,30 @@ def compute(
     batch_tokens: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """A vector for each description (float32 [N, D]), in batches of texts of like length.
+    """Returns a vector for each description (float32 [N, D]).
 
-    Paper: Eq. (10), (22). `advance` is told how many texts are done.
+    Paper: Eq. (10), (22). Texts of like length share a batch of at most `batch_tokens` tokens,
+    padding included; `advance` is called with the number of texts in each finished batch.
     """
     tokens: KeywordTokenizer = encoder[0].tokens
     rows = tokens.encode_batch(descriptions)
-    order = np.argsort([len(row) for row in rows], kind="stable")
     encoder.eval()
     vectors_ND = np.empty((len(rows), 0), dtype=np.float32)
-    for batch in _batches([len(row) for row in rows], order, batch_tokens):
+    for batch in _batches([len(row) for row in rows], batch_tokens):
         padded = tokens.pad([rows[number] for number in batch])
         with torch.inference_mode():
-            made_BD = encoder({key: value.to(encoder.device) for key, value in padded.items()})
-        vectors_BD = made_BD["sentence_embedding"].float().cpu().numpy()
-        if vectors_ND.shape[1] == 0:
+            output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
+        vectors_BD = output["sentence_embedding"].float().cpu().numpy()
+        if vectors_ND.shape[1] == 0:  # D is known after the first batch
             vectors_ND = np.empty((len(rows), vectors_BD.shape[1]), dtype=np.float32)
         vectors_ND[batch] = vectors_BD
         advance(len(batch))
     return vectors_ND
 
 
-def _batches(lengths: list[int], order: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+def _batches(lengths: list[int], batch_tokens: int) -> Iterator[np.ndarray]:
+    """Yields the numbers of the rows of each batch, short rows first."""
+    order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
         stop = start + 1
@@ -63,15 +58,16 @@ def _batches(lengths: list[int], order: np.ndarray, batch_tokens: int) -> Iterat
 
 
 def normalised(vectors_ND: np.ndarray) -> np.ndarray:
-    """Each row divided by its length; a row of zeros stays as it is."""
+    """Returns each row divided by its length (float32); a row of zeros stays zero."""
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return (vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1)).astype(np.float32)
 
 
 def model_identity(files: dict[str, dict[str, Any]]) -> str:
-    """What a vector depends on besides its text: the model's files and how texts are tokenised.
+    """Returns a hash of what a vector depends on besides its text (decision 28).
 
-    `files` is the part of a stage's manifest that holds the sha256 of each file (decision 28).
+    That is the model's files, of which `files` has the sha256 as a stage's manifest records it,
+    and the way in which texts are tokenized.
     """
     digest = hashlib.sha256(MARKER_SCHEME.encode())
     for name in sorted(files):
@@ -79,46 +75,10 @@ def model_identity(files: dict[str, dict[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def key_of(identity: str, keyword: str, text: str) -> bytes:
-    """The content address of a vector: sha256 of model, tokenizer, template and text."""
-    return hashlib.sha256(f"{identity}\0{keyword}\0{text}".encode()).digest()
-
-
-def keys_of(identity: str, texts: pl.DataFrame) -> np.ndarray:
-    """The keys of all texts (uint8 [N, KEY_BYTES]), in the order of their text_id."""
-    rows = texts.select("keyword", "text").iter_rows()
-    joined = b"".join(key_of(identity, keyword, text) for keyword, text in rows)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)
-
-
-@dataclass(frozen=True)
-class VectorStore:
-    """The vectors of one source in `embed/SOURCE`, looked up by content."""
-
-    identity: str
-    vectors: np.ndarray
-    """float32 [N, D], memory-mapped; the row is the text_id."""
-    rows: dict[bytes, int]
-    """Key -> row."""
-
-    def row(self, keyword: str, text: str) -> int | None:
-        """Where the vector of a text lies; None for a text that was never embedded."""
-        return self.rows.get(key_of(self.identity, keyword, text))
-
-
-def save_store(folder: Path, identity: str, texts: pl.DataFrame) -> None:
-    """Writes keys and identity beside a source's vectors."""
-    np.save(folder / KEYS, keys_of(identity, texts))
-    artifacts.write_json(folder / IDENTITY, {"identity": identity})
-
-
-def open_store(folder: Path) -> VectorStore | None:
-    """The store of one source, or None where none is whole; a later duplicate of a key wins."""
-    if not all((folder / name).is_file() for name in (VECTORS, KEYS, IDENTITY)):
-        return None
-    keys = np.load(folder / KEYS)
-    return VectorStore(
-        identity=artifacts.read_json(folder / IDENTITY)["identity"],
-        vectors=np.load(folder / VECTORS, mmap_mode="r"),
-        rows={key.tobytes(): row for row, key in enumerate(keys)},
-    )
+def keys_of(identity: str, texts: Iterable[KeywordText]) -> np.ndarray:
+    """Returns the key of each vector, a hash of model, keyword and text (uint8 [N, KEY_BYTES])."""
+    keys = [
+        hashlib.sha256(f"{identity}\0{keyword}\0{text}".encode()).digest()
+        for keyword, text in texts
+    ]
+    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
