@@ -90,40 +90,24 @@ class Auc:
         return ratio(wins_B, positive_PB.sum(axis=0) * negative_PB.sum(axis=0))
 
 
-class UserAuc(NamedTuple):
-    """The AUC of each user, NaN where the user has one class only, and the user's impressions."""
-
-    auc_U: Array
-    impressions_U: Array
-
-
-def auc_by_user(label_N: Array, score_N: Array, user_N: Array) -> UserAuc:
-    """Returns the AUC within each user."""
-    check_scores(score_N)
-    is_positive_N = np.asarray(label_N, bool)
-    rows = pl.DataFrame({"user": user_N, "score": np.asarray(score_N, np.float32)})
-    # mean ranks of equal scores count a tie as half; the sum of ranks then gives the pairs won
-    rank_N = rows.select(pl.col("score").rank("average").over("user")).to_series().to_numpy()
-    positive_user = user_N[is_positive_N]
-    impressions_U = np.bincount(user_N.astype(np.int64))
-    users = len(impressions_U)
-    positives_U = np.bincount(positive_user.astype(np.int64), minlength=users)
-    ranks_U = np.bincount(
-        positive_user.astype(np.int64), weights=rank_N[is_positive_N], minlength=users
-    )
-    wins_U = ranks_U - positives_U * (positives_U + 1) / 2
-    return UserAuc(ratio(wins_U, positives_U * (impressions_U - positives_U)), impressions_U)
-
-
 def gauc(label_N: Array, score_N: Array, user_N: Array) -> Ratio:
-    """Returns the mean AUC of the users, weighted by impressions.
+    """Returns the mean of the AUCs within each user, weighted by impressions.
 
     Users with one class have no AUC and are in neither sum. The weights are impressions, as in the
     papers on DIN and PLE: equal weights would give most of the say to users with two or three
     impressions, whose AUC is hardly more than a coin.
     """
-    auc_U, impressions_U = auc_by_user(label_N, score_N, user_N)
-    weight_U = np.where(np.isfinite(auc_U), impressions_U, 0).astype(np.float64)
+    check_scores(score_N)
+    rows = pl.DataFrame({"user": user_N, "score": np.asarray(score_N, np.float32)})
+    # the sum of a user's positive ranks counts the pairs won; mean ranks count a tie as half
+    rank_N = rows.select(pl.col("score").rank("average").over("user")).to_series().to_numpy()
+    is_positive_N = np.asarray(label_N, bool)
+    impressions_U = np.bincount(user_N)
+    positives_U = np.bincount(user_N, weights=is_positive_N)
+    ranks_U = np.bincount(user_N, weights=np.where(is_positive_N, rank_N, 0))
+    wins_U = ranks_U - positives_U * (positives_U + 1) / 2
+    auc_U = ratio(wins_U, positives_U * (impressions_U - positives_U))
+    weight_U = np.where(np.isfinite(auc_U), impressions_U, 0.0)
     return Ratio(np.nan_to_num(auc_U) * weight_U, weight_U)
 
 

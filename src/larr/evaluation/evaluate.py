@@ -294,14 +294,12 @@ def _sizes(config: Config, days: TestDays) -> Json:
 
 def _coverage(label_N: Array, user_N: Array) -> dict[str, int]:
     """Returns how many users, and impressions of theirs, have both classes and so count in GAUC."""
-    impressions_U = np.bincount(user_N)
-    positives_U = np.bincount(user_N, weights=label_N)
-    left_U = (positives_U > 0) & (positives_U < impressions_U)
+    impressions_U = metrics.gauc(label_N, label_N, user_N).denominator_U
     return {
         "users": len(impressions_U),
-        "users_left": int(left_U.sum()),
-        "impressions": int(impressions_U.sum()),
-        "impressions_left": int(impressions_U[left_U].sum()),
+        "users_left": int((impressions_U > 0).sum()),
+        "impressions": len(label_N),
+        "impressions_left": int(impressions_U.sum()),
     }
 
 

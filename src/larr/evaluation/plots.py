@@ -6,7 +6,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 WIDTH_INCHES = 5.0
 ROW_INCHES = 0.52
-FONT_POINTS = 10
 COLOURS = {
     "#111101": "ink",
     "#777702": "muted",
@@ -24,13 +23,11 @@ COLOURS = {
     "#cc2205": "down",
     "#fefe06": "card",
 }
-"""A colour drawn -> the CSS variable that takes its place."""
+"""A colour drawn, found nowhere else in the SVG -> the CSS variable that replaces it."""
 INK, MUTED, LINE, UP, DOWN, CARD = COLOURS
-SERIES = (MUTED, UP, INK)
-MARKERS = ("s", "o", "^")
-_RC = {
-    "svg.fonttype": "none",
-    "font.size": FONT_POINTS,
+STYLE = {
+    "svg.fonttype": "none",  # letters stay text: small files that can be searched
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -40,7 +37,7 @@ _RC = {
 
 
 class Effect(NamedTuple):
-    """A row of a forest plot: a gain in % with its interval."""
+    """A gain in % with its interval."""
 
     label: str
     percent: float
@@ -49,82 +46,82 @@ class Effect(NamedTuple):
 
 
 def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True) -> str:
-    """Returns gains with their intervals beside the line of no gain, coloured by good and bad."""
-    with matplotlib.rc_context(_RC):
-        height = ROW_INCHES * len(effects) + 0.55
-        figure = Figure((WIDTH_INCHES, height), layout="constrained")
-        axes = figure.add_subplot()
+    """Returns gains with their intervals beside the line of no gain, a row for each."""
+    better, worse = (UP, DOWN) if higher_is_better else (DOWN, UP)
+
+    def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1)
-        for row, effect in enumerate(reversed(effects)):
-            _draw(axes, row, effect, higher_is_better)
-        low, high = min(0.0, *(e.low for e in effects)), max(0.0, *(e.high for e in effects))
-        margin = 0.04 * (high - low or 1.0)
-        axes.set_xlim(low - margin, high + margin)
+        background = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
+        # labels are texts of the data: parse_math would read "$x$" in one as a formula
+        style: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "center",
+            "parse_math": False,
+            "bbox": background,
+        }
+        for row, (label, percent, low, high) in enumerate(reversed(effects)):
+            colour = better if low > 0 else worse if high < 0 else MUTED
+            axes.plot([low, high], [row, row], color=colour, linewidth=2.5)
+            axes.plot([percent], [row], "o", color=colour, markersize=6)
+            text = f"{percent:+.2f} [{low:+.2f}, {high:+.2f}]"
+            axes.text(0.005, row + 0.4, label, **style)
+            axes.text(0.995, row + 0.4, text, ha="right", color=MUTED, **style)
+        lowest = min(0.0, *(effect.low for effect in effects))
+        highest = max(0.0, *(effect.high for effect in effects))
+        margin = 0.04 * (highest - lowest or 1.0)
+        axes.set_xlim(lowest - margin, highest + margin)
         axes.set_ylim(-0.35, len(effects) - 0.3)
         axes.set_yticks([])
         axes.set_xlabel("gain in %")
         axes.grid(axis="x", color=LINE, linewidth=0.6)
-        _bare(axes)
-        return _svg(figure, title)
+
+    return _svg(title, ROW_INCHES * len(effects) + 0.55, draw)
 
 
 def sweep(title: str, axis: str, effects: Sequence[Effect]) -> str:
-    """Gains with their intervals over the values of a setting, evenly spaced."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure((WIDTH_INCHES, 3.0), layout="constrained")
-        axes = figure.add_subplot()
+    """Returns gains with their intervals over the values of a setting, evenly spaced."""
+
+    def draw(axes: Axes) -> None:
         axes.axhline(0, color=MUTED, linewidth=1)
-        places = range(len(effects))
-        axes.plot(places, [effect.percent for effect in effects], color=LINE, linewidth=1.6)
-        for place, effect in enumerate(effects):
-            axes.plot([place, place], [effect.low, effect.high], color=UP, linewidth=2.5)
-            axes.plot([place], [effect.percent], "o", color=UP, markersize=6)
-        axes.set_xticks(places, [effect.label for effect in effects])
+        positions = range(len(effects))
+        axes.plot(positions, [effect.percent for effect in effects], color=LINE, linewidth=1.6)
+        for x, effect in enumerate(effects):
+            axes.plot([x, x], [effect.low, effect.high], color=UP, linewidth=2.5)
+            axes.plot([x], [effect.percent], "o", color=UP, markersize=6)
+        axes.set_xticks(positions, [effect.label for effect in effects])
         axes.set_xlim(-0.5, len(effects) - 0.5)
         axes.set_xlabel(axis)
         axes.set_ylabel("gain in %")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        _bare(axes)
-        return _svg(figure, title)
 
-
-def _draw(axes: Axes, row: int, effect: Effect, higher_is_better: bool) -> None:
-    up, down = (UP, DOWN) if higher_is_better else (DOWN, UP)
-    colour = up if effect.low > 0 else down if effect.high < 0 else MUTED
-    axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=2.5)
-    axes.plot([effect.percent], [row], "o", color=colour, markersize=6)
-    said = f"{effect.percent:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}]"
-    above = axes.get_yaxis_transform()
-    box = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
-    style: dict[str, Any] = {"transform": above, "va": "center", "parse_math": False, "bbox": box}
-    axes.text(0.005, row + 0.4, effect.label, **style)
-    axes.text(0.995, row + 0.4, said, ha="right", color=MUTED, **style)
+    return _svg(title, 3.0, draw)
 
 
 def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
-    """Observed against predicted shares in bins of equal count; the diagonal is calibrated."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure((WIDTH_INCHES, 3.6), layout="constrained")
-        axes = figure.add_subplot()
+    """Returns observed against predicted shares of bins; on the diagonal they agree."""
+
+    def draw(axes: Axes) -> None:
         top = max(max(point) for curve in curves.values() for point in curve) * 1.05 or 1.0
         axes.plot([0, top], [0, top], color=LINE, linewidth=1.2)
         for number, (name, points) in enumerate(curves.items()):
-            style: dict[str, Any] = {"color": SERIES[number % 3], "marker": MARKERS[number % 3]}
+            style: dict[str, Any] = {
+                "color": (MUTED, UP, INK)[number % 3],
+                "marker": "so^"[number % 3],
+            }
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, markersize=5, **style)
         axes.set_xlim(0, top)
         axes.set_ylim(0, top)
         axes.set_xlabel("predicted share")
         axes.set_ylabel("observed share")
         axes.legend(frameon=False)
-        _bare(axes)
-        return _svg(figure, title)
+
+    return _svg(title, 3.6, draw)
 
 
 def learning(title: str, curves: dict[str, list[float]]) -> str:
-    """Figures over the steps at which they were taken."""
-    with matplotlib.rc_context(_RC):
-        figure = Figure((WIDTH_INCHES, 2.4), layout="constrained")
-        axes = figure.add_subplot()
+    """Returns figures over the steps at which they were recorded."""
+
+    def draw(axes: Axes) -> None:
         for number, (name, values) in enumerate(curves.items()):
             colour, style = (UP, INK, MUTED, DOWN)[number % 4], ("-", "--", "-.", ":")[number % 4]
             steps = range(1, len(values) + 1)
@@ -133,28 +130,28 @@ def learning(title: str, curves: dict[str, list[float]]) -> str:
             axes.legend(frameon=False)
         axes.set_xlabel("record")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
-        _bare(axes)
-        return _svg(figure, title)
+
+    return _svg(title, 2.4, draw)
 
 
-def _bare(axes: Axes) -> None:
-    axes.set_facecolor("none")
-    axes.tick_params(length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-
-
-def _svg(figure: Figure, title: str) -> str:
-    figure.patch.set_alpha(0)
+def _svg(title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
+    """Returns a figure as an SVG element that takes its colours and font from the page."""
     written = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
+    # without a fixed salt and date, the same plot would have other bytes each time
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
         # the browser has the glyphs that matplotlib's own font lacks
         warnings.filterwarnings("ignore", message="Glyph")
+        figure = Figure((WIDTH_INCHES, height_inches), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_facecolor("none")
+        axes.tick_params(length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = written.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
+    svg = written.getvalue()
+    svg = svg[svg.index("<svg") :]
     for colour, name in COLOURS.items():
-        drawn = drawn.replace(colour, f"var(--{name})")
-    drawn = re.sub(r" font-family: [^;\"]*;", "", drawn)
-    described = f'<svg role="img" aria-label="{html.escape(title)}"'
-    return drawn.replace("<svg", described, 1)
+        svg = svg.replace(colour, f"var(--{name})")
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -50,7 +50,6 @@ SHOWN_VALUES = 12
 def page(content: Json) -> str:
     """Returns the HTML page of a report."""
     metrics = metrics_of(content["tasks"])
-    language_model = content["language_model"]
     return rendered(
         "report.html.j2",
         report=content,
@@ -63,8 +62,7 @@ def page(content: Json) -> str:
         base=BASE,
         main=main_pair(content),
         verdict=_verdict(content)[0],
-        language_model_moments=_moments(language_model),
-        language_model_figures=_other_figures(language_model),
+        language_model=_language_model(content["language_model"]),
         total_seconds=sum(stage["seconds"] for stage in content["stages"].values()),
     )
 
@@ -217,7 +215,7 @@ def _plots(content: Json, metrics: dict[str, Metric]) -> Json:
         "calibration": {task: _calibration_plot(content, task) for task in content["tasks"]},
         "learning": {
             title: plots.learning(title, curves)
-            for title, curves in _curves(content["language_model"]).items()
+            for title, curves in _language_model(content["language_model"])["curves"].items()
         },
     }
 
@@ -246,45 +244,38 @@ def _calibration_plot(content: Json, task: str) -> str:
     return plots.reliability(f"Calibration of {task.upper()}", curves)
 
 
-def _moments(tree: Json) -> dict[str, list[Any]]:
-    """Returns the figures of the language model: untuned, after stage 1 and after stage 2."""
-    rows: dict[str, list[Any]] = {}
-    for path, value in _leaves(tree):
-        words = " ".join(path).replace("_", " ")
-        for moment, column in MOMENTS.items():
-            if moment in words:
-                row = " ".join(words.replace(moment, "").split())
-                rows.setdefault(row, [None] * 3)[column] = value
-    return rows
+def _language_model(tree: Json) -> dict[str, Any]:
+    """Returns what the training of the language model recorded, by how it is shown.
 
-
-def _other_figures(tree: Json) -> list[str]:
-    """Returns the figures of the language model's training that were taken once, as texts."""
-    texts = []
-    for path, value in _leaves(tree):
-        words = " ".join(path).replace("_", " ")
-        if not isinstance(value, list) and not any(moment in words for moment in MOMENTS):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            texts.append(f"{words} {value:,}" if is_number else f"{words}: {value}".lower())
-    return texts
-
-
-def _curves(tree: Json) -> dict[str, dict[str, list[float]]]:
-    """Returns what was recorded in training: lists of numbers, or of records of numbers."""
-    curves = {}
-    for path, value in _leaves(tree):
-        if isinstance(value, list) and len(value) >= FEWEST_RECORDS:
-            records = value if isinstance(value[0], dict) else [{path[-1]: item} for item in value]
-            curves[" ".join(path).replace("_", " ")] = {
-                key.replace("_", " "): [record[key] for record in records] for key in records[0]
-            }
-    return curves
-
-
-def _leaves(tree: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yields the values of a tree that are not trees, each with its path."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, (*path, key))
+    `moments`: figures taken untuned, after stage 1 and after stage 2; `curves`: lists of numbers or
+    of records of numbers; `others`: the rest, as texts.
+    """
+    moments: dict[str, list[Any]] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    others: list[str] = []
+    for title, value in _leaves(tree):
+        moment = next((word for word in MOMENTS if word in title), None)
+        if isinstance(value, list):
+            if len(value) >= FEWEST_RECORDS:
+                records = value if isinstance(value[0], dict) else [{title: x} for x in value]
+                curves[title] = {
+                    key.replace("_", " "): [record[key] for record in records] for key in records[0]
+                }
+        elif moment:
+            row = " ".join(title.replace(moment, "").split())
+            moments.setdefault(row, [None] * 3)[MOMENTS[moment]] = value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            others.append(f"{title} {value:,}")
         else:
-            yield (*path, key), value
+            others.append(f"{title}: {value}".lower())
+    return {"moments": moments, "curves": curves, "others": others}
+
+
+def _leaves(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of a tree that are not trees, each with its path in words."""
+    for key, value in tree.items():
+        title = f"{prefix} {key.replace('_', ' ')}".strip()
+        if isinstance(value, dict):
+            yield from _leaves(value, title)
+        else:
+            yield title, value
