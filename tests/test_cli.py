@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
     assert "Traceback" not in said
     (log,) = tmp_path.glob("larr-*.log")
     assert "Traceback" in log.read_text()
+
+
+def test_a_missing_extra_is_status_2_and_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "larr.data.prepare", None)
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, "prepare", TINY) == 2
+    assert "run `pip install 'larr[train]'`" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(

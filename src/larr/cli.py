@@ -7,13 +7,13 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.markup import escape
 
 from larr.config import Config
-from larr.errors import ConfigError, LarrError
+from larr.errors import ConfigError, InputError, LarrError
 from larr.plugins import plugins
 from larr.progress import console
 from larr.run import run, run_stage
@@ -78,15 +78,16 @@ def run_all(
 ) -> None:
     """All stages; what is up to date is skipped. Safe to stop and to run again."""
     loaded = load_config(config, override)
-    configs = [loaded] if seeds is None else for_seeds(loaded, seeds)
-    for one in configs:
-        if seeds is not None:
-            console.rule(f"seed {one.seed}")
-        run(one, force=force)
-    if seeds is not None:
-        from larr.evaluation.evaluate import pool  # noqa: PLC0415
+    if seeds is None:
+        run(loaded, force=force)
+        return
+    configs = for_seeds(loaded, seeds)
+    for of_seed in configs:
+        console.rule(f"seed {of_seed.seed}")
+        run(of_seed, force=force)
+    from larr.evaluation.evaluate import pool  # noqa: PLC0415
 
-        pool(configs, loaded.output)
+    pool(configs, loaded.output)
 
 
 @app.command()
@@ -106,7 +107,7 @@ def export(
 @app.command()
 def settings(
     below: Annotated[
-        str, typer.Argument(metavar="PATH", help="Only what begins so, such as align.scene.")
+        str, typer.Argument(metavar="PATH", help="A setting or a section, such as align.scene.")
     ] = "",
 ) -> None:
     """Every setting of a configuration, with its default and what it means."""
@@ -116,7 +117,7 @@ def settings(
 
 
 StorePath = Annotated[
-    Path, typer.Argument(metavar="STORE", help="A folder that `larr publish` made.")
+    Path, typer.Argument(metavar="STORE", help="A folder that `larr publish` wrote.")
 ]
 Share = Annotated[
     float,
@@ -134,18 +135,18 @@ def publish(
     ] = None,
     share: Share = 1.0,
 ) -> None:
-    """Makes a version to be served out of a run, and activates it."""
+    """Writes a version that can be served from a run's ranker, and activates it."""
     loaded = load_config(config, override)
     from larr.serve.publish import publish as write  # noqa: PLC0415
     from larr.serve.store import STORE, Store  # noqa: PLC0415
 
-    kept = Store(store or loaded.output / STORE)
-    version = write(kept, loaded, model)
-    kept.activate(version, share)
-    scene, candidate = kept.sent(version)
-    console.print(f"{kept.folder}: {model} is version {version}; `larr serve {kept.folder}`")
-    console.print(f"  a request tells of the scene: {', '.join(scene)}", soft_wrap=True)
-    console.print(f"  of a candidate: {', '.join(candidate)}", soft_wrap=True)
+    target = Store(store or loaded.output / STORE)
+    version = write(target, loaded, model)
+    target.activate(version, share)
+    scene, candidate = target.sent(version)
+    console.print(f"{target.folder}: {model} is version {version}; `larr serve {target.folder}`")
+    console.print(f"  columns of a request's scene: {', '.join(scene)}", soft_wrap=True)
+    console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)
 
 
 @app.command()
@@ -162,11 +163,11 @@ def activate(
 
 @app.command()
 def rollback(store: StorePath) -> None:
-    """Serves again what was served before the last change."""
+    """Undoes the last change of what is served."""
     from larr.serve.store import Store  # noqa: PLC0415
 
-    told = ", ".join(f"{arm.name}: {arm.version}" for arm in Store(store).roll_back())
-    console.print(f"{store}: {told}")
+    arms = ", ".join(f"{arm.name}: {arm.version}" for arm in Store(store).roll_back())
+    console.print(f"{store}: {arms}")
 
 
 @app.command()
@@ -175,10 +176,11 @@ def versions(store: StorePath) -> None:
     from larr.serve.store import Store  # noqa: PLC0415
 
     arms = {arm.version: arm for arm in Store(store).arms()}
-    for one in Store(store).versions():
-        arm = arms.get(one["version"])
-        served = f"{arm.name} {arm.share:.0%}" if arm else ""
-        console.print(f"{one['version']}  {one['made']}  {one['model']}  {served}".rstrip())
+    for version in Store(store).versions():
+        arm = arms.get(version["version"])
+        share = f"{arm.name} {arm.share:.0%}" if arm else ""
+        line = f"{version['version']}  {version['made']}  {version['model']}  {share}"
+        console.print(line.rstrip())
 
 
 @app.command()
@@ -187,11 +189,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
     token: Annotated[
-        str | None, typer.Option(envvar="LARR_TOKEN", help="Asked for /v1 and the page, if given.")
+        str | None,
+        typer.Option(
+            envvar="LARR_TOKEN", help="Required of requests to /v1 and the page, if given."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each on one core.")] = 1,
 ) -> None:
-    """Ranks over HTTP, without the language model: POST /v1/rank."""
+    """Ranks candidates over HTTP (POST /v1/rank), without the language model."""
     if token == "":
         raise ConfigError("--token (or LARR_TOKEN) is empty; give a secret, or none at all")
     from larr.serve.app import serve as listen  # noqa: PLC0415
@@ -201,7 +206,7 @@ def serve(
 
 
 def for_seeds(config: Config, seeds: str) -> list[Config]:
-    """The configuration of each seed of `--seeds`, with an output folder of its own."""
+    """Returns the configuration of each seed of `--seeds`, with its own output folder."""
     try:
         numbers = [int(part) for part in seeds.split(",")]
     except ValueError:
@@ -216,40 +221,44 @@ def for_seeds(config: Config, seeds: str) -> list[Config]:
     ]
 
 
-def _report_failure(error: Exception) -> None:
-    """Keeps the traceback of a failure that no one foresaw in a file, for a bug report."""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        log.writelines(traceback.format_exception(error))
-    console.print(
-        f"[bold red]larr:[/bold red] a failure inside larr: "
-        f"{escape(f'{type(error).__name__}: {error}')}; please report it with {log.name}",
-        soft_wrap=True,
-    )
+def _fail(message: str, status: int) -> NoReturn:
+    console.print(f"[bold red]larr:[/bold red] {escape(message)}", soft_wrap=True)
+    sys.exit(status)
 
 
 def main() -> None:
-    """The entry point: every error becomes one message and an exit status, never a traceback."""
+    """Runs the command line: every error becomes one message and an exit status."""
     # Threads that wait by spinning make a shared or virtual machine up to nine times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name, point in plugins("commands").items():
-        app.command(name)(point.load())
     try:
+        for name, point in plugins("commands").items():
+            app.command(name)(point.load())
         app()
     except LarrError as error:
-        console.print(f"[bold red]larr:[/bold red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_status)
+        _fail(str(error), error.exit_status)
     except OSError as error:
-        told = f"{error.filename or 'a file or a connection'}: {error.strerror or error}"
-        console.print(f"[bold red]larr:[/bold red] {escape(told)}", soft_wrap=True)
-        sys.exit(1)
+        subject = error.filename or "a file or a connection"
+        _fail(f"{subject}: {error.strerror or error}", 1)
+    except ModuleNotFoundError as error:
+        _fail(
+            f"{error.name} is not installed: `larr serve` does not need it, other commands need "
+            "the extra `train`; run `pip install 'larr[train]'`",
+            InputError.exit_status,
+        )
     except Exception as error:
-        _report_failure(error)
-        sys.exit(1)
+        # the traceback of a failure that nobody foresaw goes into a file, for a bug report
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log:
+            log.writelines(traceback.format_exception(error))
+        _fail(
+            f"a failure inside larr: {type(error).__name__}: {error}; please report it with "
+            f"{log.name}",
+            1,
+        )
 
 
 if __name__ == "__main__":
