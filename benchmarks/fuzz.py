@@ -97,11 +97,11 @@ def mutated(known: list[tuple[str, str, bytes]], count: int) -> Iterator[tuple[s
 def slow(address: str) -> None:
     """Headers and a body that never end; the service has to hang up or to say so."""
     parts = urlsplit(address)
-    for begun in (b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n", b"POST /v1/rank HTTP/1.1\r\n"
+    for beginning in (b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n", b"POST /v1/rank HTTP/1.1\r\n"
                   b"Host: x\r\nContent-Length: 1000\r\n\r\n{"):  # fmt: skip
         started = time.perf_counter()
         with socket.create_connection((parts.hostname, parts.port), timeout=2 * SECONDS) as slowly:
-            slowly.sendall(begun)
+            slowly.sendall(beginning)
             answer = slowly.recv(200)
         print(f"slow: {answer.splitlines()[:1]} after {time.perf_counter() - started:.1f} s")
 
@@ -111,12 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("--requests", type=int, default=50_000)
-    given = parser.parse_args()
+    options = parser.parse_args()
     known = list(corpus())
     statuses: Counter[str] = Counter()
     bad = []
-    with httpx.Client(base_url=given.address, timeout=SECONDS) as client:
-        rest = mutated(known, given.requests - len(known))
+    with httpx.Client(base_url=options.address, timeout=SECONDS) as client:
+        rest = mutated(known, options.requests - len(known))
         for number, (method, path, body) in enumerate([*known, *rest]):
             try:
                 answer = client.request(method, path, content=body)
@@ -129,7 +129,7 @@ def main() -> None:
                 bad.append((method, path, body[:200]))
             if number % 5_000 == 0:
                 print(f"{number:,} requests: {dict(statuses)}", flush=True)
-    slow(given.address)
+    slow(options.address)
     print(f"{sum(statuses.values()):,} requests: {dict(statuses)}; {len(bad)} bad: {bad[:5]}")
     sys.exit(bool(bad))
 

@@ -2,8 +2,8 @@
 
     python benchmarks/million.py CONFIG --store FOLDER [--places 1000000] [--set ...]
 
-The places of a run are told again and again under other IDs, with all else as it is: texts stay
-shared, the tables have a row for each. FOLDER needs about 6 GB for a million places.
+The places of a run are repeated under other IDs, with all else as it is: texts stay shared, and the
+tables have a row for each place. FOLDER needs about 6 GB for a million places.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import msgspec
 import numpy as np
 import polars as pl
 import psutil
-import torch
 
 from larr import artifacts
 from larr.data.enrich import KNOWN
-from larr.serve import store as versions
-from larr.serve.ranking import RankRequest
-from larr.serve.store import Store
+from larr.serve import publish as module
+from larr.serve.request import RankRequest
+from larr.serve.store import VERSIONS, Store, read_golden
 from larr.settings import load_config
 
 ROUNDS = 200
@@ -49,34 +48,33 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--places", type=int, default=1_000_000)
     parser.add_argument("--set", action="append", dest="overrides", default=[])
-    given = parser.parse_args()
-    config = load_config(given.config, given.overrides)
-    copied = given.store / "run"
-    shutil.rmtree(given.store, ignore_errors=True)
+    options = parser.parse_args()
+    config = load_config(options.config, options.overrides)
+    copied = options.store / "run"
+    shutil.rmtree(options.store, ignore_errors=True)
     for verb in ("prepare", "embed", "align", "contrast"):
         folder = artifacts.folder(config, verb)
         ignored = shutil.ignore_patterns("train", "raw", "orders.parquet")
         shutil.copytree(folder, copied / folder.name, ignore=ignored)
     config = config.model_copy(update={"output": copied})
-    larger(artifacts.folder(config, "prepare"), given.places)
-    versions.require_ranker = lambda *_: None  # the tables were changed on purpose
+    larger(artifacts.folder(config, "prepare"), options.places)
+    module.require_ranker = lambda *_: None  # the tables were changed on purpose
 
-    store, started = Store(given.store), time.perf_counter()
-    version = store.publish(config, "larr")
-    print(f"published {given.places:,} places in {time.perf_counter() - started:.0f} s")
+    store, started = Store(options.store), time.perf_counter()
+    version = module.publish(store, config, "larr")
+    print(f"published {options.places:,} places in {time.perf_counter() - started:.0f} s")
     shutil.rmtree(copied)
-    size = sum(path.stat().st_size for path in given.store.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in options.store.rglob("*") if path.is_file())
     print(f"the version has {size / 2**30:.1f} GB")
     process = psutil.Process()
     before, started = process.memory_full_info().uss, time.perf_counter()
-    ranking = store.load(version)
+    opened = store.load(version)
     seconds, taken = time.perf_counter() - started, process.memory_full_info().uss - before
     print(f"opened, checked and replayed in {seconds:.1f} s; {taken / 2**20:.0f} MB of its own")
 
-    torch.set_num_threads(1)
-    one = versions.read_golden(given.store / versions.VERSIONS / version)[0]["request"]
-    ids = ranking.scorer.reader.known.places["poi_id"].to_list()
-    lying = ranking.scorer.reader.known.places.select("poi_lat", "poi_lon").drop_nulls()
+    request = read_golden(options.store / VERSIONS / version)[0]["request"]
+    ids = opened.known_places["poi_id"].to_list()
+    degrees = opened.known_places.select("poi_lat", "poi_lon").drop_nulls()
     random = np.random.default_rng(1)
 
     def at_random() -> dict[str, Any]:
@@ -84,15 +82,15 @@ def main() -> None:
         return {"candidates": [{"poi_id": ids[number]} for number in chosen]}
 
     def around() -> dict[str, Any]:
-        lat, lon = lying.row(int(random.integers(len(lying))))
+        lat, lon = degrees.row(int(random.integers(len(degrees))))
         return {"candidates": None, "near": {"lat": lat, "lon": lon, "at_most": 300}}
 
     for name, ask in (("at random", at_random), ("near a point", around)):
         times = []
         for _ in range(ROUNDS):
-            content = json.dumps(one | ask() | {"k": 20}).encode()
+            content = json.dumps(request | ask() | {"k": 20}).encode()
             started = time.perf_counter()
-            ranking.rank(msgspec.json.decode(content, type=RankRequest))
+            opened.rank(msgspec.json.decode(content, type=RankRequest))
             times.append(1000 * (time.perf_counter() - started))
         middle, high = np.quantile(times, [0.5, 0.99])
         print(f"300 candidates {name}, on one core: p50 {middle:.1f} ms, p99 {high:.1f} ms")

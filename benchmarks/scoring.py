@@ -1,4 +1,4 @@
-"""Scoring 300 candidates on one core: folded against the whole model, in one run, as ratios.
+"""Scoring 300 candidates on one core: folded against the complete model, in one run, as ratios.
 
     .venv/bin/python benchmarks/scoring.py configs/city.toml [--model larr] [--set ...]
 
@@ -20,93 +20,96 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor, nn
 
 from larr import artifacts
 from larr.config import Config
 from larr.data import batches
 from larr.data.batches import Batch
 from larr.rankers.predict import load_ranker
-from larr.serve import graph
+from larr.serve.export import write_graph
 from larr.serve.features import Reader
-from larr.serve.fold import Finish, Partial, merged, partial
-from larr.serve.scorer import GRAPH, Scorer
-from larr.serve.scoring import PlaceRows
+from larr.serve.fold import Partial, agg_partial, encoded, merged, partial
+from larr.serve.publish import write_ranker
+from larr.serve.ranker import Graph, ServedRanker
 from larr.settings import load_config
 from larr.text.encoder import load_encoder
 from larr.text.vectors import compute
 
 CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
+Inputs = dict[str, Tensor]
+Way = Callable[[], Any]
 
 
-class Whole(torch.nn.Module):
-    """The unfolded model behind plain tensors, for export."""
+class Computation(nn.Module):
+    """A function of a module and named tensors, to be written as a graph."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, module: nn.Module, function: Callable[[Any, Inputs], Tensor]) -> None:
         super().__init__()
-        self.model = model
+        self.module, self.function = module, function
 
-    def forward(self, *arrays: torch.Tensor) -> torch.Tensor:
-        wide = [one.long() if one.dtype == torch.int32 else one for one in arrays]
-        return self.model(Batch(*wide)).logits.sigmoid()
+    def forward(self, inputs: Inputs) -> Inputs:
+        return {"output": self.function(self.module, inputs)}
 
 
-class Encoder(torch.nn.Module):
-    """The whole scene encoder."""
-
-    def __init__(self, scene: Any) -> None:
-        super().__init__()
-        self.scene = scene
-
-    def forward(self, *given: torch.Tensor) -> torch.Tensor:
-        return self.scene(*given)
+def in_onnx(module: nn.Module, function: Callable[[Any, Inputs], Tensor], inputs: Inputs) -> Way:
+    """The function in ONNX Runtime on one core, fed with these inputs, whose shapes are fixed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "graph"
+        write_graph(Computation(module, function), inputs, path, of_request=list(inputs))
+        graph = Graph(path)
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    return lambda: graph(arrays)
 
 
 def with_every_token(model: Any) -> Any:
-    """The model with its scene encoder as it is written in the paper, which computes every token.
+    """The model with its scene encoder as the paper writes it, which computes every token.
 
     larr's own computes `<agg>` alone, also while it trains.
     """
-    made = copy.deepcopy(model)
+    changed = copy.deepcopy(model)
 
-    def pool(tokens_BRD: torch.Tensor) -> torch.Tensor:
-        agg_B1D = made.scene.agg.expand(tokens_BRD.shape[0], 1, -1)
-        return made.scene.first(torch.cat([agg_B1D, tokens_BRD], dim=1))[:, 0]
+    def pool(tokens_BRD: Tensor) -> Tensor:
+        agg_B1D = changed.scene.agg.expand(tokens_BRD.shape[0], 1, -1)
+        return changed.scene.first(torch.cat([agg_B1D, tokens_BRD], dim=1))[:, 0]
 
-    made.scene.pool = pool
-    return made
-
-
-class Folded(torch.nn.Module):
-    """The scene encoder with its softmax over the request's and the place's texts merged."""
-
-    def __init__(self, finish: Finish) -> None:
-        super().__init__()
-        self.finish = finish
-
-    def forward(self, *parts: torch.Tensor) -> torch.Tensor:
-        return self.finish(merged(Partial(*parts[:3]), Partial(*parts[3:])))
+    changed.scene.pool = pool
+    return changed
 
 
-def session(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Callable[[], Any]:
-    """The module in ONNX Runtime on one core, fed with these inputs, whose rows are fixed."""
-    given = {f"input_{number}": one for number, one in enumerate(inputs)}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "graph"
-        graph.write(module, given, [], "output", path)
-        made = graph.Graph(path)
-    return lambda: made(given)
+def probabilities(model: Any, inputs: Inputs) -> Tensor:
+    """The complete model."""
+    whole = [one.long() if one.dtype == torch.int32 else one for one in inputs.values()]
+    return model(Batch(*whole)).logits.sigmoid()
 
 
-def in_the_loop(config: Config, scorer: Scorer, batch: Batch) -> Callable[[], Any]:
+def folded_encoder(scene: Any, inputs: Inputs) -> Tensor:
+    """The scene encoder from the softmaxes over the request's and over the places' texts."""
+    tensors = list(inputs.values())
+    return encoded(scene, merged(Partial(*tensors[:3]), Partial(*tensors[3:])))
+
+
+def in_the_loop(config: Config, reader: Reader, batch: Batch) -> Way:
     """The text embedding model reading each distinct text of the request and its candidates."""
-    encoder = load_encoder(artifacts.folder(config, "contrast"))
-    keywords, found = scorer.reader.features.scene_keywords, set()
-    for slot, keyword in enumerate(keywords):
+    encoder, texts = load_encoder(artifacts.folder(config, "contrast")), set()
+    for slot, keyword in enumerate(reader.features.scene_keywords):
         numbers = batch.texts[:, slot].unique().tolist()
-        found |= {(keyword, scorer.reader.text(number)) for number in numbers if number >= 0}
-    texts = [[one] for one in found]
-    return lambda: compute(encoder, texts, config.embed.batch_tokens)
+        texts |= {(keyword, reader.text(number)) for number in numbers if number >= 0}
+    return lambda: compute(encoder, [[text] for text in texts], config.embed.batch_tokens)
+
+
+def measured(ways: dict[str, Way], slow: dict[str, Way]) -> dict[str, list[float]]:
+    """The ms of each way's runs, without the first tenth."""
+    times: dict[str, list[float]] = {name: [] for name in [*ways, *slow]}
+    for _ in range(ROUNDS):
+        for name, run in {**ways, **slow}.items():
+            run()
+            for _ in range(SLOW_RUNS if name in slow else RUNS):
+                started = time.perf_counter()
+                run()
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: runs[len(runs) // 10 :] for name, runs in times.items()}
 
 
 def main() -> None:
@@ -116,63 +119,54 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--model", default="larr")
     parser.add_argument("--set", action="append", dest="overrides", default=[])
-    given = parser.parse_args()
-    config = load_config(given.config, given.overrides)
+    options = parser.parse_args()
+    config = load_config(options.config, options.overrides)
     data = artifacts.folder(config, "prepare")
-    scorer = Scorer.load(config, given.model, Reader(config, data))
-    model = load_ranker(config, given.model)
+    model: Any = load_ranker(config, options.model)
+    reader = Reader(config, data)
     scratch = tempfile.TemporaryDirectory()
-    scorer.save(Path(scratch.name) / "folded")
-    scorer.ranker.use(Path(scratch.name) / "folded" / GRAPH)
+    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
+    write_ranker(model, reader, keyword_V, Path(scratch.name) / "folded")
+    ranker = ServedRanker(Path(scratch.name) / "folded", reader)
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
-    rows = log.head(CANDIDATES)
-    scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    candidates = rows.select(SENT).to_dict(as_series=False)
+    scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
     batch = next(batches.in_order(data / "test", CANDIDATES))
+
+    request, candidates = reader.request(scene), reader.candidates(scene["user_id"], columns)
+    rows = ranker.look_up(request) | ranker.places.take(candidates.places)
+    texts = [torch.from_numpy(rows[f"request_{name}"])[None] for name in ("logits", "values")]
+    known = merged(agg_partial(model.scene), partial(*texts))
+    parts = {f"known_{name}": tensor.detach() for name, tensor in known._asdict().items()}
+    parts |= {name: torch.from_numpy(rows[f"place_{name}"]) for name in Partial._fields}
     vectors = torch.randn(CANDIDATES, batch.texts.shape[1], model.vectors.shape[1])
+    of_texts, every = {"vectors": vectors, "missing": batch.texts < 0}, with_every_token(model)
 
-    request = scorer.reader.request(scene)
-    told = scorer.reader.candidates(scene["user_id"], candidates)
-    inputs = [torch.from_numpy(one) for one in request[:4]]
-    asked = scorer.ranker.request(*inputs)
-    places = PlaceRows(*scorer.places.take(torch.from_numpy(told.places)))
-    chosen = [torch.from_numpy(told.categories), torch.from_numpy(told.numbers)]
-    known = merged(scorer.ranker.scoring.agg, partial(asked.logits[None], asked.values[None]))
-    parts = (*known, places.largest, places.weight, places.value)
+    def scene_encoder(module: Any, inputs: Inputs) -> Tensor:
+        return module(inputs["vectors"], inputs["missing"])
 
-    def scoring() -> None:
-        one = scorer.ranker.request(*inputs)
-        rows = PlaceRows(*scorer.places.take(torch.from_numpy(told.places)))
-        scorer.ranker.score(one, rows, *chosen)
+    def folded() -> None:
+        place = ranker.places.take(candidates.places, ranker.place_columns)
+        ranker.probabilities(ranker.look_up(request), place, candidates)
 
-    every, missing = with_every_token(model), batch.texts < 0
     ways = {
-        "encoder, whole, ONNX Runtime": session(Encoder(every.scene), (vectors, missing)),
-        "encoder, <agg> alone, ONNX Runtime": session(Encoder(model.scene), (vectors, missing)),
-        "encoder, folded": session(Folded(scorer.ranker.scoring.finish), parts),
-        "scoring, whole, ONNX Runtime": session(Whole(every), tuple(batch)),
-        "scoring, <agg> alone, ONNX Runtime": session(Whole(model), tuple(batch)),
-        "scoring, folded": scoring,
-        "reading the request": lambda: scorer.reader.request(scene),
-        "reading the candidates": lambda: scorer.reader.candidates(scene["user_id"], candidates),
-        "all: columns in, probabilities out": lambda: scorer.score(scene, candidates),
+        "encoder, complete": in_onnx(every.scene, scene_encoder, of_texts),
+        "encoder, <agg> alone": in_onnx(model.scene, scene_encoder, of_texts),
+        "encoder, folded": in_onnx(model.scene, folded_encoder, parts),
+        "scoring, complete": in_onnx(every, probabilities, batch._asdict()),
+        "scoring, <agg> alone": in_onnx(model, probabilities, batch._asdict()),
+        "scoring, folded": folded,
+        "reading the request": lambda: reader.request(scene),
+        "reading the candidates": lambda: reader.candidates(scene["user_id"], columns),
+        "all: columns in, probabilities out": lambda: ranker.score(scene, columns),
     }
-    slow = {"the LM reads the texts at request time": in_the_loop(config, scorer, batch)}
-    taken: dict[str, list[float]] = {name: [] for name in [*ways, *slow]}
-    ways |= slow
-    for _ in range(ROUNDS):
-        for name, run in ways.items():
-            run()
-            for _ in range(SLOW_RUNS if name in slow else RUNS):
-                started = time.perf_counter()
-                run()
-                taken[name].append(1000 * (time.perf_counter() - started))
-    kept = {name: times[len(times) // 10 :] for name, times in taken.items()}
-    middle = {name: float(np.median(times)) for name, times in kept.items()}
-    for name, times in kept.items():
-        print(f"{name:40} p50 {middle[name]:7.3f} ms, p99 {np.quantile(times, 0.99):7.3f} ms")
-    for kind, way in product(("encoder", "scoring"), ("whole", "<agg> alone")):
-        ratio = middle[f"{kind}, {way}, ONNX Runtime"] / middle[f"{kind}, folded"]
+    slow = {"the LM reads the texts at request time": in_the_loop(config, reader, batch)}
+    times = measured(ways, slow)
+    middle = {name: float(np.median(runs)) for name, runs in times.items()}
+    for name, runs in times.items():
+        print(f"{name:40} p50 {middle[name]:7.3f} ms, p99 {np.quantile(runs, 0.99):7.3f} ms")
+    for kind, way in product(("encoder", "scoring"), ("complete", "<agg> alone")):
+        ratio = middle[f"{kind}, {way}"] / middle[f"{kind}, folded"]
         print(f"{kind}: folded is {ratio:.1f} times faster than {way}")
     ratio = middle[next(iter(slow))] / middle["all: columns in, probabilities out"]
     print(f"all: {ratio:.0f} times faster than with the LM in the loop")

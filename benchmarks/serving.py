@@ -33,7 +33,7 @@ import psutil
 
 from larr.serve.app import serve
 from larr.serve.live import Live
-from larr.serve.ranking import RankAnswer, RankRequest, encode
+from larr.serve.request import RankAnswer, RankRequest, encode
 from larr.serve.store import VERSIONS, Store, read_golden
 
 PORT = 8123
@@ -73,7 +73,7 @@ def near(body: Json) -> Json:
 
 def named(store: Store) -> Callable[[Json], Json]:
     """What gives a request 300 places, with the columns of its own candidates in turn."""
-    places = list(store.load(store.arms()[0].version).scorer.reader.place_rows)[:CANDIDATES]
+    places = list(store.load(store.arms()[0].version).ranker.reader.place_rows)[:CANDIDATES]
 
     def change(body: Json) -> Json:
         rows = itertools.cycle(body["candidates"])
@@ -126,10 +126,10 @@ async def open_loop(
 ) -> None:
     """Sends `rate` requests a second, each at its time; `check` sees number, status, body."""
     tasks = set()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in itertools.count():
-        due = begun + number / rate
-        if due - begun > seconds:
+        due = started + number / rate
+        if due - started > seconds:
             break
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
@@ -176,7 +176,7 @@ async def start(store: Store, command: Sequence[str] = SERVE) -> subprocess.Pope
     raise SystemExit(f"the service ended with {process.returncode}")
 
 
-def told(client: Client) -> str:
+def summary(client: Client) -> str:
     """Percentiles and statuses."""
     if not client.seconds:
         return f"nothing came back: {dict(client.statuses)}"
@@ -195,13 +195,13 @@ async def latency(store: Store, _: float, seconds: float) -> None:
     requests = requests_of(store, named(store))
     async with service(store):
         for client in (Client(), Client()):  # the first one warms up
-            begun = time.perf_counter()
+            started = time.perf_counter()
             for request in itertools.cycle(requests):
                 due = time.perf_counter()
-                if due - begun > seconds:
+                if due - started > seconds:
                     break
                 await client.send(request, due)
-        print(f"{CANDIDATES} candidates, one request after the other: {told(client)}")
+        print(f"{CANDIDATES} candidates, one request after the other: {summary(client)}")
 
 
 async def load(store: Store, rate: float, seconds: float) -> bool:
@@ -213,7 +213,7 @@ async def load(store: Store, rate: float, seconds: float) -> bool:
         await open_loop(client, requests, rate, seconds)
         after, sent = memory(running[0]), len(client.seconds)
         slope = 10_000 * (after - before) / max(1, sent)
-        print(f"{rate:g} requests/s for {seconds:g} s: {told(client)}")
+        print(f"{rate:g} requests/s for {seconds:g} s: {summary(client)}")
         print(f"memory {before:.0f} -> {after:.0f} MB: {slope:+.2f} MB for 10,000 requests")
         is_fast = sent > 0 and 1000 * np.quantile(client.seconds, 0.99) < SLOWEST_MS
         return is_fast and set(client.statuses) == {"200"}
@@ -262,7 +262,7 @@ async def swaps(store: Store, rate: float, seconds: float) -> None:
     async with service(store) as running:
         client = Client()
         await asyncio.gather(change(running), open_loop(client, requests, rate, seconds, check))
-        print(f"{SWAPS} changes and {KILLS} kills at {rate:g} requests/s: {told(client)}")
+        print(f"{SWAPS} changes and {KILLS} kills at {rate:g} requests/s: {summary(client)}")
         print(f"answers by version: {dict(seen)}")
 
 
@@ -276,18 +276,18 @@ async def leak(store: Store, rate: float, seconds: float) -> None:
             client, before = Client(), memory(running[0])
             await open_loop(client, requests, rate, seconds)
             slopes.append(10_000 * (memory(running[0]) - before) / max(1, len(client.seconds)))
-            print(f"{name}: {slopes[-1]:+.2f} MB for 10,000 requests; {told(client)}")
+            print(f"{name}: {slopes[-1]:+.2f} MB for 10,000 requests; {summary(client)}")
     if not slopes[0] < MOST_MB < slopes[1]:
         raise SystemExit(f"expected less than {MOST_MB:g} MB, and more of the twin")
 
 
 def twin(store: Store) -> None:
     """Serves, and keeps a copy of each answer for ever."""
-    kept, rank = [], Live.rank
+    answers, rank = [], Live.rank
 
-    def leaking(live: Live, asked: RankRequest) -> RankAnswer:
-        answer = rank(live, asked)
-        kept.append(encode(answer))
+    def leaking(live: Live, request: RankRequest) -> RankAnswer:
+        answer = rank(live, request)
+        answers.append(encode(answer))
         return answer
 
     Live.rank = leaking  # type: ignore[method-assign]
@@ -305,11 +305,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--port", type=int, default=PORT, help="of the twin, always the same")
-    given = parser.parse_args()
-    if given.what == "twin":
-        twin(Store(given.store))
+    options = parser.parse_args()
+    if options.what == "twin":
+        twin(Store(options.store))
         return
-    asyncio.run(CHOICES[given.what](Store(given.store), given.rate, given.seconds))
+    asyncio.run(CHOICES[options.what](Store(options.store), options.rate, options.seconds))
 
 
 if __name__ == "__main__":

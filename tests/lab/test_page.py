@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from larr.serve.app import Service
 from larr.serve.live import Live
-from larr.serve.ranking import RankedPlace, RankRequest, TextEffect, decode
+from larr.serve.request import RankedPlace, RankRequest, TextEffect, decode
 from larr.serve.store import Store
 from larr_lab.page.page import worths
 from tests.serving import running

@@ -100,7 +100,7 @@ class ServedRanker:
         request = self.reader.request(row)
         inputs = self.reader.candidates(row["user_id"], candidates)
         place = self.places.take(inputs.places, self.place_columns)
-        return Scored(self._probabilities(self._look_up(request), place, inputs), request, inputs)
+        return Scored(self.probabilities(self.look_up(request), place, inputs), request, inputs)
 
     def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[Effect]]:
         """Returns for some candidates the effect of each text: the score minus that without it.
@@ -108,7 +108,7 @@ class ServedRanker:
         Exact, for the text as the scene encoder and the matching read it; IDs and numbers stay.
         """
         request, candidates = scored.request, scored.candidates.rows(chosen)
-        known, place = self._look_up(request), self.places.take(candidates.places)
+        known, place = self.look_up(request), self.places.take(candidates.places)
         categories_KF, numbers_KM, texts_KS = (place[name] for name in PLACE_INPUTS)
         score_K = scores(scored.probabilities[list(chosen)])
         attention_KR = self._attention(request.texts, texts_KS)
@@ -118,11 +118,11 @@ class ServedRanker:
                 column = int(np.searchsorted(self.request_slots, slot))
                 text_K = np.full(len(chosen), request.texts[column])
                 without = request._replace(texts=_without(request.texts, column))
-                left_KT = self._probabilities(self._look_up(without), place, candidates)
+                left_KT = self.probabilities(self.look_up(without), place, candidates)
             else:
                 column = int(np.searchsorted(self.place_slots, slot))
                 text_K = texts_KS[:, column]
-                left_KT = self._probabilities(
+                left_KT = self.probabilities(
                     known,
                     self.place_rows(categories_KF, numbers_KM, _without(texts_KS, column)),
                     candidates,
@@ -185,7 +185,7 @@ class ServedRanker:
         for number, (keyword, text) in enumerate(new, start=first - len(self.keywords)):
             self.reader.texts[keyword][text] = number
 
-    def _look_up(self, request: RequestInputs) -> Columns:
+    def look_up(self, request: RequestInputs) -> Columns:
         """Returns the graph's inputs that are the same for all candidates."""
         recent_L: Array = request.recent + self.shifts[self.place_column]
         inputs = {
@@ -213,9 +213,7 @@ class ServedRanker:
         """Returns the rows of texts; the first R rows are those of each keyword's missing text."""
         return self.texts.take(np.where(text < 0, slots, text + len(self.keywords)))
 
-    def _probabilities(
-        self, request: Columns, place: Columns, candidates: CandidateInputs
-    ) -> Array:
+    def probabilities(self, request: Columns, place: Columns, candidates: CandidateInputs) -> Array:
         inputs = request | place
         inputs["candidate_categories"] = candidates.categories
         inputs["candidate_numbers"] = candidates.numbers
