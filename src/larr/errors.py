@@ -20,7 +20,7 @@ class ConfigError(InputError):
 
 
 class DataError(InputError):
-    """A table that does not keep the data contract of `larr.data.contract`."""
+    """A table that breaks the data contract of `larr.data.contract`."""
 
 
 class StaleError(InputError):

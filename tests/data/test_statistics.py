@@ -1,4 +1,4 @@
-"""Statistics are those of the start of the day, against a naive twin; nothing later leaks in."""
+"""Statistics are those of the start of the day, as a naive twin computes them; nothing leaks."""
 
 from datetime import date
 
@@ -12,6 +12,7 @@ HALF_LIFE_DAYS = 3.0
 
 
 def naive(daily: pl.DataFrame, key: str, day: date) -> float:
+    """The sum of one key before one day, row by row."""
     rows = daily.filter((pl.col("key") == key) & (pl.col("day") < day)).to_dicts()
     return sum(r["count"] * 0.5 ** (((day - r["day"]).days - 1) / HALF_LIFE_DAYS) for r in rows)
 
@@ -30,17 +31,18 @@ def test_as_of_equals_a_naive_sum_of_earlier_days() -> None:
         .group_by("key", "day")
         .agg(pl.col("count").sum())
     )
-    asked = [days[3], days[7], days[0], days[5]]
-    wanted = pl.DataFrame({"key": ["a", "b", "a", "z"], "day": asked})
-    found = as_of(daily, wanted, ["key"], HALF_LIFE_DAYS)
-    values = {(row["key"], row["day"]): row["count"] for row in found.to_dicts()}
+    wanted = pl.DataFrame(
+        {"key": ["a", "b", "a", "z"], "day": [days[3], days[7], days[0], days[5]]}
+    )
+    sums = as_of(daily, wanted, ["key"], HALF_LIFE_DAYS)
+    values = {(row["key"], row["day"]): row["count"] for row in sums.to_dicts()}
     for key, day in [("a", days[3]), ("b", days[7])]:
         assert values[key, day] == pytest.approx(naive(daily, key, day))
-    assert ("a", days[0]) not in values
+    assert ("a", days[0]) not in values, "no day is before the first"
     assert ("z", days[5]) not in values
 
 
-def test_what_happens_on_the_day_or_later_changes_nothing() -> None:
+def test_the_day_itself_and_later_days_change_nothing() -> None:
     day = date(2024, 4, 5)
     daily = pl.DataFrame({"key": ["a", "a"], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
     wanted = pl.DataFrame({"key": ["a"], "day": [day]})
@@ -70,15 +72,15 @@ def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
             "orders": [2.0, 0.0, 1000.0],
         }
     )
-    got = rates(sums, "poi", overall(daily, pl.Series([day]), 1e9)).to_dicts()[0]
-    assert got["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
-    assert got["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
-    assert got["poi_log_orders"] == pytest.approx(np.log1p(5))
-    assert got["poi_log_impressions_per_day"] == pytest.approx(np.log1p(30))
+    row = rates(sums, "poi", overall(daily, pl.Series([day]), 1e9)).to_dicts()[0]
+    assert row["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
+    assert row["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
+    assert row["poi_log_orders"] == pytest.approx(np.log1p(5))
+    assert row["poi_log_impressions_per_day"] == pytest.approx(np.log1p(30))
 
 
-def test_a_sampled_day_has_the_rates_of_the_whole_one() -> None:
-    """A half of the impressions without a click was kept of the training day, and all later."""
+def test_a_sampled_day_has_the_counts_of_the_complete_one() -> None:
+    """Half of the impressions without a click are kept on the training day, all on the next."""
     log = pl.DataFrame(
         {
             "poi_id": ["a"] * 6,
@@ -88,6 +90,6 @@ def test_a_sampled_day_has_the_rates_of_the_whole_one() -> None:
             "order": [False] * 6,
         }
     )
-    found = daily_counts(log.lazy(), log.clear().lazy(), ["poi_id"], sampling_rate=0.5)
-    assert found["impressions"].to_list() == [5.0, 3.0]
-    assert found["clicks"].to_list() == [1.0, 1.0]
+    counts = daily_counts(log.lazy(), log.clear().lazy(), ["poi_id"], sampling_rate=0.5)
+    assert counts["impressions"].to_list() == [5.0, 3.0]
+    assert counts["clicks"].to_list() == [1.0, 1.0]

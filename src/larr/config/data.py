@@ -1,4 +1,4 @@
-"""What the tables are, and what is made of their columns."""
+"""Sections for the tables and for what is derived from their columns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from larr.sections import AboveZero, Name, Positive, Section
 
 TableName = Literal["places", "users", "impressions", "orders"]
 RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near"}
-"""Columns that stand beside the keywords' texts."""
+"""Columns of files that have a column for each keyword, too."""
 
 
 class TablesConfig(Section):
-    """Your own tables; see docs/your_data.md."""
+    """The files of your tables; see docs/your_data.md."""
 
     places: Path | None = None
     """Parquet or CSV file, or a folder of them."""
@@ -26,18 +26,20 @@ class TablesConfig(Section):
     impressions: Path | None = None
     """Parquet or CSV file, or a folder of them."""
     orders: Path | None = None
-    """Orders from before the log, if there are any."""
+    """Orders from before the log; Parquet or CSV file, or a folder of them. May be absent."""
     rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
     time_zone: str = ""
-    """Whose clocks `time` is to be read on, such as Asia/Shanghai: seconds since 1970 and times
-    with an offset are told in it. Empty: they are taken as if their clock were the place's."""
+    """The zone of the places, for example Asia/Shanghai, to which seconds since 1970 and times with
+    an offset are converted. Empty: they are not converted, and offsets are dropped."""
 
     @field_validator("time_zone")
     @classmethod
     def _is_a_zone(cls, name: str) -> str:
         if name and name not in available_timezones():
-            raise ValueError(f"{name!r} is no time zone; give a name such as Asia/Shanghai or UTC")
+            raise ValueError(
+                f"{name!r} is not a time zone; expected a name like Asia/Shanghai or UTC"
+            )
         return name
 
 
@@ -45,29 +47,30 @@ class DatasetConfig(Section):
     """Where the tables come from and how they are checked and split."""
 
     kind: str = "tables"
-    """`tables` for your own, or a data set that another package brings; see `larr.plugins`."""
+    """`tables` for your own, or a data set of another package; see `larr.plugins`."""
     bad_rows: Literal["reject", "stop"] = "reject"
-    """Rows that break the contract: kept apart in `prepare/rejected/`, or the run stops."""
+    """What happens if rows break the contract: they are moved to `prepare/rejected/`, or the run
+    stops."""
     test_days: Positive = 1
     """The last days of the log are the test set, unless impressions have a column `split`."""
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the impressions without a click that the training log kept. Decision 27."""
+    """Share of the impressions without a click that the training days contain. Decision 27."""
     chunk_rows: Positive = 250_000
-    """Impressions worked on at a time; bounds the memory of `larr prepare`."""
+    """Impressions in memory at a time, in rows."""
     tables: TablesConfig = TablesConfig()
 
     @field_validator("kind")
     @classmethod
     def _kind_is_known(cls, kind: str) -> str:
         if kind not in (known := plugins("datasets")):
-            raise ValueError(f"no data set {kind!r}; there are {', '.join(known)}")
+            raise ValueError(f"{kind!r} is not a data set; expected one of {', '.join(known)}")
         return kind
 
     @model_validator(mode="after")
     def _tables_are_read(self) -> Self:
         if self.kind != "tables" and self.tables != TablesConfig():
             raise ValueError(
-                f'tables are given and kind is "{self.kind}"; set kind = "tables" to read them'
+                f'tables are given, but kind is "{self.kind}"; set kind = "tables" to read them'
             )
         return self
 
@@ -125,20 +128,20 @@ class KeywordConfig(Section):
 
 
 class ProfileConfig(Section):
-    """What a user's earlier orders say in words: the commonest values of a column of places."""
+    """A text about a user's earlier orders: the most frequent values of a column of places."""
 
     column: str
     """A column of places: a text of one or more values joined by commas."""
     name: Name
     """The name of the derived column, to be used in keyword templates."""
     within: str | None = None
-    """Only orders of the same value of this scene column (orders in a similar situation)."""
+    """A scene column; only orders with the same value of it count (a similar situation)."""
     top: Positive = 3
-    """How many values are named."""
+    """The number of values."""
 
     @property
     def poi_column(self) -> str:
-        """The column as it is called once places are joined to the log."""
+        """The name of the column once places are joined to the log."""
         return f"poi_{self.column.removeprefix('poi_')}"
 
 

@@ -1,4 +1,4 @@
-"""What a user's earlier orders say: favourite values in words, and the latest places."""
+"""What the earlier orders of a user contain: favourite values, prices, and the latest places."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from larr.data.values import text_column
 def daily_values(
     orders: pl.DataFrame, places: pl.DataFrame, profile: ProfileConfig
 ) -> pl.DataFrame:
-    """How often a user ordered each value of the profile's column on each day."""
+    """Returns how often a user ordered each value of the profile's column on each day.
+
+    Columns: those of `profile_key`, `value`, `day`, `count`.
+    """
     key = profile_key(profile)
-    values = places.select(
-        "poi_id",
-        value=text_column(profile.poi_column, places.schema[profile.poi_column]).str.split(","),
-    ).explode("value")
-    values = values.with_columns(pl.col("value").str.strip_chars()).filter(
-        pl.col("value").str.len_chars() > 0
-    )
+    texts = text_column(profile.poi_column, places.schema[profile.poi_column])
+    values = places.select("poi_id", value=texts.str.split(",")).explode("value")
+    values = values.with_columns(pl.col("value").str.strip_chars())
+    values = values.filter(pl.col("value") != "")
     return (
         orders.select(*key, "poi_id", "day")
         .join(values, on="poi_id", maintain_order="left_right")
@@ -33,16 +33,17 @@ def daily_values(
 
 
 def profile_key(profile: ProfileConfig) -> list[str]:
-    """The user, and the scene column within which orders are counted."""
+    """Returns the columns within which orders are counted: the user and maybe a scene column."""
     return ["user_id", profile.within] if profile.within else ["user_id"]
 
 
 def favourites(
     daily: pl.DataFrame, wanted: pl.DataFrame, profile: ProfileConfig, half_life_days: float
 ) -> pl.DataFrame:
-    """The commonest values before each wanted day, joined by commas, the commonest first.
+    """Returns the most frequent values before each wanted day, joined by commas.
 
-    `wanted` has `day` and some or all columns of the profile's key; so has what is given back all.
+    `daily` comes from `daily_values`; `wanted` has `day` and some or all columns of the key. The
+    result has all columns of the key, `day`, and the values as a column named after the profile.
     """
     key = profile_key(profile)
     sums = as_of(daily, wanted, [*key, "value"], half_life_days)
@@ -54,7 +55,7 @@ def favourites(
 
 
 def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """The prices of each user's orders on each day, summed, and how many there were."""
+    """Returns per user and day the sum of the prices of the orders and their number."""
     prices = places.select("poi_id", spent_yuan="poi_price_yuan").drop_nulls()
     return (
         orders.select("user_id", "poi_id", "day")
@@ -66,7 +67,7 @@ def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
 
 
 def recent_places(events: pl.DataFrame, wanted: pl.DataFrame, length: int) -> pl.DataFrame:
-    """The latest distinct places of each wanted user before each day, most recent first.
+    """Returns the latest distinct places of each wanted user before each day, newest first.
 
     `events` has user_id, poi_id, time, day; the result has user_id, day, recent (list of poi_id).
     """

@@ -1,32 +1,30 @@
-"""Statistics as of the start of a day: only what happened on earlier days counts, halving with age.
+"""Statistics as of the start of a day: sums over earlier days, whose weight halves with their age.
 
-A leak is impossible by construction: every figure of a row comes out of `as_of`, which reads the
-days strictly before the row's day.
+All statistics of a row come from `as_of`, which reads only days before the row's day, so that no
+label of the same day or later can leak into them.
 """
 
 from __future__ import annotations
 
-from datetime import date
-
 import polars as pl
 
 SMOOTHING_IMPRESSIONS = 20.0
-"""A rate leans to the overall rate with the weight of so many impressions."""
+"""A rate is smoothed as if it had this many more impressions with the overall rate."""
 SUM_DIGITS = 10
-"""Sums are rounded to so many digits, so that the order of summing, which threads change, is not
-seen."""
+"""Significant digits of sums; the last digits depend on the order of summing, which differs between
+runs with several threads."""
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
 def daily_counts(
     log: pl.LazyFrame, history: pl.LazyFrame, key: list[str], sampling_rate: float = 1.0
 ) -> pl.DataFrame:
-    """Impressions, clicks and orders of each key on each day.
+    """Returns impressions, clicks and orders of each key on each day.
 
-    `logged_orders` are those of the impression log, `orders` those of the history too. Where the
-    training days kept a share of the impressions without a click, each of them counts for those
-    that were left out, so that rates are those of the whole log. Decision 27.
+    `logged_orders` are those of the impression log, `orders` include the history. Decision 27.
     """
+    # Of the training impressions without a click only a share may be in the log. Each of them
+    # stands for 1 / share impressions, so that rates are those of the complete log.
     sampled = (pl.col("split") == "train") & ~pl.col("click")
     logged = log.select(
         *key,
@@ -51,41 +49,34 @@ def daily_counts(
 def as_of(
     daily: pl.DataFrame, wanted: pl.DataFrame, key: list[str], half_life_days: float
 ) -> pl.DataFrame:
-    """For each wanted key and day, the sums of earlier days' values, weighted by their age.
+    """Returns for each wanted key and day the sums of the values of earlier days.
 
-    `daily` has the key, `day` and values; `wanted` has `day` and some or all columns of the key.
+    The day before has weight 1; the weight halves every `half_life_days`. `daily` has the key,
+    `day` and values; `wanted` has `day` and some or all columns of the key.
     """
     values = [name for name in daily.columns if name not in (*key, "day")]
     shared = [name for name in wanted.columns if name != "day"]
-    parts = [
-        _before(daily, day, rows.select(shared), values, half_life_days)
-        .group_by(key, maintain_order=True)
-        .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
-        .with_columns(pl.lit(day).alias("day"))
-        for (day,), rows in wanted.unique(maintain_order=True)
-        .sort("day")
-        .group_by("day", maintain_order=True)
-    ]
-    empty = daily.clear().select(*key, *(pl.col(name).cast(pl.Float64) for name in values), "day")
-    return pl.concat([empty, *parts])
-
-
-def _before(
-    daily: pl.DataFrame, day: date, wanted: pl.DataFrame, values: list[str], half_life_days: float
-) -> pl.DataFrame:
-    age_days = (pl.lit(day) - pl.col("day")).dt.total_days()
-    weight = pl.lit(0.5).pow((age_days - 1) / half_life_days)
-    return (
-        daily.filter(pl.col("day") < day)
-        .join(wanted, on=wanted.columns, how="semi", maintain_order="left")
-        .with_columns(pl.col(values) * weight)
-    )
+    sums = [daily.clear().select(*key, pl.col(values).cast(pl.Float64), "day")]
+    # Day by day, since a join of all days with their earlier days would need their product.
+    by_day = wanted.unique(maintain_order=True).sort("day").group_by("day", maintain_order=True)
+    for (day,), rows in by_day:
+        age_days = (pl.lit(day) - pl.col("day")).dt.total_days()
+        weight = pl.lit(0.5).pow((age_days - 1) / half_life_days)
+        sums.append(
+            daily.filter(pl.col("day") < day)
+            .join(rows.select(shared), on=shared, how="semi", maintain_order="left")
+            .with_columns(pl.col(values) * weight)
+            .group_by(key, maintain_order=True)
+            .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
+            .with_columns(day=pl.lit(day))
+        )
+    return pl.concat(sums)
 
 
 def overall(daily: pl.DataFrame, wanted: pl.Series, half_life_days: float) -> pl.DataFrame:
-    """For each wanted day, the log before it: `observed_days`, `overall_ctr`, `overall_cvr`.
+    """Returns for each wanted day the `observed_days`, `overall_ctr` and `overall_cvr` before it.
 
-    Impressions of all keys count; days weigh less with their age; nulls before the first day.
+    All keys count, weighted by age; days without an earlier day are missing.
     """
     totals = (
         daily.filter(pl.col("impressions") > 0)
@@ -104,11 +95,11 @@ def overall(daily: pl.DataFrame, wanted: pl.Series, half_life_days: float) -> pl
 
 
 def rates(sums: pl.DataFrame, prefix: str, days: pl.DataFrame) -> pl.DataFrame:
-    """Turns sums into what the features and texts use.
+    """Returns the sums as columns for features and texts.
 
-    Gives `<prefix>_log_impressions_per_day`, `<prefix>_log_orders` (history included; both
-    log(1 + x)), `<prefix>_ctr` and `<prefix>_cvr` (clicks and orders per impression, smoothed
-    towards the overall rate; null where nothing was logged yet). `days` comes from `overall`.
+    `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (history included) are log(1 + x).
+    `<prefix>_ctr` and `<prefix>_cvr` are clicks and orders per impression, smoothed towards the
+    overall rate; null where nothing was logged before. `days` comes from `overall`.
     """
     seen = pl.col("impressions") + SMOOTHING_IMPRESSIONS
     figures = {
