@@ -15,7 +15,7 @@ from larr.serve.app import Service
 from larr.serve.live import Live
 from larr.serve.request import RankedPlace, RankRequest, TextEffect, decode
 from larr.serve.store import Store
-from larr_lab.page.page import worths
+from larr_lab.page.page import influences_of
 from tests.serving import running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -71,11 +71,11 @@ def test_a_changed_scene_is_ranked_against_the_pinned_one(page: Any) -> None:
     page.wait_for_selector("#against", state="detached")
 
 
-def test_a_text_that_doubles_the_score_is_worth_a_hundred_percent() -> None:
+def test_a_text_that_doubles_the_score_has_an_influence_of_a_hundred_percent() -> None:
     texts = [TextEffect("against", "", 0.0, -0.3), TextEffect("for", "", 0.0, 0.1)]
-    told = worths(RankedPlace("p", 0.2, {}, texts=texts))
-    assert [one.keyword for one in told] == ["for", "against"]
-    assert [one.percent for one in told] == pytest.approx([100, -60])
+    influences = influences_of(RankedPlace("p", 0.2, {}, texts=texts))
+    assert [influence.keyword for influence in influences] == ["for", "against"]
+    assert [influence.percent for influence in influences] == pytest.approx([100, -60])
 
 
 def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, store: Store) -> None:
@@ -110,9 +110,9 @@ def test_it_fits_a_phone(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_scene_that_cannot_be_read_is_said(store: Store) -> None:
+def test_a_scene_that_cannot_be_read_is_reported(store: Store) -> None:
     with TestClient(Service(Live(store)).app()) as client:
-        for wrong, said in (
+        for wrong, message in (
             ({"time": "noon"}, "expected a date and a time"),
             ({"user_id": ""}, "the scene cannot be read"),
             ({"scene.temperature_c": "<b>hot</b>"}, "&lt;b&gt;hot"),
@@ -120,8 +120,8 @@ def test_a_scene_that_cannot_be_read_is_said(store: Store) -> None:
             ({"version": "nowhere"}, "has no version nowhere"),
             ({"pinned": "{"}, "the pinned scene cannot be read"),
         ):
-            told = client.get("/ranking", params={"user_id": "u000001"} | wrong)
-            assert (told.status_code, said in told.text) == (200, True), told.text
+            answer = client.get("/ranking", params={"user_id": "u000001"} | wrong)
+            assert (answer.status_code, message in answer.text) == (200, True), answer.text
 
 
 def test_the_token_is_its_password(store: Store) -> None:
@@ -138,5 +138,5 @@ def test_a_pinned_scene_is_json(store: Store) -> None:
     live = Live(store)
     with TestClient(Service(live).app()) as client:
         pinned = json.dumps({"user_id": "u000001"})
-        told = client.get("/ranking", params={"user_id": "u000002", "pinned": pinned})
-        assert "user id: u000001 → u000002" in told.text
+        answer = client.get("/ranking", params={"user_id": "u000002", "pinned": pinned})
+        assert "user id: u000001 → u000002" in answer.text

@@ -207,15 +207,15 @@ def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
 
 def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str) -> None:
     page = Page(live, secured=False)
-    assert page.playground(second).about(PLACE["poi_id"]) == (PLACE["poi_id"], "")
+    assert page.form(second).describe(PLACE["poi_id"]) == (PLACE["poi_id"], "")
     live.accept(PLACE)
     live.refresh()
     name = (PLACE["name"], "hotpot · Chengdu")
     for version in (second, live.opened[0].arm.version):
-        assert page.playground(version).about(PLACE["poi_id"]) == name
+        assert page.form(version).describe(PLACE["poi_id"]) == name
     live.store.activate(second)
     live.refresh()
-    assert page.playground(second).version is live.opened[0].version
+    assert page.form(second).version is live.opened[0].version
 
 
 @pytest.mark.parametrize(

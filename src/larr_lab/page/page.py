@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -26,9 +26,105 @@ SHOWN = 20
 MOST_OPTIONS = 200
 MOST_USERS = 12
 WITHIN_KM = 30.0
-LEAST_TOLD = 0.5
-"""A worth of less, in %, would be told as 0."""
-Given = Mapping[str, str]
+LEAST_PERCENT = 0.5
+"""An influence below it would be displayed as 0 %."""
+FormValues = Mapping[str, str]
+"""What a browser sends: user_id, time, version, pinned, and scene.NAME for columns of the scene."""
+
+
+class Influence(NamedTuple):
+    """How much a text changes the score of a place."""
+
+    keyword: str
+    text: str
+    percent: float
+    """Of the score without the text."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A place of the ranking, beside its rank for the pinned scene."""
+
+    rank: int
+    place: RankedPlace
+    name: str
+    description: str
+    moved: int | None
+    """Ranks gained (lost, below 0) since the pinned scene; None if it was not shown there."""
+    influences: list[Influence]
+    """The texts of user, scene and place, the largest increase of the score first."""
+    reason: Influence | None
+    """The text of user or scene with the largest influence; beside a pinned scene, the text whose
+    influence changed most, and by how much. None where that is less than `LEAST_PERCENT`."""
+
+
+class Page:
+    """Renders the page and its ranking."""
+
+    def __init__(self, live: Live, secured: bool) -> None:
+        self.live, self.secured = live, secured
+        self.templates = environment("larr_lab.page")
+        self._load = lru_cache(maxsize=2)(live.store.load)
+        self._form_of = lru_cache(maxsize=4)(self._new_form)
+
+    def home(self) -> str:
+        """Returns the page with a form; the browser asks for the ranking next."""
+        version = self.live.opened[0].arm.version
+        form = self.form(version)
+        start = form.start_values()
+        return self.templates.get_template("page.html.j2").render(
+            fields=form.fields(start),
+            start=start,
+            users=form.users(),
+            version=version,
+            versions=self.live.store.versions(),
+        )
+
+    def ranking(self, values: FormValues, base_url: str) -> str:
+        """Returns the ranking of the form's scene, beside the pinned one."""
+        form = self.form(self._version(values))
+        request = form.request(values)
+        started = time.perf_counter()
+        form.version.rank(request)  # timed without the explanation, which serving does not need
+        milliseconds = 1000 * (time.perf_counter() - started)
+        answer = form.explained(request)
+        pinned, pinned_answer = _pinned_values(values.get("pinned") or "{}"), None
+        if pinned:
+            pinned_form = self.form(self._version(pinned))
+            pinned_answer = pinned_form.explained(pinned_form.request(pinned))
+        current = {name: text for name, text in values.items() if name != "pinned" and text}
+        return self.templates.get_template("ranking.html.j2").render(
+            rows=ranked_rows(form, answer, pinned_answer),
+            answer=answer,
+            milliseconds=milliseconds,
+            differences=_differences(pinned, current) if pinned else None,
+            pin=json.dumps(current, ensure_ascii=False),
+            curl=self._curl(base_url, request),
+        )
+
+    def form(self, version: str) -> SceneForm:
+        """Returns the form of a version; one that is not served learns today's new places, too."""
+        for opened in self.live.opened:
+            if opened.arm.version == version:
+                return self._form_of(opened.version)
+        loaded = self._load(version)
+        loaded.follow(dict(self.live.accepted))
+        return self._form_of(loaded)
+
+    def _new_form(self, version: ServedVersion) -> SceneForm:
+        folder = self.live.store.folder / VERSIONS / version.id
+        return SceneForm(version, read_golden(folder))
+
+    def _version(self, values: FormValues) -> str:
+        return values.get("version") or self.live.opened[0].arm.version
+
+    def _curl(self, base_url: str, request: RankRequest) -> str:
+        """Returns the request as a command line."""
+        content = msgspec.to_builtins(request)
+        body = {name: value for name, value in content.items() if value is not None}
+        token = '-H "Authorization: Bearer $LARR_TOKEN" ' if self.secured else ""
+        text = shlex.quote(json.dumps(body, ensure_ascii=False))
+        return f"curl -s {base_url}v1/rank {token}-d {text}"
 
 
 @dataclass(frozen=True)
@@ -42,139 +138,109 @@ class Field:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Returns the name for people."""
         return self.name.replace("_", " ")
 
 
-class Worth(NamedTuple):
-    """What a text does to the score of a place."""
+class SceneForm:
+    """The form of one version: its fields, and the requests that follow from them."""
 
-    keyword: str
-    text: str
-    percent: float
-    """Of the score that there would be without it."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A place of the ranking, beside where it was in the pinned one."""
-
-    rank: int
-    place: RankedPlace
-    name: str
-    about: str
-    moved: int | None
-    """Ranks up (or down, below 0) since the pinned scene; None if it was not shown there."""
-    texts: list[Worth]
-    """What is known of user, scene and place, from what counts most for it to most against it."""
-    why: Worth | None
-    """Of the user's and the scene's texts that which counts most, or beside a pinned scene the text
-    whose worth changed most, and by how much; None where that is nothing."""
-
-
-class Playground:
-    """The forms and rankings of one version."""
-
-    def __init__(self, version: ServedVersion, examples: list[dict[str, Any]]) -> None:
-        self.version, self.examples = version, [one["request"] for one in examples]
+    def __init__(self, version: ServedVersion, golden: list[dict[str, Any]]) -> None:
+        self.version, self.examples = version, [example["request"] for example in golden]
         self.places = version.known_places
+        self.columns = version.accepted[0]
+        """The columns of the scene and the kinds of value that each accepts."""
 
     @cached_property
-    def follows(self) -> dict[str, dict[str, str]]:
-        """Columns of the scene that the city decides, such as its region: city -> value."""
-        found = {}
-        for name in self.version.accepted[0]:
+    def of_city(self) -> dict[str, dict[str, str]]:
+        """Columns of the scene that depend on the city alone, such as its region: city -> value."""
+        columns = {}
+        for name in self.columns:
             if name == "city" or not {"poi_city", f"poi_{name}"} <= set(self.places.columns):
                 continue
             pairs = self.places.select("poi_city", f"poi_{name}").drop_nulls().unique()
             if pairs["poi_city"].is_unique().all():
-                found[name] = dict(pairs.iter_rows())
-        return found
+                columns[name] = dict(pairs.iter_rows())
+        return columns
 
     @cached_property
     def centres(self) -> dict[str, tuple[float, float]]:
-        """The middle of the places of each city."""
-        if not {"poi_city", "poi_lat", "poi_lon"} <= set(self.places.columns):
+        """The median latitude and longitude of the places of each city."""
+        needed = ["poi_city", "poi_lat", "poi_lon"]
+        if not set(needed) <= set(self.places.columns):
             return {}
-        found = self.places.drop_nulls(["poi_city", "poi_lat", "poi_lon"]).group_by("poi_city")
-        middle = found.agg(pl.col("poi_lat", "poi_lon").median()).sort("poi_city")
-        return {city: (lat, lon) for city, lat, lon in middle.iter_rows()}
+        cities = self.places.drop_nulls(needed).group_by("poi_city")
+        medians = cities.agg(pl.col("poi_lat", "poi_lon").median()).sort("poi_city")
+        return {city: (lat, lon) for city, lat, lon in medians.iter_rows()}
 
-    def first(self) -> dict[str, str]:
-        """What the form starts with: a request of the log."""
-        example = next((one for one in self.examples if "T12" in one["time"]), self.examples[0])
-        scene = {f"scene.{name}": _told(value) for name, value in example["scene"].items()}
+    @cached_property
+    def request_keywords(self) -> set[str]:
+        """The keywords of the user and the scene."""
+        keywords = self.version.ranker.reader.keywords.values()
+        return {keyword.name for keyword in keywords if keyword.owner != "poi"}
+
+    def start_values(self) -> dict[str, str]:
+        """Returns what the form starts with: a request of the log, at noon if there is one."""
+        noon = (example for example in self.examples if "T12" in example["time"])
+        example = next(noon, self.examples[0])
+        scene = {f"scene.{name}": _form_value(value) for name, value in example["scene"].items()}
         return {"user_id": example["user_id"], "time": example["time"][:16], **scene}
 
-    def fields(self, given: Given) -> list[Field]:
-        """The scene's columns, but those that follow from the city."""
-        told = []
-        for name in self.version.accepted[0]:
-            if name in self.follows:
+    def fields(self, values: FormValues) -> list[Field]:
+        """Returns the columns of the scene, without those that follow from the city."""
+        fields = []
+        for name in self.columns:
+            if name in self.of_city:
                 continue
             vocabulary = self.version.ranker.reader.vocabularies.get(name, {})
-            seen = {_told(one["scene"].get(name)) for one in self.examples}
             options = list(vocabulary) if 0 < len(vocabulary) <= MOST_OPTIONS else []
             if not options and not self._is_number(name):
-                options = sorted(seen - {""})
-            told.append(Field(name, sorted(options), given.get(f"scene.{name}", "")))
-        return told
+                options = [_form_value(example["scene"].get(name)) for example in self.examples]
+            options = sorted(set(options) - {""})
+            fields.append(Field(name, options, values.get(f"scene.{name}", "")))
+        return fields
 
     def users(self) -> list[str]:
-        """Some users to choose from."""
-        return list(dict.fromkeys(one["user_id"] for one in self.examples))[:MOST_USERS]
+        """Returns some users to choose from."""
+        return list(dict.fromkeys(example["user_id"] for example in self.examples))[:MOST_USERS]
 
-    def request(self, given: Given) -> RankRequest:
-        """The request that the form asks for; InputError says what is wrong with it."""
-        scene = {
-            name: self._value(name, given[f"scene.{name}"])
-            for name in self.version.accepted[0]
-            if given.get(f"scene.{name}")
+    def request(self, values: FormValues) -> RankRequest:
+        """Returns the request of the form's values; raises InputError for a wrong one.
+
+        The candidates are the places near the middle of the city, or where places have no
+        coordinates those of a request in the log.
+        """
+        scene: dict[str, Any] = {
+            name: self._scene_value(name, values[f"scene.{name}"])
+            for name in self.columns
+            if values.get(f"scene.{name}")
         }
-        city = scene.get("city")
-        scene |= {name: of.get(str(city)) for name, of in self.follows.items()}
-        user_id = given.get("user_id", "")
+        city = str(scene.get("city"))
+        scene |= {name: by_city.get(city) for name, by_city in self.of_city.items()}
+        user_id = values.get("user_id", "")
         content: dict[str, Any] = {"user_id": user_id, "scene": scene, "k": SHOWN}
-        content["time"] = _time(given.get("time", ""))
+        content["time"] = _time(values.get("time", ""))
         if city in self.centres:
-            lat, lon = self.centres[str(city)]
+            lat, lon = self.centres[city]
             content["near"] = {"lat": lat, "lon": lon, "within_km": WITHIN_KM}
         else:
             content["candidates"] = self._candidates(user_id)
-        content["explain"] = self.version.ranker.reads_texts
         try:
             return msgspec.convert(content, RankRequest)
         except msgspec.ValidationError as error:
             raise InputError(f"the scene cannot be read: {error}") from error
 
-    def _candidates(self, user_id: str) -> list[dict[str, Any]]:
-        own = [one for one in self.examples if one["user_id"] == user_id] or self.examples
-        return [
-            {name: value for name, value in candidate.items() if name != POSITION}
-            for candidate in own[0]["candidates"]
-        ]
+    def explained(self, request: RankRequest) -> RankAnswer:
+        """Returns the answer to a request, with the influence of each text if the ranker reads any.
 
-    def _is_number(self, name: str) -> bool:
-        return str not in self.version.accepted[0][name]
+        It has more places than are shown, so that a place that was a little lower is known, too.
+        """
+        explain = self.version.ranker.reads_texts
+        more = msgspec.structs.replace(request, explain=explain, k=min(EXPLAINED, 2 * SHOWN))
+        return self.version.rank(more)
 
-    def _value(self, name: str, given: str) -> Any:
-        if given in ("true", "false"):
-            return given == "true"
-        if not self._is_number(name):
-            return given
-        try:
-            return float(given)
-        except ValueError:
-            raise InputError(f"{name}: expected a number, got {given!r:.80}") from None
-
-    @cached_property
-    def asked(self) -> set[str]:
-        """The keywords of the user and the scene."""
-        keywords = self.version.ranker.reader.keywords.values()
-        return {one.name for one in keywords if one.owner != "poi"}
-
-    def about(self, poi_id: str) -> tuple[str, str]:
-        """A place's name, and where and what it is."""
+    def describe(self, poi_id: str) -> tuple[str, str]:
+        """Returns a place's name, and its category, area and city."""
         row = self.version.added.get(poi_id, {})
         if poi_id in self.version.trained:
             number = self.version.ranker.reader.place_rows[poi_id] - 1
@@ -183,140 +249,88 @@ class Playground:
         parts = [row.get(name) for name in ("category", "area", "city")]
         return str(row.get("name") or poi_id), " · ".join(str(part) for part in parts if part)
 
+    def _candidates(self, user_id: str) -> list[dict[str, Any]]:
+        """Returns the candidates of a request of this user in the log, else of another user."""
+        of_user = [example for example in self.examples if example["user_id"] == user_id]
+        return [
+            {name: value for name, value in candidate.items() if name != POSITION}
+            for candidate in (of_user or self.examples)[0]["candidates"]
+        ]
 
-class Page:
-    """What the page's routes answer."""
+    def _is_number(self, name: str) -> bool:
+        return str not in self.columns[name]
 
-    def __init__(self, live: Live, secured: bool) -> None:
-        self.live, self.secured = live, secured
-        self.templates = environment("larr_lab.page")
-        self._loaded = lru_cache(maxsize=2)(live.store.load)
-        self._playground = lru_cache(maxsize=4)(self._made)
-
-    def playground(self, version: str) -> Playground:
-        """The playground of a version; one that is not served has today's new places, too."""
-        served = [one.version for one in self.live.opened if one.arm.version == version]
-        opened = served[0] if served else self._loaded(version)
-        if not served:
-            opened.follow(dict(self.live.accepted))
-        return self._playground(opened)
-
-    def _made(self, version: ServedVersion) -> Playground:
-        folder = self.live.store.folder / VERSIONS / version.id
-        return Playground(version, read_golden(folder))
-
-    def home(self) -> str:
-        """The whole page."""
-        version = self.live.opened[0].arm.version
-        playground = self.playground(version)
-        first = playground.first()
-        return self.templates.get_template("page.html.j2").render(
-            fields=playground.fields(first),
-            first=first,
-            users=playground.users(),
-            version=version,
-            versions=self.live.store.versions(),
-        )
-
-    def ranking(self, given: Given, base: str) -> str:
-        """The ranking of the form's scene, beside the pinned one."""
-        playground, asked, answer, milliseconds = self._ranked(given)
-        pinned = _pinned(given.get("pinned") or "{}")
-        before = self._ranked(pinned)[2] if pinned else None
-        told = {name: value for name, value in given.items() if name != "pinned" and value}
-        body = msgspec.to_builtins(asked) | {"explain": False}
-        return self.templates.get_template("ranking.html.j2").render(
-            shown=list(_shown(playground, answer, before)),
-            answer=answer,
-            milliseconds=milliseconds,
-            pinned=_differences(pinned, told) if pinned else None,
-            pin=json.dumps(told, ensure_ascii=False),
-            curl=self._curl(
-                base, {name: value for name, value in body.items() if value is not None}
-            ),
-        )
-
-    def _curl(self, base: str, body: dict[str, Any]) -> str:
-        told = json.dumps(body, ensure_ascii=False)
-        token = '-H "Authorization: Bearer $LARR_TOKEN" ' if self.secured else ""
-        return f"curl -s {base}v1/rank {token}-d {shlex.quote(told)}"
-
-    def _ranked(self, given: Given) -> tuple[Playground, RankRequest, RankAnswer, float]:
-        playground = self.playground(given.get("version") or self.live.opened[0].arm.version)
-        asked = playground.request(given)
-        plain = msgspec.structs.replace(asked, explain=False)
-        started = time.perf_counter()
-        playground.version.rank(plain)
-        milliseconds = 1000 * (time.perf_counter() - started)
-        explained = msgspec.structs.replace(asked, k=min(EXPLAINED, 2 * SHOWN))
-        return playground, plain, playground.version.rank(explained), milliseconds
+    def _scene_value(self, name: str, text: str) -> bool | float | str:
+        if text in ("true", "false"):
+            return text == "true"
+        if not self._is_number(name):
+            return text
+        try:
+            return float(text)
+        except ValueError:
+            raise InputError(f"{name}: expected a number, got {text!r:.80}") from None
 
 
-def _shown(
-    playground: Playground, answer: RankAnswer, before: RankAnswer | None
-) -> Iterator[Shown]:
-    pinned = {
-        item.poi_id: (rank, item) for rank, item in enumerate(before.items if before else [], 1)
-    }
-    for rank, item in enumerate(answer.items[:SHOWN], 1):
-        old_rank, old = pinned.get(item.poi_id, (None, None))
-        texts = worths(item)
-        if old is not None:
-            was = {one.keyword: one.percent for one in worths(old)}
+def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) -> list[Row]:
+    """Returns the places of an answer beside those of the pinned scene's answer."""
+    pinned_items = enumerate(pinned.items if pinned else [], 1)
+    pinned_places = {place.poi_id: (rank, place) for rank, place in pinned_items}
+    rows = []
+    for rank, place in enumerate(answer.items[:SHOWN], 1):
+        pinned_rank, pinned_place = pinned_places.get(place.poi_id, (None, None))
+        reasons = influences = influences_of(place)
+        if pinned_place is not None:
+            before = {each.keyword: each.percent for each in influences_of(pinned_place)}
             reasons = [
-                one._replace(percent=one.percent - was.get(one.keyword, 0.0)) for one in texts
+                each._replace(percent=each.percent - before.get(each.keyword, 0.0))
+                for each in influences
             ]
-        elif before is None:
-            reasons = [one for one in texts if one.keyword in playground.asked]
-        else:
-            reasons = texts
-        why = max(reasons, key=lambda one: abs(one.percent), default=None)
-        yield Shown(
-            rank,
-            item,
-            *playground.about(item.poi_id),
-            None if old_rank is None else old_rank - rank,
-            texts,
-            why if why and abs(why.percent) >= LEAST_TOLD else None,
-        )
+        elif pinned is None:
+            reasons = [each for each in influences if each.keyword in form.request_keywords]
+        reason = max(reasons, key=lambda each: abs(each.percent), default=None)
+        if reason and abs(reason.percent) < LEAST_PERCENT:
+            reason = None
+        name, description = form.describe(place.poi_id)
+        moved = None if pinned_rank is None else pinned_rank - rank
+        rows.append(Row(rank, place, name, description, moved, influences, reason))
+    return rows
 
 
-def worths(item: RankedPlace) -> list[Worth]:
-    """The texts of a place with what each is worth, from most to least."""
-    without = [item.score - one.adds for one in item.texts]
-    told = [
-        Worth(one.keyword, one.text, 100 * one.adds / (score or 1.0))
-        for one, score in zip(item.texts, without, strict=True)
+def influences_of(place: RankedPlace) -> list[Influence]:
+    """Returns how much each text of a place changes its score, the largest increase first."""
+    influences = [
+        Influence(text.keyword, text.text, 100 * text.adds / ((place.score - text.adds) or 1.0))
+        for text in place.texts
     ]
-    return sorted(told, key=lambda one: -one.percent)
+    return sorted(influences, key=lambda each: -each.percent)
 
 
-def _differences(pinned: Given, told: Given) -> list[str]:
-    names = dict.fromkeys([*pinned, *told])
+def _differences(pinned: FormValues, current: FormValues) -> list[str]:
+    """Returns a line for each form value that is not as in the pinned scene."""
     return [
         f"{name.removeprefix('scene.').replace('_', ' ')}: {pinned.get(name, '–')} → "
-        f"{told.get(name, '–')}"
-        for name in names
-        if pinned.get(name) != told.get(name)
+        f"{current.get(name, '–')}"
+        for name in dict.fromkeys([*pinned, *current])
+        if pinned.get(name) != current.get(name)
     ]
 
 
-def _pinned(given: str) -> Given:
+def _pinned_values(text: str) -> FormValues:
     try:
-        return msgspec.json.decode(given.encode(), type=dict[str, str])
+        return msgspec.json.decode(text.encode(), type=dict[str, str])
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise InputError(f"the pinned scene cannot be read: {error}") from None
 
 
-def _time(given: str) -> datetime:
+def _time(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(given) if given else datetime.now()
+        return datetime.fromisoformat(text) if text else datetime.now()
     except ValueError:
-        raise InputError(f"time: expected a date and a time, got {given!r:.80}") from None
+        raise InputError(f"time: expected a date and a time, got {text!r:.80}") from None
 
 
-def _told(value: Any) -> str:
-    """A value as the form holds it."""
+def _form_value(value: Any) -> str:
+    """Returns a value of the log as the form contains it."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
