@@ -14,41 +14,52 @@ from starlette.testclient import TestClient
 from larr.serve.app import Service
 from larr.serve.live import Live
 from larr.serve.request import RankedPlace, RankRequest, TextEffect, decode
-from larr.serve.store import Store
 from larr_lab.page.page import influences_of
-from tests.serving import running
+from tests.serving import Published, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
 
 
-@pytest.fixture
-def address(store: Store, second: str) -> Iterator[str]:
-    """A running service with two versions, the first of which is current."""
-    with running(Service(Live(store))) as found:
-        yield found
+@pytest.fixture(scope="module")
+def live(published: Published) -> Live:
+    """Two versions, the first of which is current; the tests change nothing in their store."""
+    return Live(published.store)
 
 
-@pytest.fixture
-def page(address: str) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def address(live: Live) -> Iterator[str]:
+    with running(Service(live)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium here; scripts/browser installs it")
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1280, "height": 900})
-        failed: list[str] = []
-        opened.on("pageerror", lambda error: failed.append(str(error)))
-        opened.on("requestfailed", lambda request: failed.append(request.url))
-        opened.on(
-            "request", lambda one: one.url.startswith(address) or failed.append(f"left: {one.url}")
-        )
-        opened.goto(address)
-        opened.wait_for_selector("table.ranked")
-        yield opened
-        assert not failed
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """The page in a new tab, which must raise no error and request nothing from elsewhere."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    failures: list[str] = []
+    tab.on("pageerror", lambda error: failures.append(str(error)))
+    tab.on("requestfailed", lambda request: failures.append(request.url))
+    tab.on(
+        "request", lambda request: request.url.startswith(address) or failures.append(request.url)
+    )
+    tab.goto(address)
+    tab.wait_for_selector("table.ranked")
+    yield tab
+    assert not failures
+    tab.close()
 
 
 def test_a_changed_scene_is_ranked_against_the_pinned_one(page: Any) -> None:
@@ -78,9 +89,9 @@ def test_a_text_that_doubles_the_score_has_an_influence_of_a_hundred_percent() -
     assert [influence.percent for influence in influences] == pytest.approx([100, -60])
 
 
-def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, store: Store) -> None:
+def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, live: Live) -> None:
     first = page.locator("tr[data-poi]").first
-    reads_texts = store.versions()[0]["model"] == "larr"
+    reads_texts = live.store.versions()[0]["model"] == "larr"
     texts = page.locator("tr[data-poi]:first-child + tr.texts")
     assert not texts.is_visible()
     first.locator("summary").click()
@@ -88,19 +99,20 @@ def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, store: Sto
     assert texts.locator("td td").count() > 15 if reads_texts else True
 
 
-def test_two_versions_are_compared(page: Any, second: str) -> None:
+def test_two_versions_are_compared(page: Any, published: Published) -> None:
     page.click("text=Pin this scene")
     page.wait_for_selector("#against")
-    page.select_option("[name=version]", second)
+    page.select_option("[name=version]", published.second)
     page.wait_for_function(
-        "value => document.querySelector('#against').innerText.includes(value)", arg=second
+        "value => document.querySelector('#against').innerText.includes(value)",
+        arg=published.second,
     )
 
 
-def test_the_curl_line_is_the_request_of_the_page(page: Any, store: Store) -> None:
+def test_the_curl_line_is_the_request_of_the_page(page: Any, live: Live) -> None:
     line = page.evaluate("document.getElementById('curl').textContent")
     body = line.split(" -d ")[1].strip("'").replace("'\"'\"'", "'")
-    answer = Live(store).rank(decode(body.encode(), RankRequest))
+    answer = live.rank(decode(body.encode(), RankRequest))
     shown = page.evaluate("[...document.querySelectorAll('tr[data-poi]')].map(r => r.dataset.poi)")
     assert [item.poi_id for item in answer.items] == shown
 
@@ -110,8 +122,8 @@ def test_it_fits_a_phone(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_scene_that_cannot_be_read_is_reported(store: Store) -> None:
-    with TestClient(Service(Live(store)).app()) as client:
+def test_a_scene_that_cannot_be_read_is_reported(live: Live) -> None:
+    with TestClient(Service(live).app()) as client:
         for wrong, message in (
             ({"time": "noon"}, "expected a date and a time"),
             ({"user_id": ""}, "the scene cannot be read"),
@@ -124,8 +136,8 @@ def test_a_scene_that_cannot_be_read_is_reported(store: Store) -> None:
             assert (answer.status_code, message in answer.text) == (200, True), answer.text
 
 
-def test_the_token_is_its_password(store: Store) -> None:
-    with TestClient(Service(Live(store), "secret").app()) as client:
+def test_the_token_is_its_password(live: Live) -> None:
+    with TestClient(Service(live, "secret").app()) as client:
         refused = client.get("/")
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Basic")
         assert client.get("/", headers={"Authorization": "Basic %%%"}).status_code == 401
@@ -134,8 +146,7 @@ def test_the_token_is_its_password(store: Store) -> None:
         assert client.get("/static/htmx.min.js").status_code == 200
 
 
-def test_a_pinned_scene_is_json(store: Store) -> None:
-    live = Live(store)
+def test_a_pinned_scene_is_json(live: Live) -> None:
     with TestClient(Service(live).app()) as client:
         pinned = json.dumps({"user_id": "u000001"})
         answer = client.get("/ranking", params={"user_id": "u000002", "pinned": pinned})
