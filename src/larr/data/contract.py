@@ -162,8 +162,10 @@ def broken_rules(
     for what cannot be converted. `known` holds the IDs that `refers_to` may refer to.
     """
     broken: dict[Rule, pl.Series] = {}
-    for name, values in zip(typed.columns, typed.get_columns(), strict=True):
-        column = table.columns[name]
+    for name, column in table.columns.items():
+        if name not in typed.columns:
+            continue
+        values = typed[name]
         broken[Rule(name, "unreadable")] = values.is_null() & given[name].is_not_null()
         if not column.nullable:
             broken[Rule(name, "missing")] = given[name].is_null()

@@ -67,8 +67,9 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     checks.finish(
         artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
     )
-    last = files and pl.scan_parquet(files).select(pl.col("day").max()).collect().item()
-    if not last:
+    days = pl.scan_parquet(files).select(pl.col("day").max()) if files else None
+    last = days.collect(engine="streaming").item() if days is not None else None
+    if last is None:
         raise DataError("table impressions: no good row is left; see the reasons above")
     _split(files, last, config.dataset.test_days)
     _check_split(files, tasks, config.dataset.sampling_rate)
