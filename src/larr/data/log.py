@@ -67,11 +67,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     checks.finish(
         artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
     )
-    days = pl.scan_parquet(files).select(pl.col("day").max()) if files else None
-    last = days.collect(engine="streaming").item() if days is not None else None
-    if last is None:
-        raise DataError("table impressions: no good row is left; see the reasons above")
-    _split(files, last, config.dataset.test_days)
+    last = _split(files, config.dataset.test_days)
     _check_split(files, tasks, config.dataset.sampling_rate)
     return Log(
         places=_prefixed(places, "poi_"),
@@ -123,15 +119,24 @@ def _before_the_log(history: pl.DataFrame, files: list[Path], last: date) -> pl.
     key = ["user_id", "poi_id", "day"]
     log = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
     logged = log.collect(engine="streaming")
-    kept = history.filter(pl.col("day") <= last)
-    kept = kept.join(logged, on=key, how="anti", maintain_order="left")
-    if dropped := history.height - kept.height:
+    earlier = history.filter(pl.col("day") <= last)
+    earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
+    if dropped := history.height - earlier.height:
         console.print(f"  orders: {dropped:,} left out, as they are in the log, too, or later")
-    return kept
+    return earlier
 
 
-def _split(files: list[Path], last: date, test_days: int) -> None:
-    """Gives every impression its `split`: that of the log, or test for the last days."""
+def _split(files: list[Path], test_days: int) -> date:
+    """Gives every impression its `split`, that of the log or test for the last days.
+
+    Returns the last day; raises DataError if there is none.
+    """
+    last: date | None = None
+    if files:
+        days = pl.scan_parquet(files).select(pl.col("day").max())
+        last = days.collect(engine="streaming").item()
+    if last is None:
+        raise DataError("table impressions: no good row is left; see the reasons above")
     is_late = (pl.lit(last) - pl.col("day")).dt.total_days() < test_days
     by_time = pl.when(is_late).then(pl.lit("test")).otherwise(pl.lit("train"))
     for path in files:
@@ -139,6 +144,7 @@ def _split(files: list[Path], last: date, test_days: int) -> None:
         has_split = "split" in rows.columns
         split = pl.col("split").cast(pl.String) if has_split else by_time
         rows.with_columns(split=split).write_parquet(path)
+    return last
 
 
 def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> None:
