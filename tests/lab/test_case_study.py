@@ -1,4 +1,4 @@
-"""Visitors: whose texts a query has, and what is said of the places found for it."""
+"""Visitors: the texts of a query, and the figures of the places found for it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.conftest import ROOT
 
 def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
     """Likes places of the region that the query's scene names, if it names one."""
-    there = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
+    region_C = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
 
     def by_region(queries: Texts) -> np.ndarray:
-        told = [dict(parts).get("scene_place", ", ").split(", ")[1] for parts in queries]
-        return (np.array(told)[:, None] == there).astype(float)
+        region_Q = [dict(parts).get("scene_place", ", ").split(", ")[1] for parts in queries]
+        return (np.array(region_Q)[:, None] == region_C).astype(float)
 
     yield "larr", by_region
     random = np.random.default_rng(0)
@@ -30,19 +30,19 @@ def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
 
 
 @pytest.fixture
-def told(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
+def results(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
     monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
     monkeypatch.setattr(module, "_finders", finders)
     return case_study(city)
 
 
 @pytest.mark.parametrize("asked", module.ASKED)
-def test_one_who_reads_the_scene_finds_the_region(
-    city: Config, told: module.Json, asked: str
+def test_a_finder_that_reads_the_scene_finds_the_region(
+    city: Config, results: module.Json, asked: str
 ) -> None:
     places = pl.read_parquet(city.output / "prepare" / "places.parquet")
     enough = places.group_by("poi_region").len().filter(pl.col("len") >= module.FOUND)
-    models = told["visitors"][asked]
+    models = results["visitors"][asked]
     known = models["larr"]["by_region"]
     for region in set(enough["poi_region"]) & set(known):
         assert known[region]["share_in_region"] == 1, region
@@ -52,49 +52,49 @@ def test_one_who_reads_the_scene_finds_the_region(
     assert mean["distinct_dishes"] > 1
 
 
-def test_an_example_names_what_was_asked_and_what_was_found(told: module.Json) -> None:
-    example = told["visitors"]["user_without_home"]["larr"]["example"]
+def test_an_example_has_the_query_and_what_was_found(results: module.Json) -> None:
+    example = results["visitors"]["user_without_home"]["larr"]["example"]
     region = next(text for text in example["query"] if "away on a journey" in text).split(", ")[1]
     assert len(example["found"]) == module.FOUND
     assert f", {region}: " in example["found"][0]
 
 
-def test_the_dishes_of_a_moment_are_counted(city: Config, told: module.Json) -> None:
-    assert told["moments"]["breakfasts"]["orders"] > 0
-    for one in told["moments"].values():
-        assert 0 < one["models"]["chance"] < 0.5
+def test_the_dishes_of_a_moment_are_counted(city: Config, results: module.Json) -> None:
+    assert results["moments"]["breakfasts"]["orders"] > 0
+    for moment in results["moments"].values():
+        assert 0 < moment["models"]["chance"] < 0.5
     places = module._places(city)
     early = [n for n, menu in enumerate(places.menus) if "jianbing guozi" in menu][:1]
-    found = module._suiting(places, np.array([early]), module.MOMENTS["breakfasts"])
-    assert found > told["moments"]["breakfasts"]["models"]["chance"]
+    found = module._suitable(places, np.array([early]), module.MOMENTS["breakfasts"])
+    assert found > results["moments"]["breakfasts"]["models"]["chance"]
 
 
-def test_a_scene_of_a_moment_tells_only_of_it(city: Config) -> None:
+def test_a_scene_of_a_moment_has_only_its_texts(city: Config) -> None:
     orders = module._orders(city)
     scenes, _ = module._scenes(city, orders, module.MOMENTS["rainy nights"])
     assert scenes
     for parts in scenes:
-        told = dict(parts)
-        assert set(told) == {"scene_time", "scene_weather"}
-        assert "late night" in told["scene_time"]
-        assert "rain" in told["scene_weather"]
+        texts = dict(parts)
+        assert set(texts) == {"scene_time", "scene_weather"}
+        assert "late night" in texts["scene_time"]
+        assert "rain" in texts["scene_weather"]
 
 
 def test_a_visitor_has_never_ordered_there(city: Config) -> None:
     orders = module._orders(city)
     visits = module._visits(city, orders)
-    been = set(orders.select("user_nickname", "poi_region").rows())
-    for parts, region in zip(visits.queries("user"), visits.regions, strict=True):
-        assert (dict(parts)["user_nickname"], region) not in been
+    visited = set(orders.select("user_nickname", "poi_region").rows())
+    for parts, region in zip(visits.queries["user"], visits.regions, strict=True):
+        assert (dict(parts)["user_nickname"], region) not in visited
         assert dict(parts)["scene_place"].split(", ")[1] == region
 
 
 def test_the_home_is_left_out_where_it_is_not_asked_for(city: Config) -> None:
     visits = module._visits(city, module._orders(city))
-    names = [[keyword for keyword, _ in visits.queries(asked)[0]] for asked in module.ASKED]
-    scene, without_home, whole = names
-    assert set(whole) - set(without_home) == {"user_base"}
-    assert {one.partition("_")[0] for one in scene} == {"scene"}
+    names = [[keyword for keyword, _ in visits.queries[asked][0]] for asked in module.ASKED]
+    scene, without_home, complete = names
+    assert set(complete) - set(without_home) == {"user_base"}
+    assert {keyword.partition("_")[0] for keyword in scene} == {"scene"}
 
 
 def test_data_without_regions_are_refused(city: Config) -> None:

@@ -8,10 +8,10 @@ Shapes: Q queries, C candidate places, D the vector's length, K places found for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,7 +19,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.config import Config
-from larr.config.data import KeywordConfig
 from larr.data.keywords import columns_of
 from larr.errors import ConfigError
 from larr.progress import track
@@ -32,12 +31,13 @@ from larr.text.vectors import compute, normalised
 from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
-LIVES = "user_home"
-"""How the columns begin that say where a user lives."""
+HOME_PREFIX = "user_home"
+"""The prefix of the columns about where a user lives."""
 FOUND = 10
 VISITORS = 60
 """Visitors of a region, and scenes of a moment, at most."""
-ALWAYS = 5  # models besides those of [encoders]
+ALWAYS = 5
+"""Finders besides the encoders of `[encoders]`."""
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
 Finder = Callable[[Texts], np.ndarray]
@@ -45,15 +45,14 @@ Finder = Callable[[Texts], np.ndarray]
 
 ASKED = {
     "scene": "the scene alone",
-    "user_without_home": "scene and user, but for the text that says where the user lives",
+    "user_without_home": "scene and user, but for the text about where the user lives",
     "user": "scene and user",
 }
-"""What of a visitor a query tells."""
+"""What a query contains of a visitor."""
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Scenes whose texts hold these words, and the dishes (a column of dishes.csv) that suit."""
+class Moment(NamedTuple):
+    """Scenes whose texts contain these words, and the dishes (rows of dishes.csv) that suit."""
 
     words: tuple[str, ...]
     suits: pl.Expr
@@ -67,27 +66,17 @@ MOMENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Visits:
+class Visits(NamedTuple):
     """Users who visit a region that they have never ordered in, in scenes of real visitors."""
 
-    users: Texts
-    without_home: Texts
-    scenes: Texts
+    queries: dict[str, Texts]
+    """The texts of each visit, for each of ASKED."""
     regions: list[str]
-    """The region of each visit."""
-
-    def queries(self, asked: str) -> Texts:
-        """The texts of one of ASKED."""
-        if asked == "scene":
-            return self.scenes
-        users = self.users if asked == "user" else self.without_home
-        return [[*user, *scene] for user, scene in zip(users, self.scenes, strict=True)]
 
 
 @dataclass(frozen=True)
 class Places:
-    """The places to be found: their texts; city, region and menu, a row for each."""
+    """The candidates: their texts; city and region; the dishes on their menus."""
 
     texts: Texts
     table: pl.DataFrame
@@ -95,54 +84,57 @@ class Places:
 
 
 def case_study(config: Config) -> Json:
-    """For each encoder: where the ten nearest places of visitors lie and what they cook.
+    """Returns, for each encoder, where the ten nearest places of visitors are and what they cook.
 
-    And, for moments such as rainy nights, how many of the dishes of the nearest places suit.
+    And, for moments such as rainy nights, the share of suitable dishes at the nearest places.
+    Raises ConfigError if the tables have no regions.
     """
     artifacts.require(config, "prepare", "pretrain", "contrast")
     orders, places = _orders(config), _places(config)
     visits = _visits(config, orders)
     scenes = {name: _scenes(config, orders, moment) for name, moment in MOMENTS.items()}
-    told: Json = {
-        "regions": sorted(set(visits.regions)),
-        "visits": len(visits.regions),
-        "asked": ASKED,
-        "visitors": {asked: {} for asked in ASKED},
-        "moments": {
-            name: {"dishes": MOMENTS[name].dishes, "orders": count, "models": {}}
-            for name, (texts, count) in scenes.items()
-            if texts
-        },
+    visitors: Json = {asked: {} for asked in ASKED}
+    moments: Json = {
+        name: {"dishes": MOMENTS[name].dishes, "orders": count, "models": {}}
+        for name, (texts, count) in scenes.items()
+        if texts
     }
     count = len(current_encoders(config)) + ALWAYS
     with track("case study", count, "models") as advance:
-        for name, find in _finders(config, places.texts):  # each loads its model when it is asked
-            for asked, models in told["visitors"].items():
-                found_QK = nearest(find, visits.queries(asked))
-                models[name] = _judged(visits, places, found_QK)
+        for name, find in _finders(config, places.texts):  # loads one model at a time
+            for asked, queries in visits.queries.items():
+                found_QK = nearest(find, queries)
+                visitors[asked][name] = _figures(visits, places, found_QK)
                 if asked == "user_without_home":
-                    models[name]["example"] = _example(visits, places, found_QK)
-            for moment, one in told["moments"].items():
+                    example = _example(queries[0], places, found_QK[0])
+                    visitors[asked][name]["example"] = example
+            for moment, result in moments.items():
                 found_QK = nearest(find, scenes[moment][0])
-                one["models"][name] = _suiting(places, found_QK, MOMENTS[moment])
+                result["models"][name] = _suitable(places, found_QK, MOMENTS[moment])
             advance(1)
-    return told
+    return {
+        "regions": sorted(set(visits.regions)),
+        "visits": len(visits.regions),
+        "asked": ASKED,
+        "visitors": visitors,
+        "moments": moments,
+    }
 
 
 def current_encoders(config: Config) -> dict[str, Config]:
-    """The configurations of those of `config.encoders` that are up to date."""
-    found = {name: config.for_encoder(name) for name in config.encoders}
-    return {name: own for name, own in found.items() if artifacts.is_current(own, "contrast")}
+    """Returns the configurations of those of `config.encoders` that are up to date."""
+    configs = {name: config.for_encoder(name) for name in config.encoders}
+    return {name: one for name, one in configs.items() if artifacts.is_current(one, "contrast")}
 
 
 def nearest(find: Finder, queries: Texts) -> np.ndarray:
-    """The numbers of the ten nearest candidates of each query, the nearest first: [Q, K]."""
+    """Returns the numbers of the nearest candidates of each query, the nearest first: [Q, K]."""
     found_QK: np.ndarray = np.argsort(-find(queries), axis=1)[:, :FOUND]
     return found_QK
 
 
 def _orders(config: Config) -> pl.DataFrame:
-    """The orders with their texts, the region of the place and of the user's home."""
+    """Returns the orders with their texts, the region of the place and of the user's home."""
     data = artifacts.folder(config, "prepare")
     places = pl.read_parquet(data / "places.parquet")
     users = pl.read_parquet(data / "users.parquet")
@@ -159,72 +151,79 @@ def _orders(config: Config) -> pl.DataFrame:
 
 
 def _places(config: Config) -> Places:
-    """The places of which a text is known."""
-    data = artifacts.folder(config, "prepare")
-    told = ("poi_city", REGION, "poi_menu")
-    table = pl.read_parquet(data / "places.parquet")
-    table = table.select("poi_id", *(column for column in told if column in table.columns))
-    described = descriptions_table(config).join(
-        table, on="poi_id", maintain_order="left", suffix="_told"
+    """Returns the places that have a text."""
+    table = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
+    columns = [name for name in ("poi_city", REGION, "poi_menu") if name in table.columns]
+    keywords = keywords_of(config, "place")
+    descriptions = descriptions_table(config)
+    texts = [texts_of(row, keywords) for row in descriptions.to_dicts()]
+    with_text = [number for number, parts in enumerate(texts) if parts]
+    table = (
+        descriptions[with_text]
+        .select("poi_id")
+        .join(table.select("poi_id", *columns), on="poi_id", how="left", maintain_order="left")
     )
-    of_place = keywords_of(config, "place")
-    texts = [texts_of(row, of_place) for row in described.to_dicts()]
-    whole = [number for number, parts in enumerate(texts) if parts]
-    ids = described[whole]["poi_id"]
-    table = pl.DataFrame({"poi_id": ids}).join(table, on="poi_id", maintain_order="left")
     menus = table["poi_menu"] if "poi_menu" in table.columns else [None] * len(table)
-    return Places([texts[number] for number in whole], table, [_dishes(menu) for menu in menus])
+    dishes = [re.split(r",\s*", menu.lower()) if menu else [] for menu in menus]
+    return Places([texts[number] for number in with_text], table, dishes)
 
 
 def _visits(config: Config, orders: pl.DataFrame) -> Visits:
-    """Each visitor's own texts beside the scene of another user who was away from home there."""
+    """Returns visitors' own texts, each beside the scene of another user away from home there."""
     latest = orders.unique("user_id", keep="last", maintain_order=True)
-    been = orders.select("user_id", REGION).unique()
-    of_user = _keywords(config, "user")
-    elsewhere = [
-        one for one in of_user if not any(name.startswith(LIVES) for name in columns_of(one))
+    visited = orders.select("user_id", REGION).unique()
+    keywords = keywords_of(config, "user")
+    of_scene = [keyword for keyword in keywords if keyword.owner == "scene"]
+    of_user = [keyword for keyword in keywords if keyword.owner == "user"]
+    without_home = [
+        keyword
+        for keyword in of_user
+        if not any(column.startswith(HOME_PREFIX) for column in columns_of(keyword))
     ]
     random = np.random.default_rng(config.seed)
-    visits = Visits([], [], [], [])
+    queries: dict[str, Texts] = {asked: [] for asked in ASKED}
+    regions = []
     for (region,), there in orders.group_by(REGION, maintain_order=True):
         scenes = there.filter(pl.col(HOME) != region)
         strangers = latest.join(
-            been.filter(pl.col(REGION) == region), on="user_id", how="anti", maintain_order="left"
+            visited.filter(pl.col(REGION) == region),
+            on="user_id",
+            how="anti",
+            maintain_order="left",
         )
         count = min(VISITORS, scenes.height, strangers.height)
-        for row in scenes[random.permutation(scenes.height)[:count]].to_dicts():
-            visits.scenes.append(texts_of(row, _keywords(config, "scene")))
-            visits.regions.append(str(region))
-        for row in strangers[random.permutation(strangers.height)[:count]].to_dicts():
-            visits.users.append(texts_of(row, of_user))
-            visits.without_home.append(texts_of(row, elsewhere))
-    return visits
+        scene_rows = scenes[random.permutation(scenes.height)[:count]].to_dicts()
+        user_rows = strangers[random.permutation(strangers.height)[:count]].to_dicts()
+        for scene, user in zip(scene_rows, user_rows, strict=True):
+            scene_texts = texts_of(scene, of_scene)
+            queries["scene"].append(scene_texts)
+            queries["user_without_home"].append([*texts_of(user, without_home), *scene_texts])
+            queries["user"].append([*texts_of(user, of_user), *scene_texts])
+            regions.append(str(region))
+    return Visits(queries, regions)
 
 
 def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts, int]:
-    """Scenes of a moment, told by those of their texts alone that hold its words; their orders."""
+    """Returns scenes of a moment, only their texts with its words, and the number of orders."""
     words = [re.compile(rf"\b{word}\b") for word in moment.words]
-    of_scene = _keywords(config, "scene")
-    names = [keyword.name for keyword in of_scene]
-    distinct = orders.group_by(names, maintain_order=True).len("orders")
-    found: dict[tuple[KeywordText, ...], int] = {}
-    for row in distinct.to_dicts():
-        parts = [part for part in texts_of(row, of_scene) if any(w.search(part[1]) for w in words)]
+    keywords = [keyword for keyword in keywords_of(config, "user") if keyword.owner == "scene"]
+    names = [keyword.name for keyword in keywords]
+    counts: dict[tuple[KeywordText, ...], int] = {}
+    for row in orders.group_by(names, maintain_order=True).len("orders").to_dicts():
+        parts = tuple(
+            part for part in texts_of(row, keywords) if any(w.search(part[1]) for w in words)
+        )
         if len(parts) == len(words):
-            found[tuple(parts)] = found.get(tuple(parts), 0) + row["orders"]
-    return [list(parts) for parts in list(found)[:VISITORS]], sum(found.values())
-
-
-def _keywords(config: Config, owner: str) -> list[KeywordConfig]:
-    return [keyword for keyword in keywords_of(config, "user") if keyword.owner == owner]
+            counts[parts] = counts.get(parts, 0) + row["orders"]
+    return [list(parts) for parts in list(counts)[:VISITORS]], sum(counts.values())
 
 
 def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
-    """The whole encoder, others that are made, the LM after stage 1 and untuned; words; chance."""
+    """Yields LARR's encoder, the further ones, the LM after stage 1 and untuned; words; chance."""
     lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
     loaders: dict[str, Callable[[], Any]] = {
-        name: partial(load_encoder, artifacts.folder(own, "contrast"))
-        for name, own in {"larr": config, **current_encoders(config)}.items()
+        name: partial(load_encoder, artifacts.folder(encoder, "contrast"))
+        for name, encoder in {"larr": config, **current_encoders(config)}.items()
     }
     loaders["pretrained"] = lambda: as_encoder(load_language_model(lm, config), None, pooling)
     loaders["untuned"] = lambda: as_encoder(load_base(config), None, pooling)
@@ -236,47 +235,43 @@ def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
 
 
 def _by_vectors(config: Config, encoder: Any, candidates: Texts) -> Finder:
-    """Cosines of vectors less the candidates' mean: an untuned LM's all point nearly one way."""
+    """Returns cosines of vectors less the candidates' mean.
+
+    Without that, an untuned LM's vectors all point nearly the same way.
+    """
     candidate_CD = compute(encoder, candidates, config.embed.batch_tokens)
-    middle_D = candidate_CD.mean(axis=0)
-    candidate_CD = normalised(candidate_CD - middle_D)
+    mean_D = candidate_CD.mean(axis=0)
+    candidate_CD = normalised(candidate_CD - mean_D)
 
     def find(queries: Texts) -> np.ndarray:
         query_QD = compute(encoder, queries, config.embed.batch_tokens)
-        similarities: np.ndarray = normalised(query_QD - middle_D) @ candidate_CD.T
-        return similarities
+        similarity_QC: np.ndarray = normalised(query_QD - mean_D) @ candidate_CD.T
+        return similarity_QC
 
     return find
 
 
 def _by_words(candidates: Texts) -> Finder:
     counter = TfidfVectorizer(token_pattern=WORDS, sublinear_tf=True, dtype=np.float32)
-    words_C = counter.fit_transform([_joined(parts) for parts in candidates])
 
-    def find(queries: Texts) -> np.ndarray:
-        words_Q = counter.transform([_joined(parts) for parts in queries])
-        similarities: np.ndarray = (words_Q @ words_C.T).toarray()
-        return similarities
+    def joined(texts: Texts) -> list[str]:
+        return [" ".join(text for _, text in parts) for parts in texts]
 
-    return find
+    words_C = counter.fit_transform(joined(candidates))
+    return lambda queries: (counter.transform(joined(queries)) @ words_C.T).toarray()
 
 
-def _joined(parts: list[KeywordText]) -> str:
-    return " ".join(text for _, text in parts)
-
-
-def _judged(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
-    """Means over the regions, and each region's figures."""
-    home = _homes(knowledge.dishes())
+def _figures(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
+    """Returns the figures of each region and their means over the regions."""
+    origins = _origins(knowledge.dishes())
     region_C = places.table[REGION].to_numpy()
-    by_region: dict[str, list[tuple[float, float, float]]] = {}
+    by_region: dict[str, list[tuple[Any, ...]]] = {}
     for region, found_K in zip(visits.regions, found_QK, strict=True):
         dishes = [dish for place in found_K for dish in places.menus[place]]
-        figures = (
-            float(np.mean(region_C[found_K] == region)),
-            float(len(set(dishes))),
-            _share(home[dish] == region for dish in dishes if dish in home),
-        )
+        specialties = [origins[dish] == region for dish in dishes if dish in origins]
+        share_in_region = np.mean(region_C[found_K] == region)
+        share_of_specialties = np.mean(specialties or [False])
+        figures = (share_in_region, len(set(dishes)), share_of_specialties)
         by_region.setdefault(region, []).append(figures)
     names = ("share_in_region", "distinct_dishes", "share_of_specialties")
     means = {
@@ -287,38 +282,26 @@ def _judged(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
     return {"mean": overall, "by_region": means}
 
 
-def _example(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
-    """The first visit, as the paper shows one: what was asked, and what was found."""
-    rows = places.table.select("poi_city", REGION).rows()
-    return {
-        "query": [text for _, text in visits.queries("user_without_home")[0]],
-        "found": [
-            ", ".join(rows[place]) + ": " + ", ".join(places.menus[place]) for place in found_QK[0]
-        ],
-    }
+def _example(query: list[KeywordText], places: Places, found_K: np.ndarray) -> Json:
+    """Returns the texts of a query and the places found for it, as the paper prints them."""
+    areas = places.table.select("poi_city", REGION).rows()
+    found = [f"{', '.join(areas[place])}: {', '.join(places.menus[place])}" for place in found_K]
+    return {"query": [text for _, text in query], "found": found}
 
 
-def _suiting(places: Places, found_QK: np.ndarray, moment: Moment) -> float:
-    """The share of the dishes of the places found that suit the moment."""
-    suiting, known = _homes(knowledge.dishes().filter(moment.suits)), _homes(knowledge.dishes())
-    menus = [places.menus[place] for place in found_QK.ravel()]
-    return _share(dish in suiting for menu in menus for dish in menu if dish in known)
+def _suitable(places: Places, found_QK: np.ndarray, moment: Moment) -> float:
+    """Returns the share of the dishes of the places found that suit the moment."""
+    known = _origins(knowledge.dishes())
+    suitable = _origins(knowledge.dishes().filter(moment.suits))
+    dishes = [dish for place in found_QK.ravel() for dish in places.menus[place] if dish in known]
+    return float(np.mean([dish in suitable for dish in dishes] or [False]))
 
 
-def _share(told: Iterable[bool]) -> float:
-    """The share of what is true; 0 of nothing."""
-    return float(np.mean(list(told) or [False]))
-
-
-def _homes(dishes: pl.DataFrame) -> dict[str, str]:
-    """A dish's names in small letters -> the region that it comes from."""
+def _origins(dishes: pl.DataFrame) -> dict[str, str]:
+    """Returns the region that each name of a dish, in small letters, comes from."""
     return {
         name.lower(): row["region"]
         for row in dishes.to_dicts()
         for name in (row["dish"], *row["also"].split("|"))
         if name
     }
-
-
-def _dishes(menu: str | None) -> list[str]:
-    return [dish.lower() for dish in re.split(r",\s*", menu or "") if dish]
