@@ -21,7 +21,7 @@ import polars as pl
 import psutil
 
 from larr import artifacts
-from larr.data.enrich import KNOWN
+from larr.data.known import KNOWN
 from larr.serve import publish as module
 from larr.serve.request import RankRequest
 from larr.serve.store import VERSIONS, Store, read_golden

@@ -95,7 +95,7 @@ def in_the_loop(config: Config, reader: Reader, batch: Batch) -> Way:
     encoder, texts = load_encoder(artifacts.folder(config, "contrast")), set()
     for slot, keyword in enumerate(reader.features.scene_keywords):
         numbers = batch.texts[:, slot].unique().tolist()
-        texts |= {(keyword, reader.text(number)) for number in numbers if number >= 0}
+        texts |= {(keyword, reader.texts.text(number)) for number in numbers if number >= 0}
     return lambda: compute(encoder, [[text] for text in texts], config.embed.batch_tokens)
 
 

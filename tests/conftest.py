@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from larr.config import Config
 from larr.data.prepare import prepare
@@ -14,6 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported: no test ca
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 torch.set_num_threads(1)  # the models are tiny; threads would wait for each other
+# No deadline: how long an example takes depends on what else the machine does.
+settings.register_profile("larr", deadline=None, max_examples=50)
+settings.load_profile("larr")
 ROOT = Path(__file__).parents[1]
 SMALL = [
     "dataset.city.places=300",

@@ -11,9 +11,10 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.features import sample
 from larr.data.featurise import Featuriser
-from larr.data.keywords import MISSING, render
+from larr.data.keywords import MISSING
 from larr.data.prepare import prepare
 from larr.data.time_columns import with_time_columns
+from larr.data.transforms import Template
 from larr.errors import ConfigError, DataError
 from larr.settings import load_config
 from tests.conftest import ROOT, SMALL
@@ -55,7 +56,7 @@ def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
     slot, keyword = next((i, k) for i, k in enumerate(city.scene_keywords) if k.name == "poi_name")
     expected = rows.select("poi_id").join(places, on="poi_id", maintain_order="left")
     found = table["text"].gather(texts[:, slot].tolist())
-    assert found.to_list() == render(expected, keyword).to_list()
+    assert found.to_list() == Template(keyword).column(expected).to_list()
     assert set(table["keyword"].gather(texts[:, slot].tolist())) == {"poi_name"}
 
 
@@ -197,7 +198,7 @@ def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Confi
     texts = featuriser.batch(rows).texts.numpy()
     for slot, keyword in enumerate(city.scene_keywords):
         if keyword.owner != "scene":
-            told = render(full, keyword).is_not_null().to_numpy()
+            told = Template(keyword).column(full).is_not_null().to_numpy()
             assert told.any()
             assert (texts[told, slot] != MISSING).all(), keyword.name
 
@@ -213,15 +214,21 @@ def test_what_tells_little_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("setting", ["features.numbers=['click']", "features.categories=['order']"])
 def test_a_label_as_a_feature_is_refused(tmp_path: Path, setting: str) -> None:
     config = own_config(tmp_path, [*write_own(tmp_path), setting, "features.recent=0"])
-    with pytest.raises(ConfigError, match="says what happened"):
+    with pytest.raises(ConfigError, match="known only after the impression"):
         prepare(config)
 
 
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]", "says what happened"),
-        ("profiles=[{column='title', name='liked', within='order'}]", "says what happened"),
+        (
+            "buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]",
+            "known only after",
+        ),
+        (
+            "profiles=[{column='title', name='liked', within='order'}]",
+            "known only after the impression",
+        ),
     ],
 )
 def test_a_label_in_a_bucket_or_a_profile_is_refused(
@@ -293,7 +300,7 @@ def test_no_column_stands_for_one_that_is_made(
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
         ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
         ("profiles=[{name='taste', column='kitchen'}]", "profile taste: places have no column"),
-        ("profiles=[{name='user_ctr', column='name'}]", "user_ctr: larr makes a column"),
+        ("profiles=[{name='user_ctr', column='name'}]", "user_ctr: larr adds a column"),
         ("profiles=[{name='t', column='name', within='mood'}]", "profile t: within is mood, which"),
         ("contrast.near=city", "contrast.near: places have no column city"),
     ],

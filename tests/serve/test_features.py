@@ -5,19 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
-import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from larr.config import Config
-from larr.config.data import BucketConfig, KeywordConfig
-from larr.data.keywords import level_one, parts, render, render_one, with_levels
-from larr.data.time_columns import time_columns, with_time_columns
 from larr.serve.features import Reader
 from tests.serving import SENT, log
-
-VALUES = st.one_of(st.none(), st.text("ab ,;\t", max_size=6))
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +65,3 @@ def test_nobody_and_nowhere_have_inputs_too(reader: Reader) -> None:
     told = reader.candidates("nobody", {"poi_id": ["nowhere"]})
     assert told.places.tolist() == [0]
     assert (told.numbers <= 5).all()
-
-
-@given(
-    template=st.sampled_from(["{a}", "x {a}[, {b}]", "[{a}, ]{b}; [z {a} {b}]", "[{a}][{b}] end"]),
-    values=st.fixed_dictionaries({"a": VALUES, "b": VALUES}),
-)
-def test_one_row_is_rendered_as_a_table_is(template: str, values: dict[str, str | None]) -> None:
-    keyword = KeywordConfig(name="k", owner="scene", view="action", template=template)
-    frame = pl.DataFrame([values], schema={"a": pl.String, "b": pl.String})
-    assert render_one(values, parts(keyword)) == render(frame, keyword).item()
-
-
-@given(value=st.one_of(st.none(), st.floats(-5, 5), st.sampled_from([0.0, 1.0, float("nan")])))
-def test_one_level_is_that_of_a_table(value: float | None) -> None:
-    bucket, edges = BucketConfig(column="n", words=["a", "b", "c"]), [0.0, 1.0]
-    frame = pl.DataFrame({"n": [value]}, schema={"n": pl.Float64})
-    table = with_levels(frame, [bucket], {"n": edges})
-    assert level_one(value, bucket, edges) == table["n_level"].item()
-
-
-@given(time=st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)))
-def test_one_moment_is_that_of_a_table(time: datetime) -> None:
-    row = with_time_columns(pl.DataFrame({"time": [time]})).drop("time").row(0, named=True)
-    assert row == time_columns(time)

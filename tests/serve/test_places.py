@@ -78,7 +78,7 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     ranker = live.opened[0].version.ranker
     if not ranker.reads_texts:
         pytest.skip("it reads no texts")
-    number = {text: n for n, text in enumerate(ranker.reader.told.to_list())}
+    number = {text: n for n, text in enumerate(ranker.reader.texts.table()["text"])}
     raw_VD = np.load(artifacts.folder(served, "embed") / "encoder" / "vectors.npy")
     known = ranker.reader.known.places
     row = known.drop(STATISTICS).row(5, named=True)
@@ -175,13 +175,13 @@ def test_without_kept_vectors_texts_are_embedded_again(
 def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
     live.accept(PLACE)
     live.refresh()
-    told = live.opened[0].version.ranker.reader.told_since
-    before = list(told)
+    texts = live.opened[0].version.ranker.reader.texts
+    before = texts.table()
     live.accept(PLACE | {"lat": 30.5, "poi_id": "a branch"})
     live.refresh()
     assert live.status("a branch") == "embedded"
-    assert told == before
-    assert len(set(before)) == len(before)
+    assert texts.table().equals(before)
+    assert not before.select("keyword", "text").is_duplicated().any()
 
 
 def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:

@@ -16,9 +16,9 @@ from rich.markup import escape
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.features import NESTED
-from larr.data.keywords import columns_of
 from larr.data.log import Log
 from larr.data.time_columns import TIME_COLUMNS
+from larr.data.transforms import Template
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
@@ -111,7 +111,7 @@ def _check_declared(config: Config, schema: pl.Schema) -> None:
                 "client sends it with a candidate; take it out"
             )
     readers = {
-        f"keyword {keyword.name} (owner {keyword.owner})": columns_of(keyword)
+        f"keyword {keyword.name} (owner {keyword.owner})": Template(keyword).columns
         for keyword in config.keywords
         if keyword.owner != "poi"
     } | {
@@ -137,7 +137,7 @@ def _read_columns(config: Config) -> list[str]:
         *config.features.numbers,
         *(bucket.column for bucket in config.buckets),
         *(profile.within for profile in config.profiles if profile.within),
-        *(name for keyword in texts for name in columns_of(keyword)),
+        *(name for keyword in texts for name in Template(keyword).columns),
     ]
 
 

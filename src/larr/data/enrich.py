@@ -1,278 +1,190 @@
-"""What is known of a row at the start of its day: entities, statistics, profiles, levels."""
+"""Adds to the rows of the log what was known at the start of their day, and nothing later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from datetime import date
-from pathlib import Path
-from typing import Self
 
 import polars as pl
 
-from larr import artifacts
 from larr.config import Config
-from larr.config.data import BucketConfig
+from larr.config.data import ProfileConfig
 from larr.data.contract import NEVER_FEATURES
 from larr.data.features import NESTED, as_numbers, sample
-from larr.data.keywords import bucket_edges, with_levels
+from larr.data.known import NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.data.log import Log
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
+from larr.data.transforms import Levels
 from larr.errors import ConfigError, DataError
 
-PAIR = ["user_id", "poi_id"]
-PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
-KNOWN, EDGES = "known", "edges.json"
-ORDER = "row of the chunk"
-NEVER_SEEN = ("log_impressions_per_day", "log_orders")
-"""Figures that are 0 for a place or user without a past; rates are missing."""
+"""Training rows of which the quantiles of buckets are computed."""
+ROW = "row of the chunk"
 
 
-@dataclass(frozen=True)
-class Known:
-    """All that is known at the start of a day, in tables that are joined to the rows of that day.
+class Enricher:
+    """Builds `Known` for any day from the checked log.
 
-    `larr prepare` makes one for each day of the log; that of the day after the training days is
-    what a server starts with, so a row gets the same columns there.
+    Counts of each day are kept in memory, not rows of the log. All that a row gets is summed over
+    earlier days by `statistics.as_of` or chosen from them by `profiles.recent_places`, so neither
+    the row itself nor anything later can leak into it.
     """
 
-    places: pl.DataFrame
-    """poi_id, the columns of the places, their statistics."""
-    users: pl.DataFrame
-    """user_id, the columns of the users, their statistics, what they like."""
-    situations: dict[str, pl.DataFrame]
-    """What users like in a situation: a table for each profile with `within`."""
-    pairs: pl.DataFrame
-    """user_id, poi_id and `PAIR_FIGURES`."""
-    recent: pl.DataFrame
-    """user_id and `recent`, the latest places."""
-    buckets: list[BucketConfig]
-    edges: dict[str, list[float]]
-
-    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
-        full = with_levels(self.numbers(rows), self.buckets, self.edges)
-        for table in self.situations.values():
-            key = table.columns[:-1]
-            full = full.join(table, on=key, how="left", maintain_order="left")
-        return full
-
-    def numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all but the levels and what needs them."""
-        for table, key in (
-            (self.places, ["poi_id"]),
-            (self.users, ["user_id"]),
-            (self.pairs, PAIR),
-        ):
-            rows = rows.join(table, on=key, how="left", maintain_order="left")
-        return rows.with_columns(pl.col(PAIR_FIGURES).fill_null(0.0))
-
-    def with_recent(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds `recent`, the latest places of the row's user before the day."""
-        return rows.join(self.recent, on="user_id", how="left", maintain_order="left")
-
-    def described_places(self) -> pl.DataFrame:
-        """All places with their statistics and levels."""
-        return self._described(self.places)
-
-    def described_users(self, profiles: Iterable[str]) -> pl.DataFrame:
-        """All users with their statistics and levels; with the profiles of a situation, which are
-        chosen by name, a row for each situation that the user has ordered in.
-        """
-        users = self._described(self.users)
-        for name in profiles:
-            table = self.situations[name]
-            key = [column for column in table.columns[:-1] if column in users.columns]
-            users = users.join(table, on=key, how="left", maintain_order="left")
-        return users
-
-    def _described(self, entities: pl.DataFrame) -> pl.DataFrame:
-        own = [one for one in self.buckets if one.column in entities.columns]
-        return with_levels(entities, own, self.edges)
-
-    def save(self, folder: Path) -> None:
-        """Writes the tables, for serving."""
-        folder.mkdir()
-        for name in ("places", "users", "pairs", "recent"):
-            getattr(self, name).write_parquet(folder / f"{name}.parquet")
-        for name, table in self.situations.items():
-            table.write_parquet(folder / f"situation-{name}.parquet")
-        artifacts.write_json(folder / EDGES, self.edges)
-
-    @classmethod
-    def load(cls, config: Config, folder: Path) -> Self:
-        """Reads what `save` wrote."""
-        tables = {
-            name: pl.read_parquet(folder / f"{name}.parquet")
-            for name in ("places", "users", "pairs", "recent")
+    def __init__(self, config: Config, log: Log) -> None:
+        """Raises ConfigError or DataError if names of columns collide or a bucket has no column."""
+        _check_names(config, log)
+        self.config, self.log = config, log
+        impressions, history = log.scan(), log.history.lazy()
+        clicked = impressions.filter(pl.col("click"))
+        rate = config.dataset.sampling_rate
+        self.counts = {
+            key: daily_counts(impressions, history, [key], rate) for key in ("poi_id", "user_id")
         }
-        situations = {
-            one.name: pl.read_parquet(folder / f"situation-{one.name}.parquet")
-            for one in config.profiles
-            if one.within
-        }
-        edges = artifacts.read_json(folder / EDGES)
-        return cls(**tables, situations=situations, buckets=config.buckets, edges=edges)
-
-
-@dataclass
-class Enricher:
-    """Makes `Known` for a day from the checked log: what happened on earlier days."""
-
-    config: Config
-    log: Log
-    edges: dict[str, list[float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _check_names(self.config, self.log)
-        orders = past_orders(self.log, ("train", "test"))
-        log, history = self.log.scan(), self.log.history.lazy()
-        rate = self.config.dataset.sampling_rate
-        self.daily = {key: daily_counts(log, history, [key], rate) for key in ("poi_id", "user_id")}
-        self.pairs = daily_counts(log.filter(pl.col("click")), history, PAIR).select(
+        self.pairs = daily_counts(clicked, history, PAIR).select(
             *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
         )
-        clicked = log.filter(pl.col("click")).select(*PAIR, "time", "day")
-        events = pl.concat([self.log.history.lazy().select(*PAIR, "time", "day"), clicked])
-        self.events = events.collect(engine="streaming")
-        priced = "poi_price_yuan" in self.log.places.columns
-        self.spending = daily_spending(orders, self.log.places) if priced else None
-        self.daily_values: dict[str, pl.DataFrame] = {}
-        self._fit_edges()
-        levelled = with_levels(orders, self._buckets_in(orders), self.edges)
-        self.daily_values = {
-            profile.name: daily_values(levelled, self.log.places, profile)
-            for profile in self.config.profiles
-        }
+        columns = [*PAIR, "time", "day"]
+        self.events = pl.concat([history.select(columns), clicked.select(columns)]).collect(
+            engine="streaming"
+        )
+        orders = past_orders(log, ("train", "test"))
+        has_prices = "poi_price_yuan" in log.places.columns
+        self.spending = daily_spending(orders, log.places) if has_prices else None
+        # Profiles count within levels, and levels need edges, which are fitted on the statistics.
+        self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
+        self.levels: list[Levels] = []
+        self.levels = self._fit_levels()
+        present = [level for level in self.levels if level.bucket.column in orders.columns]
+        orders = orders.with_columns(level.column(orders) for level in present)
+        self.profiles = [
+            (profile, daily_values(orders, log.places, profile)) for profile in config.profiles
+        ]
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds to each row what was known at the start of its day, the recent places too."""
+        """Returns the rows with what was known at the start of their days, and recent places."""
         return self._by_day(rows, lambda known, part: known.with_recent(known.enrich(part)))
-
-    def numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The same without the levels and what needs them."""
-        return self._by_day(rows, Known.numbers)
 
     def _by_day(
         self, rows: pl.DataFrame, add: Callable[[Known, pl.DataFrame], pl.DataFrame]
     ) -> pl.DataFrame:
-        numbered = rows.with_row_index(ORDER)
+        numbered = rows.with_row_index(ROW)
         if not rows.height:
-            return add(self.known(date.min, numbered), numbered).drop(ORDER)
+            return add(self.known(date.min, numbered), numbered).drop(ROW)
         days = numbered.group_by("day", maintain_order=True)
         parts = [add(self.known(day, part), part) for (day,), part in days]
-        return pl.concat(parts).sort(ORDER).drop(ORDER)
+        return pl.concat(parts).sort(ROW).drop(ROW)
 
     def known(self, day: date, rows: pl.DataFrame | None = None) -> Known:
-        """All that is known at the start of a day, of every user or of those of some rows."""
-        life, values = self.config.features.half_life_days, self.daily_values
-        asking = self.log.users
+        """Returns what is known at the start of a day, of all users or of those of some rows."""
+        half_life = self.config.features.half_life_days
+        users = self.log.users
         if rows is not None:
-            asking = asking.join(rows, on="user_id", how="semi", maintain_order="left")
-        places = self._entities("poi", self.log.places, day)
-        users = self._entities("user", asking, day)
+            users = users.join(rows, on="user_id", how="semi", maintain_order="left")
+        places = self._with_statistics("poi", self.log.places, day)
+        users = self._with_statistics("user", users, day)
         asked = users.select("user_id", pl.lit(day).alias("day"))
         if self.spending is not None:
-            spent = as_of(self.spending, asked, ["user_id"], life)
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
+            spent = as_of(self.spending, asked, ["user_id"], half_life)
             spent = spent.select("user_id", user_order_price_yuan=mean)
             users = users.join(spent, on="user_id", how="left", maintain_order="left")
         situations = {}
-        for profile in self.config.profiles:
-            if profile.name in values:
-                found = favourites(values[profile.name], asked, profile, life).drop("day")
-                if profile.within:
-                    situations[profile.name] = found
-                else:
-                    users = users.join(found, on="user_id", how="left", maintain_order="left")
-        pairs = as_of(self.pairs, asked, PAIR, life).select(*PAIR, pl.col(PAIR_FIGURES).log1p())
+        for profile, counts in self.profiles:
+            words = favourites(counts, asked, profile, half_life).drop("day")
+            if profile.within:
+                situations[profile.name] = words
+            else:
+                users = users.join(words, on="user_id", how="left", maintain_order="left")
+        pairs = as_of(self.pairs, asked, PAIR, half_life)
+        pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
         recent = recent_places(self.events, asked, self.config.features.recent).drop("day")
-        return Known(places, users, situations, pairs, recent, self.config.buckets, self.edges)
+        return Known(places, users, situations, pairs, recent, self.levels)
 
-    def _entities(self, prefix: str, table: pl.DataFrame, day: date) -> pl.DataFrame:
-        """Places or users with their statistics."""
-        key, life = f"{prefix}_id", self.config.features.half_life_days
-        asked = table.select(key, pl.lit(day).alias("day"))
-        sums = as_of(self.daily[key], asked, [key], life)
-        days = overall(self.daily[key], asked["day"], life)
-        figures = rates(sums, prefix, days).drop("day")
-        never = [f"{prefix}_{name}" for name in NEVER_SEEN]
-        full = table.join(figures, on=key, how="left", maintain_order="left")
-        return full.with_columns(pl.col(never).fill_null(0.0))
+    def _with_statistics(self, owner: str, entities: pl.DataFrame, day: date) -> pl.DataFrame:
+        """Returns places or users with their statistics as of the start of a day."""
+        key, half_life = f"{owner}_id", self.config.features.half_life_days
+        asked = entities.select(key, pl.lit(day).alias("day"))
+        sums = as_of(self.counts[key], asked, [key], half_life)
+        days = overall(self.counts[key], asked["day"], half_life)
+        figures = rates(sums, owner, days).drop("day")
+        never = [f"{owner}_{name}" for name in NEVER_SEEN]
+        entities = entities.join(figures, on=key, how="left", maintain_order="left")
+        return entities.with_columns(pl.col(never).fill_null(0.0))
 
-    def _buckets_in(self, rows: pl.DataFrame) -> list[BucketConfig]:
-        return [bucket for bucket in self.config.buckets if bucket.column in rows.columns]
-
-    def _fit_edges(self) -> None:
+    def _fit_levels(self) -> list[Levels]:
         train = self.log.scan().filter(pl.col("split") == "train")
-        numbers = self.numbers(sample(train, EDGE_ROWS))
+        rows = self._by_day(sample(train, EDGE_ROWS), Known.with_numbers)
+        levels = []
         for bucket in self.config.buckets:
-            if bucket.column not in numbers.columns:
+            if bucket.column not in rows.columns:
                 raise ConfigError(
-                    f"bucket {bucket.column}: no such column; there are "
-                    f"{', '.join(sorted(numbers.columns))}"
+                    f"bucket {bucket.column}: no such column; known columns: "
+                    f"{', '.join(sorted(rows.columns))}"
                 )
-            values = as_numbers(numbers[bucket.column], "buckets")
-            self.edges[bucket.column] = bucket_edges(bucket, values)
-
-
-def _check_names(config: Config, log: Log) -> None:
-    """Refuses a column that has the name of one that is made here, and would stand for it."""
-    figures = (*NEVER_SEEN, "ctr", "cvr", "impressions")
-    made = {f"{prefix}_{name}" for prefix in ("poi", "user") for name in figures}
-    made |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
-    made |= {f"{one.column}_level" for one in config.buckets}
-    logged = log.scan().collect_schema().names()
-    for bucket in config.buckets:
-        if bucket.column in NEVER_FEATURES:
-            raise ConfigError(f"bucket {bucket.column}: that column says what happened")
-    for one in config.profiles:
-        if one.within in NEVER_FEATURES:
-            raise ConfigError(
-                f"profile {one.name}: within is {one.within}, which says what happened"
-            )
-        if one.name in made:
-            raise ConfigError(f"profile {one.name}: larr makes a column of that name itself")
-        if one.poi_column not in log.places.columns:
-            raise ConfigError(
-                f"profile {one.name}: places have no column {one.column}; they have "
-                f"{', '.join(name.removeprefix('poi_') for name in log.places.columns)}"
-            )
-        if isinstance(log.places.schema[one.poi_column], NESTED):
-            raise ConfigError(
-                f"profile {one.name}: {one.column} of places holds "
-                f"{log.places.schema[one.poi_column]}; give a text with values joined by commas"
-            )
-        if one.within and not {one.within, one.within.removesuffix("_level")} & {*logged}:
-            raise ConfigError(
-                f"profile {one.name}: within is {one.within}, which impressions do not have; they "
-                f"have {', '.join(logged)}"
-            )
-    made |= {one.name for one in config.profiles}
-    entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
-    for table, columns, others in (
-        ("places", log.places.columns, made),
-        ("users", log.users.columns, made),
-        ("impressions", logged, made | entities),
-        ("orders", log.history.columns, made | entities),
-    ):
-        taken = sorted(others.intersection(columns))
-        if taken:
-            raise DataError(
-                f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
-                "makes, or that another table has; rename it ([dataset.tables.rename])"
-            )
+            levels.append(Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets")))
+        return levels
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
-    """Orders of the log's splits and of the history up to their last day.
+    """Returns orders of some splits of the log, and those of the history up to their last day.
 
-    They have the scene columns that both have.
+    The history may lack scene columns that the log has; they are null there.
     """
     rows = log.scan().filter(pl.col("split").is_in(splits))
     last = rows.select(pl.col("day").max()).collect(engine="streaming").item()
     logged = rows.filter(pl.col("order")).collect(engine="streaming")
     earlier = log.history.filter(pl.col("day") <= last)
     return pl.concat([earlier, logged], how="diagonal_relaxed").sort("time", "user_id", "poi_id")
+
+
+def _check_names(config: Config, log: Log) -> None:
+    """Refuses buckets and profiles of wrong columns, and columns named as one that is added."""
+    figures = (*NEVER_SEEN, "ctr", "cvr", "impressions")
+    added = {f"{owner}_{name}" for owner in ("poi", "user") for name in figures}
+    added |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
+    added |= {f"{bucket.column}_level" for bucket in config.buckets}
+    impressions = log.scan().collect_schema().names()
+    for bucket in config.buckets:
+        if bucket.column in NEVER_FEATURES:
+            raise ConfigError(f"bucket {bucket.column}: known only after the impression")
+    for profile in config.profiles:
+        _check_profile(profile, log, impressions, added)
+    added |= {profile.name for profile in config.profiles}
+    entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
+    for table, columns, others in (
+        ("places", log.places.columns, added),
+        ("users", log.users.columns, added),
+        ("impressions", impressions, added | entities),
+        ("orders", log.history.columns, added | entities),
+    ):
+        if taken := sorted(others.intersection(columns)):
+            raise DataError(
+                f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
+                "adds, or that another table has; rename it ([dataset.tables.rename])"
+            )
+
+
+def _check_profile(
+    profile: ProfileConfig, log: Log, impressions: Collection[str], added: Collection[str]
+) -> None:
+    problem, within = "", {str(profile.within), str(profile.within).removesuffix("_level")}
+    kind = log.places.schema.get(profile.poi_column)
+    if profile.within in NEVER_FEATURES:
+        problem = f"within is {profile.within}, which is known only after the impression"
+    elif profile.name in added:
+        problem = "larr adds a column of that name itself"
+    elif kind is None:
+        names = (name.removeprefix("poi_") for name in log.places.columns)
+        problem = f"places have no column {profile.column}; they have {', '.join(names)}"
+    elif isinstance(kind, NESTED):
+        problem = (
+            f"{profile.column} of places holds {kind}; give a text with values joined by commas"
+        )
+    elif profile.within and within.isdisjoint(impressions):
+        problem = (
+            f"within is {profile.within}, which impressions do not have; they have "
+            f"{', '.join(impressions)}"
+        )
+    if problem:
+        raise ConfigError(f"profile {profile.name}: {problem}")

@@ -1,15 +1,15 @@
-"""The features of a row: what `features.json` says of them, and the arrays that the rankers read.
+"""The features that rankers read: their description (`features.json`) and their encoder.
 
-Legend: N rows, F categories, M numbers, L recent places.
+Shapes: N rows, F categories, M numbers, L recent places.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -19,16 +19,17 @@ from pydantic import BaseModel, ConfigDict
 from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
+from larr.data.transforms import Array, Scales, Vocabulary
 from larr.data.values import text_column
 from larr.errors import ConfigError
 
-SAMPLE_ROWS = 1_000_000
+SCALE_ROWS = 1_000_000
+"""Training rows of which means and deviations are computed."""
 ROW = "row of the sample"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
-CLIP_DEVIATIONS = 5.0
 NESTED = (pl.List, pl.Struct, pl.Array)
-"""Kinds of columns that are no single value."""
+"""Types of columns that hold no single values."""
 
 
 class Category(BaseModel):
@@ -84,103 +85,87 @@ def read_features(data: Path) -> Features:
 class FeatureEncoder:
     """Vocabularies and scales, fitted on the training days alone."""
 
-    vocabularies: dict[str, pl.Series]
-    scales: dict[str, tuple[float, float]]
+    vocabularies: dict[str, Vocabulary]
+    scales: Scales
     recent: int
 
-    def categories(self, frame: pl.DataFrame) -> np.ndarray:
-        """The index of each category in its vocabulary, int32 [N, F]; 0 for unknown or missing."""
-        columns = [
-            index(frame.select(text_column(name, frame.schema[name])).to_series(), values)
-            for name, values in self.vocabularies.items()
-        ]
-        return np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0), np.int32)
+    def arrays(self, rows: pl.DataFrame) -> dict[str, Array]:
+        """Returns what rankers read of enriched rows, texts aside.
 
-    def numbers(self, frame: pl.DataFrame) -> np.ndarray:
-        """Standardised numbers, float32 [N, M]; a missing one is 0, the training mean."""
-        columns = []
-        for name, (mean, deviation) in self.scales.items():
-            value = frame[name].cast(pl.Float64).to_numpy()
-            scaled = np.nan_to_num((value - mean) / deviation, posinf=0.0, neginf=0.0)
-            columns.append(np.clip(scaled, -CLIP_DEVIATIONS, CLIP_DEVIATIONS))
-        stacked = np.stack(columns, axis=1) if columns else np.zeros((frame.height, 0))
-        return stacked.astype(np.float32)
+        `categories` int32 [N, F], `numbers` float32 [N, M], `recent` int32 [N, L].
+        """
+        return {
+            "categories": self.categories(rows, self.vocabularies),
+            "numbers": self.scales.column(rows),
+            "recent": self.places.padded_column(rows["recent"], self.recent),
+        }
 
-    def recent_places(self, frame: pl.DataFrame) -> np.ndarray:
-        """Vocabulary indices of the recent places, int32 [N, L], 0 where there is none."""
-        places = [
-            index(frame["recent"].list.get(i, null_on_oob=True), self.vocabularies["poi_id"])
-            for i in range(self.recent)
-        ]
-        return np.stack(places, axis=1) if places else np.zeros((frame.height, 0), np.int32)
+    def categories(self, rows: pl.DataFrame, names: Collection[str]) -> Array:
+        """Returns the indices of some categories, int32 [N, F]."""
+        index_NF = np.zeros((rows.height, len(names)), np.int32)
+        for position, name in enumerate(names):
+            index_NF[:, position] = self.vocabularies[name].column(rows[name])
+        return index_NF
 
+    @property
+    def places(self) -> Vocabulary:
+        """The vocabulary of poi_id, which recent places share; empty if it is no feature."""
+        return self.vocabularies.get("poi_id", Vocabulary(pl.Series([], dtype=pl.String)))
 
-def index(values: pl.Series, vocabulary: pl.Series) -> np.ndarray:
-    """The number of each value in a vocabulary, counted from 1; 0 if it is not there."""
-    numbers = pl.int_range(1, len(vocabulary) + 1, dtype=pl.Int32, eager=True)
-    coded = values.replace_strict(vocabulary, numbers, default=0, return_dtype=pl.Int32)
-    return coded.fill_null(0).to_numpy()
+    def save(self, folder: Path) -> None:
+        """Writes each vocabulary and the scales, for serving."""
+        folder.mkdir(exist_ok=True)
+        for name, vocabulary in self.vocabularies.items():
+            vocabulary.texts.rename("value").to_frame().write_parquet(folder / f"{name}.parquet")
+        scales = self.scales
+        columns = {"name": scales.names, "mean": scales.mean_M, "deviation": scales.deviation_M}
+        types = {"name": pl.String, "mean": pl.Float64, "deviation": pl.Float64}
+        pl.DataFrame(columns, schema=types).write_parquet(folder / "scales.parquet")
 
-
-def check_features(config: Config, columns: pl.Schema) -> None:
-    """Raises ConfigError for a feature that is not there, is no value or says what happened."""
-    for kind in ("categories", "numbers"):
-        for name in getattr(config.features, kind):
-            if name in NEVER_FEATURES:
-                raise ConfigError(
-                    f"features.{kind}: {name} says what happened and may not be a feature"
-                )
-            if name not in columns:
-                raise ConfigError(
-                    f"features.{kind}: no column {name}; there are {', '.join(sorted(columns))}"
-                )
-            if isinstance(columns[name], NESTED):
-                raise ConfigError(
-                    f"features.{kind}: {name} holds {columns[name]}; give a column of single values"
-                )
-    known = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
-    if config.features.recent_keyword and config.features.recent_keyword not in known:
-        raise ConfigError(
-            f"features.recent_keyword: {config.features.recent_keyword} is no scene keyword of a "
-            f"place; there are {', '.join(known)}"
-        )
-    if config.features.recent and "poi_id" not in config.features.categories:
-        raise ConfigError("features.recent needs poi_id among features.categories")
+    @classmethod
+    def load(cls, config: Config, folder: Path) -> Self:
+        """Returns what `save` wrote."""
+        vocabularies = {
+            name: Vocabulary(pl.read_parquet(folder / f"{name}.parquet")["value"])
+            for name in config.features.categories
+        }
+        names, mean_M, deviation_M = pl.read_parquet(folder / "scales.parquet").get_columns()
+        scales = Scales(tuple(names), mean_M.to_numpy(), deviation_M.to_numpy())
+        return cls(vocabularies, scales, config.features.recent)
 
 
 def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
-    """Fits vocabularies on all training rows, scales on a sample of them."""
+    """Returns the encoder: vocabularies of all training rows, scales of a sample of them."""
     schema = train.collect_schema()
-    vocabularies = {
-        name: train.select(text_column(name, schema[name]))
-        .drop_nulls()
-        .unique()
-        .collect(engine="streaming")
-        .to_series()
-        .sort()
-        for name in config.features.categories
-    }
-    sampled = sample(train.select(config.features.numbers), SAMPLE_ROWS)
-    scales = {
-        name: _scale(as_numbers(sampled[name], "features.numbers"))
-        for name in config.features.numbers
-    }
-    return FeatureEncoder(vocabularies, scales, config.features.recent)
+    vocabularies = {}
+    for name in config.features.categories:
+        texts = train.select(text_column(name, schema[name])).drop_nulls().unique()
+        vocabularies[name] = Vocabulary(texts.collect(engine="streaming").to_series().sort())
+    names = config.features.numbers
+    sampled = sample(train.select(names), SCALE_ROWS)
+    scales = [_scale(as_numbers(sampled[name], "features.numbers")) for name in names]
+    mean_M, deviation_M = np.array(scales).reshape(-1, 2).T
+    return FeatureEncoder(
+        vocabularies, Scales(tuple(names), mean_M, deviation_M), config.features.recent
+    )
 
 
-def as_numbers(values: pl.Series, where: str) -> pl.Series:
-    """The values as float64; ConfigError if they are no numbers."""
-    try:
-        return values.cast(pl.Float64)
-    except PolarsError:
-        raise ConfigError(
-            f"{where}: {values.name} is expected to hold numbers, it has {values.dtype} such as "
-            f"{values.drop_nulls().head(1).to_list()!r:.80}"
-        ) from None
+def _scale(values: pl.Series) -> tuple[float, float]:
+    """Returns the mean and the standard deviation, 1 where all values are equal."""
+    finite = values.drop_nulls().drop_nans().to_numpy()
+    if len(finite) == 0:
+        return 0.0, 1.0
+    # fsum is exact, so the order of the rows, which threads may change, does not show.
+    mean = math.fsum(finite) / len(finite)
+    deviation = math.sqrt(math.fsum((finite - mean) ** 2) / len(finite))
+    return mean, deviation or 1.0
 
 
 def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
-    """About so many rows, scattered: rows in step would be the same position of every request."""
+    """Returns about `at_most` rows, scattered.
+
+    Every n-th row would have the same position in its request throughout.
+    """
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
     if count > at_most:
         scattered = pl.col(ROW).cast(pl.UInt64) * SCATTER % 2**32
@@ -189,35 +174,39 @@ def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
     return rows.collect(engine="streaming")
 
 
-def _scale(values: pl.Series) -> tuple[float, float]:
-    finite = values.drop_nulls().drop_nans().to_numpy()
-    if len(finite) == 0:
-        return 0.0, 1.0
-    mean = math.fsum(finite) / len(finite)  # exact, so that no order of summing shows
-    deviation = math.sqrt(math.fsum((finite - mean) ** 2) / len(finite))
-    return mean, deviation or 1.0
+def as_numbers(values: pl.Series, setting: str) -> pl.Series:
+    """Returns the values as float64; raises ConfigError, naming the setting, if they are none."""
+    try:
+        return values.cast(pl.Float64)
+    except PolarsError:
+        raise ConfigError(
+            f"{setting}: {values.name} is expected to hold numbers, it has {values.dtype} such as "
+            f"{values.drop_nulls().head(1).to_list()!r:.80}"
+        ) from None
 
 
-def save(encoder: FeatureEncoder, folder: Path) -> None:
-    """Writes each vocabulary and the scales, for serving."""
-    folder.mkdir(exist_ok=True)
-    for name, values in encoder.vocabularies.items():
-        pl.DataFrame({"value": values}).write_parquet(folder / f"{name}.parquet")
-    scales = [(name, *scale) for name, scale in encoder.scales.items()]
-    pl.DataFrame(scales, schema=["name", "mean", "deviation"], orient="row").write_parquet(
-        folder / "scales.parquet"
-    )
-
-
-def load(config: Config, folder: Path) -> FeatureEncoder:
-    """Reads what `save` wrote."""
-    vocabularies = {
-        name: pl.read_parquet(folder / f"{name}.parquet")["value"]
-        for name in config.features.categories
-    }
-    scales = pl.read_parquet(folder / "scales.parquet").rows()
-    return FeatureEncoder(
-        vocabularies,
-        {name: (mean, deviation) for name, mean, deviation in scales},
-        config.features.recent,
-    )
+def check_features(config: Config, columns: pl.Schema) -> None:
+    """Raises ConfigError for a feature that is missing, has no single values or is an outcome."""
+    settings = config.features
+    for kind, names in (("categories", settings.categories), ("numbers", settings.numbers)):
+        for name in names:
+            if name in NEVER_FEATURES:
+                raise ConfigError(
+                    f"features.{kind}: {name} is known only after the impression and may not be a "
+                    "feature"
+                )
+            if name not in columns:
+                known = ", ".join(sorted(columns))
+                raise ConfigError(f"features.{kind}: no column {name}; known columns: {known}")
+            if isinstance(columns[name], NESTED):
+                raise ConfigError(
+                    f"features.{kind}: {name} holds {columns[name]}; give a column of single values"
+                )
+    texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
+    if settings.recent_keyword and settings.recent_keyword not in texts:
+        raise ConfigError(
+            f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
+            f"these are {', '.join(texts)}"
+        )
+    if settings.recent and "poi_id" not in settings.categories:
+        raise ConfigError("features.recent needs poi_id among features.categories")

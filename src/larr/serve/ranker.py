@@ -19,7 +19,8 @@ import polars as pl
 
 from larr import artifacts
 from larr.data.keywords import MISSING
-from larr.serve.features import CandidateInputs, Reader, RequestInputs, Row
+from larr.data.known import Row
+from larr.serve.features import CandidateInputs, Reader, RequestInputs
 from larr.serve.tables import Array, Columns, Table, open_array
 
 SETTINGS, EMBEDDINGS, RECENT_TEXTS = "ranker.json", "embeddings.npy", "recent_texts.npy"
@@ -128,10 +129,11 @@ class ServedRanker:
                     candidates,
                 )
             adds_K = score_K - scores(left_KT)
-            for number, text in enumerate(text_K.tolist()):
-                if text >= 0:
+            for number, text_number in enumerate(text_K.tolist()):
+                if text_number >= 0:
                     attention, adds = float(attention_KR[number, slot]), float(adds_K[number])
-                    effects[number].append(Effect(keyword, self.reader.text(text), attention, adds))
+                    text = self.reader.texts.text(text_number)
+                    effects[number].append(Effect(keyword, text, attention, adds))
         return effects
 
     def place_rows(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
@@ -173,7 +175,7 @@ class ServedRanker:
             (keyword, text)
             for keyword, column in texts.items()
             for text in column.drop_nulls().unique(maintain_order=True)
-            if text not in self.reader.texts[keyword]
+            if self.reader.texts.value(keyword, text) == MISSING
         ]
         if not new:
             return
@@ -181,9 +183,8 @@ class ServedRanker:
         first = len(self.texts)
         rows = self.project({"raw": embed(new), "slots": slot_N})
         self.texts.write(range(first, first + len(new)), rows)
-        self.reader.told_since += [text for _, text in new]
-        for number, (keyword, text) in enumerate(new, start=first - len(self.keywords)):
-            self.reader.texts[keyword][text] = number
+        for keyword, text in new:  # their numbers follow those of the stored texts, as the rows do
+            self.reader.texts.add_value(keyword, text)
 
     def look_up(self, request: RequestInputs) -> Columns:
         """Returns the graph's inputs that are the same for all candidates."""

@@ -192,8 +192,9 @@ class SceneForm:
         for name in self.columns:
             if name in self.of_city:
                 continue
-            vocabulary = self.version.ranker.reader.vocabularies.get(name, {})
-            options = list(vocabulary) if 0 < len(vocabulary) <= MOST_OPTIONS else []
+            vocabulary = self.version.ranker.reader.encoder.vocabularies.get(name)
+            options = vocabulary.texts.to_list() if vocabulary else []
+            options = options if len(options) <= MOST_OPTIONS else []
             if not options and not self._is_number(name):
                 options = [_form_value(example["scene"].get(name)) for example in self.examples]
             options = sorted(set(options) - {""})

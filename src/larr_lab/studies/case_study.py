@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.keywords import columns_of
+from larr.data.transforms import Template
 from larr.errors import ConfigError
 from larr.progress import track
 from larr.text.backbone import KeywordText, load_base, load_language_model
@@ -178,7 +178,7 @@ def _visits(config: Config, orders: pl.DataFrame) -> Visits:
     without_home = [
         keyword
         for keyword in of_user
-        if not any(column.startswith(HOME_PREFIX) for column in columns_of(keyword))
+        if not any(column.startswith(HOME_PREFIX) for column in Template(keyword).columns)
     ]
     random = np.random.default_rng(config.seed)
     queries: dict[str, Texts] = {asked: [] for asked in ASKED}

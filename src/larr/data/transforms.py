@@ -1,0 +1,214 @@
+"""The transforms from columns to model inputs, each in two forms that give equal results.
+
+`column` takes all rows of a table, for training; `value` takes the values of one request, for
+serving, where a table for each request would take most of its time. Two more transforms have both
+forms elsewhere: `time_columns.py`, and the figures that `known.py` looks up.
+
+Shapes: N rows, M numbers, L recent places.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from polars.exceptions import PolarsError
+
+from larr.config.data import BucketConfig, KeywordConfig
+from larr.data.values import text_column
+from larr.errors import DataError
+
+Array = npt.NDArray[Any]
+CLIP_DEVIATIONS = 5.0
+LARGEST_WHOLE = 2**63
+_PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
+_COLUMN = re.compile(r"\{([^{}]*)\}")
+_STRAY = re.compile(r"[\[\]{}]")
+
+
+def text_value(value: object) -> str:
+    """Returns a value as text; the value form of `text_column`."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST_WHOLE:
+        value = int(value)
+    if isinstance(value, int):
+        return str(value)
+    # Python and polars write 1e-05 and 1e16 differently, and the vocabulary is polars'.
+    text: str = pl.Series([value]).cast(pl.String).item()
+    return text
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The texts of a category; a text has its position as index, counted from 1.
+
+    Index 0 stands for missing values and for all that the vocabulary does not have.
+    """
+
+    texts: pl.Series
+
+    def column(self, values: pl.Series) -> Array:
+        """Returns the index of each value, int32 [N]."""
+        column = values.rename("value").to_frame()
+        texts = column.select(text_column("value", values.dtype)).to_series()
+        indices = pl.int_range(1, len(self.texts) + 1, dtype=pl.Int32, eager=True)
+        found = texts.replace_strict(self.texts, indices, default=0, return_dtype=pl.Int32)
+        return found.fill_null(0).to_numpy()
+
+    def value(self, value: object) -> int:
+        """Returns the index of one value."""
+        return 0 if value is None else self._indices.get(text_value(value), 0)
+
+    def padded_column(self, lists: pl.Series, length: int) -> Array:
+        """Returns the indices of the first values of each list, int32 [N, L], padded with 0."""
+        columns = [self.column(lists.list.get(i, null_on_oob=True)) for i in range(length)]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(lists), 0), np.int32)
+
+    def padded_value(self, values: Sequence[str], length: int) -> Array:
+        """Returns the indices of the first values of one list, int32 [L], padded with 0."""
+        index_L = np.zeros(length, np.int32)
+        index_L[: len(values)] = [self.value(value) for value in values[:length]]
+        return index_L
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        return {text: index for index, text in enumerate(self.texts, 1)}
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Means and standard deviations of the numbers in the training days."""
+
+    names: tuple[str, ...]
+    mean_M: Array
+    deviation_M: Array
+
+    def column(self, frame: pl.DataFrame) -> Array:
+        """Returns the standardised numbers of a table, float32 [N, M]."""
+        number_NM = np.empty((frame.height, len(self.names)))
+        for position, name in enumerate(self.names):
+            number_NM[:, position] = frame[name].cast(pl.Float64).to_numpy()
+        return self.value(number_NM)
+
+    def value(self, number_M: Array) -> Array:
+        """Returns numbers (float64 [M] or [N, M], NaN for missing) standardised, as float32.
+
+        A missing number becomes 0, which is the mean of the training days.
+        """
+        scaled_M = number_M - self.mean_M
+        scaled_M /= self.deviation_M
+        scaled_M[~np.isfinite(scaled_M)] = 0.0
+        np.clip(scaled_M, -CLIP_DEVIATIONS, CLIP_DEVIATIONS, out=scaled_M)
+        return scaled_M.astype(np.float32)
+
+    def select(self, positions: Sequence[int]) -> Scales:
+        """Returns the scales of some of the numbers."""
+        chosen = list(positions)
+        names = tuple(self.names[position] for position in chosen)
+        return Scales(names, self.mean_M[chosen], self.deviation_M[chosen])
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A number in words: the column `<column>_level` of a bucket. Decision 13."""
+
+    bucket: BucketConfig
+    edges: list[float]
+    """Rising; a number that equals an edge belongs to the level below it."""
+
+    @classmethod
+    def fit(cls, bucket: BucketConfig, values: pl.Series) -> Self:
+        """Returns the levels with the configured edges, or with quantiles of some values."""
+        if bucket.edges is not None:
+            return cls(bucket, bucket.edges)
+        finite = values.drop_nulls().drop_nans()
+        shares = np.arange(1, len(bucket.words)) / len(bucket.words)
+        edges = [float(finite.quantile(share) or 0.0) for share in shares] if len(finite) else []
+        return cls(bucket, edges)
+
+    @property
+    def name(self) -> str:
+        """The name of the column of levels."""
+        return f"{self.bucket.column}_level"
+
+    def column(self, frame: pl.DataFrame) -> pl.Series:
+        """Returns the level of each row as a text; null where the number is missing."""
+        number_N = frame[self.bucket.column].cast(pl.Float64).to_numpy()
+        return pl.Series(self.name, [*self.bucket.words, None]).gather(self.positions(number_N))
+
+    def value(self, number: float | None) -> str | None:
+        """Returns the level of one number."""
+        if number is None or np.isnan(number):
+            return None
+        return self.bucket.words[bisect_left(self.edges, number)]
+
+    def positions(self, number_N: Array) -> Array:
+        """Returns the position of each number's level among the words; one past them for NaN."""
+        position_N = np.searchsorted(self.edges, number_N)
+        return np.where(np.isnan(number_N), len(self.bucket.words), position_N)
+
+
+class Template:
+    """The text of a keyword: columns in braces, parts in brackets that a row may lack.
+
+    A part in brackets is left out where one of its columns is missing; a row that misses a column
+    outside of them has no text.
+    """
+
+    def __init__(self, keyword: KeywordConfig) -> None:
+        self.keyword = keyword
+        self.parts: list[tuple[str, bool]] = [
+            (optional or required, not required)
+            for optional, required in _PART.findall(keyword.template)
+        ]
+        """Texts with columns in braces, and whether each is optional."""
+        self.columns: list[str] = [name for text, _ in self.parts for name in _COLUMN.findall(text)]
+        self.is_balanced = not _STRAY.search(
+            "".join(_COLUMN.sub("", text) for text, _ in self.parts)
+        )
+        """Whether all brackets and braces are closed."""
+
+    def column(self, frame: pl.DataFrame) -> pl.Series:
+        """Returns the text of each row, null where it has none; the series has the keyword's name.
+
+        Raises DataError for a column that has no text form.
+        """
+        parts = []
+        for text, is_optional in self.parts:
+            columns = [text_column(name, frame.schema[name]) for name in _COLUMN.findall(text)]
+            part = pl.format(_COLUMN.sub("{}", text), *columns) if columns else pl.lit(text)
+            parts.append(part.fill_null("") if is_optional else part)
+        try:
+            texts = frame.select(pl.concat_str(parts).alias(self.keyword.name)).to_series()
+        except PolarsError as error:
+            kinds = {name: str(frame.schema[name]) for name in self.columns}
+            raise DataError(
+                f"keyword {self.keyword.name}: {kinds} cannot be written: {error}"
+            ) from error
+        # Rows share few texts, so only distinct ones are tidied.
+        distinct = texts.unique()
+        tidy = distinct.str.replace_all(r"\s+", " ").str.strip_chars(" ,;")
+        tidy = tidy.set(tidy.str.len_chars() == 0, None)
+        return texts.replace_strict(distinct, tidy, return_dtype=pl.String)
+
+    def value(self, values: Mapping[str, object]) -> str | None:
+        """Returns the text of one row, given as a mapping from columns to values."""
+        written = []
+        for text, is_optional in self.parts:
+            columns = [values.get(name) for name in _COLUMN.findall(text)]
+            if None not in columns:
+                texts = iter([text_value(value) for value in columns])
+                written.append(_COLUMN.sub(lambda _, texts=texts: next(texts), text))  # type: ignore[misc]
+            elif not is_optional:
+                return None
+        return " ".join("".join(written).split()).strip(" ,;") or None
