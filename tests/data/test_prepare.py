@@ -16,8 +16,6 @@ from larr.data.prepare import prepare
 from larr.data.time_columns import with_time_columns
 from larr.data.transforms import Template
 from larr.errors import ConfigError, DataError
-from larr.settings import load_config
-from tests.conftest import ROOT, SMALL
 from tests.own_tables import WITH_DUPLICATE, own_config, write_own
 
 
@@ -91,37 +89,31 @@ def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
     return city.model_copy(update={"output": folder, "dataset": dataset})
 
 
-def test_changing_the_test_day_changes_nothing_before_it(city: Config, tmp_path: Path) -> None:
-    """No statistic, text, vocabulary or scale of the training days looks ahead."""
-    log = raw(city)
-    last = log["time"].dt.date().max()
-    tested = pl.col("time").dt.date() == last
+def test_what_happens_on_the_test_day_changes_nothing_before_it(
+    city: Config, tmp_path: Path
+) -> None:
+    """Neither other labels nor orders beyond the log on that day: nothing looks ahead."""
+    log, orders = raw(city), pl.read_parquet(city.output / "prepare" / "raw" / "orders")
+    last = log["time"].max()
+    tested = pl.col("time").dt.date() == last.date()
     flipped = log.with_columns(
         click=pl.when(tested).then(~pl.col("click")).otherwise("click"),
         order=pl.col("order") & ~tested,
     )
     flipped.write_parquet(tmp_path / "impressions.parquet")
-    other = with_tables(city, tmp_path, impressions=tmp_path / "impressions.parquet")
+    unseen = orders.head(5).with_columns(time=pl.lit(last))
+    pl.concat([orders, unseen]).write_parquet(tmp_path / "orders.parquet")
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("impressions", "orders")}
+    other = with_tables(city, tmp_path, **paths)
     prepare(other)
     for name in ("categories", "numbers", "texts", "recent", "labels"):
         assert (load(city, f"train/{name}") == load(other, f"train/{name}")).all(), name
     for name in ("numbers", "texts", "recent"):
         assert (load(city, f"test/{name}") == load(other, f"test/{name}")).all(), name
-    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
-    assert mine.equals(theirs)
-
-
-def test_orders_of_the_test_day_that_the_log_lacks_are_not_learned_from(
-    city: Config, tmp_path: Path
-) -> None:
-    known = pl.read_parquet(city.output / "prepare" / "raw" / "orders")
-    day = raw(city)["time"].max()
-    unseen = known.head(5).with_columns(time=pl.lit(day))
-    pl.concat([known, unseen]).write_parquet(tmp_path / "orders.parquet")
-    other = with_tables(city, tmp_path, orders=tmp_path / "orders.parquet")
-    prepare(other)
-    mine, theirs = (pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other))
-    assert mine.equals(theirs)
+    before, after = (
+        pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other)
+    )
+    assert before.equals(after)
 
 
 def test_a_sample_is_of_all_positions_of_a_request() -> None:
@@ -159,7 +151,7 @@ def test_chunks_change_nothing(city: Config, tmp_path: Path) -> None:
     assert (read_texts(city) == read_texts(other)).all()
 
 
-def test_own_csv_tables_with_own_names_and_number_ids(
+def test_own_csv_tables_are_read_and_are_stale_once_they_change(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
@@ -169,6 +161,9 @@ def test_own_csv_tables_with_own_names_and_number_ids(
     assert features["tasks"] == ["click"]
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     assert load(config, "test/recent").tolist() == [[1, 0]]
+    assert artifacts.is_current(config, "prepare")
+    write_own(tmp_path, impressions=WITH_DUPLICATE)
+    assert "impressions.csv" in str(artifacts.why_stale(config, "prepare"))
 
 
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
@@ -260,23 +255,6 @@ def test_infinity_in_a_column_of_ones_own_is_missing(tmp_path: Path) -> None:
     assert scales.row(0) == ("poi_per_km", 1.0, 1.0)
 
 
-def test_an_unknown_feature_is_refused(tmp_path: Path) -> None:
-    config = load_config(
-        ROOT / "configs" / "city_tiny.toml",
-        [f"output={tmp_path}", *SMALL, "features.numbers=['poi_stars']"],
-    )
-    with pytest.raises(ConfigError, match="poi_stars"):
-        prepare(config)
-
-
-def test_another_table_makes_the_data_stale(tmp_path: Path) -> None:
-    config = own_config(tmp_path, write_own(tmp_path))
-    prepare(config)
-    assert artifacts.is_current(config, "prepare")
-    write_own(tmp_path, impressions=WITH_DUPLICATE)
-    assert "impressions.csv" in str(artifacts.why_stale(config, "prepare"))
-
-
 @pytest.mark.parametrize(
     ("table", "column", "said"),
     [
@@ -297,6 +275,7 @@ def test_no_column_stands_for_one_that_is_made(
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
+        ("features.numbers=['poi_stars']", "poi_stars"),
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
         ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
         ("profiles=[{name='taste', column='kitchen'}]", "profile taste: places have no column"),
