@@ -75,7 +75,7 @@ def check_rows(
     )
 
 
-class Checks:
+class Checker:
     """Checks the tables of a run, one after the other, and keeps the rejected rows in `folder`."""
 
     def __init__(self, folder: Path, zone: str) -> None:

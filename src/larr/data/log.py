@@ -13,7 +13,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.checks import Checks, check_columns
+from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
 from larr.data.tables import Tables, reading
 from larr.data.time_columns import with_time_columns
@@ -37,7 +37,7 @@ class Log:
     """Parquet files in the order of the log, with time columns, `order` and `split`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
-    """A summary by table and reason, see `Checks`."""
+    """A summary by table and reason, see `Checker`."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
@@ -54,17 +54,17 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
 
     Raises DataError if a table cannot be read or too little of it is good.
     """
-    checks = Checks(folder / "rejected", config.dataset.tables.time_zone)
-    places = checks.good_rows("places", _read(tables.places, "places"))
-    users = checks.good_rows("users", _read(tables.users, "users"))
-    checks.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
+    checker = Checker(folder / "rejected", config.dataset.tables.time_zone)
+    places = checker.good_rows("places", _read(tables.places, "places"))
+    users = checker.good_rows("users", _read(tables.users, "users"))
+    checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
     if tables.orders is None:
         columns = TABLES["orders"].required
         history = pl.DataFrame(schema={name: column.dtype for name, column in columns.items()})
     else:
-        history = checks.good_rows("orders", _read(tables.orders, "orders"))
-    files, tasks = _check_impressions(config, checks, tables.impressions, folder / "checked")
-    checks.finish(
+        history = checker.good_rows("orders", _read(tables.orders, "orders"))
+    files, tasks = _check_impressions(config, checker, tables.impressions, folder / "checked")
+    checker.finish(
         artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
     )
     last = _split(files, config.dataset.test_days)
@@ -75,7 +75,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         history=_before_the_log(with_time_columns(history), files, last),
         impressions=files,
         tasks=tasks,
-        rejected=list(checks.summary.values()),
+        rejected=list(checker.summary.values()),
     )
 
 
@@ -90,7 +90,7 @@ def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataF
 
 
 def _check_impressions(
-    config: Config, checks: Checks, table: pl.LazyFrame, folder: Path
+    config: Config, checker: Checker, table: pl.LazyFrame, folder: Path
 ) -> tuple[list[Path], list[str]]:
     """Writes the good impressions, a file for each chunk; returns the files and the tasks."""
     folder.mkdir()
@@ -102,7 +102,7 @@ def _check_impressions(
     with track("checking impressions", total, "rows") as advance:
         chunks = _read_chunks(table, "impressions", config.dataset.chunk_rows)
         for number, chunk in enumerate(chunks):
-            good = with_time_columns(checks.good_rows("impressions", chunk, number))
+            good = with_time_columns(checker.good_rows("impressions", chunk, number))
             if "order" not in columns:
                 # The features count orders; where none are logged, a click counts as one.
                 good = good.with_columns(order=pl.col("click"))
@@ -110,7 +110,7 @@ def _check_impressions(
             good.write_parquet(files[-1])
             advance(chunk.height)
     if len(files) > 1:
-        checks.reject_repeated("impressions", files)
+        checker.reject_repeated("impressions", files)
     return files, ["click", "order"] if "order" in columns else ["click"]
 
 
