@@ -127,7 +127,7 @@ class Metric:
     """For the report, after "TITLE: "."""
     higher_is_better: bool = True
     chance: float | None = None
-    """The value of random scores; gains are then given as RelaImpr too."""
+    """The value of random scores; gains are then reported as RelaImpr too."""
     headline: bool = True
     """Also computed for cold parts and slices, and plotted; else for the complete test days."""
 
@@ -181,7 +181,7 @@ def auc(label_N: Array, score_N: Array) -> float:
 def log_losses(label_N: Array, probability_N: Array) -> Array:
     """Returns the binary cross-entropy of each impression, in nats."""
     check_scores(probability_N)
-    # one confident mistake would make the mean infinite
+    # the mean would be infinite after one confident mistake
     clipped_N = np.clip(
         np.asarray(probability_N, np.float64), LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY
     )

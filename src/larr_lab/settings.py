@@ -48,26 +48,26 @@ class StudyConfig(Section):
     over: str | list[str] = "ple"
     """The ranker that all of them are compared with, or one for each."""
     axis: str = ""
-    """What the numbers in `at` are; for a figure."""
+    """The title of the horizontal axis, for a figure."""
     at: list[float] = []
-    """Where each of the models stands on the axis."""
+    """The position of each model on the axis."""
 
     @model_validator(mode="after")
-    def _each_model_has_its_own(self) -> Self:
-        for name, given in (("at", self.at), ("over", self.over)):
-            if given and isinstance(given, list) and len(given) != len(self.models):
-                raise ValueError(f"{name}: {len(given)} entries for {len(self.models)} models")
+    def _one_value_for_each_model(self) -> Self:
+        for name, values in (("at", self.at), ("over", self.over)):
+            if values and isinstance(values, list) and len(values) != len(self.models):
+                raise ValueError(f"{name}: {len(values)} entries for {len(self.models)} models")
         return self
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Each model with the one that it is compared with."""
+        """Returns each model with the one that it is compared with."""
         over = [self.over] * len(self.models) if isinstance(self.over, str) else self.over
         return list(zip(self.models, over, strict=True))
 
 
 class StudiesConfig(RootModel[dict[str, StudyConfig]]):
-    """What `larr experiments` can make besides the studies that it has itself."""
+    """Studies that `larr experiments` runs besides its own analyses."""
 
     root: dict[str, StudyConfig] = {}
 
@@ -83,5 +83,5 @@ def coupon_settings(config: Any) -> CouponConfig:
 
 
 def studies_of(config: Any) -> dict[str, StudyConfig]:
-    """`[studies]` of a configuration."""
+    """Returns `[studies]` of a configuration."""
     return cast(StudiesConfig, config.studies).root

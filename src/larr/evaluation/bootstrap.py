@@ -5,7 +5,7 @@ that drawing them one by one would give intervals that are too narrow. Every ran
 read under the same draws, which makes the draws of two rankers comparable pair by pair: the gain of
 one over the other varies far less than each of them does.
 
-The results stand in one table with the columns `KEYS`, seed, estimate and draws.
+The results are rows of one table with the columns `KEYS`, seed, estimate and draws.
 U: users, B: resamples, K: rows of the table, S: seeds.
 """
 
@@ -55,7 +55,7 @@ def bootstrap(
 def pool(tables: Sequence[pl.DataFrame], same_users: bool = False) -> pl.DataFrame:
     """Returns the rows of all seeds, and below them the means over the seeds, with a null seed.
 
-    A draw of a mean is made in two levels: seeds with replacement, then one draw of the users in
+    A draw of a mean has two levels: seeds with replacement, then one draw of the users in
     each. Draws of the users alone would only show how well these models are measured, not how
     different they turn out in another training. With `same_users` the test users are the same
     people for every seed and one draw of them serves all seeds: more seeds then make the training

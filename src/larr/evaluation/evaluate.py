@@ -99,9 +99,9 @@ def evaluate(config: Config) -> None:
         work.measured(len(scores) * days.rows.height, "impressions")
         facts = _facts(config, days, scores)
         facts["stages"]["evaluate"] = work.cost()
-        found = _write(config, bootstrap.pool([table]), facts, work.folder)
-        work.figures |= {name: found[name] for name in ("gains", "distance_closed")}
-    report.print_tables(found)
+        content = _write(config, bootstrap.pool([table]), facts, work.folder)
+        work.figures |= {name: content[name] for name in ("gains", "distance_closed")}
+    report.print_tables(content)
 
 
 def pool(configs: list[Config], output: Path) -> Json:
@@ -121,9 +121,9 @@ def pool(configs: list[Config], output: Path) -> Json:
     target = output / "evaluate"
     target.mkdir(parents=True, exist_ok=True)
     mean_facts = mean_tree([{name: one[name] for name in FACTS} for one in facts])
-    found = _write(configs[0], table, mean_facts, target)
-    report.print_tables(found)
-    return found
+    content = _write(configs[0], table, mean_facts, target)
+    report.print_tables(content)
+    return content
 
 
 def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Json:
@@ -131,12 +131,12 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
     table = with_means_of_slices(table, facts["sizes"]["slices"])
     gains = gains_of(table, compared_pairs(config, table["ranker"].unique().to_list()))
     estimates = with_intervals(table)
-    found = findings(config, estimates, gains, distances_of(table), facts)
+    content = findings(config, estimates, gains, distances_of(table), facts)
     estimates.write_parquet(target / METRICS)
     gains.write_parquet(target / GAINS)
-    artifacts.write_json(target / REPORT, found)
-    artifacts.write_text(target / PAGE, report.page(found))
-    return found
+    artifacts.write_json(target / REPORT, content)
+    artifacts.write_text(target / PAGE, report.page(content))
+    return content
 
 
 def check_slices(config: Config) -> None:

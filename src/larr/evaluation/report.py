@@ -91,7 +91,7 @@ def print_tables(content: Json) -> None:
 
 
 def name(ranker: str) -> str:
-    """Returns the title of a ranker, or of a source of vectors; a variant goes by its own name."""
+    """Returns the title of a ranker, or of a source of vectors; a variant has its name as title."""
     return NAMES.get(ranker, ranker.replace("_", " "))
 
 
@@ -140,7 +140,7 @@ def sentences(content: Json) -> Iterator[str]:
     collapsed = content["language_model"].get("contrast", {}).get("collapsed")
     if collapsed:
         seeds = "" if collapsed == 1 else f" on {collapsed:.0%} of the seeds"
-        yield f"Contrastive tuning collapsed{seeds}: the vectors there are those from before it."
+        yield f"Contrastive tuning collapsed{seeds}: larr uses the vectors from before it."
     key = _main_metric()
     title = metrics[key].title
     control = gains.get(f"{SHUFFLED}_over_{BASE}")
