@@ -1,4 +1,7 @@
-"""The OpenAPI document, from the types that requests and answers are read and written with."""
+"""The OpenAPI document, from the types that requests and answers are read and written with.
+
+msgspec writes the schemas; Starlette's own `SchemaGenerator` would read them from docstrings.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ DIALECT = "3.1.0"
 
 
 class PlaceStatus(msgspec.Struct):
-    """How far a place is: `accepted`, `embedded`, `trained` or `withdrawn`."""
+    """A place is `accepted`, `embedded`, `trained` or `withdrawn`."""
 
     poi_id: str
     status: str
 
 
 class Readiness(msgspec.Struct):
-    """What is served, and what was refused of the store's latest choice."""
+    """The arms that are served, and why the store's latest choice is not, if it is not."""
 
     status: str
     arms: list[Arm]
@@ -30,7 +33,7 @@ class Readiness(msgspec.Struct):
 
 
 def document(secured: bool) -> Json:
-    """The document; with `secured` its calls need a token."""
+    """Returns the document; if `secured`, its calls need a token."""
     kinds = {
         "rank": RankRequest,
         "answer": RankAnswer,
@@ -42,36 +45,36 @@ def document(secured: bool) -> Json:
     schemas, components = msgspec.json.schema_components(
         kinds.values(), ref_template="#/components/schemas/{name}"
     )
-    told = dict(zip(kinds, schemas, strict=True))
+    schema = dict(zip(kinds, schemas, strict=True))
 
     def answers(kind: str, *refusals: int) -> Json:
-        found = {"200": _content("The answer.", told[kind])}
+        contents = {"200": _content("The answer.", schema[kind])}
         for status in (401, *refusals) if secured else refusals:
-            found[str(status)] = _content(REFUSALS[status], told["problem"])
-        return found
+            contents[str(status)] = _content(REFUSALS[status], schema["problem"])
+        return contents
 
     poi_id = {"name": "poi_id", "in": "path", "required": True, "schema": {"type": "string"}}
-    made: Json = {
+    document: Json = {
         "openapi": DIALECT,
         "info": {"title": "larr", "version": version("larr")},
         "paths": {
             "/v1/rank": {
                 "post": {
                     "summary": "Ranks candidates, or the places around, for a user in a scene.",
-                    "requestBody": _content("", told["rank"], required=True),
+                    "requestBody": _content("", schema["rank"], required=True),
                     "responses": answers("answer", 400, 408, 413, 422),
                 }
             },
             "/v1/places": {
                 "post": {
                     "summary": "Adds a place that is new, by the columns of the data contract.",
-                    "requestBody": _content("", told["place"], required=True),
+                    "requestBody": _content("", schema["place"], required=True),
                     "responses": answers("status", 400, 408, 413, 422, 503),
                 }
             },
             "/v1/places/{poi_id}": {
                 "get": {
-                    "summary": "How far a place is.",
+                    "summary": "The status of a place.",
                     "parameters": [poi_id],
                     "responses": answers("status", 404),
                 },
@@ -85,8 +88,8 @@ def document(secured: bool) -> Json:
                 "get": {
                     "summary": "Whether it can rank, and with which versions.",
                     "responses": {
-                        "200": _content("The answer.", told["ready"]),
-                        "503": _content("It has only begun.", told["ready"]),
+                        "200": _content("The answer.", schema["ready"]),
+                        "503": _content("It is starting.", schema["ready"]),
                     },
                 }
             },
@@ -94,22 +97,22 @@ def document(secured: bool) -> Json:
         "components": {"schemas": components},
     }
     if secured:
-        made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        made["security"] = [{"token": []}]
-    return made
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
 
 
 REFUSALS = {
     400: "The body ended too early.",
     401: "The token is missing or wrong.",
-    404: "Nobody knows the place.",
-    408: "The body was not there in time.",
+    404: "The place is not known.",
+    408: "The body was not complete in time.",
     413: "The body is too large.",
     422: "The content is refused, with the reason.",
-    503: "It could not be kept on the disk.",
+    503: "It could not be written to the disk, or texts cannot be embedded here.",
 }
 
 
 def _content(description: str, schema: Json, *, required: bool | None = None) -> Json:
-    made: Json = {"content": {"application/json": {"schema": schema}}}
-    return made | ({"required": required} if required else {"description": description})
+    content: Json = {"content": {"application/json": {"schema": schema}}}
+    return content | ({"required": required} if required else {"description": description})

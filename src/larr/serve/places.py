@@ -1,7 +1,7 @@
-"""Places that came after the training days: kept on disk once accepted, and read as the contract.
+"""Places that came after the training days: a journal on the disk, and their checks.
 
-A journal holds one JSON object a line: a place, or the ID of one that is withdrawn. What a client
-was told is accepted is on the disk by then.
+The journal has one JSON object a line: a place, or the ID of one that is withdrawn. A place is on
+the disk before a client learns that it is accepted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from larr.progress import console
 JOURNAL = "places.jsonl"
 ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
 STATISTICS = {PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr")}
+LONGEST_LINE = 2**22
+"""Bytes; the body of a request, and so a place, is shorter."""
 Row = dict[str, Any]
 
 
@@ -38,32 +40,36 @@ class Journal:
     read_to: int = 0
 
     def append(self, row: Row) -> None:
-        """Returns when the row is on the disk; half a line of a killed process is cut off."""
+        """Writes a row, and returns when it is on the disk.
+
+        Half a line, left by a process that was killed, is removed first.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
-            whole = _whole(file.seek(0, os.SEEK_END), self.path)
-            file.truncate(whole)
+            tail_start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
+            file.seek(tail_start)
+            file.truncate(tail_start + file.read().rfind(b"\n") + 1)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
     def news(self) -> list[Row]:
-        """The rows that came since it was last asked."""
+        """Returns the rows that were appended since the last call."""
         size = self.path.stat().st_size if self.path.is_file() else 0
-        if size < self.read_to:  # somebody has shortened it
+        if size < self.read_to:  # the file was shortened or replaced by hand
             self.read_to = 0
         if not size:
             return []
         with self.path.open("rb") as file:
             file.seek(self.read_to)
-            told = file.read()
-        told = told[: told.rfind(b"\n") + 1]
-        self.read_to += len(told)
-        return [row for line in told.splitlines() if (row := self._read(line)) is not None]
+            content = file.read()
+        lines = content[: content.rfind(b"\n") + 1]
+        self.read_to += len(lines)
+        return [row for line in lines.splitlines() if (row := self._read(line)) is not None]
 
     def _read(self, line: bytes) -> Row | None:
-        """The place of a line; None, and said, if somebody has written something else there."""
+        """Returns the row of a line; None, with a message, for a line that is no row."""
         try:
             row = json.loads(line)
         except ValueError:
@@ -75,27 +81,16 @@ class Journal:
 
 
 def withdrawn(row: Row) -> str | None:
-    """The ID of the place that a row of the journal withdraws; None if it is a place."""
+    """Returns the ID of the place that a row withdraws; None if the row is a place."""
     poi_id = row.get(WITHDRAWN)
     return poi_id if len(row) == 1 and isinstance(poi_id, str) else None
 
 
-def _whole(size: int, path: Path) -> int:
-    """The length up to the end of the last whole line."""
-    with path.open("rb") as file:
-        at = size
-        while at > 0:
-            start = max(0, at - 65_536)
-            file.seek(start)
-            found = file.read(at - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            at = start
-    return 0
-
-
 def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
-    """A place of the data contract as a row of `Known.places`; InputError if it is none."""
+    """Returns a place of the data contract as a row of `Known.places`.
+
+    Raises InputError if a column is missing, unknown, or has a value that the contract refuses.
+    """
     kinds = {
         name: kind
         for full, kind in known.schema.items()
@@ -110,8 +105,8 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     if missing := [name for name in TABLES["places"].required if name not in row]:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:
-        given = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
-        checked = check_rows("places", given, {}, datetime.now())
+        table = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
+        checked = check_rows("places", table, {}, datetime.now())
         if checked.rejected.height:
             raise InputError(f"the place is refused: {checked.rejected['reason'].item()}")
         return checked.good.select(
@@ -123,6 +118,7 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cast(series: pl.Series, kind: pl.DataType) -> pl.Series:
+    """Casts a column; of a time, the clock of the place counts and the zone is dropped."""
     if series.dtype == pl.String and kind == pl.Datetime:
         series = series.str.replace(OFFSET, "$1").str.to_datetime(time_unit="us")
     return series.cast(kind)
