@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from larr import artifacts
 from larr.config import Config
-from larr.data import batches
-from larr.data.batches import Batch
+from larr.data.batches import Batch, LogRows
 from larr.rankers.predict import load_ranker
 from larr.serve.export import write_graph
 from larr.serve.features import Reader
@@ -81,7 +80,7 @@ def with_every_token(model: Any) -> Any:
 def probabilities(model: Any, inputs: Inputs) -> Tensor:
     """The complete model."""
     whole = [one.long() if one.dtype == torch.int32 else one for one in inputs.values()]
-    return model(Batch(*whole)).logits.sigmoid()
+    return model(Batch(*whole)).sigmoid()
 
 
 def folded_encoder(scene: Any, inputs: Inputs) -> Tensor:
@@ -131,7 +130,7 @@ def main() -> None:
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)
     columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
-    batch = next(batches.in_order(data / "test", CANDIDATES))
+    batch = next(LogRows(data / "test").in_order(CANDIDATES))
 
     request, candidates = reader.request(scene), reader.candidates(scene["user_id"], columns)
     rows = ranker.look_up(request) | ranker.places.take(candidates.places)

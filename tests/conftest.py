@@ -1,5 +1,6 @@
-"""Folders that many tests read; made once a session."""
+"""Folders that many tests read; written once a session."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,12 @@ SMALL = [
     "dataset.city.history_days=21",
     "dataset.chunk_rows=3000",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Every stage collects garbage first, which would look at each object of torch and polars."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.rankers import AlignConfig, PleConfig, SceneConfig, TreesConfig
+from larr.data.batches import Batch, LogRows
 from larr.data.features import Category, Features
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
@@ -82,6 +83,16 @@ def write_log(
             np.save(part.folder / "vectors.npy", vectors)
             part.finish()
     return config
+
+
+def log_of(config: Config, split: str = "train") -> LogRows:
+    """The log that `write_log` wrote."""
+    return LogRows(artifacts.folder(config, "prepare") / split)
+
+
+def rows_of(config: Config, split: str, rows: int = 1_000_000) -> Batch:
+    """The first rows of a log as one batch."""
+    return next(log_of(config, split).in_order(rows))
 
 
 def _features(sizes: Sizes) -> Features:

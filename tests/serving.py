@@ -98,8 +98,7 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     (output / "contrast").mkdir()
     ranker = rankers.build(config, name)
     (output / "align" / name).mkdir(parents=True)
-    weights = {key: tensor.contiguous() for key, tensor in ranker.state_dict().items()}
-    save_file(weights, output / "align" / name / "model.safetensors")
+    ranker.save(output / "align" / name / "model.safetensors")
     return config
 
 

@@ -2,7 +2,7 @@
 
 | group | name | object |
 |---|---|---|
-| `larr.rankers` | a name for `align.models` | an entry as in `larr.rankers` |
+| `larr.rankers` | a name for `align.models` | a subclass of `larr.rankers.ranker.Ranker` |
 | `larr.metrics` | a metric's name | an entry as in `larr.metrics` |
 | `larr.vectors` | a name for `vectors` of a variant | an entry as in `larr.text.embed` |
 | `larr.datasets` | a value of `dataset.kind` | a `larr.data.datasets.Dataset` |

@@ -9,13 +9,14 @@ import pytest
 
 from larr_lab.studies import down_sampling as module
 from larr_lab.studies.down_sampling import down_sampling, sampled
-from tests.ranking_log import Sizes, small_align, write_log
+from tests.ranking_log import Sizes, log_of, small_align, write_log
 
 
 def test_all_clicks_are_kept_and_a_share_of_the_rest(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=5_000), small_align())
-    log = tmp_path / "prepare" / "train"
-    rows, clicks = sampled(log, 0.2, config.seed), np.load(log / "labels.npy")[:, 0] > 0
+    log = log_of(config)
+    rows = sampled(log, 0.2, config.seed).numbers_N
+    clicks = log.array("labels")[:, 0] > 0
     kept = np.zeros(len(clicks), dtype=bool)
     kept[rows] = True
     assert kept[clicks].all()

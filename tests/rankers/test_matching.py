@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from larr.config.rankers import AlignConfig
+from larr.config.rankers import RankerConfig
 from larr.data.features import Features
-from larr.rankers.layers import Inputs
 from larr.rankers.matching import SHARPNESS, Matching
+from larr.rankers.ranker import RankerInputs
 
 D, V = 6, 9
 REQUEST, PLACE = (0, 2), (1, 3)
@@ -32,9 +32,10 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
     )
     torch.manual_seed(0)
     stored_VD = 2 * torch.randn(V, D, dtype=torch.float64)  # products below -1 too
-    inputs = Inputs(
+    inputs = RankerInputs(
+        "larr",
         features,
-        AlignConfig(),
+        RankerConfig(),
         stored_VD,
         CENTRES,
         SCALES,
@@ -52,7 +53,7 @@ def vector(stored_VD: Tensor, text: int) -> Tensor:
 def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
     texts = [vector(stored_VD, int(text)) for text in TEXTS[row]]
     figures = [texts[p] @ texts[q] for p in PLACE for q in REQUEST]
-    said = [texts[q] for q in REQUEST]
+    request_side = [texts[q] for q in REQUEST]
     if matching.recent_slot is not None:
         numbers = [int(RECENT_TEXTS[int(place)]) for place in RECENT[row]]
         centre, scale = CENTRES[RECENT_SLOT], SCALES[RECENT_SLOT]
@@ -60,12 +61,12 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
         products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
         if products is None:
             figures += [torch.tensor(0.0)] * 3
-            said.append(torch.zeros(D, dtype=torch.float64))
+            request_side.append(torch.zeros(D, dtype=torch.float64))
         else:
             weights = (SHARPNESS * products).softmax(0)
             figures += [products.max(), products.mean(), weights @ products]
-            said.append(torch.stack(recent).mean(0))
-    product = matching.request(torch.cat(said)) * matching.place(
+            request_side.append(torch.stack(recent).mean(0))
+    product = matching.request(torch.cat(request_side)) * matching.place(
         torch.cat([texts[p] for p in PLACE])
     )
     return torch.cat([torch.stack([figure.double() for figure in figures]), product])

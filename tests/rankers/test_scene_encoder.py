@@ -1,12 +1,13 @@
-"""The scene encoder against the whole transformer, and against its own definition."""
+"""The scene encoder against the complete transformer, and against its own definition."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from larr.config.rankers import AlignConfig, PleConfig
+from larr.config.rankers import PleConfig, RankerConfig
 from larr.data.features import Features
-from larr.rankers.layers import Inputs, initialise
+from larr.rankers.layers import initialise
+from larr.rankers.ranker import RankerInputs
 from larr.rankers.scene_encoder import SceneEncoder
 
 B, R, D, V = 7, 5, 16, 30
@@ -15,7 +16,7 @@ VECTORS = nn.functional.normalize(torch.randn(V, D, dtype=torch.float64), dim=1)
 
 def make_encoder(**scene: object) -> SceneEncoder:
     settings = {"heads": 4, "feedforward": 24} | scene
-    align = AlignConfig(ple=PleConfig(expert_units=[16, 8]), scene=settings)
+    align = RankerConfig(ple=PleConfig(expert_units=[16, 8]), scene=settings)
     features = Features(
         dataset="test",
         tasks=("click",),
@@ -27,7 +28,7 @@ def make_encoder(**scene: object) -> SceneEncoder:
         test_rows=0,
     )
     torch.manual_seed(1)
-    encoder = SceneEncoder(Inputs(features, align, VECTORS.float()))
+    encoder = SceneEncoder(RankerInputs("larr", features, align, VECTORS.float()))
     initialise(encoder, 3)
     with torch.no_grad():  # so that no bias and no norm is at its neutral value
         for parameter in encoder.parameters():
@@ -79,7 +80,7 @@ def naive_layer(layer: nn.TransformerEncoderLayer, x_BSD: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 @pytest.mark.parametrize("missing", [0.0, 0.4, 1.0])
-def test_reading_at_agg_alone_equals_the_whole_encoder(pre_norm: bool, missing: float) -> None:
+def test_reading_at_agg_alone_equals_the_complete_encoder(pre_norm: bool, missing: float) -> None:
     encoder = make_encoder(pre_norm=pre_norm)
     texts_BR = texts(missing)
     tokens_BSD = naive_tokens(encoder, texts_BR)
@@ -92,12 +93,12 @@ def test_reading_at_agg_alone_equals_the_whole_encoder(pre_norm: bool, missing: 
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
-def test_reading_at_agg_alone_has_the_gradients_of_the_whole_encoder(pre_norm: bool) -> None:
+def test_reading_at_agg_alone_has_the_gradients_of_the_complete_encoder(pre_norm: bool) -> None:
     encoder = make_encoder(pre_norm=pre_norm)
     texts_BR, weights = texts(0.3), torch.randn(B, 8, dtype=torch.float64)
-    whole = encoder.projection(naive_layer(encoder.first, naive_tokens(encoder, texts_BR))[:, 0])
+    complete = encoder.projection(naive_layer(encoder.first, naive_tokens(encoder, texts_BR))[:, 0])
     parameters = list(encoder.parameters())
-    expected = torch.autograd.grad((whole * weights).sum(), parameters)
+    expected = torch.autograd.grad((complete * weights).sum(), parameters)
     gradients = torch.autograd.grad((read(encoder, texts_BR) * weights).sum(), parameters)
     for gradient, other in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, other, atol=1e-10, rtol=0)

@@ -11,9 +11,10 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
-from larr.data import batches
+from larr.data.batches import LogRows
 from larr.errors import ConfigError
 from larr.rankers.align import align
+from larr.rankers.larr import Larr
 from larr.rankers.predict import load_ranker, probabilities
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
@@ -39,14 +40,14 @@ def exported(trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: Path) -> None:
     rows = pl.read_parquet(exported / "test.parquet")
     ranker = load_ranker(trained, "larr")
-    batch = next(batches.in_order(trained.output / "prepare" / "test", 500))
-    assert len(rows) == batches.count_rows(trained.output / "prepare" / "test")
+    batch = next(LogRows(trained.output / "prepare" / "test").in_order(500))
+    assert len(rows) == batch.rows
     assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
     assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
-    aligned = ranker(batch).aligned
-    assert aligned is not None
+    assert isinstance(ranker, Larr)
+    e_s = ranker.outputs(batch).scene
     told = np.stack(rows[VECTOR].to_list())
-    assert np.allclose(told, aligned[0].detach().numpy(), atol=1e-6)
+    assert np.allclose(told, e_s.detach().numpy(), atol=1e-6)
     assert not list(exported.glob("*.partial"))
 
 
@@ -58,8 +59,8 @@ def test_a_ranker_without_scenes_has_none(trained: Config, tmp_path: Path) -> No
 def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) -> None:
     ranker: Any = load_ranker(trained, "larr")
     data = trained.output / "prepare" / "test"
-    module.to_onnx(ranker, next(batches.in_order(data, 2)), tmp_path / ONNX)
-    batch = next(batches.in_order(data, 77))
+    module.to_onnx(ranker, next(LogRows(data).in_order(2)), tmp_path / ONNX)
+    batch = next(LogRows(data).in_order(77))
     inputs = {name: tensor.numpy() for name, tensor in batch._asdict().items()}
     told = Graph(tmp_path / ONNX)(inputs)["probabilities"]
     assert np.allclose(told, probabilities(ranker, batch), atol=1e-5)

@@ -14,8 +14,7 @@ import torch
 
 from larr import artifacts
 from larr.config import Config
-from larr.data import batches
-from larr.data.batches import Batch
+from larr.data.batches import Batch, LogRows
 from larr.data.features import ColumnSplit
 from larr.errors import ConfigError
 from larr.rankers import build
@@ -116,7 +115,7 @@ def test_served_scores_are_those_of_the_model(
 ) -> None:
     config, model = make(tmp_path, name, settings)
     data = artifacts.folder(config, "prepare")
-    batch = one_request(next(batches.in_order(data / "test", SIZES.test_rows)))
+    batch = one_request(next(LogRows(data / "test").in_order(SIZES.test_rows)))
     features = SimpleNamespace(
         scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=1.0
     )
@@ -127,7 +126,7 @@ def test_served_scores_are_those_of_the_model(
     ranker = ServedRanker(tmp_path / "folded", reader)
     row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
     with torch.inference_mode():
-        expected = model(batch.select(torch.from_numpy(row_K))).logits.sigmoid().numpy()
+        expected = model(batch.select(torch.from_numpy(row_K))).sigmoid().numpy()
     assert expected.std() > 1e-3
     for count in (len(row_K), 1):
         scored = ranker.score({"user_id": "u"}, {"row": row_K[:count]})
@@ -173,7 +172,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(
     chosen = [7, 2]
     ranker = load_ranker(served, served.align.models[0])
     data = artifacts.folder(served, "prepare")
-    batch = next(batches.in_order(data / "test", group.height))
+    batch = next(LogRows(data / "test").in_order(group.height))
     keywords = [keyword.name for keyword in served.scene_keywords]
     score_B = scores(probabilities(ranker, batch))
     texts = pl.read_parquet(data / "texts.parquet")["text"]

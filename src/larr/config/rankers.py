@@ -1,4 +1,4 @@
-"""Stage 3: the rankers, their training and the search for their settings."""
+"""Stage 3: the settings of a ranker, which rankers to train, and the search for their settings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SceneConfig(Section):
     """Of the scene encoder and all else that reads text vectors before the ranker does. Paper:
     8e-4."""
     weight_decay: NotNegative = 2.0
-    """AdamW's, of the same parts: keeps them from learning by heart which text is whose."""
+    """AdamW's, of the same parts: keeps them from memorising which text is whose."""
 
 
 class TreesConfig(Section):
@@ -73,64 +73,21 @@ class TreesConfig(Section):
     """The same for splits by a category's values."""
 
 
-class P5Config(Section):
-    """P5's T5, a rival of another kind."""
+class RankerConfig(Section):
+    """The settings of one ranker and of its training. Paper: section 3.3, Eq. (22)-(26)."""
 
-    units: Positive = 64
-    """Hidden units."""
-    layers: Positive = 2
-    """Of the encoder and of the decoder."""
-    heads: Positive = 4
-    feedforward: Positive = 128
-
-
-class VariantConfig(Section):
-    """A ranker under a name of its own, with what differs from another."""
-
-    of: str
-    """An entry of `larr.rankers.MODELS`; its tuned settings hold here too."""
-    settings: dict[str, Any] = {}
-    """Paths below `align`, such as {"scene.layers": 2}."""
-    vectors: str | None = None
-    """Another source of text vectors."""
-
-    @field_validator("settings")
-    @classmethod
-    def _dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        return dict(leaves(settings))
-
-
-CONTROLS = {
-    f"larr_{source}": VariantConfig(of="larr", vectors=source)
-    for source in ("random", "tfidf", "untuned", "shuffled")
-}
-"""Variants that are always there: LARR with vectors that know less of what the texts mean.
-Decision 24.
-"""
-
-
-class AlignConfig(Section):
-    """Stage 3: the rankers and the alignment. Paper: section 3.3, Eq. (22)-(26)."""
-
-    models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
-    """Entries of `larr.rankers.MODELS` to train, of `CONTROLS`, or names of `variants`."""
-    variants: dict[Name, VariantConfig] = {}
-    """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
-    workers: Positive = 1
-    """Models trained at the same time, the processor's cores shared among them; 1 on a GPU."""
     batch_size: Annotated[int, Field(ge=0)] = 0
     """Impressions in a step; 0 makes 1,500 steps of what is trained on, with steps of 60 to 2,400.
     Paper: 2,400, for hundreds of millions a day."""
     epochs: Positive = 1
     """Passes over the training days. Paper: 1."""
     rows: Annotated[int, Field(ge=0)] = 0
-    """Trains on so many of the latest impressions alone; 0 for all."""
+    """Trains on this many of the latest impressions; 0 for all."""
     hidden: list[str] = []
     """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
     learning_rate: AboveZero = 4e-3
-    """Paper: 8e-4, for a thousand times as many steps."""
-    schedule: Literal["constant", "linear"] = "linear"
-    """The learning rate through the training: constant, or rising for a twentieth, then to 0."""
+    """At its peak: it rises for a twentieth of the training, then falls linearly to 0. Paper: 8e-4,
+    for a thousand times as many steps."""
     embedding: Positive = 16
     """Length of a category's embedding."""
     embedding_l2: NotNegative = 1e-5
@@ -150,48 +107,81 @@ class AlignConfig(Section):
     alignment_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs of alignment alone before the joint training. Decision 23."""
     ctcvr: Literal["tower", "product"] = "tower"
-    """A tower of its own for click-and-order, or ESMM's product. Decision 26."""
+    """A separate tower for click-and-order, or ESMM's product. Decision 26."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` takes bf16 where the processor or GPU has it in hardware."""
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
     trees: TreesConfig = TreesConfig()
-    p5: P5Config = P5Config()
 
+    def with_settings(self, settings: dict[str, Any]) -> RankerConfig:
+        """Returns these settings with others at the dotted paths given."""
+        tree = self.model_dump(include=set(RankerConfig.model_fields))
+        for path, value in settings.items():
+            put(tree, path, value)
+        return RankerConfig.model_validate(tree)
+
+
+class VariantConfig(Section):
+    """A ranker under another name, with settings or vectors that differ."""
+
+    of: str
+    """An entry of `larr.rankers.RANKERS`; its tuned settings hold here too."""
+    settings: dict[str, Any] = {}
+    """Paths below `align`, such as {"scene.layers": 2}."""
+    vectors: str | None = None
+    """Another source of text vectors."""
+
+    @field_validator("settings")
+    @classmethod
+    def _dotted(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return dict(leaves(settings))
+
+
+CONTROLS = {
+    f"larr_{source}": VariantConfig(of="larr", vectors=source)
+    for source in ("random", "tfidf", "untuned", "shuffled")
+}
+"""Variants without a declaration: LARR with vectors that know less of the texts' meaning. Decision
+24."""
+
+
+class AlignConfig(RankerConfig):
+    """Stage 3: the rankers to train, and the settings that they share."""
+
+    models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
+    """Entries of `larr.rankers.RANKERS` to train, of `CONTROLS`, or names of `variants`."""
+    variants: dict[Name, VariantConfig] = {}
+    """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     tuned: dict[str, dict[str, float | list[str]]] = {}
-    """What differs for single models, such as {"scene.dropout": 0.2}; `larr tune` finds it."""
+    """What differs for single rankers, such as {"scene.dropout": 0.2}; `larr tune` writes it."""
+    workers: Positive = 1
+    """Rankers trained at the same time, the processor's cores shared among them; 1 on a GPU."""
 
     @model_validator(mode="after")
     def _tuned_settings_exist(self) -> Self:
-        for model in (*self.tuned, *self.variants):
-            self.of(model)
+        for name in (*self.tuned, *self.variants):
+            self.of(name)
         return self
 
-    def variant(self, model: str) -> VariantConfig:
-        """What a name stands for; an entry of `larr.rankers.MODELS` for itself."""
-        return (CONTROLS | self.variants).get(model, VariantConfig(of=model))
+    def variant(self, name: str) -> VariantConfig:
+        """Returns what a name means; an entry of `larr.rankers.RANKERS` means itself."""
+        return (CONTROLS | self.variants).get(name, VariantConfig(of=name))
 
-    def of(self, model: str) -> AlignConfig:
-        """The settings of one model."""
-        variant = self.variant(model)
-        tuned = self.tuned.get(variant.of, {})
-        return self.with_settings(tuned | self.tuned.get(model, {}) | variant.settings)
-
-    def with_settings(self, settings: dict[str, Any]) -> AlignConfig:
-        """These settings with others for the dotted paths given; what was tuned is not kept."""
-        tree = self.model_dump(exclude={"tuned", "variants"})
-        for path, value in settings.items():
-            put(tree, path, value)
-        return AlignConfig.model_validate(tree).model_copy(update={"variants": self.variants})
+    def of(self, name: str) -> RankerConfig:
+        """Returns the settings of one ranker: the shared ones, its tuned ones, its variant's."""
+        variant = self.variant(name)
+        tuned = self.tuned.get(variant.of, {}) | self.tuned.get(name, {})
+        return self.with_settings(tuned | variant.settings)
 
 
 class Range(Section):
-    """Where the search for a setting looks."""
+    """The values among which a setting is searched."""
 
     low: float
     high: float
     log: bool = True
-    """Whether its logarithm is drawn evenly, for what counts in factors."""
+    """Whether its logarithm is drawn evenly, for settings that act by factors."""
     whole: bool = False
     """Whether it is a whole number."""
 
@@ -212,9 +202,9 @@ class TuneConfig(Section):
     """
 
     trials: Positive = 12
-    """Trainings of each ranker; the first has the settings as given."""
+    """Trainings of each ranker; the first has the settings as configured."""
     random: Positive = 6
-    """Trials before the sampler (TPE) learns from what it has seen."""
+    """Trials before the sampler (TPE) uses the results of earlier ones."""
     networks: dict[str, Range] = {
         "learning_rate": Range(low=1e-3, high=2e-2),
         "embedding_l2": Range(low=1e-6, high=1e-3),

@@ -1,9 +1,9 @@
-"""The ranking models that stage 3 trains, by name."""
+"""The rankers by name, and how one is built for the data of a run."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,79 +12,112 @@ from torch import Tensor
 
 from larr import artifacts
 from larr.config import Config
-from larr.config.rankers import CONTROLS, AlignConfig
-from larr.data.features import Features, read_features
+from larr.config.rankers import CONTROLS, RankerConfig
+from larr.data.features import read_features
 from larr.errors import ConfigError
+from larr.plugins import with_plugins
 from larr.rankers.dcn import Dcn
 from larr.rankers.deepfm import DeepFm
 from larr.rankers.din import Din
 from larr.rankers.larr import Larr
-from larr.rankers.layers import Inputs, Network, Ranker
+from larr.rankers.lightgbm import LightGbm
 from larr.rankers.p5 import P5
 from larr.rankers.ple import Ple
-from larr.rankers.trees import Trees
+from larr.rankers.ranker import Ranker, RankerInputs
 from larr.rankers.wide_deep import WideDeep
 
-
-@dataclass(frozen=True)
-class Entry:
-    """An architecture, and the folder under `embed/` of the text vectors that it reads."""
-
-    architecture: type[Ranker]
-    vectors: str | None = None
-
-
-MODELS = {
-    "wide_deep": Entry(WideDeep),
-    "deepfm": Entry(DeepFm),
-    "dcn": Entry(Dcn),
-    "din": Entry(Din),
-    "lightgbm": Entry(Trees),
-    "p5": Entry(P5),
-    "ple": Entry(Ple),
-    "larr": Entry(Larr, "encoder"),
+RANKERS: dict[str, type[Ranker]] = {
+    "wide_deep": WideDeep,
+    "deepfm": DeepFm,
+    "dcn": Dcn,
+    "din": Din,
+    "lightgbm": LightGbm,
+    "p5": P5,
+    "ple": Ple,
+    "larr": Larr,
 }
-RESERVED = (*MODELS, *CONTROLS, "ceiling")
-"""Names that no variant may have; the ceiling stands beside the models in every table."""
+CEILING = "ceiling"
+"""No ranker may have its name: it has a row beside the rankers in every table."""
 
 
-def build(config: Config, name: str) -> Ranker:
-    """Builds an untrained model for the data of this run, as the seed starts it."""
-    entry = find(config, name)
-    features = read_features(artifacts.folder(config, "prepare"))
-    if not features.categories:
+def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
+    """Returns an untrained ranker for the data of this run, with the parameters of its seed.
+
+    Without `settings` it has those that the configuration gives this name. Raises ConfigError if
+    settings and data do not fit.
+    """
+    ranker_class, source = find(config, name), text_vectors(config, name)
+    settings = settings or config.align.of(name)
+    data = artifacts.folder(config, "prepare")
+    features = read_features(data)
+    categories = [category.name for category in features.categories]
+    if not categories:
         raise ConfigError("features.categories: the rankers need at least one, got none")
-    settings = config.align.of(name)
-    known = [category.name for category in features.categories]
-    if unknown := set(settings.hidden).difference(known):
+    if unknown := set(settings.hidden).difference(categories):
         raise ConfigError(
             f"{name}: hidden names {', '.join(sorted(unknown))}; the categories are "
-            f"{', '.join(known)}"
+            f"{', '.join(categories)}"
         )
-    inputs = _inputs(config, settings, features)
-    if entry.vectors and not features.scene_keywords:
+    if source and not features.scene_keywords:
         raise ConfigError(
             f"align.models: {name} reads scene texts and the data have none; declare keywords with "
             "`scene = true`, or leave it out"
         )
-    if entry.vectors:
-        path = artifacts.folder(config, "embed") / entry.vectors / "vectors.npy"
-        mapped = torch.from_numpy(np.load(path, mmap_mode="c"))  # private: the file stays as it is
-        texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
-        centres_RD, scales_R1 = centres(mapped, texts["keyword"], features.scene_keywords)
-        inputs = replace(inputs, vectors=mapped, centres=centres_RD, scales=scales_R1)
+    owners = {keyword.name: keyword.owner for keyword in config.keywords}
+    slots = tuple(n for n, name in enumerate(features.scene_keywords) if owners[name] == "poi")
+    inputs: dict[str, Any] = {"poi_slots": slots}
+    if (keyword := config.features.recent_keyword) and features.recent:
+        inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))
+        inputs["recent_slot"] = features.scene_keywords.index(keyword)
+    if source:
+        # mapped privately: what is not read costs no memory, and the file can never change
+        path = artifacts.folder(config, "embed") / source / "vectors.npy"
+        vectors_VD = torch.from_numpy(np.load(path, mmap_mode="c"))
+        keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
+        centres_RD, scales_R1 = centres(vectors_VD, keyword_V, features.scene_keywords)
+        inputs |= {"vectors": vectors_VD, "centres": centres_RD, "scales": scales_R1}
     with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        model = entry.architecture(inputs)
-    if isinstance(model, Network):
-        model.start(config.seed)
-    return model
+        ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
+    ranker.initialise(config.seed)
+    return ranker
+
+
+def find(config: Config, name: str) -> type[Ranker]:
+    """Returns the class of a ranker, a control or a variant; raises ConfigError without one."""
+    variant, classes = config.align.variant(name), with_plugins(RANKERS, "rankers")
+    reserved = [*classes, *CONTROLS, CEILING]
+    if name in config.align.variants and (name in reserved or "_over_" in name):
+        raise ConfigError(
+            f"align.variants: {name!r} is taken; a name may not be {', '.join(reserved)} or have "
+            "`_over_` in it"
+        )
+    if variant.of not in classes:
+        where, known = f"align.variants.{name}.of", [*classes]
+        if variant.of == name:
+            where, known = "align.models", [*classes, *CONTROLS, *config.align.variants]
+        raise ConfigError(f"{where}: no model {variant.of!r}; the models are {', '.join(known)}")
+    ranker_class = classes[variant.of]
+    if variant.vectors and not ranker_class.text_vectors:
+        raise ConfigError(f"align.variants.{name}.vectors: {variant.of} reads no text vectors")
+    return ranker_class
+
+
+def text_vectors(config: Config, name: str) -> str | None:
+    """Returns the source (a folder under `embed/`) of the text vectors that a ranker reads."""
+    return config.align.variant(name).vectors or find(config, name).text_vectors
+
+
+def vectors_read(config: Config) -> set[str]:
+    """Returns the sources of text vectors that the rankers of `align.models` read."""
+    sources = {text_vectors(config, name) for name in config.align.models}
+    return {source for source in sources if source}
 
 
 def centres(
     vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """`Inputs.centres` and `Inputs.scales` of the stored vectors of these scene keywords."""
+    """Returns `RankerInputs.centres` and `.scales` of the stored vectors of these keywords."""
     means, scales = [], []
     for keyword in keywords:
         rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
@@ -94,46 +127,3 @@ def centres(
         means.append(mean.float())
         scales.append(spread.clamp(min=1e-6).rsqrt().float()[None])
     return torch.stack(means), torch.stack(scales)
-
-
-def find(config: Config, name: str) -> Entry:
-    """The entry of a name that a configuration gives: of `MODELS`, of `CONTROLS` or a variant."""
-    variant = config.align.variant(name)
-    if name in config.align.variants and (name in RESERVED or "_over_" in name):
-        raise ConfigError(
-            f"align.variants: {name!r} is taken; a name may not be {', '.join(RESERVED)} or have "
-            "`_over_` in it"
-        )
-    if variant.of not in MODELS:
-        where, known = f"align.variants.{name}.of", [*MODELS]
-        if variant.of == name:
-            where, known = "align.models", [*MODELS, *CONTROLS, *config.align.variants]
-        raise ConfigError(f"{where}: no model {variant.of!r}; the models are {', '.join(known)}")
-    entry = MODELS[variant.of]
-    return replace(entry, vectors=variant.vectors) if variant.vectors else entry
-
-
-def vectors_read(config: Config) -> set[str]:
-    """Returns the sources of text vectors that the rankers of `align.models` read."""
-    entries = [find(config, name) for name in config.align.models]
-    return {entry.vectors for entry in entries if entry.vectors}
-
-
-def _inputs(config: Config, settings: AlignConfig, features: Features) -> Inputs:
-    slots = _poi_slots(config, features)
-    keyword = config.features.recent_keyword
-    if not (keyword and features.recent):
-        return Inputs(features, settings, poi_slots=slots)
-    texts = np.load(artifacts.folder(config, "prepare") / "recent_texts.npy")
-    return Inputs(
-        features,
-        settings,
-        poi_slots=slots,
-        recent_texts=torch.from_numpy(texts),
-        recent_slot=features.scene_keywords.index(keyword),
-    )
-
-
-def _poi_slots(config: Config, features: Features) -> tuple[int, ...]:
-    places = {keyword.name for keyword in config.keywords if keyword.owner == "poi"}
-    return tuple(slot for slot, name in enumerate(features.scene_keywords) if name in places)

@@ -1,6 +1,6 @@
 """DCN-v2, deep and cross network (Wang et al., 2021), for several tasks.
 
-Shapes: see `larr.rankers.layers`.
+Shapes: B rows of a batch, D inputs, T tasks.
 """
 
 from __future__ import annotations
@@ -9,41 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from larr.data.batches import Batch
-from larr.rankers.layers import (
-    FeatureEmbedding,
-    Inputs,
-    Network,
-    Scores,
-    Towers,
-    bottom_units,
-    network,
-    with_product,
-)
+from larr.rankers.embedding import FeatureEmbedding
+from larr.rankers.layers import Towers, bottom_units, mlp, with_product
+from larr.rankers.neural import EmbeddingRanker
+from larr.rankers.ranker import RankerInputs
 
 CROSS_LAYERS = 2
 
 
-class Dcn(Network):
+class Dcn(EmbeddingRanker):
     """Cross layers with full matrices beside a deep network, a tower for each task."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        super().__init__()
-        self.settings, self.tasks = inputs.settings, len(inputs.features.tasks)
+    def __init__(self, inputs: RankerInputs) -> None:
+        super().__init__(inputs)
         self.encoder = FeatureEmbedding(inputs)
-        width, units = self.encoder.width, bottom_units(inputs)
+        width, units = self.encoder.width, bottom_units(inputs.settings)
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(CROSS_LAYERS))
-        self.bottom = network([width, *units], inputs.settings.dropout)
+        self.bottom = mlp([width, *units], inputs.settings.dropout)
         self.towers = Towers(inputs.settings, self.tasks, width + units[-1])
 
-    def forward(self, batch: Batch) -> Scores:
-        """Scores each row by itself."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the logits, [B, T]."""
         x_BD = self.encoder(batch).joined()
         joined_BD = torch.cat([self.crossed(x_BD), self.bottom(x_BD)], dim=1)
         logits_BT = self.towers(joined_BD.expand(self.tasks, -1, -1))
-        return Scores(with_product(logits_BT, self.settings.ctcvr))
+        return with_product(logits_BT, self.settings.ctcvr)
 
     def crossed(self, first_BD: Tensor) -> Tensor:
-        """x_(l+1) = x_0 * (W x_l + b) + x_l, products of all inputs of degree l + 1, [B, D]."""
+        """Returns the last x_(l+1) = x_0 * (W x_l + b) + x_l: products of l + 2 inputs, [B, D]."""
         x_BD = first_BD
         for layer in self.crosses:
             x_BD = first_BD * layer(x_BD) + x_BD

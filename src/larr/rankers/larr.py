@@ -1,33 +1,52 @@
-"""LARR's ranker: PLE that also reads the scene, and the vectors that are aligned with each other.
+"""LARR's ranker: PLE that also reads the scene, trained with the alignment of two vectors.
 
-Shapes: see `larr.rankers.layers`; A dimension of e_s.
+Shapes: B rows of a batch, K sampled negatives of a row, R scene texts, D dimension of their
+vectors, F categories, E embedding, A dimension of e_s and e_t, T tasks.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import Batch
-from larr.rankers.layers import Inputs, Scores
+from larr.losses import click_loss, info_nce
 from larr.rankers.matching import Matching
+from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
+from larr.rankers.ranker import RankerInputs
 from larr.rankers.scene_encoder import SceneEncoder
+
+
+class LarrOutputs(NamedTuple):
+    """What LARR computes for a batch."""
+
+    logits: Tensor
+    """[B, T]"""
+    scene: Tensor
+    """e_s, [B, A]."""
+    categories: Tensor
+    """The embeddings that e_t is a map of, [B, F, E]."""
 
 
 class Larr(Ple):
     """PLE over all ordinary features, e_s and the matching figures. Section 3.3; decision 22."""
 
+    text_vectors = "encoder"
     vectors: Tensor
     centres: Tensor
     scales: Tensor
     targets: Tensor
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RankerInputs) -> None:
         space = inputs.settings.ple.expert_units[-1]
         matching = Matching(inputs) if inputs.settings.scene.matching else None
         super().__init__(inputs, more=space + (matching.width if matching else 0))
+        self.negatives = inputs.settings.negatives
         self.scene, self.matching = SceneEncoder(inputs), matching
         self.register_buffer("vectors", inputs.vectors, persistent=False)
         self.register_buffer("centres", inputs.centres)
@@ -37,33 +56,118 @@ class Larr(Ple):
         self.register_buffer("targets", torch.tensor(targets), persistent=False)
         self.alignment = nn.Linear(len(targets) * inputs.settings.embedding, space)
 
-    def forward(self, batch: Batch) -> Scores:
-        """Scores each row by itself; gives the two sides of Eq. (24) too.
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the logits, [B, T]."""
+        return self.outputs(batch).logits
 
-        `stop_gradient` keeps the alignment from e_s or from the embeddings behind e_t (decision
-        18); what maps them to each other is trained in either case.
-        """
-        encoded = self.encoder(batch)
+    def outputs(self, batch: Batch) -> LarrOutputs:
+        """Returns the logits with e_s and the embeddings of the same pass."""
+        features = self.encoder(batch)
         missing_BR = batch.texts < 0
         vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
         vectors_BRD = (vectors_BRD - self.centres) * self.scales
         vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
         e_s = self.scene(vectors_BRD, missing_BR)
-        read = [encoded.joined(), e_s]
+        read = [features.joined(), e_s]
         if self.matching:
             read.append(self.matching(vectors_BRD, batch.recent, self.vectors))
-        logits_BT = self.logits(torch.cat(read, dim=1))
-        stopped, categories_BFE = self.settings.stop_gradient, encoded.categories
-        e_t = self.target(categories_BFE.detach() if stopped == "collaborative" else categories_BFE)
-        return Scores(logits_BT, (e_s.detach() if stopped == "semantic" else e_s, e_t))
+        return LarrOutputs(self.logits(torch.cat(read, dim=1)), e_s, features.categories)
 
     def target(self, categories_BFE: Tensor) -> Tensor:
-        """e_t, the user's and the place's embeddings, in the space of e_s, [B, A]. Decision 17."""
+        """Returns e_t: user and place embeddings in the space of e_s, [B, A]. Decision 17.
+
+        Scene IDs are left out, or e_s could be aligned with its own scene instead of with whoever
+        acts in it.
+        """
         e_t: Tensor = self.alignment(categories_BFE.index_select(1, self.targets).flatten(1))
         return e_t
 
-    def sampled_target(self, batch: Batch) -> Tensor:
-        """e_t of rows that are only negatives, [B, A]; their embeddings get no gradient."""
-        with torch.no_grad():
-            categories_BFE = self.encoder(batch).categories
-        return self.target(categories_BFE)
+    def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:
+        """Returns L_3, L_ctr and L_cl, [3]. Paper: Eq. (26).
+
+        `stop_gradient` keeps the alignment from e_s or from the embeddings behind e_t (decision
+        18); what maps them to each other is trained in either case.
+        """
+        outputs = self.outputs(batch)
+        click = click_loss(outputs.logits, batch.labels)
+        alignment = torch.zeros_like(click)
+        if weights.alignment:
+            e_s, categories_BFE = outputs.scene, outputs.categories
+            if self.settings.stop_gradient == "collaborative":
+                categories_BFE = categories_BFE.detach()
+            elif self.settings.stop_gradient == "semantic":
+                e_s = e_s.detach()
+            alignment = self.alignment_loss(e_s, self.target(categories_BFE), batch, sampled)
+        return torch.stack(
+            [weights.click * click + weights.alignment * alignment, click, alignment]
+        )
+
+    def alignment_loss(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
+        """Returns L_cl, with K sampled rows as further negatives of each e_s. Eq. (24)-(25)."""
+        scene_BA, target_BA = (functional.normalize(side.float(), dim=1) for side in (e_s, e_t))
+        excluded, more_BKA = not_negatives(batch), target_BA[:, None][:, :0]
+        if sampled.rows:
+            with torch.no_grad():  # rows that are only negatives do not move the embeddings
+                categories_BFE = self.encoder(sampled).categories
+            more_BKA = self.target(categories_BFE).unflatten(0, (batch.rows, -1)).float()
+            excluded = torch.cat([excluded, sampled_not_negatives(batch, sampled)], dim=1)
+        # in fp32 even under autocast: a temperature of 0.1 makes bf16's step of 1/256 one of 4 %
+        with torch.autocast(self.device.type, enabled=False):
+            more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
+            similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
+            return info_nce(similarities, excluded, self.settings.temperature)
+
+    def phases(self) -> list[tuple[int, Weights]]:
+        """Returns epochs of alignment alone (decision 23), then the joint training."""
+        return [(self.settings.alignment_epochs, Weights(0.0, 1.0)), *super().phases()]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Returns what reads text vectors with the rate and the decay of `align.scene`; the rest.
+
+        A batch touches few of the ID embeddings and all of the text side. At the embeddings' rate
+        and without decay it would memorise which text belongs to whom (decision 15d).
+        """
+        parts = [self.scene, self.alignment, *([self.matching] if self.matching else [])]
+        texts = [parameter for part in parts for parameter in part.parameters()]
+        numbers = {id(parameter) for parameter in texts}
+        (group,) = super().parameter_groups()
+        group["params"] = [one for one in group["params"] if id(one) not in numbers]
+        scene = self.settings.scene
+        text_side = {"lr": scene.learning_rate, "weight_decay": scene.weight_decay}
+        return [{"params": texts} | text_side, group]
+
+    @classmethod
+    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
+        """Returns the ranges of `[tune.networks]` and `[tune.texts]`."""
+        return super().search_space(ranges) | ranges.texts
+
+
+def not_negatives(batch: Batch) -> Tensor:
+    """Returns which pairs of rows are no negatives of each other, bool [B, B]. Decision 19.
+
+    They have the same user, or the same place in the same scene (the same texts): the target of one
+    is then right for the other, too.
+    """
+    users_B, scenes_B = batch.keys[:, 0], _fingerprints(batch)
+    same_BB: Tensor = users_B[:, None] == users_B
+    return same_BB.logical_or_(scenes_B[:, None] == scenes_B)
+
+
+def sampled_not_negatives(batch: Batch, sampled: Batch) -> Tensor:
+    """Returns the same for the K rows sampled for each row, bool [B, K]."""
+    users_BK = sampled.keys[:, 0].unflatten(0, (batch.rows, -1))
+    scenes_BK = _fingerprints(sampled).unflatten(0, (batch.rows, -1))
+    same_BK: Tensor = batch.keys[:, :1] == users_BK
+    return same_BK.logical_or_(_fingerprints(batch)[:, None] == scenes_BK)
+
+
+def _fingerprints(batch: Batch) -> Tensor:
+    """A 64-bit polynomial hash of each row's place and scene texts.
+
+    Comparing one number instead of eleven columns of each pair keeps the mask at B x B.
+    """
+    values = torch.cat([batch.keys[:, 1:], batch.texts], dim=1).long()
+    fingerprints = torch.zeros_like(values[:, 0])
+    for column in values.unbind(dim=1):
+        fingerprints = fingerprints * 6364136223846793005 + column + 1
+    return fingerprints

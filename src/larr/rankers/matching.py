@@ -1,9 +1,9 @@
-"""How well a place suits the request, read off the stored vectors: what LARR has beyond Eq. (23).
+"""How well a place suits the request, by products of stored vectors: LARR's part beyond Eq. (23).
 
-With its output read at `<agg>`, the scene encoder adds up what each text says; that a user likes
-what a place serves is a product of two texts. These figures are such products; the ranker reads
-them beside e_s. Serving stays cheap: each needs dot products of vectors that are stored, or
-computed once a request.
+With its output read at `<agg>`, the scene encoder adds up the content of each text; that a user
+likes what a place serves is a product of two texts. These figures are products of this kind; the
+ranker reads them beside e_s (decision 15a: +0.8 % of CTR AUC with them, +0.2 % without). Serving
+stays cheap: each needs dot products of vectors that are stored, or computed once a request.
 
 Shapes: B rows of a batch, R scene texts (Q of the request, P of the place), L recent places, D
 dimension of the vectors, K of the common space.
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.rankers.layers import Inputs
+from larr.rankers.ranker import RankerInputs
 
 COMMON_UNITS = 64
-SHARPNESS = 10.0
-LOWEST = -1e9  # of a recent place that is not there
+SHARPNESS = 10.0  # of the soft maximum over the recent places
+LOWEST = -1e9  # the product of a missing recent place; -inf would give 0 * inf = NaN
 
 
 class Matching(nn.Module):
@@ -29,7 +29,7 @@ class Matching(nn.Module):
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
         slots = range(len(inputs.features.scene_keywords))
         self.place_slots = list(inputs.poi_slots)
@@ -46,43 +46,48 @@ class Matching(nn.Module):
 
     @property
     def width(self) -> int:
-        """How many figures there are for a row."""
+        """How many figures a row has."""
         sequence = 0 if self.recent_slot is None else 3
         return len(self.request_slots) * len(self.place_slots) + COMMON_UNITS + sequence
 
     def forward(self, vectors_BRD: Tensor, recent_BL: Tensor, stored_VD: Tensor) -> Tensor:
-        """All figures of a row [B, width]; `vectors_BRD` is 0 where a text is missing."""
+        """Returns the figures, [B, width]; `vectors_BRD` must be 0 where a text is missing."""
         request_BQD = vectors_BRD[:, self.request_slots]
         place_BPD = vectors_BRD[:, self.place_slots]
         figures = [(place_BPD @ request_BQD.mT).flatten(1)]
-        said = [request_BQD.flatten(1)]
+        request_side = [request_BQD.flatten(1)]
         if self.recent_slot is not None:
-            recent_BLD, there_BL = self.recent_vectors(recent_BL, stored_VD)
+            recent_BLD, known_BL = self.recent_vectors(recent_BL, stored_VD)
             place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
-            figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), there_BL))
-            said.append(recent_BLD.sum(dim=1) / there_BL.sum(dim=1, keepdim=True).clamp(min=1))
-        product_BK = self.request(torch.cat(said, dim=1)) * self.place(place_BPD.flatten(1))
+            figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), known_BL))
+            request_side.append(
+                recent_BLD.sum(dim=1) / known_BL.sum(dim=1, keepdim=True).clamp(min=1)
+            )
+        product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BPD.flatten(1))
         return torch.cat([*figures, product_BK], dim=1)
 
     def recent_vectors(self, recent_BL: Tensor, stored_VD: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors of the recent places' texts [B, L, D], and which there are [B, L].
+        """Returns the vectors of the recent places' texts [B, L, D], and which exist, [B, L].
 
         Paper: "the user's long interaction sequence is also used to produce interaction sequence
         vectors" (section 3.2).
         """
         texts_BL = self.recent_texts[recent_BL]
-        there_BL = texts_BL >= 0
+        known_BL = texts_BL >= 0
         vectors_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
         centred_BLD = (vectors_BLD - self.centre) * self.scale
-        return centred_BLD * there_BL[:, :, None], there_BL
+        return centred_BLD * known_BL[:, :, None], known_BL
 
 
-def similarities(product_BL: Tensor, there_BL: Tensor) -> Tensor:
-    """Largest, mean and softly largest product of a place with the recent ones [B, 3], or 0."""
+def similarities(product_BL: Tensor, known_BL: Tensor) -> Tensor:
+    """Returns the largest, mean and softly largest product of a place with the recent ones, [B, 3].
+
+    All are 0 for a user without recent places.
+    """
     product_BL = product_BL.float()
-    masked_BL = product_BL.masked_fill(~there_BL, LOWEST)
-    weights_BL = (SHARPNESS * masked_BL).softmax(dim=1) * there_BL
-    mean_B1 = product_BL.sum(dim=1, keepdim=True) / there_BL.sum(dim=1, keepdim=True).clamp(min=1)
-    largest_B1 = masked_BL.max(dim=1, keepdim=True).values * there_BL.any(dim=1, keepdim=True)
+    masked_BL = product_BL.masked_fill(~known_BL, LOWEST)
+    weights_BL = (SHARPNESS * masked_BL).softmax(dim=1) * known_BL
+    mean_B1 = product_BL.sum(dim=1, keepdim=True) / known_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    largest_B1 = masked_BL.max(dim=1, keepdim=True).values * known_BL.any(dim=1, keepdim=True)
     softly_B1 = (weights_BL * product_BL).sum(dim=1, keepdim=True)
     return torch.cat([largest_B1, mean_B1, softly_B1], dim=1)

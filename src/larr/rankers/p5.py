@@ -12,65 +12,66 @@ word, N tokens, H hidden units, T tasks, V values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import Batch
 from larr.data.features import Category
-from larr.rankers.layers import CategoryTable, Inputs, Network, Scores, with_product
+from larr.rankers.layers import with_product
+from larr.rankers.neural import NeuralRanker
+from larr.rankers.ranker import RankerInputs
 
+UNITS, LAYERS, HEADS, FEEDFORWARD = 64, 2, 4, 128  # of the T5
 BASE = 100  # a piece stands for two decimal digits
 LEVELS = 13  # tokens of a standardised number, half a deviation apart
 PADDING = BASE + LEVELS
 SPELLED = ("user_id", "poi_id")
-LONGEST = 1_000  # other categories with more values than this are spelled too
+LONGEST = 1_000  # other categories with more values are spelled too
 
 
-class P5(Network):
-    """A T5 that reads a row as a prompt and is asked once for each task."""
+class P5(NeuralRanker):
+    """A T5 that reads a row as a prompt and answers a question for each task."""
 
     seen: Tensor
     spelling: Tensor
     spelled: Tensor
-    whole: Tensor
+    unspelled: Tensor
     words: Tensor
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RankerInputs) -> None:
         from transformers import T5Config, T5Model  # noqa: PLC0415 - other rankers start faster
 
-        super().__init__()
-        features, settings = inputs.features, inputs.settings.p5
-        self.ctcvr = inputs.settings.ctcvr
-        self.tasks = len(features.tasks)
+        super().__init__(inputs)
+        features = inputs.features
         seen = [category.name not in inputs.settings.hidden for category in features.categories]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
         spelled = {n: c for n, c in enumerate(features.categories) if _is_spelled(c)}
-        whole = {n: c for n, c in enumerate(features.categories) if not _is_spelled(c)}
+        unspelled = {n: c for n, c in enumerate(features.categories) if not _is_spelled(c)}
         digits = max((math.ceil(math.log(c.size, BASE)) for c in spelled.values()), default=1)
         spellings = [_spelling(category, digits) for category in spelled.values()]
         none = torch.empty(0, digits, dtype=torch.int64)
         self.register_buffer("spelling", torch.cat([none, *spellings]), persistent=False)
         self.register_buffer("spelled", _columns(spelled, 0), persistent=False)
-        self.register_buffer("whole", _columns(whole, PADDING + 1), persistent=False)
+        self.register_buffer("unspelled", _columns(unspelled, PADDING + 1), persistent=False)
         names = [category.name for category in spelled.values()]
         self.recent_shift = int(self.spelled[1, names.index("poi_id")]) if features.recent else 0
-        counts = (len(spelled), len(whole), len(features.numbers), features.recent)
+        counts = (len(spelled), len(unspelled), len(features.numbers), features.recent)
         self.register_buffer("words", _words(counts, digits), persistent=False)
-        tokens = PADDING + 1 + sum(category.size for category in whole.values())
-        self.tokens = nn.Embedding(tokens, settings.units, padding_idx=PADDING)
-        self.whole_words = nn.Embedding(int(self.words.max()) + 1, settings.units)
-        self.questions = nn.Embedding(self.tasks, settings.units)
+        tokens = PADDING + 1 + sum(category.size for category in unspelled.values())
+        self.tokens = nn.Embedding(tokens, UNITS, padding_idx=PADDING)
+        self.whole_words = nn.Embedding(int(self.words.max()) + 1, UNITS)
+        self.questions = nn.Embedding(self.tasks, UNITS)
         self.t5 = T5Model(
             T5Config(
                 vocab_size=1,
-                d_model=settings.units,
-                d_kv=settings.units // settings.heads,
-                d_ff=settings.feedforward,
-                num_layers=settings.layers,
-                num_heads=settings.heads,
+                d_model=UNITS,
+                d_kv=UNITS // HEADS,
+                d_ff=FEEDFORWARD,
+                num_layers=LAYERS,
+                num_heads=HEADS,
                 dropout_rate=inputs.settings.dropout,
                 use_cache=False,
                 eos_token_id=None,
@@ -78,11 +79,11 @@ class P5(Network):
         )
         no_tokens = nn.Identity()  # prompts come as embeddings
         self.t5.shared = self.t5.encoder.embed_tokens = self.t5.decoder.embed_tokens = no_tokens
-        self.yes_and_no = nn.Linear(settings.units, 2, bias=False)
-        self.usual = nn.Parameter(torch.zeros(self.tasks))
+        self.yes_and_no = nn.Linear(UNITS, 2, bias=False)
+        self.bias = nn.Parameter(torch.zeros(self.tasks))
 
-    def forward(self, batch: Batch) -> Scores:
-        """Scores each row by itself: logit of yes minus logit of no."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the logit of yes minus that of no for each task, [B, T]."""
         tokens_BN = self.prompt(batch)
         embedded_BNH = self.tokens(tokens_BN) + self.whole_words(self.words)
         asked_BTH = self.questions.weight.expand(batch.rows, -1, -1)
@@ -92,39 +93,35 @@ class P5(Network):
             decoder_inputs_embeds=asked_BTH,
         ).last_hidden_state
         yes_BT, no_BT = self.yes_and_no(answered_BTH).unbind(dim=2)
-        return Scores(with_product((yes_BT - no_BT + self.usual).float(), self.ctcvr))
+        return with_product((yes_BT - no_BT + self.bias).float(), self.settings.ctcvr)
 
     def prompt(self, batch: Batch) -> Tensor:
-        """The tokens of each row, [B, N]: spelled words, whole words, numbers, recent places.
+        """Returns the tokens of each row, [B, N]: pieces of words, words, numbers, recent places.
 
         A hidden category has the unknown value in every row.
         """
         categories_BF = batch.categories * self.seen
         columns_W, shifts_W = self.spelled
         spelled_BWD = self.spelling[categories_BF[:, columns_W] + shifts_W]
-        columns_W, shifts_W = self.whole
-        whole_BW = categories_BF[:, columns_W] + shifts_W
+        columns_W, shifts_W = self.unspelled
+        unspelled_BW = categories_BF[:, columns_W] + shifts_W
         half = LEVELS // 2
         numbers_BM = (2 * batch.numbers).round().clamp(-half, half).long() + half + BASE
         recent_BLD = self.spelling[batch.recent + self.recent_shift]
         return torch.cat(
-            [spelled_BWD.flatten(1), whole_BW, numbers_BM, recent_BLD.flatten(1)], dim=1
+            [spelled_BWD.flatten(1), unspelled_BW, numbers_BM, recent_BLD.flatten(1)], dim=1
         )
 
-    def start(self, seed: int) -> None:
-        """T5's own start."""
+    @torch.no_grad()
+    def set_base_rates(self, rates_T: Tensor) -> None:
+        """Sets the answers' biases."""
+        self.bias.copy_(rates_T.logit(eps=1e-6))
 
-    def start_at(self, rates_T: Tensor) -> None:
-        """Sets the answers' biases, so that training starts at the base rates."""
-        with torch.no_grad():
-            self.usual.copy_(rates_T.logit(eps=1e-6))
-
-    def table(self) -> CategoryTable | None:
-        """None: all its embeddings are small."""
-        return None
-
-    def fill_unseen(self, log: Iterable[Batch]) -> None:
-        """Nothing to do: an unknown user or place has no tokens, which is met in training too."""
+    @classmethod
+    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
+        """Returns the ranges of `[tune.networks]` without the L2 of a table, which it lacks."""
+        space = super().search_space(ranges)
+        return {path: values for path, values in space.items() if path != "embedding_l2"}
 
 
 def _is_spelled(category: Category) -> bool:
@@ -149,8 +146,8 @@ def _columns(chosen: dict[int, Category], first: int) -> Tensor:
 
 def _words(counts: tuple[int, int, int, int], digits: int) -> Tensor:
     """The word that each token of a prompt is a piece of [N]; recent places are words of a kind."""
-    spelled, whole, numbers, recent = counts
-    alone = spelled + whole + numbers
+    spelled, unspelled, numbers, recent = counts
+    alone = spelled + unspelled + numbers
     parts = [
         torch.arange(spelled).repeat_interleave(digits),
         torch.arange(spelled, alone),

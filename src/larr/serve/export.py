@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from larr import artifacts, progress
 from larr.config import Config
-from larr.data import batches
-from larr.data.batches import Batch
+from larr.data.batches import Batch, LogRows
 from larr.data.features import Features, read_features
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
@@ -49,9 +48,9 @@ def export(config: Config, model: str, target: Path) -> None:
     features = read_features(data)
     target.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        _write(ranker, features, data / split, target / f"{split}.parquet")
+        _write(ranker, features, LogRows(data / split), target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
-    to_onnx(ranker, next(batches.in_order(data / "test", 2)), target / ONNX)
+    to_onnx(ranker, next(LogRows(data / "test").in_order(2)), target / ONNX)
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
@@ -95,7 +94,7 @@ class _Probabilities(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         whole = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
         batch = self.like._replace(numbers=inputs["numbers"], **whole)
-        return {"probabilities": self.ranker(batch).logits.sigmoid()}
+        return {"probabilities": self.ranker(batch).sigmoid()}
 
 
 def write_graph(
@@ -144,12 +143,11 @@ class _Positional(nn.Module):
         return tuple(outputs.values())
 
 
-def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:
-    rows = batches.count_rows(log)
-    bar = progress.track(f"exporting {path.name}", rows, "rows")
+def _write(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:
+    bar = progress.track(f"exporting {path.name}", len(log), "rows")
     with artifacts.atomic(path) as partial, ExitStack() as opened, bar as advance:
         writer = None
-        for batch in batches.in_order(log, ROWS):
+        for batch in log.in_order(ROWS):
             table = _table(ranker, features, batch)
             writer = writer or opened.enter_context(pq.ParquetWriter(partial, table.schema))
             writer.write_table(table)
@@ -158,8 +156,7 @@ def _write(ranker: Larr, features: Features, log: Path, path: Path) -> None:
 
 def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:
     with torch.inference_mode():
-        aligned = ranker(batch).aligned
-    assert aligned is not None  # noqa: S101 - LARR has both sides
+        e_s = ranker.outputs(batch).scene
     columns: dict[str, pa.Array] = {
         one.name: pa.array(batch.categories[:, number].numpy())
         for number, one in enumerate(features.categories)
@@ -168,7 +165,7 @@ def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:
         columns[name] = pa.array(batch.numbers[:, number].numpy())
     if features.recent:
         columns[RECENT] = _lists(batch.recent.numpy())
-    columns[VECTOR] = _lists(aligned[0].float().numpy())
+    columns[VECTOR] = _lists(e_s.float().numpy())
     for number, task in enumerate(features.tasks):
         columns[task] = pa.array(batch.labels[:, number].numpy().astype(np.float32))
     return pa.table(columns)

@@ -100,7 +100,7 @@ def _copy_run(config: Config, model: str, folder: Path) -> None:
     data = artifacts.folder(config, "prepare")
     copied = [data / name for name in DATA]
     folded = [artifacts.folder(config, "align") / model]
-    source = rankers.find(config, model).vectors
+    source = rankers.text_vectors(config, model)
     if source:
         folded.append(artifacts.folder(config, "embed") / source)
     if source == "encoder":  # it embeds the texts of new places

@@ -5,21 +5,19 @@ What it saves, what it costs, and why its probabilities must be corrected (decis
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from larr import artifacts, metrics
 from larr.config import Config
-from larr.data import batches
+from larr.data.batches import LogRows
 from larr.data.features import read_features
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import TASKS
 from larr.rankers.predict import predict_log, undo_sampling
-from larr.rankers.training import fit
+from larr.rankers.training import train
 
 KEPT = (0.3, 0.1)
 """Shares of the impressions without a click."""
@@ -32,30 +30,27 @@ def down_sampling(config: Config) -> Json:
     data = artifacts.folder(config, "prepare")
     told: Json = {}
     for kept in KEPT:
-        with tempfile.TemporaryDirectory(dir=config.output) as scratch:
-            part = Path(scratch)
-            batches.write_part(data / "train", sampled(data / "train", kept, config.seed), part)
-            rows = batches.count_rows(part)
-            models = {name: _judged(config, name, part, kept) for name in (BASE, LARR)}
-        told[f"{kept:g}"] = {"rows": rows, "models": models}
+        part = sampled(LogRows(data / "train"), kept, config.seed)
+        models = {name: _judged(config, name, part, kept) for name in (BASE, LARR)}
+        told[f"{kept:g}"] = {"rows": len(part), "models": models}
     return {"kept": told}
 
 
-def sampled(log: Path, kept: float, seed: int) -> np.ndarray:
-    """The rows with a click and a random share of the others, in the order of the log."""
-    clicked_N = np.load(log / "labels.npy", mmap_mode="r")[:, 0] > 0
+def sampled(log: LogRows, kept: float, seed: int) -> LogRows:
+    """Returns the rows with a click and a random share of the others, in the order of the log."""
+    clicked_N = log.array("labels")[:, 0] > 0
     drawn_N = np.random.default_rng(seed).random(len(clicked_N)) < kept
-    return np.flatnonzero(clicked_N | drawn_N)
+    return log.select(np.flatnonzero(clicked_N | drawn_N))
 
 
-def _judged(config: Config, name: str, part: Path, kept: float) -> Json:
+def _judged(config: Config, name: str, part: LogRows, kept: float) -> Json:
     data = artifacts.folder(config, "prepare")
-    align = config.align.of(name).model_copy(update={"batch_size": 0})
-    own = config.model_copy(update={"align": align})
+    settings = config.align.of(name).with_settings({"batch_size": 0})
     started = time.perf_counter()
-    model, _ = fit(own, name, part)
+    model, _ = train(config, name, settings, part)
     told: Json = {"seconds": time.perf_counter() - started}
-    raw_NT, label_NT = predict_log(model, data / "test"), np.load(data / "test" / "labels.npy")
+    test_log = LogRows(data / "test")
+    raw_NT, label_NT = predict_log(model, test_log), test_log.array("labels")
     features = read_features(data)
     corrected_NT = undo_sampling(raw_NT, kept * features.sampling_rate)
     for number, task in enumerate(features.tasks):

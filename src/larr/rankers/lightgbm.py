@@ -1,0 +1,141 @@
+"""LightGBM (Ke et al., 2017): boosted trees of the same columns, a rival of another kind.
+
+Shapes: B rows of a batch, N rows of a log, C columns (categories, then numbers), T tasks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from larr import progress
+from larr.config.rankers import Range, TuneConfig
+from larr.data.batches import Batch, LogRows
+from larr.errors import LarrError
+from larr.rankers.ranker import LossCurve, Ranker, RankerInputs
+
+POINTS = 50  # of the loss curve
+
+
+class LightGbm(Ranker):
+    """A forest for each task, of categories and numbers; recent places and texts are not read.
+
+    Categories in `align.hidden` are left out: of IDs with many values trees memorise who clicked.
+    """
+
+    def __init__(self, inputs: RankerInputs) -> None:
+        self.name, self.settings = inputs.name, inputs.settings.trees
+        self.tasks, hidden = inputs.features.tasks, inputs.settings.hidden
+        categories = enumerate(inputs.features.categories)
+        self.columns = [column for column, category in categories if category.name not in hidden]
+        self.forests: list[Any] = []
+
+    def fit(self, log: LogRows, seed: int) -> LossCurve:
+        """Trains a forest for each task."""
+        lightgbm, label_NT, losses_TK = _lightgbm(), log.array("labels"), []
+        rounds, self.forests = self.settings.rounds, []
+        recorded = set(np.linspace(1, rounds, min(POINTS, rounds), dtype=int).tolist())
+        with progress.track(self.name, rounds * len(self.tasks), "trees") as advance:
+            for label_N in label_NT.T:
+                rows = lightgbm.Dataset(
+                    _rows(log, self.columns),
+                    label_N,
+                    categorical_feature=list(range(len(self.columns))),
+                    params={"verbosity": -1},
+                )
+                forest, losses_K = lightgbm.Booster(self._options(seed), rows), []
+                for number in range(1, rounds + 1):
+                    forest.update()
+                    advance(1)
+                    if number in recorded:
+                        losses_K.append(forest.eval_train()[0][2])
+                losses_TK.append(losses_K)
+                # read back from its text: it no longer holds the training rows
+                self.forests.append(lightgbm.Booster(model_str=forest.model_to_string()))
+        losses = [float(sum(losses_T)) for losses_T in zip(*losses_TK, strict=True)]
+        return [
+            {
+                "samples": len(log) * point // len(losses),
+                "loss": loss,
+                "click": loss,
+                "alignment": 0.0,
+            }
+            for point, loss in enumerate(losses, 1)
+        ]
+
+    def score(self, batch: Batch) -> Tensor:
+        """Returns the logits, float32 [B, T]."""
+        row_BC = _joined(batch.categories.numpy()[:, self.columns], batch.numbers.numpy())
+        logits = [forest.predict(row_BC, raw_score=True) for forest in self.forests]
+        return torch.from_numpy(np.stack(logits, axis=1)).float()
+
+    def save(self, path: Path) -> None:
+        """Writes each forest as LightGBM's own text, the bytes of a tensor named as its task."""
+        texts = [forest.model_to_string().encode() for forest in self.forests]
+        tensors = [torch.from_numpy(np.frombuffer(text, np.uint8).copy()) for text in texts]
+        save_file(dict(zip(self.tasks, tensors, strict=True)), path)
+
+    def load(self, path: Path) -> None:
+        """Reads the forests."""
+        tensors = load_file(path)
+        texts = [tensors[task].numpy().tobytes().decode() for task in self.tasks]
+        self.forests = [_lightgbm().Booster(model_str=text) for text in texts]
+
+    @classmethod
+    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
+        """Returns the ranges of `[tune.trees]`."""
+        return ranges.trees
+
+    def _options(self, seed: int) -> dict[str, Any]:
+        return {
+            "objective": "binary",
+            "learning_rate": self.settings.learning_rate,
+            "num_leaves": self.settings.leaves,
+            "min_data_in_leaf": self.settings.leaf_rows,
+            "lambda_l2": self.settings.l2,
+            "cat_l2": self.settings.category_l2,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": torch.get_num_threads(),
+            "verbosity": -1,
+        }
+
+
+def _lightgbm() -> Any:
+    """Returns the library, loaded only when a forest is wanted: it needs the system's OpenMP."""
+    try:
+        import lightgbm  # noqa: PLC0415
+    except OSError as error:
+        raise LarrError(
+            f"LightGBM cannot be loaded: {error}; install libgomp1 (Debian, Ubuntu) or libomp "
+            "(macOS), or take lightgbm out of align.models"
+        ) from error
+    return lightgbm
+
+
+def _rows(log: LogRows, columns: list[int]) -> Any:
+    """Returns the rows of a log as LightGBM's `Sequence`, read from the mapped arrays as needed."""
+
+    class Rows(_lightgbm().Sequence):  # type: ignore[misc]
+        batch_size = 65_536
+        categories = log.array("categories")
+        numbers = log.array("numbers")
+
+        def __len__(self) -> int:
+            return len(self.categories)
+
+        def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
+            return _joined(self.categories[index][..., columns], self.numbers[index])
+
+    return Rows()
+
+
+def _joined(categories: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    joined: np.ndarray = np.concatenate([categories, numbers], axis=-1, dtype=np.float64)
+    return joined

@@ -1,0 +1,247 @@
+"""Rankers that are networks: their steps, optimizers, learning rates and losses.
+
+Shapes: B rows of a batch, T tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from larr import machine, progress
+from larr.config.rankers import Range, TuneConfig
+from larr.data.batches import BLOCK_ROWS, Batch, LogRows
+from larr.errors import LarrError
+from larr.losses import click_loss
+from larr.rankers.embedding import FeatureEmbedding, LazyAdam
+from larr.rankers.layers import Towers, initialise, tower_rates
+from larr.rankers.ranker import LossCurve, Ranker, RankerInputs
+
+POINTS = 50  # of the loss curve; every PRINTED of them a line on the terminal
+PRINTED = 10
+WARM_UP = 0.05
+"""Share of the training in which the learning rate rises: Adam's first steps, with moments of a few
+batches, are too long at the full rate."""
+FEW_STEPS = 150
+"""With fewer steps a ranker that reads texts stays behind one that reads none."""
+STEPS, FEWEST_ROWS, MOST_ROWS = 1_500, 60, 2_400
+"""Of `align.batch_size = 0`: the steps aimed at, and the limits of a batch."""
+
+
+class Weights(NamedTuple):
+    """Of the two parts of L_3. Paper: Eq. (26)."""
+
+    click: float
+    alignment: float
+
+
+class DivergedError(LarrError):
+    """The loss of a training is not a finite number."""
+
+
+class NeuralRanker(nn.Module, Ranker):
+    """A network that is trained in steps on L_3; subclasses define `forward`."""
+
+    negatives: int = 0
+    """Rows that `losses` wants as further negatives for each row of a batch."""
+
+    def __init__(self, inputs: RankerInputs) -> None:
+        super().__init__()
+        self.name, self.settings = inputs.name, inputs.settings
+        self.tasks = len(inputs.features.tasks)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns the logits, [B, T]."""
+        raise NotImplementedError
+
+    def set_base_rates(self, rates_T: Tensor) -> None:
+        """Sets the output biases, so that training starts at these probabilities."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:  # noqa: ARG002
+        """Returns L_3 of a batch and its two parts, L_ctr and L_cl, [3]. Paper: Eq. (26)."""
+        click = click_loss(self(batch), batch.labels)
+        return torch.stack([weights.click * click, click, torch.zeros_like(click)])
+
+    def phases(self) -> list[tuple[int, Weights]]:
+        """Returns the phases of the training: their epochs and the weights of the losses."""
+        weights = Weights(self.settings.beta_ctr, self.settings.beta_alignment)
+        return [(self.settings.epochs, weights)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Returns the parameters of AdamW in groups with their learning rate and weight decay."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "lr": self.settings.learning_rate, "weight_decay": 0.0}]
+
+    def optimizers(self) -> list[Optimizer]:
+        """Returns the optimizers of the training, each at its peak learning rate."""
+        return [AdamW(self.parameter_groups(), fused=True)]
+
+    def fit(self, log: LogRows, seed: int) -> LossCurve:
+        """Trains on L_3; rows are shuffled in each epoch."""
+        settings, rows, phases = self.settings, len(log), self.phases()
+        epochs = sum(epochs for epochs, _ in phases)
+        size = settings.batch_size or step_rows(rows * settings.epochs)
+        steps = math.ceil(rows / size) * epochs
+        if settings.batch_size and steps < FEW_STEPS:
+            progress.console.print(
+                f"  {self.name}: {steps} steps of {size} rows are few; a smaller align.batch_size "
+                "learns more from such a log (0 chooses one)"
+            )
+        rates_T = tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr)
+        self.set_base_rates(rates_T)
+        self.to(machine.device()).train()
+        optimizers = self.optimizers()
+        peaks = [
+            (group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups
+        ]
+        curve, first = LossRecorder(self.name, steps), 0
+        with progress.track(self.name, rows * epochs, "samples") as advance:
+            for phase_epochs, weights in phases:
+                for epoch in range(first, first + phase_epochs):
+                    random = np.random.default_rng([seed, epoch])
+                    for batch, sampled in log.shuffled(size, random, self.negatives):
+                        done = (curve.samples / rows - first) / phase_epochs
+                        for group, peak in peaks:
+                            group["lr"] = rate_at(done) * peak
+                        curve.add(batch.rows, self._step(batch, sampled, weights, optimizers))
+                        advance(batch.rows)
+                first += phase_epochs
+        self.eval()
+        return curve.points
+
+    def _step(
+        self, batch: Batch, sampled: Batch, weights: Weights, optimizers: list[Optimizer]
+    ) -> Tensor:
+        precision, device = self.settings.precision, self.device
+        bf16 = precision == "bf16" or (precision == "auto" and machine.bf16_is_fast())
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            losses = self.losses(batch.to(device), sampled.to(device), weights)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        losses[0].backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return losses.detach()
+
+    @torch.inference_mode()
+    def score(self, batch: Batch) -> Tensor:
+        """Returns the logits, float32 [B, T] on the CPU."""
+        self.eval()
+        logits_BT: Tensor = self(batch.to(self.device))
+        return logits_BT.float().cpu()
+
+    def save(self, path: Path) -> None:
+        """Writes the parameters and the persistent buffers."""
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}, path
+        )
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        self.load_state_dict(load_file(path))
+        self.eval()
+
+    @classmethod
+    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
+        """Returns the ranges of `[tune.networks]`."""
+        return ranges.networks
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def parameter_count(self) -> int:
+        """How many parameters there are."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+class EmbeddingRanker(NeuralRanker):
+    """A network between `FeatureEmbedding`, the inputs of all of them, and `Towers`."""
+
+    encoder: FeatureEmbedding
+    towers: Towers
+
+    def initialise(self, seed: int) -> None:
+        """Draws every parameter from the seed and the parameter's name."""
+        initialise(self, seed)
+
+    def set_base_rates(self, rates_T: Tensor) -> None:
+        """Sets the towers' last biases."""
+        self.towers.set_base_rates(rates_T)
+
+    def optimizers(self) -> list[Optimizer]:
+        """AdamW for the network, `LazyAdam` for the embedding table."""
+        table, settings = self.encoder.table, self.settings
+        lazy = LazyAdam(table, settings.learning_rate, settings.embedding_l2)
+        return [*super().optimizers(), lazy]
+
+    def fit(self, log: LogRows, seed: int) -> LossCurve:
+        """Trains, then gives values that the log does not have the mean of the others."""
+        curve = super().fit(log, seed)
+        self.encoder.average_unseen(log.in_order(BLOCK_ROWS))
+        return curve
+
+
+def step_rows(rows: int) -> int:
+    """Returns the batch size at which the default learning rates suit this many training rows."""
+    return min(max(rows // STEPS, FEWEST_ROWS), MOST_ROWS)
+
+
+def rate_at(done: float) -> float:
+    """Returns the learning rate, as a share of its peak, after a share of a phase.
+
+    A short rise, then linearly to 0. In the paper it is constant, at a fifth of the default peak
+    and for a thousand times as many steps.
+    """
+    return min(1.0, done / WARM_UP + 0.01) * (1 - done)
+
+
+class LossRecorder:
+    """Collects the losses of the steps; a point is the mean of about `steps / POINTS` of them."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+        self.samples, self.done, self.since = 0, 0, 0
+        self.losses: list[Tensor] = []
+        self.points: LossCurve = []
+
+    def add(self, samples: int, losses: Tensor) -> None:
+        """Adds a step's losses: L_3, L_ctr, L_cl. Raises DivergedError at the end of a point.
+
+        They stay on the device until then: reading a number there waits for the GPU.
+        """
+        self.samples, self.done = self.samples + samples, self.done + 1
+        self.since += samples
+        self.losses.append(samples * losses)
+        if self.done * POINTS // self.steps <= len(self.points):
+            return
+        total, click, alignment = (torch.stack(self.losses).sum(dim=0) / self.since).tolist()
+        if not math.isfinite(total):
+            raise DivergedError(
+                f"{self.name}: the loss is {total} after {self.samples:,} samples, expected a "
+                "finite number; lower align.learning_rate, or set align.precision to fp32"
+            )
+        point = {"samples": self.samples, "loss": total, "click": click, "alignment": alignment}
+        self.points.append(point)
+        self.losses.clear()
+        self.since = 0
+        if len(self.points) % PRINTED == 0:
+            latest = self.points[-PRINTED:]
+            loss, click, alignment = (
+                sum(point[part] for point in latest) / PRINTED
+                for part in ("loss", "click", "alignment")
+            )
+            progress.console.print(
+                f"  {self.name}: {self.samples:,} samples, latest loss {loss:.4f} "
+                f"(click {click:.4f}, alignment {alignment:.4f})"
+            )

@@ -1,0 +1,95 @@
+"""The interface of a ranker: what training, tuning, scoring and serving ask of it.
+
+A new ranker is a file with one class, and a line in `larr.rankers.RANKERS` (in another package: an
+entry point of the group `larr.rankers`). The tests of `tests/rankers/test_contract.py` then run on
+it, and `larr align`, `tune`, `evaluate` and the report know it.
+
+Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywords, T tasks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from larr.config.rankers import Range, RankerConfig, TuneConfig
+from larr.data.batches import Batch, LogRows
+from larr.data.features import Features
+
+LossCurve = list[dict[str, float]]
+"""Points along a training: `samples` so far, and since the point before the means of the `loss`
+and of its two parts, `click` (L_ctr) and `alignment` (L_cl)."""
+
+
+@dataclass(frozen=True)
+class RankerInputs:
+    """What a ranker is built from."""
+
+    name: str
+    """As in `align.models`; for messages."""
+    features: Features
+    settings: RankerConfig
+    vectors: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """The stored vector of each text, [V, D]; empty for rankers that read none. Paper: Eq. (22)."""
+    centres: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
+    """The mean vector of each scene keyword's texts, [R, D], to subtract before any use.
+
+    Texts of one keyword share most of their vector, and the shared part carries no information.
+    """
+    scales: Tensor = field(default_factory=lambda: torch.ones(1, 1))
+    """Factors that give each keyword's centred vectors the mean squared length 1, [R, 1]."""
+    poi_slots: tuple[int, ...] = ()
+    """Which of the scene keywords describe the place."""
+    recent_texts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))
+    """The text of each place of the `poi_id` vocabulary, [V of poi_id]; -1 = none."""
+    recent_slot: int | None = None
+    """The scene keyword of these texts; None if recent places have no text."""
+
+
+class Ranker(ABC):
+    """A model that scores impressions; built from `RankerInputs`, then either fitted or loaded."""
+
+    text_vectors: ClassVar[str | None] = None
+    """The folder under `embed/` of the text vectors that it reads, unless a variant names another;
+    None if it reads no texts."""
+    foldable: ClassVar[bool] = False
+    """Whether `larr serve` can precompute what depends on the place or on a text alone. It does so
+    by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` may set this."""
+
+    @abstractmethod
+    def __init__(self, inputs: RankerInputs) -> None:
+        """Builds the untrained ranker."""
+
+    def initialise(self, seed: int) -> None:  # noqa: B027 - optional
+        """Draws the initial parameters; by default they stay as the constructor left them."""
+
+    @abstractmethod
+    def fit(self, log: LogRows, seed: int) -> LossCurve:
+        """Trains on a log and returns the losses; it is ready to score afterwards."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """Returns the logits of the labels, float32 [B, T] on the CPU; each row by itself."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Writes what training has set as safetensors."""
+
+    @abstractmethod
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote; it is ready to score afterwards."""
+
+    @classmethod
+    @abstractmethod
+    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
+        """Returns the settings that `larr tune` searches, by their paths below `align`."""
+
+    @property
+    def parameter_count(self) -> int:
+        """How many parameters a network has; 0 for a model of another kind."""
+        return 0

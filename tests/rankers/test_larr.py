@@ -1,0 +1,218 @@
+"""LARR: what it reads, the alignment of Eq. (24)-(26), how its text side is trained."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from larr import rankers
+from larr.config import Config
+from larr.config.rankers import CONTROLS
+from larr.data.batches import Batch
+from larr.rankers.larr import Larr, not_negatives, sampled_not_negatives
+from larr.rankers.neural import NeuralRanker, Weights, rate_at
+from larr.rankers.training import train
+from tests.ranking_log import SOURCES, Sizes, log_of, rows_of, small_align, write_log
+from tests.test_losses import naive_info_nce
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return write_log(tmp_path_factory.mktemp("larr"), Sizes(rows=100, test_rows=50))
+
+
+@pytest.fixture(scope="module")
+def batch(config: Config) -> Batch:
+    return rows_of(config, "train", 64)
+
+
+def build(config: Config, **settings: object) -> Larr:
+    ranker = rankers.build(config, "larr", config.align.of("larr").with_settings(settings))
+    assert isinstance(ranker, Larr)
+    return ranker
+
+
+def none(batch: Batch) -> Batch:
+    """No sampled negatives."""
+    return batch.select(torch.empty(0).int())
+
+
+def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
+    config: Config, batch: Batch
+) -> None:
+    model = build(config)
+    expected = model.score(batch)
+    new = torch.randperm(len(model.vectors))
+    vectors = torch.empty_like(model.vectors)
+    vectors[new] = model.vectors
+    model.vectors = vectors
+    texts = torch.where(batch.texts >= 0, new[batch.texts.clamp(min=0)].int(), batch.texts)
+    torch.testing.assert_close(model.score(batch._replace(texts=texts)), expected)
+    assert not torch.allclose(model.score(batch), expected)
+
+
+def test_ple_and_larr_start_alike(config: Config) -> None:
+    ple, larr = rankers.build(config, "ple"), rankers.build(config, "larr")
+    shared = ple.state_dict().keys() & larr.state_dict().keys()
+    assert shared == ple.state_dict().keys()
+    for name in shared - {"first.linear.weight"}:
+        assert torch.equal(ple.state_dict()[name], larr.state_dict()[name]), name
+    narrow, wide = ple.state_dict()["first.linear.weight"], larr.state_dict()["first.linear.weight"]
+    ratio = math.sqrt(narrow.shape[1] / wide.shape[1])
+    torch.testing.assert_close(wide[:, : narrow.shape[1]], narrow * ratio)
+    other = rankers.build(config.model_copy(update={"seed": 2}), "ple")
+    assert not torch.equal(other.encoder.table.rows, ple.encoder.table.rows)
+
+
+def test_each_model_reads_its_own_vectors(config: Config) -> None:
+    sources = [rankers.text_vectors(config, name) for name in ("larr", *CONTROLS)]
+    assert sorted(map(str, sources)) == sorted(SOURCES)
+
+
+def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
+    random = np.random.default_rng(1)
+    keyword = pl.Series(["a", "b", "a", "b", "a", "b"])
+    vectors = random.normal(size=(6, 3)).astype(np.float32)
+    centres_RD, scales_R1 = rankers.centres(torch.from_numpy(vectors), keyword, ("b", "a", "none"))
+    for row, texts in enumerate((vectors[1::2], vectors[::2])):
+        centred = (texts - centres_RD[row].numpy()) * scales_R1[row].numpy()
+        np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
+        assert (centred**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    assert torch.isfinite(centres_RD).all()
+    assert torch.isfinite(scales_R1).all()
+
+
+def test_alignment_reads_user_and_place_without_the_scene(config: Config, batch: Batch) -> None:
+    model = build(config).eval()
+    with torch.no_grad():
+        categories = model.encoder(batch).categories
+        expected = model.alignment(torch.cat([categories[:, 0], categories[:, 1]], dim=1))
+        torch.testing.assert_close(model.target(categories), expected)
+
+
+def changes(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())
+
+
+@pytest.mark.parametrize(
+    ("stopped", "scene", "rows"),
+    [("none", True, True), ("semantic", False, True), ("collaborative", True, False)],
+)
+def test_stop_gradient_keeps_the_alignment_from_one_side(
+    stopped: str, scene: bool, rows: bool, config: Config, batch: Batch
+) -> None:
+    model = build(config, stop_gradient=stopped).train()
+    model.losses(batch, none(batch), Weights(0.0, 1.0))[0].backward()
+    ((_, leaf),) = model.encoder.table.touched
+    assert changes(model.scene.agg.grad) == scene
+    assert changes(leaf.grad) == rows
+    assert changes(model.alignment.weight.grad)
+
+
+def keyed(keys: list[list[int]], texts: list[list[int]]) -> Batch:
+    rows = len(keys)
+    empty = torch.empty(rows, 0)
+    numbers = torch.tensor(texts, dtype=torch.int32)
+    return Batch(empty, empty, empty, numbers, empty, torch.tensor(keys, dtype=torch.int32))
+
+
+def test_the_same_user_and_the_same_scene_are_not_negatives() -> None:
+    batch = keyed(
+        [[1, 7], [2, 7], [1, 8], [3, 7], [4, 9]], [[5, 6], [5, 6], [5, 6], [6, 5], [5, 6]]
+    )
+    pairs = {(0, 2), (0, 1)}
+    for i in range(5):
+        for j in range(5):
+            same = i == j or (min(i, j), max(i, j)) in pairs
+            assert not_negatives(batch)[i, j] == same, (i, j)
+    sampled = keyed([[1, 1], [9, 7]] * 5, [[0, 0], [5, 6]] * 5)
+    expected = [[True, True], [False, True], [True, False], [False, False], [False, False]]
+    assert sampled_not_negatives(batch, sampled).tolist() == expected
+
+
+def test_the_alignment_is_that_of_equations_24_and_25(config: Config, batch: Batch) -> None:
+    model = build(config, precision="fp32", negatives=2).eval()
+    batch, sampled = batch.select(torch.arange(12)), batch.select(torch.arange(12, 36))
+    with torch.no_grad():
+        outputs = model.outputs(batch)
+        e_t = model.target(outputs.categories)
+        scene, target = (functional.normalize(side, dim=1) for side in (outputs.scene, e_t))
+        more = functional.normalize(model.target(model.outputs(sampled).categories), dim=1)
+        extra = torch.stack([more[2 * i : 2 * i + 2] @ scene[i] for i in range(12)])
+        similarities = torch.cat([scene @ target.T, extra], dim=1)
+        excluded = torch.cat([not_negatives(batch), sampled_not_negatives(batch, sampled)], dim=1)
+        expected = naive_info_nce(similarities, excluded, config.align.temperature)
+        alignment = model.alignment_loss(outputs.scene, e_t, batch, sampled)
+    torch.testing.assert_close(alignment, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_alignment_is_in_full_precision(config: Config, batch: Batch) -> None:
+    model = build(config, temperature=0.02)
+    sides = tuple(torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(1)))
+    expected = model.alignment_loss(*sides, batch, none(batch))
+    with torch.autocast("cpu", torch.bfloat16):
+        alignment = model.alignment_loss(*sides, batch, none(batch))
+    torch.testing.assert_close(alignment, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("name", "has_alignment"), [("larr", True), ("ple", False)])
+def test_the_loss_of_equation_26_weighs_its_two_parts(
+    name: str, has_alignment: bool, config: Config, batch: Batch
+) -> None:
+    model = rankers.build(config, name)
+    assert isinstance(model, NeuralRanker)
+    loss, click, alignment = model.losses(batch, none(batch), Weights(3.0, 0.5)).tolist()
+    assert (alignment > 0) == has_alignment
+    assert loss == pytest.approx(3 * click + 0.5 * alignment, rel=1e-5)
+    assert model.eval().losses(batch, none(batch), Weights(1.0, 0.0))[2] == 0
+
+
+def test_epochs_of_alignment_come_first_and_bring_the_two_sides_together(tmp_path: Path) -> None:
+    settings = small_align(alignment_epochs=8, epochs=1, beta_alignment=1.0)
+    config = write_log(tmp_path, Sizes(rows=1_000, keywords=2, texts=40), settings)
+    log = log_of(config)  # a text for each user and place:
+    np.save(log.folder / "texts.npy", log.array("categories")[:, :2].astype(np.int32))
+    _, curve = train(config, "larr", settings.of("larr"), log)
+    assert curve[0]["alignment"] > math.log(100) - 0.7
+    assert curve[-1]["alignment"] < 0.6 * curve[0]["alignment"]
+    assert curve[-1]["samples"] == 9 * 1_000
+
+
+def test_each_phase_warms_up(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = list[float]()
+
+    def recorded(done: float) -> float:
+        shares.append(rate_at(done))
+        return shares[-1]
+
+    monkeypatch.setattr("larr.rankers.neural.rate_at", recorded)
+    settings = config.align.of("larr").with_settings(
+        {"alignment_epochs": 2, "epochs": 1, "batch_size": 5}
+    )
+    train(config, "larr", settings, log_of(config))
+    joint = shares[len(shares) * 2 // 3 :]
+    assert max(joint) > 0.7
+    assert joint[0] < 0.1
+
+
+def test_what_reads_texts_has_another_rate_and_decay(config: Config) -> None:
+    model = build(config, **{"scene.weight_decay": 0.3, "scene.learning_rate": 0.5})
+    groups = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in model.parameter_groups()
+        for parameter in group["params"]
+    }
+    for part in (model.scene, model.matching, model.alignment):
+        assert {groups[id(parameter)] for parameter in part.parameters()} == {(0.5, 0.3)}
+    for part in (model.encoder.attention, model.first, model.next, model.towers):
+        expected = {(config.align.learning_rate, 0.0)}
+        assert {groups[id(parameter)] for parameter in part.parameters()} == expected
+    assert len(groups) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert model.optimizers()[1].param_groups[0]["lr"] == config.align.learning_rate
