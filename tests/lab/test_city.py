@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 
 from larr_lab import city, knowledge
 from larr_lab.city import pictures
@@ -274,7 +275,13 @@ def test_a_request_shows_fewer_places_where_there_are_few(tmp_path: Path) -> Non
     assert log["position"].max() <= 6
 
 
-def test_pictures_are_drawn(written: Path, tmp_path: Path) -> None:
-    pictures.main(written, tmp_path, dots_per_inch=30)
-    drawn = {path.name for path in (tmp_path / "images").glob("*.png")}
-    assert drawn == {f"city_{name}.png" for name in pictures.PICTURES}
+def test_pictures_are_drawn(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = pictures.read_log(written)
+    for draw in pictures.PICTURES.values():
+        figure = Figure()
+        draw(figure.subplots(), log)
+        assert figure.axes[0].get_title()
+        assert figure.axes[0].has_data()
+    monkeypatch.setattr(pictures, "PICTURES", {"hours": pictures.hours})  # a file takes 0.2 s
+    pictures.main(written, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["city_hours.png"]

@@ -29,7 +29,7 @@ MEALS = {
 """Meal -> first and last hour, counted on past midnight."""
 
 
-def main(tables: Path, docs: Path, dots_per_inch: int = 130) -> None:
+def main(tables: Path, docs: Path) -> None:
     """Draws every picture into `docs/images`."""
     mpl.use("Agg")
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
@@ -38,8 +38,7 @@ def main(tables: Path, docs: Path, dots_per_inch: int = 130) -> None:
     for name, draw in PICTURES.items():
         figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
         draw(axes, log)
-        path = docs / "images" / f"city_{name}.png"
-        figure.savefig(path, dpi=dots_per_inch, metadata={"Software": None})
+        figure.savefig(docs / "images" / f"city_{name}.png", dpi=130, metadata={"Software": None})
         plt.close(figure)
 
 
