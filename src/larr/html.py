@@ -1,4 +1,4 @@
-"""HTML pages from templates that lie in packages."""
+"""HTML pages from templates that packages contain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def environment(*packages: str) -> Environment:
-    """Templates of these packages, and those of larr that they include."""
+    """Returns the templates of these packages, and those of larr that they include."""
     return Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "larr")]),
         autoescape=True,

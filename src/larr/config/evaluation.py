@@ -6,7 +6,7 @@ from larr.sections import Positive, Section
 
 
 class EvaluateConfig(Section):
-    """Metrics on the test day, and their intervals."""
+    """Metrics on the test days, and their intervals."""
 
     bootstrap: Positive = 500
     """Resamples of the users for the paired intervals."""
@@ -15,6 +15,6 @@ class EvaluateConfig(Section):
     cold_user_impressions: Positive = 10
     """A user with fewer impressions in the training days is cold."""
     slices: list[str] = []
-    """Columns within whose values the CTR AUC is reported too."""
+    """Columns; the CTR AUC is also reported among the impressions with each of their values."""
     gains: list[tuple[str, str]] = [("larr", "ple")]
     """Pairs of models compared: the first over the second."""

@@ -88,25 +88,25 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     The gain is that of the estimates; its interval is of the gains of paired draws. `relaimpr_*` is
     NaN for a metric without a value of chance.
     """
-    first = pl.DataFrame(pairs, schema={"ranker": pl.String, "over": pl.String}, orient="row")
-    where = ["part", "column", "value", "metric", "seed"]
-    joined = first.join(table, on="ranker", maintain_order="left_right").join(
+    compared = pl.DataFrame(pairs, schema={"ranker": pl.String, "over": pl.String}, orient="row")
+    keys = ["part", "column", "value", "ranker", "over", "metric", "seed"]
+    first = compared.join(table, on="ranker", maintain_order="left_right")
+    # the table joined with itself: both rankers in the same part, by the same metric and seed
+    joined = first.join(
         table.rename({"ranker": "over"}),
-        on=["over", *where],
+        on=[key for key in keys if key != "ranker"],
         nulls_equal=True,
         maintain_order="left",
         suffix="_over",
     )
-    chances = {name: metric.chance for name, metric in metrics_of().items()}
-    chance_K = np.array([chances[name] or np.nan for name in joined["metric"]])
+    metrics = metrics_of()
+    chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
     value_K, base_K = joined["estimate"].to_numpy(), joined["estimate_over"].to_numpy()
     value_KB, base_KB = joined["draws"].to_numpy(), joined["draws_over"].to_numpy()
     low_K, high_K = interval(gain_percent(value_KB, base_KB))
     relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
     relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB)
-    return joined.select(
-        "part", "column", "value", "ranker", "over", "metric", "seed"
-    ).with_columns(
+    return joined.select(keys).with_columns(
         percent=gain_percent(value_K, base_K),
         low=low_K,
         high=high_K,
