@@ -88,13 +88,15 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     The gain is that of the estimates; its interval is of the gains of paired draws. `relaimpr_*` is
     NaN for a metric without a value of chance.
     """
-    compared = pl.DataFrame(pairs, schema={"ranker": pl.String, "over": pl.String}, orient="row")
-    keys = ["part", "column", "value", "ranker", "over", "metric", "seed"]
-    first = compared.join(table, on="ranker", maintain_order="left_right")
-    # the table joined with itself: both rankers in the same part, by the same metric and seed
-    joined = first.join(
-        table.rename({"ranker": "over"}),
-        on=[key for key in keys if key != "ranker"],
+    no_gains = _gains(table.clear(), "", "")
+    # pair by pair: the draws of 45 rankers on both sides of one join would take gigabytes
+    return pl.concat([no_gains, *(_gains(table, ranker, over) for ranker, over in pairs)])
+
+
+def _gains(table: pl.DataFrame, ranker: str, over: str) -> pl.DataFrame:
+    joined = table.filter(pl.col("ranker") == ranker).join(
+        table.filter(pl.col("ranker") == over).rename({"ranker": "over"}),
+        on=["part", "column", "value", "metric", "seed"],
         nulls_equal=True,
         maintain_order="left",
         suffix="_over",
@@ -106,6 +108,7 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     low_K, high_K = interval(gain_percent(value_KB, base_KB))
     relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
     relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB)
+    keys = ["part", "column", "value", "ranker", "over", "metric", "seed"]
     return joined.select(keys).with_columns(
         percent=gain_percent(value_K, base_K),
         low=low_K,
