@@ -1,4 +1,4 @@
-"""The tokenizer that no text can fool, the new rows, the end-token pooling, saving and loading."""
+"""The tokenizer that no text can forge, the new rows, the end-token pooling, saving and loading."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def config_of(model: Path | str, **backbone: object) -> Config:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def lm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    return load_base(config_of(make_model(tmp_path_factory.mktemp("model"), request.param)))
+def lm(request: pytest.FixtureRequest, models: dict[str, Path]) -> LanguageModel:
+    return load_base(config_of(models[request.param]))
 
 
 def test_description_is_texts_between_markers(lm: LanguageModel) -> None:
@@ -64,7 +64,7 @@ def test_markers_that_come_through_are_taken_out(tmp_path: Path) -> None:
 
 
 class _Forging:
-    """A tokenizer that does not heed `split_special_tokens`."""
+    """A tokenizer that ignores `split_special_tokens`."""
 
     def __init__(self, tokenizer: object) -> None:
         self.tokenizer = tokenizer
@@ -80,7 +80,7 @@ def test_too_long_a_description_keeps_every_marker(lm: LanguageModel) -> None:
     assert [id_ for id_ in ids if id_ in lm.tokens.marker_ids] == [
         marker for name, _ in parts for marker in (lm.tokens.starts[name], lm.tokens.ends[name])
     ]
-    assert ids[1:3] == lm.tokens.encode([("poi_name", "shop")])[1:3], "the short text stays whole"
+    assert ids[1:3] == lm.tokens.encode([("poi_name", "shop")])[1:3], "the short text is complete"
 
 
 def test_too_short_a_length_for_the_keywords_is_refused(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_more_tokens_than_the_model_reads_are_refused(tmp_path: Path) -> None:
         load_base(config_of(model, max_length=129))
 
 
-def test_a_model_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_model_is_reported(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "gpt2")
     (model / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ConfigError, match=r"backbone\.model .* could not be read"):

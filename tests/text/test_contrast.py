@@ -1,8 +1,10 @@
-"""Stage 2: batches, masks, L_2 against a naive twin, and that the whole stage learns."""
+"""Stage 2: batches, masks, L_2 against a naive twin, and that the stage learns."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +17,13 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.losses import cosine, false_negatives
-from larr.text.backbone import LanguageModel, load_base
+from larr.text.backbone import LanguageModel
 from larr.text.contrast import Collator, TripleLoss, contrast, whiten
 from larr.text.encoder import as_encoder, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
 from larr.text.vectors import compute
 from tests.fake_data import make_data
-from tests.tiny_models import make_model
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    folder = tmp_path_factory.mktemp("contrast")
-    return make_data(folder / "run", backbone={"model": str(make_model(folder / "m", "qwen2"))})
-
-
-@pytest.fixture(scope="module")
-def lm(config: Config) -> LanguageModel:
-    return load_base(config)
 
 
 def rows_of(config: Config, count: int) -> list[dict[str, object]]:
@@ -48,8 +38,8 @@ def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def test_batch_finds_every_text_again(config: Config, lm: LanguageModel) -> None:
-    rows = rows_of(config, 16)
+def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> None:
+    rows = rows_of(prepared, 16)
     batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
     sequences = [
         [int(id_) for id_, kept in zip(ids, mask, strict=True) if kept]
@@ -106,12 +96,12 @@ def naive_pair_loss(
     return float(total / (2 * len(rows)))
 
 
-def test_loss_equals_the_naive_twin(config: Config, lm: LanguageModel) -> None:
-    rows = rows_of(config, 24)
+def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None:
+    rows = rows_of(prepared, 24)
     encoder = as_encoder(lm, 16).eval()
     named = sorted({str(row[view]) for row in rows for view in VIEWS} - {EMPTY})
-    made = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
-    vectors = dict(zip(named, made, strict=True))
+    exact = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
+    vectors = dict(zip(named, exact, strict=True))
     settings = ContrastConfig(lambda_user_user=1.0, lambda_place_place=2.0, lambda_user_place=0.5)
     batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
     with torch.no_grad():
@@ -124,8 +114,8 @@ def test_loss_equals_the_naive_twin(config: Config, lm: LanguageModel) -> None:
     assert {name: float(value) for name, value in loss.items()} == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_masks_every_other_row_is_a_negative(config: Config, lm: LanguageModel) -> None:
-    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows_of(config, 24))
+def test_without_masks_every_other_row_is_a_negative(prepared: Config, lm: LanguageModel) -> None:
+    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows_of(prepared, 24))
     encoder = as_encoder(lm, 16).eval()
     with torch.no_grad():
         masked, plain = (
@@ -143,9 +133,9 @@ def test_head_starts_with_equal_variances(lm: LanguageModel) -> None:
     encoder = as_encoder(lm, 16)
     whiten(encoder, states)
     with torch.no_grad():
-        made = encoder[2].linear(torch.tensor(states, dtype=torch.float32)).numpy()
-    np.testing.assert_allclose(made.mean(axis=0), 0, atol=2e-3)
-    spread = made.std(axis=0) * 4
+        whitened = encoder[2].linear(torch.tensor(states, dtype=torch.float32)).numpy()
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=2e-3)
+    spread = whitened.std(axis=0) * 4
     assert spread.max() < 1.01
     assert spread.min() > 0.8
 
@@ -155,9 +145,9 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
         tmp_path,
         places=200,
         users=200,
-        orders=1500,
+        orders=600,
         contrast={
-            "triples": 1200,
+            "triples": 400,
             "batch_size": 16,
             "held_out": 0.2,
             "pooling": "end",
@@ -184,50 +174,54 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
     assert curve[-1]["user_place"] < curve[0]["user_place"]
 
 
-def test_adapters_are_merged_and_seeds_repeat(tmp_path: Path) -> None:
-    model = str(make_model(tmp_path / "m", "llama"))
-    config = make_data(tmp_path / "run", backbone={"model": model, "lora_rank": 4})
-    pretrain(config)
-    hashes = []
-    for _ in range(2):
-        contrast(config)
-        made = artifacts.manifest(config, "contrast")
-        assert made is not None
-        hashes.append({name: file["sha256"] for name, file in made["files"].items()})
-    assert hashes[0] == hashes[1]
-    assert not [name for name in hashes[0] if "adapter" in name or "trainer" in name]
-    assert load_encoder(config.output / "contrast").encode('[["poi_menu", "tea"]]').shape == (128,)
-
-
-def test_collapse_is_seen_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = str(make_model(tmp_path / "m", "qwen2"))
-    config = make_data(
-        tmp_path / "run",
-        backbone={"model": model},
-        contrast={"triples": 400, "batch_size": 16, "learning_rate": 1.0},
-    )
+@pytest.fixture(scope="module")
+def adapted(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run up to stage 2 with LoRA on a model in half precision."""
+    folder = tmp_path_factory.mktemp("adapted")
+    shutil.copytree(models["llama"], folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
+    model.save_pretrained(folder / "model")
+    backbone = {"model": str(folder / "model"), "lora_rank": 4}
+    config = make_data(folder / "run", backbone=backbone)
     pretrain(config)
     contrast(config)
-    made = artifacts.manifest(config, "contrast")
-    assert made is not None
-    assert made["figures"]["spread"] < 0.05
-    assert "collapsed" in capsys.readouterr().err
-    vectors = load_encoder(config.output / "contrast").encode(
-        ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
-    )
-    assert vectors[0] @ vectors[1] < 0.95  # the model of before, which tells texts apart
+    return config
 
 
-def test_half_precision_model_keeps_its_head_exact(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "m", "llama")
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    model = {"model": str(folder), "lora_rank": 4}
-    config = make_data(tmp_path / "run", backbone=model)
-    pretrain(config)
-    contrast(config)
-    encoder = load_encoder(config.output / "contrast")
+def hashes_of(config: Config) -> dict[str, str]:
+    manifest = artifacts.manifest(config, "contrast")
+    assert manifest is not None
+    return {name: file["sha256"] for name, file in manifest["files"].items()}
+
+
+def test_adapters_are_merged_and_seeds_repeat(adapted: Config, copy: Callable[..., Config]) -> None:
+    again = copy(adapted)
+    contrast(again)
+    assert hashes_of(again) == hashes_of(adapted)
+    assert not [name for name in hashes_of(adapted) if "adapter" in name or "trainer" in name]
+    assert load_encoder(adapted.output / "contrast").encode('[["poi_menu", "tea"]]').shape == (128,)
+
+
+def test_half_precision_model_keeps_its_head_exact(adapted: Config) -> None:
+    encoder = load_encoder(adapted.output / "contrast")
     assert encoder[0].model.dtype == torch.bfloat16
     assert encoder[2].linear.weight.dtype == torch.float32
-    theirs = SentenceTransformer(str(config.output / "contrast"), trust_remote_code=True)
+    theirs = SentenceTransformer(str(adapted.output / "contrast"), trust_remote_code=True)
     text = '[["poi_menu", "milk tea"]]'
     np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=0.05)
+
+
+def test_a_collapse_is_reported_and_undone(
+    tuned: Config, copy: Callable[..., Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = copy(tuned, contrast={"triples": 160, "batch_size": 16, "learning_rate": 1.0})
+    contrast(config)
+    manifest = artifacts.manifest(config, "contrast")
+    assert manifest is not None
+    assert manifest["figures"]["collapsed"]
+    assert manifest["figures"]["spread"] < 0.05
+    assert "collapsed" in capsys.readouterr().err
+    tea, noodles = load_encoder(config.output / "contrast").encode(
+        ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
+    )
+    assert tea @ noodles < 0.95, "the model from before, which tells texts apart"

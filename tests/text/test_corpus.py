@@ -9,17 +9,16 @@ import pytest
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.text.corpus import descriptions, general_text, texts_of
-from tests.fake_data import KEYWORDS, make_data
+from tests.fake_data import KEYWORDS
 
 
-def test_description_is_prompt_then_the_rest(tmp_path: Path) -> None:
-    made = descriptions(make_data(tmp_path))
-    first = made[1]
+def test_description_is_prompt_then_the_rest(prepared: Config) -> None:
+    branch, first = descriptions(prepared)[:2]
     assert [keyword for keyword, _ in first.prompt] == ["poi_name"]
     assert [keyword for keyword, _ in first.target] == ["poi_menu", "poi_tags"]
     assert first.prompt[0][1] == "Shop 1 in Guangzhou"
     assert first.chain is None
-    assert made[0].chain == "Sichuan House"
+    assert branch.chain == "Sichuan House"
 
 
 def test_missing_texts_are_left_out() -> None:
@@ -28,17 +27,16 @@ def test_missing_texts_are_left_out() -> None:
     assert texts_of(row, keywords) == [("poi_name", "A")]
 
 
-def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
-    config = make_data(tmp_path)
-    prompts = [keyword.model_copy(update={"prompt": True}) for keyword in config.keywords]
+def test_nothing_to_predict_is_an_error(prepared: Config) -> None:
+    prompts = [keyword.model_copy(update={"prompt": True}) for keyword in prepared.keywords]
     with pytest.raises(ConfigError, match="prompt = false"):
-        descriptions(config.model_copy(update={"keywords": prompts}))
+        descriptions(prepared.model_copy(update={"keywords": prompts}))
 
 
 def test_general_text_is_a_file_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("one document\n\nanother \n", encoding="utf-8")
-    config = make_data(tmp_path / "run", pretrain={"general_text": path})
+    config = Config.model_validate({"pretrain": {"general_text": path}})
     assert list(general_text(config)) == ["one document", "another"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,46 +16,41 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed as embed_stage
 from larr.run import vector_sources
 from larr.text import embed, lm_vectors, vector_source
 from larr.text.backbone import load_base
-from larr.text.contrast import contrast
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
-from larr.text.pretrain import pretrain
 from larr.text.vectors import compute, normalised
-from tests.fake_data import make_data
-from tests.tiny_models import make_model
 
 VARIANTS = {name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder")}
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run up to the vectors of all sources; tests that write copy it."""
+def embedded(tuned: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run up to the vectors of all sources."""
     folder = tmp_path_factory.mktemp("embed")
-    model = str(make_model(folder / "m", "qwen2"))
-    config = make_data(
-        folder / "run",
-        backbone={"model": model},
-        align={"models": [*CONTROLS, *VARIANTS], "variants": VARIANTS},
-    )
-    words = Transformer(model)
+    words = Transformer(tuned.backbone.model)
     pooling = Pooling(words.get_embedding_dimension())
     SentenceTransformer(modules=[words, pooling]).save(str(folder / "sentences"))
-    config = config.model_copy(update={"sentence_encoder": str(folder / "sentences")})
-    pretrain(config)
-    contrast(config)
+    shutil.copytree(tuned.output, folder / "run")
+    config = tuned.model_copy(
+        update={
+            "output": folder / "run",
+            "sentence_encoder": str(folder / "sentences"),
+            "align": AlignConfig(models=[*CONTROLS, *VARIANTS], variants=VARIANTS),
+        }
+    )
     embed_stage(config)
     return config
 
 
 @pytest.fixture
-def copied(embedded: Config, tmp_path: Path) -> Config:
-    shutil.copytree(embedded.output, tmp_path / "run")
-    return embedded.model_copy(update={"output": tmp_path / "run"})
+def copied(embedded: Config, copy: Callable[..., Config]) -> Config:
+    return copy(embedded)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ PARTS = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return make_data(tmp_path, contrast={"triples": 60})
+def config(prepared: Config) -> Config:
+    contrast = prepared.contrast.model_copy(update={"triples": 60})
+    return prepared.model_copy(update={"contrast": contrast})
 
 
 def test_views_are_the_two_sides_and_their_halves(config: Config) -> None:
@@ -57,13 +59,16 @@ def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
     assert chains.group_by("chain").agg(pl.col("apart").n_unique())["apart"].to_list() == [1] * 4
 
 
-def test_a_user_with_most_orders_does_not_fill_the_examples(config: Config) -> None:
+def test_a_user_with_most_orders_does_not_fill_the_examples(
+    config: Config, copy: Callable[..., Config]
+) -> None:
+    config = copy(config)
     path = config.output / "prepare" / "orders.parquet"
     orders = pl.read_parquet(path)
     one = orders.with_columns(user_id=pl.lit("u1"))
     pl.concat([orders, *[one] * 5]).write_parquet(path)
     apart = held_out(config)
-    columns = examples(config.model_copy(update={"contrast": _whole(28)}), apart)
+    columns = examples(config.model_copy(update={"contrast": _complete(28)}), apart)
     users = Counter(keys[0] for keys in columns["keys"])
     assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
 
@@ -73,8 +78,8 @@ def test_near_orders_come_into_a_batch_together(
 ) -> None:
     monkeypatch.setattr(pairs, "NEAR_TOGETHER", 4)
     contrast = {"triples": 160, "batch_size": 8, "near": "poi_city"}
-    whole = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
-    config = make_data(tmp_path, orders=400, contrast=contrast | whole)
+    complete = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
+    config = make_data(tmp_path, orders=400, contrast=contrast | complete)
     columns = examples(config, held_out(config))
     cities = [text.split("lives in ")[1].split('"')[0] for text in columns["user"]]
     groups = [cities[start : start + 4] for start in range(0, 160, 4)]
@@ -119,7 +124,10 @@ def test_same_seed_gives_the_same_examples(config: Config) -> None:
     assert examples(config, held_out(config)) == examples(config, held_out(config))
 
 
-def test_no_orders_is_an_error_that_says_what_to_do(config: Config) -> None:
+def test_too_few_orders_are_an_error_with_a_remedy(
+    config: Config, copy: Callable[..., Config]
+) -> None:
+    config = copy(config)
     path = config.output / "prepare" / "orders.parquet"
     pl.read_parquet(path).head(1).write_parquet(path)
     with pytest.raises(DataError, match="give `orders`"):
@@ -144,5 +152,5 @@ def test_augmentation_shuffles_only_if_set() -> None:
     assert min(firsts[part] for part in PARTS) > 60
 
 
-def _whole(triples: int) -> ContrastConfig:
+def _complete(triples: int) -> ContrastConfig:
     return ContrastConfig(triples=triples, held_out=0.3, drop_keyword=0.0, single_keyword=0.0)

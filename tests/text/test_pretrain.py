@@ -24,7 +24,7 @@ from larr.text.pretrain import (
     scales_logits,
 )
 from tests.fake_data import make_data
-from tests.tiny_models import KINDS, make_model
+from tests.tiny_models import KINDS
 
 PLACE = Description(
     prompt=[("poi_name", "Noodle shop")],
@@ -33,25 +33,12 @@ PLACE = Description(
 )
 
 
-@pytest.fixture(scope="module")
-def general(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("general") / "text.txt"
-    path.write_text("\n".join(f"plain text of dish {number}" for number in range(3000)))
-    return path
-
-
-def small(tmp_path: Path, kind: str, general: Path, **backbone: object) -> Config:
-    model = str(make_model(tmp_path / "model", kind))
+def small(output: Path, model: Path, general: Path, **backbone: object) -> Config:
     return make_data(
-        tmp_path / "run",
-        backbone={"model": model} | backbone,
+        output,
+        backbone={"model": str(model)} | backbone,
         pretrain={"general_text": general, "learning_rate": 1e-2, "max_steps": 5},
     )
-
-
-@pytest.fixture(scope="module")
-def lm(tmp_path_factory: pytest.TempPathFactory, general: Path) -> LanguageModel:
-    return load_base(small(tmp_path_factory.mktemp("lm"), "qwen2", general))
 
 
 def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
@@ -90,31 +77,32 @@ def test_perplexity_of_nothing_is_none(lm: LanguageModel) -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
 def test_mixture_keeps_the_ratio_of_tokens(
-    tmp_path: Path, general: Path, lm: LanguageModel, ratio: float
+    prepared: Config, general: Path, lm: LanguageModel, ratio: float
 ) -> None:
-    config = make_data(tmp_path, pretrain={"general_text": general, "general_ratio": ratio})
-    made = gather(config, lm.tokens)
+    settings = {"general_text": general, "general_ratio": ratio}
+    pretrain_settings = prepared.pretrain.model_copy(update=settings)
+    material = gather(prepared.model_copy(update={"pretrain": pretrain_settings}), lm.tokens)
     markers = set(lm.tokens.marker_ids)
-    domain = [row for row in made.train if markers & set(row.ids)]
-    other = [row for row in made.train if not markers & set(row.ids)]
+    domain = [row for row in material.train if markers & set(row.ids)]
+    other = [row for row in material.train if not markers & set(row.ids)]
     tokens = sum(len(row.ids) for row in domain)
     assert sum(len(row.ids) for row in other) == pytest.approx(ratio * tokens, rel=0.15, abs=70)
     assert all(row.labels == row.ids for row in other)
-    assert made.general, "general text is held out even where none is trained on"
-    assert len(made.places) == 2
-    assert not {tuple(row.ids) for row in made.places} & {tuple(row.ids) for row in domain}
+    assert material.general, "general text is held out even where none is trained on"
+    assert len(material.places) == 2
+    assert not {tuple(row.ids) for row in material.places} & {tuple(row.ids) for row in domain}
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("kind", KINDS)
 def test_stage_trains_saves_and_measures(
-    tmp_path: Path, general: Path, kind: str, rank: int
+    tmp_path: Path, models: dict[str, Path], general: Path, kind: str, rank: int
 ) -> None:
-    config = small(tmp_path, kind, general, lora_rank=rank)
+    config = small(tmp_path, models[kind], general, lora_rank=rank)
     pretrain(config)
-    made = artifacts.manifest(config, "pretrain")
-    assert made is not None
-    figures = made["figures"]
+    manifest = artifacts.manifest(config, "pretrain")
+    assert manifest is not None
+    figures = manifest["figures"]
     assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
     assert figures["perplexity_y_text_before"] > 1
     before, after = load_base(config), load_language_model(config.output / "pretrain", config)
@@ -122,20 +110,22 @@ def test_stage_trains_saves_and_measures(
     assert after.tokens.encode(PLACE.prompt) == before.tokens.encode(PLACE.prompt)
     rows = torch.tensor(before.tokens.marker_ids)
     for layer in ("get_input_embeddings", "get_output_embeddings"):
-        old, new = (getattr(one.model, layer)().weight for one in (before, after))
+        old, new = (getattr(lm.model, layer)().weight for lm in (before, after))
         assert not torch.equal(old[rows], new[rows]), "the new rows are trained, LoRA or not"
         if rank:
             torch.testing.assert_close(old[:200], new[:200])
 
 
-def test_same_seed_gives_the_same_bytes(tmp_path: Path, general: Path) -> None:
-    config = small(tmp_path, "qwen2", general)
+def test_same_seed_gives_the_same_bytes(
+    tmp_path: Path, models: dict[str, Path], general: Path
+) -> None:
+    config = small(tmp_path, models["qwen2"], general)
     hashes = []
     for _ in range(2):
         pretrain(config)
-        made = artifacts.manifest(config, "pretrain")
-        assert made is not None
-        hashes.append({name: file["sha256"] for name, file in made["files"].items()})
+        manifest = artifacts.manifest(config, "pretrain")
+        assert manifest is not None
+        hashes.append({name: file["sha256"] for name, file in manifest["files"].items()})
     assert hashes[0] == hashes[1]
     assert "model.safetensors" in hashes[0]
 

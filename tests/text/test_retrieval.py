@@ -1,4 +1,4 @@
-"""recall@10 by hand, and that a perfect and a blind encoder get what they deserve."""
+"""recall@10 by hand, for a perfect encoder and for one that gives all texts one vector."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from larr.text.backbone import load_base
+from larr.config import Config
+from larr.text.backbone import LanguageModel
 from larr.text.encoder import as_encoder
 from larr.text.pairs import held_out
 from larr.text.retrieval import Task, hits, nearby, recalls, similarities, tasks
 from tests.fake_data import make_data
-from tests.tiny_models import make_model
 
 
 def test_hits_by_hand() -> None:
@@ -26,14 +26,14 @@ def test_equal_scores_count_half() -> None:
     assert hits(np.zeros((1, 21)), np.array([3])) == 0.0
 
 
-def test_tasks_ask_what_they_say(tmp_path: Path) -> None:
+def test_tasks_ask_for_the_other_side(tmp_path: Path) -> None:
     config = make_data(tmp_path, orders=400)
     whole, halves, *single = tasks(config, held_out(config))
     assert whole.name == "user_to_place"
     assert whole.queries[0][0][0] == "user_base"
     for query, answer in zip(whole.queries, whole.answers, strict=True):
         city = query[0][1].removeprefix("lives in ")
-        assert city in whole.candidates[answer][0][1], "who lives in a city orders there"
+        assert city in whole.candidates[answer][0][1], "users order in their own city"
     assert {part[0] for part in halves.queries[0]} == {"poi_name", "poi_menu"}
     assert {part[0] for part in halves.candidates[0]} == {"poi_tags"}
     assert [task.name for task in single] == [
@@ -47,21 +47,19 @@ def test_tasks_ask_what_they_say(tmp_path: Path) -> None:
     assert all(len(query) == 1 for task in single for query in task.queries)
 
 
-def test_equal_candidates_are_one(tmp_path: Path) -> None:
-    config = make_data(tmp_path)
-    halves = tasks(config, held_out(config))[1]
+def test_equal_candidates_are_one(prepared: Config) -> None:
+    halves = tasks(prepared, held_out(prepared))[1]
     texts = [tuple(candidate) for candidate in halves.candidates]
     assert len(set(texts)) == len(texts)
 
 
-def test_text_finds_itself(tmp_path: Path) -> None:
-    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "qwen2"))})
-    encoder = as_encoder(load_base(config), None)
+def test_text_finds_itself(lm: LanguageModel) -> None:
+    encoder = as_encoder(lm, None)
     texts = [[("poi_menu", f"dish {number}")] for number in range(40)]
     same = Task("same", texts, texts, list(range(40)))
     empty = Task("none", [], texts, [])
-    found, nothing = similarities(encoder, [same, empty], batch_tokens=100)
-    assert hits(found, np.array(same.answers)) == 1.0
+    scores, nothing = similarities(encoder, [same, empty], batch_tokens=100)
+    assert hits(scores, np.array(same.answers)) == 1.0
     assert nothing.shape == (0, 40)
 
 
@@ -77,18 +75,17 @@ def test_nearby_by_hand() -> None:
     assert nearby(Task("t", [[]], [[]], [0], near=[1]), np.zeros((1, 1))) == {}
 
 
-def test_who_knows_the_city_is_measured_by_its_places(tmp_path: Path) -> None:
-    near = {"near": "poi_city", "triples": 32, "batch_size": 8, "held_out": 0.3}
-    config = make_data(tmp_path, contrast=near)
-    whole = tasks(config, held_out(config))[0]
-    cities = [candidate[0][1].split()[-1] for candidate in whole.candidates]
-    assert len(whole.near) == len(whole.candidates)
-    assert len(set(zip(whole.near, cities, strict=True))) == len(set(whole.near)) > 1
+def test_candidates_are_numbered_by_their_city(prepared: Config) -> None:
+    contrast = prepared.contrast.model_copy(update={"near": "poi_city"})
+    config = prepared.model_copy(update={"contrast": contrast})
+    task = tasks(config, held_out(config))[0]
+    cities = [candidate[0][1].split()[-1] for candidate in task.candidates]
+    assert len(task.near) == len(task.candidates)
+    assert len(set(zip(task.near, cities, strict=True))) == len(set(task.near)) > 1
 
 
-def test_figures_have_the_chance_beside_them(tmp_path: Path) -> None:
-    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "gpt2"))})
-    found = recalls(config, held_out(config), as_encoder(load_base(config), None))
+def test_figures_have_the_chance_beside_them(prepared: Config, lm: LanguageModel) -> None:
+    found = recalls(prepared, held_out(prepared), as_encoder(lm, None))
     assert set(found) == {
         "user_to_place",
         "place_halves",

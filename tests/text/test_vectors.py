@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from larr.text.backbone import load_base
+from larr.text.backbone import LanguageModel
 from larr.text.encoder import as_encoder
 from larr.text.vectors import compute, keys_of, model_identity, normalised
-from tests.fake_data import make_data
-from tests.tiny_models import make_model
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
-def test_vector_is_that_of_the_text_alone(tmp_path: Path, batch_tokens: int) -> None:
-    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "qwen2"))})
-    encoder = as_encoder(load_base(config), 16)
+def test_vector_is_that_of_the_text_alone(lm: LanguageModel, batch_tokens: int) -> None:
+    encoder = as_encoder(lm, 16)
     texts = [[("poi_menu", "tofu " * number)] for number in (5, 1, 9, 2)]
     together = compute(encoder, texts, batch_tokens)
     alone = [compute(encoder, [text], 10_000)[0] for text in texts]
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
 
-def test_progress_counts_every_text(tmp_path: Path) -> None:
-    config = make_data(tmp_path, backbone={"model": str(make_model(tmp_path / "m", "qwen2"))})
+def test_progress_counts_every_text(lm: LanguageModel) -> None:
     done: list[int] = []
     texts = [[("poi_menu", f"dish {number}")] for number in range(7)]
-    compute(as_encoder(load_base(config), 16), texts, 20, done.append)
+    compute(as_encoder(lm, 16), texts, 20, done.append)
     assert sum(done) == 7
     assert len(done) > 1
 
