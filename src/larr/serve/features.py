@@ -193,8 +193,11 @@ class Reader:
                 value_K = values.get(name, nothing)
                 index_K = [vocabulary.value(value) for value in value_K]
                 category_KF[:, number] = index_K
-                pairs = zip(index_K, value_K, strict=True)
-                if any(index == 0 and value is not None for index, value in pairs):
+                new = (0 in index_K) and any(
+                    index == 0 and value is not None
+                    for index, value in zip(index_K, value_K, strict=True)
+                )
+                if new and name in columns:
                     unknown.append(name)
         number_KM = np.empty((len(places), len(self.candidate_scales.names)))
         for column, name in enumerate(self.candidate_scales.names):
