@@ -1,4 +1,4 @@
-"""`prepare/`: whole, split by time, without a look ahead; arrays that say what the log says."""
+"""`prepare/`: complete, split by time, without a look ahead; arrays with the content of the log."""
 
 from datetime import datetime, time
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.features import sample
+from larr.data.features import read_features, sample
 from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING
 from larr.data.prepare import prepare
@@ -28,7 +28,7 @@ def raw(config: Config) -> pl.DataFrame:
 
 
 def read_texts(config: Config) -> np.ndarray:
-    """The texts themselves of the training rows."""
+    """Returns the texts of the training rows, by their numbers."""
     table = pl.read_parquet(config.output / "prepare" / "texts.parquet")
     return np.array([*table["text"].to_list(), None])[load(config, "train/texts")]
 
@@ -59,28 +59,29 @@ def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
 
 
 def test_categories_use_vocabularies_of_the_training_days(city: Config) -> None:
-    features = artifacts.read_json(city.output / "prepare" / "features.json")
-    names = [category["name"] for category in features["categories"]]
+    categories = read_features(city.output / "prepare").categories
+    names = [category.name for category in categories]
+    sides = {category.name: category.side for category in categories}
+    assert [sides[name] for name in ("user_id", "poi_id", "weather")] == ["user", "poi", "scene"]
     users = load(city, "test/categories")[:, names.index("user_id")]
     rows = pl.read_parquet(city.output / "prepare" / "test" / "rows.parquet")
     assert ((users == 0) == (rows["user_impressions"] == 0).to_numpy()).all()
     for side in ("train", "test"):
         values = load(city, f"{side}/categories")
-        assert (values.max(axis=0) < [c["size"] for c in features["categories"]]).all()
+        assert (values.max(axis=0) < [category.size for category in categories]).all()
     assert load(city, "train/categories")[:, names.index("user_id")].min() == 1
 
 
 def test_numbers_are_standardised_on_the_training_days(city: Config) -> None:
-    features = artifacts.read_json(city.output / "prepare" / "features.json")
     train = load(city, "train/numbers")
-    column = features["numbers"].index("temperature_c")
+    column = read_features(city.output / "prepare").numbers.index("temperature_c")
     assert train[:, column].mean() == pytest.approx(0, abs=1e-3)
     assert train[:, column].std() == pytest.approx(1, abs=1e-2)
     assert np.isfinite(train).all()
 
 
 def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
-    """The city's tables as own tables, some of them from elsewhere."""
+    """Returns a configuration that reads the city's tables, some of them from other files."""
     source = city.output / "prepare" / "raw"
     tables = {"places": source / "places.parquet", "users": source / "users.parquet"}
     tables |= {name: source / name for name in ("orders", "impressions")} | paths
@@ -124,8 +125,8 @@ def test_a_sample_is_of_all_positions_of_a_request() -> None:
     assert sample(rows, 10_000).height == 10_000
 
 
-def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:
-    """A user's first order of all has no taste yet; it never holds the order itself."""
+def test_texts_of_past_orders_hold_only_what_was_known_before_them(city: Config) -> None:
+    """A user without earlier orders has no taste yet: the order itself does not count."""
     orders = pl.read_parquet(city.output / "prepare" / "orders.parquet")
     day = pl.col("time").dt.date()
     first = orders.filter(day == day.min().over("user_id"))
@@ -133,21 +134,21 @@ def test_past_orders_say_only_what_was_known_before_them(city: Config) -> None:
     assert orders["user_taste"].null_count() < orders.height
 
 
-def test_the_same_seed_gives_the_same_bytes(city: Config, tmp_path: Path) -> None:
-    again = city.model_copy(update={"output": tmp_path})
-    prepare(again)
-    first, second = (artifacts.manifest(c, "prepare") for c in (city, again))
+def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(
+    city: Config, tmp_path: Path
+) -> None:
+    """Chunks decide in which order texts are numbered, and nothing else."""
+    other = with_tables(city, tmp_path)
+    dataset = other.dataset.model_copy(update={"chunk_rows": 100_000})
+    other = other.model_copy(update={"dataset": dataset})
+    prepare(other)
+    first, second = (artifacts.manifest(config, "prepare") for config in (city, other))
     assert first is not None
     assert second is not None
-    assert first["files"] == second["files"]
-
-
-def test_chunks_change_nothing(city: Config, tmp_path: Path) -> None:
-    whole = city.dataset.model_copy(update={"chunk_rows": 100_000})
-    prepare(city.model_copy(update={"output": tmp_path, "dataset": whole}))
-    other = city.model_copy(update={"output": tmp_path})
-    for name in ("train/categories", "train/numbers", "test/recent"):
-        assert (load(city, name) == load(other, name)).all(), name
+    numbered = {"features.json", "texts.parquet", "recent_texts.npy", "test/rows.parquet"}
+    numbered |= {"train/texts.npy", "test/texts.npy"}
+    for name in set(second["files"]) - numbered:
+        assert second["files"][name] == first["files"][name], name
     assert (read_texts(city) == read_texts(other)).all()
 
 
@@ -157,8 +158,8 @@ def test_own_csv_tables_are_read_and_are_stale_once_they_change(
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
     assert "poi_title: in 100% of the rows, 2 texts, such as “Noodles”" in capsys.readouterr().err
-    features = artifacts.read_json(tmp_path / "out" / "prepare" / "features.json")
-    assert features["tasks"] == ["click"]
+    features = read_features(tmp_path / "out" / "prepare")
+    assert (features.tasks, features.train_rows, features.test_rows) == (("click",), 3, 1)
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     assert load(config, "test/recent").tolist() == [[1, 0]]
     assert artifacts.is_current(config, "prepare")
@@ -169,9 +170,9 @@ def test_own_csv_tables_are_read_and_are_stale_once_they_change(
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
     log = raw(city)
     last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
-    made = Featuriser.load(city, city.output / "prepare").batch(last.drop("click", "order"))
+    batch = Featuriser.load(city, city.output / "prepare").batch(last.drop("click", "order"))
     for name in ("categories", "numbers", "recent", "texts"):
-        assert (getattr(made, name).numpy() == load(city, f"test/{name}")).all(), name
+        assert (getattr(batch, name).numpy() == load(city, f"test/{name}")).all(), name
 
 
 def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Config) -> None:
@@ -193,17 +194,19 @@ def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Confi
     texts = featuriser.batch(rows).texts.numpy()
     for slot, keyword in enumerate(city.scene_keywords):
         if keyword.owner != "scene":
-            told = Template(keyword).column(full).is_not_null().to_numpy()
-            assert told.any()
-            assert (texts[told, slot] != MISSING).all(), keyword.name
+            has_text_N = Template(keyword).column(full).is_not_null().to_numpy()
+            assert has_text_N.any()
+            assert (texts[has_text_N, slot] != MISSING).all(), keyword.name
 
 
-def test_what_tells_little_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_feature_that_is_unknown_in_most_rows_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dates = WITH_DUPLICATE.with_columns(time=pl.col("time").str.head(10))
     overrides = [*write_own(tmp_path, impressions=dates), "features.categories=['poi_id','time']"]
     prepare(own_config(tmp_path, overrides))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "time: missing or new in 100% of the test rows" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "time: missing or new in 100% of the test rows" in printed
 
 
 @pytest.mark.parametrize("setting", ["features.numbers=['click']", "features.categories=['order']"])
@@ -214,23 +217,17 @@ def test_a_label_as_a_feature_is_refused(tmp_path: Path, setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
-        (
-            "buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]",
-            "known only after",
-        ),
-        (
-            "profiles=[{column='title', name='liked', within='order'}]",
-            "known only after the impression",
-        ),
+        ("buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]", "bucket click: known"),
+        ("profiles=[{column='title', name='liked', within='order'}]", "within is order, which"),
     ],
 )
 def test_a_label_in_a_bucket_or_a_profile_is_refused(
-    tmp_path: Path, setting: str, said: str
+    tmp_path: Path, setting: str, message: str
 ) -> None:
     config = own_config(tmp_path, [*write_own(tmp_path), setting])
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         prepare(config)
 
 
@@ -247,7 +244,7 @@ def test_a_list_as_a_feature_is_refused(tmp_path: Path) -> None:
         prepare(own_config(tmp_path, [*overrides, *settings]))
 
 
-def test_infinity_in_a_column_of_ones_own_is_missing(tmp_path: Path) -> None:
+def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> None:
     prices = pl.DataFrame({"id": ["p1", "p2"], "title": ["a", "b"], "per_km": [1.0, float("inf")]})
     overrides = [*write_own(tmp_path, places=prices), "features.numbers=['poi_per_km']"]
     prepare(own_config(tmp_path, overrides))
@@ -256,24 +253,24 @@ def test_infinity_in_a_column_of_ones_own_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "said"),
+    ("table", "column", "message"),
     [
         ("places", "ctr", "poi_ctr has the name"),
         ("impressions", "poi_name", "poi_name has the name"),
         ("impressions", "pair_log_clicks", "pair_log_clicks has the name"),
     ],
 )
-def test_no_column_stands_for_one_that_is_made(
-    tmp_path: Path, table: str, column: str, said: str
+def test_no_column_has_the_name_of_one_that_is_added(
+    tmp_path: Path, table: str, column: str, message: str
 ) -> None:
     write_own(tmp_path)
     changed = pl.read_csv(tmp_path / f"{table}.csv").with_columns(pl.lit("0.5").alias(column))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         prepare(own_config(tmp_path, write_own(tmp_path, **{table: changed})))
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("features.numbers=['poi_stars']", "poi_stars"),
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
@@ -284,10 +281,10 @@ def test_no_column_stands_for_one_that_is_made(
         ("contrast.near=city", "contrast.near: places have no column city"),
     ],
 )
-def test_a_column_that_cannot_be_used_so_is_refused(
-    tmp_path: Path, setting: str, said: str
+def test_a_setting_with_a_wrong_column_is_refused(
+    tmp_path: Path, setting: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         prepare(own_config(tmp_path, [*write_own(tmp_path), setting]))
 
 
@@ -302,9 +299,9 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     overrides.append("features.categories=['user_id', 'poi_id', 'poi_stars']")
     config = own_config(tmp_path, overrides)
     prepare(config)
-    told = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
-    assert told["chain"].to_list() == [None, None]
-    assert told["k"].to_list() == ["4 stars", None]
+    texts = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
+    assert texts["chain"].to_list() == [None, None]
+    assert texts["k"].to_list() == ["4 stars", None]
     words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "poi_stars.parquet")
     assert words["value"].to_list() == ["4"]
 
@@ -318,10 +315,10 @@ def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     prepare(config)
     assert artifacts.is_current(config, "prepare")
-    assert not (tmp_path / "out" / "data.partial").exists()
+    assert not (tmp_path / "out" / "prepare.partial").exists()
 
 
-def test_own_columns_do_not_stand_for_what_is_counted(tmp_path: Path) -> None:
+def test_columns_of_the_log_do_not_replace_what_is_counted(tmp_path: Path) -> None:
     log = WITH_DUPLICATE.with_columns(
         value=pl.lit("nothing"), spent_yuan=pl.lit(999.0), day_no=pl.lit(1)
     )
