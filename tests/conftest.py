@@ -1,4 +1,4 @@
-"""Folders that many tests read; written once a session."""
+"""Folders that many tests read: each is written once a session, for all test processes together."""
 
 import gc
 import os
@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
+from larr import artifacts, machine
 from larr.config import Config
 from larr.data.prepare import prepare
+from larr.run import run
 from larr.settings import load_config
+from tests.tiny_models import make_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the library is imported: no test calls the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+machine.keep_freed_memory()
 torch.set_num_threads(1)  # the models are tiny; threads would wait for each other
 # No deadline: how long an example takes depends on what else the machine does.
 settings.register_profile("larr", deadline=None, max_examples=50)
@@ -27,18 +32,51 @@ SMALL = [
     "dataset.city.history_days=21",
     "dataset.chunk_rows=3000",
 ]
+TINY = [
+    "pretrain={max_steps=2, batch_size=8, general_ratio=0.0}",
+    "contrast={triples=32, batch_size=8}",
+    "encoders.ordered={'contrast.shuffle_keywords'=false}",
+    "align={models=['ple', 'larr', 'in_order'], batch_size=1000}",
+    "align.variants.in_order={of='larr', vectors='ordered'}",
+    "evaluate={bootstrap=20, gains=[['larr', 'ple']]}",
+]
 
 
 def pytest_collection_finish() -> None:
-    """Every stage collects garbage first, which would look at each object of torch and polars."""
+    """Spares each garbage collection a visit to every object of torch and polars."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A prepared city of some thousand impressions."""
-    output = tmp_path_factory.mktemp("city")
-    config = load_config(ROOT / "configs" / "city_tiny.toml", [f"output={output}", *SMALL])
-    prepare(config)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the test processes of a session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def city(shared: Path) -> Config:
+    """A prepared city of some thousand impressions, to be read only."""
+    config = load_config(ROOT / "configs" / "city_tiny.toml", [f"output={shared / 'city'}", *SMALL])
+    with FileLock(shared / "city.lock"):
+        if not artifacts.is_current(config, "prepare"):
+            prepare(config)
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(shared: Path, city: Config) -> Config:
+    """A finished `larr run` on that city with three rankers that have learned little; read only."""
+    output = shared / "tiny_run"
+    model = shared / "tiny_model"
+    overrides = [f"output={output}", f"backbone.model={model}", *SMALL, *TINY]
+    config = load_config(ROOT / "configs" / "city_tiny.toml", overrides)
+    with FileLock(shared / "tiny_run.lock"):
+        if not model.exists():
+            make_model(model, "llama")
+        if not output.exists():
+            output.mkdir()
+            (output / "prepare").symlink_to(city.output / "prepare")
+        run(config)
     return config

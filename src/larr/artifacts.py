@@ -235,8 +235,6 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     written = artifact
     if not resume:
         written = replace(artifact, folder=target.with_name(f"{target.name}.partial"))
-    machine.release_memory()
-    machine.keep_freed_memory()
     try:
         with _locked(target):
             written.start(resume=resume)

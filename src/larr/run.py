@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from larr import artifacts
+from larr import artifacts, machine
 from larr.config import Config
 from larr.errors import StoppedError
 from larr.progress import console
@@ -20,6 +20,8 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     if force:
         artifacts.forget(config, verb)
     console.print(f"[bold]{verb}[/bold] -> {target}")
+    machine.release_memory()
+    machine.keep_freed_memory()
     module, name = STAGES[verb].function.split(":")
     try:
         getattr(import_module(module), name)(config)

@@ -1,0 +1,139 @@
+"""`larr run`: every stage once, encoders that share what they do not change, a second call idle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from larr import artifacts
+from larr.config import Config
+from larr.errors import ConfigError, StaleError
+from larr.run import run_stage, train_encoders, vector_sources
+from larr.stages import RUN
+from tests.fake_data import make_data
+
+VARIANTS = {
+    "no_cpt": {"of": "larr", "vectors": "without_stage_1"},
+    "in_order": {"of": "larr", "vectors": "ordered"},
+}
+ENCODERS = {
+    "without_stage_1": {"pretrain.epochs": 0},
+    "ordered": {"contrast.shuffle_keywords": False},
+    "not_read": {"contrast.temperature": 0.2},
+}
+
+
+def test_a_run_completes_every_stage_and_reports_the_rankers(tiny_run: Config) -> None:
+    assert all(artifacts.is_current(tiny_run, verb) for verb in RUN)
+    report = json.loads((tiny_run.output / "evaluate" / "report.json").read_text())
+    assert {*tiny_run.align.models} <= {*report["models"]}
+    assert (tiny_run.output / "evaluate" / "report.html").stat().st_size > 10_000
+    vectors = {
+        name: np.load(tiny_run.output / "embed" / name / "vectors.npy")
+        for name in vector_sources(tiny_run)
+    }
+    assert list(vectors) == ["encoder", "ordered"]
+    assert not np.allclose(vectors["encoder"], vectors["ordered"])
+
+
+def test_a_stage_that_is_up_to_date_is_not_run_again(
+    tiny_run: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("larr.rankers.align.align", lambda _: pytest.fail("trains again"))
+    run_stage(tiny_run, "align")
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A run whose stages write their settings instead of training."""
+
+    def write_settings(config: Config, verb: str) -> None:
+        with artifacts.making(config, verb) as work:
+            settings = artifacts.stage(config, verb).settings
+            artifacts.write_json(work.folder / "settings.json", settings)
+            work.measured(1, "runs")
+
+    for verb in ("pretrain", "contrast"):
+        monkeypatch.setattr(
+            f"larr.text.{verb}.{verb}", lambda config, verb=verb: write_settings(config, verb)
+        )
+
+    def embed(config: Config) -> None:
+        with artifacts.making(config, "embed") as work:
+            encoder = artifacts.key(artifacts.folder(config, "contrast"))
+            part = artifacts.Artifact(work.folder / "encoder", {}, {"contrast/": encoder})
+            if not part.is_current():
+                part.start(resume=False)
+                (part.folder / "vectors.npy").touch()
+                part.finish()
+
+    monkeypatch.setattr("larr.run.embed", embed)
+    align = {"models": ["larr", "no_cpt", "in_order"], "variants": VARIANTS}
+    return make_data(tmp_path / "run", encoders=ENCODERS, align=align)
+
+
+def run_to_vectors(config: Config) -> None:
+    for verb in ("pretrain", "contrast"):
+        run_stage(config, verb)
+    train_encoders(config, vector_sources(config))
+    run_stage(config, "embed")
+
+
+def settings_of(config: Config, encoder: str, verb: str) -> dict:
+    folder = artifacts.folder(config.for_encoder(encoder), verb)
+    return artifacts.read_json(folder / "settings.json")[verb]
+
+
+def test_an_encoder_shares_what_it_does_not_change(config: Config) -> None:
+    run_to_vectors(config)
+    folder = config.output / "encoders"
+    assert sorted(path.name for path in folder.iterdir()) == ["ordered", "without_stage_1"]
+    assert (folder / "ordered" / "prepare").is_symlink()
+    assert (folder / "ordered" / "pretrain").is_symlink()
+    assert (folder / "without_stage_1" / "prepare").is_symlink()
+    assert not (folder / "without_stage_1" / "pretrain").is_symlink()
+    assert settings_of(config, "without_stage_1", "pretrain")["epochs"] == 0
+    assert settings_of(config, "ordered", "contrast")["shuffle_keywords"] is False
+
+
+def test_an_encoder_follows_its_run(config: Config) -> None:
+    run_to_vectors(config)
+    changed = config.model_copy(
+        update={"contrast": config.contrast.model_copy(update={"learning_rate": 1e-2})}
+    )
+    with pytest.raises(StaleError, match="contrast"):
+        run_stage(changed, "embed")
+    run_to_vectors(changed)
+    assert settings_of(changed, "ordered", "contrast")["learning_rate"] == 1e-2
+    assert artifacts.is_current(changed, "embed")
+
+
+def test_an_encoder_that_shares_less_than_before_is_trained(config: Config) -> None:
+    run_to_vectors(config)
+    encoders = ENCODERS | {"ordered": {"pretrain.epochs": 0}}
+    other = Config.model_validate(config.model_dump() | {"encoders": encoders})
+    train_encoders(other, vector_sources(other))
+    assert not (config.output / "encoders" / "ordered" / "pretrain").is_symlink()
+
+
+def test_encoders_that_cannot_be_trained_are_refused(config: Config) -> None:
+    with pytest.raises(ValidationError, match="not below backbone, pretrain or contrast"):
+        Config(encoders={"other": {"features.recent": 3}})
+    with pytest.raises(
+        ConfigError, match="no vectors 'ordered', 'without_stage_1'; there are encoder"
+    ):
+        vector_sources(config.model_copy(update={"encoders": {}}))
+
+
+def test_force_builds_the_parts_again(config: Config) -> None:
+    run_to_vectors(config)
+    vectors = config.output / "embed" / "encoder" / "vectors.npy"
+    before = vectors.stat().st_mtime_ns
+    run_stage(config, "embed")
+    assert vectors.stat().st_mtime_ns == before
+    run_stage(config, "embed", force=True)
+    assert vectors.stat().st_mtime_ns > before
