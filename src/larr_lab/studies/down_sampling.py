@@ -19,47 +19,48 @@ from larr.metrics import TASKS
 from larr.rankers.predict import predict_log, undo_sampling
 from larr.rankers.training import train
 
-KEPT = (0.3, 0.1)
-"""Shares of the impressions without a click."""
+SHARES = (0.3, 0.1)
+"""The shares of the impressions without a click that are kept."""
 Json = dict[str, Any]
 
 
 def down_sampling(config: Config) -> Json:
-    """For each share: AUCs, and the calibration before and after `undo_sampling`, by model."""
+    """Returns AUCs, and the calibration before and after `undo_sampling`, by share and ranker."""
     artifacts.require(config, "prepare", "embed")
-    data = artifacts.folder(config, "prepare")
-    told: Json = {}
-    for kept in KEPT:
-        part = sampled(LogRows(data / "train"), kept, config.seed)
-        models = {name: _judged(config, name, part, kept) for name in (BASE, LARR)}
-        told[f"{kept:g}"] = {"rows": len(part), "models": models}
-    return {"kept": told}
+    log = LogRows(artifacts.folder(config, "prepare") / "train")
+    results: Json = {}
+    for share in SHARES:
+        part = sampled(log, share, config.seed)
+        rankers = {name: _trained_on(part, config, name, share) for name in (BASE, LARR)}
+        results[f"{share:g}"] = {"rows": len(part), "models": rankers}
+    return {"kept": results}
 
 
-def sampled(log: LogRows, kept: float, seed: int) -> LogRows:
+def sampled(log: LogRows, share: float, seed: int) -> LogRows:
     """Returns the rows with a click and a random share of the others, in the order of the log."""
     clicked_N = log.array("labels")[:, 0] > 0
-    drawn_N = np.random.default_rng(seed).random(len(clicked_N)) < kept
+    drawn_N = np.random.default_rng(seed).random(len(clicked_N)) < share
     return log.select(np.flatnonzero(clicked_N | drawn_N))
 
 
-def _judged(config: Config, name: str, part: LogRows, kept: float) -> Json:
+def _trained_on(part: LogRows, config: Config, name: str, share: float) -> Json:
+    """Returns the figures of a ranker trained on a part of the log, on the complete test days."""
     data = artifacts.folder(config, "prepare")
+    # the batch size follows from the number of rows, as it does for a complete log
     settings = config.align.of(name).with_settings({"batch_size": 0})
     started = time.perf_counter()
-    model, _ = train(config, name, settings, part)
-    told: Json = {"seconds": time.perf_counter() - started}
-    test_log = LogRows(data / "test")
-    raw_NT, label_NT = predict_log(model, test_log), test_log.array("labels")
-    features = read_features(data)
-    corrected_NT = undo_sampling(raw_NT, kept * features.sampling_rate)
-    for number, task in enumerate(features.tasks):
-        label_N = label_NT[:, number]
-        told[f"{TASKS[task]}_auc"] = metrics.auc(label_N, corrected_NT[:, number])
+    ranker, _ = train(config, name, settings, part)
+    figures: Json = {"seconds": time.perf_counter() - started}
+    test_log, features = LogRows(data / "test"), read_features(data)
+    raw_NT, label_NT = predict_log(ranker, test_log), test_log.array("labels")
+    corrected_NT = undo_sampling(raw_NT, share * features.sampling_rate)
+    for number, label in enumerate(features.tasks):
+        task, label_N = TASKS[label], label_NT[:, number]
+        figures[f"{task}_auc"] = metrics.auc(label_N, corrected_NT[:, number])
         for moment, score_NT in (("as_trained", raw_NT), ("corrected", corrected_NT)):
             score_N = score_NT[:, number]
-            told[f"{TASKS[task]}_{moment}"] = {
+            figures[f"{task}_{moment}"] = {
                 "observed_over_expected": float(label_N.sum() / score_N.sum(dtype=np.float64)),
                 "log_loss": metrics.log_loss(label_N, score_N),
             }
-    return told
+    return figures
