@@ -23,6 +23,8 @@ from larr_lab.settings import coupon_settings
 SOURCE = "https://archive.ics.uci.edu/dataset/603"
 SPLIT_SEED = 1
 """Draws the respondents of the test set, the same for each seed of a run."""
+TEST_SHARE = 0.3
+"""Share of the respondents in the test set."""
 SURVEY_DAY = datetime(2020, 1, 1)
 UCI_NAMES = {"coupon": "couponType"}
 """The name of a column in UCI's file -> the name in other copies of the survey."""
@@ -55,7 +57,7 @@ def coupon_tables(config: Config, _: Path) -> Tables:
     return Tables(
         places=_places(survey).lazy(),
         users=_users(survey).lazy(),
-        impressions=_impressions(survey, _split(config, survey["user_id"])).lazy(),
+        impressions=_impressions(survey, _split(survey["user_id"])).lazy(),
     )
 
 
@@ -114,11 +116,11 @@ def _impressions(survey: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _split(config: Config, user_id: pl.Series) -> pl.DataFrame:
+def _split(user_id: pl.Series) -> pl.DataFrame:
     """Returns `train` or `test` for each respondent."""
     people = user_id.unique(maintain_order=True)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(people))
-    is_tested = order < round(coupon_settings(config).test_share * len(people))
+    is_tested = order < round(TEST_SHARE * len(people))
     return pl.DataFrame({"user_id": people, "split": np.where(is_tested, "test", "train")})
 
 

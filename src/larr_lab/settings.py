@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from pydantic import Field, RootModel, model_validator
 
-from larr.sections import Fraction, Positive, Section
+from larr.sections import Positive, Section
 
 
 class CityConfig(Section):
@@ -35,8 +35,6 @@ class CouponConfig(Section):
 
     path: Path = Path("coupon.csv")
     """The survey's CSV file; a relative path is read from the working directory."""
-    test_share: Fraction = 0.3
-    """Share of the respondents kept for testing."""
 
 
 class StudyConfig(Section):

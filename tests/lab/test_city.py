@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.figure import Figure
+from scripts import city_pictures as pictures
 
 from larr_lab import city, knowledge
-from larr_lab.city import pictures
 from larr_lab.city.choice import logit_parts, make_offer
 from larr_lab.city.days import RAIN, SNOW, SUNNY, make_calendar
 from larr_lab.city.draws import hash_uniform
@@ -61,12 +61,12 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_does_not(
 ) -> None:
     monkeypatch.setattr("larr_lab.city.choice.PILOT_REQUESTS", 100)
     small = CityConfig(places=40, users=30, impressions=300, history_days=1, train_days=1)
-    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         city.write(small, seed, tmp_path / name, lambda _: None)
-    one, again, other = (digests(tmp_path / name) for name in ("one", "again", "other"))
-    assert one == again
-    assert one.keys() == other.keys()
-    assert not set(one.values()) & set(other.values())
+    first, again, other = (digests(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first.keys() == other.keys()
+    assert not set(first.values()) & set(other.values())
 
 
 def test_a_day_does_not_depend_on_the_days_before(country: Country, log: pl.DataFrame) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 
 def survey(people: int, answers: int) -> pl.DataFrame:
-    """A made-up survey of the same form."""
+    """Returns a random survey of the same form."""
     rng = np.random.default_rng(0)
     rows = people * answers
     person = np.repeat(np.arange(people), answers)
@@ -67,7 +67,7 @@ def test_an_answer_becomes_an_impression(config: Config) -> None:
 
 
 def test_no_answer_reaches_a_text_or_a_number(config: Config, tmp_path: Path) -> None:
-    """All answers lie on one day, so every statistic is that of a stranger."""
+    """All answers are of one day, so every statistic is that of an unknown user or place."""
     prepare(config)
     source = pl.read_csv(config.dataset.coupon.path)
     source.with_columns(Y=1 - pl.col("Y")).write_csv(tmp_path / "flipped.csv")
@@ -85,18 +85,18 @@ def test_no_answer_reaches_a_text_or_a_number(config: Config, tmp_path: Path) ->
     )
     prepare(flipped)
     for name in ("train/categories", "test/categories", "train/texts", "test/texts"):
-        one, two = (np.load(c.output / "prepare" / f"{name}.npy") for c in (config, flipped))
-        assert (one == two).all(), name
+        before, after = (np.load(c.output / "prepare" / f"{name}.npy") for c in (config, flipped))
+        assert (before == after).all(), name
     labels = [np.load(c.output / "prepare" / "train" / "labels.npy") for c in (config, flipped)]
     assert (labels[0] == 1 - labels[1]).all()
 
 
-def test_without_numbers_people_are_told_by_their_profiles(config: Config) -> None:
+def test_without_respondent_numbers_profiles_identify_people(config: Config) -> None:
     numbered = coupon_tables(config, Path()).impressions.collect()
     source = pl.read_csv(config.dataset.coupon.path).rename({"couponType": "coupon"})
     source.drop("respondent").write_csv(config.dataset.coupon.path)
-    told = coupon_tables(config, Path()).impressions.collect()
-    assert told.equals(numbered)
+    by_profile = coupon_tables(config, Path()).impressions.collect()
+    assert by_profile.equals(numbered)
 
 
 def test_another_table_is_refused(config: Config) -> None:

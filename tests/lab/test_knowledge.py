@@ -1,4 +1,4 @@
-"""The tables of real knowledge are whole, in range, and true where we can say so by heart."""
+"""The tables of real knowledge are complete, in range, and right where we know the facts."""
 
 from __future__ import annotations
 

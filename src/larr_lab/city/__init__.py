@@ -8,7 +8,7 @@ A country comes about in the order of these modules:
 4. `requests`: who asks when and where; `exposure`: what is shown; `choice`: clicks and orders
 5. `texts`: what people can read; `tables`: the tables of the data contract
 
-`market` is the same country as a live test, `pictures` draws it, `draws` draws random numbers.
+`market` is the same country as a live test; `draws` has the random draws that numpy lacks.
 """
 
 from __future__ import annotations

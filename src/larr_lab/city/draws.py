@@ -12,15 +12,15 @@ from larr_lab.city.effects import Array
 Item = TypeVar("Item")
 
 
-def hash_uniform(one: Array, two: Array | int, salt: int) -> Array:
+def hash_uniform(first: Array, second: Array | int, salt: int) -> Array:
     """Returns numbers in [0, 1) that depend on the arguments alone (splitmix64).
 
     What belongs to a user and a place, or to a user and a block of days, is drawn with it: the
     number is the same at each request, and no table of all pairs is stored.
     """
     with np.errstate(over="ignore"):
-        z = np.asarray(one).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = z + np.asarray(two).astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
+        z = np.asarray(first).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = z + np.asarray(second).astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)
         z = z + np.uint64(salt % 2**63) * np.uint64(0x8CB92BA72F3D8DD7)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

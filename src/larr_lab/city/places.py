@@ -173,9 +173,9 @@ def _menus(kitchen: Kitchen, region_P: Array, chain_P: Array, rng: np.random.Gen
 
 
 def _menus_around(kitchen: Kitchen, anchor_P: Array, rng: np.random.Generator) -> Array:
-    """Returns `MENU_DISHES` dishes for each main dish, drawn without replacement, main dish first.
+    """Returns `MENU_DISHES` dishes for each main dish, the main dish first.
 
-    Adding Gumbel noise to log weights and taking the largest is such a draw (Gumbel top-k).
+    The largest sums of log weight and Gumbel noise are a draw without replacement (Gumbel top-k).
     """
     score_PD = kitchen.mates_DD[anchor_P]
     drawn_PD = rng.standard_exponential(score_PD.shape, dtype=np.float32)

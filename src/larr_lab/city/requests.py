@@ -26,7 +26,7 @@ AT_WORK = (0.30, 0.80, 0.80, 0.22, 0.05)
 AT_WORK_FREE = 0.12
 """Factor on it on a free day."""
 OUT, OUT_FREE = 0.06, 0.10
-"""Probability of being elsewhere in the own city, on a working day and on a free one."""
+"""Probability of being neither at home nor at work, on a working day and on a free day."""
 OUT_KINDS = {"mall": 0.48, "hospital": 0.22, "station": 0.22, "school": 0.08}
 AWAY_KINDS = {
     "hotel": 0.58,

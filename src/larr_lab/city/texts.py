@@ -186,7 +186,7 @@ class PlaceWriter:
         return dishes
 
     def _strong(self, place: int) -> list[str]:
-        """Returns the attributes that stand out on a menu."""
+        """Returns the attributes that a large share of the menu has."""
         share_A = self.world.places.share_PA[place]
         return [
             name

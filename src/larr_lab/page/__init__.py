@@ -22,7 +22,10 @@ STATIC = Path(__file__).parent / "static"
 
 
 def routes(live: Live, token: str | None) -> list[BaseRoute]:
-    """The page at `/` and its parts; where there is a token, it is the browser's password."""
+    """Returns the page at `/` and its parts.
+
+    A token becomes the password that the browser asks for: it cannot send a bearer token itself.
+    """
     page = Page(live, token is not None)
 
     def in_browser(content: Callable[[Request], str]) -> Callable[[Request], Response]:
@@ -47,8 +50,8 @@ def routes(live: Live, token: str | None) -> list[BaseRoute]:
 
 
 def _has_password(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "").removeprefix("Basic ")
+    credentials = request.headers.get("authorization", "").removeprefix("Basic ")
     with suppress(ValueError):
-        password = base64.b64decode(given, validate=True).partition(b":")[2]
+        password = base64.b64decode(credentials, validate=True).partition(b":")[2]
         return hmac.compare_digest(password, token.encode())
     return False

@@ -1,6 +1,6 @@
 """Pictures of a simulated country for docs/city.md.
 
-Run as `python -m larr_lab.city.pictures FOLDER_OF_TABLES DOCS_FOLDER`.
+Run as `python scripts/city_pictures.py FOLDER_OF_TABLES DOCS_FOLDER`.
 """
 
 from __future__ import annotations
