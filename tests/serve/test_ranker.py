@@ -76,8 +76,8 @@ class BatchReader:
 
 
 def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Ple]:
-    align = small_align(models=[name]).with_settings(settings)
-    config = write_log(folder, SIZES, align)
+    shared = small_align().with_settings(settings).model_dump()
+    config = write_log(folder, SIZES, small_align(models=[name], **shared))
     model = build(config, name).eval()
     assert isinstance(model, Ple)
     with torch.no_grad():  # so that no bias is at its neutral value
