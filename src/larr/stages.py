@@ -94,7 +94,8 @@ STAGES = {
         in_parts=True,
     ),
     "evaluate": Stage(
-        "-> evaluate/: metrics on the test day with paired intervals, report.json and report.html.",
+        "-> evaluate/: metrics on the test days with paired intervals, as report.html, report.json "
+        "and tables.",
         "larr.evaluation.evaluate:evaluate",
         inputs=("prepare", "embed", "align"),
         settings=("seed", "evaluate"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,13 +70,8 @@ class TestDays:
         return int(self.user_N.max()) + 1
 
 
-class Part(NamedTuple):
-    """Rows of the test days that metrics are computed on; the first three as in the table."""
-
-    part: str
-    column: str
-    value: str
-    rows_n: Array
+Part = tuple[str, str, str, Array]
+"""Part, column and value as in the table of metrics, and the numbers of its rows, [n]."""
 
 
 def evaluate(config: Config) -> None:
@@ -208,15 +203,14 @@ def _statistics(
     sliced = slice_metrics()
     for task, label_N in days.labels.items():
         for name, metric in metrics.metrics_of([task]).items():
-            for part in parts:
-                rows_n = part.rows_n
-                is_wanted = part.part == "all" or (
+            for part, column, value, rows_n in parts:
+                is_wanted = part == "all" or (
                     metric.headline
-                    and (part.part != "slice" or name in sliced)
+                    and (part != "slice" or name in sliced)
                     and _is_enough(label_N[rows_n])
                 )
                 for ranker, score in scores.items() if is_wanted else ():
-                    keys.append((*part[:3], ranker, name))
+                    keys.append((part, column, value, ranker, name))
                     statistics.append(
                         metric.statistic(label_N[rows_n], score[task][rows_n], days.user_N[rows_n])
                     )
@@ -225,20 +219,20 @@ def _statistics(
 
 def _parts(config: Config, days: TestDays) -> Iterator[Part]:
     """Yields the parts of the test days that metrics are computed on, the complete days first."""
-    yield Part("all", "", "", np.arange(days.rows.height))
+    yield "all", "", "", np.arange(days.rows.height)
     cold = {
         "places": days.rows["poi_impressions"] < config.evaluate.cold_place_impressions,
         "users": days.rows["user_impressions"] < config.evaluate.cold_user_impressions,
     }
     for name, is_cold_N in cold.items():
-        yield Part(COLD[name], "", "", np.flatnonzero(is_cold_N.to_numpy()))
+        yield COLD[name], "", "", np.flatnonzero(is_cold_N.to_numpy())
     for column in config.evaluate.slices:
         value_N = days.rows[column]
         if column in COUNTS:
             value_N = value_N.cut(COUNT_EDGES, labels=COUNT_LABELS, left_closed=True)
         value_N = value_N.cast(pl.String).fill_null("unknown")
         for value in value_N.value_counts(sort=True)[column]:
-            yield Part("slice", column, value, np.flatnonzero((value_N == value).to_numpy()))
+            yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
 
 
 def _is_enough(label_n: Array) -> bool:
