@@ -34,9 +34,12 @@ def expose(world: World, scenes: Scenes, rng: np.random.Generator) -> Array:
     place_RM = _near_places(world, scenes, rng)
     score_RM = 0.9 * places.popularity_P[place_RM]
     score_RM -= 0.45 * kilometres(world, scenes, place_RM)
-    score_RM += np.take_along_axis(
-        _category_scores(world, scenes), places.category_P[place_RM], axis=1
-    )
+    # What the category is worth: by the taste of the user for it, and by what the meal calls for.
+    meals_SA = matrix({name: EFFECTS["scene"][name] for name in SLOTS})
+    meal_ST = meals_SA @ places.typical_TA[:, : len(ATTRIBUTES)].T
+    taste_RT = world.users.taste_UA[scenes.user_R] @ places.typical_TA.T
+    category_RT = 0.14 * taste_RT + 0.16 * meal_ST[scenes.slot_R]
+    score_RM += np.take_along_axis(category_RT, places.category_P[place_RM], axis=1)
     score_RM += 0.9 * rng.standard_normal(score_RM.shape, dtype=np.float32)
     age_RM = scenes.day_R[:, None] - places.opened_day_P[place_RM]
     closed_RM = ~places.open_PS[place_RM, scenes.slot_R[:, None]] | (age_RM < 0)
@@ -64,12 +67,3 @@ def _near_places(world: World, scenes: Scenes, rng: np.random.Generator) -> Arra
     wraps_R1 = (size_R > RECALL)[:, None]
     column_RM = np.where(wraps_R1, column_RM % size_R[:, None], column_RM)
     return pool_NM[scenes.area_R[:, None], column_RM]
-
-
-def _category_scores(world: World, scenes: Scenes) -> Array:
-    """Returns how the older ranker rates each category for the user and the meal, shape (R, T)."""
-    mean_TA = world.places.typical_TA
-    taste_RT = world.users.taste_UA[scenes.user_R] @ mean_TA.T
-    meals_SA = matrix({name: EFFECTS["scene"][name] for name in SLOTS})
-    meal_ST = meals_SA @ mean_TA[:, : len(ATTRIBUTES)].T
-    return 0.14 * taste_RT + 0.16 * meal_ST[scenes.slot_R]

@@ -96,7 +96,7 @@ class Users:
 
     @property
     def count(self) -> int:
-        """Number of users."""
+        """Returns the number of users."""
         return int(self.city_U.size)
 
 
@@ -112,13 +112,12 @@ def make_users(
     city_U = rng.choice(land.weight_C.size, count, p=land.weight_C)
     age_U = rng.choice(len(AGE_BANDS), count, p=AGE_SHARES)
     gender_U = rng.integers(0, 2, count)
-    region_U = _region_of_childhood(land, city_U, rng)
-    taste_UA = _personal_tastes(count, len(ATTRIBUTES) + len(origins), rng)
-    plain_UA = taste_UA[:, : len(ATTRIBUTES)]
-    plain_UA += _region_tastes(land)[region_U] + _group_tastes(gender_U, age_U)
-    column_G = np.array([origins.index(name) for name in land.region_names]) + len(ATTRIBUTES)
-    taste_UA[np.arange(count), column_G[region_U]] += TASTE_OF_HOME
-    taste_UA[np.arange(count), column_G[land.region_C[city_U]]] += TASTE_OF_RESIDENCE
+    # Who moved may come from any region, with 0.01 also from one without a city in this country.
+    weight_G = np.bincount(land.region_C, land.weight_C, len(land.region_names)) + 0.01
+    other_U = rng.choice(weight_G.size, count, p=weight_G / weight_G.sum())
+    stays_U = rng.random(count) < GREW_UP_WHERE_THEY_LIVE
+    region_U = np.where(stays_U, land.region_C[city_U], other_U)
+    taste_UA = _tastes(land, origins, city_U, region_U, people=(gender_U, age_U), rng=rng)
     habit_US, strength_US = _habits(count, rng)
     area_U = land.any_area(city_U, rng.random(count))
     work_area_U = land.any_area(city_U, rng.random(count))
@@ -157,6 +156,7 @@ def _offset(count: int, sd_km: float, rng: np.random.Generator) -> Array:
 
 
 def _joined(config: CityConfig, days: Calendar, count: int, rng: np.random.Generator) -> Array:
+    """Returns the day on which each user joins, between 6:30 and 21:36 if during the log."""
     log_days = config.train_days + 1
     new_U = rng.random(count) < NEW_USERS_A_DAY * log_days
     early_U = days.history_days - rng.exponential(500.0, count)
@@ -164,39 +164,44 @@ def _joined(config: CityConfig, days: Calendar, count: int, rng: np.random.Gener
     return np.where(new_U, late_U, early_U)
 
 
-def _region_of_childhood(land: Geography, city_U: Array, rng: np.random.Generator) -> Array:
-    weight_G = np.bincount(land.region_C, land.weight_C, len(land.region_names)) + 0.01
-    other_U = rng.choice(weight_G.size, city_U.size, p=weight_G / weight_G.sum())
-    stays_U = rng.random(city_U.size) < GREW_UP_WHERE_THEY_LIVE
-    return np.where(stays_U, land.region_C[city_U], other_U)
+def _tastes(
+    land: Geography,
+    origins: list[str],
+    city_U: Array,
+    region_U: Array,
+    *,
+    people: tuple[Array, Array],
+    rng: np.random.Generator,
+) -> Array:
+    """Returns raw tastes, shape (U, A): what is personal, of the group, and of the regions.
 
+    `region_U` is the region of childhood, `people` are gender and age band.
+    """
+    # Three to five strong likes and dislikes of each person, and little about the rest: few and
+    # strong, so that a handful of orders can reveal them.
+    count, plain = city_U.size, len(ATTRIBUTES)
+    taste_UA = 0.12 * rng.standard_normal((count, plain + len(origins)), dtype=np.float32)
+    strong_U = rng.integers(3, 6, count)
+    for turn in range(5):
+        users_U = np.flatnonzero(strong_U > turn)
+        which_U = rng.integers(0, plain + len(origins), users_U.size)
+        sign_U = np.where(rng.random(users_U.size) < 0.6, 1.0, -1.0)
+        taste_UA[users_U, which_U] += sign_U * rng.normal(STRONG, 0.35, users_U.size)
 
-def _region_tastes(land: Geography) -> Array:
-    """Returns what people who grew up in a region like, shape (G, A without origins)."""
-    likings_GA = np.zeros((len(land.region_names), len(ATTRIBUTES)), np.float32)
+    gender_U, age_U = people
+    people_EA = matrix(EFFECTS["people"])
+    group_UA = GROUP * (people_EA[gender_U] + people_EA[len(GENDERS) + age_U])
+    likings_GA = np.zeros((len(land.region_names), plain), np.float32)
     for column in land.regions.columns:
         attribute = "drink" if column == "tea_drinks" else column
         if attribute in ATTRIBUTES:
             liking_G = land.regions[column].to_numpy()
             likings_GA[:, ATTRIBUTES.index(attribute)] = LIKING * liking_G
-    return likings_GA
+    taste_UA[:, :plain] += likings_GA[region_U] + group_UA
 
-
-def _group_tastes(gender_U: Array, age_U: Array) -> Array:
-    """Returns the tendencies of gender and age band, shape (U, A without origins)."""
-    people_EA = matrix(EFFECTS["people"])
-    return GROUP * (people_EA[gender_U] + people_EA[len(GENDERS) + age_U])
-
-
-def _personal_tastes(count: int, attributes: int, rng: np.random.Generator) -> Array:
-    """Returns three to five strong likes and dislikes of each user, and little about the rest."""
-    taste_UA = 0.12 * rng.standard_normal((count, attributes), dtype=np.float32)
-    strong_U = rng.integers(3, 6, count)
-    for turn in range(5):
-        users_U = np.flatnonzero(strong_U > turn)
-        which_U = rng.integers(0, attributes, users_U.size)
-        sign_U = np.where(rng.random(users_U.size) < 0.6, 1.0, -1.0)
-        taste_UA[users_U, which_U] += sign_U * rng.normal(STRONG, 0.35, users_U.size)
+    column_G = np.array([origins.index(name) for name in land.region_names]) + plain
+    taste_UA[np.arange(count), column_G[region_U]] += TASTE_OF_HOME
+    taste_UA[np.arange(count), column_G[land.region_C[city_U]]] += TASTE_OF_RESIDENCE
     return taste_UA
 
 

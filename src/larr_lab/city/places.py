@@ -64,7 +64,7 @@ class Places:
 
     @property
     def count(self) -> int:
-        """Number of places."""
+        """Returns the number of places."""
         return int(self.city_P.size)
 
 

@@ -94,7 +94,12 @@ class Book:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.dishes = dishes().to_dicts()
-        self.traits = {dish["dish"]: _traits(dish) for dish in self.dishes}
+        self.traits: dict[str, set[str]] = {}
+        """Dish -> the keys of `[traits]` that it has in some degree."""
+        for dish in self.dishes:
+            named = (dish["temperature"], dish["staple"], dish["protein"])
+            traits = {key for key in WORDS["traits"] if dish.get(key, 0) >= 1 or key in named}
+            self.traits[dish["dish"]] = traits
         self.cities = knowledge.cities().to_dicts()
         self.regions = {row["region"]: row for row in knowledge.regions().to_dicts()}
         self.local_dishes = {name: self._of(self.dishes, name) for name in self.regions}
@@ -376,12 +381,6 @@ class Book:
     @staticmethod
     def _of(rows: Sequence[Row], region: str) -> list[Row]:
         return [row for row in rows if row["region"] == region]
-
-
-def _traits(dish: Row) -> set[str]:
-    """Returns the keys of `[traits]` that a dish has in some degree."""
-    named = (dish["temperature"], dish["staple"], dish["protein"])
-    return {key for key in WORDS["traits"] if dish.get(key, 0) >= 1 or key in named}
 
 
 def _word_up_to(limits: Sequence[tuple[float, str]], value: float) -> str:
