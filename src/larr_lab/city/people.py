@@ -72,17 +72,21 @@ class Users:
     area_U: Array
     x_U: Array
     y_U: Array
+    """The address: kilometres east and north of the city's centre."""
     role_U: Array
     """NO_WORK, OFFICE or SCHOOL."""
     work_area_U: Array
     work_x_U: Array
     work_y_U: Array
     grown_region_U: Array
+    """The region of childhood."""
     taste_UA: Array
+    """Liking for a standard deviation more of an attribute or origin on the menu."""
     habit_US: Array
     """The attribute that the user is used to at each meal."""
     habit_strength_US: Array
     slot_weight_US: Array
+    """Orders at each meal relative to other users."""
     budget_U: Array
     """Logarithm of the price that suits the user, over the usual price."""
     activity_U: Array

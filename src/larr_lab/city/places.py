@@ -35,6 +35,7 @@ class Places:
     area_P: Array
     x_P: Array
     y_P: Array
+    """Kilometres east and north of the city's centre."""
     menu_PM: Array
     """Dishes, the main one first; -1 where the menu is shorter."""
     chain_P: Array
@@ -50,13 +51,16 @@ class Places:
     """Mean standardised attributes of the places of each category."""
     price_yuan_P: Array
     quality_P: Array
+    """Standard normal; people see it in reviews, and with noise in the rating."""
     rating_P: Array
     popularity_P: Array
+    """What the older ranker knows best."""
     fee_yuan_P: Array
     prepare_minutes_P: Array
     open_PS: Array
+    """Whether a place is open at a meal."""
     usual_SA: Array
-    """Mean standardised attributes of the places open in each meal slot."""
+    """Mean standardised attributes of the places open at each meal."""
     opened_day_P: Array
     """Days since the first day of the history; negative for most."""
     pool_NM: Array
