@@ -55,37 +55,43 @@ def bootstrap(
 def pool(tables: Sequence[pl.DataFrame], same_users: bool = False) -> pl.DataFrame:
     """Returns the rows of all seeds, and below them the means over the seeds, with a null seed.
 
-    A draw of a mean has two levels: seeds with replacement, then one draw of the users in
-    each. Draws of the users alone would only show how well these models are measured, not how
-    different they turn out in another training. With `same_users` the test users are the same
-    people for every seed and one draw of them serves all seeds: more seeds then make the training
-    more certain, and the users no more than they are.
+    Every seed gets a row for each key, with NaN where it has no value. See `pooled_draws`.
     """
     keys = pl.concat([table.select(KEYS) for table in tables]).unique(maintain_order=True)
-    # every seed gets a row for each key, with NaN where it has no value
-    aligned = [
-        keys.join(table, on=KEYS, how="left", maintain_order="left").with_columns(
-            pl.col("seed").fill_null(table["seed"][0])
-        )
-        for table in tables
-    ]
-    estimate_KS = np.stack([table["estimate"].to_numpy() for table in aligned], axis=1)
-    resamples = min(table.schema["draws"].size for table in tables)  # type: ignore[attr-defined]
-    draws_SKB = np.stack([table["draws"].to_numpy()[:, :resamples] for table in aligned])
-    if len(tables) > 1:
-        generator = np.random.default_rng((0, STREAM))
-        seed_BS = generator.integers(0, len(tables), (resamples, len(tables)))
-        draw_BS = generator.integers(0, resamples, (resamples, 1 if same_users else len(tables)))
-        draws_KB = np.stack([_mean(draws_SKB[seed_BS, k, draw_BS]) for k in range(len(keys))])
-    else:
-        draws_KB = draws_SKB[0]
+    resamples = min(table["draws"].to_numpy().shape[1] for table in tables)
+    seeds = []
+    for table in tables:
+        rows = keys.join(table, on=KEYS, how="left", maintain_order="left")
+        draws_KB = rows["draws"].to_numpy()[:, :resamples]
+        seed = pl.lit(table["seed"][0], pl.Int64)
+        seeds.append(rows.with_columns(seed=seed, draws=pl.Series(draws_KB)))
+    estimate_KS = np.stack([rows["estimate"].to_numpy() for rows in seeds], axis=1)
+    draws_SKB = np.stack([rows["draws"].to_numpy() for rows in seeds])
     mean = keys.with_columns(
         seed=pl.lit(None, pl.Int64),
         estimate=pl.Series(_mean(estimate_KS)),
-        draws=pl.Series(draws_KB),
+        draws=pl.Series(pooled_draws(draws_SKB, same_users)),
     )
-    aligned = [table.with_columns(draws=pl.Series(draws_SKB[s])) for s, table in enumerate(aligned)]
-    return pl.concat([*aligned, mean])
+    return pl.concat([*seeds, mean])
+
+
+def pooled_draws(draws_SKB: Array, same_users: bool = False) -> Array:
+    """Returns draws [K, B] of the means over the seeds.
+
+    Each draw has two levels: seeds with replacement, then one draw of the users in each. Draws of
+    the users alone would only show how well these models are measured, not how different they turn
+    out in another training. With `same_users` the test users are the same people for every seed and
+    one draw of them serves all seeds: more seeds then make the training more certain, and the users
+    no more than they are.
+    """
+    seeds, _, resamples = draws_SKB.shape
+    if seeds == 1:
+        only_KB: Array = draws_SKB[0]
+        return only_KB
+    generator = np.random.default_rng((0, STREAM))
+    seed_BS = generator.integers(0, seeds, (resamples, seeds))
+    draw_BS = generator.integers(0, resamples, (resamples, 1 if same_users else seeds))
+    return np.stack([_mean(draws_SB[seed_BS, draw_BS]) for draws_SB in draws_SKB.swapaxes(0, 1)])
 
 
 def interval(draws_KB: Array) -> tuple[Array, Array]:

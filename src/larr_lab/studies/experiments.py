@@ -12,15 +12,15 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from larr import artifacts
 from larr import run as runner
 from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.evaluation import bootstrap, evaluate
-from larr.evaluation.findings import BASE, CEILING, LARR, mean_tree, slice_metrics, with_intervals
+from larr.evaluation import evaluate
+from larr.evaluation.bootstrap import interval, pooled_draws
+from larr.evaluation.findings import BASE, CEILING, LARR, mean_tree, slice_metrics
 from larr.progress import console
 from larr_lab.settings import StudyConfig, studies_of
 from larr_lab.studies.ab_test import ab_test
@@ -111,29 +111,14 @@ def pooled(results: list[Json]) -> Json:
 
 
 def _pooled_lifts(by_seed: list[Json]) -> Json:
-    pair = f"{LARR}_over_{BASE}"
-    tables = [
-        pl.DataFrame(
-            [("all", "", "", pair, metric) for metric in lifts],
-            schema=bootstrap.KEYS,
-            orient="row",
-        ).with_columns(
-            seed=pl.lit(seed, pl.Int64),
-            estimate=pl.Series([lift["percent"] for lift in lifts.values()]),
-            draws=pl.Series(np.array([lift["draws"] for lift in lifts.values()])),
-        )
-        for seed, lifts in enumerate(by_seed)
-    ]
-    overall = with_intervals(bootstrap.pool(tables)).filter(pl.col("seed").is_null())
-    return {
-        row["metric"]: {
-            "percent": row["estimate"],
-            "low": row["low"],
-            "high": row["high"],
-            "by_seed": [lifts[row["metric"]]["percent"] for lifts in by_seed],
-        }
-        for row in overall.to_dicts()
-    }
+    draws_SKB = np.array([[lift["draws"] for lift in lifts.values()] for lifts in by_seed])
+    low_K, high_K = interval(pooled_draws(draws_SKB))
+    pooled_lifts = {}
+    for metric, low, high in zip(by_seed[0], low_K.tolist(), high_K.tolist(), strict=True):
+        percents = [lifts[metric]["percent"] for lifts in by_seed]
+        mean = float(np.mean(percents))
+        pooled_lifts[metric] = {"percent": mean, "low": low, "high": high, "by_seed": percents}
+    return pooled_lifts
 
 
 def chosen(config: Config, name: str) -> list[str]:
