@@ -1,35 +1,8 @@
-"""Which columns keywords may read, and the numbering of texts."""
+"""The numbering of texts."""
 
 import polars as pl
-import pytest
 
-from larr.config import Config
-from larr.config.data import KeywordConfig
-from larr.data.keywords import TextNumbers, check_keywords
-from larr.errors import ConfigError
-
-
-@pytest.mark.parametrize(
-    ("template", "owner", "message"),
-    [
-        ("{poi_nam}", "poi", "poi_nam"),
-        ("plain", "poi", "no column"),
-        ("{poi_name", "poi", "without its other half"),
-        ("{poi_name} [x", "poi", "without its other half"),
-        ("{weather}", "poi", "owner is poi"),
-        ("{click}", "scene", "known only after the impression"),
-        ("{probability_click}", "scene", "known only after the impression"),
-        ("likes {poi_name}", "user", "describes the candidate"),
-        ("{weather}", "scene", "none has the owner poi"),
-    ],
-)
-def test_a_template_with_a_wrong_column_is_refused(template: str, owner: str, message: str) -> None:
-    view = "basic" if owner == "poi" else "action"
-    keyword = KeywordConfig(name="k", owner=owner, view=view, template=template)
-    with pytest.raises(ConfigError, match=message):
-        check_keywords(
-            Config(keywords=[keyword]), ["poi_name", "weather", "click", "probability_click"]
-        )
+from larr.data.keywords import TextNumbers
 
 
 def test_equal_texts_of_a_keyword_share_a_number() -> None:

@@ -15,7 +15,7 @@ from larr.data.keywords import MISSING
 from larr.data.prepare import prepare
 from larr.data.time_columns import with_time_columns
 from larr.data.transforms import Template
-from larr.errors import ConfigError, DataError
+from larr.errors import ConfigError
 from tests.own_tables import WITH_DUPLICATE, own_config, write_own
 
 
@@ -209,41 +209,6 @@ def test_a_feature_that_is_unknown_in_most_rows_is_reported(
     assert "time: missing or new in 100% of the test rows" in printed
 
 
-@pytest.mark.parametrize("setting", ["features.numbers=['click']", "features.categories=['order']"])
-def test_a_label_as_a_feature_is_refused(tmp_path: Path, setting: str) -> None:
-    config = own_config(tmp_path, [*write_own(tmp_path), setting, "features.recent=0"])
-    with pytest.raises(ConfigError, match="known only after the impression"):
-        prepare(config)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("buckets=[{column='click', words=['no', 'yes'], edges=[0.5]}]", "bucket click: known"),
-        ("profiles=[{column='title', name='liked', within='order'}]", "within is order, which"),
-    ],
-)
-def test_a_label_in_a_bucket_or_a_profile_is_refused(
-    tmp_path: Path, setting: str, message: str
-) -> None:
-    config = own_config(tmp_path, [*write_own(tmp_path), setting])
-    with pytest.raises(ConfigError, match=message):
-        prepare(config)
-
-
-def test_a_list_as_a_feature_is_refused(tmp_path: Path) -> None:
-    overrides = write_own(tmp_path)
-    pl.read_csv(tmp_path / "places.csv").with_columns(kinds=["a"]).write_parquet(
-        tmp_path / "places.parquet"
-    )
-    settings = [
-        f"dataset.tables.places={tmp_path}/places.parquet",
-        "features.categories=['poi_id', 'poi_kinds']",
-    ]
-    with pytest.raises(ConfigError, match="poi_kinds holds List"):
-        prepare(own_config(tmp_path, [*overrides, *settings]))
-
-
 def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> None:
     prices = pl.DataFrame({"id": ["p1", "p2"], "title": ["a", "b"], "per_km": [1.0, float("inf")]})
     overrides = [*write_own(tmp_path, places=prices), "features.numbers=['poi_per_km']"]
@@ -253,31 +218,10 @@ def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "message"),
-    [
-        ("places", "ctr", "poi_ctr has the name"),
-        ("impressions", "poi_name", "poi_name has the name"),
-        ("impressions", "pair_log_clicks", "pair_log_clicks has the name"),
-    ],
-)
-def test_no_column_has_the_name_of_one_that_is_added(
-    tmp_path: Path, table: str, column: str, message: str
-) -> None:
-    write_own(tmp_path)
-    changed = pl.read_csv(tmp_path / f"{table}.csv").with_columns(pl.lit("0.5").alias(column))
-    with pytest.raises(DataError, match=message):
-        prepare(own_config(tmp_path, write_own(tmp_path, **{table: changed})))
-
-
-@pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("features.numbers=['poi_stars']", "poi_stars"),
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
         ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
-        ("profiles=[{name='taste', column='kitchen'}]", "profile taste: places have no column"),
-        ("profiles=[{name='user_ctr', column='name'}]", "user_ctr: larr adds a column"),
-        ("profiles=[{name='t', column='name', within='mood'}]", "profile t: within is mood, which"),
         ("contrast.near=city", "contrast.near: places have no column city"),
     ],
 )

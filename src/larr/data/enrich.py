@@ -9,14 +9,12 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import ProfileConfig
-from larr.data.contract import NEVER_FEATURES
-from larr.data.features import NESTED, as_numbers, sample
+from larr.data.features import as_numbers, sample
 from larr.data.known import NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.data.log import Log
 from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
 from larr.data.statistics import as_of, daily_counts, overall, rates
 from larr.data.transforms import Levels
-from larr.errors import ConfigError, DataError
 
 EDGE_ROWS = 100_000
 """Training rows of which the quantiles of buckets are computed."""
@@ -32,8 +30,6 @@ class Enricher:
     """
 
     def __init__(self, config: Config, log: Log) -> None:
-        """Raises ConfigError or DataError if names of columns collide or a bucket has no column."""
-        _check_names(config, log)
         self.config, self.log = config, log
         impressions, history = log.scan(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
@@ -115,15 +111,10 @@ class Enricher:
     def _fit_levels(self) -> list[Levels]:
         train = self.log.scan().filter(pl.col("split") == "train")
         rows = self._by_day(sample(train, EDGE_ROWS), Known.with_numbers)
-        levels = []
-        for bucket in self.config.buckets:
-            if bucket.column not in rows.columns:
-                raise ConfigError(
-                    f"bucket {bucket.column}: no such column; known columns: "
-                    f"{', '.join(sorted(rows.columns))}"
-                )
-            levels.append(Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets")))
-        return levels
+        return [
+            Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets"))
+            for bucket in self.config.buckets
+        ]
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
@@ -136,55 +127,3 @@ def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
     logged = rows.filter(pl.col("order")).collect(engine="streaming")
     earlier = log.history.filter(pl.col("day") <= last)
     return pl.concat([earlier, logged], how="diagonal_relaxed").sort("time", "user_id", "poi_id")
-
-
-def _check_names(config: Config, log: Log) -> None:
-    """Refuses buckets and profiles of wrong columns, and columns named as one that is added."""
-    figures = (*NEVER_SEEN, "ctr", "cvr", "impressions")
-    added = {f"{owner}_{name}" for owner in ("poi", "user") for name in figures}
-    added |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
-    added |= {f"{bucket.column}_level" for bucket in config.buckets}
-    impressions = log.scan().collect_schema().names()
-    for bucket in config.buckets:
-        if bucket.column in NEVER_FEATURES:
-            raise ConfigError(f"bucket {bucket.column}: known only after the impression")
-    for profile in config.profiles:
-        _check_profile(profile, log, impressions, added)
-    added |= {profile.name for profile in config.profiles}
-    entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
-    for table, columns, others in (
-        ("places", log.places.columns, added),
-        ("users", log.users.columns, added),
-        ("impressions", impressions, added | entities),
-        ("orders", log.history.columns, added | entities),
-    ):
-        if taken := sorted(others.intersection(columns)):
-            raise DataError(
-                f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
-                "adds, or that another table has; rename it ([dataset.tables.rename])"
-            )
-
-
-def _check_profile(
-    profile: ProfileConfig, log: Log, impressions: Collection[str], added: Collection[str]
-) -> None:
-    problem, within = "", {str(profile.within), str(profile.within).removesuffix("_level")}
-    kind = log.places.schema.get(profile.poi_column)
-    if profile.within in NEVER_FEATURES:
-        problem = f"within is {profile.within}, which is known only after the impression"
-    elif profile.name in added:
-        problem = "larr adds a column of that name itself"
-    elif kind is None:
-        names = (name.removeprefix("poi_") for name in log.places.columns)
-        problem = f"places have no column {profile.column}; they have {', '.join(names)}"
-    elif isinstance(kind, NESTED):
-        problem = (
-            f"{profile.column} of places holds {kind}; give a text with values joined by commas"
-        )
-    elif profile.within and within.isdisjoint(impressions):
-        problem = (
-            f"within is {profile.within}, which impressions do not have; they have "
-            f"{', '.join(impressions)}"
-        )
-    if problem:
-        raise ConfigError(f"profile {profile.name}: {problem}")

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.contract import NEVER_FEATURES
 from larr.data.transforms import Array, Scales, Vocabulary
 from larr.data.values import text_column
 from larr.errors import ConfigError
@@ -28,8 +27,6 @@ SCALE_ROWS = 1_000_000
 ROW = "row of the sample"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
-NESTED = (pl.List, pl.Struct, pl.Array)
-"""Types of columns that hold no single values."""
 
 
 class Category(BaseModel):
@@ -183,30 +180,3 @@ def as_numbers(values: pl.Series, setting: str) -> pl.Series:
             f"{setting}: {values.name} is expected to hold numbers, it has {values.dtype} such as "
             f"{values.drop_nulls().head(1).to_list()!r:.80}"
         ) from None
-
-
-def check_features(config: Config, columns: pl.Schema) -> None:
-    """Raises ConfigError for a feature that is missing, has no single values or is an outcome."""
-    settings = config.features
-    for kind, names in (("categories", settings.categories), ("numbers", settings.numbers)):
-        for name in names:
-            if name in NEVER_FEATURES:
-                raise ConfigError(
-                    f"features.{kind}: {name} is known only after the impression and may not be a "
-                    "feature"
-                )
-            if name not in columns:
-                known = ", ".join(sorted(columns))
-                raise ConfigError(f"features.{kind}: no column {name}; known columns: {known}")
-            if isinstance(columns[name], NESTED):
-                raise ConfigError(
-                    f"features.{kind}: {name} holds {columns[name]}; give a column of single values"
-                )
-    texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
-    if settings.recent_keyword and settings.recent_keyword not in texts:
-        raise ConfigError(
-            f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
-            f"these are {', '.join(texts)}"
-        )
-    if settings.recent and "poi_id" not in settings.categories:
-        raise ConfigError("features.recent needs poi_id among features.categories")

@@ -1,60 +1,13 @@
-"""Keywords: which columns they may read, and the numbers of their texts.
-
-Paper: Eq. (2)-(4), (8); the registry is `config.keywords`. `transforms.Template` renders the texts.
-"""
+"""The numbers of the keywords' texts, which `transforms.Template` renders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import polars as pl
 
-from larr.config import Config
-from larr.data.contract import NEVER_FEATURES
-from larr.data.transforms import Array, Template
-from larr.errors import ConfigError
+from larr.data.transforms import Array
 
 MISSING = -1
 """The number of a text that a row does not have."""
-
-
-def check_keywords(config: Config, columns: Iterable[str]) -> None:
-    """Raises ConfigError for a keyword with an unknown, a forbidden, or another owner's column."""
-    known = set(columns) - {"recent"}
-    for keyword in config.keywords:
-        template = Template(keyword)
-        names = template.columns
-        if not template.is_balanced:
-            raise ConfigError(
-                f"keyword {keyword.name}: template {keyword.template!r} has a bracket or brace "
-                "without its other half; write columns in {braces}, optional parts in [brackets]"
-            )
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise ConfigError(
-                f"keyword {keyword.name}: template {keyword.template!r} names "
-                f"{', '.join(unknown) or 'no column'}; known columns: {', '.join(sorted(known))}"
-            )
-        if forbidden := [name for name in names if name in NEVER_FEATURES]:
-            raise ConfigError(
-                f"keyword {keyword.name}: {', '.join(forbidden)} is known only after the "
-                "impression and may not be read; take it out of the template"
-            )
-        foreign = [name for name in names if not name.startswith("poi_")]
-        if keyword.owner == "poi" and foreign:
-            raise ConfigError(
-                f"keyword {keyword.name}: owner is poi, but {', '.join(foreign)} is no column of "
-                "places; use poi_... columns or another owner"
-            )
-        target = [name for name in names if name.startswith(("poi_", "pair_"))]
-        if keyword.owner != "poi" and target:
-            raise ConfigError(
-                f"keyword {keyword.name}: owner is {keyword.owner}, but {', '.join(target)} "
-                "describes the candidate, and this text is rendered once for a request; use other "
-                'columns or owner = "poi"'
-            )
-    if not any(keyword.owner == "poi" for keyword in config.keywords):
-        raise ConfigError("keywords: none has the owner poi; places need at least one text")
 
 
 class TextNumbers:

@@ -18,11 +18,11 @@ from rich.markup import escape
 from larr import artifacts
 from larr.config import Config
 from larr.data import features
-from larr.data.candidates import candidate_features, check_candidate_columns
+from larr.data.columns import candidate_features, check_columns
 from larr.data.datasets import dataset
 from larr.data.enrich import Enricher, past_orders
-from larr.data.features import Category, FeatureEncoder, Features, check_features
-from larr.data.keywords import MISSING, TextNumbers, check_keywords
+from larr.data.features import Category, FeatureEncoder, Features
+from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.transforms import Array, Template, Vocabulary
@@ -52,7 +52,7 @@ def prepare(config: Config) -> None:
                 f"contrast.near: places have no column {near}; they have "
                 f"{', '.join(log.places.columns)}"
             )
-        check_candidate_columns(config, log)
+        check_columns(config, log)
         writer = _Writer(config, log, work.folder)
         files = writer.enrich()
         counts = writer.arrays(files)
@@ -81,17 +81,13 @@ class _Writer:
         """Writes the columns that the arrays are built from, a file for each chunk."""
         scratch = self.folder / "enriched"
         scratch.mkdir()
-        columns = self.enricher.enrich(self.log.scan().head(0).collect()).schema
-        check_keywords(self.config, columns)
-        check_features(self.config, columns)
         train = self.log.scan().filter(pl.col("split") == "train")
         # How often a user or place occurs in training; evaluate reports newcomers by it.
         occurrences = {
             key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
             for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
         }
-        names = [*KEPT_FOR_EVALUATION, *self.config.features.categories, "click", "order", "recent"]
-        names += [*(name for name in TRUTH if name in columns), *self.config.features.numbers]
+        names = [*self._evaluated(), "click", "order", "recent", *self.config.features.numbers]
         files: Files = {split: [] for split in SPLITS}
         total = int(self.log.scan().select(pl.len()).collect(engine="streaming").item())
         with track("statistics and texts", total, "rows") as advance:
@@ -114,6 +110,12 @@ class _Writer:
                     rows.write_parquet(files[split][-1])
                     advance(chunk.height)
         return files
+
+    def _evaluated(self) -> list[str]:
+        """Returns the columns of `test/rows.parquet`."""
+        truth = [name for name in TRUTH if name in self.log.scan().collect_schema()]
+        names = [*KEPT_FOR_EVALUATION, *self.config.features.categories, *truth]
+        return list(dict.fromkeys(names))
 
     def _keep_requests(self, chunk: pl.DataFrame) -> None:
         """Writes some requests of the first test day as they are in the log."""
@@ -146,9 +148,7 @@ class _Writer:
                     advance(length)
             _report_unknown(self.folder / split, encoder)
         test = pl.scan_parquet(files["test"])
-        names = [*KEPT_FOR_EVALUATION, *self.config.features.categories]
-        names += [name for name in TRUTH if name in test.collect_schema()]
-        test.select(list(dict.fromkeys(names))).sink_parquet(self.folder / "test" / "rows.parquet")
+        test.select(self._evaluated()).sink_parquet(self.folder / "test" / "rows.parquet")
         self._describe_features(encoder, counts)
         return counts
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from larr.config import Config
-from larr.data.candidates import raw_column
+from larr.data.columns import raw_column
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row

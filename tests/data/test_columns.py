@@ -1,0 +1,208 @@
+"""Columns that the configuration names: refused where they are missing or not known in time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from larr.config import Config
+from larr.data.columns import candidate_features, check_columns
+from larr.data.log import Log
+from larr.errors import ConfigError, DataError
+
+REQUESTS = 40
+FEATURES = {"categories": ["position", "weather", "mood"], "numbers": ["poi_ctr"], "recent": 0}
+BUCKET = {"column": "fee", "words": ["low", "high"]}
+PLACE_TEXT = {"name": "p", "owner": "poi", "view": "basic", "template": "{poi_name}"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Requests with two candidates; `mood` differs in one request, `fee` in half of them."""
+    rows = pl.DataFrame(
+        {
+            "request_id": [f"r{row // 2:02}" for row in range(2 * REQUESTS)],
+            "user_id": "u",
+            "position": [1, 2] * REQUESTS,
+            "weather": ["rain", None] * REQUESTS,
+            "mood": ["glad", "sad", *["glad"] * (2 * REQUESTS - 2)],
+            "stress_level": "low",
+            "fee": [1.0, 2.0, 1.0, 1.0] * (REQUESTS // 2),
+            "click": True,
+            "order": False,
+            "probability_click": 0.5,
+        }
+    )
+    folder = tmp_path_factory.mktemp("log")
+    rows.write_parquet(folder / "log.parquet")
+    return folder
+
+
+@pytest.fixture
+def log(folder: Path) -> Log:
+    places = pl.DataFrame({"poi_id": ["p"], "poi_name": ["P"], "poi_kinds": [["a", "b"]]})
+    users = pl.DataFrame({"user_id": ["u"]})
+    history = pl.DataFrame({"user_id": ["u"], "poi_id": ["p"]})
+    return Log(places, users, history, [folder / "log.parquet"], ["click"], [])
+
+
+def configured(**changes: object) -> Config:
+    keyword = {"owner": "scene", "view": "action", "name": "k", "template": "{mood}"}
+    return Config.model_validate(
+        {
+            "features": FEATURES | changes.pop("features", {}),  # type: ignore[operator]
+            "keywords": [PLACE_TEXT, keyword | changes.pop("keyword", {})],  # type: ignore[operator]
+        }
+        | changes
+    )
+
+
+def test_a_slip_of_the_log_is_noted_and_a_missing_value_does_not_differ(
+    log: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_columns(configured(), log)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "mood in 2.5% of the requests, such as request_id r00" in printed
+    assert "weather" not in printed
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        {"features": {"numbers": ["fee"]}},
+        {"features": {"categories": ["fee_level"]}, "buckets": [BUCKET]},
+        {"buckets": [BUCKET]},
+        {"keyword": {"template": "{fee}"}},
+        {"profiles": [{"name": "p", "column": "name", "within": "fee"}]},
+    ],
+)
+def test_a_column_that_differs_must_be_declared(reader: dict[str, object], log: Log) -> None:
+    with pytest.raises(DataError) as error:
+        check_columns(configured(**reader), log)
+    assert "fee in 50.0% of the requests, such as request_id r00" in str(error.value)
+    assert 'candidate_columns = ["position", "fee"]' in str(error.value)
+
+
+def test_a_declared_column_may_differ(log: Log) -> None:
+    declared = {"numbers": ["fee"], "candidate_columns": ["position", "fee"]}
+    check_columns(configured(features=declared), log)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": {"candidate_columns": ["feee"]}}, "impressions have no column feee"),
+        ({"features": {"candidate_columns": ["user_id"]}}, "user_id is looked up or belongs"),
+        (
+            {"features": {"candidate_columns": ["fee"]}, "keyword": {"template": "{fee}"}},
+            r"keyword k \(owner scene\) reads fee, which differs",
+        ),
+        (
+            {
+                "features": {"candidate_columns": ["fee"]},
+                "keyword": {"template": "{fee_level}"},
+                "buckets": [BUCKET],
+            },
+            "reads fee_level, which differs",
+        ),
+        (
+            {"profiles": [{"name": "p", "column": "name", "within": "position"}]},
+            "within of profile p reads position",
+        ),
+    ],
+)
+def test_a_wrong_declaration_is_refused(changes: dict[str, object], message: str, log: Log) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_columns(configured(**changes), log)
+
+
+def test_levels_and_figures_of_pairs_follow_the_declaration() -> None:
+    config = configured(buckets=[{"column": "distance_km", "words": ["near", "far"]}])
+    names = ["position", "distance_km_level", "stress_level", "poi_ctr", "pair_log_clicks", "hour"]
+    assert candidate_features(config, names) == ["position", "distance_km_level", "pair_log_clicks"]
+
+
+def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
+    for within in ("stress_level", "weather_level"):
+        profile = {"name": "likes", "column": "name", "within": within}
+        check_columns(configured(profiles=[profile], buckets=[BUCKET | {"column": "weather"}]), log)
+
+
+@pytest.mark.parametrize(
+    ("template", "owner", "message"),
+    [
+        ("{poi_nam}", "poi", "names poi_nam, which no table has"),
+        ("plain", "poi", "no column"),
+        ("{poi_name", "poi", "without its other half"),
+        ("{poi_name} [x", "poi", "without its other half"),
+        ("{weather}", "poi", "owner is poi"),
+        ("{click}", "scene", "known only after the impression"),
+        ("{probability_click}", "scene", "known only after the impression"),
+        ("likes {poi_name}", "user", "describes the candidate"),
+        ("{user_order_price_yuan}", "user", "which no table has"),
+    ],
+)
+def test_a_template_with_a_wrong_column_is_refused(
+    template: str, owner: str, message: str, log: Log
+) -> None:
+    view = "basic" if owner == "poi" else "action"
+    keyword = {"owner": owner, "view": view, "template": template}
+    with pytest.raises(ConfigError, match=message):
+        check_columns(configured(keyword=keyword), log)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": {"numbers": ["click"]}}, "features.numbers names click, which is known only"),
+        ({"features": {"categories": ["order"]}}, "features.categories names order, which is"),
+        ({"features": {"numbers": ["poi_stars"]}}, "poi_stars, which no table has"),
+        ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
+        ({"features": {"recent": 5}}, "needs poi_id"),
+        ({"features": {"recent_keyword": "k"}}, "k is no scene keyword of a place"),
+        ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click names click, which is known"),
+        ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes names likes, which no table"),
+        ({"profiles": [{"name": "t", "column": "kitchen"}]}, "profile t: places have no column"),
+        ({"profiles": [{"name": "t", "column": "kinds"}]}, "profile t: kinds of places holds List"),
+        ({"profiles": [{"name": "user_ctr", "column": "name"}]}, "user_ctr: larr adds a column"),
+        (
+            {"profiles": [{"name": "t", "column": "name", "within": "order"}]},
+            "within of profile t names order, which is known only after",
+        ),
+        (
+            {"profiles": [{"name": "t", "column": "name", "within": "place"}]},
+            "profile t: within is place, which impressions do not have",
+        ),
+        ({"keywords": []}, "none has the owner poi"),
+    ],
+)
+def test_a_setting_with_a_wrong_column_is_refused(
+    changes: dict[str, object], message: str, log: Log
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_columns(configured(**changes), log)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("places", "poi_ctr"),
+        ("users", "user_impressions"),
+        ("impressions", "poi_name"),
+        ("impressions", "pair_log_clicks"),
+        ("orders", "recent"),
+    ],
+)
+def test_no_column_has_the_name_of_one_that_is_added(
+    table: str, column: str, log: Log, tmp_path: Path
+) -> None:
+    added = pl.lit("0.5").alias(column)
+    if table == "impressions":
+        pl.read_parquet(log.impressions).with_columns(added).write_parquet(tmp_path / "log.parquet")
+        log = replace(log, impressions=[tmp_path / "log.parquet"])
+    else:
+        field = "history" if table == "orders" else table
+        log = replace(log, **{field: getattr(log, field).with_columns(added)})
+    with pytest.raises(DataError, match=f"table {table}: its column {column} has the name"):
+        check_columns(configured(), log)
