@@ -87,7 +87,7 @@ def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
         np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-4)
     assert artifacts.is_current(embedded, "embed")
     folders = {path.name for path in (embedded.output / "embed").rglob("*") if path.is_dir()}
-    assert folders == set(embed.SOURCES), "no shards and no earlier vectors are left"
+    assert folders == set(embed.SOURCES), "no shards are left"
     assert not list((embedded.output / "embed").rglob("*.partial"))
 
 
@@ -112,7 +112,7 @@ def test_untuned_has_the_keywords_mean_taken_out(embedded: Config) -> None:
 
 def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path: Path) -> None:
     texts = texts_of(embedded)
-    job = vector_source.Job(embedded, texts, tmp_path, tmp_path / "none")
+    job = vector_source.Job(embedded, texts, tmp_path)
     vectors_ND = np.zeros((len(texts), 8), np.float32)
     lm_vectors.untuned(job, vectors_ND)
     raw = compute(
@@ -218,18 +218,18 @@ def test_another_ranker_does_not_embed_again(copied: Config, computed: list[int]
     assert (copied.output / "embed" / "encoder" / "vectors.npy").stat().st_mtime_ns == before
 
 
-def test_new_texts_alone_are_embedded(copied: Config, computed: list[int]) -> None:
-    before = vectors_of(copied, "encoder")
-    texts = texts_of(copied)
-    new = texts.head(1).with_columns(text=pl.lit("a new text"), text_id=pl.lit(0, pl.Int32))
-    folder = copied.output / "embed" / "encoder"
-    previous = folder.rename(copied.output / "previous")
-    folder.mkdir()
-    job = vector_source.Job(copied, pl.concat([new, texts[::-1]]), folder, previous)
-    vectors_ND = np.zeros((len(job.texts), 128), np.float32)
-    lm_vectors.encoder(job, vectors_ND)
-    assert computed == [1]
-    np.testing.assert_array_equal(vectors_ND[1:], before[::-1])
+def test_another_package_can_add_a_source(
+    copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backwards(job: vector_source.Job, vectors_ND: np.ndarray) -> None:
+        vectors_ND[:] = np.load(job.folder.parent / "encoder" / "vectors.npy")[:, ::-1]
+
+    added = {"backwards": vector_source.VectorSource(backwards, sources=("encoder",))}
+    monkeypatch.setattr(embed, "with_plugins", lambda own, _: own | added)
+    embed.embed(copied, ["backwards"])
+    expected_ND = vectors_of(copied, "encoder")[:, ::-1]
+    np.testing.assert_array_equal(vectors_of(copied, "backwards"), expected_ND)
+    assert not computed, "the encoder's vectors are still current"
 
 
 def test_same_seed_gives_the_same_bytes(copied: Config) -> None:

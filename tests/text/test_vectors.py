@@ -1,4 +1,4 @@
-"""Vectors do not depend on their batch, and the store finds them by what the text is."""
+"""Vectors do not depend on their batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from larr.text.backbone import LanguageModel
 from larr.text.encoder import as_encoder
-from larr.text.vectors import compute, keys_of, model_identity, normalised
+from larr.text.vectors import compute, normalised
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
@@ -30,17 +30,3 @@ def test_progress_counts_every_text(lm: LanguageModel) -> None:
 def test_normalised_leaves_zeros_alone() -> None:
     given_ND = np.array([[3.0, 4.0], [0.0, 0.0]])
     np.testing.assert_allclose(normalised(given_ND), [[0.6, 0.8], [0.0, 0.0]])
-
-
-def test_key_depends_on_model_keyword_and_text() -> None:
-    texts = [("a", "t"), ("b", "t"), ("a", "u"), ("ab", "c"), ("a", "bc")]
-    keys = [key.tobytes() for model in "mn" for key in keys_of(model, texts)]
-    assert len(set(keys)) == len(keys) == 10
-    assert [key.tobytes() for key in keys_of("m", reversed(texts))] == keys[4::-1]
-
-
-def test_identity_follows_every_file() -> None:
-    files = {"model.safetensors": {"sha256": "1"}, "tokenizer.json": {"sha256": "2"}}
-    changed = files | {"tokenizer.json": {"sha256": "3"}}
-    assert model_identity(files) != model_identity(changed)
-    assert model_identity(files) == model_identity(dict(reversed(files.items())))

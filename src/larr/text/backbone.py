@@ -30,8 +30,6 @@ from larr.machine import device
 disable_progress_bar()
 
 BUILTIN = Path(__file__).parent / "builtin_lm"
-MARKER_SCHEME = "1"
-"""To be changed whenever `KeywordTokenizer.encode` returns other ids for the same texts."""
 CACHED_TEXTS = 200_000
 
 KeywordText = tuple[str, str]

@@ -29,7 +29,6 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.losses import contrastive_terms, false_negatives, pair_loss
-from larr.machine import bf16_is_fast, device
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import (
@@ -216,26 +215,14 @@ def _train(
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder / "trainer"),
+        **training.arguments(folder, config.contrast.learning_rate, steps, config.seed),
         num_train_epochs=1,
         per_device_train_batch_size=batch,
+        warmup_steps=0.1,
         # `examples` has put the rows into batches already
         batch_sampler=lambda dataset, batch_size, **_: BatchSampler(
             SequentialSampler(dataset), batch_size, drop_last=True
         ),
-        learning_rate=config.contrast.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.1,
-        max_grad_norm=1.0,
-        weight_decay=0.01,
-        activation_checkpointing=device() == "cuda",
-        bf16=bf16_is_fast(),
-        use_cpu=device() != "cuda",
-        logging_steps=max(1, steps // 20),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=config.seed,
     )
     trainer = NoModelCardTrainer(
         model=encoder,

@@ -61,7 +61,7 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
     entries = with_plugins(SOURCES, "vectors")
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
-        previous, embedded = work.folder / ".previous", 0
+        embedded = 0
         for name in names:
             is_further = name in config.encoders
             own = config.for_encoder(name) if is_further else config
@@ -69,12 +69,8 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
             artifact = _artifact(own, source, work.folder / name)
             if artifact.is_current():
                 continue
-            job = Job(own, texts, artifact.folder, previous / name)
-            if artifacts.read_manifest(job.folder) is not None:
-                shutil.rmtree(job.previous, ignore_errors=True)
-                previous.mkdir(exist_ok=True)
-                job.folder.rename(job.previous)
             artifact.start(resume=True)
+            job = Job(own, texts, artifact.folder)
             with artifacts.atomic(job.folder / VECTORS) as partial:
                 vectors_ND = artifacts.new_array(
                     partial, np.float32, (len(texts), own.embed.dimension)
@@ -84,7 +80,6 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
             shutil.rmtree(job.shards, ignore_errors=True)
             artifact.finish()
             embedded += len(texts)
-        shutil.rmtree(previous, ignore_errors=True)
         work.measured(embedded, "texts")
         work.figures |= {"texts": len(texts), "sources": names}
 

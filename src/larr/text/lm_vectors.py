@@ -12,43 +12,16 @@ from larr import artifacts
 from larr.progress import Advance
 from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
-from larr.text.vector_source import VECTORS, Embedder, Job, read_shards, write_shards
-from larr.text.vectors import compute, keys_of, model_identity, normalised
-
-KEYS = "keys.npy"
+from larr.text.vector_source import Embedder, Job, read_shards, write_shards
+from larr.text.vectors import compute, normalised
 
 
 def encoder(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes e_i of Eq. (22): the keyword's text between its markers, through the model of stage 2.
-
-    The vectors that the same model computed in an earlier run, for other texts beside these, are
-    copied: a key beside each one contains the model's identity (decision 28).
-    """
+    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2."""
     model = load_encoder(artifacts.folder(job.config, "contrast"))
-    manifest = artifacts.manifest(job.config, "contrast") or {"files": {}}
-    identity = model_identity(manifest["files"])
-    earlier_rows: dict[bytes, int] = {}
-    if (job.previous / KEYS).is_file():
-        keys = np.load(job.previous / KEYS)
-        earlier_rows = {key.tobytes(): row for row, key in enumerate(keys)}
-        earlier_ND = np.load(job.previous / VECTORS, mmap_mode="r")
-
-    def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:
-        rows = [earlier_rows.get(key.tobytes(), -1) for key in keys_of(identity, texts)]
-        vectors_BD = np.empty((len(texts), vectors_ND.shape[1]), np.float32)
-        new = [number for number, row in enumerate(rows) if row < 0]
-        known = [number for number, row in enumerate(rows) if row >= 0]
-        if known:
-            vectors_BD[known] = earlier_ND[[rows[number] for number in known]]
-            advance(len(known))
-        if new:
-            vectors_BD[new] = _by_keywords(job, model)([texts[number] for number in new], advance)
-        return vectors_BD
-
-    write_shards(job, embedder)
-    np.save(job.folder / KEYS, keys_of(identity, job.texts.select("keyword", "text").rows()))
-    for shard, vectors_BD in read_shards(job):
-        vectors_ND[shard] = vectors_BD
+    write_shards(job, _by_keywords(job, model))
+    for rows, vectors_BD in read_shards(job):
+        vectors_ND[rows] = vectors_BD
 
 
 def untuned(job: Job, vectors_ND: np.ndarray) -> None:

@@ -20,7 +20,6 @@ from trl import SFTConfig, SFTTrainer
 
 from larr import artifacts
 from larr.config import Config
-from larr.machine import bf16_is_fast, device
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
@@ -225,27 +224,16 @@ def _train(
     steps = _steps(config, len(rows))
     if steps == 0:
         return lm.model, [], 0.0
-    rank, on_gpu = config.backbone.lora_rank, device() == "cuda"
+    settings = config.pretrain
     arguments = SFTConfig(
-        output_dir=str(folder / "trainer"),
+        **training.arguments(folder, settings.learning_rate, steps, config.seed),
         max_steps=steps,
-        per_device_train_batch_size=config.pretrain.batch_size,
-        learning_rate=config.pretrain.learning_rate,
-        lr_scheduler_type="cosine",
+        per_device_train_batch_size=settings.batch_size,
         warmup_steps=0.05,
-        max_grad_norm=1.0,
-        weight_decay=0.01,
-        bf16=bf16_is_fast(),
-        use_cpu=not on_gpu,
-        activation_checkpointing=on_gpu,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        logging_steps=max(1, steps // 20),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=config.seed,
     )
+    rank = config.backbone.lora_rank
     columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
     trainer = LabelledTokensTrainer(
         model=lm.model,

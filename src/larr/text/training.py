@@ -1,15 +1,17 @@
-"""How stages 1 and 2 run the trainer of a library."""
+"""What the trainers of stages 1 and 2 have in common."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from larr.errors import LarrError
+from larr.machine import bf16_is_fast, device
 from larr.progress import Advance, track
 
 
@@ -19,6 +21,26 @@ class _ProgressCallback(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.advance(self.units)
+
+
+def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict[str, Any]:
+    """Returns the settings that both stages give to their trainer; `folder` is for its files."""
+    on_gpu = device() == "cuda"
+    return {
+        "output_dir": str(folder / "trainer"),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "max_grad_norm": 1.0,
+        "weight_decay": 0.01,
+        "bf16": bf16_is_fast(),
+        "use_cpu": not on_gpu,
+        "activation_checkpointing": on_gpu,  # a GPU's memory is short, a CPU's time
+        "logging_steps": max(1, steps // 20),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": seed,
+    }
 
 
 def run(

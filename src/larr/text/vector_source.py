@@ -34,8 +34,6 @@ class Job:
     texts: pl.DataFrame
     """Columns keyword and text, distinct, in the order of their text_id."""
     folder: Path
-    previous: Path
-    """The source's folder of an earlier run, if there was one and it is out of date."""
 
     @property
     def shards(self) -> Path:

@@ -1,21 +1,17 @@
-"""Vectors of texts: how they are computed in batches, and the keys by which they are kept.
+"""Vectors of texts, computed in batches.
 
 Shapes: N texts, B texts of a batch, D the vector's length.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from larr.text.backbone import MARKER_SCHEME, KeywordText, KeywordTokenizer
-
-KEY_BYTES = hashlib.sha256().digest_size
+from larr.text.backbone import KeywordText, KeywordTokenizer
 
 
 def compute(
@@ -61,24 +57,3 @@ def normalised(vectors_ND: np.ndarray) -> np.ndarray:
     """Returns each row divided by its length (float32); a row of zeros stays zero."""
     lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return (vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1)).astype(np.float32)
-
-
-def model_identity(files: dict[str, dict[str, Any]]) -> str:
-    """Returns a hash of what a vector depends on besides its text (decision 28).
-
-    That is the model's files, of which `files` has the sha256 as a stage's manifest records it,
-    and the way in which texts are tokenized.
-    """
-    digest = hashlib.sha256(MARKER_SCHEME.encode())
-    for name in sorted(files):
-        digest.update(f"\0{name}\0{files[name]['sha256']}".encode())
-    return digest.hexdigest()
-
-
-def keys_of(identity: str, texts: Iterable[KeywordText]) -> np.ndarray:
-    """Returns the key of each vector, a hash of model, keyword and text (uint8 [N, KEY_BYTES])."""
-    keys = [
-        hashlib.sha256(f"{identity}\0{keyword}\0{text}".encode()).digest()
-        for keyword, text in texts
-    ]
-    return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
