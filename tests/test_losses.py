@@ -34,12 +34,14 @@ def test_info_nce_by_hand() -> None:
     assert info_nce(scores, lower, 0.5).item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(("extra", "spread"), [(0, 1.0), (3, 1.0), (0, 40.0), (2, 40.0)])
-def test_info_nce_and_its_gradient_equal_the_naive_twin(extra: int, spread: float) -> None:
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("temperature", [0.1, 0.024, 0.003])
+def test_info_nce_and_its_gradient_equal_the_naive_twin(extra: int, temperature: float) -> None:
     torch.manual_seed(0)
-    scores = ((torch.rand(6, 6 + extra) * 2 - 1) * spread).requires_grad_()
+    scores = (torch.rand(6, 6 + extra) * 2 - 1).requires_grad_()
     excluded = torch.rand(6, 6 + extra) < 0.3
-    fast, slow = info_nce(scores, excluded, 0.1), naive_info_nce(scores, excluded, 0.1)
+    fast = info_nce(scores, excluded, temperature)
+    slow = naive_info_nce(scores, excluded, temperature)
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-5)
     (gradient,) = torch.autograd.grad(3 * fast, scores)
     (expected,) = torch.autograd.grad(3 * slow, scores)

@@ -8,6 +8,10 @@ import sys
 import time
 
 import psutil
+import pytest
+
+from larr.errors import LarrError
+from larr.workers import side_by_side
 
 SLEEPS = (
     "import time; from larr.workers import side_by_side; "
@@ -31,3 +35,13 @@ def working(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The jobs that sleep, for what they need is imported."""
     children = psutil.Process(process.pid).children()
     return [child for child in children if child.num_threads() > 1]
+
+
+def test_a_failure_in_a_worker_is_raised_by_its_parent() -> None:
+    with pytest.raises(TypeError, match="has no len"):
+        side_by_side(len, {"one": (1,), "two": (1,)}, JOBS)
+
+
+def test_a_killed_worker_is_reported() -> None:
+    with pytest.raises(LarrError, match=r"was killed, .* set align.workers to 1"):
+        side_by_side(signal.raise_signal, dict.fromkeys("ab", (signal.SIGKILL,)), JOBS)

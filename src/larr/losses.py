@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+SPREAD = 2.0  # between two scores at most: cosines
 FLOAT32_EXPONENTS = 80.0  # exp(-80) is a normal float32; a wider spread is computed in float64
 
 
 def info_nce(scores_AB: Tensor, excluded_AB: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy over a similarity matrix, mean of both directions; the diagonal is positive.
+    """Returns the cross-entropy of the diagonal in a matrix of cosines, mean of both directions.
 
     Paper: Eq. (12)-(16), (19)-(20), (24)-(25), with the logarithm that they are printed without
     (decision 1). Entries of `excluded_AB` (bool) stay out of both denominators (decisions 9, 19);
     on the diagonal it is ignored. Columns after the first A are negatives of the rows alone.
-    (Highest - lowest score) / temperature may be 700 at most.
+    The temperature must be at least 1 / 350: exp(-700) is near the smallest normal float64.
     """
     return cast(Tensor, _InfoNce.apply(scores_AB, excluded_AB, temperature))
 
@@ -29,16 +30,18 @@ def info_nce(scores_AB: Tensor, excluded_AB: Tensor, temperature: float) -> Tens
 class _InfoNce(torch.autograd.Function):
     """`info_nce` with its gradient written out: a third of the time of autograd's on a CPU.
 
-    Both directions share one matrix of exponentials, taken relative to the largest score.
+    Both directions share one matrix of exponentials, taken relative to the largest score of all: a
+    softmax of each row and of each column would need a matrix each. In a row far below the largest
+    score all exponentials are small, so the number of digits follows from the temperature, and
+    not from a look at the scores, which would wait for the GPU at each step.
     """
 
     @staticmethod
     def forward(ctx: Any, scores_AB: Tensor, excluded_AB: Tensor, temperature: float) -> Tensor:
         anchors = scores_AB.shape[0]
-        lowest, highest = (bound.item() for bound in scores_AB.aminmax())
-        precise = (highest - lowest) / temperature > FLOAT32_EXPONENTS
-        scores_AB = scores_AB.double() if precise else scores_AB.float()
-        shares_AB = (scores_AB - highest).div_(temperature).exp_()
+        is_wide = SPREAD / temperature > FLOAT32_EXPONENTS
+        scores_AB = scores_AB.double() if is_wide else scores_AB.float()
+        shares_AB = (scores_AB - scores_AB.max()).div_(temperature).exp_()
         positive_A = shares_AB.diagonal().clone()
         shares_AB = torch.where(excluded_AB, 0.0, shares_AB)
         shares_AB.diagonal().copy_(positive_A)
@@ -59,7 +62,7 @@ class _InfoNce(torch.autograd.Function):
 
 
 def click_loss(logits_BT: Tensor, labels_BT: Tensor) -> Tensor:
-    """L_ctr: the sum over the tasks of the mean binary cross-entropy.
+    """Returns L_ctr: the sum over the tasks of the mean binary cross-entropy.
 
     Paper: Eq. (26); BCE(click) + BCE(order) where there are orders (decision 26).
     """
@@ -70,14 +73,14 @@ def click_loss(logits_BT: Tensor, labels_BT: Tensor) -> Tensor:
 
 
 def cosine(first_AD: Tensor, second_BD: Tensor) -> Tensor:
-    """s_theta as the cosine of two vectors [A, B]. Paper: Eq. (11), decision 7."""
+    """Returns s_theta, the cosines of all pairs of vectors, [A, B]. Paper: Eq. (11), decision 7."""
     return functional.normalize(first_AD, dim=1) @ functional.normalize(second_BD, dim=1).T
 
 
 def false_negatives(keys_AK: Tensor) -> Tensor:
-    """Pairs of rows that share a key (same user, place, chain or text), bool [A, A].
+    """Returns which pairs of rows share a key (user, place, chain or text), bool [A, A].
 
-    Paper: the negatives of Eq. (12)-(19), decisions 9 and 10; a key below 0 is shared by nobody.
+    Paper: the negatives of Eq. (12)-(19), decisions 9 and 10. A key below 0 equals no other.
     """
     same_AAK = (keys_AK[:, None] == keys_AK[None, :]) & (keys_AK[:, None] >= 0)
     return same_AAK.any(dim=2)
@@ -86,14 +89,14 @@ def false_negatives(keys_AK: Tensor) -> Tensor:
 def pair_loss(
     first_AD: Tensor, second_AD: Tensor, excluded_AA: Tensor, temperature: float
 ) -> Tensor:
-    """L^UU of (U_p, U_a), L^PP of (P_d, P_b) or L^UP of (U, P). Paper: Eq. (14), (16), (20)."""
+    """Returns L^UU of (U_p, U_a), L^PP of (P_d, P_b) or L^UP of (U, P). Eq. (14), (16), (20)."""
     return info_nce(cosine(first_AD, second_AD), excluded_AA, temperature)
 
 
 def contrastive_terms(
     losses: tuple[Tensor, Tensor, Tensor], lambdas: tuple[float, float, float]
 ) -> dict[str, Tensor]:
-    """The terms of L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP. Paper: Eq. (21)."""
+    """Returns the terms of L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP. Paper: Eq. (21)."""
     names = ("user_user", "place_place", "user_place")
     weighted = (weight * loss for weight, loss in zip(lambdas, losses, strict=True))
     return dict(zip(names, weighted, strict=True))

@@ -102,6 +102,7 @@ def test_another_seed_gives_another_ranker(tmp_path: Path) -> None:
     assert trained[0] != trained[1]
 
 
+@pytest.mark.slow
 def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
     alone = write_log(tmp_path / "one", SIZES, small_align(models=["ple", "larr"]))
     shared = small_align(models=["ple", "larr"], workers=2)

@@ -16,9 +16,9 @@ from larr import rankers
 from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.data.batches import Batch
+from larr.rankers.align import train
 from larr.rankers.larr import Larr, not_negatives, sampled_not_negatives
 from larr.rankers.neural import NeuralRanker, Weights, rate_at
-from larr.rankers.training import train
 from tests.ranking_log import SOURCES, Sizes, log_of, rows_of, small_align, write_log
 from tests.test_losses import naive_info_nce
 

@@ -10,9 +10,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from larr import rankers
+from larr.config import Config
+from larr.rankers.align import train
 from larr.rankers.neural import DivergedError, rate_at, step_rows
 from larr.rankers.ple import Ple
-from larr.rankers.training import train
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 
@@ -65,11 +66,15 @@ def test_click_and_order_is_learned_in_both_ways(ctcvr: str, tmp_path: Path) -> 
     assert logits.sigmoid()[:, 1].mean().item() == pytest.approx(expected, rel=0.25)
 
 
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    sizes = Sizes(rows=50, test_rows=50)
+    return write_log(tmp_path_factory.mktemp("product"), sizes, small_align(ctcvr="product"))
+
+
 @pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "p5", "ple", "larr"])
 def test_with_the_product_an_order_is_never_likelier_than_a_click(
-    name: str, tmp_path: Path
+    name: str, product: Config
 ) -> None:
-    config = write_log(tmp_path, Sizes(rows=50, test_rows=50), small_align(ctcvr="product"))
-    batch = rows_of(config, "train")
-    logits = rankers.build(config, name).score(batch)
+    logits = rankers.build(product, name).score(rows_of(product, "train"))
     assert (logits[:, 1] < logits[:, 0]).all()

@@ -175,53 +175,13 @@ class AlignConfig(RankerConfig):
         return self.with_settings(tuned | variant.settings)
 
 
-class Range(Section):
-    """The values among which a setting is searched."""
-
-    low: float
-    high: float
-    log: bool = True
-    """Whether its logarithm is drawn evenly, for settings that act by factors."""
-    whole: bool = False
-    """Whether it is a whole number."""
-
-    @model_validator(mode="after")
-    def _low_is_below_high(self) -> Self:
-        if self.low > self.high or (self.log and self.low <= 0):
-            raise ValueError(
-                f"low must be at most high, and above 0 where log is true, got {self.low:g} and "
-                f"{self.high:g}"
-            )
-        return self
-
-
 class TuneConfig(Section):
     """The search for settings of stage 3, of the same length for every ranker.
 
-    The ranges are given for paths below `align`.
+    What is searched, and in which range, is each ranker's `search_space`.
     """
 
     trials: Positive = 12
     """Trainings of each ranker; the first has the settings as configured."""
     random: Positive = 6
     """Trials before the sampler (TPE) uses the results of earlier ones."""
-    networks: dict[str, Range] = {
-        "learning_rate": Range(low=1e-3, high=2e-2),
-        "embedding_l2": Range(low=1e-6, high=1e-3),
-        "dropout": Range(low=0.0, high=0.3, log=False),
-    }
-    """Of all rankers but the trees."""
-    texts: dict[str, Range] = {
-        "scene.learning_rate": Range(low=5e-4, high=8e-3),
-        "scene.weight_decay": Range(low=0.1, high=30.0),
-        "beta_alignment": Range(low=1e-3, high=1e-1),
-    }
-    """Of rankers that read texts, besides."""
-    trees: dict[str, Range] = {
-        "trees.learning_rate": Range(low=0.02, high=0.2),
-        "trees.leaves": Range(low=8, high=128, whole=True),
-        "trees.leaf_rows": Range(low=20, high=1000, whole=True),
-        "trees.l2": Range(low=0.1, high=100.0),
-        "trees.category_l2": Range(low=1.0, high=1000.0),
-    }
-    """Of LightGBM."""

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import Batch
 from larr.losses import click_loss, info_nce
 from larr.rankers.matching import Matching
 from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
-from larr.rankers.ranker import RankerInputs
+from larr.rankers.ranker import Range, RankerInputs
 from larr.rankers.scene_encoder import SceneEncoder
 
 
@@ -37,6 +36,11 @@ class Larr(Ple):
     """PLE over all ordinary features, e_s and the matching figures. Section 3.3; decision 22."""
 
     text_vectors = "encoder"
+    search_space = Ple.search_space | {
+        "scene.learning_rate": Range(5e-4, 8e-3),
+        "scene.weight_decay": Range(0.1, 30.0),
+        "beta_alignment": Range(1e-3, 1e-1),
+    }
     vectors: Tensor
     centres: Tensor
     scales: Tensor
@@ -135,11 +139,6 @@ class Larr(Ple):
         scene = self.settings.scene
         text_side = {"lr": scene.learning_rate, "weight_decay": scene.weight_decay}
         return [{"params": texts} | text_side, group]
-
-    @classmethod
-    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
-        """Returns the ranges of `[tune.networks]` and `[tune.texts]`."""
-        return super().search_space(ranges) | ranges.texts
 
 
 def not_negatives(batch: Batch) -> Tensor:

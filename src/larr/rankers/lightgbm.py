@@ -6,7 +6,7 @@ Shapes: B rows of a batch, N rows of a log, C columns (categories, then numbers)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from larr import progress
-from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import Batch, LogRows
 from larr.errors import LarrError
-from larr.rankers.ranker import LossCurve, Ranker, RankerInputs
+from larr.rankers.ranker import LossCurve, Range, Ranker, RankerInputs
 
 POINTS = 50  # of the loss curve
 
@@ -27,6 +26,14 @@ class LightGbm(Ranker):
 
     Categories in `align.hidden` are left out: of IDs with many values trees memorise who clicked.
     """
+
+    search_space: ClassVar = {
+        "trees.learning_rate": Range(0.02, 0.2),
+        "trees.leaves": Range(8, 128, whole=True),
+        "trees.leaf_rows": Range(20, 1000, whole=True),
+        "trees.l2": Range(0.1, 100.0),
+        "trees.category_l2": Range(1.0, 1000.0),
+    }
 
     def __init__(self, inputs: RankerInputs) -> None:
         self.name, self.settings = inputs.name, inputs.settings.trees
@@ -85,11 +92,6 @@ class LightGbm(Ranker):
         tensors = load_file(path)
         texts = [tensors[task].numpy().tobytes().decode() for task in self.tasks]
         self.forests = [_lightgbm().Booster(model_str=text) for text in texts]
-
-    @classmethod
-    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
-        """Returns the ranges of `[tune.trees]`."""
-        return ranges.trees
 
     def _options(self, seed: int) -> dict[str, Any]:
         return {

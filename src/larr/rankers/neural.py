@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from larr import machine, progress
-from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import BLOCK_ROWS, Batch, LogRows
 from larr.errors import LarrError
 from larr.losses import click_loss
 from larr.rankers.embedding import FeatureEmbedding, LazyAdam
 from larr.rankers.layers import Towers, initialise, tower_rates
-from larr.rankers.ranker import LossCurve, Ranker, RankerInputs
+from larr.rankers.ranker import LossCurve, Range, Ranker, RankerInputs
 
-POINTS = 50  # of the loss curve; every PRINTED of them a line on the terminal
-PRINTED = 10
+POINTS, PRINTED = 50, 10  # points of the loss curve; every tenth is printed
 WARM_UP = 0.05
 """Share of the training in which the learning rate rises: Adam's first steps, with moments of a few
 batches, are too long at the full rate."""
@@ -49,6 +47,10 @@ class DivergedError(LarrError):
 class NeuralRanker(nn.Module, Ranker):
     """A network that is trained in steps on L_3; subclasses define `forward`."""
 
+    search_space: ClassVar[dict[str, Range]] = {
+        "learning_rate": Range(1e-3, 2e-2),
+        "dropout": Range(0.0, 0.3, log=False),
+    }
     negatives: int = 0
     """Rows that `losses` wants as further negatives for each row of a batch."""
 
@@ -149,11 +151,6 @@ class NeuralRanker(nn.Module, Ranker):
         self.load_state_dict(load_file(path))
         self.eval()
 
-    @classmethod
-    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
-        """Returns the ranges of `[tune.networks]`."""
-        return ranges.networks
-
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -168,6 +165,7 @@ class NeuralRanker(nn.Module, Ranker):
 class EmbeddingRanker(NeuralRanker):
     """A network between `FeatureEmbedding`, the inputs of all of them, and `Towers`."""
 
+    search_space = NeuralRanker.search_space | {"embedding_l2": Range(1e-6, 1e-3)}
     encoder: FeatureEmbedding
     towers: Towers
 
@@ -207,41 +205,33 @@ def rate_at(done: float) -> float:
 
 
 class LossRecorder:
-    """Collects the losses of the steps; a point is the mean of about `steps / POINTS` of them."""
+    """Averages the losses of the steps into about `POINTS` points of equally many steps."""
 
     def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps = name, steps
-        self.samples, self.done, self.since = 0, 0, 0
-        self.losses: list[Tensor] = []
+        self.name, self.steps, self.done, self.samples = name, steps, 0, 0
+        self.sums: list[Tensor] = []
+        """Samples times losses of the steps since the last point, on the device: reading a number
+        there would wait for the GPU at each step."""
         self.points: LossCurve = []
 
     def add(self, samples: int, losses: Tensor) -> None:
-        """Adds a step's losses: L_3, L_ctr, L_cl. Raises DivergedError at the end of a point.
-
-        They stay on the device until then: reading a number there waits for the GPU.
-        """
+        """Adds a step's L_3, L_ctr and L_cl; raises DivergedError if a point is not finite."""
         self.samples, self.done = self.samples + samples, self.done + 1
-        self.since += samples
-        self.losses.append(samples * losses)
+        self.sums.append(samples * losses)
         if self.done * POINTS // self.steps <= len(self.points):
             return
-        total, click, alignment = (torch.stack(self.losses).sum(dim=0) / self.since).tolist()
-        if not math.isfinite(total):
+        since = self.samples - (int(self.points[-1]["samples"]) if self.points else 0)
+        loss, click, alignment = (torch.stack(self.sums).sum(dim=0) / since).tolist()
+        if not math.isfinite(loss):
             raise DivergedError(
-                f"{self.name}: the loss is {total} after {self.samples:,} samples, expected a "
+                f"{self.name}: the loss is {loss} after {self.samples:,} samples, expected a "
                 "finite number; lower align.learning_rate, or set align.precision to fp32"
             )
-        point = {"samples": self.samples, "loss": total, "click": click, "alignment": alignment}
+        point = {"samples": self.samples, "loss": loss, "click": click, "alignment": alignment}
         self.points.append(point)
-        self.losses.clear()
-        self.since = 0
+        self.sums.clear()
         if len(self.points) % PRINTED == 0:
-            latest = self.points[-PRINTED:]
-            loss, click, alignment = (
-                sum(point[part] for point in latest) / PRINTED
-                for part in ("loss", "click", "alignment")
-            )
             progress.console.print(
-                f"  {self.name}: {self.samples:,} samples, latest loss {loss:.4f} "
+                f"  {self.name}: {self.samples:,} samples, loss {loss:.4f} "
                 f"(click {click:.4f}, alignment {alignment:.4f})"
             )

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from larr.config.rankers import Range, TuneConfig
 from larr.data.batches import Batch
 from larr.data.features import Category
 from larr.rankers.layers import with_product
@@ -116,12 +115,6 @@ class P5(NeuralRanker):
     def set_base_rates(self, rates_T: Tensor) -> None:
         """Sets the answers' biases."""
         self.bias.copy_(rates_T.logit(eps=1e-6))
-
-    @classmethod
-    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
-        """Returns the ranges of `[tune.networks]` without the L2 of a table, which it lacks."""
-        space = super().search_space(ranges)
-        return {path: values for path, values in space.items() if path != "embedding_l2"}
 
 
 def _is_spelled(category: Category) -> bool:

@@ -15,8 +15,8 @@ from larr.config import Config
 from larr.data.batches import Batch, LogRows
 from larr.data.features import read_features
 from larr.errors import StaleError
+from larr.rankers.align import ranker_artifact
 from larr.rankers.ranker import Ranker
-from larr.rankers.training import ranker_artifact
 
 ROWS = 4096  # scored at a time
 Probabilities = TypeVar("Probabilities", np.ndarray, Tensor)

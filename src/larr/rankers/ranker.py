@@ -10,20 +10,32 @@ Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from larr.config.rankers import Range, RankerConfig, TuneConfig
+from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Features
 
 LossCurve = list[dict[str, float]]
 """Points along a training: `samples` so far, and since the point before the means of the `loss`
 and of its two parts, `click` (L_ctr) and `alignment` (L_cl)."""
+
+
+class Range(NamedTuple):
+    """The values among which `larr tune` searches a setting."""
+
+    low: float
+    high: float
+    log: bool = True
+    """Whether the logarithm is drawn evenly, for settings that act by factors."""
+    whole: bool = False
+    """Whether values are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,9 @@ class Ranker(ABC):
     """Whether `larr serve` can precompute what depends on the place or on a text alone. It does so
     by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` may set this."""
 
+    search_space: ClassVar[Mapping[str, Range]]
+    """The settings that `larr tune` searches, by their paths below `align`."""
+
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:
         """Builds the untrained ranker."""
@@ -83,11 +98,6 @@ class Ranker(ABC):
     @abstractmethod
     def load(self, path: Path) -> None:
         """Reads what `save` wrote; it is ready to score afterwards."""
-
-    @classmethod
-    @abstractmethod
-    def search_space(cls, ranges: TuneConfig) -> dict[str, Range]:
-        """Returns the settings that `larr tune` searches, by their paths below `align`."""
 
     @property
     def parameter_count(self) -> int:

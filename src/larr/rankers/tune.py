@@ -10,6 +10,7 @@ Shapes: N rows, T tasks.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,17 @@ from rich import box
 from rich.table import Table
 
 from larr import artifacts, metrics, rankers
-from larr.artifacts import Artifact
 from larr.config import Config
-from larr.config.rankers import Range, RankerConfig
+from larr.config.rankers import RankerConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
 from larr.errors import DataError, LarrError
 from larr.metrics import TASKS
 from larr.progress import console
+from larr.rankers.align import ranker_artifact, train
 from larr.rankers.neural import DivergedError
 from larr.rankers.predict import predict_log
-from larr.rankers.training import built_from, train
+from larr.rankers.ranker import Range
 from larr.workers import side_by_side
 
 JOURNAL = "trials.journal"
@@ -52,11 +53,13 @@ def tune(config: Config) -> None:
         train_log, _ = split_log(config)
         parts, jobs = {}, {}
         for name in names:
-            # the search does not depend on the values that it looks for
-            lowest = {path: values.low for path, values in search_space(config, name).items()}
-            settings, inputs = built_from(config, name, config.align.of(name).with_settings(lowest))
-            settings |= {"tune": config.tune.model_dump(mode="json")}
-            parts[name] = Artifact(work.folder / name, settings, inputs)
+            # it does not depend on the configured values of what is searched: all at their lowest
+            space = search_space(config, name)
+            lowest = {path: values.low for path, values in space.items()}
+            ranker = ranker_artifact(config, name, config.align.of(name).with_settings(lowest))
+            searched = {"tune": config.tune.model_dump(mode="json"), "space": space}
+            settings = ranker.settings | searched
+            parts[name] = replace(ranker, folder=work.folder / name, settings=settings)
             if not parts[name].is_current():
                 parts[name].start(resume=True)
                 jobs[name] = (config, name, parts[name].folder)
@@ -105,7 +108,7 @@ def search(config: Config, name: str, folder: Path) -> None:
     ]
     if not trials:
         raise LarrError(
-            f"{name}: the loss grew without bound in every trial; lower the ranges of [tune]"
+            f"{name}: the loss grew without bound in every trial; set align.precision to fp32"
         )
     artifacts.write_json(folder / FOUND, {"best": study.best_params, "trials": trials})
 
@@ -129,7 +132,7 @@ def judge(
 def search_space(config: Config, name: str) -> dict[str, Range]:
     """Returns the ranges searched for a ranker, without the settings that define a variant."""
     fixed = config.align.variant(name).settings
-    space = rankers.find(config, name).search_space(config.tune)
+    space = rankers.find(config, name).search_space
     return {path: values for path, values in space.items() if path not in fixed}
 
 

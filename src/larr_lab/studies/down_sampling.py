@@ -16,8 +16,8 @@ from larr.data.batches import LogRows
 from larr.data.features import read_features
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import TASKS
+from larr.rankers.align import train
 from larr.rankers.predict import predict_log, undo_sampling
-from larr.rankers.training import train
 
 SHARES = (0.3, 0.1)
 """The shares of the impressions without a click that are kept."""
