@@ -60,7 +60,7 @@ def page(content: Json) -> str:
         sentences=list(sentences(content)),
         plots=_plots(content, metrics),
         base=BASE,
-        main=main_pair(content),
+        main=_main_pair(content),
         verdict=_verdict(content)[0],
         language_model=_language_model(content["language_model"]),
         total_seconds=sum(stage["seconds"] for stage in content["stages"].values()),
@@ -124,7 +124,7 @@ def gain_text(gain: Json | None, digits: int = 2, sign: str = "+") -> str:
 
 def sentences(content: Json) -> Iterator[str]:
     """Yields the finding in plain words: the gain, the distance to the ceiling, the controls."""
-    main = main_pair(content)
+    main = _main_pair(content)
     if main is None:
         yield "No pair of models was compared: evaluate.gains names none that was trained."
         return
@@ -167,14 +167,14 @@ def _main_metric() -> str:
     return slice_metrics()[0]
 
 
-def main_pair(content: Json) -> str | None:
+def _main_pair(content: Json) -> str | None:
     """Returns the pair of the verdict: the first configured one, with which the gains begin."""
     return next(iter(content["gains"]), None)
 
 
 def _verdict(content: Json) -> tuple[str, str]:
     """Returns the outcome of the main pair, up, down or unclear, and a sentence."""
-    main, key = main_pair(content), _main_metric()
+    main, key = _main_pair(content), _main_metric()
     title = metrics_of()[key].title
     gain = None if main is None else content["gains"][main][key]
     if gain is None or gain["low"] is None:
@@ -193,7 +193,7 @@ def _verdict(content: Json) -> tuple[str, str]:
 
 def _plots(content: Json, metrics: dict[str, Metric]) -> Json:
     """Returns the plots of the page by what they show; a plot without figures is left out."""
-    main, gains = main_pair(content), {}
+    main, gains = _main_pair(content), {}
     for key, metric in metrics.items():
         effects = [
             effect
