@@ -10,10 +10,6 @@ class EvaluateConfig(Section):
 
     bootstrap: Positive = 500
     """Resamples of the users for the paired intervals."""
-    cold_place_impressions: Positive = 50
-    """A place with fewer impressions in the training days is cold."""
-    cold_user_impressions: Positive = 10
-    """A user with fewer impressions in the training days is cold."""
     slices: list[str] = []
     """Columns; the CTR AUC is also reported among the impressions with each of their values."""
     gains: list[tuple[str, str]] = [("larr", "ple")]

@@ -23,6 +23,7 @@ from larr.evaluation import bootstrap, report
 from larr.evaluation.findings import (
     CEILING,
     COLD,
+    COLD_BELOW,
     COUNT_LABELS,
     FACTS,
     compared_pairs,
@@ -44,7 +45,7 @@ FEWEST_IMPRESSIONS = 200
 FEWEST_OF_A_CLASS = 10
 CALIBRATION_BINS = 10
 COUNTS = ("poi_impressions", "user_impressions")
-"""Columns to slice by that count something in the training days; they are cut at COUNT_EDGES."""
+"""Columns with the impressions of the training days; slices by them are cut at COUNT_EDGES."""
 COUNT_EDGES = (1, 10, 50, 200, 1_000)
 REPORT, PAGE = "report.json", "report.html"
 METRICS, GAINS = "metrics.parquet", "gains.parquet"
@@ -220,12 +221,9 @@ def _statistics(
 def _parts(config: Config, days: TestDays) -> Iterator[Part]:
     """Yields the parts of the test days that metrics are computed on, the complete days first."""
     yield "all", "", "", np.arange(days.rows.height)
-    cold = {
-        "places": days.rows["poi_impressions"] < config.evaluate.cold_place_impressions,
-        "users": days.rows["user_impressions"] < config.evaluate.cold_user_impressions,
-    }
-    for name, is_cold_N in cold.items():
-        yield COLD[name], "", "", np.flatnonzero(is_cold_N.to_numpy())
+    for (name, part), column in zip(COLD.items(), COUNTS, strict=True):
+        is_cold_N = (days.rows[column] < COLD_BELOW[name]).to_numpy()
+        yield part, "", "", np.flatnonzero(is_cold_N)
     for column in config.evaluate.slices:
         value_N = days.rows[column]
         if column in COUNTS:

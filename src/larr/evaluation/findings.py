@@ -23,6 +23,8 @@ COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or 
 """Values of a sliced column that counts something in the training days."""
 COLD = {"places": "cold places", "users": "cold users"}
 """A name in report.json -> the part of the test days."""
+COLD_BELOW = {"places": 50, "users": 10}
+"""With fewer impressions in the training days a place or a user is cold."""
 FACTS = (
     "dataset",
     "tasks",

@@ -12,7 +12,14 @@ from rich import box
 from rich.table import Table
 
 from larr.evaluation import plots
-from larr.evaluation.findings import BASE, CEILING, LARR, SHUFFLED, slice_metrics
+from larr.evaluation.findings import (
+    BASE,
+    CEILING,
+    COLD_BELOW,
+    LARR,
+    SHUFFLED,
+    slice_metrics,
+)
 from larr.html import environment
 from larr.metrics import Metric, metrics_of, registered
 from larr.progress import console
@@ -60,6 +67,7 @@ def page(content: Json) -> str:
         sentences=list(sentences(content)),
         plots=_plots(content, metrics),
         base=BASE,
+        cold_below=COLD_BELOW,
         main=_main_pair(content),
         verdict=_verdict(content)[0],
         language_model=_language_model(content["language_model"]),
