@@ -56,9 +56,9 @@ def in_onnx(module: nn.Module, function: Callable[[Any, Inputs], Tensor], inputs
     """The function in ONNX Runtime on one core, fed with these inputs, whose shapes are fixed."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "graph"
-        write_graph(Computation(module, function), inputs, path, of_request=list(inputs))
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        write_graph(Computation(module, function), arrays, path, of_request=list(inputs))
         graph = Graph(path)
-    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
     return lambda: graph(arrays)
 
 

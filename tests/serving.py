@@ -19,7 +19,7 @@ import pytest
 import torch
 import uvicorn
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from larr import artifacts, rankers
 from larr.config import Config
@@ -79,7 +79,7 @@ def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
     They have the same graphs if their embeddings alone differ, and those of candidates do not.
     """
 
-    def copy(_: nn.Module, __: dict[str, Tensor], path: Path, *___: Any) -> None:
+    def copy(_: nn.Module, __: Any, path: Path, **___: Any) -> None:
         shutil.copy(version / FOLDED / path.name, path)
 
     monkeypatch.setattr(module, "write_graph", copy)
@@ -174,7 +174,7 @@ class TorchGraph:
         self.module, self.inputs = self.written[int(path.read_text())]
 
     @classmethod
-    def write(cls, module: nn.Module, inputs: dict[str, Tensor], path: Path, *_: Any) -> None:
+    def write(cls, module: nn.Module, inputs: Any, path: Path, **_: Any) -> None:
         path.write_text(str(len(cls.written)))
         cls.written.append((module, list(inputs)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 
 def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
     """Writes the ranker: `READ` -> `probabilities` [B, T]; rows of any number."""
-    inputs = {name: getattr(batch, name) for name in READ}
+    inputs = {name: getattr(batch, name).numpy() for name in READ}
     write_graph(_Probabilities(ranker, batch), inputs, path)
 
 
@@ -99,7 +99,7 @@ class _Probabilities(nn.Module):
 
 def write_graph(
     module: nn.Module,
-    inputs: dict[str, Tensor],
+    inputs: Mapping[str, np.ndarray],
     path: Path,
     of_request: Collection[str] = (),
 ) -> None:
@@ -109,6 +109,8 @@ def write_graph(
     shapes stay as they are. `inputs` are an example with at least two rows: torch.export takes a
     dimension of one for a constant.
     """
+    # Copied, as torch.export takes two names of one tensor for one input.
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
     for name in ("torch.onnx", "onnxscript"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = {0: torch.export.Dim("rows", min=1)}
@@ -116,11 +118,11 @@ def write_graph(
         warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
         program = torch.onnx.export(
             _Positional(module, list(inputs)).eval(),
-            tuple(inputs.values()),
+            tuple(tensors.values()),
             dynamo=True,
             verbose=False,
             input_names=list(inputs),
-            output_names=list(module(inputs)),
+            output_names=list(module(tensors)),
             dynamic_shapes=(tuple(None if name in of_request else rows for name in inputs),),
         )
     assert program is not None  # noqa: S101 - with `dynamo` it returns one

@@ -127,13 +127,6 @@ class TextRows(nn.Module):
         logits_NH, values_NHC = attention_of(model.scene, tokens_ND)
         return {"vectors": centred_ND, "logits": logits_NH, "values": values_NHC}
 
-    def example(self) -> Inputs:
-        """Returns inputs of two texts, of zeros."""
-        return {
-            "raw": torch.zeros(2, self.model.vectors.shape[1]),
-            "slots": torch.zeros(2, dtype=torch.int64),
-        }
-
     def missing(self) -> Inputs:
         """Returns the same for the missing text of each keyword, [R, ...]."""
         scene = self.model.scene
@@ -165,12 +158,8 @@ class _FirstLevel:
 class PlaceRows(nn.Module):
     """What is stored of a place, from its categories' embeddings, its numbers and its texts."""
 
-    def __init__(
-        self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit, texts: int
-    ) -> None:
+    def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.counts = (len(categories.place), len(numbers.place), texts)
-        self.width = model.encoder.embedding
         self.weight = _FirstLevel(model).of_columns(categories.place, numbers.place)
         self.larr = model if isinstance(model, Larr) else None
 
@@ -188,21 +177,6 @@ class PlaceRows(nn.Module):
                 rows["place_common"] = self.larr.matching.place(inputs["vectors"].flatten(1))
         return rows
 
-    def example(self) -> Inputs:
-        """Returns inputs of two places, of zeros."""
-        categories, numbers, texts = self.counts
-        inputs = {
-            "categories": torch.zeros(2, categories, self.width),
-            "numbers": torch.zeros(2, numbers),
-        }
-        if self.larr:
-            heads, size, dimension = _sizes(self.larr.scene)
-            inputs["logits"] = torch.zeros(2, texts, heads)
-            inputs["values"] = torch.zeros(2, texts, heads, size)
-            if self.larr.matching:
-                inputs["vectors"] = torch.zeros(2, texts, dimension)
-        return inputs
-
 
 class Scoring(nn.Module):
     """The probabilities of candidates, from the rows of the request and of their places."""
@@ -217,7 +191,6 @@ class Scoring(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.rate, first = model, sampling_rate, _FirstLevel(model)
-        self.categories, self.numbers = categories, numbers
         self.place_slots = list(place_slots)
         self.larr = model if isinstance(model, Larr) else None
         self.request_weight = first.of_columns(categories.request, numbers.request)
@@ -253,43 +226,6 @@ class Scoring(nn.Module):
         logits_KT = self.model.logits_after(self.model.first.mixed(products_KO))
         return {"probabilities": undo_sampling(logits_KT.sigmoid(), self.rate)}
 
-    def example(self) -> Inputs:
-        """Returns inputs of a request and two candidates, of zeros."""
-        encoder, products = self.model.encoder, self.rest_weight.shape[1]
-        width, recent = encoder.embedding, encoder.counts[1]
-        inputs = {
-            "request_categories": torch.zeros(len(self.categories.request), width),
-            "request_numbers": torch.zeros(len(self.numbers.request)),
-            "place_products": torch.zeros(2, products),
-            "candidate_numbers": torch.zeros(2, len(self.numbers.candidate)),
-            "candidate_categories": torch.zeros(
-                2, len(self.categories.candidate), dtype=torch.int32
-            ),
-        }
-        if recent:
-            inputs["recent_places"] = torch.zeros(recent, width)
-            inputs["recent_known"] = torch.zeros(recent, dtype=torch.bool)
-            inputs["place_embedding"] = torch.zeros(2, width)
-        if not self.larr:
-            return inputs
-        heads, size, dimension = _sizes(self.larr.scene)
-        place, matching = len(self.place_slots), self.larr.matching
-        request = len(self.larr.centres) - place
-        inputs["request_logits"] = torch.zeros(request, heads)
-        inputs["request_values"] = torch.zeros(request, heads, size)
-        # Tensors of their own: torch.export takes one tensor with two names for one input.
-        inputs["place_largest"] = torch.zeros(2, heads)
-        inputs["place_weight"] = torch.zeros(2, heads)
-        inputs["place_value"] = torch.zeros(2, heads, size)
-        if matching:
-            inputs["request_vectors"] = torch.zeros(request, dimension)
-            inputs["place_vectors"] = torch.zeros(2, place, dimension)
-            inputs["place_common"] = torch.zeros(2, matching.place.out_features)
-            if matching.recent_slot is not None:
-                inputs["recent_vectors"] = torch.zeros(recent, dimension)
-                inputs["recent_has_text"] = torch.zeros(recent, dtype=torch.bool)
-        return inputs
-
     def _recent(self, inputs: Inputs) -> Tensor:
         """Returns `TargetAttention` over the recent places of one user, [K, E].
 
@@ -322,12 +258,6 @@ class Scoring(nn.Module):
             recent_KL = product_KSX[:, slot, len(request_QD) :]
             figures.append(similarities(recent_KL, has_text_L[None]))
         return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]
-
-
-def _sizes(encoder: SceneEncoder) -> tuple[int, int, int]:
-    """Returns H, C and D."""
-    attention = encoder.first.self_attn
-    return attention.num_heads, attention.head_dim, attention.embed_dim
 
 
 def _category_values(model: Ple) -> list[Tensor]:

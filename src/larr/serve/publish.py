@@ -156,45 +156,43 @@ def write_ranker(model: Ple, reader: Reader, keyword_V: pl.Series, folder: Path)
     folder.mkdir()
     encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
     keywords = reader.features.scene_keywords if larr else ()
-    place_slots = [
-        slot for slot, name in enumerate(keywords) if reader.keywords[name].owner == "poi"
-    ]
+    slots = {name: slot for slot, name in enumerate(keywords)}
+    place_slots = [slots[name] for name in keywords if reader.keywords[name].owner == "poi"]
     scoring = Scoring(model, *columns, place_slots, reader.features.sampling_rate)
+    matching = larr.matching if larr else None
     settings: dict[str, Any] = {
         "shifts": encoder.shifts[: len(encoder.seen)].tolist(),
         "seen": encoder.seen.tolist(),
         "place_column": reader.names.index("poi_id"),
-        "recent_slot": larr.matching.recent_slot if larr and larr.matching else None,
         "agg_logits": scoring.agg.largest[0].tolist() if larr else [],
+        "reads_vectors": matching is not None,
+        "recent_slot": matching.recent_slot if matching else None,
     }
     artifacts.write_json(folder / served.SETTINGS, settings)
     np.save(folder / served.EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
-    recent_texts = np.zeros(0, np.int32)
-    if larr and larr.matching:
-        recent_texts = larr.matching.recent_texts.numpy()
+    recent_texts = matching.recent_texts.numpy() if matching else np.zeros(0, np.int32)
     np.save(folder / served.RECENT_TEXTS, recent_texts)
     if larr:
         text_rows = TextRows(larr)
-        write_graph(text_rows, text_rows.example(), folder / "texts.onnx")
-        slots = {name: slot for slot, name in enumerate(keywords)}
-        slot_V = keyword_V.replace_strict(slots, default=0, return_dtype=pl.Int64)
-        parts = _text_parts(text_rows, torch.from_numpy(slot_V.to_numpy().copy()))
+        slot_V = keyword_V.replace_strict(slots, default=0, return_dtype=pl.Int64).to_numpy().copy()
+        example = {"raw": larr.vectors[:2].numpy(), "slots": slot_V[:2]}
+        write_graph(text_rows, example, folder / "texts.onnx")
+        parts = _text_parts(text_rows, torch.from_numpy(slot_V))
         write_table(folder / served.TEXTS, parts, len(keywords) + len(slot_V))
-    place_rows = PlaceRows(model, *columns, len(place_slots))
-    write_graph(place_rows, place_rows.example(), folder / "places.onnx")
-    example = scoring.example()
-    of_request = [name for name in example if name.startswith(("request_", "recent_"))]
-    write_graph(scoring, example, folder / "scoring.onnx", of_request)
+    # The look-ups of the service give the examples for its graphs, so names and shapes agree.
     ranker, inputs = ServedRanker(folder, reader), reader.place_inputs()
+    two = [column[:2] for column in inputs]
+    write_graph(PlaceRows(model, *columns), ranker.place_inputs(*two), folder / "places.onnx")
+    request = ranker.look_up(reader.request({"user_id": "", "time": datetime.now()}))
+    example = request | ranker.place_rows(*two)
+    example = {name: array for name, array in example.items() if name not in served.PLACE_INPUTS}
+    example["candidate_categories"] = np.zeros((2, len(reader.categories.candidate)), np.int32)
+    example["candidate_numbers"] = np.zeros((2, len(reader.numbers.candidate)), np.float32)
+    write_graph(scoring, example, folder / "scoring.onnx", of_request=request)
     rows = len(inputs[0])
-    write_table(
-        folder / served.PLACES,
-        (
-            ranker.place_rows(*(column[start : start + PART_ROWS] for column in inputs))
-            for start in range(0, rows, PART_ROWS)
-        ),
-        rows,
-    )
+    starts = range(0, rows, PART_ROWS)
+    parts = (ranker.place_rows(*(c[start : start + PART_ROWS] for c in inputs)) for start in starts)
+    write_table(folder / served.PLACES, parts, rows)
 
 
 def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:

@@ -9,6 +9,7 @@ of them of the request, S of the place, H attention heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,8 @@ from larr.serve.features import CandidateInputs, Reader, RequestInputs
 from larr.serve.tables import Array, Columns, Table, open_array
 
 SETTINGS, EMBEDDINGS, RECENT_TEXTS = "ranker.json", "embeddings.npy", "recent_texts.npy"
-SCORING, PLACES, TEXTS = "scoring", "places", "texts"
-"""The graphs, and the tables that two of them fill."""
+PLACES, TEXTS = "places", "texts"
+"""The folders of the tables."""
 PLACE_INPUTS = ("inputs_categories", "inputs_numbers", "inputs_texts")
 """Columns of the table of places that `explain` computes a place from again."""
 Embed = Callable[[list[tuple[str, str]]], Array]
@@ -83,18 +84,35 @@ class ServedRanker:
         self.recent_slot: int | None = settings["recent_slot"]
         self.embeddings = open_array(folder / EMBEDDINGS)
         self.recent_texts = open_array(folder / RECENT_TEXTS)
-        self.scoring, self.describe = Graph(folder / "scoring.onnx"), Graph(folder / "places.onnx")
-        self.places = Table.open(folder / PLACES)
-        self.place_columns = [name for name in self.places.published if name in self.scoring.inputs]
+        self.reads_vectors: bool = settings["reads_vectors"]
+        self.folder, self.places = folder, Table.open(folder / PLACES)
+        self.place_columns = [name for name in self.places.published if name not in PLACE_INPUTS]
         self.added_rows: dict[str, int] = {}
         """The rows of the places that were added, those forgotten since among them."""
         self.reads_texts = (folder / TEXTS).is_dir()
         if self.reads_texts:
-            self.texts, self.project = Table.open(folder / TEXTS), Graph(folder / "texts.onnx")
+            self.texts = Table.open(folder / TEXTS)
         self.keywords = reader.features.scene_keywords if self.reads_texts else ()
         of_place = [reader.keywords[name].owner == "poi" for name in self.keywords]
         self.place_slots = np.flatnonzero(of_place)
         self.request_slots = np.flatnonzero(~np.array(of_place, bool))
+
+    # Opened when they are needed, as `larr publish` writes two of them with the help of the tables.
+
+    @cached_property
+    def score_candidates(self) -> Graph:
+        """The graph of `fold.Scoring`."""
+        return Graph(self.folder / "scoring.onnx")
+
+    @cached_property
+    def compute_places(self) -> Graph:
+        """The graph of `fold.PlaceRows`."""
+        return Graph(self.folder / "places.onnx")
+
+    @cached_property
+    def compute_texts(self) -> Graph:
+        """The graph of `fold.TextRows`."""
+        return Graph(self.folder / "texts.onnx")
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
@@ -138,16 +156,22 @@ class ServedRanker:
 
     def place_rows(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
         """Returns the stored columns of places, from the indices, numbers and texts of `Reader`."""
-        columns = self.reader.categories.place
-        inputs = {"categories": self._embed(columns, categories_PF), "numbers": numbers_PM}
-        if self.reads_texts:
-            inputs |= self._look_up_texts(texts_PS, self.place_slots)
-        rows = self.describe(inputs)
-        rows["place_embedding"] = inputs["categories"][:, columns.index(self.place_column)]
-        if "place_vectors" in self.scoring.inputs:
-            rows["place_vectors"] = inputs["vectors"]
-        of_reader = (categories_PF, numbers_PM, texts_PS)
-        return rows | dict(zip(PLACE_INPUTS, of_reader, strict=True))
+        inputs = self.place_inputs(categories_PF, numbers_PM, texts_PS)
+        columns = dict(zip(PLACE_INPUTS, (categories_PF, numbers_PM, texts_PS), strict=True))
+        columns |= self.compute_places(inputs)
+        place = self.reader.categories.place.index(self.place_column)
+        columns["place_embedding"] = inputs["categories"][:, place]
+        if self.reads_vectors:
+            columns["place_vectors"] = inputs["vectors"]
+        return columns
+
+    def place_inputs(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
+        """Returns the inputs of `compute_places`."""
+        embeddings_PFE = self._embed(self.reader.categories.place, categories_PF)
+        inputs = {"categories": embeddings_PFE, "numbers": numbers_PM}
+        return inputs | (
+            self._look_up_texts(texts_PS, self.place_slots) if self.reads_texts else {}
+        )
 
     def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
         """Adds places without statistics, or new values of added ones, by the columns of `Known`.
@@ -181,13 +205,13 @@ class ServedRanker:
             return
         slot_N = np.array([self.keywords.index(keyword) for keyword, _ in new])
         first = len(self.texts)
-        rows = self.project({"raw": embed(new), "slots": slot_N})
+        rows = self.compute_texts({"raw": embed(new), "slots": slot_N})
         self.texts.write(range(first, first + len(new)), rows)
         for keyword, text in new:  # their numbers follow those of the stored texts, as the rows do
             self.reader.texts.add_value(keyword, text)
 
     def look_up(self, request: RequestInputs) -> Columns:
-        """Returns the graph's inputs that are the same for all candidates."""
+        """Returns the inputs of `score_candidates` that are the same for all candidates."""
         recent_L: Array = request.recent + self.shifts[self.place_column]
         inputs = {
             "request_categories": self._embed(self.reader.categories.request, request.categories),
@@ -218,7 +242,7 @@ class ServedRanker:
         inputs = request | place
         inputs["candidate_categories"] = candidates.categories
         inputs["candidate_numbers"] = candidates.numbers
-        return self.scoring(inputs)["probabilities"]
+        return self.score_candidates(inputs)["probabilities"]
 
     def _attention(self, texts_Q: Array, texts_KS: Array) -> Array:
         """Returns `<agg>`'s attention to the text of each keyword, mean of the heads, [K, R]."""
