@@ -10,12 +10,12 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.data.features import read_features, sample
-from larr.data.featurise import Featuriser
 from larr.data.keywords import MISSING
 from larr.data.prepare import prepare
 from larr.data.time_columns import with_time_columns
 from larr.data.transforms import Template
 from larr.errors import ConfigError
+from larr.serve.features import Reader
 from tests.own_tables import WITH_DUPLICATE, own_config, write_own
 
 
@@ -170,9 +170,9 @@ def test_own_csv_tables_are_read_and_are_stale_once_they_change(
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
     log = raw(city)
     last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
-    batch = Featuriser.load(city, city.output / "prepare").batch(last.drop("click", "order"))
+    arrays = Reader(city, city.output / "prepare").table(last.drop("click", "order"))
     for name in ("categories", "numbers", "recent", "texts"):
-        assert (getattr(batch, name).numpy() == load(city, f"test/{name}")).all(), name
+        assert (arrays[name] == load(city, f"test/{name}")).all(), name
 
 
 def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Config) -> None:
@@ -189,9 +189,9 @@ def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Confi
         ]
     )
     rows = rows.join(moments, how="cross").join(scene, how="cross")
-    featuriser = Featuriser.load(city, data)
-    full = featuriser.known.enrich(with_time_columns(rows))
-    texts = featuriser.batch(rows).texts.numpy()
+    reader = Reader(city, data)
+    full = reader.known.enrich(with_time_columns(rows))
+    texts = reader.table(rows)["texts"]
     for slot, keyword in enumerate(city.scene_keywords):
         if keyword.owner != "scene":
             has_text_N = Template(keyword).column(full).is_not_null().to_numpy()

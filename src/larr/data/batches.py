@@ -6,10 +6,10 @@ T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,14 @@ class Batch(NamedTuple):
     """uint8 [B, T]."""
     keys: Tensor
     """int32 [B, 2], the numbers of the user and of the place."""
+
+    @classmethod
+    def without_labels(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Returns a batch to be scored, from its first four arrays."""
+        inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        rows = len(arrays["categories"])
+        nothing = torch.zeros((rows, 0), dtype=torch.uint8)
+        return cls(**inputs, labels=nothing, keys=torch.zeros((rows, 2), dtype=torch.int32))
 
     @property
     def rows(self) -> int:

@@ -1,6 +1,6 @@
-"""A request's columns as the ranker's inputs: what `larr.data.featurise` does with tables.
+"""From the columns of a request, or of a table of rows, to the inputs of a ranker.
 
-The transforms are those of `larr.data.transforms` and `larr.data.known`, in their value forms.
+The transforms are those of `larr.data.transforms` and `larr.data.known`, fitted by `larr prepare`.
 
 Shapes: P places (row 0 stands for the unknown ones), K candidates, F categories, M numbers, S place
 keywords, L recent places.
@@ -21,8 +21,8 @@ from larr.data.columns import raw_column
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
-from larr.data.time_columns import TIME_COLUMNS
-from larr.data.transforms import Template
+from larr.data.time_columns import TIME_COLUMNS, with_time_columns
+from larr.data.transforms import Array, Template
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -113,6 +113,18 @@ class Reader:
     def _request_templates(self) -> list[Template]:
         templates = [self.templates[name] for name in self.features.scene_keywords]
         return [template for template in templates if template.keyword.owner != "poi"]
+
+    def table(self, rows: pl.DataFrame) -> dict[str, Array]:
+        """Returns what rankers read of rows with the columns of the contract's impressions.
+
+        The arrays are those that `larr prepare` would write for rows of the day after training;
+        a text that `larr embed` has not seen is missing. The other methods read one request.
+        """
+        rows = self.known.with_recent(self.known.enrich(with_time_columns(rows)))
+        text_NR = np.zeros((rows.height, len(self.templates)), np.int32)
+        for slot, name in enumerate(self.features.scene_keywords):
+            text_NR[:, slot] = self.texts.column(self.templates[name].column(rows))
+        return self.encoder.arrays(rows) | {"texts": text_NR}
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
         """Returns categories, numbers and text numbers of all places, the unknown one first."""

@@ -19,8 +19,8 @@ import torch
 
 from larr import artifacts, rankers
 from larr.config import Config
+from larr.data.batches import Batch
 from larr.data.features import read_features
-from larr.data.featurise import Featuriser
 from larr.data.prepare import REQUESTS
 from larr.data.time_columns import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError
@@ -211,7 +211,8 @@ def _golden(config: Config, model: Ple, version: ServedVersion) -> Iterator[dict
     """
     data = artifacts.folder(config, "prepare")
     rows = pl.read_parquet(data / REQUESTS)
-    raw_NT = probabilities(model, Featuriser.load(config, data).batch(rows))
+    batch = Batch.without_labels(version.ranker.reader.table(rows))
+    raw_NT = probabilities(model, batch)
     expected_NT = undo_sampling(raw_NT, read_features(data).sampling_rate)
     scene, candidate = version.accepted
     rows = with_time_columns(rows.with_row_index("number"))

@@ -15,13 +15,14 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.featurise import Featuriser
+from larr.data.batches import Batch
 from larr.errors import ConfigError
 from larr.evaluation.bootstrap import LEVEL
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import Array, gain_percent
 from larr.progress import track
 from larr.rankers.predict import load_ranker, probabilities, undo_sampling
+from larr.serve.features import Reader
 from larr.serve.live import arm_position
 from larr_lab.city.market import SHOWN, Market, Outcome
 from larr_lab.settings import city_settings
@@ -80,16 +81,18 @@ def ab_test(config: Config) -> Json:
 
 def score(config: Config, market: Market, rankers: tuple[str, ...]) -> dict[str, Array]:
     """Returns the probabilities [R, M, T] of each ranker; every candidate as if shown first."""
-    featuriser = Featuriser.load(config, artifacts.folder(config, "prepare"))
+    reader = Reader(config, artifacts.folder(config, "prepare"))
     loaded = {name: load_ranker(config, name) for name in rankers}
-    scores = {name: np.zeros((*market.place_RM.shape, featuriser.tasks)) for name in rankers}
+    scores = {
+        name: np.zeros((*market.place_RM.shape, len(reader.features.tasks))) for name in rankers
+    }
     request_N, candidate_N = np.nonzero(market.place_RM >= 0)
     rows = market.rows().with_columns(position=pl.lit(1, pl.Int16))
     size = REQUESTS_AT_A_TIME * CANDIDATES
     with track("candidates", rows.height, "rows") as advance:
         for start in range(0, rows.height, size):
             part = slice(start, start + size)
-            batch = featuriser.batch(rows[part])
+            batch = Batch.without_labels(reader.table(rows[part]))
             for name, ranker in loaded.items():
                 probability_NT = probabilities(ranker, batch)
                 scores[name][request_N[part], candidate_N[part]] = undo_sampling(
