@@ -1,8 +1,8 @@
 """Pretrains the small decoder that comes with larr, from scratch, on the encyclopedia.
 
 `python -m larr_lab.base_lm FOLDER` writes the checkpoint, its tokenizer, the text that it was
-trained on and `origin.json`, which records how; options train another size. The model stands in
-for a large one where none can be had. A copy of FOLDER is `larr/text/builtin_lm`.
+trained on and `origin.json`, which records how; options train another size. The model replaces
+a large one where none is available. A copy of FOLDER is `larr/text/builtin_lm`.
 
 Shapes: N blocks, B blocks of a batch, T tokens.
 """

@@ -159,18 +159,18 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
     )
     pretrain(config)
     contrast(config)
-    made = artifacts.manifest(config, "contrast")
-    assert made is not None
-    recalls = made["figures"]["recall_at_10"]
+    manifest = artifacts.manifest(config, "contrast")
+    assert manifest is not None
+    recalls = manifest["figures"]["recall_at_10"]
     assert set(recalls) == {"untuned", "cpt_only", "whole"}
     assert recalls["whole"]["user_to_place"] > 0.7
-    untuned, whole = (recalls[name]["user_to_place"] for name in ("untuned", "whole"))
-    assert whole > 1.2 * untuned  # the base LM knows kitchens and cities already
+    untuned, both = (recalls[name]["user_to_place"] for name in ("untuned", "whole"))
+    assert both > 1.2 * untuned  # the base LM knows kitchens and cities already
     alone = "poi_tags to P_d"
-    untuned, whole = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
-    assert whole > 1.5 * untuned
-    assert made["figures"]["spread"] > 0.05
-    curve = made["figures"]["loss"]
+    untuned, both = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
+    assert both > 1.5 * untuned
+    assert manifest["figures"]["spread"] > 0.05
+    curve = manifest["figures"]["loss"]
     assert curve[-1]["user_place"] < curve[0]["user_place"]
 
 
@@ -224,4 +224,4 @@ def test_a_collapse_is_reported_and_undone(
     tea, noodles = load_encoder(config.output / "contrast").encode(
         ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
     )
-    assert tea @ noodles < 0.95, "the model from before, which tells texts apart"
+    assert tea @ noodles < 0.95, "the model from before, whose vectors differ"

@@ -28,12 +28,12 @@ def test_equal_scores_count_half() -> None:
 
 def test_tasks_ask_for_the_other_side(tmp_path: Path) -> None:
     config = make_data(tmp_path, orders=400)
-    whole, halves, *single = tasks(config, held_out(config))
-    assert whole.name == "user_to_place"
-    assert whole.queries[0][0][0] == "user_base"
-    for query, answer in zip(whole.queries, whole.answers, strict=True):
+    user_to_place, halves, *single = tasks(config, held_out(config))
+    assert user_to_place.name == "user_to_place"
+    assert user_to_place.queries[0][0][0] == "user_base"
+    for query, answer in zip(user_to_place.queries, user_to_place.answers, strict=True):
         city = query[0][1].removeprefix("lives in ")
-        assert city in whole.candidates[answer][0][1], "users order in their own city"
+        assert city in user_to_place.candidates[answer][0][1], "users order in their own city"
     assert {part[0] for part in halves.queries[0]} == {"poi_name", "poi_menu"}
     assert {part[0] for part in halves.candidates[0]} == {"poi_tags"}
     assert [task.name for task in single] == [

@@ -20,7 +20,7 @@ class BackboneConfig(Section):
     revision: str | None = None
     """The revision of a Hugging Face model."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
-    """0 trains all weights; more trains LoRA adapters and the rows of the special tokens."""
+    """Rank of LoRA adapters, trained with the rows of the special tokens; 0 trains all weights."""
     max_length: Positive = 128
     """Tokens of one text or description, special tokens included."""
 
@@ -35,12 +35,12 @@ class PretrainConfig(Section):
     learning_rate: AboveZero = 1e-3
     """Paper: 1e-4 for a 7B model."""
     general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
-    """Tokens of general text for one token of the domain. Paper: 9."""
+    """Tokens of general text per token of the place descriptions. Paper: 9."""
     general_text: Literal["builtin"] | Path | None = None
     """A text file with one document per line, or `builtin`: the text that the built-in model was
     trained on. If absent, the built-in model reads that text, and another model none."""
     max_steps: Annotated[int, Field(ge=0)] = 0
-    """Stops after so many steps; 0 for none."""
+    """Stops after this many steps; 0 for no limit."""
 
 
 class ContrastConfig(Section):
@@ -61,8 +61,8 @@ class ContrastConfig(Section):
     lambda_user_place: NotNegative = 1.0
     """lambda_3 of Eq. (21)."""
     pooling: Literal["end", "mean"] = "mean"
-    """A text's state: that at its last end token (Paper), or the mean of all its tokens', in which
-    a small LM knows more. Decision 15b."""
+    """A text's state: that of its last end token (the paper's), or the mean of all its tokens, in
+    which a small LM holds more of the text. Decision 15b."""
     shuffle_keywords: bool = True
     """Keywords in random order, so that each end token learns to be a summary. Decision 5."""
     drop_keyword: Fraction = 0.5
@@ -70,8 +70,8 @@ class ContrastConfig(Section):
     single_keyword: Fraction = 0.4
     """Chance of keeping one keyword alone. Decision 5."""
     near: str = ""
-    """A column of places, such as `poi_city`: orders at places of one value become each other's
-    negatives, which tell more than negatives from elsewhere; empty for none."""
+    """A column of places, such as `poi_city`: orders at places with one value become each other's
+    negatives, which teach taste, where those from elsewhere teach the map; empty for none."""
     mask_false_negatives: bool = True
     """Same user, same place, same chain and equal texts are no negatives. Decisions 9, 10."""
     held_out: Fraction = 0.1

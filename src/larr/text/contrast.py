@@ -59,7 +59,7 @@ def contrast(config: Config) -> None:
     """Trains the text embedding model on users, places and orders, and measures retrieval.
 
     A training can collapse: all texts get the same vector. Such a model is reported and replaced
-    by the one that it started from, which at least tells texts apart.
+    by the one that it started from, whose vectors at least differ.
     """
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)

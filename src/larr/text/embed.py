@@ -64,17 +64,16 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
         embedded = 0
         for name in names:
             is_further = name in config.encoders
-            own = config.for_encoder(name) if is_further else config
+            source_config = config.for_encoder(name) if is_further else config
             source = entries["encoder" if is_further else name]
-            artifact = _artifact(own, source, work.folder / name)
+            artifact = _artifact(source_config, source, work.folder / name)
             if artifact.is_current():
                 continue
             artifact.start(resume=True)
-            job = Job(own, texts, artifact.folder)
+            job = Job(source_config, texts, artifact.folder)
             with artifacts.atomic(job.folder / VECTORS) as partial:
-                vectors_ND = artifacts.new_array(
-                    partial, np.float32, (len(texts), own.embed.dimension)
-                )
+                shape = (len(texts), config.embed.dimension)
+                vectors_ND = artifacts.new_array(partial, np.float32, shape)
                 source.compute(job, vectors_ND)
                 vectors_ND.flush()
             shutil.rmtree(job.shards, ignore_errors=True)

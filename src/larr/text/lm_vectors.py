@@ -38,7 +38,7 @@ def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the vectors of a ready-made sentence encoder, which reads the bare text, reduced."""
+    """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
     model = load_sentence_encoder(job.config.sentence_encoder)
 
     def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:

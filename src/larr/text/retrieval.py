@@ -132,14 +132,14 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
 
 
 def similarities(
-    encoder: SentenceTransformer, asked: list[Task], batch_tokens: int
+    encoder: SentenceTransformer, tasks: list[Task], batch_tokens: int
 ) -> Iterator[np.ndarray]:
     """Yields for each task in turn the cosines of its queries and candidates, [Q, C].
 
     The mean vector of the queries and that of the candidates are subtracted first, as the rankers
     do; without that untuned vectors all look alike. Each distinct text is embedded once.
     """
-    texts = [tuple(text) for task in asked for text in (*task.queries, *task.candidates)]
+    texts = [tuple(text) for task in tasks for text in (*task.queries, *task.candidates)]
     numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     vectors_ND = compute(encoder, [list(text) for text in numbers], batch_tokens)
 
@@ -147,7 +147,7 @@ def similarities(
         vectors_TD = vectors_ND[[numbers[tuple(text)] for text in texts]]
         return normalised(vectors_TD - vectors_TD.mean(axis=0)) if texts else vectors_TD
 
-    for task in asked:
+    for task in tasks:
         yield centred(task.queries) @ centred(task.candidates).T
 
 
