@@ -139,21 +139,21 @@ def logit_parts(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> 
     # taste: what the person likes, and is used to at that meal.
     taste_RA = users.taste_UA[scenes.user_R]
     habit_R = users.habit_US[scenes.user_R, scenes.slot_R]
-    taste_RA[np.arange(scenes.count), habit_R] += users.habit_strength_US[
-        scenes.user_R, scenes.slot_R
-    ]
+    strength_R = users.habit_strength_US[scenes.user_R, scenes.slot_R]
+    taste_RA[np.arange(scenes.count), habit_R] += strength_R
     taste_RK = np.einsum("ra,rka->rk", taste_RA, attributes_RKA)
 
     # distance: a kilometre counts more in bad weather, when couriers are late, and before work.
     wet_R = 0.3 * (weather_R == RAIN) + 0.7 * (weather_R == HEAVY_RAIN) + 0.5 * (weather_R == SNOW)
     hurry_R = 0.2 * (scenes.slot_R == BREAKFAST) + 0.1 * (scenes.slot_R == LUNCH)
 
-    # affinity: why this person comes back to this place, which nothing visible explains. Two
-    # uniform numbers, so that it is nearer to a normal distribution.
+    # affinity: why this person prefers this place, which nothing visible explains; only a ranker
+    # that remembers pairs can learn it. The sum of two uniform numbers is nearer to a normal one.
     affinity_RK = hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 7)
     affinity_RK = affinity_RK + hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 8)
 
     # position: the odds of a click fall with a power of 1 / position, as in logs of ranked lists.
+    # An order after a click has no such part: by then the place itself is on the screen.
     position_1K = np.arange(1, place_RK.shape[1] + 1)[None, :]
 
     # quality: what reviews reveal of it, and the rating that is displayed.
@@ -163,10 +163,11 @@ def logit_parts(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> 
     intent_R = np.array(SLOT_INTENT)[scenes.slot_R] + BAD_WEATHER_INTENT * (weather_R >= RAIN)
     intent_R += PERSONAL_INTENT * users.propensity_U[scenes.user_R]
 
-    # price: too dear deters; cheap attracts a little, and only if it is clearly cheap.
+    # price: too dear deters, and so does, at a quarter of the rate, what is suspiciously cheap:
+    # below two thirds of the price that suits (exp(-0.4)).
     gap_RK = _price_gap(world, scenes, place_RK)
 
-    # wait: counts fully in the lunch break.
+    # wait: counts fully in the lunch break, 70 % of that at other meals.
     patience_R = 0.7 + 0.3 * (scenes.slot_R == LUNCH)
     return {
         "taste": taste_RK,
