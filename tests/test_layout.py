@@ -1,4 +1,4 @@
-"""Imports point one way, and the product does not know the laboratory."""
+"""Imports point one way, the product does not know the laboratory, and files stay readable."""
 
 import ast
 from pathlib import Path
@@ -42,8 +42,18 @@ def imported(path: Path) -> set[str]:
 
 def test_imports_point_down() -> None:
     for path in ROOT.rglob("*.py"):
-        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if own == "__init__":
+        name = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if name == "__init__":
             continue
-        above = {name for name in imported(path) - {own} if RANK.get(name, 99) >= RANK[own]}
+        above = {other for other in imported(path) - {name} if RANK.get(other, 99) >= RANK[name]}
         assert not above, f"{path.relative_to(ROOT)} imports {above}"
+
+
+def test_the_product_never_imports_the_laboratory() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert "larr_lab" not in imported(path), path
+
+
+def test_no_file_has_more_than_400_lines() -> None:
+    for path in ROOT.parent.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path

@@ -64,9 +64,9 @@ class Artifact:
             status = path.stat()
             sources[str(path)] = [status.st_size, status.st_mtime_ns]
         parts = {"settings": self.settings, "inputs": self.inputs, "sources": sources}
-        # as JSON gives it back: a tuple is a list, a key a string
-        origin: dict[str, Any] = json.loads(json.dumps({"larr": VERSION} | parts))
-        return origin
+        # as a manifest gives it back: a tuple is a list there, and keys are strings
+        content: dict[str, Any] = json.loads(json.dumps({"larr": VERSION} | parts))
+        return content
 
     def why_stale(self) -> str | None:
         """Returns why the folder does not hold this artifact, or None if it does."""
@@ -94,7 +94,11 @@ class Artifact:
         An artifact in parts is never emptied: each part decides for itself.
         """
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        if not self.in_parts and not (resume and self._was_started()):
+        try:
+            keep = self.in_parts or (resume and read_json(self.folder / STARTED) == self.built_from)
+        except (FileNotFoundError, ValueError):
+            keep = False
+        if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / STARTED, self.built_from)
@@ -105,12 +109,6 @@ class Artifact:
         content = {"files": files, "parts": parts}
         write_json(self.folder / MANIFEST, self.built_from | content | report)
         (self.folder / STARTED).unlink(missing_ok=True)
-
-    def _was_started(self) -> bool:
-        try:
-            return bool(read_json(self.folder / STARTED) == self.built_from)
-        except (FileNotFoundError, ValueError):
-            return False
 
 
 @dataclass
@@ -149,10 +147,8 @@ def folder(config: Config, verb: str) -> Path:
 def stage(config: Config, verb: str) -> Artifact:
     """Returns the artifact of a stage."""
     declared = STAGES[verb]
-    inputs: dict[str, str | None] = {}
-    for source in declared.inputs:
-        recorded = read_manifest(folder(config, source))
-        inputs[f"{source}/"] = _key(recorded) if recorded else None
+    recorded = {source: manifest(config, source) for source in declared.inputs}
+    inputs = {f"{name}/": _key(found) if found else None for name, found in recorded.items()}
     return Artifact(
         folder(config, verb),
         _settings(config, declared.settings),
@@ -173,8 +169,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         content = read_json(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    is_complete = isinstance(content, dict) and set(content) >= FIELDS
-    return content if is_complete else None
+    return content if isinstance(content, dict) and set(content) >= FIELDS else None
 
 
 def why_stale(config: Config, verb: str) -> str | None:
@@ -269,8 +264,7 @@ def share(config: Config, other: Config, verb: str) -> bool:
     """Links a stage of `config` into another output if it would be equal there; else False."""
     source, link = folder(config, verb), folder(other, verb)
     shared = all(folder(other, name).is_symlink() for name in STAGES[verb].inputs)
-    names = STAGES[verb].settings
-    if not shared or _settings(config, names) != _settings(other, names):
+    if not shared or stage(config, verb).settings != stage(other, verb).settings:
         if link.is_symlink():
             link.unlink()
         return False
@@ -284,11 +278,9 @@ def share(config: Config, other: Config, verb: str) -> bool:
 def files_of(*paths: Path | str | None) -> tuple[Path, ...]:
     """Returns the files that these are or hold, as far as they exist; a model's name is none."""
     files: list[Path] = []
-    for given in paths:
-        path = Path(given or "")
-        found = [path] if path.is_file() else sorted(path.rglob("*")) if given else []
-        files += [file for file in found if file.is_file()]
-    return tuple(files)
+    for path in (Path(named) for named in paths if named):
+        files += [path] if path.is_file() else sorted(path.rglob("*"))
+    return tuple(file for file in files if file.is_file())
 
 
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:

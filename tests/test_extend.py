@@ -1,0 +1,95 @@
+"""The package of docs/extend.md, installed as it stands there: one of each kind of addition."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from larr import artifacts, cli
+from larr.config import Config
+from larr.data.prepare import prepare
+from larr.errors import ConfigError
+from larr.plugins import plugins, with_plugins
+from larr.run import run_stage
+from tests.conftest import ROOT, SMALL
+
+DOCUMENT = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The package `extras` on the import path, with its entry points."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "extras").mkdir()
+    for name, code in re.findall(r"```python\n# (extras/\w+\.py)\n(.*?)```", DOCUMENT, re.DOTALL):
+        (site / name).write_text(code)
+    (declared,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    groups = tomllib.loads(declared)["project"]["entry-points"]
+    lines = [
+        line
+        for group, points in groups.items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+    ]
+    information = site / "extras-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: extras\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("\n".join(lines))
+    sys.path.insert(0, str(site))
+    plugins.cache_clear()
+    yield site
+    sys.path.remove(str(site))
+    plugins.cache_clear()
+
+
+def test_a_ranker_a_metric_and_vectors_of_another_package_reach_the_report(
+    package: Path, tiny_run: Config, tmp_path: Path
+) -> None:
+    for verb in ("prepare", "pretrain", "contrast"):
+        (tmp_path / verb).symlink_to(tiny_run.output / verb)
+    variant = {"larr_letters": {"of": "larr", "vectors": "letters"}}
+    align = {"models": ["popularity", "larr_letters"], "variants": variant, "batch_size": 1000}
+    changes = {"output": tmp_path, "align": align, "encoders": {}}
+    evaluate = {"bootstrap": 10, "gains": [("larr_letters", "popularity")]}
+    config = Config.model_validate(tiny_run.model_dump() | changes | {"evaluate": evaluate})
+    for verb in ("embed", "align", "evaluate"):
+        run_stage(config, verb)
+    vectors_ND = np.load(tmp_path / "embed" / "letters" / "vectors.npy")
+    np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-5)
+    report = artifacts.read_json(tmp_path / "evaluate" / "report.json")
+    metrics = report["models"]["popularity"]
+    assert 0 < metrics["ctr_brier"]["mean"] < 0.25
+    assert metrics["ctr_auc"]["mean"] > 0.5
+    assert "larr_letters_over_popularity" in report["gains"]
+
+
+def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path) -> None:
+    name = {"name": "name", "owner": "poi", "view": "business", "template": "{poi_name}"}
+    settings = {"dataset": {"kind": "market"}, "keywords": [name]}
+    settings |= {"features": {"categories": ["poi_id"]}}
+    config = Config.model_validate(settings | {"output": tmp_path})
+    prepare(config)
+    assert artifacts.is_current(config, "prepare")
+    assert artifacts.read_json(tmp_path / "prepare" / "features.json")["train_rows"] == 6
+
+
+def test_a_verb_of_another_package_is_called(
+    package: Path, city: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [f"--set={setting}" for setting in (f"output={city.output}", *SMALL)]
+    arguments = ["larr", "rows", str(ROOT / "configs" / "city_tiny.toml"), *settings]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert not exit_.value.code
+    assert 5_000 < int(capsys.readouterr().out) < 8_000
+
+
+def test_a_name_of_larr_cannot_be_taken(package: Path) -> None:
+    with pytest.raises(ConfigError, match=r"declares 'letters' in larr\.vectors, which larr has"):
+        with_plugins({"letters": object()}, "vectors")
