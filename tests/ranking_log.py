@@ -1,4 +1,4 @@
-"""A made-up log with a known answer, in the folders that `larr prepare` and `larr embed` write."""
+"""An invented log with a known answer, in the folders of `larr prepare` and `larr embed`."""
 
 from __future__ import annotations
 

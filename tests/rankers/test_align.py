@@ -1,4 +1,4 @@
-"""Stage 3 as a whole: the folders, what is trained again, variants, workers, predictions."""
+"""Stage 3: the folders, what is trained again, variants, workers, predictions."""
 
 from __future__ import annotations
 

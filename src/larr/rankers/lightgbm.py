@@ -29,8 +29,8 @@ class LightGbm(Ranker):
 
     search_space: ClassVar = {
         "trees.learning_rate": Range(0.02, 0.2),
-        "trees.leaves": Range(8, 128, whole=True),
-        "trees.leaf_rows": Range(20, 1000, whole=True),
+        "trees.leaves": Range(8, 128, integer=True),
+        "trees.leaf_rows": Range(20, 1000, integer=True),
         "trees.l2": Range(0.1, 100.0),
         "trees.category_l2": Range(1.0, 1000.0),
     }

@@ -24,7 +24,7 @@ from larr.rankers.neural import NeuralRanker
 from larr.rankers.ranker import RankerInputs
 
 UNITS, LAYERS, HEADS, FEEDFORWARD = 64, 2, 4, 128  # of the T5
-BASE = 100  # a piece stands for two decimal digits
+BASE = 100  # a piece is two decimal digits
 LEVELS = 13  # tokens of a standardised number, half a deviation apart
 PADDING = BASE + LEVELS
 SPELLED = ("user_id", "poi_id")

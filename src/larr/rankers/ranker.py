@@ -34,8 +34,7 @@ class Range(NamedTuple):
     high: float
     log: bool = True
     """Whether the logarithm is drawn evenly, for settings that act by factors."""
-    whole: bool = False
-    """Whether values are whole numbers."""
+    integer: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,13 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tensor) -> Tensor:
+    """Returns the attention's output for the query `first_D` over itself and the others, [B, D]."""
     key_HD, value_HCD, bias_HC = folded_query(attention, first_D)
     others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
     logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
     logits_BHR = (others_BRD @ key_HD.T).mT
     weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
+    # sum_i w_i (V x_i) = V sum_i w_i x_i: the values' weights meet one mixed token, not all
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
     values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
     attended: Tensor = attention.out_proj(values_HBC.transpose(0, 1).flatten(1))

@@ -181,7 +181,7 @@ def _finished(study: optuna.Study) -> int:
 
 
 def _suggest(trial: optuna.Trial, path: str, values: Range) -> float:
-    if values.whole:
+    if values.integer:
         return trial.suggest_int(path, round(values.low), round(values.high), log=values.log)
     return trial.suggest_float(path, values.low, values.high, log=values.log)
 

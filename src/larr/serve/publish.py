@@ -128,8 +128,9 @@ def _copy_run(config: Config, model: str, folder: Path) -> None:
 def _fold(config: Config, model: str, folder: Path) -> None:
     """Writes the folded ranker, and the golden requests that it is checked with."""
     trained = load_ranker(config, model)
-    if not isinstance(trained, Ple):
+    if not trained.foldable:
         raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
+    assert isinstance(trained, Ple)  # noqa: S101 - see `Ranker.foldable`
     data = artifacts.folder(config, "prepare")
     reader = Reader(config, data)
     keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
