@@ -248,7 +248,7 @@ def test_qingming_is_one_block() -> None:
     assert len(set(days.block_D[days.holiday_D].tolist())) == 1
 
 
-def test_menus_are_made_of_known_dishes_and_follow_the_latent_menu(world: World) -> None:
+def test_menus_name_known_dishes_and_follow_the_latent_menu(world: World) -> None:
     texts = place_texts(world, np.random.default_rng(0))
     table = knowledge.dishes()
     number_of: dict[str, set[int]] = {}

@@ -25,7 +25,7 @@ def test_tables_name_each_row_once_and_leave_nothing_out(read) -> None:
     assert all(column.str.strip_chars().str.len_chars().min() > 0 for column in texts)
 
 
-def test_regions_say_what_people_like_from_minus_two_to_two() -> None:
+def test_likings_of_regions_are_from_minus_two_to_two() -> None:
     likings = knowledge.regions().select(LIKINGS)
     assert likings.min_horizontal().min() == -2
     assert likings.max_horizontal().max() == 2
@@ -99,3 +99,9 @@ def test_a_category_is_big_enough_to_browse() -> None:
     count = knowledge.dishes()["category"].value_counts()["count"]
     assert 14 <= len(count) <= 18
     assert count.min() >= 10
+
+
+def test_holidays_are_in_order_and_do_not_overlap() -> None:
+    holidays = knowledge.holidays()
+    assert (holidays["first"] <= holidays["last"]).all()
+    assert (holidays["first"].shift(-1) > holidays["last"]).drop_nulls().all()
