@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,23 +36,44 @@ class Embedder:
     Decision 28. A file that cannot be read or written costs the embedding and nothing else.
     """
 
-    def __init__(self, config: Config, model: str, path: Path | None = None) -> None:
+    def __init__(self, config: Config, model: str, path: Path | str = ":memory:") -> None:
         """`model` identifies the text embedding model in the file `path`."""
         self.config, self.model, self.path = config, model, path
         self._encoder: Any = None
 
     def __call__(self, texts: list[Text]) -> Vectors:
         """Returns the vectors of texts in their order, [N, D]."""
-        vectors = self._read(texts)
+        vectors: dict[Text, Vectors] = {}
+
+        def read(file: sqlite3.Connection) -> None:
+            query = "SELECT vector FROM vectors WHERE model = ? AND keyword = ? AND text = ?"
+            for text in texts:
+                if row := file.execute(query, (self.model, *text)).fetchone():
+                    vectors[text] = np.frombuffer(row[0], np.float32)
+
+        self._with_file(read)
         if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
             computed = dict(zip(new, self.compute(new), strict=True))
-            self._write(computed)
+            rows = [(self.model, *text, vector.tobytes()) for text, vector in computed.items()]
+            insert = "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)"
+            self._with_file(lambda file: file.executemany(insert, rows))
             vectors |= computed
         return np.stack([vectors[text] for text in texts])
 
+    def _with_file(self, function: Callable[[sqlite3.Connection], object]) -> None:
+        """Calls a function with the file, in a transaction; prints what is wrong with the file."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
+                file.execute(SCHEMA)
+                function(file)
+        except sqlite3.Error as error:
+            console.print(escape(f"{self.path}: vectors are not kept: {error}"))
+
     def require_packages(self) -> None:
         """Raises UnavailableError where the packages of the text embedding model are missing."""
-        if missing := [name for name in ("torch", "transformers") if find_spec(name) is None]:
+        if missing := [
+            name for name in ("torch", "sentence_transformers") if find_spec(name) is None
+        ]:
             raise UnavailableError(
                 f"the texts of a new place cannot be embedded without {' and '.join(missing)}; "
                 "install them where this service runs: pip install 'larr[train]'"
@@ -70,38 +92,3 @@ class Embedder:
             self._encoder, [[text] for text in texts], self.config.embed.batch_tokens
         )
         return vectors
-
-    def _read(self, texts: list[Text]) -> dict[Text, Vectors]:
-        query = "SELECT vector FROM vectors WHERE model = ? AND keyword = ? AND text = ?"
-        vectors: dict[Text, Vectors] = {}
-        if self.path is None:
-            return vectors
-        try:
-            with closing(self._open(self.path)) as file:
-                for text in texts:
-                    if row := file.execute(query, (self.model, *text)).fetchone():
-                        vectors[text] = np.frombuffer(row[0], np.float32)
-        except sqlite3.Error as error:
-            self._report(error)
-        return vectors
-
-    def _write(self, vectors: dict[Text, Vectors]) -> None:
-        rows = [
-            (self.model, *text, np.asarray(vector, np.float32).tobytes())
-            for text, vector in vectors.items()
-        ]
-        if self.path is None:
-            return
-        try:
-            with closing(self._open(self.path)) as file, file:
-                file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            self._report(error)
-
-    def _open(self, path: Path) -> sqlite3.Connection:
-        file = sqlite3.connect(path, timeout=WAIT_SECONDS)
-        file.execute(SCHEMA)
-        return file
-
-    def _report(self, error: sqlite3.Error) -> None:
-        console.print(escape(f"{self.path}: vectors are not kept: {error}"))

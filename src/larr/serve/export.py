@@ -35,10 +35,11 @@ Json = dict[str, Any]
 
 
 def export(config: Config, model: str, target: Path) -> None:
-    """Writes `train.parquet`, `test.parquet`, `feature_map.json` and `ranker.onnx`.
+    """Writes `train.parquet`, `test.parquet`, `feature_map.json` and `ranker.onnx` into a folder.
 
-    A row of the Parquet files has its labels, the indices of its categories and recent places, its
-    standardised numbers and e_s of Eq. (23), a list of floats.
+    Raises ConfigError for a ranker other than LARR. A row of the Parquet files has its labels, the
+    indices of its categories and recent places, its standardised numbers and e_s of Eq. (23), a
+    list of floats.
     """
     require_ranker(config, model)
     ranker = load_ranker(config, model)
@@ -54,32 +55,38 @@ def export(config: Config, model: str, target: Path) -> None:
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
-    """The columns as FuxiCTR's `feature_map.json` tells them."""
-    told: list[Json] = [
-        {one.name: {"source": "", "type": "categorical", "vocab_size": one.size, "padding_idx": 0}}
-        for one in features.categories
+    """Returns the columns in the form of FuxiCTR's `feature_map.json`."""
+    sizes = {category.name: category.size for category in features.categories}
+    columns: list[Json] = [
+        {name: {"source": "", "type": "categorical", "vocab_size": size, "padding_idx": 0}}
+        for name, size in sizes.items()
     ]
-    told += [{name: {"source": "", "type": "numeric"}} for name in features.numbers]
-    places = next((one.size for one in features.categories if one.name == "poi_id"), 0)
+    columns += [{name: {"source": "", "type": "numeric"}} for name in features.numbers]
     if features.recent:
-        sequence = {"source": "", "type": "sequence", "vocab_size": places, "padding_idx": 0}
-        sequence |= {"max_len": features.recent, "share_embedding": "poi_id"}
-        sequence["feature_encoder"] = "layers.MaskedAveragePooling()"
-        told.append({RECENT: sequence})
+        sequence = {
+            "source": "",
+            "type": "sequence",
+            "vocab_size": sizes["poi_id"],
+            "padding_idx": 0,
+            "max_len": features.recent,
+            "share_embedding": "poi_id",
+            "feature_encoder": "layers.MaskedAveragePooling()",
+        }
+        columns.append({RECENT: sequence})
     width = ranker.alignment.out_features
-    told.append({VECTOR: {"source": "", "type": "embedding", "pretrain_dim": width}})
+    columns.append({VECTOR: {"source": "", "type": "embedding", "pretrain_dim": width}})
     return {
         "dataset_id": features.dataset,
-        "num_fields": len(told),
-        "total_features": sum(one.size for one in features.categories),
-        "input_length": len(told) - 1 + width + max(features.recent - 1, 0),
+        "num_fields": len(columns),
+        "total_features": sum(sizes.values()),
+        "input_length": len(columns) - 1 + width + max(features.recent - 1, 0),
         "labels": list(features.tasks),
-        "features": told,
+        "features": columns,
     }
 
 
 def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
-    """Writes the ranker: `READ` -> `probabilities` [B, T]; rows of any number."""
+    """Writes the ranker as a graph from `READ` to `probabilities`, [B, T], for any B."""
     inputs = {name: getattr(batch, name).numpy() for name in READ}
     write_graph(_Probabilities(ranker, batch), inputs, path)
 
@@ -92,8 +99,8 @@ class _Probabilities(nn.Module):
         self.ranker, self.like = ranker, like
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        whole = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
-        batch = self.like._replace(numbers=inputs["numbers"], **whole)
+        index = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
+        batch = self.like._replace(numbers=inputs["numbers"], **index)
         return {"probabilities": self.ranker(batch).sigmoid()}
 
 
@@ -160,8 +167,8 @@ def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:
     with torch.inference_mode():
         e_s = ranker.outputs(batch).scene
     columns: dict[str, pa.Array] = {
-        one.name: pa.array(batch.categories[:, number].numpy())
-        for number, one in enumerate(features.categories)
+        category.name: pa.array(batch.categories[:, number].numpy())
+        for number, category in enumerate(features.categories)
     }
     for number, name in enumerate(features.numbers):
         columns[name] = pa.array(batch.numbers[:, number].numpy())

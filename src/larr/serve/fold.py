@@ -196,9 +196,12 @@ class Scoring(nn.Module):
         self.request_weight = first.of_columns(categories.request, numbers.request)
         rest = [first.number[list(numbers.candidate)], first.recent, first.more]
         self.rest_weight = torch.cat(rest).contiguous()
-        # Few values differ within a request (levels, positions), so their products are constants.
-        values = _category_values(model)
-        self.candidate_values = [values[c] @ first.category[c] for c in categories.candidate]
+        # Categories that differ within a request (levels, positions) have few values, so that the
+        # products of all of them are constants of the graph.
+        self.candidate_values = [
+            _category_values(model, column) @ first.category[column]
+            for column in categories.candidate
+        ]
         if self.larr:
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
@@ -260,14 +263,10 @@ class Scoring(nn.Module):
         return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]
 
 
-def _category_values(model: Ple) -> list[Tensor]:
-    """Returns for each category the embeddings of its values, [V, E]; hidden ones have one."""
-    encoder, count = model.encoder, len(model.encoder.seen)
-    starts = [*encoder.shifts[:count].tolist(), len(encoder.table.rows)]
-    rows = encoder.table.rows.detach()[:, : encoder.embedding]
-    values = []
-    for column, seen in enumerate(encoder.seen.tolist()):
-        start, end = starts[column], starts[column + 1]
-        value_V = start + torch.arange(end - start) * seen
-        values.append(rows.index_select(0, value_V))
-    return values
+def _category_values(model: Ple, column: int) -> Tensor:
+    """Returns the embeddings of a category's values, [V, E]; a hidden one has the unknown's."""
+    encoder = model.encoder
+    starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
+    value_V = torch.arange(starts[column + 1] - starts[column]) * encoder.seen[column]
+    rows_VE = encoder.table.rows[starts[column] + value_V]
+    return rows_VE[:, : encoder.embedding].detach()

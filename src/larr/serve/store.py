@@ -175,7 +175,7 @@ def check(folder: Path) -> None:
             raise VersionError(f"{folder}: {name} is not what was published; publish it again")
 
 
-def open_version(folder: Path, vectors: Path | None = None) -> ServedVersion:
+def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:
     """Returns the version of a folder; the file `vectors` keeps those of new places' texts."""
     if not (folder / FOLDED).is_dir():
         raise VersionError(f"{folder}: an older larr published this version; publish it again")
