@@ -1,4 +1,4 @@
-"""The exceptions of larr; each message says what was given, what was expected, what to do."""
+"""The exceptions of larr; each message contains what was given, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class LarrError(Exception):
 
 
 class InputError(LarrError):
-    """Something that the user gave is wrong; the command line exits with 2."""
+    """The user gave something wrong; the command line exits with 2."""
 
     exit_status = 2
 
 
 class ConfigError(InputError):
-    """A configuration file or a `--set` that does not fit `larr.config.Config`."""
+    """A configuration file or a `--set` that `larr.config.Config` does not accept."""
 
 
 class DataError(InputError):
@@ -24,7 +24,7 @@ class DataError(InputError):
 
 
 class StaleError(InputError):
-    """A stage's input is missing, unfinished, or older than what it was made from."""
+    """An artifact is missing, unfinished, or older than what it was built from."""
 
 
 class StoppedError(LarrError):

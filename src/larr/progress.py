@@ -1,4 +1,4 @@
-"""Progress on the terminal: what is done, how fast, how long it will still take."""
+"""Progress on the terminal: how much is done, how fast, how long the rest will take."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Rate(TextColumn):
 
 @contextmanager
 def track(title: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yields `advance(n)`; a bar on a terminal, a line now and then in a log file."""
+    """Yields `advance(n)`, which moves a bar on a terminal and prints lines in a log file."""
     if not console.is_terminal:
         with _lines(title, total, unit) as advance:
             yield advance
@@ -55,15 +55,16 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
-    started = said = time.monotonic()
+    """A line now and then: rich itself prints a bar only once, at its end, where it cannot draw."""
+    started = printed = time.monotonic()
     done = 0
 
     def advance(n: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done += n
         now = time.monotonic()
-        if now - said >= SECONDS_BETWEEN_LINES:
-            said = now
+        if now - printed >= SECONDS_BETWEEN_LINES:
+            printed = now
             rate = done / (now - started)
             left = (total - done) / rate if rate else float("inf")
             console.print(

@@ -1,4 +1,4 @@
-"""What a section of the configuration is made of: its base class, its types, dotted paths."""
+"""What sections of the configuration consist of: their base class, their types, dotted paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a tree with their dotted paths."""
+    """Yields the values of a tree with their dotted paths."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{above}{key}.")
@@ -34,24 +34,18 @@ def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A tree of settings with others in their places."""
-    tree = dict(base)
-    for key, value in changes.items():
-        tree[key] = _joined(tree.get(key), value)
-    return tree
-
-
-def _joined(old: Any, new: Any) -> Any:
-    """What stands in a place; two tables there become one."""
-    return merged(old, new) if isinstance(old, dict) and isinstance(new, dict) else new
+def merged(base: Any, changes: Any) -> Any:
+    """Returns a tree of settings with changed values; where both are tables they are merged."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    return base | {key: merged(base.get(key), value) for key, value in changes.items()}
 
 
 def put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Puts a setting, or a table of them, into a tree at its dotted path."""
+    """Sets a value, or merges a table, at a dotted path of a tree of settings."""
     *parents, leaf = path.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} = {value}: {parent} is no section of the configuration")
-    tree[leaf] = _joined(tree.get(leaf), value)
+    tree[leaf] = merged(tree.get(leaf), value)

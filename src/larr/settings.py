@@ -1,4 +1,8 @@
-"""Configurations as files: reading them, explaining what is wrong, listing what there is."""
+"""Configuration files: reads them, explains what is wrong in them, lists every setting.
+
+pydantic-settings would not shorten this: it merges sources of settings, but knows neither
+`extends`, nor TOML values in `--set`, nor which setting a misspelt one could have meant.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 
 from larr.config import Config
 from larr.errors import ConfigError
@@ -17,110 +21,105 @@ from larr.sections import merged, put
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Reads a TOML file and applies `a.b=value` overrides, values in TOML syntax or bare strings.
+    """Returns the configuration of a TOML file, with `a.b=value` overrides.
 
-    A file may begin with `extends = "other.toml"` (a path beside it) and hold what differs.
+    Their values are TOML or bare strings. A file may begin with `extends = "other.toml"` (a path
+    beside it) and then holds only what differs. Raises ConfigError.
     """
     tree = _read(path, ())
     for override in overrides or []:
-        _apply(tree, override)
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: expected a.b=value, for example --set seed=2")
+        try:
+            value = tomllib.loads(f"value = {text.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        put(tree, key.strip(), value)
     tree.setdefault("output", f"runs/{path.stem}")
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
+        reasons = "; ".join(map(_explain, error.errors()))
+        raise ConfigError(f"{path}: {reasons}; `larr settings` lists all of them") from error
 
 
-def _read(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
-    """The tree of a file, and of those that it extends; `extending` are those that extend it."""
+def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
+    """Returns the tables of a file, merged into those that it extends."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a TOML configuration") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a readable TOML file: {error}") from error
-    extended = tree.pop("extends", None)
-    if extended is None:
+    base = tree.pop("extends", None)
+    if base is None:
         return tree
-    extending = (*extending, path.resolve())
-    if not isinstance(extended, str) or (path.parent / extended).resolve() in extending:
-        raise ConfigError(f"{path}: extends must name another file, got {extended!r}")
-    return merged(_read(path.parent / extended, extending), tree)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: expected a.b=value, for example --set seed=2")
-    put(tree, key.strip(), _parse(text.strip()))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    extended_by = (*extended_by, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in extended_by:
+        raise ConfigError(f"{path}: extends must name another file, got {base!r}")
+    complete: dict[str, Any] = merged(_read(path.parent / base, extended_by), tree)
+    return complete
 
 
 class Setting(NamedTuple):
-    """What `larr settings` tells of a setting."""
+    """A setting as `larr settings` lists it."""
 
     path: str
-    """Dotted; `[]` stands for an entry of a list, `NAME` for one of a table."""
+    """Dotted; `[]` for an entry of a list, `NAME` for one of a table."""
     default: str
-    """In JSON; empty if it has to be given."""
+    """In JSON; empty for a setting that has to be given."""
     about: str
 
 
 def all_settings(section: type[BaseModel] = Config, above: str = "") -> Iterator[Setting]:
-    """Every setting, in the order of `larr.config`."""
+    """Yields every setting, in the order of `larr.config`."""
     for name, field in section.model_fields.items():
-        path, inner = f"{above}{name}", _section_of(field.annotation)
-        if inner is None:
+        path, nested = f"{above}{name}", _section_of(field.annotation)
+        if nested is None:
             default = field.get_default(call_default_factory=True)
-            told = "" if field.is_required() else to_json(default).decode()
-            yield Setting(path, told, " ".join((field.description or "").split()))
+            text = "" if field.is_required() else to_json(default).decode()
+            yield Setting(path, text, " ".join((field.description or "").split()))
         else:
-            yield from all_settings(inner[0], f"{path}{inner[1]}.")
+            yield from all_settings(nested[0], f"{path}{nested[1]}.")
 
 
 def settings_below(path: str) -> list[Setting]:
-    """Those whose path begins so; ConfigError if none does."""
-    found = [setting for setting in all_settings() if setting.path.startswith(path)]
-    if not found:
-        raise ConfigError(f"{path}: no such setting{_nearest(path)}")
-    return found
-
-
-def _nearest(path: str) -> str:
-    """A question after the setting, or the section, that was meant."""
-    known = {setting.path for setting in all_settings()}
-    known |= {one.rpartition(".")[0] for one in known}
-    near = get_close_matches(path, known, n=1) or get_close_matches(
-        path.rpartition(".")[2], {one.rpartition(".")[2] for one in known}, n=1
-    )
-    return f"; did you mean {near[0]}?" if near else ""
+    """Returns the settings whose path begins with this; raises ConfigError if there are none."""
+    settings = [setting for setting in all_settings() if setting.path.startswith(path)]
+    if not settings:
+        raise ConfigError(f"{path}: no such setting{_suggestion(path)}")
+    return settings
 
 
 def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
-    """The section that a setting is or holds, and how its entries are named; None if none."""
+    """The section that a type is or contains, and how paths name its entries; None without one."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
     arguments = get_args(kind)
-    found = _section_of(arguments[-1]) if arguments else None
+    nested = _section_of(arguments[-1]) if arguments else None
     entry = {list: "[]", dict: ".NAME"}.get(get_origin(kind), "")
-    return found and (found[0], entry + found[1])
+    return nested and (nested[0], entry + nested[1])
 
 
-def _explain(error: ValidationError) -> str:
-    return "; ".join(map(_told, error.errors())) + "; `larr settings` lists all of them"
-
-
-def _told(item: Any) -> str:
+def _explain(item: ErrorDetails) -> str:
+    """One of pydantic's errors as `dotted.path: what is wrong, what was given`."""
     where = ".".join(str(part) for part in item["loc"]) or "configuration"
     if item["type"] == "extra_forbidden":
-        return f"{where}: no such setting{_nearest(where)}"
+        return f"{where}: no such setting{_suggestion(where)}"
     if item["type"] == "value_error":
         return f"{where}: {item['ctx']['error']}"
-    given = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
-    return f"{where}: {item['msg']}{given}"
+    value = "" if item["type"] == "missing" else f", got {item['input']!r:.80}"
+    return f"{where}: {item['msg']}{value}"
+
+
+def _suggestion(path: str) -> str:
+    """The setting or the section that was probably meant, as a question; empty without one."""
+    known = {setting.path for setting in all_settings()}
+    known |= {setting.rpartition(".")[0] for setting in known}
+    names = {setting.rpartition(".")[2] for setting in known}
+    # the right name in a wrong section is more probable than a similar path
+    near = get_close_matches(path, known, n=1) or get_close_matches(
+        path.rpartition(".")[2], names, n=1
+    )
+    return f"; did you mean {near[0]}?" if near else ""

