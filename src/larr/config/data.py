@@ -76,14 +76,15 @@ class DatasetConfig(Section):
 
 
 class BucketConfig(Section):
-    """A number said in words: gives the column `<column>_level`. Decision 13."""
+    """The levels of a number in words: adds the column `<column>_level`. Decision 13."""
 
     column: str
     """The numeric column."""
     words: list[str] = Field(min_length=2)
     """One word or phrase for each bucket, from low to high."""
     edges: list[float] | None = None
-    """Fixed, rising edges, one less than words; quantiles of the training days if absent."""
+    """Rising edges between the words, one fewer than these; quantiles of the training days if not
+    set."""
 
     @model_validator(mode="after")
     def _edges_rise_between_the_words(self) -> Self:

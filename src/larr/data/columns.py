@@ -33,10 +33,10 @@ MOST_DIFFERING = 0.05
 """In a larger share of the requests, different values are no slip of the log."""
 
 
-class Reader(NamedTuple):
-    """A part of the configuration that names columns."""
+class Use(NamedTuple):
+    """A part of the configuration that reads columns."""
 
-    name: str
+    where: str
     columns: list[str]
     numbers: bool = False
     """Whether it reads numbers, so neither levels nor profiles."""
@@ -67,66 +67,27 @@ def check_columns(config: Config, log: Log) -> None:
     Prints columns that differ within so few requests that it may be a slip of the log.
     """
     impressions = log.scan().collect_schema()
+    uses = list(_uses(config))
     _check_tables(config, log, impressions)
-    tables = {**impressions, **log.places.schema, **log.users.schema}
-    for profile in config.profiles:
-        kind, within = log.places.schema.get(profile.poi_column), profile.within
-        if kind is None:
-            raise ConfigError(
-                f"profile {profile.name}: places have no column {profile.column}; they have "
-                f"{', '.join(name.removeprefix('poi_') for name in log.places.columns)}"
-            )
-        if isinstance(kind, NESTED):
-            raise ConfigError(
-                f"profile {profile.name}: {profile.column} of places holds {kind}; give a text "
-                "with values joined by commas"
-            )
-        if within and raw_column(config, within) not in impressions:
-            raise ConfigError(
-                f"profile {profile.name}: within is {within}, which impressions do not have; they "
-                f"have {', '.join(impressions)}"
-            )
-    unread = {"recent", "poi_impressions", "user_impressions"}
-    if "poi_price_yuan" not in log.places.columns:
-        unread.add("user_order_price_yuan")
-    known = {*tables, *_added_columns(config)} - unread
-    words = {f"{bucket.column}_level" for bucket in config.buckets}
-    profiles = {profile.name for profile in config.profiles}
-    readers = list(_readers(config))
-    for reader in readers:
-        readable = known - words if reader.numbers else known | profiles
-        for name in reader.columns:
-            if name in NEVER_FEATURES:
-                raise ConfigError(
-                    f"{reader.name} names {name}, which is known only after the impression; take "
-                    "it out"
-                )
-            if name not in readable:
-                raise ConfigError(
-                    f"{reader.name} names {name}, which no table has; known columns: "
-                    f"{', '.join(sorted(readable))}"
-                )
-            if isinstance(tables.get(name), NESTED):
-                raise ConfigError(
-                    f"{reader.name}: {name} holds {tables[name]}; give a column of single values"
-                )
+    _check_profiles(config, log, impressions)
+    _check_uses(config, log, uses, impressions)
     _check_keywords(config)
     _check_recent(config)
-    _check_declared(config, readers, impressions)
-    _check_undeclared(config, readers, log, impressions)
+    _check_declared(config, uses, impressions)
+    _check_undeclared(config, uses, log, impressions)
 
 
-def _readers(config: Config) -> Iterable[Reader]:
-    yield Reader("features.categories", config.features.categories)
-    yield Reader("features.numbers", config.features.numbers, numbers=True)
+def _uses(config: Config) -> Iterable[Use]:
+    yield Use("features.categories", config.features.categories)
+    yield Use("features.numbers", config.features.numbers, numbers=True)
     for bucket in config.buckets:
-        yield Reader(f"bucket {bucket.column}", [bucket.column], numbers=True)
+        yield Use(f"bucket {bucket.column}", [bucket.column], numbers=True)
     for profile in config.profiles:
         if profile.within:
-            yield Reader(f"within of profile {profile.name}", [profile.within], once=True)
+            yield Use(f"within of profile {profile.name}", [profile.within], once=True)
     for keyword in config.keywords:
         name = f"keyword {keyword.name} (owner {keyword.owner})"
-        yield Reader(name, Template(keyword).columns, once=keyword.owner != "poi")
+        yield Use(name, Template(keyword).columns, once=keyword.owner != "poi")
 
 
 def _added_columns(config: Config) -> set[str]:
@@ -154,6 +115,47 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema) -> None:
                 f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
                 "adds, or that another table has; rename it ([dataset.tables.rename])"
             )
+
+
+def _check_profiles(config: Config, log: Log, impressions: pl.Schema) -> None:
+    for profile in config.profiles:
+        problem = ""
+        kind = log.places.schema.get(profile.poi_column)
+        if kind is None:
+            names = (name.removeprefix("poi_") for name in log.places.columns)
+            problem = f"places have no column {profile.column}; they have {', '.join(names)}"
+        elif isinstance(kind, NESTED):
+            problem = f"{profile.column} holds {kind}; give a text with values joined by commas"
+        elif profile.within and raw_column(config, profile.within) not in impressions:
+            problem = (
+                f"within is {profile.within}, which impressions do not have; they have "
+                f"{', '.join(impressions)}"
+            )
+        if problem:
+            raise ConfigError(f"profile {profile.name}: {problem}")
+
+
+def _check_uses(config: Config, log: Log, uses: Iterable[Use], impressions: pl.Schema) -> None:
+    """Raises ConfigError for a column that is an outcome, is missing, or has no single values."""
+    tables = {**impressions, **log.places.schema, **log.users.schema}
+    unread = {"recent", "poi_impressions", "user_impressions"}
+    if "poi_price_yuan" not in log.places.columns:
+        unread.add("user_order_price_yuan")
+    columns = {*tables, *_added_columns(config)} - unread
+    levels = {f"{bucket.column}_level" for bucket in config.buckets}
+    profiles = {profile.name for profile in config.profiles}
+    for use in uses:
+        known = columns - levels if use.numbers else columns | profiles
+        for name in use.columns:
+            problem = ""
+            if name in NEVER_FEATURES:
+                problem = f"{name} is known only after the impression; take it out"
+            elif name not in known:
+                problem = f"no table has {name}; known columns: {', '.join(sorted(known))}"
+            elif isinstance(tables.get(name), NESTED):
+                problem = f"{name} holds {tables[name]}; give a column of single values"
+            if problem:
+                raise ConfigError(f"{use.where}: {problem}")
 
 
 def _check_keywords(config: Config) -> None:
@@ -197,7 +199,7 @@ def _check_recent(config: Config) -> None:
         raise ConfigError("features.recent needs poi_id among features.categories")
 
 
-def _check_declared(config: Config, readers: Iterable[Reader], impressions: pl.Schema) -> None:
+def _check_declared(config: Config, uses: Iterable[Use], impressions: pl.Schema) -> None:
     """Raises ConfigError for a declared column that does not exist, cannot differ or may not."""
     declared = config.features.candidate_columns
     missing = [name for name in declared if name not in impressions]
@@ -212,22 +214,22 @@ def _check_declared(config: Config, readers: Iterable[Reader], impressions: pl.S
                 f"features.candidate_columns: {name} is looked up or belongs to the request, so no "
                 "client sends it with a candidate; take it out"
             )
-    for reader in readers:
-        for name in reader.columns:
-            if reader.once and raw_column(config, name) in declared:
+    for use in uses:
+        for name in use.columns:
+            if use.once and raw_column(config, name) in declared:
                 raise ConfigError(
-                    f"{reader.name} reads {name}, which differs between the candidates of a "
+                    f"{use.where} reads {name}, which differs between the candidates of a "
                     "request (features.candidate_columns); it has one value for a request. Read "
                     "another column, or take it out of features.candidate_columns"
                 )
 
 
 def _check_undeclared(
-    config: Config, readers: Iterable[Reader], log: Log, impressions: pl.Schema
+    config: Config, uses: Iterable[Use], log: Log, impressions: pl.Schema
 ) -> None:
     """Raises DataError for a column that is read, differs within requests and is not declared."""
     declared = config.features.candidate_columns
-    read = (raw_column(config, name) for reader in readers for name in reader.columns)
+    read = (raw_column(config, name) for use in uses for name in use.columns)
     columns = [
         name
         for name in dict.fromkeys(read)
