@@ -43,7 +43,7 @@ def part(log: LogRows) -> LogRows:
 
 @pytest.fixture(scope="module")
 def copied(part: LogRows, tmp_path_factory: pytest.TempPathFactory) -> LogRows:
-    """The same rows as a log of their own."""
+    """The same rows, copied to another folder."""
     target = tmp_path_factory.mktemp("copied")
     for name in (*Batch._fields, "days"):
         np.save(target / f"{name}.npy", part.array(name))

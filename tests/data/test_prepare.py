@@ -53,8 +53,8 @@ def test_texts_of_a_row_are_those_of_its_place(city: Config) -> None:
     places = pl.read_parquet(data / "places.parquet")
     slot, keyword = next((i, k) for i, k in enumerate(city.scene_keywords) if k.name == "poi_name")
     expected = rows.select("poi_id").join(places, on="poi_id", maintain_order="left")
-    found = table["text"].gather(texts[:, slot].tolist())
-    assert found.to_list() == Template(keyword).column(expected).to_list()
+    texts_of_rows = table["text"].gather(texts[:, slot].tolist())
+    assert texts_of_rows.to_list() == Template(keyword).column(expected).to_list()
     assert set(table["keyword"].gather(texts[:, slot].tolist())) == {"poi_name"}
 
 
@@ -85,8 +85,8 @@ def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
     source = city.output / "prepare" / "raw"
     tables = {"places": source / "places.parquet", "users": source / "users.parquet"}
     tables |= {name: source / name for name in ("orders", "impressions")} | paths
-    own = city.dataset.tables.model_copy(update=tables)
-    dataset = city.dataset.model_copy(update={"kind": "tables", "tables": own})
+    settings = city.dataset.tables.model_copy(update=tables)
+    dataset = city.dataset.model_copy(update={"kind": "tables", "tables": settings})
     return city.model_copy(update={"output": folder, "dataset": dataset})
 
 

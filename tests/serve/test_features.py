@@ -32,36 +32,40 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, reader: Reader) -> No
         for name in ("categories", "numbers", "recent", "texts")
     }
     categories_PF, numbers_PM, texts_PS = reader.place_inputs()
-    place_slots = [n for n, one in enumerate(city.scene_keywords) if one.owner == "poi"]
-    request_slots = [n for n in range(len(city.scene_keywords)) if n not in place_slots]
+    owners = np.array([keyword.owner for keyword in city.scene_keywords])
     start = 0
     for (_,), group in rows.group_by("request_id", maintain_order=True):
-        part = slice(start, start + group.height)
+        of_log = {name: array[start : start + group.height] for name, array in arrays.items()}
         start += group.height
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-        asked = reader.request(scene)
-        told = reader.candidates(scene["user_id"], group.select(SENT).to_dict(as_series=False))
-        in_log = {name: array[part] for name, array in arrays.items()}
-        assert (in_log["categories"][:, reader.categories.request] == asked.categories).all()
-        assert np.allclose(in_log["numbers"][:, reader.numbers.request], asked.numbers, atol=1e-6)
-        assert (in_log["texts"][:, request_slots] == asked.texts).all()
-        assert (in_log["recent"] == asked.recent).all()
-        assert (in_log["categories"][:, reader.categories.candidate] == told.categories).all()
-        assert np.allclose(in_log["numbers"][:, reader.numbers.candidate], told.numbers, atol=1e-6)
-        assert (
-            in_log["categories"][:, reader.categories.place] == categories_PF[told.places]
-        ).all()
-        assert np.allclose(
-            in_log["numbers"][:, reader.numbers.place], numbers_PM[told.places], atol=1e-6
-        )
-        assert (in_log["texts"][:, place_slots] == texts_PS[told.places]).all()
+        request = reader.request(scene)
+        sent = group.select(SENT).to_dict(as_series=False)
+        candidates = reader.candidates(scene["user_id"], sent)
+        parts = {
+            "request": (request.categories, request.numbers),
+            "candidate": (candidates.categories, candidates.numbers),
+            "place": (categories_PF[candidates.places], numbers_PM[candidates.places]),
+        }
+        for part, (categories, numbers) in parts.items():
+            columns = getattr(reader.categories, part)
+            assert (of_log["categories"][:, columns] == categories).all(), part
+            columns = getattr(reader.numbers, part)
+            assert (of_log["numbers"][:, columns] == numbers).all(), part
+        assert (of_log["texts"][:, owners != "poi"] == request.texts).all()
+        assert (of_log["texts"][:, owners == "poi"] == texts_PS[candidates.places]).all()
+        assert (of_log["recent"] == request.recent).all()
+        assert request.missing == []
     assert start == rows.height
 
 
-def test_nobody_and_nowhere_have_inputs_too(reader: Reader) -> None:
-    asked = reader.request({"user_id": "nobody", "time": datetime(2024, 4, 8, 12)})
-    assert not asked.known
-    assert (asked.recent == 0).all()
-    told = reader.candidates("nobody", {"poi_id": ["nowhere"]})
-    assert told.places.tolist() == [0]
-    assert (told.numbers <= 5).all()
+def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None:
+    scene = {"user_id": "nobody", "time": datetime(2024, 4, 8, 12), "weather": "frogs"}
+    request = reader.request(scene)
+    assert not request.known
+    assert request.unknown == ["weather"]
+    assert (request.recent == 0).all()
+    candidates = reader.candidates("nobody", {"poi_id": ["nowhere"], "position": [10_000]})
+    assert candidates.places.tolist() == [0]
+    assert candidates.unknown == ["position"]
+    assert (candidates.numbers <= 5).all()
+    assert reader.candidates("nobody", {"poi_id": ["nowhere"]}).unknown == []

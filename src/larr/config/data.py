@@ -147,7 +147,7 @@ class ProfileConfig(Section):
 
 
 class FeatureConfig(Section):
-    """What the ranking models see besides the scene texts; the same for every model."""
+    """What rankers read besides the scene texts; the same for every ranker."""
 
     categories: list[str] = []
     """Columns looked up in an embedding table: IDs and scene fields."""
@@ -157,9 +157,10 @@ class FeatureConfig(Section):
     """Columns of impressions that differ between the candidates of a request: clients send them
     with each candidate, all others once for a request. Columns of places need no entry."""
     recent: Annotated[int, Field(ge=0)] = 10
-    """Places of the user's latest orders and clicks, before the day of the impression."""
+    """How many places of a user's latest orders and clicks before the day of the impression."""
     recent_keyword: str = ""
-    """The scene keyword of owner poi whose vectors make the user's interaction sequence; empty for
-    none. Choose one that does not change with time. Paper: end of section 3.2."""
+    """The scene keyword of owner poi whose vectors stand for the recent places in the user's
+    interaction sequence; empty for none. Choose one that does not change with time. Paper: end of
+    section 3.2."""
     half_life_days: AboveZero = 30.0
-    """Weight of earlier days in the statistics of a user or place halves in so many days."""
+    """Days in which the weight of an event in the statistics of a user or place halves."""

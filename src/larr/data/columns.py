@@ -98,7 +98,7 @@ def _added_columns(config: Config) -> set[str]:
 
 
 def _check_tables(config: Config, log: Log, impressions: pl.Schema) -> None:
-    """Raises an error for a column with the name of one that is added or that another table has."""
+    """Raises an error for a column with the name of an added column or of one in another table."""
     added, profiles = _added_columns(config), {profile.name for profile in config.profiles}
     if taken := sorted(profiles & added):
         raise ConfigError(f"profile {taken[0]}: larr adds a column of that name itself")
@@ -243,7 +243,7 @@ def _check_undeclared(
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
     requests = log.scan().group_by("request_id").agg(differs).fill_null(value=False)
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
-    found, differing = [], []
+    differing, findings = [], []
     for name, share in zip(columns, shares, strict=True):
         if not share:
             continue
@@ -251,7 +251,7 @@ def _check_undeclared(
         example = first.collect(engine="streaming").item()
         line = f"{name} in {share:.1%} of the requests, such as request_id {example}"
         if share > MOST_DIFFERING:
-            found.append(line)
+            findings.append(line)
             differing.append(name)
         else:
             console.print(
@@ -264,7 +264,7 @@ def _check_undeclared(
         toml = json.dumps([*(name for name in declared if name in impressions), *differing])
         raise DataError(
             f"table impressions: columns differ between the candidates of a request "
-            f"({'; '.join(found)}) and are not declared; clients send these with each candidate, "
-            "others once for a request. Give all rows of a request the same value, or write under "
+            f"({'; '.join(findings)}) and are not declared; clients send these with each "
+            "candidate, others once for a request. Give all rows of a request the same value, or write under "
             f"[features]:\ncandidate_columns = {toml}"
         )

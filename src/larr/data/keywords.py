@@ -47,8 +47,8 @@ class TextNumbers:
         """
         distinct = texts.drop_nulls().unique(maintain_order=True).to_list()
         numbers = [self.value(texts.name, text) for text in distinct]
-        found = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
-        return found.fill_null(MISSING).to_numpy()
+        number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
+        return number_N.fill_null(MISSING).to_numpy()
 
     def value(self, keyword: str, text: str | None) -> int:
         """Returns the number of one text, MISSING if it has none."""

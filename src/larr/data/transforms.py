@@ -62,8 +62,8 @@ class Vocabulary:
         column = values.rename("value").to_frame()
         texts = column.select(text_column("value", values.dtype)).to_series()
         indices = pl.int_range(1, len(self.texts) + 1, dtype=pl.Int32, eager=True)
-        found = texts.replace_strict(self.texts, indices, default=0, return_dtype=pl.Int32)
-        return found.fill_null(0).to_numpy()
+        index_N = texts.replace_strict(self.texts, indices, default=0, return_dtype=pl.Int32)
+        return index_N.fill_null(0).to_numpy()
 
     def value(self, value: object) -> int:
         """Returns the index of one value."""
