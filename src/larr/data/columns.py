@@ -263,8 +263,8 @@ def _check_undeclared(
     if differing:
         toml = json.dumps([*(name for name in declared if name in impressions), *differing])
         raise DataError(
-            f"table impressions: columns differ between the candidates of a request "
+            "table impressions: columns differ between the candidates of a request "
             f"({'; '.join(findings)}) and are not declared; clients send these with each "
-            "candidate, others once for a request. Give all rows of a request the same value, or write under "
-            f"[features]:\ncandidate_columns = {toml}"
+            "candidate, others once for a request. Give all rows of a request the same value, or "
+            f"write under [features]:\ncandidate_columns = {toml}"
         )

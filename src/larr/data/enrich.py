@@ -24,9 +24,9 @@ ROW = "row of the chunk"
 class Enricher:
     """Builds `Known` for any day from the checked log.
 
-    Counts of each day are kept in memory, not rows of the log. All that a row gets is summed over
-    earlier days by `statistics.as_of` or chosen from them by `profiles.recent_places`, so neither
-    the row itself nor anything later can leak into it.
+    Of the log it keeps counts of each day and the clicks in memory. All that a row gets is summed
+    over earlier days by `statistics.as_of` or chosen from them by `profiles.recent_places`, so
+    neither the row itself nor anything later can leak into it.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
