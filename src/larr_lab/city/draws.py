@@ -16,7 +16,8 @@ def hash_uniform(first: Array, second: Array | int, salt: int) -> Array:
     """Returns numbers in [0, 1) that depend on the arguments alone (splitmix64).
 
     What belongs to a user and a place, or to a user and a block of days, is drawn with it: the
-    number is the same at each request, and no table of all pairs is stored.
+    number is the same at each request, and no table of all pairs is stored. numpy's generators
+    take one seed at a time, here millions of pairs are the seeds.
     """
     with np.errstate(over="ignore"):
         z = np.asarray(first).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
