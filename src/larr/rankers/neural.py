@@ -6,6 +6,7 @@ Shapes: B rows of a batch, T tasks.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -88,50 +89,51 @@ class NeuralRanker(nn.Module, Ranker):
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains on L_3; rows are shuffled in each epoch."""
-        settings, rows, phases = self.settings, len(log), self.phases()
-        epochs = sum(epochs for epochs, _ in phases)
-        size = settings.batch_size or step_rows(rows * settings.epochs)
-        steps = math.ceil(rows / size) * epochs
-        if settings.batch_size and steps < FEW_STEPS:
-            progress.console.print(
-                f"  {self.name}: {steps} steps of {size} rows are few; a smaller align.batch_size "
-                "learns more from such a log (0 chooses one)"
-            )
-        rates_T = tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr)
-        self.set_base_rates(rates_T)
-        self.to(machine.device()).train()
+        settings, device = self.settings, torch.device(machine.device())
+        self.set_base_rates(tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr))
+        self.to(device).train()
         optimizers = self.optimizers()
-        peaks = [
-            (group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups
-        ]
-        curve, first = LossRecorder(self.name, steps), 0
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        peaks = [group["lr"] for group in groups]
+        bf16 = settings.precision == "bf16" or (
+            settings.precision == "auto" and machine.bf16_is_fast()
+        )
+        rows, epochs = len(log), sum(epochs for epochs, _ in self.phases())
+        size = settings.batch_size or step_rows(rows * settings.epochs)
+        curve = LossRecorder(self.name, math.ceil(rows / size) * epochs)
+        if settings.batch_size and curve.steps < FEW_STEPS:
+            progress.console.print(
+                f"  {self.name}: {curve.steps} steps of {size} rows are few; a smaller "
+                "align.batch_size learns more from this log (0 chooses one)"
+            )
         with progress.track(self.name, rows * epochs, "samples") as advance:
-            for phase_epochs, weights in phases:
-                for epoch in range(first, first + phase_epochs):
-                    random = np.random.default_rng([seed, epoch])
-                    for batch, sampled in log.shuffled(size, random, self.negatives):
-                        done = (curve.samples / rows - first) / phase_epochs
-                        for group, peak in peaks:
-                            group["lr"] = rate_at(done) * peak
-                        curve.add(batch.rows, self._step(batch, sampled, weights, optimizers))
-                        advance(batch.rows)
-                first += phase_epochs
+            for batch, sampled, weights, done in self._batches(log, size, seed):
+                for group, peak in zip(groups, peaks, strict=True):
+                    group["lr"] = rate_at(done) * peak
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    losses = self.losses(batch.to(device), sampled.to(device), weights)
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+                losses[0].backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                curve.add(batch.rows, losses.detach())
+                advance(batch.rows)
         self.eval()
         return curve.points
 
-    def _step(
-        self, batch: Batch, sampled: Batch, weights: Weights, optimizers: list[Optimizer]
-    ) -> Tensor:
-        precision, device = self.settings.precision, self.device
-        bf16 = precision == "bf16" or (precision == "auto" and machine.bf16_is_fast())
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            losses = self.losses(batch.to(device), sampled.to(device), weights)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        losses[0].backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        return losses.detach()
+    def _batches(
+        self, log: LogRows, size: int, seed: int
+    ) -> Iterator[tuple[Batch, Batch, Weights, float]]:
+        """Yields the batches of all phases, each with its weights and its phase's share done."""
+        rows, samples, first = len(log), 0, 0
+        for epochs, weights in self.phases():
+            for epoch in range(first, first + epochs):
+                random = np.random.default_rng([seed, epoch])
+                for batch, sampled in log.shuffled(size, random, self.negatives):
+                    yield batch, sampled, weights, (samples / rows - first) / epochs
+                    samples += batch.rows
+            first += epochs
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> Tensor:
