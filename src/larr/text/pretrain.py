@@ -60,7 +60,8 @@ class Material:
     places: list[Row]
     """Held-out places."""
     general: list[Row]
-    """Held-out general text."""
+    """General text that stage 1 does not train on: it shows what the model forgets. The built-in
+    model has read the built-in text before."""
     general_ratio: float
     """Tokens of general text per token of a description in `train`."""
 
