@@ -53,7 +53,7 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     """A run of a ranker, whose vectors and weights are random, published once."""
 
     @cache
-    def made(name: str) -> Published:
+    def publish_once(name: str) -> Published:
         config = run_of(city, name, tmp_path_factory.mktemp("run"))
         other = tmp_path_factory.mktemp("other") / "run"
         shutil.copytree(config.output, other, symlinks=True)
@@ -70,7 +70,7 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
             second = module.publish(store, config.model_copy(update={"output": other}), name)
         return Published(config, store, second)
 
-    return made
+    return publish_once
 
 
 def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
@@ -140,7 +140,7 @@ def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @contextmanager
 def running(service: Service) -> Iterator[str]:
-    """A service on a port of its own; gives its address."""
+    """Runs a service on a free port; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The HTTP service: answers, refusals, figures."""
+"""The HTTP service: answers, refusals, metrics."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def client(store: Store) -> TestClient:
     return TestClient(Service(Live(store), "secret", Limits(body_bytes=20_000)).app())
 
 
-def test_it_ranks(client: TestClient, asked: dict[str, Any]) -> None:
-    told = client.post("/v1/rank", json=asked, headers=TOKEN)
-    assert told.status_code == 200
-    assert len(told.json()["items"]) == len(asked["candidates"])
-    assert told.json()["arm"] == "A"
+def test_a_request_is_ranked(client: TestClient, asked: dict[str, Any]) -> None:
+    answer = client.post("/v1/rank", json=asked, headers=TOKEN)
+    assert answer.status_code == 200
+    assert len(answer.json()["items"]) == len(asked["candidates"])
+    assert answer.json()["arm"] == "A"
 
 
-def test_it_refuses_what_is_wrong(client: TestClient, asked: dict[str, Any]) -> None:
+def test_wrong_requests_are_refused(client: TestClient, asked: dict[str, Any]) -> None:
     wrong = client.post("/v1/rank", json=asked | {"k": -1}, headers=TOKEN)
     assert wrong.status_code == 422
     assert "k" in wrong.json()["error"]
@@ -58,24 +58,24 @@ def test_it_refuses_what_is_wrong(client: TestClient, asked: dict[str, Any]) -> 
     assert client.get("/v1/rank").status_code == 405
 
 
-def test_what_no_route_takes_is_refused_in_json(client: TestClient) -> None:
+def test_unknown_paths_and_methods_are_refused_in_json(client: TestClient) -> None:
     for method, path, status in (("GET", "/v2", 404), ("PUT", "/v1/rank", 405)):
         answer = client.request(method, path)
         assert answer.status_code == status
         assert set(answer.json()) == {"error"}
 
 
-def test_it_tells_how_it_is(client: TestClient, asked: dict[str, Any]) -> None:
+def test_health_and_metrics(client: TestClient, asked: dict[str, Any]) -> None:
     assert client.get("/livez").json() == {"status": "ok"}
     (arm,) = client.get("/readyz").json()["arms"]
     assert (arm["name"], arm["share"]) == ("A", 1)
-    client.post("/v1/rank", json=asked | {"user_id": "nobody"}, headers=TOKEN)
-    figures = client.get("/metrics").text
-    assert 'larr_degraded_total{reason="unknown_user"} 1.0' in figures
-    assert 'larr_answers_total{status="200"} 1.0' in figures
-    assert f'larr_ranked_total{{arm="A",version="{arm["version"]}"}} 1.0' in figures
+    client.post("/v1/rank", json=asked | {"user_id": "unknown"}, headers=TOKEN)
+    metrics = client.get("/metrics").text
+    assert 'larr_degraded_total{reason="unknown_user"} 1.0' in metrics
+    assert 'larr_answers_total{status="200"} 1.0' in metrics
+    assert f'larr_ranked_total{{arm="A",version="{arm["version"]}"}} 1.0' in metrics
     for part in ("decode", "rank", "encode"):
-        assert f'larr_rank_seconds_count{{part="{part}"}} 1.0' in figures
+        assert f'larr_rank_seconds_count{{part="{part}"}} 1.0' in metrics
 
 
 def test_it_follows_the_store_while_it_runs(
@@ -94,25 +94,25 @@ def test_it_follows_the_store_while_it_runs(
         assert client.post("/v1/rank", json=asked).json()["version"] == second
 
 
-def test_its_document_has_every_call(store: Store) -> None:
+def test_the_openapi_document_has_every_call(store: Store) -> None:
     service = Service(Live(store), "secret")
-    told = TestClient(service.app()).get("/openapi.json").json()
-    calls = {path for path in told["paths"] if path.startswith("/v1")}
+    answer = TestClient(service.app()).get("/openapi.json").json()
+    calls = {path for path in answer["paths"] if path.startswith("/v1")}
     assert calls == {route.path_format for route in service.app().routes if "/v1" in route.path}
-    schemas = told["components"]["schemas"]
+    schemas = answer["components"]["schemas"]
     assert schemas["RankRequest"]["required"] == ["user_id"]
-    used = re.findall(r"#/components/schemas/(\w+)", json.dumps(told))
+    used = re.findall(r"#/components/schemas/(\w+)", json.dumps(answer))
     assert set(used) <= set(schemas)
-    assert told["security"] == [{"token": []}]
+    assert answer["security"] == [{"token": []}]
 
 
 def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("larr.serve.http.HEADER_SECONDS", 0.3)
     with running(Service(Live(store))) as address:
         port = int(address.rstrip("/").rsplit(":", 1)[1])
-        for begun in (b"", b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"):
+        for sent in (b"", b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"):
             with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
-                slow.sendall(begun)
+                slow.sendall(sent)
                 assert slow.recv(10) == b"", "closed by the server"
         with httpx.Client(base_url=address) as client:
             for _ in range(3):
@@ -133,30 +133,30 @@ def answers_to(address: str, head: str, body: bytes) -> bytes:
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(f"POST /v1/rank HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body)
-        told = b""
+        answer = b""
         while more := client.recv(65_536):
-            told += more
-    return told
+            answer += more
+    return answer
 
 
-def test_an_offer_of_http_2_is_answered_in_http_1(store: Store, asked: dict[str, Any]) -> None:
+def test_an_http_2_upgrade_is_answered_in_http_1(store: Store, asked: dict[str, Any]) -> None:
     body = json.dumps(asked).encode()
     head = (
         "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n"
         f"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nContent-Length: {len(body)}\r\n"
     )
     with running(Service(Live(store))) as address:
-        told = answers_to(address, head, body)
-    assert told.startswith(b"HTTP/1.1 200")
-    assert told.count(b"HTTP/1.1") == 1
+        answer = answers_to(address, head, body)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_headers_have_an_end(store: Store) -> None:
+def test_headers_have_a_largest_size(store: Store) -> None:
     with running(Service(Live(store))) as address, suppress(ConnectionError):
         assert answers_to(address, "x: y\r\n" * 100_000, b"") == b"", "closed by the server"
 
 
-def test_it_is_ready_once_it_has_what_came_before(store: Store) -> None:
+def test_it_is_ready_once_earlier_places_are_embedded(store: Store) -> None:
     service = Service(Live(store))
     client = TestClient(service.app())
     assert (client.get("/readyz").status_code, client.get("/livez").status_code) == (503, 200)
@@ -167,7 +167,7 @@ def test_it_is_ready_once_it_has_what_came_before(store: Store) -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(OSError(28, "No space left on device"), 503), (ValueError("what"), 500)]
 )
-def test_failures_are_told_and_counted(
+def test_failures_are_reported_and_counted(
     store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     def fail(*_: object) -> None:
@@ -175,9 +175,9 @@ def test_failures_are_told_and_counted(
 
     monkeypatch.setattr(Live, "accept", fail)
     client = TestClient(Service(Live(store)).app())
-    told = client.post("/v1/places", json={"poi_id": "a/b", "name": "A"})
-    assert told.status_code == status
-    assert str(error.args[-1]) in told.json()["error"]
+    answer = client.post("/v1/places", json={"poi_id": "a/b", "name": "A"})
+    assert answer.status_code == status
+    assert str(error.args[-1]) in answer.json()["error"]
     assert f'larr_answers_total{{status="{status}"}} 1.0' in client.get("/metrics").text
     assert "'a/b'" in client.get("/v1/places/a%2Fb").json()["error"]
 
@@ -187,11 +187,13 @@ def test_packets_are_sent_at_once() -> None:
 
     async def accepted() -> int:
         config = uvicorn.Config("none:app", http=PatientProtocol)
-        made: asyncio.Future[PatientProtocol] = asyncio.get_running_loop().create_future()
+        accepted_protocol: asyncio.Future[PatientProtocol] = (
+            asyncio.get_running_loop().create_future()
+        )
 
         def make() -> PatientProtocol:
-            made.set_result(PatientProtocol(config, ServerState(), {}))
-            return made.result()
+            accepted_protocol.set_result(PatientProtocol(config, ServerState(), {}))
+            return accepted_protocol.result()
 
         config.load_app = lambda: None  # type: ignore[method-assign]
         config.load()
@@ -200,7 +202,7 @@ def test_packets_are_sent_at_once() -> None:
         server = await asyncio.get_running_loop().create_server(make, sock=listening)
         async with server:
             _, writer = await asyncio.open_connection(*listening.getsockname())
-            transport = (await made).transport
+            transport = (await accepted_protocol).transport
             option = transport.get_extra_info("socket").getsockopt(
                 socket.IPPROTO_TCP, socket.TCP_NODELAY
             )
@@ -230,7 +232,7 @@ def two_processes(store: Store) -> Iterator[tuple[subprocess.Popen[bytes], httpx
         yield process, client
 
 
-def test_nobody_holds_the_port_when_the_first_process_is_killed(store: Store) -> None:
+def test_workers_end_when_the_first_process_is_killed(store: Store) -> None:
     with two_processes(store) as (process, _):
         workers = psutil.Process(process.pid).children(recursive=True)
         process.kill()
@@ -241,13 +243,13 @@ def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) 
     with two_processes(store) as (process, client):
         for _ in range(5):
             assert client.post("/v1/rank", json=asked).status_code == 200
-        figures = client.get("/metrics").text
+        metrics = client.get("/metrics").text
         process.terminate()
         assert process.wait(timeout=20) == 0
-    assert 'larr_answers_total{status="200"} 5.0' in figures, "of all processes together"
+    assert 'larr_answers_total{status="200"} 5.0' in metrics, "of all processes together"
 
 
-def test_a_port_that_is_taken_is_said(store: Store) -> None:
+def test_a_port_in_use_is_refused(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = ("127.0.0.1", taken.getsockname()[1])
         with pytest.raises(LarrError, match=f"--port {address[1]}: cannot be listened on"):

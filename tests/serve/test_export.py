@@ -46,8 +46,8 @@ def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: P
     assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
     assert isinstance(ranker, Larr)
     e_s = ranker.outputs(batch).scene
-    told = np.stack(rows[VECTOR].to_list())
-    assert np.allclose(told, e_s.detach().numpy(), atol=1e-6)
+    vectors = np.stack(rows[VECTOR].to_list())
+    assert np.allclose(vectors, e_s.detach().numpy(), atol=1e-6)
     assert not list(exported.glob("*.partial"))
 
 
@@ -62,16 +62,16 @@ def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) 
     module.to_onnx(ranker, next(LogRows(data).in_order(2)), tmp_path / ONNX)
     batch = next(LogRows(data).in_order(77))
     inputs = {name: tensor.numpy() for name, tensor in batch._asdict().items()}
-    told = Graph(tmp_path / ONNX)(inputs)["probabilities"]
-    assert np.allclose(told, probabilities(ranker, batch), atol=1e-5)
+    actual = Graph(tmp_path / ONNX)(inputs)["probabilities"]
+    assert np.allclose(actual, probabilities(ranker, batch), atol=1e-5)
 
 
 def test_fuxictr_reads_it(exported: Path) -> None:
     features: Any = pytest.importorskip("fuxictr.features", reason="needs fuxictr")
     layers = pytest.importorskip("fuxictr.pytorch.layers.embeddings.feature_embedding")
     loaders = pytest.importorskip("fuxictr.pytorch.dataloaders.parquet_dataloader")
-    told = artifacts.read_json(exported / FEATURE_MAP)
-    known = features.FeatureMap(told["dataset_id"], str(exported))
+    content = artifacts.read_json(exported / FEATURE_MAP)
+    known = features.FeatureMap(content["dataset_id"], str(exported))
     known.load(str(exported / FEATURE_MAP), {"embedding_dim": 8})
     loader = loaders.ParquetDataLoader(known, str(exported / "test.parquet"), "test", batch_size=64)
     batch = next(iter(loader))

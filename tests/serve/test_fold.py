@@ -47,7 +47,7 @@ def softmax_of(encoder: SceneEncoder, text_NR: Tensor, slots: list[int]) -> Part
 @settings(max_examples=40, deadline=None)
 @given(numbers=NUMBERS, place=st.sets(st.integers(0, R - 1)))
 @torch.no_grad()
-def test_folded_equals_whole(
+def test_folded_equals_the_complete_encoder(
     numbers: list[tuple[int, ...]], place: set[int], pre_norm: bool, kind: torch.dtype, off: float
 ) -> None:
     encoder, text_NR = make_encoder(pre_norm=pre_norm).to(kind), texts_of(numbers)

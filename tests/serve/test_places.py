@@ -1,4 +1,4 @@
-"""Places that came after the training: kept, embedded, ranked, found again after a restart."""
+"""Places that came after the training: on the disk, embedded, ranked, known after a restart."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_it_ranks_with_its_texts_once_they_are_embedded(live: Live, asked: dict[
     for poi_id in set(after) - {PLACE["poi_id"]}:
         assert after[poi_id].score == pytest.approx(before[poi_id].score, rel=1e-6)
     if live.opened[0].version.ranker.reads_texts:
-        told = ranked(live, asked, explain=True)[PLACE["poi_id"]].texts
-        assert "New Moon Hotpot" in [one.text for one in told]
+        texts = ranked(live, asked, explain=True)[PLACE["poi_id"]].texts
+        assert "New Moon Hotpot" in [effect.text for effect in texts]
 
 
 def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: Config) -> None:
@@ -97,7 +97,7 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     assert np.isfinite(columns["place_products"]).all()
 
 
-def test_the_latest_columns_count_and_others_stay(live: Live, asked: dict[str, Any]) -> None:
+def test_the_latest_columns_of_a_place_count(live: Live, asked: dict[str, Any]) -> None:
     live.accept(PLACE)
     live.refresh()
     first = ranked(live, asked)[PLACE["poi_id"]].score
@@ -144,7 +144,7 @@ def test_a_place_is_withdrawn_for_good(live: Live, asked: dict[str, Any]) -> Non
     assert set(around(live, asked)) == {PLACE["poi_id"], other}
 
 
-def test_a_start_embeds_nothing_again(
+def test_a_restart_embeds_nothing_again(
     live: Live, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live.accept(PLACE)
@@ -193,7 +193,7 @@ def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any
     again.refresh()
     assert again.status(PLACE["poi_id"]) == "embedded"
     assert PLACE["poi_id"] in around(again, asked)
-    assert again.status("nobody knows") is None
+    assert again.status("unknown") is None
 
 
 def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
@@ -219,7 +219,7 @@ def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"colour": "red"}, "no column 'colour'"),
         ({"name": None}, "refused: name"),
@@ -230,8 +230,8 @@ def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str
         ({"log_orders": 7}, "no column 'log_orders'"),
     ],
 )
-def test_what_is_no_place_is_refused(live: Live, change: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_wrong_places_are_refused(live: Live, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         live.accept(PLACE | change)
     assert not live.journal.path.exists()
 
@@ -264,7 +264,7 @@ def test_one_place_that_fails_keeps_no_other_back(
 
     def failing(scorer: ServedRanker, places: pl.DataFrame, embed: Any) -> None:
         if "bad" in places["poi_id"]:
-            raise ValueError("nobody foresaw this")
+            raise ValueError("unforeseen")
         whole(scorer, places, embed)
 
     monkeypatch.setattr(ServedRanker, "add_places", failing)
@@ -294,7 +294,7 @@ def test_a_place_is_tried_again_when_the_machine_failed(
     assert (live.refused, live.status(PLACE["poi_id"])) == (None, "embedded")
 
 
-def test_lines_that_are_no_places_are_passed_over(tmp_path: Path) -> None:
+def test_lines_that_are_no_places_are_skipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
@@ -306,7 +306,7 @@ def test_lines_that_are_no_places_are_passed_over(tmp_path: Path) -> None:
     assert journal.news() == [{"poi_id": "three"}], "read from its start when it is shorter"
 
 
-def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
+def test_half_a_line_is_removed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
@@ -336,23 +336,23 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
     assert len({row["poi_id"] for row in Journal(path).news()}) == 160
 
 
-def test_it_comes_over_http(live: Live, asked: dict[str, Any]) -> None:
+def test_places_are_added_and_withdrawn_over_http(live: Live, asked: dict[str, Any]) -> None:
     with TestClient(Service(live, limits=Limits(refresh_seconds=0.01)).app()) as client:
         assert client.post("/v1/places", json={"poi_id": "x"}).status_code == 422
         assert client.post("/v1/places", json=PLACE).json()["status"] == "accepted"
         while client.get(f"/v1/places/{PLACE['poi_id']}").json()["status"] != "embedded":
             pass
-        assert client.get("/v1/places/nobody").status_code == 404
-        assert client.delete("/v1/places/nobody").status_code == 404
+        assert client.get("/v1/places/unknown").status_code == 404
+        assert client.delete("/v1/places/unknown").status_code == 404
         candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
-        told = client.post("/v1/rank", json=asked | {"candidates": candidates, "k": 50}).json()
-        assert all("degraded" not in item for item in told["items"])
+        answer = client.post("/v1/rank", json=asked | {"candidates": candidates, "k": 50}).json()
+        assert all("degraded" not in item for item in answer["items"])
         gone = client.delete(f"/v1/places/{PLACE['poi_id']}").json()
         assert gone == {"poi_id": PLACE["poi_id"], "status": "withdrawn"}
         assert client.get(f"/v1/places/{PLACE['poi_id']}").status_code == 404
 
 
-def test_whatever_goes_wrong_the_service_goes_on(
+def test_the_service_goes_on_after_any_failure(
     live: Live, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     def broken(_: Store) -> None:

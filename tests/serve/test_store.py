@@ -29,14 +29,14 @@ def published(publish: Callable[[str], Published]) -> Published:
     return publish("larr")
 
 
-def test_a_version_is_whole_by_itself(store: Store, served: Config) -> None:
-    (told,) = store.versions()
-    folder = store.folder / "versions" / told["version"]
+def test_a_version_is_complete_by_itself(store: Store, served: Config) -> None:
+    (manifest,) = store.versions()
+    folder = store.folder / "versions" / manifest["version"]
     check(folder)
-    assert told["model"] == served.align.models[0]
+    assert manifest["model"] == served.align.models[0]
     assert not (folder / "prepare" / "train").exists()
     assert len(artifacts.read_json(folder / GOLDEN)) >= 20
-    assert [path.name for path in (store.folder / "versions").iterdir()] == [told["version"]]
+    assert [path.name for path in (store.folder / "versions").iterdir()] == [manifest["version"]]
 
 
 def test_the_same_run_is_the_same_version(
@@ -64,12 +64,12 @@ def test_changes_at_the_same_time_come_one_after_the_other(
 
 def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
     folder = store.folder / "versions" / second
-    for name, said in ((READY, "not written to its end"), (MANIFEST, "cannot be read")):
-        kept = (folder / name).read_bytes()
+    for name, message in ((READY, "not written to its end"), (MANIFEST, "cannot be read")):
+        content = (folder / name).read_bytes()
         (folder / name).unlink()
-        with pytest.raises(VersionError, match=said):
+        with pytest.raises(VersionError, match=message):
             store.activate(second)
-        (folder / name).write_bytes(kept)
+        (folder / name).write_bytes(content)
     weights = folder / "folded" / "embeddings.npy"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -106,7 +106,7 @@ def test_a_change_is_taken_back(store: Store, second: str) -> None:
     assert store.roll_back()[0].version == second
 
 
-def test_a_test_has_two_arms_and_a_user_always_the_same(store: Store, second: str) -> None:
+def test_a_user_is_always_in_the_same_of_two_arms(store: Store, second: str) -> None:
     store.activate(second, share=0.3)
     live = Live(store)
     users = [f"u{number}" for number in range(2_000)]
@@ -119,7 +119,7 @@ def test_a_test_has_two_arms_and_a_user_always_the_same(store: Store, second: st
         store.activate(store.arms()[0].version, share=0.5)
 
 
-def test_what_is_refused_leaves_all_as_it_was(store: Store, second: str) -> None:
+def test_a_refused_version_changes_nothing(store: Store, second: str) -> None:
     live, first = Live(store), store.arms()
     store.activate(second)
     (store.folder / "versions" / second / READY).unlink()
@@ -171,16 +171,16 @@ def test_a_log_with_slips_is_published(
     config = with_tables(city, tmp_path / "own", impressions=tmp_path / "impressions.parquet")
     prepare(config)
     monkeypatch.setattr(module, "require_ranker", lambda *_: None)
-    kept = Store(tmp_path / "store")
+    store = Store(tmp_path / "store")
     (tmp_path / "run").mkdir()
-    version = write(kept, run_of(config, "larr", tmp_path / "run"), "larr")
-    scene, candidate = kept.sent(version)
+    version = write(store, run_of(config, "larr", tmp_path / "run"), "larr")
+    scene, candidate = store.sent(version)
     assert {"weather", "temperature_c"} <= set(scene)
     assert "distance_km" in candidate
     assert not {"weather", "meal_slot", "temperature_c"} & set(candidate)
 
 
-def test_a_folder_without_versions_is_told_from_a_store(store: Store, tmp_path: Path) -> None:
+def test_a_folder_without_versions_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copytree(store.folder, tmp_path / "run" / "store")
     with pytest.raises(VersionError, match=r"did you mean .*run/store"):

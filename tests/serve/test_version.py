@@ -14,37 +14,41 @@ from larr.serve.version import ServedVersion
 
 
 def rank(version: ServedVersion, body: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(
+    answer: dict[str, Any] = json.loads(
         encode(version.rank(decode(json.dumps(body).encode(), RankRequest)))
     )
-    return told
+    return answer
 
 
 def test_the_best_come_first(version: ServedVersion, asked: dict[str, Any]) -> None:
-    told = rank(version, asked | {"k": 3})
-    scores = [item["score"] for item in told["items"]]
+    answer = rank(version, asked | {"k": 3})
+    scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
-    assert told["version"] == version.id
-    first = told["items"][0]
+    assert answer["version"] == version.id
+    first = answer["items"][0]
     assert first["score"] == pytest.approx(np.prod(list(first["probabilities"].values())), rel=1e-6)
     assert "degraded" not in first
 
 
-def test_the_unknown_is_ranked_and_said(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_unknown_users_and_places_are_ranked_and_reported(
+    version: ServedVersion, asked: dict[str, Any]
+) -> None:
     candidates = [*asked["candidates"], {"poi_id": "brand new"}]
-    told = rank(version, asked | {"user_id": "nobody", "candidates": candidates, "k": 100})
-    assert "unknown_user" in told["degraded"]
-    new = [item for item in told["items"] if item["poi_id"] == "brand new"]
+    answer = rank(version, asked | {"user_id": "unknown", "candidates": candidates, "k": 100})
+    assert "unknown_user" in answer["degraded"]
+    new = [item for item in answer["items"] if item["poi_id"] == "brand new"]
     assert new[0]["degraded"] == ["new_place"]
 
 
-def test_a_text_without_a_vector_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_a_text_without_a_vector_is_reported(version: ServedVersion, asked: dict[str, Any]) -> None:
     scene = asked["scene"] | {"weather": "raining frogs"}
     assert "missing_text:scene_weather" in rank(version, asked | {"scene": scene})["degraded"]
 
 
-def test_what_is_missing_of_a_scene_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_missing_columns_of_a_scene_are_reported(
+    version: ServedVersion, asked: dict[str, Any]
+) -> None:
     assert rank(version, asked)["degraded"] == []
     scene = {name: value for name, value in asked["scene"].items() if name != "weather"}
     assert "missing:weather" in rank(version, asked | {"scene": scene})["degraded"]
@@ -56,12 +60,12 @@ def test_nothing_has_a_position_before_it_is_ranked(
     version: ServedVersion, asked: dict[str, Any]
 ) -> None:
     without = [{"poi_id": row["poi_id"]} for row in asked["candidates"]]
-    told = rank(version, asked | {"candidates": without})
-    assert "missing:delivery_minutes" in told["degraded"]
-    assert "missing:position" not in told["degraded"]
+    answer = rank(version, asked | {"candidates": without})
+    assert "missing:delivery_minutes" in answer["degraded"]
+    assert "missing:position" not in answer["degraded"]
     for first in (1, 1.0):
         same = [row | {"position": first} for row in without]
-        assert rank(version, asked | {"candidates": same})["items"] == told["items"], first
+        assert rank(version, asked | {"candidates": same})["items"] == answer["items"], first
     strange = [row | {"position": "top"} for row in without]
     degraded = rank(version, asked | {"candidates": strange})["degraded"]
     assert "unknown_value:position" in degraded
@@ -69,29 +73,31 @@ def test_nothing_has_a_position_before_it_is_ranked(
 
 def test_ids_may_be_numbers(version: ServedVersion, asked: dict[str, Any]) -> None:
     candidates = [{"poi_id": 7}, {"poi_id": 12}]
-    told = rank(version, asked | {"user_id": 3, "candidates": candidates})
-    assert sorted(item["poi_id"] for item in told["items"]) == ["12", "7"]
+    answer = rank(version, asked | {"user_id": 3, "candidates": candidates})
+    assert sorted(item["poi_id"] for item in answer["items"]) == ["12", "7"]
     texts = [{"poi_id": "7"}, {"poi_id": "12"}]
-    assert told["items"] == rank(version, asked | {"user_id": "3", "candidates": texts})["items"]
+    assert answer["items"] == rank(version, asked | {"user_id": "3", "candidates": texts})["items"]
 
 
-def test_what_one_candidate_lacks_is_said(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_missing_columns_of_a_candidate_are_reported(
+    version: ServedVersion, asked: dict[str, Any]
+) -> None:
     first, *others = asked["candidates"]
     less = {name: value for name, value in first.items() if name != "delivery_minutes"}
-    told = rank(version, asked | {"candidates": [less, *others]})
-    assert told["degraded"] == ["missing:delivery_minutes"]
+    answer = rank(version, asked | {"candidates": [less, *others]})
+    assert answer["degraded"] == ["missing:delivery_minutes"]
 
 
 def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
     row = version.known_places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}
     body = {name: value for name, value in asked.items() if name != "candidates"}
-    told = rank(version, body | {"near": near})
-    assert row["poi_id"] in [item["poi_id"] for item in told["items"]]
-    assert len(told["items"]) <= 7
+    answer = rank(version, body | {"near": near})
+    assert row["poi_id"] in [item["poi_id"] for item in answer["items"]]
+    assert len(answer["items"]) <= 7
     nowhere = near | {"lat": -80.0}
-    told = rank(version, body | {"near": nowhere})
-    assert (told["items"], told["degraded"]) == ([], ["nothing_near"])
+    answer = rank(version, body | {"near": nowhere})
+    assert (answer["items"], answer["degraded"]) == ([], ["nothing_near"])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +120,7 @@ def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
         ({"time": "2024-04-08T04:10:00Z"}, "timezone"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_wrong_values_are_named(
     version: ServedVersion, asked: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -125,18 +131,20 @@ def test_what_is_wrong_is_named(
     "body",
     [b"", b"{", b"[]", b'{"user_id": NaN}', b"\xff", b'{"user_id": "\\ud800"}', b"[" * 100_000],
 )
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_bodies_that_are_not_json_are_refused(body: bytes) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         decode(body, RankRequest)
 
 
-def test_it_explains_what_it_gives_back(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_the_places_of_the_answer_are_explained(
+    version: ServedVersion, asked: dict[str, Any]
+) -> None:
     if not version.ranker.reads_texts:
         with pytest.raises(InputError, match="reads no texts"):
             rank(version, asked | {"explain": True})
         return
-    told = rank(version, asked | {"explain": True, "k": 2})
-    for item in told["items"]:
+    answer = rank(version, asked | {"explain": True, "k": 2})
+    for item in answer["items"]:
         names = [one["keyword"] for one in item["texts"]]
         assert {"scene_weather", "poi_menu"} <= set(names)
         assert len(names) == len(set(names))
@@ -146,7 +154,7 @@ def test_it_explains_what_it_gives_back(version: ServedVersion, asked: dict[str,
 
 
 @pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400, "1e300"])
-def test_a_number_beyond_all_sense_is_refused(
+def test_huge_numbers_are_refused(
     version: ServedVersion, asked: dict[str, Any], number: str
 ) -> None:
     body = json.dumps(asked | {"scene": asked["scene"] | {"temperature_c": "NUMBER"}})
