@@ -1,4 +1,4 @@
-"""A manifest means "whole"; a stale or half-written stage is refused or made again."""
+"""A manifest means "complete"; a stale or half-written artifact is refused or built again."""
 
 import json
 import multiprocessing
@@ -116,8 +116,8 @@ def test_a_cut_off_manifest_counts_as_missing(config: Config) -> None:
 
 def test_the_manifest_reports_rate_and_memory(config: Config) -> None:
     make(config, "prepare")
-    made = json.loads((config.output / "prepare" / artifacts.MANIFEST).read_text())
-    measured = made["measured"]
+    recorded = json.loads((config.output / "prepare" / artifacts.MANIFEST).read_text())
+    measured = recorded["measured"]
     assert measured["unit"] == "rows/s"
     assert (measured["count"], measured["unit"]) == (10, "rows/s")
     assert measured["rate"] > 10
@@ -132,10 +132,10 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
         child = context.Process(target=time.sleep, args=(0.5,))
         child.start()
         child.join()
-    made = artifacts.manifest(config, "prepare")
-    assert made is not None
+    recorded = artifacts.manifest(config, "prepare")
+    assert recorded is not None
     alone, shared = psutil.Process().memory_info().rss / 2**20, held.nbytes / 2**20
-    assert shared < made["measured"]["peak_memory_mb"] < alone + shared / 2
+    assert shared < recorded["measured"]["peak_memory_mb"] < alone + shared / 2
 
 
 def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:

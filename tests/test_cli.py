@@ -46,24 +46,24 @@ def test_wrong_input_is_status_2_and_says_what_to_do(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert status(monkeypatch, *arguments) == 2
-    said = capsys.readouterr().err
-    assert message in said.replace("\n", " ")
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert message in printed.replace("\n", " ")
+    assert "Traceback" not in printed
 
 
 def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(_: Config) -> None:
-        raise ZeroDivisionError("nobody thought of this")
+        raise ZeroDivisionError("unforeseen")
 
     monkeypatch.setattr("larr.data.prepare.prepare", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert status(monkeypatch, "prepare", TINY) == 1
-    said = capsys.readouterr().err
-    assert "ZeroDivisionError: nobody thought of this; please report it with" in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert "ZeroDivisionError: unforeseen; please report it with" in printed
+    assert "Traceback" not in printed
     (log,) = tmp_path.glob("larr-*.log")
     assert "Traceback" in log.read_text()
 
@@ -118,9 +118,9 @@ def test_settings_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status(monkeypatch, "settings", "align.scene") == 0
-    told = capsys.readouterr().out
-    assert "align.scene.heads = 4" in told
-    assert "contrast" not in told
+    printed = capsys.readouterr().out
+    assert "align.scene.heads = 4" in printed
+    assert "contrast" not in printed
 
 
 def test_a_file_that_cannot_be_written_is_named(

@@ -88,11 +88,11 @@ def test_files_that_a_document_links_to_exist(path: Path) -> None:
 def test_requests_of_the_documents_are_made_where_the_city_is() -> None:
     text = "\n".join(blocks(ROOT / "docs" / "serving.md", "sh"))
     places = knowledge.cities().select("city", "lat", "lon").rows_by_key("city")
-    (told,) = set(re.findall(r'"city": "(\w+)"', text))
+    (city,) = set(re.findall(r'"city": "(\w+)"', text))
     asked = re.findall(r'"lat": ([\d.]+), "lon": ([\d.]+)', text)
     assert asked
     for point in asked:
-        assert np.abs(np.array(point, float) - places[told][0]).max() < 0.02
+        assert np.abs(np.array(point, float) - places[city][0]).max() < 0.02
 
 
 def commands(path: Path) -> list[str]:
@@ -107,13 +107,13 @@ def test_commands_that_a_document_gives_are_understood(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    whole = typer.main.get_command(app)
+    command = typer.main.get_command(app)
     for line in commands(path):
         verb, *arguments = shlex.split(line, comments=True)[1:]
-        asked = whole.commands[verb].make_context(verb, arguments).params
-        config = asked.get("config")
+        parameters = command.commands[verb].make_context(verb, arguments).params
+        config = parameters.get("config")
         if config is None or config.parent == Path():  # a reader's own
             continue
-        loaded = load_config(config, asked.get("override") or [])
-        if "study" in asked:
-            assert chosen(loaded, asked["study"]), line
+        loaded = load_config(config, parameters.get("override") or [])
+        if "study" in parameters:
+            assert chosen(loaded, parameters["study"]), line

@@ -249,7 +249,7 @@ def main() -> None:
             InputError.exit_status,
         )
     except Exception as error:
-        # the traceback of a failure that nobody foresaw goes into a file, for a bug report
+        # keeps the traceback of an unforeseen failure in a file, for a bug report
         with tempfile.NamedTemporaryFile(
             "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
         ) as log:
