@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from larr.config import Config
-from larr.data.columns import raw_column
+from larr.data.columns import LOOKED_UP, raw_column
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
@@ -75,10 +75,14 @@ class Reader:
         self.names = [category.name for category in self.features.categories]
         self.categories = self.features.split(self.names)
         self.numbers = self.features.split(self.features.numbers)
+        self.place_categories = [self.names[column] for column in self.categories.place]
+        self.request_categories = [self.names[column] for column in self.categories.request]
+        self.candidate_categories = [self.names[column] for column in self.categories.candidate]
+        self.place_scales = self.encoder.scales.select(self.numbers.place)
         self.request_scales = self.encoder.scales.select(self.numbers.request)
         self.candidate_scales = self.encoder.scales.select(self.numbers.candidate)
         self.keywords = {keyword.name: keyword for keyword in config.scene_keywords}
-        self.templates = {name: Template(keyword) for name, keyword in self.keywords.items()}
+        self.templates = [Template(keyword) for keyword in config.scene_keywords]
         self.place_rows = {
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
@@ -86,15 +90,12 @@ class Reader:
 
     def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
         """Returns the columns that a client sends of the scene and of a candidate, with types."""
-        texts = [name for template in self._request_templates() for name in template.columns]
-        within = [profile.within for profile in self.config.profiles if profile.within]
-        scene = [*texts, *within, *self._names("request")]
-        return self._sent(scene), {"poi_id": (str,)} | self._sent(self._names("candidate"))
-
-    def _names(self, part: str) -> list[str]:
-        categories, numbers = getattr(self.categories, part), getattr(self.numbers, part)
-        names = [self.names[column] for column in categories]
-        return names + [self.features.numbers[column] for column in numbers]
+        texts = [template for template in self.templates if template.keyword.owner != "poi"]
+        scene = [name for template in texts for name in template.columns]
+        scene += [profile.within for profile in self.config.profiles if profile.within]
+        scene += [*self.request_categories, *self.request_scales.names]
+        candidate = [*self.candidate_categories, *self.candidate_scales.names]
+        return self._sent(scene), {"poi_id": (str,)} | self._sent(candidate)
 
     def _sent(self, names: Iterable[str]) -> dict[str, Kinds]:
         """Returns what is sent for columns: numbers for levels, nothing that the server knows."""
@@ -107,12 +108,8 @@ class Reader:
         return {
             name: kinds.get(name, (str, int, float, bool))
             for name in raw
-            if name not in looked_up and not name.startswith(("user_", "poi_", "pair_"))
+            if name not in looked_up and not name.startswith(LOOKED_UP)
         }
-
-    def _request_templates(self) -> list[Template]:
-        templates = [self.templates[name] for name in self.features.scene_keywords]
-        return [template for template in templates if template.keyword.owner != "poi"]
 
     def table(self, rows: pl.DataFrame) -> dict[str, Array]:
         """Returns what rankers read of rows with the columns of the contract's impressions.
@@ -122,8 +119,8 @@ class Reader:
         """
         rows = self.known.with_recent(self.known.enrich(with_time_columns(rows)))
         text_NR = np.zeros((rows.height, len(self.templates)), np.int32)
-        for slot, name in enumerate(self.features.scene_keywords):
-            text_NR[:, slot] = self.texts.column(self.templates[name].column(rows))
+        for slot, template in enumerate(self.templates):
+            text_NR[:, slot] = self.texts.column(template.column(rows))
         return self.encoder.arrays(rows) | {"texts": text_NR}
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
@@ -140,15 +137,13 @@ class Reader:
         of its statistics.
         """
         frame = self.known.describe_places(places)
-        names = [self.names[column] for column in self.categories.place]
-        categories_PF = self.encoder.categories(frame, names)
-        numbers_PM = self.encoder.scales.select(self.numbers.place).column(frame)
         texts = {
-            name: self.templates[name].column(frame)
-            for name in self.features.scene_keywords
-            if self.keywords[name].owner == "poi"
+            template.keyword.name: template.column(frame)
+            for template in self.templates
+            if template.keyword.owner == "poi"
         }
-        return categories_PF, numbers_PM, texts
+        categories_PF = self.encoder.categories(frame, self.place_categories)
+        return categories_PF, self.place_scales.column(frame), texts
 
     def numbered(self, texts: Mapping[str, pl.Series], rows: int) -> Ints:
         """Returns the numbers of places' texts by keyword, [P, S]; -1 for no stored text."""
@@ -161,14 +156,15 @@ class Reader:
         """Returns the inputs of one request: `user_id`, `time` and the columns of its scene."""
         values = self.known.of_request(row)
         texts, missing = [], []
-        for template in self._request_templates():
+        for template in self.templates:
+            if template.keyword.owner == "poi":
+                continue
             keyword, text = template.keyword.name, template.value(values)
             texts.append(self.texts.value(keyword, text))
             if text is not None and texts[-1] == MISSING:
                 missing.append(keyword)
         categories, unknown = [], []
-        for column in self.categories.request:
-            name = self.names[column]
+        for name in self.request_categories:
             value = values.get(name)
             categories.append(self.encoder.vocabularies[name].value(value))
             if categories[-1] == 0 and value is not None and not name.startswith("user_"):
@@ -191,20 +187,19 @@ class Reader:
         nothing: Sequence[Any] = [None] * len(places)
         values: dict[str, Any] = {POSITION: [FIRST] * len(places), **columns}
         values |= zip(PAIR_FIGURES, self.known.pair_figures(user_id, places).T, strict=True)
-        category_KF = np.zeros((len(places), len(self.categories.candidate)), np.int32)
+        category_KF = np.zeros((len(places), len(self.candidate_categories)), np.int32)
         unknown = []
-        for number, column in enumerate(self.categories.candidate):
-            name = self.names[column]
+        for column, name in enumerate(self.candidate_categories):
             vocabulary = self.encoder.vocabularies[name]
             if level := self.levels.get(name):
                 raw_K = np.array(values.get(level.bucket.column, nothing), np.float64)
                 # The last entry is that of a missing number.
                 index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
-                category_KF[:, number] = np.array(index_L)[level.positions(raw_K)]
+                category_KF[:, column] = np.array(index_L)[level.positions(raw_K)]
             else:
                 value_K = values.get(name, nothing)
                 index_K = [vocabulary.value(value) for value in value_K]
-                category_KF[:, number] = index_K
+                category_KF[:, column] = index_K
                 new = (0 in index_K) and any(
                     index == 0 and value is not None
                     for index, value in zip(index_K, value_K, strict=True)
