@@ -44,6 +44,7 @@ class Enricher:
         self.events = pl.concat([history.select(columns), clicked.select(columns)]).collect(
             engine="streaming"
         )
+        # Later test days count the orders of earlier ones; `as_of` reads earlier days alone.
         orders = past_orders(log, ("train", "test"))
         has_prices = "poi_price_yuan" in log.places.columns
         self.spending = daily_spending(orders, log.places) if has_prices else None
@@ -64,7 +65,7 @@ class Enricher:
     def _by_day(
         self, rows: pl.DataFrame, add: Callable[[Known, pl.DataFrame], pl.DataFrame]
     ) -> pl.DataFrame:
-        numbered = rows.with_row_index(ROW)
+        numbered = rows.with_row_index(ROW)  # the parts of the days are put in order again by it
         if not rows.height:
             return add(self.known(date.min, numbered), numbered).drop(ROW)
         days = numbered.group_by("day", maintain_order=True)

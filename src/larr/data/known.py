@@ -66,6 +66,7 @@ class Known:
             (self.pairs, PAIR),
         ):
             rows = rows.join(table, on=key, how="left", maintain_order="left")
+        # A user or place that the tables do not have is one without a past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
         return rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
 

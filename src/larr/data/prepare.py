@@ -98,6 +98,7 @@ class _Writer:
                     if split == "test" and not files[split]:
                         self._keep_requests(chunk)
                     rows = self.enricher.enrich(chunk)
+                    # Joins keep the order of the log: the rows of all arrays and tables correspond.
                     for key, counts in occurrences.items():
                         rows = rows.join(counts, on=key, how="left", maintain_order="left")
                     rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
@@ -134,6 +135,7 @@ class _Writer:
             (self.folder / split).mkdir()
             lengths = [pl.scan_parquet(f).select(pl.len()).collect().item() for f in files[split]]
             counts[f"{split}_rows"] = sum(lengths)
+            # Mapped files are filled chunk by chunk, so memory holds one chunk and not the log.
             arrays: dict[str, np.memmap] = {}
             start = 0
             with track(f"arrays of {split}", sum(lengths), "rows") as advance:
