@@ -72,7 +72,7 @@ class Ranker(ABC):
     """Whether `larr serve` can precompute what depends on the place or on a text alone. It does so
     by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` may set this."""
 
-    search_space: ClassVar[Mapping[str, Range]]
+    search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
 
     @abstractmethod
