@@ -51,7 +51,7 @@ class Live:
 
     def choose(self, user_id: str | int) -> Opened:
         """Returns the arm of a user: always the same as long as the arms stay."""
-        arms = self.opened
+        arms = self.opened  # read once, as `refresh` may replace it meanwhile
         left = arm_position(str(user_id), arms[-1].arm.version) if len(arms) > 1 else 0.0
         for opened in arms:
             left -= opened.arm.share

@@ -52,7 +52,7 @@ class Graph:
 
 
 class Scored(NamedTuple):
-    """The probabilities of candidates and the inputs that they were computed from."""
+    """The probabilities of candidates, and the inputs from which they were computed."""
 
     probabilities: Array
     """Of a click, and of a click and an order, float32 [K, T]."""
@@ -97,7 +97,7 @@ class ServedRanker:
         self.place_slots = np.flatnonzero(of_place)
         self.request_slots = np.flatnonzero(~np.array(of_place, bool))
 
-    # Opened when they are needed, as `larr publish` writes two of them with the help of the tables.
+    # Opened when they are needed: `larr publish` uses the look-ups before all graphs are written.
 
     @cached_property
     def score_candidates(self) -> Graph:
@@ -183,7 +183,10 @@ class ServedRanker:
             self._add_texts(texts, embed)
         texts_PS = self.reader.numbered(texts, len(rows))
         end = self.places.first_added
-        row_P = [self.added_rows.setdefault(i, end + len(self.added_rows)) for i in rows["poi_id"]]
+        row_P = [
+            self.added_rows.setdefault(poi_id, end + len(self.added_rows))
+            for poi_id in rows["poi_id"]
+        ]
         self.places.write(row_P, self.place_rows(categories_PF, numbers_PM, texts_PS))
         # Last, so that a request finds the place only when its row is complete.
         self.reader.place_rows |= dict(zip(rows["poi_id"], row_P, strict=True))
