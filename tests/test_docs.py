@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import typer
 
-from larr.cli import app
+from larr.cli import command_line
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.settings import load_config
@@ -107,7 +107,7 @@ def test_commands_that_a_document_gives_are_understood(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line())
     for line in commands(path):
         verb, *arguments = shlex.split(line, comments=True)[1:]
         parameters = command.commands[verb].make_context(verb, arguments).params

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -226,6 +227,14 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+@cache
+def command_line() -> typer.Typer:
+    """Returns the command line with the verbs that other packages add."""
+    for name, point in plugins("commands").items():
+        app.command(name)(point.load())
+    return app
+
+
 def main() -> None:
     """Runs the command line: every error becomes one message and an exit status."""
     # Threads that wait by spinning make a shared or virtual machine up to nine times slower.
@@ -234,9 +243,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        for name, point in plugins("commands").items():
-            app.command(name)(point.load())
-        app()
+        command_line()()
     except LarrError as error:
         _fail(str(error), error.exit_status)
     except OSError as error:
