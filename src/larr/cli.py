@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 import traceback
-from functools import cache
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -227,11 +226,12 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-@cache
 def command_line() -> typer.Typer:
     """Returns the command line with the verbs that other packages add."""
+    registered = {command.name for command in app.registered_commands}
     for name, point in plugins("commands").items():
-        app.command(name)(point.load())
+        if name not in registered:
+            app.command(name)(point.load())
     return app
 
 
