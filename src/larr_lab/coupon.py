@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 
 from larr.config import Config
-from larr.data.datasets import Dataset
-from larr.data.tables import Tables, scan
+from larr.data.datasets import Dataset, Tables, scan
 from larr.errors import DataError
 from larr_lab import knowledge
 from larr_lab.settings import coupon_settings

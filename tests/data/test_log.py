@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from larr.data.datasets import own_tables
 from larr.data.log import Log, check_sampling, check_tables
-from larr.data.tables import own_tables
 from larr.errors import DataError
 from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
 

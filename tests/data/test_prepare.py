@@ -10,10 +10,8 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.data.features import read_features, sample
-from larr.data.keywords import MISSING
 from larr.data.prepare import prepare
-from larr.data.time_columns import with_time_columns
-from larr.data.transforms import Template
+from larr.data.transforms import MISSING, Template, with_time_columns
 from larr.errors import ConfigError
 from larr.serve.features import Reader
 from tests.own_tables import WITH_DUPLICATE, own_config, write_own

@@ -1,14 +1,36 @@
 """Statistics are those of the start of the day, as a naive twin computes them; nothing leaks."""
 
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
 import polars as pl
 import pytest
 
-from larr.data.statistics import as_of, daily_counts, overall, rates
+from larr.config.data import ProfileConfig
+from larr.data.statistics import (
+    as_of,
+    daily_counts,
+    daily_spending,
+    daily_values,
+    favourites,
+    overall,
+    rates,
+    recent_places,
+)
 
 HALF_LIFE_DAYS = 3.0
+DAYS = [date(2024, 4, day) for day in (1, 2, 3)]
+ORDERS = pl.DataFrame(
+    {
+        "user_id": ["u", "u", "u", "v"],
+        "poi_id": ["a", "b", "a", "b"],
+        "day": [DAYS[0], DAYS[0], DAYS[1], DAYS[1]],
+        "meal_slot": ["lunch", "dinner", "lunch", "lunch"],
+    }
+)
+PLACES = pl.DataFrame(
+    {"poi_id": ["a", "b"], "poi_tags": ["spicy, cheap,", "cheap"], "poi_price_yuan": [10.0, None]}
+)
 
 
 def naive(daily: pl.DataFrame, key: str, day: date) -> float:
@@ -93,3 +115,41 @@ def test_a_sampled_day_has_the_counts_of_the_complete_one() -> None:
     counts = daily_counts(log.lazy(), log.clear().lazy(), ["poi_id"], sampling_rate=0.5)
     assert counts["impressions"].to_list() == [5.0, 3.0]
     assert counts["clicks"].to_list() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("within", "top", "expected"),
+    [
+        (None, 3, {(): "cheap, spicy"}),  # cheap 1 + 2 * 0.5, spicy 1 + 0.5
+        (None, 1, {(): "cheap"}),
+        ("meal_slot", 3, {("lunch",): "cheap, spicy", ("dinner",): "cheap"}),  # a tie: by alphabet
+    ],
+)
+def test_favourites_are_the_most_frequent_values_of_earlier_days(
+    within: str | None, top: int, expected: dict[tuple[str, ...], str]
+) -> None:
+    profile = ProfileConfig(name="taste", column="tags", within=within, top=top)
+    wanted = pl.DataFrame({"user_id": ["u", "v"], "day": [DAYS[2], DAYS[1]]})
+    daily = daily_values(ORDERS, PLACES, profile)
+    rows = favourites(daily, wanted, profile, half_life_days=1.0).rows()
+    found = {tuple(situation): text for user, *situation, _, text in rows if user == "u"}
+    assert found == expected
+    assert len(rows) == len(expected), "v has no order before the second day"
+
+
+def test_spending_counts_the_orders_that_have_a_price() -> None:
+    rows = daily_spending(ORDERS, PLACES).rows()
+    assert rows == [("u", DAYS[0], 10.0, 1.0), ("u", DAYS[1], 10.0, 1.0)]
+
+
+def test_recent_places_are_distinct_newest_first_and_before_the_day() -> None:
+    events = pl.DataFrame(
+        {
+            "user_id": ["u"] * 5,
+            "poi_id": ["a", "b", "a", "c", "d"],
+            "time": [datetime(2024, 4, 1, hour) for hour in (8, 9, 10, 11)]
+            + [datetime(2024, 4, 2, 8)],
+        }
+    ).with_columns(day=pl.col("time").dt.date())
+    wanted = pl.DataFrame({"user_id": ["u", "u", "v"], "day": [DAYS[1], DAYS[0], DAYS[1]]})
+    assert recent_places(events, wanted, length=2).rows() == [("u", ["c", "a"], DAYS[1])]

@@ -8,7 +8,8 @@ request, so it cannot read what differs between the candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import polars as pl
@@ -18,8 +19,7 @@ from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import NEVER_SEEN, PAIR_FIGURES
 from larr.data.log import Log
-from larr.data.time_columns import TIME_COLUMNS
-from larr.data.transforms import Template
+from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
@@ -67,42 +67,42 @@ def check_columns(config: Config, log: Log) -> None:
     Prints columns that differ within so few requests that it may be a slip of the log.
     """
     impressions = log.scan().collect_schema()
-    uses = list(_uses(config))
-    _check_tables(config, log, impressions)
-    _check_profiles(config, log, impressions)
-    _check_uses(config, log, uses, impressions)
-    _check_keywords(config)
-    _check_recent(config)
-    _check_declared(config, uses, impressions)
+    uses = [
+        Use("features.categories", config.features.categories),
+        Use("features.numbers", config.features.numbers, numbers=True),
+        *(
+            Use(f"bucket {bucket.column}", [bucket.column], numbers=True)
+            for bucket in config.buckets
+        ),
+        *(
+            Use(f"within of profile {profile.name}", [profile.within], once=True)
+            for profile in config.profiles
+            if profile.within
+        ),
+    ]
+    for keyword in config.keywords:
+        where = f"keyword {keyword.name} (owner {keyword.owner})"
+        uses.append(Use(where, Template(keyword).columns, once=keyword.owner != "poi"))
+    levels = {f"{bucket.column}_level" for bucket in config.buckets}
+    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in (*FIGURES, "impressions")}
+    added = {"user_order_price_yuan", "recent", *PAIR_FIGURES, *figures, *levels}
+    _check_tables(config, log, impressions, added)
+    problems = chain(
+        _wrong_columns(config, log, uses, impressions, added),
+        _wrong_keywords(config),
+        _wrong_features(config, uses, impressions),
+    )
+    for problem in problems:
+        raise ConfigError(problem)
     _check_undeclared(config, uses, log, impressions)
 
 
-def _uses(config: Config) -> Iterable[Use]:
-    yield Use("features.categories", config.features.categories)
-    yield Use("features.numbers", config.features.numbers, numbers=True)
-    for bucket in config.buckets:
-        yield Use(f"bucket {bucket.column}", [bucket.column], numbers=True)
-    for profile in config.profiles:
-        if profile.within:
-            yield Use(f"within of profile {profile.name}", [profile.within], once=True)
-    for keyword in config.keywords:
-        name = f"keyword {keyword.name} (owner {keyword.owner})"
-        yield Use(name, Template(keyword).columns, once=keyword.owner != "poi")
-
-
-def _added_columns(config: Config) -> set[str]:
-    """Returns the columns that larr adds to those of the tables, profiles aside."""
-    added = {f"{owner}_{name}" for owner in ("poi", "user") for name in (*FIGURES, "impressions")}
-    added |= {"user_order_price_yuan", "recent", *PAIR_FIGURES}
-    return added | {f"{bucket.column}_level" for bucket in config.buckets}
-
-
-def _check_tables(config: Config, log: Log, impressions: pl.Schema) -> None:
+def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[str]) -> None:
     """Raises an error for a column with the name of an added column or of one in another table."""
-    added, profiles = _added_columns(config), {profile.name for profile in config.profiles}
+    profiles = {profile.name for profile in config.profiles}
     if taken := sorted(profiles & added):
         raise ConfigError(f"profile {taken[0]}: larr adds a column of that name itself")
-    added |= profiles
+    added = added | profiles
     entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
     for table, columns, others in (
         ("places", log.places.columns, added),
@@ -117,107 +117,95 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema) -> None:
             )
 
 
-def _check_profiles(config: Config, log: Log, impressions: pl.Schema) -> None:
+def _wrong_columns(
+    config: Config, log: Log, uses: Iterable[Use], impressions: pl.Schema, added: set[str]
+) -> Iterator[str]:
+    """Yields problems of columns that are missing, outcomes, or without single values."""
     for profile in config.profiles:
-        problem = ""
-        kind = log.places.schema.get(profile.poi_column)
+        where, kind = f"profile {profile.name}:", log.places.schema.get(profile.poi_column)
         if kind is None:
-            names = (name.removeprefix("poi_") for name in log.places.columns)
-            problem = f"places have no column {profile.column}; they have {', '.join(names)}"
-        elif isinstance(kind, NESTED):
-            problem = f"{profile.column} holds {kind}; give a text with values joined by commas"
-        elif profile.within and raw_column(config, profile.within) not in impressions:
-            problem = (
-                f"within is {profile.within}, which impressions do not have; they have "
+            names = ", ".join(name.removeprefix("poi_") for name in log.places.columns)
+            yield f"{where} places have no column {profile.column}; they have {names}"
+        if isinstance(kind, NESTED):
+            yield f"{where} {profile.column} holds {kind}; give a text with values joined by commas"
+        if profile.within and raw_column(config, profile.within) not in impressions:
+            yield (
+                f"{where} within is {profile.within}, which impressions do not have; they have "
                 f"{', '.join(impressions)}"
             )
-        if problem:
-            raise ConfigError(f"profile {profile.name}: {problem}")
-
-
-def _check_uses(config: Config, log: Log, uses: Iterable[Use], impressions: pl.Schema) -> None:
-    """Raises ConfigError for a column that is an outcome, is missing, or has no single values."""
     tables = {**impressions, **log.places.schema, **log.users.schema}
-    unread = {"recent", "poi_impressions", "user_impressions"}
+    columns = {*tables, *added} - {"recent", "poi_impressions", "user_impressions"}
     if "poi_price_yuan" not in log.places.columns:
-        unread.add("user_order_price_yuan")
-    columns = {*tables, *_added_columns(config)} - unread
+        columns.discard("user_order_price_yuan")
     levels = {f"{bucket.column}_level" for bucket in config.buckets}
     profiles = {profile.name for profile in config.profiles}
     for use in uses:
         known = columns - levels if use.numbers else columns | profiles
         for name in use.columns:
-            problem = ""
             if name in NEVER_FEATURES:
-                problem = f"{name} is known only after the impression; take it out"
-            elif name not in known:
-                problem = f"no table has {name}; known columns: {', '.join(sorted(known))}"
-            elif isinstance(tables.get(name), NESTED):
-                problem = f"{name} holds {tables[name]}; give a column of single values"
-            if problem:
-                raise ConfigError(f"{use.where}: {problem}")
+                yield f"{use.where}: {name} is known only after the impression; take it out"
+            if name not in known:
+                names = ", ".join(sorted(known))
+                yield f"{use.where}: no table has {name}; known columns: {names}"
+            if isinstance(tables.get(name), NESTED):
+                yield f"{use.where}: {name} holds {tables[name]}; give a column of single values"
 
 
-def _check_keywords(config: Config) -> None:
+def _wrong_keywords(config: Config) -> Iterator[str]:
+    """Yields problems of templates by themselves and for the owner of their keyword."""
     for keyword in config.keywords:
-        template = Template(keyword)
-        problem = ""
+        template, where = Template(keyword), f"keyword {keyword.name}:"
         foreign = [name for name in template.columns if not name.startswith("poi_")]
         target = [name for name in template.columns if name.startswith(("poi_", "pair_"))]
         if not template.is_balanced:
-            problem = (
-                f"template {keyword.template!r} has a bracket or brace without its other half; "
-                "write columns in {braces}, optional parts in [brackets]"
+            yield (
+                f"{where} template {keyword.template!r} has a bracket or brace without its other "
+                "half; write columns in {braces}, optional parts in [brackets]"
             )
-        elif not template.columns:
-            problem = f"template {keyword.template!r} names no column"
-        elif keyword.owner == "poi" and foreign:
-            problem = (
-                f"owner is poi, but {', '.join(foreign)} is no column of places; use poi_... "
-                "columns or another owner"
+        if not template.columns:
+            yield f"{where} template {keyword.template!r} names no column"
+        if keyword.owner == "poi" and foreign:
+            yield (
+                f"{where} owner is poi, but {', '.join(foreign)} is no column of places; use "
+                "poi_... columns or another owner"
             )
-        elif keyword.owner != "poi" and target:
-            problem = (
-                f"owner is {keyword.owner}, but {', '.join(target)} describes the candidate, and "
-                'this text is rendered once for a request; use other columns or owner = "poi"'
+        if keyword.owner != "poi" and target:
+            yield (
+                f"{where} owner is {keyword.owner}, but {', '.join(target)} describes the "
+                "candidate, and this text is rendered once for a request; use other columns or "
+                'owner = "poi"'
             )
-        if problem:
-            raise ConfigError(f"keyword {keyword.name}: {problem}")
     if not any(keyword.owner == "poi" for keyword in config.keywords):
-        raise ConfigError("keywords: none has the owner poi; places need at least one text")
+        yield "keywords: none has the owner poi; places need at least one text"
 
 
-def _check_recent(config: Config) -> None:
-    keyword = config.features.recent_keyword
+def _wrong_features(config: Config, uses: Iterable[Use], impressions: pl.Schema) -> Iterator[str]:
+    """Yields problems of recent places and of the declared columns of candidates."""
+    settings = config.features
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
-    if keyword and keyword not in texts:
-        raise ConfigError(
-            f"features.recent_keyword: {keyword} is no scene keyword of a place; these are "
-            f"{', '.join(texts)}"
+    if settings.recent_keyword and settings.recent_keyword not in texts:
+        yield (
+            f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
+            f"these are {', '.join(texts)}"
         )
-    if config.features.recent and "poi_id" not in config.features.categories:
-        raise ConfigError("features.recent needs poi_id among features.categories")
-
-
-def _check_declared(config: Config, uses: Iterable[Use], impressions: pl.Schema) -> None:
-    """Raises ConfigError for a declared column that does not exist, cannot differ or may not."""
-    declared = config.features.candidate_columns
-    missing = [name for name in declared if name not in impressions]
-    if missing and "candidate_columns" in config.features.model_fields_set:
-        raise ConfigError(
+    if settings.recent and "poi_id" not in settings.categories:
+        yield "features.recent needs poi_id among features.categories"
+    missing = [name for name in settings.candidate_columns if name not in impressions]
+    if missing and "candidate_columns" in settings.model_fields_set:
+        yield (
             f"features.candidate_columns: impressions have no column {', '.join(missing)}; they "
             f"have {', '.join(impressions)}"
         )
-    for name in declared:
+    for name in settings.candidate_columns:
         if name in OF_THE_REQUEST or name.startswith(LOOKED_UP):
-            raise ConfigError(
+            yield (
                 f"features.candidate_columns: {name} is looked up or belongs to the request, so no "
                 "client sends it with a candidate; take it out"
             )
     for use in uses:
         for name in use.columns:
-            if use.once and raw_column(config, name) in declared:
-                raise ConfigError(
+            if use.once and raw_column(config, name) in settings.candidate_columns:
+                yield (
                     f"{use.where} reads {name}, which differs between the candidates of a "
                     "request (features.candidate_columns); it has one value for a request. Read "
                     "another column, or take it out of features.candidate_columns"
@@ -229,10 +217,10 @@ def _check_undeclared(
 ) -> None:
     """Raises DataError for a column that is read, differs within requests and is not declared."""
     declared = config.features.candidate_columns
-    read = (raw_column(config, name) for use in uses for name in use.columns)
+    read = dict.fromkeys(raw_column(config, name) for use in uses for name in use.columns)
     columns = [
         name
-        for name in dict.fromkeys(read)
+        for name in read
         if name in impressions and name not in (*declared, *OF_THE_REQUEST)
         if not name.startswith(LOOKED_UP)
     ]
@@ -243,7 +231,7 @@ def _check_undeclared(
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
     requests = log.scan().group_by("request_id").agg(differs).fill_null(value=False)
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
-    differing, findings = [], []
+    findings: dict[str, str] = {}
     for name, share in zip(columns, shares, strict=True):
         if not share:
             continue
@@ -251,20 +239,16 @@ def _check_undeclared(
         example = first.collect(engine="streaming").item()
         line = f"{name} in {share:.1%} of the requests, such as request_id {example}"
         if share > MOST_DIFFERING:
-            findings.append(line)
-            differing.append(name)
+            findings[name] = line
         else:
-            console.print(
-                escape(
-                    f"  values differ between the candidates: {line}; the column is not in "
-                    "features.candidate_columns, so a request has one value of it"
-                )
-            )
-    if differing:
-        toml = json.dumps([*(name for name in declared if name in impressions), *differing])
+            line = f"  values differ between the candidates: {line}; the column is not in "
+            line += "features.candidate_columns, so a request has one value of it"
+            console.print(escape(line))
+    if findings:
+        toml = json.dumps([*(name for name in declared if name in impressions), *findings])
         raise DataError(
             "table impressions: columns differ between the candidates of a request "
-            f"({'; '.join(findings)}) and are not declared; clients send these with each "
+            f"({'; '.join(findings.values())}) and are not declared; clients send these with each "
             "candidate, others once for a request. Give all rows of a request the same value, or "
             f"write under [features]:\ncandidate_columns = {toml}"
         )

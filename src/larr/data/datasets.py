@@ -1,14 +1,40 @@
-"""Data sets: where the tables of the data contract come from."""
+"""Data sets: sources of the contract's tables, one of which is your Parquet and CSV files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+
+import polars as pl
+from polars.exceptions import PolarsError
 
 from larr.config import Config
-from larr.data.tables import Tables, own_tables
+from larr.config.data import TableName
+from larr.errors import ConfigError, DataError
 from larr.plugins import plugins
+
+SUFFIXES = (".parquet", ".csv", ".csv.gz")
+HIDDEN = (".", "_")
+"""Files that other programs write beside tables begin with these, for example _SUCCESS."""
+REPEATED = re.compile(r"_duplicated_\d+$")
+"""What polars appends to the name of a repeated column."""
+CSV = (
+    "CSV files have to be UTF-8, separated by commas, with a header and as many values in each row"
+)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of `larr.data.contract`, lazily; `orders` are those from before the log."""
+
+    places: pl.LazyFrame
+    users: pl.LazyFrame
+    impressions: pl.LazyFrame
+    orders: pl.LazyFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -23,13 +49,102 @@ class Dataset:
     """Whether each seed has other users, as in a simulation; else all seeds share them."""
 
 
-OWN_TABLES = Dataset(
-    own_tables,
-    files=tuple(f"dataset.tables.{name}" for name in ("places", "users", "impressions", "orders")),
-)
-
-
 def dataset(config: Config) -> Dataset:
     """Returns the data set that `dataset.kind` names."""
     named: Dataset = plugins("datasets")[config.dataset.kind].load()
     return named
+
+
+def own_tables(config: Config, _: Path) -> Tables:
+    """Returns the tables that `[dataset.tables]` names, under the contract's column names."""
+    names = [name for name in get_args(TableName) if name != "orders"]
+    if config.dataset.tables.orders:
+        names.append("orders")
+    return Tables(**{name: _scan_renamed(config, name) for name in names})
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """Returns a file, or a folder of files of one kind, as one lazy table.
+
+    Raises DataError if something in the folder is no table: no file is left out silently.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in files if not file.name.startswith(HIDDEN)]
+    kinds = {file: _suffix(file) for file in files}
+    if len(set(kinds.values())) != 1 or "" in kinds.values():
+        wrong = [file.name for file in files if not kinds[file]] or [file.name for file in files]
+        raise DataError(
+            f"{path}: expected {', '.join(SUFFIXES)}, or a folder of files of one of these kinds, "
+            f"got {', '.join(wrong[:5]) or 'an empty folder'}"
+        )
+    with reading(str(path)):
+        table = pl.scan_parquet(files) if kinds[files[0]] == ".parquet" else _scan_csv(files)
+        columns = table.collect_schema().names()
+    if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
+        raise DataError(f"{path}: has a single column, {columns[0]!r:.80}. {CSV}")
+    if repeated := sorted({REPEATED.sub("", name) for name in columns if REPEATED.search(name)}):
+        raise DataError(f"{path}: two columns are called {', '.join(repeated)}; rename one of each")
+    return table
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Raises DataError for what polars cannot read."""
+    try:
+        yield
+    except (PolarsError, OSError) as error:
+        # The further lines of polars advise programmers.
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{what}: cannot be read: {reason}. {CSV}") from error
+
+
+def _suffix(file: Path) -> str:
+    """The suffix of a table; empty for other files and for folders."""
+    suffixes = (suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix))
+    return next(suffixes, "") if file.is_file() else ""
+
+
+def _scan_csv(files: list[Path]) -> pl.LazyFrame:
+    """Scans CSV files; a column of numbers some of which begin with zeros is read as text.
+
+    Polars would make 123 of the code 00123.
+    """
+    dtypes = pl.scan_csv(files, infer_schema_length=None).collect_schema()
+    integers = [name for name, dtype in dtypes.items() if dtype.is_integer()]
+    texts = pl.scan_csv(files, infer_schema=False).select(integers)
+    has_zeros = texts.select(pl.all().str.contains(r"^0\d").any()).collect(engine="streaming")
+    codes = {name: pl.String() for name in integers if has_zeros[name].item()}
+    return pl.scan_csv(files, schema=pl.Schema({**dtypes, **codes}))
+
+
+def _scan_renamed(config: Config, name: TableName) -> pl.LazyFrame:
+    path = getattr(config.dataset.tables, name)
+    if path is None:
+        raise ConfigError(
+            f"dataset.tables.{name} is not set; give the path of the table, for example {name} = "
+            f'"data/{name}.parquet" under [dataset.tables]'
+        )
+    table = scan(path)
+    columns = table.collect_schema().names()
+    yours = config.dataset.tables.rename.get(name, {})
+    absent = [column for column in yours.values() if column not in columns]
+    if absent:
+        raise DataError(
+            f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
+            f"it has {', '.join(columns)}. {CSV}"
+        )
+    taken = [ours for ours, column in yours.items() if ours != column and ours in columns]
+    if taken:
+        raise DataError(
+            f"{path}: dataset.tables.rename.{name} gives the name {', '.join(taken)}, which "
+            "another column has already; rename that one too"
+        )
+    return table.rename({column: ours for ours, column in yours.items()})
+
+
+OWN_TABLES = Dataset(
+    own_tables,
+    files=tuple(f"dataset.tables.{name}" for name in ("places", "users", "impressions", "orders")),
+)

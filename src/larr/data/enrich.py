@@ -12,8 +12,16 @@ from larr.config.data import ProfileConfig
 from larr.data.features import as_numbers, sample
 from larr.data.known import NEVER_SEEN, PAIR, PAIR_FIGURES, Known
 from larr.data.log import Log
-from larr.data.profiles import daily_spending, daily_values, favourites, recent_places
-from larr.data.statistics import as_of, daily_counts, overall, rates
+from larr.data.statistics import (
+    as_of,
+    daily_counts,
+    daily_spending,
+    daily_values,
+    favourites,
+    overall,
+    rates,
+    recent_places,
+)
 from larr.data.transforms import Levels
 
 EDGE_ROWS = 100_000

@@ -16,8 +16,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.time_columns import time_columns
-from larr.data.transforms import Array, Levels
+from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES = "known", "edges.json"
 PAIR = ["user_id", "poi_id"]

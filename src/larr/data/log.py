@@ -15,8 +15,8 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
-from larr.data.tables import Tables, reading
-from larr.data.time_columns import with_time_columns
+from larr.data.datasets import Tables, reading
+from larr.data.transforms import with_time_columns
 from larr.errors import DataError
 from larr.progress import console, track
 

@@ -22,10 +22,9 @@ from larr.data.columns import candidate_features, check_columns
 from larr.data.datasets import dataset
 from larr.data.enrich import Enricher, past_orders
 from larr.data.features import Category, FeatureEncoder, Features
-from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN
 from larr.data.log import SPLITS, Log, check_tables
-from larr.data.transforms import Array, Template, Vocabulary
+from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.errors import ConfigError
 from larr.progress import console, track
 

@@ -1,8 +1,8 @@
 """The transforms from columns to model inputs, each in two forms that give equal results.
 
 `column` takes all rows of a table, for training; `value` takes the values of one request, for
-serving, where a table for each request would take most of its time. Two more transforms have both
-forms elsewhere: `time_columns.py`, and the figures that `known.py` looks up.
+serving, where a table for each request would take most of its time. One more transform has both
+forms elsewhere: the figures that `known.py` looks up.
 
 Shapes: N rows, M numbers, L recent places.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Self
 
@@ -31,6 +32,58 @@ LARGEST_WHOLE = 2**63
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
 _COLUMN = re.compile(r"\{([^{}]*)\}")
 _STRAY = re.compile(r"[\[\]{}]")
+MISSING = -1
+"""The number of a text that a row does not have."""
+
+
+def _by_number(words: dict[str, Iterable[int]]) -> dict[int, str]:
+    return {number: word for word, numbers in words.items() for number in numbers}
+
+
+TIME_COLUMNS = ("day", "hour", "meal_slot", "hour_band", "day_kind", "season")
+MEAL_SLOTS = _by_number(
+    {
+        "breakfast": range(5, 10),
+        "lunch": range(10, 14),
+        "afternoon tea": range(14, 17),
+        "dinner": range(17, 21),
+        "late night": (21, 22, 23, 0, 1, 2, 3, 4),
+    }
+)
+"""Hour -> meal slot."""
+HOUR_BANDS = {hour: f"{hour} o'clock" for hour in range(24)}
+"""Hour -> hour as a category, since a text or a vocabulary needs a word."""
+DAY_KINDS = _by_number({"weekday": range(1, 6), "weekend": (6, 7)})
+"""ISO day of the week -> kind of day."""
+SEASONS = _by_number(
+    {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
+)
+"""Month -> season of the northern hemisphere."""
+
+
+def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """Returns the frame with `TIME_COLUMNS` of its column `time`."""
+    time, hour = pl.col("time").dt, pl.col("time").dt.hour()
+    return frame.with_columns(
+        day=time.date(),
+        hour=hour,
+        meal_slot=hour.replace_strict(MEAL_SLOTS, return_dtype=pl.String),
+        hour_band=hour.replace_strict(HOUR_BANDS, return_dtype=pl.String),
+        day_kind=time.weekday().replace_strict(DAY_KINDS, return_dtype=pl.String),
+        season=time.month().replace_strict(SEASONS, return_dtype=pl.String),
+    )
+
+
+def time_columns(time: datetime) -> dict[str, object]:
+    """Returns the same columns for the time of one request, without a data frame."""
+    return {
+        "day": time.date(),
+        "hour": time.hour,
+        "meal_slot": MEAL_SLOTS[time.hour],
+        "hour_band": HOUR_BANDS[time.hour],
+        "day_kind": DAY_KINDS[time.isoweekday()],
+        "season": SEASONS[time.month],
+    }
 
 
 def text_value(value: object) -> str:
@@ -212,3 +265,61 @@ class Template:
             elif not is_optional:
                 return None
         return " ".join("".join(written).split()).strip(" ,;") or None
+
+
+class TextNumbers:
+    """Numbers every distinct (keyword, text) in the order in which they are added.
+
+    The stored vectors have the same order, so a text's number is the row of its vector.
+    """
+
+    def __init__(self, table: pl.DataFrame | None = None) -> None:
+        """Starts empty, or with the texts that `table` returned earlier."""
+        self._keywords: list[str] = []
+        self._texts: list[str] = []
+        self._numbers: dict[str, dict[str, int]] = {}
+        if table is not None:
+            for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
+                self.add_value(keyword, text)
+
+    def add(self, texts: pl.Series) -> Array:
+        """Returns the numbers of a keyword's texts as `column` does; new texts get new numbers."""
+        for text in texts.drop_nulls().unique(maintain_order=True):
+            self.add_value(texts.name, text)
+        return self.column(texts)
+
+    def add_value(self, keyword: str, text: str) -> int:
+        """Returns the number of one text, a new one if it has none."""
+        numbers = self._numbers.setdefault(keyword, {})
+        if text not in numbers:
+            self._keywords.append(keyword)
+            self._texts.append(text)
+            numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
+        return numbers[text]
+
+    def column(self, texts: pl.Series) -> Array:
+        """Returns the number of each text, int32 [N]; the series has the name of its keyword.
+
+        A null and a text without a number are MISSING.
+        """
+        distinct = texts.drop_nulls().unique(maintain_order=True).to_list()
+        numbers = [self.value(texts.name, text) for text in distinct]
+        number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
+        return number_N.fill_null(MISSING).to_numpy()
+
+    def value(self, keyword: str, text: str | None) -> int:
+        """Returns the number of one text, MISSING if it has none."""
+        return MISSING if text is None else self._numbers.get(keyword, {}).get(text, MISSING)
+
+    def text(self, number: int) -> str:
+        """Returns the text of a number."""
+        return self._texts[number]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def table(self) -> pl.DataFrame:
+        """Returns text_id (int32, the row number), keyword, text."""
+        columns = {"keyword": self._keywords, "text": self._texts}
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        return frame.with_row_index("text_id").with_columns(pl.col("text_id").cast(pl.Int32))

@@ -19,10 +19,15 @@ import polars as pl
 from larr.config import Config
 from larr.data.columns import LOOKED_UP, raw_column
 from larr.data.features import FeatureEncoder, read_features
-from larr.data.keywords import MISSING, TextNumbers
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
-from larr.data.time_columns import TIME_COLUMNS, with_time_columns
-from larr.data.transforms import Array, Template
+from larr.data.transforms import (
+    MISSING,
+    TIME_COLUMNS,
+    Array,
+    Template,
+    TextNumbers,
+    with_time_columns,
+)
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]

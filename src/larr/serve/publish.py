@@ -22,7 +22,7 @@ from larr.config import Config
 from larr.data.batches import Batch
 from larr.data.features import read_features
 from larr.data.prepare import REQUESTS
-from larr.data.time_columns import TIME_COLUMNS, with_time_columns
+from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError
 from larr.rankers.larr import Larr
 from larr.rankers.ple import Ple

@@ -19,8 +19,8 @@ import onnxruntime
 import polars as pl
 
 from larr import artifacts
-from larr.data.keywords import MISSING
 from larr.data.known import Row
+from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, Reader, RequestInputs
 from larr.serve.tables import Array, Columns, Table, open_array
 

@@ -21,8 +21,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from larr.config import Config
-from larr.data.datasets import Dataset
-from larr.data.tables import Tables, scan
+from larr.data.datasets import Dataset, Tables, scan
 from larr.progress import track
 from larr_lab.city import tables
 from larr_lab.settings import CityConfig, city_settings

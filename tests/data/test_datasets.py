@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from larr.config import Config
-from larr.data.tables import own_tables, scan
+from larr.data.datasets import own_tables, scan
 from larr.errors import ConfigError, DataError
 from tests.own_tables import own_config, write_own
 
