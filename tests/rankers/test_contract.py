@@ -1,4 +1,4 @@
-"""One contract for every entry of `RANKERS`, on logs with a known answer."""
+"""One contract for all rankers, those of other packages too, on logs with a known answer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from larr import rankers
 from larr.config import Config
 from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
+from larr.plugins import with_plugins
 from larr.rankers.align import train
 from larr.rankers.ranker import LossCurve, Ranker
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
@@ -46,7 +47,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return write_log(tmp_path_factory.mktemp("other"), OTHER_LOGS[request.param], SETTINGS)
 
 
-@pytest.fixture(scope="module", params=rankers.RANKERS)
+@pytest.fixture(scope="module", params=with_plugins(rankers.RANKERS, "rankers"))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -136,8 +137,8 @@ def test_its_losses_fall(trained: tuple[Ranker, LossCurve]) -> None:
     assert samples[-1] % PLANTED.rows == 0
 
 
-def test_its_search_space_has_settings_of_a_ranker(name: str) -> None:
-    space = rankers.RANKERS[name].search_space
+def test_its_search_space_has_settings_of_a_ranker(small: Config, name: str) -> None:
+    space = rankers.find(small, name).search_space
     assert space
     for path, values in space.items():
         assert values.low < values.high

@@ -18,7 +18,6 @@ from larr.rankers.deepfm import DeepFm
 from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, LazyAdam, TargetAttention
 from larr.rankers.layers import Towers, initialise, tower_rates, with_product
 from larr.rankers.neural import NeuralRanker
-from larr.rankers.p5 import P5, PADDING
 from larr.rankers.ple import Mixture, Ple, expert_owners
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
 
@@ -235,21 +234,3 @@ def test_dropout_acts_in_training_alone(name: str, config: Config, batch: Batch)
     with torch.no_grad():
         assert not torch.equal(model.train()(batch), model(batch))
     assert torch.equal(model.score(batch), model.score(batch))
-
-
-def test_a_prompt_of_p5_spells_users_and_places_alike_wherever_they_stand(tmp_path: Path) -> None:
-    config = write_log(tmp_path, Sizes(rows=64, categories=(300, 250, 6, 4)))
-    model = rankers.build(config, "p5")
-    assert isinstance(model, P5)
-    batch = rows_of(config, "train", 64)
-    tokens_BN = model.prompt(batch)
-    assert tokens_BN.shape[1] == len(model.words)
-    place_BD, recent_BLD = tokens_BN[:, 2:4], tokens_BN[:, -2 * batch.recent.shape[1] :]
-    for row, place in enumerate(batch.categories[:, 1].tolist()):
-        again = (batch.recent == place).nonzero()
-        for other, column in again.tolist():
-            pieces = recent_BLD[other, 2 * column : 2 * column + 2]
-            assert torch.equal(pieces, place_BD[row])
-    assert (recent_BLD[(batch.recent == 0).repeat_interleave(2, dim=1)] == PADDING).all()
-    numbers = model.spelling[1:300].tolist()
-    assert len({tuple(pieces) for pieces in numbers}) == 299

@@ -21,7 +21,6 @@ from larr.rankers.deepfm import DeepFm
 from larr.rankers.din import Din
 from larr.rankers.larr import Larr
 from larr.rankers.lightgbm import LightGbm
-from larr.rankers.p5 import P5
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Ranker, RankerInputs
 from larr.rankers.wide_deep import WideDeep
@@ -32,7 +31,6 @@ RANKERS: dict[str, type[Ranker]] = {
     "dcn": Dcn,
     "din": Din,
     "lightgbm": LightGbm,
-    "p5": P5,
     "ple": Ple,
     "larr": Larr,
 }

@@ -61,7 +61,7 @@ def train(
 ) -> tuple[Ranker, LossCurve]:
     """Returns a ranker with these settings, trained on a log, and its losses."""
     torch.set_float32_matmul_precision("medium")  # 44,400 samples/s of PLE on a core, not 27,200
-    torch.manual_seed(config.seed)  # for dropout, and for P5's start
+    torch.manual_seed(config.seed)  # for dropout, and constructors' draws
     ranker = rankers.build(config, name, settings)
     return ranker, ranker.fit(log.latest(settings.rows) if settings.rows else log, config.seed)
 

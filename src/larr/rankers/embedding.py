@@ -1,4 +1,4 @@
-"""The ordinary features as embeddings: the part that all networks but P5 share.
+"""The ordinary features as embeddings: the part that the networks share.
 
 Shapes: B rows of a batch, F categories, M numbers, L recent places, E embedding, X linear weights,
 D width of all inputs side by side, U distinct table rows of a batch, V values of a category.

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from larr.data.batches import Batch
-from larr.data.features import Category
 from larr.rankers.layers import with_product
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.ranker import RankerInputs
@@ -44,21 +43,32 @@ class P5(NeuralRanker):
         from transformers import T5Config, T5Model  # noqa: PLC0415 - other rankers start faster
 
         super().__init__(inputs)
-        features = inputs.features
-        seen = [category.name not in inputs.settings.hidden for category in features.categories]
+        features, categories = inputs.features, inputs.features.categories
+        seen = [category.name not in inputs.settings.hidden for category in categories]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
-        spelled = {n: c for n, c in enumerate(features.categories) if _is_spelled(c)}
-        unspelled = {n: c for n, c in enumerate(features.categories) if not _is_spelled(c)}
+        spelled = {
+            column: category
+            for column, category in enumerate(categories)
+            if category.name in SPELLED or category.size > LONGEST
+        }
+        unspelled = {n: category for n, category in enumerate(categories) if n not in spelled}
         digits = max((math.ceil(math.log(c.size, BASE)) for c in spelled.values()), default=1)
-        spellings = [_spelling(category, digits) for category in spelled.values()]
-        none = torch.empty(0, digits, dtype=torch.int64)
-        self.register_buffer("spelling", torch.cat([none, *spellings]), persistent=False)
-        self.register_buffer("spelled", _columns(spelled, 0), persistent=False)
-        self.register_buffer("unspelled", _columns(unspelled, PADDING + 1), persistent=False)
+        spellings = [torch.empty(0, digits, dtype=torch.int64)]
+        spellings += [random_spelling(category.size, digits) for category in spelled.values()]
+        self.register_buffer("spelling", torch.cat(spellings), persistent=False)
+        for kind, chosen, first in (("spelled", spelled, 0), ("unspelled", unspelled, PADDING + 1)):
+            # the columns of these categories, and what to add to each of their values, [2, W]
+            sizes = np.array([category.size for category in chosen.values()], dtype=np.int64)
+            shifts = np.stack([np.array([*chosen], np.int64), first + sizes.cumsum() - sizes])
+            self.register_buffer(kind, torch.from_numpy(shifts), persistent=False)
         names = [category.name for category in spelled.values()]
         self.recent_shift = int(self.spelled[1, names.index("poi_id")]) if features.recent else 0
-        counts = (len(spelled), len(unspelled), len(features.numbers), features.recent)
-        self.register_buffer("words", _words(counts, digits), persistent=False)
+        # the word that each token of a prompt is a piece of [N]; recent places share one word
+        words = len(categories) + len(features.numbers)
+        pieces = torch.tensor([digits] * len(spelled) + [1] * (words - len(spelled)))
+        word_N = torch.arange(words).repeat_interleave(pieces)
+        recent_N = torch.full((features.recent * digits,), words)
+        self.register_buffer("words", torch.cat([word_N, recent_N]), persistent=False)
         tokens = PADDING + 1 + sum(category.size for category in unspelled.values())
         self.tokens = nn.Embedding(tokens, UNITS, padding_idx=PADDING)
         self.whole_words = nn.Embedding(int(self.words.max()) + 1, UNITS)
@@ -117,33 +127,10 @@ class P5(NeuralRanker):
         self.bias.copy_(rates_T.logit(eps=1e-6))
 
 
-def _is_spelled(category: Category) -> bool:
-    return category.name in SPELLED or category.size > LONGEST
-
-
-def _spelling(category: Category, digits: int) -> Tensor:
-    """The pieces of each value's random number [V, D]; the unknown value is padding."""
-    random = np.random.default_rng(category.size)
-    number_V = np.concatenate([[0], 1 + random.permutation(category.size - 1)])
+def random_spelling(size: int, digits: int) -> Tensor:
+    """Returns the pieces of each value's random number [V, D]; the unknown value is padding."""
+    random = np.random.default_rng(size)
+    number_V = np.concatenate([[0], 1 + random.permutation(size - 1)])
     pieces_VD = number_V[:, None] // BASE ** np.arange(digits)[::-1] % BASE
     pieces_VD[0] = PADDING
     return torch.from_numpy(pieces_VD)
-
-
-def _columns(chosen: dict[int, Category], first: int) -> Tensor:
-    """The columns of some categories, and what to add to each value, [2, W]."""
-    sizes = np.array([category.size for category in chosen.values()], dtype=np.int64)
-    columns = np.array([*chosen], dtype=np.int64)
-    return torch.from_numpy(np.stack([columns, first + np.cumsum(sizes) - sizes]))
-
-
-def _words(counts: tuple[int, int, int, int], digits: int) -> Tensor:
-    """The word that each token of a prompt is a piece of [N]; recent places are words of a kind."""
-    spelled, unspelled, numbers, recent = counts
-    alone = spelled + unspelled + numbers
-    parts = [
-        torch.arange(spelled).repeat_interleave(digits),
-        torch.arange(spelled, alone),
-        torch.full((recent * digits,), alone),
-    ]
-    return torch.cat(parts)
