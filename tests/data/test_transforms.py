@@ -177,7 +177,7 @@ def test_what_is_known_of_a_request_is_what_its_rows_get_in_a_table(tmp_path: Pa
             "heat": [[None, np.nan, 20.0, 30.0][at] for at in random.integers(0, 4, 60)],
         }
     )
-    table = day.with_recent(day.enrich(with_time_columns(rows)))
+    table = day.enrich(with_time_columns(rows))
     for row, expected in zip(rows.to_dicts(), table.to_dicts(), strict=True):
         values = day.of_request({name: row[name] for name in ("user_id", "time", "heat")})
         shared = [name for name in values if name in expected]
@@ -185,8 +185,8 @@ def test_what_is_known_of_a_request_is_what_its_rows_get_in_a_table(tmp_path: Pa
         assert {"user_log_orders_level", "heat_level", "user_slot", "user_mood"} <= values.keys()
         figures_K2 = day.pair_figures(row["user_id"], [row["poi_id"]])
         assert figures_K2[0].tolist() == [expected[name] for name in PAIR_FIGURES]
-        assert day.recent_places(row["user_id"]) == (expected["recent"] or [])
-        assert day.has_user(row["user_id"]) == (row["user_id"] in "uv")
+        assert day.recent_places.get(row["user_id"], []) == (expected["recent"] or [])
+        assert (row["user_id"] in day.user_rows) == (row["user_id"] in "uv")
 
 
 def test_a_place_without_a_past_has_no_orders_and_no_level_of_its_rates(tmp_path: Path) -> None:

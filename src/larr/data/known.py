@@ -1,12 +1,13 @@
-"""What is known at the start of a day: of places, users, situations, pairs and recent places.
+"""What is known at the start of a day, and nothing later, as columns of that day's rows.
 
 Shapes: K candidates of a request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,19 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.data import ProfileConfig
+from larr.data.features import as_numbers, sample
+from larr.data.log import Log
+from larr.data.statistics import (
+    as_of,
+    daily_counts,
+    daily_spending,
+    daily_values,
+    favourites,
+    overall,
+    rates,
+    recent_places,
+)
 from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES = "known", "edges.json"
@@ -23,6 +37,9 @@ PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 NEVER_SEEN = ("log_impressions_per_day", "log_orders")
 """Figures that are 0 for a place or user without a past; rates are missing."""
+EDGE_ROWS = 100_000
+"""Training rows of which the quantiles of buckets are computed."""
+ROW = "row of the chunk"
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]
 
@@ -33,8 +50,8 @@ class Known:
 
     `larr prepare` builds one for each day of the log. A server starts with that of the day after
     the training days, so that a request has the columns that its rows would have in the log.
-    `enrich` and `with_recent` take tables; `of_request`, `pair_figures` and `recent_places` give
-    the same columns for one request.
+    `enrich` takes a table; `of_request`, `pair_figures` and `recent_places` give the same columns
+    for one request.
     """
 
     places: pl.DataFrame
@@ -55,7 +72,7 @@ class Known:
         rows = rows.with_columns(level.column(rows) for level in self.levels)
         for table in self.situations.values():
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
-        return rows
+        return rows.join(self.recent, on="user_id", how="left", maintain_order="left")
 
     def with_numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds all columns but the levels and the situations, which are looked up by levels too."""
@@ -68,10 +85,6 @@ class Known:
         # A user or place that the tables do not have is one without a past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
         return rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
-
-    def with_recent(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds `recent`, the latest places of the row's user before the day."""
-        return rows.join(self.recent, on="user_id", how="left", maintain_order="left")
 
     def describe_places(self, new: pl.DataFrame | None = None) -> pl.DataFrame:
         """Returns all places, or new ones, which have no past, with their statistics and levels."""
@@ -103,7 +116,7 @@ class Known:
 
         Columns of places and pairs are not among them.
         """
-        number = self._user_rows.get(row["user_id"])
+        number = self.user_rows.get(row["user_id"])
         values = {} if number is None else self.users.row(number, named=True)
         for name in NEVER_SEEN:
             values[f"user_{name}"] = values.get(f"user_{name}") or 0.0
@@ -116,22 +129,20 @@ class Known:
             values[name] = table.get((row["user_id"], values.get(within)))
         return values
 
-    def has_user(self, user_id: str) -> bool:
-        """Returns whether the users of the log include this one."""
-        return user_id in self._user_rows
-
     def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
         """Returns `PAIR_FIGURES` of a user at each of some places, float64 [K, 2]."""
         figures = self._pair_values.get(user_id, {})
         figures_K2 = np.array([figures.get(place, NO_PAIR) for place in places], np.float64)
         return figures_K2.reshape(-1, len(PAIR_FIGURES))
 
-    def recent_places(self, user_id: str) -> list[str]:
-        """Returns the latest places of a user before the day."""
-        return self._recent_values.get(user_id) or []
+    @cached_property
+    def recent_places(self) -> dict[str, list[str]]:
+        """The latest places before the day of each user who has any."""
+        return dict(self.recent.select("user_id", "recent").iter_rows())
 
     @cached_property
-    def _user_rows(self) -> dict[str, int]:
+    def user_rows(self) -> dict[str, int]:
+        """The row of each user of the log in `users`."""
         return {user_id: number for number, user_id in enumerate(self.users["user_id"])}
 
     @cached_property
@@ -147,10 +158,6 @@ class Known:
         for user, place, *figures in self.pairs.select(*PAIR, *PAIR_FIGURES).iter_rows():
             values.setdefault(user, {})[place] = tuple(figures)
         return values
-
-    @cached_property
-    def _recent_values(self) -> dict[str, list[str]]:
-        return dict(self.recent.select("user_id", "recent").iter_rows())
 
     def save(self, folder: Path) -> None:
         """Writes the tables, for serving."""
@@ -177,3 +184,109 @@ class Known:
         edges = artifacts.read_json(folder / EDGES)
         levels = [Levels(bucket, edges[bucket.column]) for bucket in config.buckets]
         return cls(**tables, situations=situations, levels=levels)
+
+
+class Enricher:
+    """Builds `Known` for any day from the checked log.
+
+    Of the log it keeps counts of each day and the clicks in memory. All that a row gets is summed
+    over earlier days by `statistics.as_of` or chosen from them by `profiles.recent_places`, so
+    neither the row itself nor anything later can leak into it.
+    """
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.config, self.log = config, log
+        impressions, history = log.scan(), log.history.lazy()
+        clicked = impressions.filter(pl.col("click"))
+        rate = config.dataset.sampling_rate
+        self.counts = {
+            key: daily_counts(impressions, history, [key], rate) for key in ("poi_id", "user_id")
+        }
+        self.pairs = daily_counts(clicked, history, PAIR).select(
+            *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
+        )
+        columns = [*PAIR, "time", "day"]
+        self.events = pl.concat([history.select(columns), clicked.select(columns)]).collect(
+            engine="streaming"
+        )
+        # Later test days count the orders of earlier ones; `as_of` reads earlier days alone.
+        orders = past_orders(log, ("train", "test"))
+        has_prices = "poi_price_yuan" in log.places.columns
+        self.spending = daily_spending(orders, log.places) if has_prices else None
+        # Profiles count within levels, and levels need edges, which are fitted on the statistics.
+        self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
+        self.levels: list[Levels] = []
+        train = impressions.filter(pl.col("split") == "train")
+        rows = self._by_day(sample(train, EDGE_ROWS), Known.with_numbers)
+        self.levels = [
+            Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets"))
+            for bucket in config.buckets
+        ]
+        present = [level for level in self.levels if level.bucket.column in orders.columns]
+        orders = orders.with_columns(level.column(orders) for level in present)
+        self.profiles = [
+            (profile, daily_values(orders, log.places, profile)) for profile in config.profiles
+        ]
+
+    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Returns the rows with what was known at the start of their days."""
+        return self._by_day(rows, Known.enrich)
+
+    def _by_day(
+        self, rows: pl.DataFrame, add: Callable[[Known, pl.DataFrame], pl.DataFrame]
+    ) -> pl.DataFrame:
+        numbered = rows.with_row_index(ROW)  # the parts of the days are put in order again by it
+        if not rows.height:
+            return add(self.known(date.min, numbered), numbered).drop(ROW)
+        days = numbered.group_by("day", maintain_order=True)
+        parts = [add(self.known(day, part), part) for (day,), part in days]
+        return pl.concat(parts).sort(ROW).drop(ROW)
+
+    def known(self, day: date, rows: pl.DataFrame | None = None) -> Known:
+        """Returns what is known at the start of a day, of all users or of those of some rows."""
+        half_life = self.config.features.half_life_days
+        users = self.log.users
+        if rows is not None:
+            users = users.join(rows, on="user_id", how="semi", maintain_order="left")
+        places = self._with_statistics("poi", self.log.places, day)
+        users = self._with_statistics("user", users, day)
+        asked = users.select("user_id", pl.lit(day).alias("day"))
+        if self.spending is not None:
+            mean = pl.col("spent_yuan") / pl.col("priced_orders")
+            spent = as_of(self.spending, asked, ["user_id"], half_life)
+            spent = spent.select("user_id", user_order_price_yuan=mean)
+            users = users.join(spent, on="user_id", how="left", maintain_order="left")
+        situations = {}
+        for profile, counts in self.profiles:
+            words = favourites(counts, asked, profile, half_life).drop("day")
+            if profile.within:
+                situations[profile.name] = words
+            else:
+                users = users.join(words, on="user_id", how="left", maintain_order="left")
+        pairs = as_of(self.pairs, asked, PAIR, half_life)
+        pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
+        recent = recent_places(self.events, asked, self.config.features.recent).drop("day")
+        return Known(places, users, situations, pairs, recent, self.levels)
+
+    def _with_statistics(self, owner: str, entities: pl.DataFrame, day: date) -> pl.DataFrame:
+        """Returns places or users with their statistics as of the start of a day."""
+        key, half_life = f"{owner}_id", self.config.features.half_life_days
+        asked = entities.select(key, pl.lit(day).alias("day"))
+        sums = as_of(self.counts[key], asked, [key], half_life)
+        days = overall(self.counts[key], asked["day"], half_life)
+        figures = rates(sums, owner, days).drop("day")
+        never = [f"{owner}_{name}" for name in NEVER_SEEN]
+        entities = entities.join(figures, on=key, how="left", maintain_order="left")
+        return entities.with_columns(pl.col(never).fill_null(0.0))
+
+
+def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
+    """Returns orders of some splits of the log, and those of the history up to their last day.
+
+    The history may lack scene columns that the log has; they are null there.
+    """
+    rows = log.scan().filter(pl.col("split").is_in(splits))
+    last = rows.select(pl.col("day").max()).collect(engine="streaming").item()
+    logged = rows.filter(pl.col("order")).collect(engine="streaming")
+    earlier = log.history.filter(pl.col("day") <= last)
+    return pl.concat([earlier, logged], how="diagonal_relaxed").sort("time", "user_id", "poi_id")

@@ -20,9 +20,8 @@ from larr.config import Config
 from larr.data import features
 from larr.data.columns import candidate_features, check_columns
 from larr.data.datasets import dataset
-from larr.data.enrich import Enricher, past_orders
 from larr.data.features import Category, FeatureEncoder, Features
-from larr.data.known import KNOWN
+from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.errors import ConfigError

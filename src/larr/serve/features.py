@@ -122,7 +122,7 @@ class Reader:
         The arrays are those that `larr prepare` would write for rows of the day after training;
         a text that `larr embed` has not seen is missing. The other methods read one request.
         """
-        rows = self.known.with_recent(self.known.enrich(with_time_columns(rows)))
+        rows = self.known.enrich(with_time_columns(rows))
         text_NR = np.zeros((rows.height, len(self.templates)), np.int32)
         for slot, template in enumerate(self.templates):
             text_NR[:, slot] = self.texts.column(template.column(rows))
@@ -175,13 +175,13 @@ class Reader:
             if categories[-1] == 0 and value is not None and not name.startswith("user_"):
                 unknown.append(name)
         number_M = np.array([values.get(name) for name in self.request_scales.names], np.float64)
-        places = self.known.recent_places(row["user_id"])
+        places = self.known.recent_places.get(row["user_id"], [])
         return RequestInputs(
             np.array(categories, np.int32),
             self.request_scales.value(number_M),
             np.array(texts, np.int32),
             self.encoder.places.padded_value(places, self.encoder.recent),
-            self.known.has_user(row["user_id"]),
+            row["user_id"] in self.known.user_rows,
             missing,
             unknown,
         )
