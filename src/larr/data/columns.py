@@ -121,6 +121,10 @@ def _wrong_columns(
     config: Config, log: Log, uses: Iterable[Use], impressions: pl.Schema, added: set[str]
 ) -> Iterator[str]:
     """Yields problems of columns that are missing, outcomes, or without single values."""
+    near = config.contrast.near
+    if near and near not in log.places.columns:
+        names = ", ".join(log.places.columns)
+        yield f"contrast.near: places have no column {near}; they have {names}"
     for profile in config.profiles:
         where, kind = f"profile {profile.name}:", log.places.schema.get(profile.poi_column)
         if kind is None:

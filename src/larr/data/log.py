@@ -44,9 +44,11 @@ class Log:
         return pl.scan_parquet(self.impressions)
 
     def chunks(self, split: str) -> Iterator[pl.DataFrame]:
-        """The impressions of a split, chunk by chunk."""
+        """Yields the impressions of a split, chunk by chunk."""
         for path in self.impressions:
-            yield pl.read_parquet(path).filter(pl.col("split") == split)
+            rows = pl.read_parquet(path).filter(pl.col("split") == split)
+            if rows.height:
+                yield rows
 
 
 def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
