@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from larr.data.checks import Checked, check_columns, check_rows
+from larr.data.checks import check_columns, check_rows
 from larr.data.contract import SENTENCES, Rule, sentence
 from larr.errors import DataError
 
@@ -22,7 +22,7 @@ GOOD = {
 }
 
 
-def check(table: str, rows: pl.DataFrame, zone: str = "") -> Checked:
+def check(table: str, rows: pl.DataFrame, zone: str = "") -> tuple[pl.DataFrame, pl.DataFrame]:
     return check_rows(table, rows, KNOWN, NOW, zone)
 
 
@@ -50,10 +50,10 @@ def test_a_broken_impression_is_rejected_with_its_reason(
     change: dict[str, object], reason: str
 ) -> None:
     rows = pl.DataFrame([GOOD | {"lat": 30.0, "position": 1, "probability_click": 0.1} | change])
-    checked = check("impressions", rows)
-    assert checked.good.height == 0
-    assert checked.rejected["reason"].to_list() == [reason]
-    rules = [Rule(**rule) for rule in checked.rejected["broken_rules"][0]]
+    good, rejected = check("impressions", rows)
+    assert good.height == 0
+    assert rejected["reason"].to_list() == [reason]
+    rules = [Rule(**rule) for rule in rejected["broken_rules"][0]]
     assert "; ".join(map(sentence, rules)) == reason
 
 
@@ -64,10 +64,10 @@ def test_every_kind_of_rule_has_a_sentence() -> None:
 
 def test_the_first_of_two_equal_keys_is_kept() -> None:
     rows = pl.DataFrame([GOOD, GOOD | {"click": False}, GOOD | {"poi_id": "p2"}])
-    checked = check("impressions", rows)
-    assert checked.good["poi_id"].to_list() == ["p1", "p2"]
-    assert checked.good["click"].to_list() == [True, True]
-    assert checked.rejected["reason"].to_list() == ["duplicate key request_id + poi_id"]
+    good, rejected = check("impressions", rows)
+    assert good["poi_id"].to_list() == ["p1", "p2"]
+    assert good["click"].to_list() == [True, True]
+    assert rejected["reason"].to_list() == ["duplicate key request_id + poi_id"]
 
 
 def test_columns_beyond_the_contract_are_kept_and_nan_is_missing_in_them() -> None:
@@ -75,10 +75,10 @@ def test_columns_beyond_the_contract_are_kept_and_nan_is_missing_in_them() -> No
         {"poi_id": list("abc"), "name": ["n", "m", " "], "stars": [1.5, float("nan"), 2.0]}
         | {"chain": [" ", "x", "y"]}
     )
-    checked = check("places", rows)
-    assert checked.good.rows() == [("a", "n", None, 1.5), ("b", "m", "x", None)]
-    assert checked.good.columns == ["poi_id", "name", "chain", "stars"]
-    assert checked.rejected.drop("broken_rules").rows() == [("name is empty", "c", " ", 2.0, "y")]
+    good, rejected = check("places", rows)
+    assert good.rows() == [("a", "n", None, 1.5), ("b", "m", "x", None)]
+    assert good.columns == ["poi_id", "name", "chain", "stars"]
+    assert rejected.drop("broken_rules").rows() == [("name is empty", "c", " ", 2.0, "y")]
 
 
 def test_a_missing_column_is_reported_with_how_to_rename_one() -> None:
@@ -106,8 +106,8 @@ def test_a_missing_column_is_reported_with_how_to_rename_one() -> None:
     ],
 )
 def test_a_time_is_that_of_the_clock_in_the_zone(times: list[object], zone: str) -> None:
-    checked = check("impressions", pl.DataFrame([GOOD]).with_columns(time=pl.Series(times)), zone)
-    assert checked.good["time"].to_list() == [datetime(2024, 4, 1, 12, 10)]
+    good, _ = check("impressions", pl.DataFrame([GOOD]).with_columns(time=pl.Series(times)), zone)
+    assert good["time"].to_list() == [datetime(2024, 4, 1, 12, 10)]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,6 @@ def test_a_label_may_be_a_word_or_a_count(
     clicks: list[object], good: list[bool], reasons: list[str]
 ) -> None:
     rows = pl.DataFrame([GOOD | {"request_id": str(i)} for i in range(4)])
-    checked = check("impressions", rows.with_columns(click=pl.Series(clicks)))
-    assert checked.good["click"].to_list() == good
-    assert checked.rejected["reason"].to_list() == reasons
+    labelled, rejected = check("impressions", rows.with_columns(click=pl.Series(clicks)))
+    assert labelled["click"].to_list() == good
+    assert rejected["reason"].to_list() == reasons

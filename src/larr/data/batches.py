@@ -124,13 +124,11 @@ class LogRows:
 
     def _read(self, starts: list[int], size: int) -> Batch:
         """Returns copies of runs of `size` rows: an open map would keep the pages that it read."""
+        runs: list[Any] = [slice(start, start + size) for start in starts]
+        if self.numbers_N is not None:
+            runs = [self.numbers_N[run] for run in runs]
         arrays = []
         for name in Batch._fields:
             mapped = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-            runs = [slice(start, start + size) for start in starts]
-            if self.numbers_N is None:
-                copied = [mapped[run] for run in runs]
-            else:
-                copied = [mapped[self.numbers_N[run]] for run in runs]
-            arrays.append(torch.from_numpy(np.concatenate(copied)))
+            arrays.append(torch.from_numpy(np.concatenate([mapped[run] for run in runs])))
         return Batch(*arrays)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import polars as pl
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
-from larr.data.contract import TABLES, Rule, Table, broken_rules, duplicate_key, sentence
+from larr.data.contract import TABLES, Rule, broken_rules, sentence
 from larr.data.values import as_type
 from larr.errors import DataError
 from larr.progress import console
@@ -31,18 +30,6 @@ WHY = ("reason", "broken_rules")
 """Columns in front of rejected rows; columns of the user with these names get a suffix."""
 
 
-@dataclass(frozen=True)
-class Checked:
-    """The good rows, in the types of the contract, and the rejected rows as they were given.
-
-    Rejected rows begin with `reason` (sentences joined by "; ") and `broken_rules` (a list of
-    structs with the fields of `Rule`).
-    """
-
-    good: pl.DataFrame
-    rejected: pl.DataFrame
-
-
 def check_columns(table: str, columns: list[str]) -> None:
     """Raises DataError if a required column is missing."""
     missing = [name for name in TABLES[table].required if name not in columns]
@@ -56,13 +43,24 @@ def check_columns(table: str, columns: list[str]) -> None:
 
 def check_rows(
     table: str, frame: pl.DataFrame, known: Mapping[str, pl.Series], now: datetime, zone: str = ""
-) -> Checked:
-    """Separates good rows from rejected ones.
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Returns the good rows, in the types of the contract, and the rejected rows as given.
 
-    `known` holds the IDs that a row may refer to, `zone` is `dataset.tables.time_zone`.
+    Rejected rows begin with `reason` (sentences joined by "; ") and `broken_rules` (a list of
+    structs with the fields of `Rule`). `known` holds the IDs that a row may refer to, `zone` is
+    `dataset.tables.time_zone`.
     """
     contract = TABLES[table]
-    given = _without_blanks(frame, contract)
+    # Null for blank texts, and for NaN and infinity beyond the contract. Texts of required columns
+    # stay as they are, so that the reason can be that they are empty.
+    cleaned = []
+    for name, dtype in frame.schema.items():
+        value = pl.col(name)
+        if dtype == pl.String and name not in contract.required:
+            cleaned.append(pl.when(value.str.strip_chars() != "").then(value))
+        elif dtype.is_float() and name not in contract.columns:
+            cleaned.append(pl.when(value.is_finite()).then(value))
+    given = frame.with_columns(cleaned)
     typed = given.select(
         as_type(name, given.schema[name], column.dtype, zone)
         for name, column in contract.columns.items()
@@ -70,9 +68,7 @@ def check_rows(
     )
     broken = broken_rules(contract, given, typed, known, now)
     good = typed.with_columns(given.drop(typed.columns))
-    return Checked(
-        good=good.filter(~pl.any_horizontal(*broken.values())), rejected=_rejected(given, broken)
-    )
+    return good.filter(~pl.any_horizontal(*broken.values())), _rejected(given, broken)
 
 
 class Checker:
@@ -93,13 +89,14 @@ class Checker:
         """Returns the good rows of a table, or of one of its chunks."""
         check_columns(table, frame.columns)
         self.rows[table] += frame.height
-        checked = check_rows(table, frame, self.known, self.now, self.zone)
-        self._keep(table, checked.rejected, f"{chunk:05}")
-        return checked.good
+        good, rejected = check_rows(table, frame, self.known, self.now, self.zone)
+        self._keep(table, rejected, f"{chunk:05}")
+        return good
 
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
         """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
         key = list(TABLES[table].key)
+        rule = Rule(" + ".join(key), "duplicate")
         counts = pl.scan_parquet(chunks).group_by(key).len()
         repeated = counts.filter(pl.col("len") > 1).collect(engine="streaming")
         seen = repeated.clear()  # only keys that occur twice are held in memory
@@ -108,8 +105,7 @@ class Checker:
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
             if again.height:
                 everywhere = pl.repeat(True, again.height, eager=True)
-                rejected = _rejected(again, {duplicate_key(TABLES[table]): everywhere})
-                self._keep(table, rejected, f"{path.stem}-repeated")
+                self._keep(table, _rejected(again, {rule: everywhere}), f"{path.stem}-repeated")
                 rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
             seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
 
@@ -122,16 +118,8 @@ class Checker:
         self.rows_rejected[table] += rejected.height
         for (reason,), rows in rejected.group_by("reason", maintain_order=True):
             rules = rows["broken_rules"][0].to_list()
-            group: dict[str, Any] = self.summary.setdefault(
-                (table, str(reason)),
-                {
-                    "table": table,
-                    "reason": reason,
-                    "rows": 0,
-                    "broken_rules": rules,
-                    "examples": [],
-                },
-            )
+            new = {"table": table, "reason": reason, "rows": 0, "broken_rules": rules}
+            group = self.summary.setdefault((table, str(reason)), new | {"examples": []})
             group["rows"] += rows.height
             columns = dict.fromkeys([*TABLES[table].required, *(rule["column"] for rule in rules)])
             examples = rows.select(name for name in columns if name in rows.columns)
@@ -151,24 +139,6 @@ class Checker:
             examples = escape("; ".join(str(example) for example in group["examples"]))
             printed.add_row(group["table"], f"{group['rows']:,}", group["reason"], examples)
         console.print(printed)
-        self._refuse_biased_log()
-        for table, rows in self.rows_rejected.items():
-            if rows > MOST_REJECTED * self.rows[table]:
-                raise DataError(
-                    f"table {table}: {rows:,} of {self.rows[table]:,} rows break the data contract "
-                    f"(table above, rows in {self.folder}), too many to learn from the others; "
-                    "correct them"
-                )
-        console.print(f"  kept in {kept_in}")
-        if stop:
-            raise DataError(
-                f"{self.rows_rejected.total():,} rows break the data contract (table above, rows "
-                f'in {self.folder}); correct them, or set dataset.bad_rows = "reject" to go on '
-                "without them"
-            )
-
-    def _refuse_biased_log(self) -> None:
-        """Raises DataError if too many rows break a rule of a column with `expected`."""
         for group in self.summary.values():
             table, rows = group["table"], self.rows[group["table"]]
             for rule in group["broken_rules"]:
@@ -179,25 +149,24 @@ class Checker:
                         f"{rows:,} rows, for example {group['examples'][0]}; expected "
                         f"{column.expected}. Without these rows the log would be biased"
                     )
-
-
-def _without_blanks(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
-    """Returns null for blank texts, and for NaN and infinity beyond the contract.
-
-    Texts of required columns stay as they are, so that the reason can be that they are empty.
-    """
-    columns = []
-    for name, dtype in frame.schema.items():
-        value = pl.col(name)
-        if dtype == pl.String and name not in table.required:
-            columns.append(pl.when(value.str.strip_chars() != "").then(value))
-        elif dtype.is_float() and name not in table.columns:
-            columns.append(pl.when(value.is_finite()).then(value))
-    return frame.with_columns(columns)
+        for table, rejected in self.rows_rejected.items():
+            if rejected > MOST_REJECTED * self.rows[table]:
+                raise DataError(
+                    f"table {table}: {rejected:,} of {self.rows[table]:,} rows break the data "
+                    f"contract (table above, rows in {self.folder}), too many to learn from the "
+                    "others; correct them"
+                )
+        console.print(f"  kept in {kept_in}")
+        if stop:
+            raise DataError(
+                f"{self.rows_rejected.total():,} rows break the data contract (table above, rows "
+                f'in {self.folder}); correct them, or set dataset.bad_rows = "reject" to go on '
+                "without them"
+            )
 
 
 def _rejected(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:
-    """Returns the rows that break a rule, as `Checked.rejected`."""
+    """Returns the rows that break a rule, with their reasons in front, as `check_rows` does."""
     by_rule = [
         pl.select(
             row=where.arg_true(),

@@ -45,8 +45,7 @@ class Table:
         return self.required | self.optional
 
 
-ID = Column(pl.String(), nullable=False)
-NAME = Column(pl.String(), nullable=False)
+ID = NAME = Column(pl.String(), nullable=False)
 TEXT = Column(pl.String())
 LATITUDE = Column(pl.Float64(), low=-90, high=90)
 LONGITUDE = Column(pl.Float64(), low=-180, high=180)
@@ -180,7 +179,7 @@ def broken_rules(
             broken[Rule(name, "infinite")] = values.is_infinite()
     if table.key:
         first = typed.select(pl.struct(table.key).is_first_distinct()).to_series()
-        broken[duplicate_key(table)] = ~first
+        broken[Rule(" + ".join(table.key), "duplicate")] = ~first
     for name in table.refers_to:
         broken[Rule(name, "unknown")] = ~typed[name].is_in(known[name].implode())
     if "time" in typed.columns:
@@ -190,8 +189,3 @@ def broken_rules(
         broken[Rule("order", "no_click")] = typed["order"] & ~typed["click"]
     # A comparison with null is null: what is missing breaks no rule but `missing`.
     return {rule: rows.fill_null(False) for rule, rows in broken.items()}
-
-
-def duplicate_key(table: Table) -> Rule:
-    """Returns the rule that a key comes once."""
-    return Rule(" + ".join(table.key), "duplicate")

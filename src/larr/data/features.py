@@ -140,22 +140,16 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
         vocabularies[name] = Vocabulary(texts.collect(engine="streaming").to_series().sort())
     names = config.features.numbers
     sampled = sample(train.select(names), SCALE_ROWS)
-    scales = [_scale(as_numbers(sampled[name], "features.numbers")) for name in names]
-    mean_M, deviation_M = np.array(scales).reshape(-1, 2).T
-    return FeatureEncoder(
-        vocabularies, Scales(tuple(names), mean_M, deviation_M), config.features.recent
-    )
-
-
-def _scale(values: pl.Series) -> tuple[float, float]:
-    """Returns the mean and the standard deviation, 1 where all values are equal."""
-    finite = values.drop_nulls().drop_nans().to_numpy()
-    if len(finite) == 0:
-        return 0.0, 1.0
-    # fsum is exact, so the order of the rows, which threads may change, does not show.
-    mean = math.fsum(finite) / len(finite)
-    deviation = math.sqrt(math.fsum((finite - mean) ** 2) / len(finite))
-    return mean, deviation or 1.0
+    mean_M, deviation_M = np.zeros(len(names)), np.ones(len(names))
+    for position, name in enumerate(names):
+        values = as_numbers(sampled[name], "features.numbers").drop_nulls().drop_nans().to_numpy()
+        if len(values):
+            # fsum is exact, so the order of the rows, which threads may change, does not show.
+            mean_M[position] = mean = math.fsum(values) / len(values)
+            variance = math.fsum((values - mean) ** 2) / len(values)
+            deviation_M[position] = math.sqrt(variance) or 1.0
+    scales = Scales(tuple(names), mean_M, deviation_M)
+    return FeatureEncoder(vocabularies, scales, config.features.recent)
 
 
 def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:

@@ -71,10 +71,18 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     )
     last = _split(files, config.dataset.test_days)
     _check_split(files, tasks, config.dataset.sampling_rate)
+    # Each order counts once: those that the log contains are taken from there.
+    key = ["user_id", "poi_id", "day"]
+    ordered = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
+    earlier = with_time_columns(history).filter(pl.col("day") <= last)
+    logged = ordered.collect(engine="streaming")
+    earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
+    if left_out := history.height - earlier.height:
+        console.print(f"  orders: {left_out:,} left out, as they are in the log, too, or later")
     return Log(
         places=_prefixed(places, "poi_"),
         users=_prefixed(users, "user_"),
-        history=_before_the_log(with_time_columns(history), files, last),
+        history=earlier,
         impressions=files,
         tasks=tasks,
         rejected=list(checker.summary.values()),
@@ -116,18 +124,6 @@ def _check_impressions(
     return files, ["click", "order"] if "order" in columns else ["click"]
 
 
-def _before_the_log(history: pl.DataFrame, files: list[Path], last: date) -> pl.DataFrame:
-    """Returns the orders up to the last day that the log does not contain: each counts once."""
-    key = ["user_id", "poi_id", "day"]
-    log = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
-    logged = log.collect(engine="streaming")
-    earlier = history.filter(pl.col("day") <= last)
-    earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
-    if dropped := history.height - earlier.height:
-        console.print(f"  orders: {dropped:,} left out, as they are in the log, too, or later")
-    return earlier
-
-
 def _split(files: list[Path], test_days: int) -> date:
     """Gives every impression its `split`, that of the log or test for the last days.
 
@@ -143,8 +139,7 @@ def _split(files: list[Path], test_days: int) -> date:
     by_time = pl.when(is_late).then(pl.lit("test")).otherwise(pl.lit("train"))
     for path in files:
         rows = pl.read_parquet(path)
-        has_split = "split" in rows.columns
-        split = pl.col("split").cast(pl.String) if has_split else by_time
+        split = pl.col("split").cast(pl.String) if "split" in rows.columns else by_time
         rows.with_columns(split=split).write_parquet(path)
     return last
 

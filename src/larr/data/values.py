@@ -56,36 +56,30 @@ def _as_time(value: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
         if not zone:
             return clock
         # Only a text with an offset is an instant that can be moved to another zone.
-        moved = _in_zone(clock - _offset(value), zone)
+        sign, hours, minutes = (value.str.extract(SIGNED_OFFSET, group) for group in (1, 2, 3))
+        size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
+        offset = pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
+        moved = _in_zone(clock - offset, zone)
         return pl.when(value.str.contains(OFFSET)).then(moved).otherwise(clock)
     if dtype.is_numeric():
-        instant = _since_1970(value.cast(pl.Int64, strict=False))
+        # The sizes of seconds, milliseconds, microseconds and nanoseconds since 1970 do not
+        # overlap until 5138.
+        number = value.cast(pl.Int64, strict=False)
+        microseconds = (
+            pl.when(number < 1e11)
+            .then(number * 1_000_000)
+            .when(number < 1e14)
+            .then(number * 1_000)
+            .when(number < 1e17)
+            .then(number)
+            .otherwise(number // 1_000)
+        )
+        instant = microseconds.cast(pl.Datetime("us"))
         return _in_zone(instant, zone) if zone else instant
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         value = value.dt.convert_time_zone(zone or dtype.time_zone).dt.replace_time_zone(None)
     return value.cast(pl.Datetime("us"), strict=False)
 
 
-def _since_1970(number: pl.Expr) -> pl.Expr:
-    """Seconds, milliseconds, microseconds or nanoseconds; their sizes do not overlap until 5138."""
-    microseconds = (
-        pl.when(number < 1e11)
-        .then(number * 1_000_000)
-        .when(number < 1e14)
-        .then(number * 1_000)
-        .when(number < 1e17)
-        .then(number)
-        .otherwise(number // 1_000)
-    )
-    return microseconds.cast(pl.Datetime("us"))
-
-
 def _in_zone(utc: pl.Expr, zone: str) -> pl.Expr:
     return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
-
-
-def _offset(value: pl.Expr) -> pl.Expr:
-    """The offset from UTC at the end of a text, as a duration; zero for Z, UTC and none."""
-    sign, hours, minutes = (value.str.extract(SIGNED_OFFSET, group) for group in (1, 2, 3))
-    size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
-    return pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))

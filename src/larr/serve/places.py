@@ -106,11 +106,11 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:
         table = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
-        checked = check_rows("places", table, {}, datetime.now())
-        if checked.rejected.height:
-            raise InputError(f"the place is refused: {checked.rejected['reason'].item()}")
-        return checked.good.select(
-            _cast(checked.good[name], kinds[name]).alias(name if name == ID else PREFIX + name)
+        good, rejected = check_rows("places", table, {}, datetime.now())
+        if rejected.height:
+            raise InputError(f"the place is refused: {rejected['reason'].item()}")
+        return good.select(
+            _cast(good[name], kinds[name]).alias(name if name == ID else PREFIX + name)
             for name in row
         )
     except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
