@@ -30,10 +30,11 @@ from typing import Any
 
 import numpy as np
 import psutil
+from msgspec.json import encode
 
 from larr.serve.app import serve
 from larr.serve.live import Live
-from larr.serve.request import RankAnswer, RankRequest, encode
+from larr.serve.request import RankAnswer, RankRequest
 from larr.serve.store import VERSIONS, Store, read_golden
 
 PORT = 8123

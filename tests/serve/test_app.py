@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from uvicorn.server import ServerState
 
 from larr.errors import LarrError
-from larr.serve.app import Limits, Service, serve
+from larr.serve.app import Service, serve
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.store import Store
@@ -36,8 +36,9 @@ def published(publish: Callable[[str], Published]) -> Published:
 
 
 @pytest.fixture
-def client(store: Store) -> TestClient:
-    return TestClient(Service(Live(store), "secret", Limits(body_bytes=20_000)).app())
+def client(store: Store, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    monkeypatch.setattr("larr.serve.app.BODY_BYTES", 20_000)
+    return TestClient(Service(Live(store), "secret").app())
 
 
 def test_a_request_is_ranked(client: TestClient, asked: dict[str, Any]) -> None:
@@ -79,13 +80,11 @@ def test_health_and_metrics(client: TestClient, asked: dict[str, Any]) -> None:
 
 
 def test_it_follows_the_store_while_it_runs(
-    store: Store,
-    second: str,
-    asked: dict[str, Any],
+    store: Store, second: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("larr.serve.app.REFRESH_SECONDS", 0.01)
     first = store.arms()[0].version
-    service = Service(Live(store), limits=Limits(refresh_seconds=0.01))
-    with TestClient(service.app()) as client:
+    with TestClient(Service(Live(store)).app()) as client:
         assert client.post("/v1/rank", json=asked).json()["version"] == first
         store.activate(second)
         deadline = time.monotonic() + 20
@@ -120,8 +119,9 @@ def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) 
                 time.sleep(0.2)  # longer than the deadline together: each request has its own
 
 
-def test_a_body_has_a_deadline(store: Store) -> None:
-    with running(Service(Live(store), limits=Limits(body_seconds=0.3))) as address:
+def test_a_body_has_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("larr.serve.app.BODY_SECONDS", 0.3)
+    with running(Service(Live(store))) as address:
         port = int(address.rstrip("/").rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")

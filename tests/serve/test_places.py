@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from larr import artifacts
 from larr.config import Config
 from larr.errors import InputError
-from larr.serve.app import Limits, Service
+from larr.serve.app import Service
 from larr.serve.embedder import Embedder
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
@@ -336,8 +336,11 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
     assert len({row["poi_id"] for row in Journal(path).news()}) == 160
 
 
-def test_places_are_added_and_withdrawn_over_http(live: Live, asked: dict[str, Any]) -> None:
-    with TestClient(Service(live, limits=Limits(refresh_seconds=0.01)).app()) as client:
+def test_places_are_added_and_withdrawn_over_http(
+    live: Live, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("larr.serve.app.REFRESH_SECONDS", 0.01)
+    with TestClient(Service(live).app()) as client:
         assert client.post("/v1/places", json={"poi_id": "x"}).status_code == 422
         assert client.post("/v1/places", json=PLACE).json()["status"] == "accepted"
         while client.get(f"/v1/places/{PLACE['poi_id']}").json()["status"] != "embedded":

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.json import encode
 
 from larr.errors import InputError
-from larr.serve.request import RankRequest, decode, encode
+from larr.serve.request import RankRequest, decode
 from larr.serve.version import ServedVersion
 
 

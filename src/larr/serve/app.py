@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import multiprocessing
 import os
 import signal
@@ -13,12 +12,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from hmac import compare_digest
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from msgspec.json import encode
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from rich.markup import escape as markup
@@ -35,37 +35,33 @@ from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
 from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.places import WITHDRAWN
-from larr.serve.request import Columns, Problem, RankRequest, decode, encode
+from larr.serve.request import Columns, Problem, RankRequest, decode
 from larr.serve.store import VERSIONS, Store, check
 
+BODY_BYTES, BODY_SECONDS = 1_000_000, 5.0
+"""The largest body of a request, and until when it has to be complete."""
+REFRESH_SECONDS = 1.0
+"""Between two looks at the store."""
 DRAIN_SECONDS, KEEP_ALIVE_SECONDS = 10, 75
 """A load balancer keeps idle connections for a minute, and must not find one closed."""
-FACTORY = "larr.serve.app:create"
 STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The folder in which several processes collect what `/metrics` shows of all of them."""
 JSON = "application/json"
+UNAUTHORISED = "send the header `Authorization: Bearer TOKEN`"
 UNREAD = (400, 408, 413)
 """After these answers a part of the body may still come, so the connection is closed."""
 RETRY_SECONDS = 5.0
 """Before a process that could not start ends, and another one is started in its place."""
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+"""The upper ends of the histogram's intervals."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a request, and how often the store is read."""
+class Service:
+    """The routes around the versions that are served, and the counters that `/metrics` shows."""
 
-    body_bytes: int = 1_000_000
-    body_seconds: float = 5.0
-    """A body has to be complete by then."""
-    refresh_seconds: float = 1.0
-
-
-class Metrics:
-    """The counters that `/metrics` shows."""
-
-    def __init__(self) -> None:
+    def __init__(self, live: Live, token: str | None = None) -> None:
+        self.live, self.token = live, token
         self.registry = registry = CollectorRegistry()
         self.answers = Counter("larr_answers", "Answers by status", ["status"], registry=registry)
         self.degraded = Counter(
@@ -79,22 +75,6 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-
-
-class RefusedError(Exception):
-    """An answer with another status than 200."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Service:
-    """The routes around the versions that are served."""
-
-    def __init__(self, live: Live, token: str | None = None, limits: Limits = Limits()) -> None:
-        self.live, self.token, self.limits = live, token, limits
-        self.counted = Metrics()
         self._changed = asyncio.Event()
 
     def app(self) -> Starlette:
@@ -122,7 +102,7 @@ class Service:
             while True:
                 await asyncio.to_thread(self.live.refresh)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), self.limits.refresh_seconds)
+                    await asyncio.wait_for(self._changed.wait(), REFRESH_SECONDS)
                 self._changed.clear()
 
         task = asyncio.create_task(follow())
@@ -135,12 +115,17 @@ class Service:
         """Returns a route that checks the token and turns exceptions into answers."""
 
         async def answer(request: Request) -> Response:
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            sent = token.encode() if scheme.lower() == "bearer" else b""
             status, headers = 200, None
             try:
-                self._check_token(request)
-                content = await handler(request)
-            except RefusedError as error:
-                status, content = error.status, encode(Problem(str(error)))
+                # Compared in constant time, which gives no character of the token away.
+                if self.token is not None and not compare_digest(sent, self.token.encode()):
+                    status, content = 401, encode(Problem(UNAUTHORISED))
+                else:
+                    content = await handler(request)
+            except HTTPException as error:
+                status, content = error.status_code, encode(Problem(error.detail))
                 headers = {"connection": "close"} if status in UNREAD else None
             except InputError as error:
                 status, content = 422, encode(Problem(str(error)))
@@ -151,32 +136,25 @@ class Service:
             except Exception as error:
                 console.print_exception()
                 status, content = 500, encode(Problem(f"a failure inside larr: {error!r:.200}"))
-            self.counted.answers.labels(status).inc()
+            self.answers.labels(status).inc()
             return Response(content, status, headers, media_type=JSON)
 
         return answer
-
-    def _check_token(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        token = token if scheme.lower() == "bearer" else ""
-        # Compared in constant time, which gives no character of the token away.
-        if self.token is not None and not hmac.compare_digest(token.encode(), self.token.encode()):
-            raise RefusedError(401, "send the header `Authorization: Bearer TOKEN`")
 
     async def rank(self, request: Request) -> bytes:
         """`POST /v1/rank`.
 
         Ranks in the event loop: a thread costs more than the few ms that the others wait.
         """
-        body, seconds = await self._body(request), self.counted.seconds
-        with seconds.labels("decode").time():
+        body = await self._body(request)
+        with self.seconds.labels("decode").time():
             decoded = decode(body, RankRequest)
-        with seconds.labels("rank").time():
+        with self.seconds.labels("rank").time():
             answer = self.live.rank(decoded)
-        self.counted.ranked.labels(answer.version, answer.arm).inc()
+        self.ranked.labels(answer.version, answer.arm).inc()
         for reason in chain(answer.degraded, *(item.degraded for item in answer.items)):
-            self.counted.degraded.labels(reason).inc()
-        with seconds.labels("encode").time():
+            self.degraded.labels(reason).inc()
+        with self.seconds.labels("encode").time():
             return encode(answer)
 
     async def add_place(self, request: Request) -> bytes:
@@ -191,32 +169,30 @@ class Service:
         poi_id = request.path_params["poi_id"]
         status = self.live.status(poi_id)
         if status is None:
-            raise RefusedError(404, f"no place {poi_id!r:.80} is known")
+            raise HTTPException(404, f"no place {poi_id!r:.80} is known")
         return encode(PlaceStatus(poi_id, status))
 
     async def withdraw(self, request: Request) -> bytes:
         """`DELETE /v1/places/ID`: the answer comes when this is on the disk."""
         poi_id = request.path_params["poi_id"]
         if not await asyncio.to_thread(self.live.withdraw, poi_id):
-            raise RefusedError(404, f"no place {poi_id!r:.80} is known")
+            raise HTTPException(404, f"no place {poi_id!r:.80} is known")
         self._changed.set()
         return encode(PlaceStatus(poi_id, WITHDRAWN))
 
     async def _body(self, request: Request) -> bytes:
-        limits, body = self.limits, bytearray()
+        body = bytearray()
         try:
-            async with asyncio.timeout(limits.body_seconds):
+            async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in request.stream():
                     body += chunk
-                    if len(body) > limits.body_bytes:
-                        raise RefusedError(
-                            413, f"the body has more than {limits.body_bytes:,} bytes"
-                        )
+                    if len(body) > BODY_BYTES:
+                        raise HTTPException(413, f"the body has more than {BODY_BYTES:,} bytes")
         except ClientDisconnect:
-            raise RefusedError(400, "the body ended too early") from None
+            raise HTTPException(400, "the body ended too early") from None
         except TimeoutError:
-            seconds = f"{limits.body_seconds:g} s"
-            raise RefusedError(408, f"the body was not complete within {seconds}") from None
+            problem = f"the body was not complete within {BODY_SECONDS:g} s"
+            raise HTTPException(408, problem) from None
         return bytes(body)
 
     async def described(self, _: Request) -> Response:
@@ -236,7 +212,7 @@ class Service:
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, for Prometheus."""
-        registry = self.counted.registry
+        registry = self.registry
         if METRICS_VARIABLE in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
@@ -252,21 +228,31 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
     """Serves a store until a signal stops it; requests under way are answered first."""
-    _require_free(address)
-    versions = ", ".join(f"{arm.name}: {arm.version}" for arm in store.arms())
-    console.print(f"serving {versions} on http://{address[0]}:{address[1]}")
-    more: dict[str, Any] = {"app": Service(Live(store), token).app() if workers == 1 else FACTORY}
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise LarrError(
+            f"--host {host} --port {port}: cannot be listened on: {error.strerror}; "
+            "give another --port"
+        ) from error
+    arms = store.arms()
+    versions = ", ".join(f"{arm.name}: {arm.version}" for arm in arms)
+    console.print(f"serving {versions} on http://{host}:{port}")
     with tempfile.TemporaryDirectory() as metrics:
-        if workers > 1:
-            for arm in store.arms():
+        if workers == 1:
+            app: dict[str, Any] = {"app": Service(Live(store), token).app()}
+        else:
+            for arm in arms:
                 check(store.folder / VERSIONS / arm.version)
-            more |= {"factory": True, "workers": workers}
+            app = {"app": "larr.serve.app:create", "factory": True, "workers": workers}
             os.environ |= {STORE_VARIABLE: str(store.folder), METRICS_VARIABLE: metrics}
             os.environ |= {TOKEN_VARIABLE: token} if token else {}
         uvicorn.run(
-            **more,
-            host=address[0],
-            port=address[1],
+            **app,
+            host=host,
+            port=port,
             http=PatientProtocol,
             log_level="warning",
             timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -274,20 +260,15 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
         )
 
 
-def _require_free(address: tuple[str, int]) -> None:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    try:
-        socket.create_server(address, family=family).close()
-    except OSError as error:
-        raise LarrError(
-            f"--host {address[0]} --port {address[1]}: cannot be listened on: {error.strerror}; "
-            "give another --port"
-        ) from error
-
-
 def create() -> Starlette:
     """Returns the application of one of several processes; `serve` sets its environment."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+    def end_with_parent() -> None:  # which else would go on with the port when that was killed
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
     store = Store(Path(os.environ[STORE_VARIABLE]))
     try:
         return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
@@ -295,10 +276,3 @@ def create() -> Starlette:
         console.print(f"[bold red]not served:[/bold red] {markup(str(error))}")
         time.sleep(RETRY_SECONDS)
         raise SystemExit(2) from None
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it was killed, as it would keep the port."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
