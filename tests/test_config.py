@@ -40,7 +40,6 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("seed = 'one'", "seed"),
         ("seed = -1", "seed"),
         ("[align]\nbatch_size = -1", "align.batch_size"),
-        ("[dataset]\nkind = 'town'", "dataset.kind"),
         ("seed = ", "not a readable TOML"),
         ("extends = 'gone.toml'", "no such file"),
         ("extends = 'wrong.toml'", "must name another file"),

@@ -15,10 +15,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from importlib.metadata import version
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from safetensors import SafetensorError
 from larr import machine
 from larr.config import Config
 from larr.errors import LarrError, StaleError
+from larr.sections import leaves
 from larr.stages import COST_ONLY, STAGES
 
 MANIFEST = "manifest.json"
@@ -51,8 +54,9 @@ class Artifact:
     """What decides its content; JSON values."""
     inputs: dict[str, str | None] = field(default_factory=dict)
     """The `key` of each artifact that it reads, by a name for messages; None for a missing one."""
-    files: tuple[Path, ...] = ()
-    """Files that it reads from outside `output`; size and time of change are compared."""
+    files: Sequence[Path | str | None] = ()
+    """Files, or folders of files, that it reads from outside `output`; size and time of change are
+    compared. What does not exist is ignored, such as the public name of a model."""
     in_parts: bool = False
     """Whether its subfolders are artifacts, which stay when it is built again."""
 
@@ -60,13 +64,13 @@ class Artifact:
     def built_from(self) -> dict[str, Any]:
         """What the manifest records before the files."""
         sources = {}
-        for path in self.files:
-            status = path.stat()
-            sources[str(path)] = [status.st_size, status.st_mtime_ns]
-        parts = {"settings": self.settings, "inputs": self.inputs, "sources": sources}
+        for path in (Path(named) for named in self.files if named):
+            for file in [path] if path.is_file() else sorted(path.rglob("*")):
+                if file.is_file():
+                    sources[str(file)] = [file.stat().st_size, file.stat().st_mtime_ns]
+        content = {"larr": VERSION, "settings": self.settings, "inputs": self.inputs}
         # as a manifest gives it back: a tuple is a list there, and keys are strings
-        content: dict[str, Any] = json.loads(json.dumps({"larr": VERSION} | parts))
-        return content
+        return dict(json.loads(json.dumps(content | {"sources": sources})))
 
     def why_stale(self) -> str | None:
         """Returns why the folder does not hold this artifact, or None if it does."""
@@ -76,11 +80,11 @@ class Artifact:
         if recorded["larr"] != VERSION:
             return f"it was written by larr {recorded['larr']}, and this is larr {VERSION}"
         if changed := _differences(recorded["settings"], current["settings"]):
-            return f"it was built with other settings ({', '.join(changed)})"
+            return f"it was built with other settings ({changed})"
         if changed := _differences(recorded["sources"], current["sources"]):
-            return f"files that it was built from have changed ({', '.join(changed)})"
+            return f"files that it was built from have changed ({changed})"
         if changed := _differences(recorded["inputs"], current["inputs"]):
-            return f"it was built from another {', '.join(changed)}"
+            return f"it was built from another {changed}"
         damaged = _damaged(self.folder, recorded)
         return f"its file {damaged} is missing or has another size" if damaged else None
 
@@ -116,12 +120,12 @@ class Work:
     """A stage at work: where it writes, and what it reports of itself."""
 
     folder: Path
-    unit: str = "rows"
-    count: int = 0
+    peak_bytes: list[int]
     figures: dict[str, Any] = field(default_factory=dict)
     """Results for the manifest, which the report reads."""
+    count: int = 0
+    unit: str = "rows"
     started: float = field(default_factory=time.perf_counter)
-    peak_bytes: list[int] = field(default_factory=lambda: [0])
 
     def measured(self, count: int, unit: str) -> None:
         """Adds to the amount of work done, for the rate in the manifest and in the report."""
@@ -147,15 +151,12 @@ def folder(config: Config, verb: str) -> Path:
 def stage(config: Config, verb: str) -> Artifact:
     """Returns the artifact of a stage."""
     declared = STAGES[verb]
-    recorded = {source: manifest(config, source) for source in declared.inputs}
-    inputs = {f"{name}/": _key(found) if found else None for name, found in recorded.items()}
-    return Artifact(
-        folder(config, verb),
-        _settings(config, declared.settings),
-        inputs,
-        files_of(*declared.files(config)),
-        declared.in_parts,
-    )
+    tree = config.model_dump(mode="json", exclude=COST_ONLY)
+    settings = {path: reduce(getitem, path.split("."), tree) for path in declared.settings}
+    recorded = {f"{source}/": manifest(config, source) for source in declared.inputs}
+    inputs = {name: _key(content) if content else None for name, content in recorded.items()}
+    files = declared.files(config)
+    return Artifact(folder(config, verb), settings, inputs, files, declared.in_parts)
 
 
 def manifest(config: Config, verb: str) -> dict[str, Any] | None:
@@ -227,17 +228,15 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
             f"{target} is a link; larr empties this folder before it writes it again. Remove the "
             "link, or set `output` to the other disk"
         )
-    written = artifact
-    if not resume:
-        written = replace(artifact, folder=target.with_name(f"{target.name}.partial"))
+    beside = target.with_name(f"{target.name}.partial")
+    written = artifact if resume else replace(artifact, folder=beside)
     try:
         with _locked(target):
             written.start(resume=resume)
             with machine.peak_memory() as peak_bytes:
-                work = Work(written.folder, peak_bytes=peak_bytes)
+                work = Work(written.folder, peak_bytes)
                 yield work
-                cost = work.cost()
-            written.finish(figures=work.figures, measured=cost)
+            written.finish(figures=work.figures, measured=work.cost())
             if not resume:
                 shutil.rmtree(target, ignore_errors=True)
                 written.folder.rename(target)
@@ -273,14 +272,6 @@ def share(config: Config, other: Config, verb: str) -> bool:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
     return True
-
-
-def files_of(*paths: Path | str | None) -> tuple[Path, ...]:
-    """Returns the files that these are or hold, as far as they exist; a model's name is none."""
-    files: list[Path] = []
-    for path in (Path(named) for named in paths if named):
-        files += [path] if path.is_file() else sorted(path.rglob("*"))
-    return tuple(file for file in files if file.is_file())
 
 
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:
@@ -334,31 +325,10 @@ def _locked(target: Path) -> Iterator[None]:
         ) from None
 
 
-def _settings(config: Config, names: Iterable[str]) -> dict[str, Any]:
-    """The values of these settings by their dotted paths, without those of `COST_ONLY`."""
-    tree = config.model_dump(mode="json")
-    for dotted in COST_ONLY:
-        section, name = dotted.split(".")
-        del tree[section][name]
-    chosen = {}
-    for dotted in names:
-        value: Any = tree
-        for part in dotted.split("."):
-            value = value[part]
-        chosen[dotted] = value
-    return chosen
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """The dotted paths of what differs between two trees."""
-    paths = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            paths += [f"{name}.{below}" for below in _differences(before, after)]
-        elif before != after:
-            paths.append(name)
-    return paths
+    old, new = dict(leaves(old)), dict(leaves(new))
+    return ", ".join(path for path in sorted({*old, *new}) if old.get(path) != new.get(path))
 
 
 def _key(recorded: dict[str, Any]) -> str:

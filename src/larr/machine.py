@@ -66,19 +66,15 @@ def peak_memory() -> Iterator[list[int]]:
     process, peak, stop = psutil.Process(), [0], threading.Event()
 
     def sample() -> None:
-        now = process.memory_info().rss
-        for child in process.children():
-            with suppress(psutil.NoSuchProcess):
-                # only what it does not share: a fork begins with all pages of its parent
-                now += child.memory_full_info().uss
-        peak[0] = max(peak[0], now)
+        while peak[0] == 0 or not stop.wait(SAMPLE_SECONDS):
+            now = process.memory_info().rss
+            for child in process.children():
+                with suppress(psutil.NoSuchProcess):
+                    # only what it does not share: a fork begins with all pages of its parent
+                    now += child.memory_full_info().uss
+            peak[0] = max(peak[0], now)
 
-    def sample_often() -> None:
-        while not stop.wait(SAMPLE_SECONDS):
-            sample()
-
-    thread = threading.Thread(target=sample_often, daemon=True)
-    sample()
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
         yield peak

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,10 +35,6 @@ class _Rate(TextColumn):
 @contextmanager
 def track(title: str, total: int, unit: str) -> Iterator[Advance]:
     """Yields `advance(n)`, which moves a bar on a terminal and prints lines in a log file."""
-    if not console.is_terminal:
-        with _lines(title, total, unit) as advance:
-            yield advance
-        return
     columns = (
         TextColumn("  {task.description:<28}"),
         BarColumn(),
@@ -48,31 +43,23 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda n: bar.advance(task, n)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        bar.add_task(title, total=total)
+        (task,) = bar.tasks
+        printed = 0.0
 
+        def advance(n: int) -> None:
+            nonlocal printed
+            bar.advance(task.id, n)
+            # where it cannot draw, rich would print nothing until the end
+            seconds = task.elapsed or 0.0
+            if not console.is_terminal and seconds - printed >= SECONDS_BETWEEN_LINES:
+                printed, rate = seconds, max(task.completed, 1) / seconds
+                left = f"{rate:,.0f}/s, {(total - task.completed) / rate:.0f} s left"
+                console.print(f"  {title}: {task.completed:,} of {total:,} {unit}, {left}")
 
-@contextmanager
-def _lines(title: str, total: int, unit: str) -> Iterator[Advance]:
-    """A line now and then: rich itself prints a bar only once, at its end, where it cannot draw."""
-    started = printed = time.monotonic()
-    done = 0
-
-    def advance(n: int) -> None:
-        nonlocal done, printed
-        done += n
-        now = time.monotonic()
-        if now - printed >= SECONDS_BETWEEN_LINES:
-            printed = now
-            rate = done / (now - started)
-            left = (total - done) / rate if rate else float("inf")
-            console.print(
-                f"  {title}: {done:,} of {total:,} {unit}, {rate:,.0f}/s, {left:.0f} s left"
-            )
-
-    yield advance
-    seconds = time.monotonic() - started
-    console.print(
-        f"  {title}: {done:,} {unit} in {seconds:.1f} s ({done / max(seconds, 1e-9):,.0f}/s)"
-    )
+        yield advance
+        if not console.is_terminal:
+            seconds = task.elapsed or 1e-9
+            rate = f"{task.completed / seconds:,.0f}/s"
+            console.print(f"  {title}: {task.completed:,} {unit} in {seconds:.1f} s ({rate})")

@@ -26,9 +26,9 @@ class Section(BaseModel):
 
 
 def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of a tree with their dotted paths."""
+    """Yields the values of a tree with their dotted paths; an empty table is a value."""
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value

@@ -10,20 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 from larr.config import Config
-from larr.plugins import plugins
-
-
-def _no_files(_: Config) -> Sequence[Path | str | None]:
-    return ()
-
-
-def _dataset_files(config: Config) -> Sequence[Path | str | None]:
-    dataset = plugins("datasets")[config.dataset.kind].load()  # a larr.data.datasets.Dataset
-    return [attrgetter(path)(config) for path in dataset.files]
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Stage:
     """The stages whose folders it reads."""
     settings: tuple[str, ...]
     """Dotted paths of the settings that its files depend on."""
-    files: Callable[[Config], Sequence[Path | str | None]] = _no_files
+    files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
     """Files, or folders of files, that it reads from outside `output`."""
     in_parts: bool = False
     """Whether its subfolders are artifacts, which stay when the stage runs again."""
@@ -51,7 +40,7 @@ STAGES = {
         "larr.data.prepare:prepare",
         inputs=(),
         settings=("seed", "dataset", "keywords", "buckets", "profiles", "features"),
-        files=_dataset_files,
+        files=lambda config: config.dataset.files,
     ),
     "pretrain": Stage(
         "Stage 1 -> pretrain/: continual pretraining of the LM on place descriptions (Eq. 1-7).",
@@ -103,5 +92,5 @@ STAGES = {
 }
 RUN = tuple(verb for verb in STAGES if verb != "tune")
 """The verbs of `larr run`, in order; the user copies what `tune` found into the configuration."""
-COST_ONLY = ("dataset.chunk_rows", "embed.batch_tokens")
+COST_ONLY = {"dataset": {"chunk_rows"}, "embed": {"batch_tokens"}}
 """Settings that change a stage's time and memory, but not its files."""

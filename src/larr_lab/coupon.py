@@ -123,4 +123,4 @@ def _split(user_id: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"user_id": people, "split": np.where(is_tested, "test", "train")})
 
 
-COUPON = Dataset(coupon_tables, files=("dataset.coupon.path",))
+COUPON = Dataset(coupon_tables)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from larr.config import Config
-from larr.data.datasets import own_tables, scan
+from larr.data.datasets import dataset, own_tables, scan
 from larr.errors import ConfigError, DataError
 from tests.own_tables import own_config, write_own
 
@@ -63,3 +63,9 @@ def test_a_column_is_renamed_only_if_that_is_possible(
 def test_a_table_that_is_not_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.tables\.places is not set"):
         own_tables(Config(), tmp_path)
+
+
+def test_an_unknown_data_set_is_refused_with_those_that_exist() -> None:
+    config = Config.model_validate({"dataset": {"kind": "town"}})
+    with pytest.raises(ConfigError, match=r"dataset\.kind: no data set 'town'.* tables, city"):
+        dataset(config)

@@ -104,9 +104,8 @@ class Config(Section):
         return [keyword for keyword in self.keywords if keyword.scene]
 
 
-def _extended(section: type[Section], above: str) -> Any:
+def _extended(section: type[Section], above: str, **fields: Any) -> Any:
     """Returns a section with those that other packages declare below it; see `larr.plugins`."""
-    fields: dict[str, Any] = {}
     for path, point in plugins("settings").items():
         parent, _, name = path.rpartition(".")
         if parent == above:
@@ -118,12 +117,4 @@ def _extended(section: type[Section], above: str) -> Any:
 if not TYPE_CHECKING:
     # each under the name of the class that it extends: a worker process unpickles it by that name
     DatasetConfig = _extended(DatasetConfig, "dataset")
-    Config = _extended(
-        create_model(
-            "Config",
-            __base__=Config,
-            __doc__=Config.__doc__,
-            dataset=(DatasetConfig, DatasetConfig()),
-        ),
-        "",
-    )
+    Config = _extended(Config, "", dataset=(DatasetConfig, DatasetConfig()))

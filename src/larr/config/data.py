@@ -8,7 +8,6 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from larr.plugins import plugins
 from larr.sections import AboveZero, Name, Positive, Section
 
 TableName = Literal["places", "users", "impressions", "orders"]
@@ -47,7 +46,7 @@ class DatasetConfig(Section):
     """Where the tables come from and how they are checked and split."""
 
     kind: str = "tables"
-    """`tables` for your own, or a data set of another package; see `larr.plugins`."""
+    """An entry of `larr.data.datasets.DATASETS`, or a data set of another package."""
     bad_rows: Literal["reject", "stop"] = "reject"
     """What happens if rows break the contract: they are moved to `prepare/rejected/`, or the run
     stops."""
@@ -59,13 +58,6 @@ class DatasetConfig(Section):
     """Impressions in memory at a time, in rows."""
     tables: TablesConfig = TablesConfig()
 
-    @field_validator("kind")
-    @classmethod
-    def _kind_is_known(cls, kind: str) -> str:
-        if kind not in (known := plugins("datasets")):
-            raise ValueError(f"{kind!r} is not a data set; expected one of {', '.join(known)}")
-        return kind
-
     @model_validator(mode="after")
     def _tables_are_read(self) -> Self:
         if self.kind != "tables" and self.tables != TablesConfig():
@@ -73,6 +65,13 @@ class DatasetConfig(Section):
                 f'tables are given, but kind is "{self.kind}"; set kind = "tables" to read them'
             )
         return self
+
+    @property
+    def files(self) -> list[Path]:
+        """The paths in the data set's section, `[dataset.KIND]`, such as `[dataset.tables]`."""
+        section = getattr(self, self.kind, None)
+        values = dict(section) if isinstance(section, Section) else {}
+        return [value for value in values.values() if isinstance(value, Path)]
 
 
 class BucketConfig(Section):

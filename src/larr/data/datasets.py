@@ -15,7 +15,7 @@ from polars.exceptions import PolarsError
 from larr.config import Config
 from larr.config.data import TableName
 from larr.errors import ConfigError, DataError
-from larr.plugins import plugins
+from larr.plugins import with_plugins
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 HIDDEN = (".", "_")
@@ -39,20 +39,22 @@ class Tables:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A source of tables; an entry point of the group `larr.datasets` names it."""
+    """A source of tables; `prepare/` is stale when a file that `[dataset.NAME]` names changes."""
 
     tables: Callable[[Config, Path], Tables]
     """Reads or creates the tables; may write files to the folder."""
-    files: tuple[str, ...] = ()
-    """Dotted names of settings that hold paths; `prepare/` is stale when a file there changes."""
     users_per_seed: bool = False
     """Whether each seed has other users, as in a simulation; else all seeds share them."""
 
 
 def dataset(config: Config) -> Dataset:
-    """Returns the data set that `dataset.kind` names."""
-    named: Dataset = plugins("datasets")[config.dataset.kind].load()
-    return named
+    """Returns the data set that `dataset.kind` names; raises ConfigError without one."""
+    kind, entries = config.dataset.kind, with_plugins(DATASETS, "datasets")
+    if kind not in entries:
+        raise ConfigError(
+            f"dataset.kind: no data set {kind!r}; the data sets are {', '.join(entries)}"
+        )
+    return entries[kind]
 
 
 def own_tables(config: Config, _: Path) -> Tables:
@@ -144,7 +146,4 @@ def _scan_renamed(config: Config, name: TableName) -> pl.LazyFrame:
     return table.rename({column: ours for ours, column in yours.items()})
 
 
-OWN_TABLES = Dataset(
-    own_tables,
-    files=tuple(f"dataset.tables.{name}" for name in ("places", "users", "impressions", "orders")),
-)
+DATASETS = {"tables": Dataset(own_tables)}

@@ -115,5 +115,5 @@ def _artifact(config: Config, source: VectorSource, folder: Path) -> Artifact:
         folder,
         {"seed": config.seed, "dimension": config.embed.dimension} | source.settings(config),
         inputs,
-        artifacts.files_of(*source.files(config)),
+        source.files(config),
     )
