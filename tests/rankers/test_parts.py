@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from larr import rankers
 from larr.config import Config
 from larr.data.batches import Batch
-from larr.rankers.dcn import Dcn
-from larr.rankers.deepfm import DeepFm
+from larr.rankers.deep import Dcn, DeepFm
 from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, LazyAdam, TargetAttention
 from larr.rankers.layers import Towers, initialise, tower_rates, with_product
 from larr.rankers.neural import NeuralRanker

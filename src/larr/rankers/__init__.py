@@ -16,14 +16,11 @@ from larr.config.rankers import CONTROLS, RankerConfig
 from larr.data.features import read_features
 from larr.errors import ConfigError
 from larr.plugins import with_plugins
-from larr.rankers.dcn import Dcn
-from larr.rankers.deepfm import DeepFm
-from larr.rankers.din import Din
+from larr.rankers.deep import Dcn, DeepFm, Din, WideDeep
 from larr.rankers.larr import Larr
 from larr.rankers.lightgbm import LightGbm
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Ranker, RankerInputs
-from larr.rankers.wide_deep import WideDeep
 
 RANKERS: dict[str, type[Ranker]] = {
     "wide_deep": WideDeep,

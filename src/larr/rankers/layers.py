@@ -56,20 +56,6 @@ class Towers(nn.Module):
         self.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
 
 
-def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
-    """Returns linear layers with ReLU and dropout after each."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers)
-
-
-def bottom_units(settings: RankerConfig) -> list[int]:
-    """Returns layers as wide as all the experts that one task of PLE mixes: a fair rival of it."""
-    ple = settings.ple
-    return [units * (ple.shared_experts + ple.task_experts) for units in ple.expert_units]
-
-
 def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
     """Returns the rate that each tower predicts; with `product` the second is given a click."""
     if ctcvr == "tower" or len(rates_T) < 2:
