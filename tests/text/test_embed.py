@@ -20,7 +20,7 @@ from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed as embed_stage
 from larr.run import vector_sources
-from larr.text import embed, lm_vectors, vector_source
+from larr.text import embed, vector_source
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.text.vectors import compute, normalised
@@ -62,7 +62,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(texts))
         return compute(encoder, texts, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lm_vectors, "compute", counting)
+    monkeypatch.setattr(vector_source, "compute", counting)
     return counts
 
 
@@ -114,7 +114,7 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path
     texts = texts_of(embedded)
     job = vector_source.Job(embedded, texts, tmp_path)
     vectors_ND = np.zeros((len(texts), 8), np.float32)
-    lm_vectors.untuned(job, vectors_ND)
+    vector_source.untuned(job, vectors_ND)
     raw = compute(
         as_encoder(load_base(embedded), None),
         [[row] for row in texts.select("keyword", "text").rows()],
@@ -193,7 +193,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
     complete = vectors_of(copied, "untuned")
     shutil.rmtree(copied.output / "embed")
     monkeypatch.setattr(vector_source, "SHARD", 10)
-    counting = lm_vectors.compute
+    counting = vector_source.compute
 
     def interrupted(*given: object) -> np.ndarray:
         if len(computed) == 2:
@@ -202,7 +202,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
 
     untuned = with_rankers(copied, "larr_untuned")
     with monkeypatch.context() as patch:
-        patch.setattr(lm_vectors, "compute", interrupted)
+        patch.setattr(vector_source, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embed_stage(untuned)
     embed_stage(untuned)

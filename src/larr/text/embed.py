@@ -18,13 +18,13 @@ from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.plugins import with_plugins
-from larr.text import control_vectors, lm_vectors
-from larr.text.vector_source import VECTORS, Job, VectorSource
+from larr.text import vector_source
+from larr.text.vector_source import SHARDS, VECTORS, Job, VectorSource
 
 SOURCES = {
-    "encoder": VectorSource(lm_vectors.encoder, stages=("contrast",)),
+    "encoder": VectorSource(vector_source.encoder, stages=("contrast",)),
     "untuned": VectorSource(
-        lm_vectors.untuned,
+        vector_source.untuned,
         settings=lambda config: {
             "backbone": config.backbone.model_dump(mode="json"),
             "pooling": config.contrast.pooling,
@@ -32,18 +32,18 @@ SOURCES = {
         files=lambda config: (config.backbone.model,),
     ),
     "pretrained": VectorSource(
-        lm_vectors.pretrained,
+        vector_source.pretrained,
         settings=lambda config: {"pooling": config.contrast.pooling},
         stages=("pretrain",),
     ),
     "sentence_encoder": VectorSource(
-        lm_vectors.sentence_encoder,
+        vector_source.sentence_encoder,
         settings=lambda config: {"model": config.sentence_encoder},
         files=lambda config: (config.sentence_encoder,),
     ),
-    "tfidf": VectorSource(control_vectors.tfidf),
-    "random": VectorSource(control_vectors.random),
-    "shuffled": VectorSource(control_vectors.shuffled, sources=("encoder",)),
+    "tfidf": VectorSource(vector_source.tfidf),
+    "random": VectorSource(vector_source.random),
+    "shuffled": VectorSource(vector_source.shuffled, sources=("encoder",)),
 }
 """What a variant can name as its `vectors`, besides `encoders` of the configuration.
 
@@ -76,7 +76,7 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
                 vectors_ND = artifacts.new_array(partial, np.float32, shape)
                 source.compute(job, vectors_ND)
                 vectors_ND.flush()
-            shutil.rmtree(job.shards, ignore_errors=True)
+            shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
             artifact.finish()
             embedded += len(texts)
         work.measured(embedded, "texts")

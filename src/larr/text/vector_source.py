@@ -1,26 +1,37 @@
-"""What a source of text vectors is, and what those that run a language model share.
+"""The sources of text vectors: the language model at each stage of its training, and controls.
 
-Shapes: N texts, B texts of a shard, H hidden units, D the stored length (`embed.dimension`).
+Shapes: N texts, B texts of a shard, K keywords, H hidden units, D the stored length
+(`embed.dimension`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.config import Config
 from larr.progress import Advance, track
-from larr.text.backbone import KeywordText
+from larr.text.backbone import KeywordText, load_base, load_language_model
+from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
+from larr.text.vectors import compute, normalised
 
 VECTORS = "vectors.npy"
+SHARDS = "shards"
+"""The folder of an unfinished source's vectors, deleted with the end of the job."""
 SHARD = 8_192
-"""Texts in a file of an unfinished source; an interrupted run continues after its last shard."""
+"""Texts in a file there; an interrupted run continues after its last shard."""
+WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
+"""What TF-IDF counts: words, and each Chinese character by itself."""
+VOCABULARY = 100_000
 
 Embedder = Callable[[list[KeywordText], Advance], np.ndarray]
 """Returns the vectors of some texts (float32 [B, any]), and reports how many are done."""
@@ -34,11 +45,6 @@ class Job:
     texts: pl.DataFrame
     """Columns keyword and text, distinct, in the order of their text_id."""
     folder: Path
-
-    @property
-    def shards(self) -> Path:
-        """The folder of the finished shards; deleted with the end of the job."""
-        return self.folder / "shards"
 
 
 @dataclass(frozen=True)
@@ -61,31 +67,118 @@ class VectorSource:
     """The sources whose vectors it reads."""
 
 
-def slices(job: Job) -> Iterator[slice]:
-    """Yields the rows of each shard."""
-    for start in range(0, len(job.texts), SHARD):
-        yield slice(start, min(start + SHARD, len(job.texts)))
+def encoder(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2."""
+    model = load_encoder(artifacts.folder(job.config, "contrast"))
+    for rows, vectors_BD in _shards(job, _by_keywords(job, model)):
+        vectors_ND[rows] = vectors_BD
 
 
-def write_shards(job: Job, embedder: Embedder) -> None:
-    """Embeds all texts, and writes each shard to a file, unless an interrupted run has done so."""
-    job.shards.mkdir(exist_ok=True)
+def untuned(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the base model's pooled states, reduced."""
+    model = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
+    _write_reduced(job, _by_keywords(job, model), vectors_ND)
+
+
+def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the pooled states of the model after stage 1, without stage 2, reduced."""
+    lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
+    model = as_encoder(lm, None, job.config.contrast.pooling)
+    _write_reduced(job, _by_keywords(job, model), vectors_ND)
+
+
+def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
+    model = load_sentence_encoder(job.config.sentence_encoder)
+
+    def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:
+        vectors_BH: np.ndarray = model.encode([text for _, text in texts])
+        advance(len(texts))
+        return vectors_BH
+
+    _write_reduced(job, embedder, vectors_ND)
+
+
+def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the main axes of TF-IDF counts of words and pairs of words."""
+    counter = TfidfVectorizer(
+        ngram_range=(1, 2), token_pattern=WORDS, max_features=VOCABULARY, dtype=np.float32
+    )
+    with track("TF-IDF", len(job.texts), "texts") as advance:
+        counts_NW = counter.fit_transform(job.texts["text"])
+        axes = min(vectors_ND.shape[1], min(counts_NW.shape) - 1)
+        svd = TruncatedSVD(max(1, axes), n_iter=4, random_state=job.config.seed)
+        reduced_ND = svd.fit_transform(counts_NW)
+        advance(len(job.texts))
+    vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
+
+
+def random(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes a random direction for each text: what a ranker gains from an ID for each text."""
+    generator = np.random.default_rng(job.config.seed)
+    for start in range(0, len(vectors_ND), SHARD):
+        part_BD = vectors_ND[start : start + SHARD]
+        part_BD[:] = normalised(generator.standard_normal(part_BD.shape))
+
+
+def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the encoder's vectors, each given to another text of the same keyword at random.
+
+    The same numbers without their meaning: a gain that remains does not come from the texts.
+    """
+    generator = np.random.default_rng(job.config.seed)
+    encoder_ND = np.load(job.folder.parent / "encoder" / VECTORS, mmap_mode="r")
+    for _, rows in job.texts.with_row_index("row").group_by("keyword", maintain_order=True):
+        numbers = rows["row"].to_numpy()
+        vectors_ND[numbers] = encoder_ND[generator.permutation(numbers)]
+
+
+def _by_keywords(job: Job, model: SentenceTransformer) -> Embedder:
+    def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:
+        return compute(model, [[text] for text in texts], job.config.embed.batch_tokens, advance)
+
+    return embedder
+
+
+def _shards(job: Job, embedder: Embedder) -> list[tuple[slice, np.ndarray]]:
+    """Returns the rows and the vectors (on the disk, float32 [B, any]) of each shard.
+
+    It embeds those texts that an interrupted run has not embedded.
+    """
+    (job.folder / SHARDS).mkdir(exist_ok=True)
+    shards = []
     with track(f"embedding ({job.folder.name})", len(job.texts), "texts") as advance:
-        for rows in slices(job):
-            path = _shard(job, rows)
+        for start in range(0, len(job.texts), SHARD):
+            texts = job.texts[start : start + SHARD].select("keyword", "text").rows()
+            path = job.folder / SHARDS / f"{start:012d}.npy"
             if path.is_file():
-                advance(rows.stop - rows.start)
-                continue
-            vectors_BH = embedder(job.texts[rows].select("keyword", "text").rows(), advance)
-            with artifacts.atomic(path) as partial, partial.open("wb") as file:
-                np.save(file, vectors_BH)
+                advance(len(texts))
+            else:
+                vectors_BH = embedder(texts, advance)
+                with artifacts.atomic(path) as partial, partial.open("wb") as file:
+                    np.save(file, vectors_BH)
+            shards.append((slice(start, start + len(texts)), np.load(path, mmap_mode="r")))
+    return shards
 
 
-def read_shards(job: Job) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields the rows and the vectors of each shard."""
-    for rows in slices(job):
-        yield rows, np.load(_shard(job, rows))
+def _write_reduced(job: Job, embedder: Embedder, vectors_ND: np.ndarray) -> None:
+    """Writes the vectors of a model that was not tuned for these texts, so that they compare well.
 
-
-def _shard(job: Job, rows: slice) -> Path:
-    return job.shards / f"{rows.start:012d}.npy"
+    Its vectors all point nearly the same way, those of one keyword still more. So each keyword's
+    mean is subtracted, and of the rest the D main axes are kept if there are more than D.
+    """
+    shards = _shards(job, embedder)
+    keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
+    counts_K1 = np.bincount(keywords_N)[:, None]
+    width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
+    sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
+    for rows, raw_BH in shards:  # memory holds sums only, and never all states
+        sums_KH += np.eye(len(counts_K1))[:, keywords_N[rows]] @ raw_BH
+        squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
+    means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
+    if width > dimension:
+        covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
+        axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
+    for rows, raw_BH in shards:
+        reduced_BD = (raw_BH - means_KH[keywords_N[rows]]) @ axes_HD
+        vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)
