@@ -44,29 +44,30 @@ def small(output: Path, model: Path, general: Path, **backbone: object) -> Confi
 def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
     row = describe(lm.tokens, PLACE, np.random.default_rng(0))
     x = lm.tokens.encode(PLACE.prompt)
-    assert row.ids[: len(x)] == x
-    assert row.labels == [IGNORED] * len(x) + row.ids[len(x) :]
-    assert row.labels[len(x)] in lm.tokens.starts.values()
+    assert row["input_ids"][: len(x)] == x
+    assert row["labels"] == [IGNORED] * len(x) + row["input_ids"][len(x) :]
+    assert row["labels"][len(x)] in lm.tokens.starts.values()
 
 
 def test_keywords_of_y_come_in_either_order(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     x = len(lm.tokens.encode(PLACE.prompt))
-    firsts = {describe(lm.tokens, PLACE, random).ids[x] for _ in range(20)}
+    firsts = {describe(lm.tokens, PLACE, random)["input_ids"][x] for _ in range(20)}
     assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
 
 
 def test_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
-    rows = [describe(lm.tokens, PLACE, random), Row([5, 6, 7], [5, 6, 7])]
-    batch = lm.tokens.pad([row.ids for row in rows])
+    general: Row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
+    rows = [describe(lm.tokens, PLACE, random), general]
+    batch = lm.tokens.pad([row["input_ids"] for row in rows])
     labels = torch.full_like(batch["input_ids"], IGNORED)
     for number, row in enumerate(rows):
-        labels[number, : len(row.labels)] = torch.tensor(row.labels)
+        labels[number, : len(row["labels"])] = torch.tensor(row["labels"])
     with torch.no_grad():
         expected = lm.model(**batch, labels=labels).loss
         losses = labelled_losses(lm.model, batch | {"labels": labels})
-    assert len(losses) == sum(label != IGNORED for row in rows for label in row.labels[1:])
+    assert len(losses) == sum(label != IGNORED for row in rows for label in row["labels"][1:])
     torch.testing.assert_close(losses.mean(), expected)
     assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
 
@@ -83,14 +84,18 @@ def test_mixture_keeps_the_ratio_of_tokens(
     pretrain_settings = prepared.pretrain.model_copy(update=settings)
     material = gather(prepared.model_copy(update={"pretrain": pretrain_settings}), lm.tokens)
     markers = set(lm.tokens.marker_ids)
-    domain = [row for row in material.train if markers & set(row.ids)]
-    other = [row for row in material.train if not markers & set(row.ids)]
-    tokens = sum(len(row.ids) for row in domain)
-    assert sum(len(row.ids) for row in other) == pytest.approx(ratio * tokens, rel=0.15, abs=70)
-    assert all(row.labels == row.ids for row in other)
+    domain = [row for row in material.train if markers & set(row["input_ids"])]
+    other = [row for row in material.train if not markers & set(row["input_ids"])]
+    tokens = sum(len(row["input_ids"]) for row in domain)
+    assert sum(len(row["input_ids"]) for row in other) == pytest.approx(
+        ratio * tokens, rel=0.15, abs=70
+    )
+    assert all(row["labels"] == row["input_ids"] for row in other)
     assert material.general, "general text is held out even where none is trained on"
     assert len(material.places) == 2
-    assert not {tuple(row.ids) for row in material.places} & {tuple(row.ids) for row in domain}
+    assert not {tuple(row["input_ids"]) for row in material.places} & {
+        tuple(row["input_ids"]) for row in domain
+    }
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch.nn import functional
 from transformers import PreTrainedModel, set_seed
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from larr import artifacts
 from larr.config import Config
@@ -44,12 +45,8 @@ LOGIT_SCALES = (
 """Settings of models whose logits are more than one linear layer of their hidden states."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A sequence of token ids and its labels; IGNORED where nothing has to be predicted."""
-
-    ids: list[int]
-    labels: list[int]
+Row = dict[Literal["input_ids", "labels"], list[int]]
+"""A sequence of token ids and its labels; IGNORED where nothing has to be predicted."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +72,16 @@ def pretrain(config: Config) -> None:
     with artifacts.making(config, "pretrain") as work:
         material = gather(config, lm.tokens)
         figures = _perplexities(lm, material, "before")
-        trained, figures["loss"], seconds = _train(config, lm, material.train, work.folder)
+        settings, rows = config.pretrain, material.train
+        steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
+        steps = min(steps, settings.max_steps or steps)
+        trained, figures["loss"], seconds = _train(config, lm, rows, steps, work.folder)
         lm = LanguageModel(trained, lm.tokens)
         figures |= _perplexities(lm, material, "after")
         lm.model.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
-        sequences = _steps(config, len(material.train)) * config.pretrain.batch_size
-        mean_length = sum(len(row.ids) for row in material.train) / len(material.train)
-        tokens = round(sequences * mean_length)
+        mean_length = sum(len(row["input_ids"]) for row in rows) / len(rows)
+        tokens = round(steps * settings.batch_size * mean_length)
         work.measured(tokens, "tokens")
         work.figures |= figures | {
             "train_tokens": tokens,
@@ -105,7 +104,7 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
             f"  {tokens.shortened:,} of {len(rows):,} descriptions have more tokens than "
             f"backbone.max_length ({tokens.max_length}) and lose the ends of their longest texts"
         )
-    domain_tokens = sum(len(row.ids) for row in rows)
+    domain_tokens = sum(len(row["input_ids"]) for row in rows)
     wanted = config.pretrain.general_ratio * domain_tokens
     blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)
     # a short general text is not used up: a tenth of it is held out too
@@ -136,7 +135,7 @@ def describe(
     ids = tokens.encode([*prompt, *in_random_order(description.target, random)])
     # counted in the encoded row, since `encode` may have shortened the prompt
     prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else 0
-    return Row(ids, [IGNORED] * prompt_length + ids[prompt_length:])
+    return {"input_ids": ids, "labels": [IGNORED] * prompt_length + ids[prompt_length:]}
 
 
 def _split(
@@ -165,7 +164,7 @@ def _general_blocks(config: Config, tokens: KeywordTokenizer, wanted: float) -> 
             break
     size = tokens.max_length
     blocks = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
-    return [Row(block, block) for block in blocks]
+    return [{"input_ids": block, "labels": block} for block in blocks]
 
 
 class LabelledTokensTrainer(SFTTrainer):
@@ -213,33 +212,25 @@ def scales_logits(lm: PreTrainedModel) -> bool:
     return any(getattr(settings, name, None) is not None for name in LOGIT_SCALES)
 
 
-def _steps(config: Config, rows: int) -> int:
-    steps = math.ceil(config.pretrain.epochs * rows / config.pretrain.batch_size)
-    return min(steps, config.pretrain.max_steps or steps)
-
-
 def _train(
-    config: Config, lm: LanguageModel, rows: list[Row], folder: Path
+    config: Config, lm: LanguageModel, rows: list[Row], steps: int, folder: Path
 ) -> tuple[PreTrainedModel, list[float], float]:
     """Returns the trained model, its loss at twenty points of the training, and the seconds."""
-    steps = _steps(config, len(rows))
     if steps == 0:
         return lm.model, [], 0.0
-    settings = config.pretrain
     arguments = SFTConfig(
-        **training.arguments(folder, settings.learning_rate, steps, config.seed),
+        **training.arguments(folder, config.pretrain.learning_rate, steps, config.seed),
         max_steps=steps,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=config.pretrain.batch_size,
         warmup_steps=0.05,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     rank = config.backbone.lora_rank
-    columns = {"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}
     trainer = LabelledTokensTrainer(
         model=lm.model,
         args=arguments,
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=Dataset.from_list(rows),
         processing_class=lm.tokens.tokenizer,
         peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
     )
@@ -254,8 +245,8 @@ def _perplexities(lm: LanguageModel, material: Material, when: str) -> dict[str,
     The base model has never seen the markers, so only the second is a fair "before".
     """
     markers = set(lm.tokens.marker_ids)
-    texts = [
-        Row(row.ids, [IGNORED if label in markers else label for label in row.labels])
+    texts: list[Row] = [
+        row | {"labels": [IGNORED if label in markers else label for label in row["labels"]]}
         for row in material.places
     ]
     return {
@@ -271,19 +262,13 @@ def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
         return None
     lm.model.eval()
     total, count = 0.0, 0
-    by_length = sorted(rows, key=lambda row: len(row.ids))  # rows of like length need less padding
+    collate = DataCollatorForLanguageModeling(lm.tokens.tokenizer.pad_token_id)
+    by_length = sorted(rows, key=lambda row: len(row["input_ids"]))  # for less padding
     with torch.no_grad():
         for start in range(0, len(by_length), EVALUATION_BATCH):
-            batch_rows = by_length[start : start + EVALUATION_BATCH]
-            batch = lm.tokens.pad([row.ids for row in batch_rows])
-            labels_BT = torch.full_like(batch["input_ids"], IGNORED)
-            for number, row in enumerate(batch_rows):
-                labels_BT[number, : len(row.labels)] = torch.tensor(row.labels)
-            batch = {
-                name: tensor.to(lm.model.device)
-                for name, tensor in (batch | {"labels": labels_BT}).items()
-            }
-            labelled = int((labels_BT[:, 1:] != IGNORED).sum())
+            batch = collate(by_length[start : start + EVALUATION_BATCH])
+            labelled = int((batch["labels"][:, 1:] != IGNORED).sum())
+            batch = {name: tensor.to(lm.model.device) for name, tensor in batch.items()}
             total += float(lm.model(**batch).loss) * labelled
             count += labelled
     return round(math.exp(total / count), 4)
