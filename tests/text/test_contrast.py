@@ -40,7 +40,7 @@ def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
 
 def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 16)
-    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
+    batch = Collator(lm.tokens)(rows)
     sequences = [
         [int(id_) for id_, kept in zip(ids, mask, strict=True) if kept]
         for group in groups_of(batch)
@@ -103,7 +103,7 @@ def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None
     exact = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
     vectors = dict(zip(named, exact, strict=True))
     settings = ContrastConfig(lambda_user_user=1.0, lambda_place_place=2.0, lambda_user_place=0.5)
-    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows)
+    batch = Collator(lm.tokens)(rows)
     with torch.no_grad():
         loss = TripleLoss(encoder, settings, bf16=False)(groups_of(batch), batch["label"])
     expected = {
@@ -115,7 +115,7 @@ def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None
 
 
 def test_without_masks_every_other_row_is_a_negative(prepared: Config, lm: LanguageModel) -> None:
-    batch = Collator(lambda texts: texts, tokens=lm.tokens)(rows_of(prepared, 24))
+    batch = Collator(lm.tokens)(rows_of(prepared, 24))
     encoder = as_encoder(lm, 16).eval()
     with torch.no_grad():
         masked, plain = (

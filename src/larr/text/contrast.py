@@ -7,7 +7,6 @@ length.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import set_seed
@@ -31,13 +29,7 @@ from larr.config.text import ContrastConfig
 from larr.losses import contrastive_terms, false_negatives, pair_loss
 from larr.progress import console
 from larr.text import training
-from larr.text.backbone import (
-    KeywordText,
-    KeywordTokenizer,
-    load_base,
-    load_language_model,
-    lora,
-)
+from larr.text.backbone import KeywordText, KeywordTokenizer, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, from_input, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
 from larr.text.retrieval import recalls
@@ -65,9 +57,13 @@ def contrast(config: Config) -> None:
         set_seed(config.seed)
         apart = held_out(config)
         rows = examples(config, apart)
-        encoder = _starting_model(config, rows)
+        texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
+        sample = [from_input(text) for text in texts]
+        encoder = _starting_model(config, sample)
         curve, seconds = _train(config, encoder, rows, work.folder)
-        spread = _spread(config, encoder, rows)
+        vectors_ND = compute(encoder, sample, config.embed.batch_tokens)
+        # 1 less the squared length of the mean unit vector; near 0 when all are equal
+        spread = round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
         if collapsed := spread < COLLAPSED:
             console.print(
                 f"  contrastive tuning collapsed: all texts had nearly one vector (spread "
@@ -75,7 +71,7 @@ def contrast(config: Config) -> None:
                 "place a user orders from; else lower contrast.learning_rate or "
                 "contrast.batch_size, or raise contrast.triples"
             )
-            encoder = _starting_model(config, rows)
+            encoder = _starting_model(config, sample)
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
@@ -91,21 +87,17 @@ def contrast(config: Config) -> None:
         }
 
 
-def _starting_model(config: Config, rows: dict[str, list[Any]]) -> SentenceTransformer:
+def _starting_model(config: Config, sample: list[list[KeywordText]]) -> SentenceTransformer:
     """Returns the model of stage 1 with a whitening head, from which the training starts."""
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     pooling = config.contrast.pooling
     encoder = as_encoder(lm, config.embed.dimension, pooling)
-    raw = as_encoder(lm, None, pooling)
-    whiten(encoder, compute(raw, _sample(rows), config.embed.batch_tokens))
+    states_NH = compute(as_encoder(lm, None, pooling), sample, config.embed.batch_tokens)
+    whiten(encoder, states_NH)
     if config.backbone.lora_rank:
         body = encoder[0].model
         encoder[0].model = get_peft_model(body, lora(lm.tokens, body, config.backbone.lora_rank))
     return encoder
-
-
-def _sample(rows: dict[str, list[Any]]) -> list[list[KeywordText]]:
-    return [from_input(text) for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
 
 
 def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
@@ -127,8 +119,7 @@ def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
         head.bias[: len(main_DH)] = torch.tensor(-main_DH @ mean_H)
 
 
-@dataclass
-class Collator(SentenceTransformerDataCollator):
+class Collator:
     """Builds a batch in which each distinct text of a step is encoded once.
 
     The texts are sorted by length and cut into groups of about GROUP. The batch holds the
@@ -136,11 +127,13 @@ class Collator(SentenceTransformerDataCollator):
     its six texts in that order (-1 for none), then its keys (int64 [B, 9]).
     """
 
-    tokens: KeywordTokenizer | None = None
+    valid_label_columns = ("label",)  # the trainer asks for them
+
+    def __init__(self, tokens: KeywordTokenizer) -> None:
+        self.tokens = tokens
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the batch of some rows of `larr.text.pairs.examples`."""
-        assert self.tokens is not None  # noqa: S101 - the parent's fields have defaults
         texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY})
         encoded = self.tokens.encode_batch([from_input(text) for text in texts])
         order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
@@ -229,7 +222,7 @@ def _train(
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         loss=TripleLoss(encoder, config.contrast, arguments.bf16),
-        data_collator=Collator(encoder.preprocess, tokens=encoder[0].tokens),
+        data_collator=Collator(encoder[0].tokens),
     )
     threads = torch.get_num_threads()
     if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
@@ -242,12 +235,6 @@ def _train(
         torch.set_num_threads(threads)
     names = ("loss", "user_user", "place_place", "user_place")
     return [{name: entry[name] for name in names} for entry in entries], seconds
-
-
-def _spread(config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]]) -> float:
-    """Returns 1 less the squared length of the mean unit vector; near 0 when all are equal."""
-    vectors_ND = compute(encoder, _sample(rows), config.embed.batch_tokens)
-    return round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
 
 
 def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Shapes: Q queries, C candidates, N distinct texts, D the vector's length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ MAX_PLACES = 10_000
 """Candidates of a task, so that the figures of a large platform do not take hours."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Task:
     """Queries, each with one right answer among the distinct candidates."""
 
@@ -53,28 +53,30 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
     `chance_nearby` is the recall of a random guess among the places there, and `beats_nearby` the
     share of the other places there that score below the ordered one (chance .5).
     """
-    user_to_place, halves, *single = all_tasks = tasks(config, apart)
+    all_tasks = tasks(config, apart)
     scores = similarities(encoder, all_tasks, config.embed.batch_tokens)
-    recall: dict[Task, float | None] = {}
+    recall: list[float | None] = []
     near: dict[str, float] = {}
     for task, scores_QC in zip(all_tasks, scores, strict=True):
-        recall[task] = hits(scores_QC, np.array(task.answers)) if task.queries else None
-        if task is user_to_place:
+        if not recall:  # the first task is `user_to_place`
             near = nearby(task, scores_QC)
-    chance = CUTOFF / len(user_to_place.candidates) if user_to_place.queries else None
+        recall.append(hits(scores_QC, np.array(task.answers)) if task.queries else None)
+    user_to_place, place_halves, *single = recall
     users = len(keywords_of(config, "user"))
+    names = [task.name for task in all_tasks[2:]]
+    chance = round(min(1.0, CUTOFF / max(1, len(all_tasks[0].candidates))), 4)
     return {
-        "user_to_place": recall[user_to_place],
-        "place_halves": recall[halves],
-        "single_keyword": _mean(recall[task] for task in single[:users]),
-        "single_place_keyword": _mean(recall[task] for task in single[users:]),
-        "single_keywords": {task.name: recall[task] for task in single},
-        "chance": chance and round(min(1.0, chance), 4),
+        "user_to_place": user_to_place,
+        "place_halves": place_halves,
+        "single_keyword": _mean(single[:users]),
+        "single_place_keyword": _mean(single[users:]),
+        "single_keywords": dict(zip(names, single, strict=True)),
+        "chance": None if user_to_place is None else chance,
         **near,
     }
 
 
-def _mean(recalls: Iterable[float | None]) -> float | None:
+def _mean(recalls: list[float | None]) -> float | None:
     measured = [value for value in recalls if value is not None]
     return round(float(np.mean(measured)), 4) if measured else None
 
