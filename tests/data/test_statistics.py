@@ -13,7 +13,6 @@ from larr.data.statistics import (
     daily_spending,
     daily_values,
     favourites,
-    overall,
     rates,
     recent_places,
 )
@@ -28,6 +27,7 @@ ORDERS = pl.DataFrame(
         "meal_slot": ["lunch", "dinner", "lunch", "lunch"],
     }
 )
+USERS = pl.DataFrame({"user_id": ["u", "v"]})
 PLACES = pl.DataFrame(
     {"poi_id": ["a", "b"], "poi_tags": ["spicy, cheap,", "cheap"], "poi_price_yuan": [10.0, None]}
 )
@@ -53,48 +53,34 @@ def test_as_of_equals_a_naive_sum_of_earlier_days() -> None:
         .group_by("key", "day")
         .agg(pl.col("count").sum())
     )
-    wanted = pl.DataFrame(
-        {"key": ["a", "b", "a", "z"], "day": [days[3], days[7], days[0], days[5]]}
-    )
-    sums = as_of(daily, wanted, ["key"], HALF_LIFE_DAYS)
-    values = {(row["key"], row["day"]): row["count"] for row in sums.to_dicts()}
-    for key, day in [("a", days[3]), ("b", days[7])]:
-        assert values[key, day] == pytest.approx(naive(daily, key, day))
-    assert ("a", days[0]) not in values, "no day is before the first"
-    assert ("z", days[5]) not in values
+    wanted = pl.DataFrame({"key": ["a", "b", "z"]})
+    for day in (days[3], days[7]):
+        sums = dict(as_of(daily, day, ["key"], HALF_LIFE_DAYS, wanted).iter_rows())
+        assert sums == {key: pytest.approx(naive(daily, key, day)) for key in ("a", "b")}
+    assert as_of(daily, days[0], ["key"], HALF_LIFE_DAYS).is_empty(), "no day is before the first"
 
 
 def test_the_day_itself_and_later_days_change_nothing() -> None:
     day = date(2024, 4, 5)
     daily = pl.DataFrame({"key": ["a", "a"], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
-    wanted = pl.DataFrame({"key": ["a"], "day": [day]})
     later = pl.DataFrame({"key": ["a"], "day": [date(2024, 4, 9)], "count": [99.0]})
-    before = as_of(daily.head(1), wanted, ["key"], HALF_LIFE_DAYS)
-    assert as_of(pl.concat([daily, later]), wanted, ["key"], HALF_LIFE_DAYS).equals(before)
+    before = as_of(daily.head(1), day, ["key"], HALF_LIFE_DAYS)
+    assert as_of(pl.concat([daily, later]), day, ["key"], HALF_LIFE_DAYS).equals(before)
 
 
 def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
     day = date(2024, 4, 3)
-    sums = pl.DataFrame(
-        {
-            "poi_id": ["a", "b"],
-            "day": [day, day],
-            "impressions": [60.0, 20.0],
-            "clicks": [6.0, 2.0],
-            "logged_orders": [2.0, 0.0],
-            "orders": [5.0, 0.0],
-        }
-    )
     daily = pl.DataFrame(
         {
-            "day": [date(2024, 4, 1), date(2024, 4, 2), day],
-            "impressions": [60.0, 40.0, 1000.0],
-            "clicks": [6.0, 4.0, 1000.0],
-            "logged_orders": [2.0, 0.0, 1000.0],
-            "orders": [2.0, 0.0, 1000.0],
+            "poi_id": ["a", "b", "b", "b"],
+            "day": [date(2024, 4, 1), date(2024, 4, 1), date(2024, 4, 2), day],
+            "impressions": [60.0, 20.0, 20.0, 1000.0],
+            "clicks": [6.0, 2.0, 2.0, 1000.0],
+            "logged_orders": [2.0, 0.0, 0.0, 1000.0],
+            "orders": [5.0, 0.0, 0.0, 1000.0],
         }
     )
-    row = rates(sums, "poi", overall(daily, pl.Series([day]), 1e9)).to_dicts()[0]
+    row = rates(daily, pl.DataFrame({"poi_id": ["a"]}), "poi", day, 1e9).to_dicts()[0]
     assert row["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
     assert row["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
     assert row["poi_log_orders"] == pytest.approx(np.log1p(5))
@@ -129,12 +115,10 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
     within: str | None, top: int, expected: dict[tuple[str, ...], str]
 ) -> None:
     profile = ProfileConfig(name="taste", column="tags", within=within, top=top)
-    wanted = pl.DataFrame({"user_id": ["u", "v"], "day": [DAYS[2], DAYS[1]]})
     daily = daily_values(ORDERS, PLACES, profile)
-    rows = favourites(daily, wanted, profile, half_life_days=1.0).rows()
-    found = {tuple(situation): text for user, *situation, _, text in rows if user == "u"}
-    assert found == expected
-    assert len(rows) == len(expected), "v has no order before the second day"
+    rows = favourites(daily, DAYS[2], USERS.head(1), profile, half_life_days=1.0).rows()
+    assert {tuple(situation): text for _, *situation, text in rows} == expected
+    assert favourites(daily, DAYS[1], USERS.tail(1), profile, half_life_days=1.0).is_empty()
 
 
 def test_spending_counts_the_orders_that_have_a_price() -> None:
@@ -151,5 +135,5 @@ def test_recent_places_are_distinct_newest_first_and_before_the_day() -> None:
             + [datetime(2024, 4, 2, 8)],
         }
     ).with_columns(day=pl.col("time").dt.date())
-    wanted = pl.DataFrame({"user_id": ["u", "u", "v"], "day": [DAYS[1], DAYS[0], DAYS[1]]})
-    assert recent_places(events, wanted, length=2).rows() == [("u", ["c", "a"], DAYS[1])]
+    assert recent_places(events, DAYS[1], USERS, length=2).rows() == [("u", ["c", "a"])]
+    assert recent_places(events, DAYS[0], USERS, length=2).is_empty()

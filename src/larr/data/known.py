@@ -26,7 +26,6 @@ from larr.data.statistics import (
     daily_spending,
     daily_values,
     favourites,
-    overall,
     rates,
     recent_places,
 )
@@ -190,7 +189,7 @@ class Enricher:
     """Builds `Known` for any day from the checked log.
 
     Of the log it keeps counts of each day and the clicks in memory. All that a row gets is summed
-    over earlier days by `statistics.as_of` or chosen from them by `profiles.recent_places`, so
+    over earlier days by `statistics.as_of` or chosen from them by `recent_places`, so
     neither the row itself nor anything later can leak into it.
     """
 
@@ -250,34 +249,32 @@ class Enricher:
             users = users.join(rows, on="user_id", how="semi", maintain_order="left")
         places = self._with_statistics("poi", self.log.places, day)
         users = self._with_statistics("user", users, day)
-        asked = users.select("user_id", pl.lit(day).alias("day"))
+        asked = users.select("user_id")
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
-            spent = as_of(self.spending, asked, ["user_id"], half_life)
+            spent = as_of(self.spending, day, ["user_id"], half_life, asked)
             spent = spent.select("user_id", user_order_price_yuan=mean)
             users = users.join(spent, on="user_id", how="left", maintain_order="left")
         situations = {}
         for profile, counts in self.profiles:
-            words = favourites(counts, asked, profile, half_life).drop("day")
+            words = favourites(counts, day, asked, profile, half_life)
             if profile.within:
                 situations[profile.name] = words
             else:
                 users = users.join(words, on="user_id", how="left", maintain_order="left")
-        pairs = as_of(self.pairs, asked, PAIR, half_life)
+        pairs = as_of(self.pairs, day, PAIR, half_life, asked)
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
-        recent = recent_places(self.events, asked, self.config.features.recent).drop("day")
+        recent = recent_places(self.events, day, asked, self.config.features.recent)
         return Known(places, users, situations, pairs, recent, self.levels)
 
     def _with_statistics(self, owner: str, entities: pl.DataFrame, day: date) -> pl.DataFrame:
         """Returns places or users with their statistics as of the start of a day."""
         key, half_life = f"{owner}_id", self.config.features.half_life_days
-        asked = entities.select(key, pl.lit(day).alias("day"))
-        sums = as_of(self.counts[key], asked, [key], half_life)
-        days = overall(self.counts[key], asked["day"], half_life)
-        figures = rates(sums, owner, days).drop("day")
-        never = [f"{owner}_{name}" for name in NEVER_SEEN]
+        figures = rates(self.counts[key], entities.select(key), owner, day, half_life)
         entities = entities.join(figures, on=key, how="left", maintain_order="left")
-        return entities.with_columns(pl.col(never).fill_null(0.0))
+        return entities.with_columns(
+            pl.col(f"{owner}_{name}").fill_null(0.0) for name in NEVER_SEEN
+        )
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:

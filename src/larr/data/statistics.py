@@ -6,7 +6,7 @@ label of the same day or later can leak into them.
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import date
 
 import polars as pl
 
@@ -52,37 +52,40 @@ def daily_counts(
 
 
 def as_of(
-    daily: pl.DataFrame, wanted: pl.DataFrame, key: list[str], half_life_days: float
+    daily: pl.DataFrame,
+    day: date,
+    key: list[str],
+    half_life_days: float,
+    wanted: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Returns for each wanted key and day the sums of the values of earlier days.
+    """Returns the sums of the values of the days before `day`, for each key.
 
     The day before has weight 1; the weight halves every `half_life_days`. `daily` has the key,
-    `day` and values; `wanted` has `day` and some or all columns of the key.
+    `day` and values; `wanted` has the columns of the key by which rows are chosen, None for all.
     """
     values = [name for name in daily.columns if name not in (*key, "day")]
-    shared = [name for name in wanted.columns if name != "day"]
-    sums = [daily.clear().select(*key, pl.col(values).cast(pl.Float64), "day")]
-    # Day by day, since a join of all days with their earlier days would need their product.
-    by_day = wanted.unique(maintain_order=True).sort("day").group_by("day", maintain_order=True)
-    for (day,), rows in by_day:
-        age_days = (pl.lit(day) - pl.col("day")).dt.total_days()
-        weight = pl.lit(0.5).pow((age_days - 1) / half_life_days)
-        sums.append(
-            daily.filter(pl.col("day") < day)
-            .join(rows.select(shared), on=shared, how="semi", maintain_order="left")
-            .with_columns(pl.col(values) * weight)
-            .group_by(key, maintain_order=True)
-            .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
-            .with_columns(day=pl.lit(day))
-        )
-    return pl.concat(sums)
+    age_days = (pl.lit(day) - pl.col("day")).dt.total_days()
+    weight = pl.lit(0.5).pow((age_days - 1) / half_life_days)
+    earlier = daily.filter(pl.col("day") < day)
+    if wanted is not None:
+        earlier = earlier.join(wanted, on=wanted.columns, how="semi", maintain_order="left")
+    return (
+        earlier.with_columns(pl.col(values) * weight)
+        .group_by(key, maintain_order=True)
+        .agg(pl.col(values).sum().round_sig_figs(SUM_DIGITS))
+    )
 
 
-def overall(daily: pl.DataFrame, wanted: pl.Series, half_life_days: float) -> pl.DataFrame:
-    """Returns for each wanted day the `observed_days`, `overall_ctr` and `overall_cvr` before it.
+def rates(
+    daily: pl.DataFrame, wanted: pl.DataFrame, prefix: str, day: date, half_life_days: float
+) -> pl.DataFrame:
+    """Returns statistics of places or users as of a day, as columns for features and texts.
 
-    All keys count, weighted by age; days without an earlier day are missing.
+    `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (history included) are log(1 + x).
+    `<prefix>_ctr` and `<prefix>_cvr` are clicks and orders per impression, smoothed towards the
+    overall rate; null where nothing was logged before. `daily` comes from `daily_counts`.
     """
+    key = f"{prefix}_id"
     totals = (
         daily.filter(pl.col("impressions") > 0)
         .group_by("day")
@@ -90,22 +93,12 @@ def overall(daily: pl.DataFrame, wanted: pl.Series, half_life_days: float) -> pl
         .with_columns(log=0)
         .sort("day")
     )
-    asked = pl.DataFrame({"log": 0, "day": wanted.unique().sort()})
-    return as_of(totals, asked, ["log"], half_life_days).select(
-        "day",
+    overall = as_of(totals, day, ["log"], half_life_days).select(
+        "log",
         "observed_days",
         overall_ctr=pl.col("clicks") / pl.col("impressions"),
         overall_cvr=pl.col("logged_orders") / pl.col("impressions"),
     )
-
-
-def rates(sums: pl.DataFrame, prefix: str, days: pl.DataFrame) -> pl.DataFrame:
-    """Returns the sums as columns for features and texts.
-
-    `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (history included) are log(1 + x).
-    `<prefix>_ctr` and `<prefix>_cvr` are clicks and orders per impression, smoothed towards the
-    overall rate; null where nothing was logged before. `days` comes from `overall`.
-    """
     seen = pl.col("impressions") + SMOOTHING_IMPRESSIONS
     figures = {
         "log_impressions_per_day": (pl.col("impressions") / pl.col("observed_days")).log1p(),
@@ -113,10 +106,10 @@ def rates(sums: pl.DataFrame, prefix: str, days: pl.DataFrame) -> pl.DataFrame:
         "ctr": (pl.col("clicks") + SMOOTHING_IMPRESSIONS * pl.col("overall_ctr")) / seen,
         "cvr": (pl.col("logged_orders") + SMOOTHING_IMPRESSIONS * pl.col("overall_cvr")) / seen,
     }
-    return sums.join(days, on="day", how="left", maintain_order="left").select(
-        f"{prefix}_id",
-        "day",
-        *(figure.alias(f"{prefix}_{name}") for name, figure in figures.items()),
+    sums = as_of(daily, day, [key], half_life_days, wanted).with_columns(log=0)
+    # Joined, since `overall` is empty on the first day, when orders may be known already.
+    return sums.join(overall, on="log", how="left", maintain_order="left").select(
+        key, *(figure.alias(f"{prefix}_{name}") for name, figure in figures.items())
     )
 
 
@@ -147,18 +140,22 @@ def profile_key(profile: ProfileConfig) -> list[str]:
 
 
 def favourites(
-    daily: pl.DataFrame, wanted: pl.DataFrame, profile: ProfileConfig, half_life_days: float
+    daily: pl.DataFrame,
+    day: date,
+    users: pl.DataFrame,
+    profile: ProfileConfig,
+    half_life_days: float,
 ) -> pl.DataFrame:
-    """Returns the most frequent values before each wanted day, joined by commas.
+    """Returns the most frequent values of each of some users before a day, joined by commas.
 
-    `daily` comes from `daily_values`; `wanted` has `day` and some or all columns of the key. The
-    result has all columns of the key, `day`, and the values as a column named after the profile.
+    `daily` comes from `daily_values`. The result has the columns of the key, and the values as a
+    column named after the profile.
     """
     key = profile_key(profile)
-    sums = as_of(daily, wanted, [*key, "value"], half_life_days)
+    sums = as_of(daily, day, [*key, "value"], half_life_days, users)
     return (
         sums.sort("count", "value", descending=[True, False])
-        .group_by(*key, "day", maintain_order=True)
+        .group_by(key, maintain_order=True)
         .agg(pl.col("value").head(profile.top).str.join(", ").alias(profile.name))
     )
 
@@ -175,21 +172,17 @@ def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def recent_places(events: pl.DataFrame, wanted: pl.DataFrame, length: int) -> pl.DataFrame:
-    """Returns the latest distinct places of each wanted user before each day, newest first.
+def recent_places(
+    events: pl.DataFrame, day: date, users: pl.DataFrame, length: int
+) -> pl.DataFrame:
+    """Returns the latest distinct places of each of some users before a day, newest first.
 
-    `events` has user_id, poi_id, time, day; the result has user_id, day, recent (list of poi_id).
+    `events` has user_id, poi_id, time, day; the result has user_id, recent (list of poi_id).
     """
-    newest = events.sort("time", "poi_id", descending=True)
-    schema: dict[str, Any] = {"user_id": pl.String, "recent": pl.List(pl.String), "day": pl.Date}
-    parts = [pl.DataFrame(schema=schema)]
-    days = wanted.select("user_id", "day").unique(maintain_order=True).sort("day")
-    for (day,), users in days.group_by("day", maintain_order=True):
-        parts.append(
-            newest.filter(pl.col("day") < day)
-            .join(users.select("user_id"), on="user_id", how="semi", maintain_order="left")
-            .group_by("user_id", maintain_order=True)
-            .agg(recent=pl.col("poi_id").unique(maintain_order=True).head(length))
-            .with_columns(pl.lit(day).alias("day"))
-        )
-    return pl.concat(parts)
+    return (
+        events.sort("time", "poi_id", descending=True)
+        .filter(pl.col("day") < day)
+        .join(users, on="user_id", how="semi", maintain_order="left")
+        .group_by("user_id", maintain_order=True)
+        .agg(recent=pl.col("poi_id").unique(maintain_order=True).head(length))
+    )
