@@ -32,7 +32,7 @@ def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
             ["run", TINY, "--set", "align.epochs=two"],
             "align.epochs: Input should be",
         ),
-        (["run", TINY, "--seeds", "1,x"], "expected whole numbers joined by commas"),
+        (["run", TINY, "--seeds", "1,x"], "expected distinct whole numbers from 0 to 2^32 - 1"),
         (["align", TINY], "run `larr prepare` with the same configuration"),
         (["prepare", TINY, "--set", "dataset.kind=tables"], "dataset.tables"),
     ],

@@ -7,9 +7,10 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+from pydantic_core import to_json
 from rich.markup import escape
 
 from larr.config import Config
@@ -111,9 +112,11 @@ def settings(
     ] = "",
 ) -> None:
     """Every setting of a configuration, with its default and what it means."""
-    for setting in settings_below(below):
-        typer.echo(f"{setting.path} = {setting.default}".removesuffix(" = "))
-        typer.echo(f"    {setting.about}\n" if setting.about else "")
+    for path, field in settings_below(below).items():
+        default = to_json(field.get_default(call_default_factory=True)).decode()
+        typer.echo(path if field.is_required() else f"{path} = {default}")
+        about = " ".join((field.description or "").split())
+        typer.echo(f"    {about}\n" if about else "")
 
 
 StorePath = Annotated[
@@ -207,23 +210,16 @@ def serve(
 
 def for_seeds(config: Config, seeds: str) -> list[Config]:
     """Returns the configuration of each seed of `--seeds`, with its own output folder."""
-    try:
-        numbers = [int(part) for part in seeds.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"--seeds {seeds}: expected whole numbers joined by commas, for example 1,2,3"
-        ) from None
+    numbers = [int(part) if part.strip().isdecimal() else -1 for part in seeds.split(",")]
     if not all(0 <= number < 2**32 for number in numbers) or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds {seeds}: expected distinct numbers from 0 to 2^32 - 1")
+        raise ConfigError(
+            f"--seeds {seeds}: expected distinct whole numbers from 0 to 2^32 - 1 joined by "
+            "commas, for example 1,2,3"
+        )
     return [
         config.model_copy(update={"seed": seed, "output": config.output / f"seed-{seed}"})
         for seed in numbers
     ]
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    console.print(f"[bold red]larr:[/bold red] {escape(message)}", soft_wrap=True)
-    sys.exit(status)
 
 
 def command_line() -> typer.Typer:
@@ -245,27 +241,24 @@ def main() -> None:
     try:
         command_line()()
     except LarrError as error:
-        _fail(str(error), error.exit_status)
+        message, status = str(error), error.exit_status
     except OSError as error:
         subject = error.filename or "a file or a connection"
-        _fail(f"{subject}: {error.strerror or error}", 1)
+        message, status = f"{subject}: {error.strerror or error}", 1
     except ModuleNotFoundError as error:
-        _fail(
-            f"{error.name} is not installed: `larr serve` does not need it, other commands need "
-            "the extra `train`; run `pip install 'larr[train]'`",
-            InputError.exit_status,
-        )
+        needs = "`larr serve` does not need it, other commands need the extra `train`"
+        message = f"{error.name} is not installed: {needs}; run `pip install 'larr[train]'`"
+        status = InputError.exit_status
     except Exception as error:
         # keeps the traceback of an unforeseen failure in a file, for a bug report
         with tempfile.NamedTemporaryFile(
             "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
         ) as log:
             log.writelines(traceback.format_exception(error))
-        _fail(
-            f"a failure inside larr: {type(error).__name__}: {error}; please report it with "
-            f"{log.name}",
-            1,
-        )
+        failure = f"{type(error).__name__}: {error}; please report it with {log.name}"
+        message, status = f"a failure inside larr: {failure}", 1
+    console.print(f"[bold red]larr:[/bold red] {escape(message)}", soft_wrap=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

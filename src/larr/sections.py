@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from larr.errors import ConfigError
-
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 AtLeastTwo = Annotated[int, Field(ge=2)]
@@ -34,18 +32,20 @@ def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def merged(base: Any, changes: Any) -> Any:
-    """Returns a tree of settings with changed values; where both are tables they are merged."""
-    if not (isinstance(base, dict) and isinstance(changes, dict)):
-        return changes
-    return base | {key: merged(base.get(key), value) for key, value in changes.items()}
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tree of settings with changed values; where both have a table they are merged."""
+    tree = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(tree.get(key), dict)
+        tree[key] = merged(tree[key], value) if both else value
+    return tree
 
 
-def put(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Sets a value, or merges a table, at a dotted path of a tree of settings."""
-    *parents, leaf = path.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path} = {value}: {parent} is no section of the configuration")
-    tree[leaf] = merged(tree.get(leaf), value)
+def changed(tree: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns a tree with values set, and tables merged, at dotted paths."""
+    for path, value in settings.items():
+        nested = value
+        for name in reversed(path.split(".")):
+            nested = {name: nested}
+        tree = merged(tree, nested)
+    return tree

@@ -1,23 +1,23 @@
 """Configuration files: reads them, explains what is wrong in them, lists every setting.
 
-pydantic-settings would not shorten this: it merges sources of settings, but knows neither
-`extends`, nor TOML values in `--set`, nor which setting a misspelt one could have meant.
+pydantic-settings merges sources of settings, but knows neither `extends`, nor TOML values in
+`--set`, nor which setting a misspelt one could have meant.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, to_json
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.sections import merged, put
+from larr.sections import changed, merged
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -26,7 +26,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Their values are TOML or bare strings. A file may begin with `extends = "other.toml"` (a path
     beside it) and then holds only what differs. Raises ConfigError.
     """
-    tree = _read(path, ())
+    tree = {"output": f"runs/{path.stem}"} | _read(path, ())
     for override in overrides or []:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -35,8 +35,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
             value = tomllib.loads(f"value = {text.strip()}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        put(tree, key.strip(), value)
-    tree.setdefault("output", f"runs/{path.stem}")
+        tree = changed(tree, {key.strip(): value})
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -58,35 +57,24 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     extended_by = (*extended_by, path.resolve())
     if not isinstance(base, str) or (path.parent / base).resolve() in extended_by:
         raise ConfigError(f"{path}: extends must name another file, got {base!r}")
-    complete: dict[str, Any] = merged(_read(path.parent / base, extended_by), tree)
-    return complete
+    return merged(_read(path.parent / base, extended_by), tree)
 
 
-class Setting(NamedTuple):
-    """A setting as `larr settings` lists it."""
+def all_settings(section: type[BaseModel] = Config, above: str = "") -> dict[str, FieldInfo]:
+    """Returns pydantic's description of every setting by its dotted path, in the order of Config.
 
-    path: str
-    """Dotted; `[]` for an entry of a list, `NAME` for one of a table."""
-    default: str
-    """In JSON; empty for a setting that has to be given."""
-    about: str
-
-
-def all_settings(section: type[BaseModel] = Config, above: str = "") -> Iterator[Setting]:
-    """Yields every setting, in the order of `larr.config`."""
+    In a path, `[]` is an entry of a list and `NAME` one of a table.
+    """
+    settings: dict[str, FieldInfo] = {}
     for name, field in section.model_fields.items():
         path, nested = f"{above}{name}", _section_of(field.annotation)
-        if nested is None:
-            default = field.get_default(call_default_factory=True)
-            text = "" if field.is_required() else to_json(default).decode()
-            yield Setting(path, text, " ".join((field.description or "").split()))
-        else:
-            yield from all_settings(nested[0], f"{path}{nested[1]}.")
+        settings |= all_settings(nested[0], f"{path}{nested[1]}.") if nested else {path: field}
+    return settings
 
 
-def settings_below(path: str) -> list[Setting]:
+def settings_below(path: str) -> dict[str, FieldInfo]:
     """Returns the settings whose path begins with this; raises ConfigError if there are none."""
-    settings = [setting for setting in all_settings() if setting.path.startswith(path)]
+    settings = {name: field for name, field in all_settings().items() if name.startswith(path)}
     if not settings:
         raise ConfigError(f"{path}: no such setting{_suggestion(path)}")
     return settings
@@ -115,7 +103,7 @@ def _explain(item: ErrorDetails) -> str:
 
 def _suggestion(path: str) -> str:
     """The setting or the section that was probably meant, as a question; empty without one."""
-    known = {setting.path for setting in all_settings()}
+    known = {*all_settings()}
     known |= {setting.rpartition(".")[0] for setting in known}
     names = {setting.rpartition(".")[2] for setting in known}
     # the right name in a wrong section is more probable than a similar path

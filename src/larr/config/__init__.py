@@ -24,7 +24,7 @@ from larr.config.text import (
     PretrainConfig,
 )
 from larr.plugins import plugins
-from larr.sections import Name, Section, put
+from larr.sections import Name, Section, changed
 
 
 class Config(Section):
@@ -92,11 +92,8 @@ class Config(Section):
 
     def for_encoder(self, name: str) -> Config:
         """Returns the configuration that trains one of `encoders`, in its own output folder."""
-        tree = self.model_dump(exclude={"encoders"})
-        for path, value in self.encoders[name].items():
-            put(tree, path, value)
-        tree["output"] = self.output / "encoders" / name
-        return Config.model_validate(tree)
+        tree = changed(self.model_dump(exclude={"encoders"}), self.encoders[name])
+        return Config.model_validate(tree | {"output": self.output / "encoders" / name})
 
     @property
     def scene_keywords(self) -> list[KeywordConfig]:

@@ -14,8 +14,8 @@ from larr.sections import (
     NotNegative,
     Positive,
     Section,
+    changed,
     leaves,
-    put,
 )
 
 
@@ -117,9 +117,7 @@ class RankerConfig(Section):
     def with_settings(self, settings: dict[str, Any]) -> RankerConfig:
         """Returns these settings with others at the dotted paths given."""
         tree = self.model_dump(include=set(RankerConfig.model_fields))
-        for path, value in settings.items():
-            put(tree, path, value)
-        return RankerConfig.model_validate(tree)
+        return RankerConfig.model_validate(changed(tree, settings))
 
 
 class VariantConfig(Section):
