@@ -60,7 +60,7 @@ def city(shared: Path) -> Config:
     """A prepared city of some thousand impressions, to be read only."""
     config = load_config(ROOT / "configs" / "city_tiny.toml", [f"output={shared / 'city'}", *SMALL])
     with FileLock(shared / "city.lock"):
-        if not artifacts.is_current(config, "prepare"):
+        if not artifacts.stage(config, "prepare").is_current():
             prepare(config)
     return config
 

@@ -77,7 +77,7 @@ def make_run(
     known_N2 = alone_N2 if order_given_click else truth_N2
     known = {f"probability_{TASKS[t]}": known_N2[:, t] for t in range(tasks) if simulated}
     # collecting garbage before each of the six stages would take most of the time
-    patch.setattr("larr.machine.release_memory", lambda: None)
+    patch.setattr("larr.machine.keep_freed_memory", lambda: None)
     _write_stages(config, _rows(rng, rows).with_columns(**known), label_N2[:, :tasks])
     for ranker, strength in STRENGTHS.items():
         np.save(output / f"{ranker}.npy", _scores(rng, logit_N2, strength)[:, :tasks])

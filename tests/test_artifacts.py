@@ -36,15 +36,15 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_a_stage_is_current_until_its_settings_change(config: Config) -> None:
-    assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
+    assert artifacts.stage(config, "prepare").why_stale() == "it is missing or unfinished"
     make(config, "prepare")
-    assert artifacts.is_current(config, "prepare")
+    assert artifacts.stage(config, "prepare").is_current()
     other = config.model_copy(update={"seed": 2})
-    assert "seed" in (artifacts.why_stale(other, "prepare") or "")
+    assert "seed" in (artifacts.stage(other, "prepare").why_stale() or "")
     slower = config.model_copy(
         update={"align": config.align.model_copy(update={"learning_rate": 1.0})}
     )
-    assert artifacts.is_current(slower, "prepare")
+    assert artifacts.stage(slower, "prepare").is_current()
 
 
 def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -> None:
@@ -52,18 +52,19 @@ def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -
         make(config, verb)
     tree = config.model_dump(mode="json")
     tree["dataset"]["chunk_rows"], tree["embed"]["batch_tokens"] = 7, 7
-    assert artifacts.is_current(Config.model_validate(tree), "embed")
+    assert artifacts.stage(Config.model_validate(tree), "embed").is_current()
     tree["embed"]["dimension"] = 8
-    assert "embed.dimension" in (artifacts.why_stale(Config.model_validate(tree), "contrast") or "")
+    contrast = artifacts.stage(Config.model_validate(tree), "contrast")
+    assert "embed.dimension" in (contrast.why_stale() or "")
 
 
 def test_a_stage_is_stale_when_its_input_was_made_again(config: Config) -> None:
     make(config, "prepare", "one")
     make(config, "pretrain")
     make(config, "prepare", "one")
-    assert artifacts.is_current(config, "pretrain")
+    assert artifacts.stage(config, "pretrain").is_current()
     make(config, "prepare", "two")
-    assert artifacts.why_stale(config, "pretrain") == "it was built from another prepare/"
+    assert artifacts.stage(config, "pretrain").why_stale() == "it was built from another prepare/"
     with pytest.raises(StaleError, match="larr pretrain"):
         make(config, "contrast")
 
@@ -71,13 +72,13 @@ def test_a_stage_is_stale_when_its_input_was_made_again(config: Config) -> None:
 def test_a_missing_or_shortened_file_makes_a_stage_stale(config: Config) -> None:
     make(config, "prepare")
     (config.output / "prepare" / "file.txt").write_text("")
-    assert "file.txt" in (artifacts.why_stale(config, "prepare") or "")
+    assert "file.txt" in (artifacts.stage(config, "prepare").why_stale() or "")
 
 
 def test_a_failed_stage_leaves_no_manifest_and_goes_on_from_what_is_there(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(config)
-    assert artifacts.manifest(config, "prepare") is None
+    assert artifacts.manifest(artifacts.folder(config, "prepare")) is None
     with artifacts.making(config, "prepare") as work:
         assert (work.folder / "piece").read_text() == "done"
     with artifacts.making(config, "prepare", resume=False) as work:
@@ -104,14 +105,14 @@ def test_a_full_disk_while_the_manifest_is_written_leaves_none(
 
     with pytest.raises(LarrError, match="No space left"):
         attempt()
-    assert artifacts.manifest(config, "prepare") is None
+    assert artifacts.manifest(artifacts.folder(config, "prepare")) is None
 
 
 def test_a_cut_off_manifest_counts_as_missing(config: Config) -> None:
     make(config, "prepare")
     path = config.output / "prepare" / artifacts.MANIFEST
     path.write_text(path.read_text()[:-20])
-    assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
+    assert artifacts.stage(config, "prepare").why_stale() == "it is missing or unfinished"
 
 
 def test_the_manifest_reports_rate_and_memory(config: Config) -> None:
@@ -132,7 +133,7 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
         child = context.Process(target=time.sleep, args=(0.5,))
         child.start()
         child.join()
-    recorded = artifacts.manifest(config, "prepare")
+    recorded = artifacts.manifest(artifacts.folder(config, "prepare"))
     assert recorded is not None
     alone, shared = psutil.Process().memory_info().rss / 2**20, held.nbytes / 2**20
     assert shared < recorded["measured"]["peak_memory_mb"] < alone + shared / 2
@@ -146,7 +147,7 @@ def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
     with pytest.raises(LarrError, match="another larr is writing it"):
         artifacts.forget(config, "prepare")
     first.__exit__(None, None, None)
-    assert artifacts.is_current(config, "prepare")
+    assert artifacts.stage(config, "prepare").is_current()
 
 
 def test_a_link_in_the_place_of_a_stage_is_said(config: Config, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_what_another_version_of_larr_wrote_is_stale(
     make(config, "prepare")
     monkeypatch.setattr(artifacts, "VERSION", "9.0")
     written = version("larr")
-    reason = artifacts.why_stale(config, "prepare")
+    reason = artifacts.stage(config, "prepare").why_stale()
     assert reason == f"it was written by larr {written}, and this is larr 9.0"
 
 

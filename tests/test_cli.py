@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
         artifacts.making(config, "prepare"),
     ):
         raise error
-    assert artifacts.why_stale(config, "prepare") == "it is missing or unfinished"
+    assert artifacts.stage(config, "prepare").why_stale() == "it is missing or unfinished"
 
 
 def test_an_error_that_is_no_full_disk_is_told_as_it_is(tmp_path: Path) -> None:

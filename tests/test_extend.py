@@ -74,7 +74,7 @@ def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path
     settings |= {"features": {"categories": ["poi_id"]}}
     config = Config.model_validate(settings | {"output": tmp_path})
     prepare(config)
-    assert artifacts.is_current(config, "prepare")
+    assert artifacts.stage(config, "prepare").is_current()
     assert artifacts.read_json(tmp_path / "prepare" / "features.json")["train_rows"] == 6
 
 

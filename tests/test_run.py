@@ -28,7 +28,7 @@ ENCODERS = {
 
 
 def test_a_run_completes_every_stage_and_reports_the_rankers(tiny_run: Config) -> None:
-    assert all(artifacts.is_current(tiny_run, verb) for verb in RUN)
+    assert all(artifacts.stage(tiny_run, verb).is_current() for verb in RUN)
     report = json.loads((tiny_run.output / "evaluate" / "report.json").read_text())
     assert {*tiny_run.align.models} <= {*report["models"]}
     assert (tiny_run.output / "evaluate" / "report.html").stat().st_size > 10_000
@@ -109,7 +109,7 @@ def test_an_encoder_follows_its_run(config: Config) -> None:
         run_stage(changed, "embed")
     run_to_vectors(changed)
     assert settings_of(changed, "ordered", "contrast")["learning_rate"] == 1e-2
-    assert artifacts.is_current(changed, "embed")
+    assert artifacts.stage(changed, "embed").is_current()
 
 
 def test_an_encoder_that_shares_less_than_before_is_trained(config: Config) -> None:

@@ -59,6 +59,8 @@ class Artifact:
     compared. What does not exist is ignored, such as the public name of a model."""
     in_parts: bool = False
     """Whether its subfolders are artifacts, which stay when it is built again."""
+    stages: tuple[Artifact, ...] = ()
+    """The stages that it reads, which have to be current too."""
 
     @property
     def built_from(self) -> dict[str, Any]:
@@ -74,22 +76,27 @@ class Artifact:
 
     def why_stale(self) -> str | None:
         """Returns why the folder does not hold this artifact, or None if it does."""
-        recorded, current = read_manifest(self.folder), self.built_from
+        recorded, current = manifest(self.folder), self.built_from
         if recorded is None:
             return MISSING
+        for source in self.stages:
+            if not source.is_current():
+                return f"its input {source.folder.name}/ is out of date"
         if recorded["larr"] != VERSION:
             return f"it was written by larr {recorded['larr']}, and this is larr {VERSION}"
-        if changed := _differences(recorded["settings"], current["settings"]):
-            return f"it was built with other settings ({changed})"
-        if changed := _differences(recorded["sources"], current["sources"]):
-            return f"files that it was built from have changed ({changed})"
-        if changed := _differences(recorded["inputs"], current["inputs"]):
-            return f"it was built from another {changed}"
+        for part, reason in (
+            ("settings", "it was built with other settings ({})"),
+            ("sources", "files that it was built from have changed ({})"),
+            ("inputs", "it was built from another {}"),
+        ):
+            old, new = dict(leaves(recorded[part])), dict(leaves(current[part]))
+            if changed := [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]:
+                return reason.format(", ".join(changed))
         damaged = _damaged(self.folder, recorded)
         return f"its file {damaged} is missing or has another size" if damaged else None
 
     def is_current(self) -> bool:
-        """Whether the folder is complete and was built from this."""
+        """Whether the folder is complete and was built from this and from current inputs."""
         return self.why_stale() is None
 
     def start(self, *, resume: bool) -> None:
@@ -152,19 +159,18 @@ def stage(config: Config, verb: str) -> Artifact:
     """Returns the artifact of a stage."""
     declared = STAGES[verb]
     tree = config.model_dump(mode="json", exclude=COST_ONLY)
-    settings = {path: reduce(getitem, path.split("."), tree) for path in declared.settings}
-    recorded = {f"{source}/": manifest(config, source) for source in declared.inputs}
-    inputs = {name: _key(content) if content else None for name, content in recorded.items()}
-    files = declared.files(config)
-    return Artifact(folder(config, verb), settings, inputs, files, declared.in_parts)
+    recorded = {f"{source}/": manifest(folder(config, source)) for source in declared.inputs}
+    return Artifact(
+        folder(config, verb),
+        {path: reduce(getitem, path.split("."), tree) for path in declared.settings},
+        {name: _key(content) if content else None for name, content in recorded.items()},
+        declared.files(config),
+        declared.in_parts,
+        tuple(stage(config, source) for source in declared.inputs),
+    )
 
 
-def manifest(config: Config, verb: str) -> dict[str, Any] | None:
-    """Returns the manifest of a complete stage, or None."""
-    return read_manifest(folder(config, verb))
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def manifest(folder: Path) -> dict[str, Any] | None:
     """Returns the manifest of a complete artifact, or None."""
     try:
         content = read_json(folder / MANIFEST)
@@ -173,24 +179,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and set(content) >= FIELDS else None
 
 
-def why_stale(config: Config, verb: str) -> str | None:
-    """Returns why a stage has to run (again), in words, or None if it is up to date."""
-    if manifest(config, verb) is not None:
-        for source in STAGES[verb].inputs:
-            if why_stale(config, source) is not None:
-                return f"its input {source}/ is out of date"
-    return stage(config, verb).why_stale()
-
-
-def is_current(config: Config, verb: str) -> bool:
-    """Whether the stage is complete and was built from these settings and from current inputs."""
-    return why_stale(config, verb) is None
-
-
 def require(config: Config, *verbs: str) -> None:
     """Raises StaleError if one of these stages is missing or stale."""
     for verb in verbs:
-        if reason := why_stale(config, verb):
+        if reason := stage(config, verb).why_stale():
             raise StaleError(
                 f"{folder(config, verb)}: {reason}; run `larr {verb}` with the same configuration "
                 "(or `larr run`, which renews whatever is out of date)"
@@ -203,7 +195,7 @@ def key(folder: Path, file: str | None = None) -> str:
     It depends on settings, inputs and content, not on when and where the artifact was built.
     Raises StaleError if the artifact is incomplete.
     """
-    recorded = read_manifest(folder)
+    recorded = manifest(folder)
     if recorded is None or (file and file not in recorded["files"]):
         raise StaleError(
             f"{folder / (file or '')}: {MISSING}; run `larr run` with a configuration whose "
@@ -262,15 +254,14 @@ def forget(config: Config, verb: str) -> None:
 def share(config: Config, other: Config, verb: str) -> bool:
     """Links a stage of `config` into another output if it would be equal there; else False."""
     source, link = folder(config, verb), folder(other, verb)
+    if link.is_symlink():
+        link.unlink()
     shared = all(folder(other, name).is_symlink() for name in STAGES[verb].inputs)
     if not shared or stage(config, verb).settings != stage(other, verb).settings:
-        if link.is_symlink():
-            link.unlink()
         return False
-    if not link.is_symlink():
-        shutil.rmtree(link, ignore_errors=True)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
+    shutil.rmtree(link, ignore_errors=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.relpath(source, link.parent), target_is_directory=True)
     return True
 
 
@@ -325,12 +316,6 @@ def _locked(target: Path) -> Iterator[None]:
         ) from None
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The dotted paths of what differs between two trees."""
-    old, new = dict(leaves(old)), dict(leaves(new))
-    return ", ".join(path for path in sorted({*old, *new}) if old.get(path) != new.get(path))
-
-
 def _key(recorded: dict[str, Any]) -> str:
     content = {name: recorded[name] for name in ("settings", "inputs", "files", "parts")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -341,7 +326,7 @@ def _contents(target: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
 
     A part's files are not read again: its manifest has their hashes.
     """
-    recorded = {path.name: read_manifest(path) for path in sorted(target.iterdir())}
+    recorded = {path.name: manifest(path) for path in sorted(target.iterdir())}
     parts = {name: _key(part) for name, part in recorded.items() if part}
     files = {}
     for path in sorted(target.rglob("*")):
@@ -360,7 +345,7 @@ def _damaged(target: Path, recorded: dict[str, Any]) -> str | None:
         if not path.is_file() or path.stat().st_size != expected["bytes"]:
             return str(name)
     for name, expected in recorded["parts"].items():
-        part = read_manifest(target / name)
+        part = manifest(target / name)
         if part is None or _key(part) != expected:
             return f"{name}/{MANIFEST}"
         if damaged := _damaged(target / name, part):

@@ -14,20 +14,19 @@ from larr.stages import RUN, STAGES
 def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     """Runs a stage if it is not up to date, and prints what it cost."""
     target = artifacts.folder(config, verb)
-    if not force and artifacts.is_current(config, verb):
+    if not force and artifacts.stage(config, verb).is_current():
         console.print(f"[dim]{verb}: {target} is up to date[/dim]")
         return
     if force:
         artifacts.forget(config, verb)
     console.print(f"[bold]{verb}[/bold] -> {target}")
-    machine.release_memory()
     machine.keep_freed_memory()
     module, name = STAGES[verb].function.split(":")
     try:
         getattr(import_module(module), name)(config)
     except KeyboardInterrupt:  # typer would print nothing
         raise StoppedError("stopped; run the same command again to go on") from None
-    cost = (artifacts.manifest(config, verb) or {}).get("measured", {})
+    cost = (artifacts.manifest(artifacts.folder(config, verb)) or {}).get("measured", {})
     console.print(
         f"  {verb} took {cost['seconds']:.1f} s, {cost['rate']:,.0f} {cost['unit']}, "
         f"peak memory {cost['peak_memory_mb']:,.0f} MB"

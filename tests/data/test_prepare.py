@@ -140,7 +140,9 @@ def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(
     dataset = other.dataset.model_copy(update={"chunk_rows": 100_000})
     other = other.model_copy(update={"dataset": dataset})
     prepare(other)
-    first, second = (artifacts.manifest(config, "prepare") for config in (city, other))
+    first, second = (
+        artifacts.manifest(artifacts.folder(config, "prepare")) for config in (city, other)
+    )
     assert first is not None
     assert second is not None
     numbered = {"features.json", "texts.parquet", "recent_texts.npy", "test/rows.parquet"}
@@ -160,9 +162,9 @@ def test_own_csv_tables_are_read_and_are_stale_once_they_change(
     assert (features.tasks, features.train_rows, features.test_rows) == (("click",), 3, 1)
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     assert load(config, "test/recent").tolist() == [[1, 0]]
-    assert artifacts.is_current(config, "prepare")
+    assert artifacts.stage(config, "prepare").is_current()
     write_own(tmp_path, impressions=WITH_DUPLICATE)
-    assert "impressions.csv" in str(artifacts.why_stale(config, "prepare"))
+    assert "impressions.csv" in str(artifacts.stage(config, "prepare").why_stale())
 
 
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
@@ -256,7 +258,7 @@ def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
         prepare(wrong)
     assert load(config, "train/labels").tolist() == [[1], [0], [0]]
     prepare(config)
-    assert artifacts.is_current(config, "prepare")
+    assert artifacts.stage(config, "prepare").is_current()
     assert not (tmp_path / "out" / "prepare.partial").exists()
 
 

@@ -298,8 +298,8 @@ def test_mean_tree_takes_means_of_numbers_and_lists_other_words() -> None:
 
 def test_a_report_that_is_current_names_all_its_files(configs) -> None:
     for config in configs:
-        assert artifacts.is_current(config, "evaluate")
-        manifest = artifacts.manifest(config, "evaluate")
+        assert artifacts.stage(config, "evaluate").is_current()
+        manifest = artifacts.manifest(artifacts.folder(config, "evaluate"))
         assert sorted(manifest["files"]) == [
             "draws.parquet",
             "gains.parquet",

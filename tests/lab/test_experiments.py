@@ -89,7 +89,7 @@ def test_the_page_and_the_file_have_each_study(
         experiments(config, "table9", [seed])
     monkeypatch.setattr("larr_lab.studies.experiments.ANALYSES", {})
     experiments(config, "all", [seed])
-    assert artifacts.is_current(for_studies(seed, studies_of(config)), "evaluate")
+    assert artifacts.stage(for_studies(seed, studies_of(config)), "evaluate").is_current()
     results = artifacts.read_json(tmp_path / FOLDER / RESULTS)
     rivals, line = results["studies"]["rivals"], results["studies"]["line"]
     assert list(rivals["models"]) == ["ple", "wide_deep", "larr", "ceiling"]

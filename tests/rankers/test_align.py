@@ -37,7 +37,7 @@ def test_align_trains_every_ranker_and_predict_reads_it(tmp_path: Path) -> None:
     settings = small_align(models=[*rankers.RANKERS, *CONTROLS], epochs=1)
     config = write_log(tmp_path, SIZES, settings)
     align(config)
-    assert artifacts.is_current(config, "align")
+    assert artifacts.stage(config, "align").is_current()
     folder = artifacts.folder(config, "align")
     batch = rows_of(config, "test")
     for name in settings.models:
@@ -52,7 +52,7 @@ def test_align_trains_every_ranker_and_predict_reads_it(tmp_path: Path) -> None:
     description = artifacts.read_json(folder / "larr_tfidf" / "model.json")
     assert description["architecture"] == "Larr"
     assert description["vectors"] == "tfidf"
-    manifest = artifacts.manifest(config, "align")
+    manifest = artifacts.manifest(artifacts.folder(config, "align"))
     assert manifest is not None
     assert manifest["measured"]["count"] == SIZES.rows * len(settings.models)
 
@@ -87,7 +87,7 @@ def test_an_interrupted_run_continues_and_gives_the_same_bytes(
     monkeypatch.setattr(stage, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         align(other)
-    assert not artifacts.is_current(other, "align")
+    assert not artifacts.stage(other, "align").is_current()
     align(other)
     assert names == ["larr", "ple", "ple", "deepfm"]
     assert digests(other) == digests(config)
@@ -123,11 +123,11 @@ def test_what_has_not_changed_is_not_trained_again(tmp_path: Path) -> None:
     with artifacts.making(other, "embed"):
         pass
     align(other)
-    assert artifacts.is_current(other, "align")
+    assert artifacts.stage(other, "align").is_current()
     assert trained_at(other, "ple") == before
     (artifacts.folder(other, "align") / "din" / "model.safetensors").unlink()
     align(other)
-    assert artifacts.is_current(other, "align")
+    assert artifacts.stage(other, "align").is_current()
     changed = config.model_copy(update={"align": small_align(models=["ple", "din"], dropout=0.1)})
     with pytest.raises(StaleError, match=r"align\.models"):
         require_ranker(changed, "ple")

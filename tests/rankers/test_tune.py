@@ -36,7 +36,7 @@ def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
     models = ["ple", "larr", "lightgbm", "plain"]
     config = small_tune(tmp_path, models, rows=100, variants={"plain": plain})
     tune.tune(config)
-    assert artifacts.is_current(config, "tune")
+    assert artifacts.stage(config, "tune").is_current()
     results = results_of(config)
     for result in results.values():
         assert len(result["trials"]) == 3

@@ -159,7 +159,7 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
     )
     pretrain(config)
     contrast(config)
-    manifest = artifacts.manifest(config, "contrast")
+    manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
     recalls = manifest["figures"]["recall_at_10"]
     assert set(recalls) == {"untuned", "cpt_only", "whole"}
@@ -189,7 +189,7 @@ def adapted(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def hashes_of(config: Config) -> dict[str, str]:
-    manifest = artifacts.manifest(config, "contrast")
+    manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
     return {name: file["sha256"] for name, file in manifest["files"].items()}
 
@@ -216,7 +216,7 @@ def test_a_collapse_is_reported_and_undone(
 ) -> None:
     config = copy(tuned, contrast={"triples": 160, "batch_size": 16, "learning_rate": 1.0})
     contrast(config)
-    manifest = artifacts.manifest(config, "contrast")
+    manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
     assert manifest["figures"]["collapsed"]
     assert manifest["figures"]["spread"] < 0.05

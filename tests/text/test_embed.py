@@ -85,7 +85,7 @@ def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
         assert vectors_ND.dtype == np.float32
         assert vectors_ND.shape == (len(texts_of(embedded)), 128)
         np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-4)
-    assert artifacts.is_current(embedded, "embed")
+    assert artifacts.stage(embedded, "embed").is_current()
     folders = {path.name for path in (embedded.output / "embed").rglob("*") if path.is_dir()}
     assert folders == set(embed.SOURCES), "no shards are left"
     assert not list((embedded.output / "embed").rglob("*.partial"))
@@ -233,10 +233,10 @@ def test_another_package_can_add_a_source(
 
 
 def test_same_seed_gives_the_same_bytes(copied: Config) -> None:
-    before = artifacts.manifest(copied, "embed")
+    before = artifacts.manifest(artifacts.folder(copied, "embed"))
     shutil.rmtree(copied.output / "embed")
     embed_stage(copied)
-    after = artifacts.manifest(copied, "embed")
+    after = artifacts.manifest(artifacts.folder(copied, "embed"))
     assert before is not None
     assert after is not None
     assert before["parts"] == after["parts"]

@@ -105,7 +105,7 @@ def test_stage_trains_saves_and_measures(
 ) -> None:
     config = small(tmp_path, models[kind], general, lora_rank=rank)
     pretrain(config)
-    manifest = artifacts.manifest(config, "pretrain")
+    manifest = artifacts.manifest(artifacts.folder(config, "pretrain"))
     assert manifest is not None
     figures = manifest["figures"]
     assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
@@ -128,7 +128,7 @@ def test_same_seed_gives_the_same_bytes(
     hashes = []
     for _ in range(2):
         pretrain(config)
-        manifest = artifacts.manifest(config, "pretrain")
+        manifest = artifacts.manifest(artifacts.folder(config, "pretrain"))
         assert manifest is not None
         hashes.append({name: file["sha256"] for name, file in manifest["files"].items()})
     assert hashes[0] == hashes[1]

@@ -242,7 +242,7 @@ def _is_enough(label_n: Array) -> bool:
 
 def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) -> Json:
     """Returns what the report contains without an interval; several seeds report the mean."""
-    manifests = {verb: artifacts.manifest(config, verb) for verb in RUN}
+    manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
     done = {verb: manifest for verb, manifest in manifests.items() if manifest is not None}
     return {
         "dataset": days.features["dataset"],

@@ -124,7 +124,11 @@ def case_study(config: Config) -> Json:
 def current_encoders(config: Config) -> dict[str, Config]:
     """Returns the configurations of those of `config.encoders` that are up to date."""
     configs = {name: config.for_encoder(name) for name in config.encoders}
-    return {name: one for name, one in configs.items() if artifacts.is_current(one, "contrast")}
+    return {
+        name: encoder
+        for name, encoder in configs.items()
+        if artifacts.stage(encoder, "contrast").is_current()
+    }
 
 
 def nearest(find: Finder, queries: Texts) -> np.ndarray:
