@@ -124,13 +124,13 @@ def write_graph(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
         program = torch.onnx.export(
-            _Positional(module, list(inputs)).eval(),
-            tuple(tensors.values()),
+            module.eval(),
+            (tensors,),
             dynamo=True,
             verbose=False,
             input_names=list(inputs),
             output_names=list(module(tensors)),
-            dynamic_shapes=(tuple(None if name in of_request else rows for name in inputs),),
+            dynamic_shapes=({name: None if name in of_request else rows for name in inputs},),
         )
     assert program is not None  # noqa: S101 - with `dynamo` it returns one
     for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
@@ -138,18 +138,6 @@ def write_graph(
         for value in node.outputs:
             value.metadata_props.clear()
     program.save(str(path))
-
-
-class _Positional(nn.Module):
-    """A module of named tensors with the tensors side by side, as `torch.onnx.export` wants it."""
-
-    def __init__(self, module: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.module, self.names = module, names
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.module(dict(zip(self.names, tensors, strict=True)))
-        return tuple(outputs.values())
 
 
 def _write(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:

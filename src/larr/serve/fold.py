@@ -44,15 +44,16 @@ Inputs = dict[str, Tensor]
 
 def check_foldable(settings: SceneConfig) -> None:
     """Raises ConfigError if the algebra above does not hold for a scene encoder."""
-    reason = ""
     if settings.layers > 1:
-        reason = (
-            f"scene.layers is {settings.layers}: after one layer a text's key depends on others"
+        raise ConfigError(
+            f"this ranker cannot be folded: scene.layers is {settings.layers}: after one layer a "
+            "text's key depends on others"
         )
-    elif settings.pooling != "agg":
-        reason = f"scene.pooling is {settings.pooling}: every token's output is needed"
-    if reason:
-        raise ConfigError(f"this ranker cannot be folded: {reason}")
+    if settings.pooling != "agg":
+        raise ConfigError(
+            f"this ranker cannot be folded: scene.pooling is {settings.pooling}: every token's "
+            "output is needed"
+        )
 
 
 class Partial(NamedTuple):
@@ -131,11 +132,8 @@ class TextRows(nn.Module):
         """Returns the same for the missing text of each keyword, [R, ...]."""
         scene = self.model.scene
         logits_RH, values_RHC = attention_of(scene, scene.null + scene.slots)
-        return {
-            "vectors": torch.zeros_like(scene.slots),
-            "logits": logits_RH,
-            "values": values_RHC,
-        }
+        vectors_RD = torch.zeros_like(scene.slots)
+        return {"vectors": vectors_RD, "logits": logits_RH, "values": values_RHC}
 
 
 class _FirstLevel:
@@ -197,11 +195,14 @@ class Scoring(nn.Module):
         rest = [first.number[list(numbers.candidate)], first.recent, first.more]
         self.rest_weight = torch.cat(rest).contiguous()
         # Categories that differ within a request (levels, positions) have few values, so that the
-        # products of all of them are constants of the graph.
-        self.candidate_values = [
-            _category_values(model, column) @ first.category[column]
-            for column in categories.candidate
-        ]
+        # products of all of them are constants of the graph. All values of a hidden category have
+        # the embedding of its unknown value, the first.
+        encoder, self.candidate_values = model.encoder, []
+        starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
+        for column in categories.candidate:
+            value_V = torch.arange(starts[column + 1] - starts[column]) * encoder.seen[column]
+            rows_VE = encoder.table.rows[starts[column] + value_V, : encoder.embedding].detach()
+            self.candidate_values.append(rows_VE @ first.category[column])
         if self.larr:
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
@@ -261,12 +262,3 @@ class Scoring(nn.Module):
             recent_KL = product_KSX[:, slot, len(request_QD) :]
             figures.append(similarities(recent_KL, has_text_L[None]))
         return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]
-
-
-def _category_values(model: Ple, column: int) -> Tensor:
-    """Returns the embeddings of a category's values, [V, E]; a hidden one has the unknown's."""
-    encoder = model.encoder
-    starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
-    value_V = torch.arange(starts[column + 1] - starts[column]) * encoder.seen[column]
-    rows_VE = encoder.table.rows[starts[column] + value_V]
-    return rows_VE[:, : encoder.embedding].detach()

@@ -9,7 +9,6 @@ of them of the request, S of the place, H attention heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from larr import artifacts
 from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, Reader, RequestInputs
+from larr.serve.request import TextEffect
 from larr.serve.tables import Array, Columns, Table, open_array
 
 SETTINGS, EMBEDDINGS, RECENT_TEXTS = "ranker.json", "embeddings.npy", "recent_texts.npy"
@@ -60,59 +60,39 @@ class Scored(NamedTuple):
     candidates: CandidateInputs
 
 
-class Effect(NamedTuple):
-    """The effect of one keyword's text on a candidate."""
-
-    keyword: str
-    text: str
-    attention: float
-    """Its share of `<agg>`'s attention; those of all texts and of `<agg>` itself add up to 1."""
-    adds: float
-    """The score minus the score without this text."""
-
-
 class ServedRanker:
     """A folded PLE or LARR with the reader of its requests."""
 
     def __init__(self, folder: Path, reader: Reader) -> None:
         """Opens what `larr.serve.publish.write_ranker` wrote."""
-        self.reader, settings = reader, artifacts.read_json(folder / SETTINGS)
+        self.folder, self.reader = folder, reader
+        settings = artifacts.read_json(folder / SETTINGS)
         self.shifts = np.array(settings["shifts"], np.int32)
         self.seen = np.array(settings["seen"], np.int32)
         self.place_column: int = settings["place_column"]
         self.agg_logits_H = np.array(settings["agg_logits"], np.float32)
         self.recent_slot: int | None = settings["recent_slot"]
+        self.reads_vectors: bool = settings["reads_vectors"]
         self.embeddings = open_array(folder / EMBEDDINGS)
         self.recent_texts = open_array(folder / RECENT_TEXTS)
-        self.reads_vectors: bool = settings["reads_vectors"]
-        self.folder, self.places = folder, Table.open(folder / PLACES)
+        self.places, self.texts = Table.open(folder / PLACES), Table.open(folder / TEXTS)
         self.place_columns = [name for name in self.places.published if name not in PLACE_INPUTS]
         self.added_rows: dict[str, int] = {}
         """The rows of the places that were added, those forgotten since among them."""
-        self.reads_texts = (folder / TEXTS).is_dir()
-        if self.reads_texts:
-            self.texts = Table.open(folder / TEXTS)
+        self.reads_texts = bool(self.texts.published)
         self.keywords = reader.features.scene_keywords if self.reads_texts else ()
-        of_place = [reader.keywords[name].owner == "poi" for name in self.keywords]
-        self.place_slots = np.flatnonzero(of_place)
-        self.request_slots = np.flatnonzero(~np.array(of_place, bool))
+        of_place = np.array([reader.keywords[name].owner == "poi" for name in self.keywords], bool)
+        self.place_slots, self.request_slots = np.flatnonzero(of_place), np.flatnonzero(~of_place)
+        self._graphs: dict[str, Graph] = {}
 
-    # Opened when they are needed: `larr publish` uses the look-ups before all graphs are written.
+    def graph(self, name: str) -> Graph:
+        """Returns the graph `texts`, `places` or `scoring`, the modules of `larr.serve.fold`.
 
-    @cached_property
-    def score_candidates(self) -> Graph:
-        """The graph of `fold.Scoring`."""
-        return Graph(self.folder / "scoring.onnx")
-
-    @cached_property
-    def compute_places(self) -> Graph:
-        """The graph of `fold.PlaceRows`."""
-        return Graph(self.folder / "places.onnx")
-
-    @cached_property
-    def compute_texts(self) -> Graph:
-        """The graph of `fold.TextRows`."""
-        return Graph(self.folder / "texts.onnx")
+        Opened when first needed: `larr publish` uses the look-ups before all graphs are written.
+        """
+        if name not in self._graphs:
+            self._graphs[name] = Graph(self.folder / f"{name}.onnx")
+        return self._graphs[name]
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
@@ -121,7 +101,7 @@ class ServedRanker:
         place = self.places.take(inputs.places, self.place_columns)
         return Scored(self.probabilities(self.look_up(request), place, inputs), request, inputs)
 
-    def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[Effect]]:
+    def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[TextEffect]]:
         """Returns for some candidates the effect of each text: the score minus that without it.
 
         Exact, for the text as the scene encoder and the matching read it; IDs and numbers stay.
@@ -129,36 +109,37 @@ class ServedRanker:
         request, candidates = scored.request, scored.candidates.rows(chosen)
         known, place = self.look_up(request), self.places.take(candidates.places)
         categories_KF, numbers_KM, texts_KS = (place[name] for name in PLACE_INPUTS)
+        text_KR = np.empty((len(chosen), len(self.keywords)), np.int64)
+        text_KR[:, self.request_slots], text_KR[:, self.place_slots] = request.texts, texts_KS
+        # The attention of `<agg>`: its softmax over itself and the texts, the mean of the heads.
+        logits_KRH = self._look_up_texts(text_KR, np.arange(len(self.keywords)))["logits"]
+        agg_K1H = np.broadcast_to(self.agg_logits_H, (len(chosen), 1, len(self.agg_logits_H)))
+        logits_KXH = np.concatenate([agg_K1H, logits_KRH], axis=1)
+        weight_KXH = np.exp(logits_KXH - logits_KXH.max(axis=1, keepdims=True))
+        attention_KX = (weight_KXH / weight_KXH.sum(axis=1, keepdims=True)).mean(axis=2)
         score_K = scores(scored.probabilities[list(chosen)])
-        attention_KR = self._attention(request.texts, texts_KS)
-        effects: list[list[Effect]] = [[] for _ in chosen]
+        effects: list[list[TextEffect]] = [[] for _ in chosen]
         for slot, keyword in enumerate(self.keywords):
             if slot in self.request_slots:
-                column = int(np.searchsorted(self.request_slots, slot))
-                text_K = np.full(len(chosen), request.texts[column])
-                without = request._replace(texts=_without(request.texts, column))
-                left_KT = self.probabilities(self.look_up(without), place, candidates)
+                left = np.where(self.request_slots == slot, MISSING, request.texts)
+                without = self.look_up(request._replace(texts=left))
+                left_KT = self.probabilities(without, place, candidates)
             else:
-                column = int(np.searchsorted(self.place_slots, slot))
-                text_K = texts_KS[:, column]
-                left_KT = self.probabilities(
-                    known,
-                    self.place_rows(categories_KF, numbers_KM, _without(texts_KS, column)),
-                    candidates,
-                )
+                left = np.where(self.place_slots == slot, MISSING, texts_KS)
+                without = self.place_rows(categories_KF, numbers_KM, left)
+                left_KT = self.probabilities(known, without, candidates)
             adds_K = score_K - scores(left_KT)
-            for number, text_number in enumerate(text_K.tolist()):
-                if text_number >= 0:
-                    attention, adds = float(attention_KR[number, slot]), float(adds_K[number])
-                    text = self.reader.texts.text(text_number)
-                    effects[number].append(Effect(keyword, text, attention, adds))
+            for number in np.flatnonzero(text_KR[:, slot] != MISSING).tolist():
+                text = self.reader.texts.text(text_KR[number, slot])
+                attention, adds = float(attention_KX[number, slot + 1]), float(adds_K[number])
+                effects[number].append(TextEffect(keyword, text, attention, adds))
         return effects
 
     def place_rows(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
         """Returns the stored columns of places, from the indices, numbers and texts of `Reader`."""
         inputs = self.place_inputs(categories_PF, numbers_PM, texts_PS)
         columns = dict(zip(PLACE_INPUTS, (categories_PF, numbers_PM, texts_PS), strict=True))
-        columns |= self.compute_places(inputs)
+        columns |= self.graph("places")(inputs)
         place = self.reader.categories.place.index(self.place_column)
         columns["place_embedding"] = inputs["categories"][:, place]
         if self.reads_vectors:
@@ -166,12 +147,12 @@ class ServedRanker:
         return columns
 
     def place_inputs(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
-        """Returns the inputs of `compute_places`."""
+        """Returns the inputs of the graph of places."""
         embeddings_PFE = self._embed(self.reader.categories.place, categories_PF)
         inputs = {"categories": embeddings_PFE, "numbers": numbers_PM}
-        return inputs | (
-            self._look_up_texts(texts_PS, self.place_slots) if self.reads_texts else {}
-        )
+        if self.reads_texts:
+            inputs |= self._look_up_texts(texts_PS, self.place_slots)
+        return inputs
 
     def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
         """Adds places without statistics, or new values of added ones, by the columns of `Known`.
@@ -180,7 +161,18 @@ class ServedRanker:
         """
         categories_PF, numbers_PM, texts = self.reader.described(rows)
         if self.reads_texts and embed:
-            self._add_texts(texts, embed)
+            new = [
+                (keyword, text)
+                for keyword, column in texts.items()
+                for text in column.drop_nulls().unique(maintain_order=True)
+                if self.reader.texts.value(keyword, text) == MISSING
+            ]
+            if new:
+                slot_N = np.array([self.keywords.index(keyword) for keyword, _ in new])
+                text_rows = self.graph("texts")({"raw": embed(new), "slots": slot_N})
+                self.texts.write(range(len(self.texts), len(self.texts) + len(new)), text_rows)
+            for keyword, text in new:  # numbered as the rows, behind those of the stored texts
+                self.reader.texts.add_value(keyword, text)
         texts_PS = self.reader.numbered(texts, len(rows))
         end = self.places.first_added
         row_P = [
@@ -196,25 +188,8 @@ class ServedRanker:
         for poi_id in poi_ids:
             self.reader.place_rows.pop(poi_id, None)
 
-    def _add_texts(self, texts: Mapping[str, pl.Series], embed: Embed) -> None:
-        """Adds the distinct texts of new places that are not stored yet."""
-        new = [
-            (keyword, text)
-            for keyword, column in texts.items()
-            for text in column.drop_nulls().unique(maintain_order=True)
-            if self.reader.texts.value(keyword, text) == MISSING
-        ]
-        if not new:
-            return
-        slot_N = np.array([self.keywords.index(keyword) for keyword, _ in new])
-        first = len(self.texts)
-        rows = self.compute_texts({"raw": embed(new), "slots": slot_N})
-        self.texts.write(range(first, first + len(new)), rows)
-        for keyword, text in new:  # their numbers follow those of the stored texts, as the rows do
-            self.reader.texts.add_value(keyword, text)
-
     def look_up(self, request: RequestInputs) -> Columns:
-        """Returns the inputs of `score_candidates` that are the same for all candidates."""
+        """Returns the inputs of the graph of scoring that are the same for all candidates."""
         recent_L: Array = request.recent + self.shifts[self.place_column]
         inputs = {
             "request_categories": self._embed(self.reader.categories.request, request.categories),
@@ -242,31 +217,13 @@ class ServedRanker:
         return self.texts.take(np.where(text < 0, slots, text + len(self.keywords)))
 
     def probabilities(self, request: Columns, place: Columns, candidates: CandidateInputs) -> Array:
+        """Returns the probabilities of candidates from what was looked up, [K, T]."""
         inputs = request | place
         inputs["candidate_categories"] = candidates.categories
         inputs["candidate_numbers"] = candidates.numbers
-        return self.score_candidates(inputs)["probabilities"]
-
-    def _attention(self, texts_Q: Array, texts_KS: Array) -> Array:
-        """Returns `<agg>`'s attention to the text of each keyword, mean of the heads, [K, R]."""
-        text_KR = np.empty((len(texts_KS), len(self.keywords)), np.int64)
-        text_KR[:, self.request_slots] = texts_Q
-        text_KR[:, self.place_slots] = texts_KS
-        logits_KRH = self._look_up_texts(text_KR, np.arange(len(self.keywords)))["logits"]
-        agg_K1H = np.broadcast_to(self.agg_logits_H, (len(text_KR), 1, len(self.agg_logits_H)))
-        logits_KSH = np.concatenate([agg_K1H, logits_KRH], axis=1)
-        weight_KSH = np.exp(logits_KSH - logits_KSH.max(axis=1, keepdims=True))
-        share_KSH = weight_KSH / weight_KSH.sum(axis=1, keepdims=True)
-        return np.asarray(share_KSH.mean(axis=2)[:, 1:])
+        return self.graph("scoring")(inputs)["probabilities"]
 
 
 def scores(probability_KT: Array) -> npt.NDArray[np.float64]:
     """Returns what candidates are ranked by: the product of their probabilities, [K]."""
     return np.asarray(probability_KT.astype(np.float64).prod(axis=1))
-
-
-def _without(texts: Array, column: int) -> Array:
-    """Returns a copy of text numbers in which a column is missing."""
-    left = texts.copy()
-    left[..., column] = MISSING
-    return left

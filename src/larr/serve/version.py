@@ -29,7 +29,6 @@ from larr.serve.request import (
     RankedPlace,
     RankRequest,
     Scalar,
-    TextEffect,
     candidate_columns,
     check_values,
 )
@@ -89,9 +88,8 @@ class ServedVersion:
                 )
             )
         if request.explain:
-            effects = self.ranker.explain(scored, best)
-            for item, texts in zip(answer.items, effects, strict=True):
-                item.texts = [TextEffect(*effect) for effect in texts]
+            for item, texts in zip(answer.items, self.ranker.explain(scored, best), strict=True):
+                item.texts = texts
         return answer
 
     def _candidates(self, request: RankRequest) -> dict[str, list[Scalar]]:
