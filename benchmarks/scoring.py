@@ -124,8 +124,7 @@ def main() -> None:
     model: Any = load_ranker(config, options.model)
     reader = Reader(config, data)
     scratch = tempfile.TemporaryDirectory()
-    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
-    write_ranker(model, reader, keyword_V, Path(scratch.name) / "folded")
+    write_ranker(model, reader, Path(scratch.name) / "folded")
     ranker = ServedRanker(Path(scratch.name) / "folded", reader)
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)

@@ -42,6 +42,7 @@ class BatchReader:
 
     batch: Batch
     features: Any
+    texts: Any
     names = ("user_id", "poi_id", "scene_0", "scene_1")
     categories, numbers = CATEGORIES, NUMBERS
     keywords: ClassVar = {
@@ -119,10 +120,9 @@ def test_served_scores_are_those_of_the_model(
     features = SimpleNamespace(
         scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=1.0
     )
-    reader: Any = BatchReader(batch, features)
-    write_ranker(
-        model, reader, pl.read_parquet(data / "texts.parquet")["keyword"], tmp_path / "folded"
-    )
+    texts = SimpleNamespace(table=lambda: pl.read_parquet(data / "texts.parquet"))
+    reader: Any = BatchReader(batch, features, texts)
+    write_ranker(model, reader, tmp_path / "folded")
     ranker = ServedRanker(tmp_path / "folded", reader)
     row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
     with torch.inference_mode():
@@ -137,7 +137,7 @@ def test_an_encoder_of_two_layers_is_not_served(tmp_path: Path) -> None:
     _, model = make(tmp_path, "larr", {"scene.layers": 2})
     reader: Any = None
     with pytest.raises(ConfigError, match=r"cannot be folded: scene\.layers is 2"):
-        write_ranker(model, reader, pl.Series(), tmp_path / "folded")
+        write_ranker(model, reader, tmp_path / "folded")
 
 
 def test_only_ple_and_larr_are_served(

@@ -125,12 +125,14 @@ def write_graph(
         warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
         program = torch.onnx.export(
             module.eval(),
-            (tensors,),
+            kwargs={"inputs": tensors},
             dynamo=True,
             verbose=False,
             input_names=list(inputs),
             output_names=list(module(tensors)),
-            dynamic_shapes=({name: None if name in of_request else rows for name in inputs},),
+            dynamic_shapes={
+                "inputs": {name: None if name in of_request else rows for name in inputs}
+            },
         )
     assert program is not None  # noqa: S101 - with `dynamo` it returns one
     for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine

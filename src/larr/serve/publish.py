@@ -20,7 +20,6 @@ import torch
 from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.batches import Batch
-from larr.data.features import read_features
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.errors import ConfigError
@@ -41,12 +40,10 @@ from larr.serve.store import (
     VERSIONS,
     Store,
     VersionError,
-    check,
     hashes,
     identity,
+    open_checked,
     open_version,
-    read_golden,
-    replay,
     sync,
 )
 from larr.serve.tables import Columns, write_table
@@ -66,20 +63,30 @@ def publish(store: Store, config: Config, model: str) -> str:
     ranker does not give the probabilities of the trained one.
     """
     require_ranker(config, model)
-    requests = artifacts.folder(config, "prepare") / REQUESTS
-    if not requests.is_file():
+    data = artifacts.folder(config, "prepare")
+    if not (data / REQUESTS).is_file():
         raise VersionError(
-            f"{requests} is missing: an older larr wrote this folder; run `larr prepare --force` "
-            "and `larr run` with the same configuration"
+            f"{data / REQUESTS} is missing: an older larr wrote this folder; run `larr prepare "
+            "--force` and `larr run` with the same configuration"
         )
     versions = store.folder / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=versions, prefix=".") as scratch:
         folder = Path(scratch) / "version"
-        _copy_run(config, model, folder)
-        if (known := store.published_from(artifacts.read_json(folder / SERVING))) is not None:
+        if (known := store.published_from(_copy_run(config, model, folder))) is not None:
             return known
-        _fold(config, model, folder)
+        trained: Any = load_ranker(config, model)
+        if not trained.foldable:
+            raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
+        write_ranker(trained, Reader(config, data), folder / FOLDED)
+        golden = list(_golden(trained, pl.read_parquet(data / REQUESTS), open_version(folder)))
+        if not golden:
+            raise VersionError(
+                f"{data / REQUESTS}: in each of these requests of the log the scene's columns "
+                "differ from row to row, so none can be asked again; give each row of a request "
+                "the same scene"
+            )
+        artifacts.write_json(folder / GOLDEN, golden)
         files = hashes(folder)
         version = identity(files)
         manifest = {"version": version, "model": model, "files": files}
@@ -87,16 +94,15 @@ def publish(store: Store, config: Config, model: str) -> str:
         artifacts.write_json(folder / MANIFEST, manifest)
         (folder / READY).touch()
         sync(folder)
-        check(folder)
-        replay(open_version(folder), read_golden(folder), version)
+        open_checked(folder)
         shutil.rmtree(versions / version, ignore_errors=True)
         folder.rename(versions / version)
         sync(versions)
     return version
 
 
-def _copy_run(config: Config, model: str, folder: Path) -> None:
-    """Copies the files of a run that are served as they are, and describes the run."""
+def _copy_run(config: Config, model: str, folder: Path) -> dict[str, Any]:
+    """Copies the files of a run that are served as they are; writes and returns its description."""
     data = artifacts.folder(config, "prepare")
     copied = [data / name for name in DATA]
     folded = [artifacts.folder(config, "align") / model]
@@ -115,7 +121,7 @@ def _copy_run(config: Config, model: str, folder: Path) -> None:
     sources = hashes(folder)
     for path in folded:
         name = path.relative_to(config.output).as_posix()
-        sources |= {f"{name}/{file}": of for file, of in hashes(path).items()}
+        sources |= {f"{name}/{file}": sha256 for file, sha256 in hashes(path).items()}
     run = {
         "model": model,
         "config": config.model_dump(mode="json") | {"output": "."},
@@ -123,33 +129,14 @@ def _copy_run(config: Config, model: str, folder: Path) -> None:
         "sources": sources,
     }
     artifacts.write_json(folder / SERVING, run)
-
-
-def _fold(config: Config, model: str, folder: Path) -> None:
-    """Writes the folded ranker, and the golden requests that it is checked with."""
-    trained = load_ranker(config, model)
-    if not trained.foldable:
-        raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
-    assert isinstance(trained, Ple)  # noqa: S101 - see `Ranker.foldable`
-    data = artifacts.folder(config, "prepare")
-    reader = Reader(config, data)
-    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
-    write_ranker(trained, reader, keyword_V, folder / FOLDED)
-    golden = list(_golden(config, trained, open_version(folder)))
-    if not golden:
-        raise VersionError(
-            f"{data / REQUESTS}: in each of these requests of the log the scene's columns differ "
-            "from row to row, so none can be asked again; give each row of a request the same scene"
-        )
-    artifacts.write_json(folder / GOLDEN, golden)
+    return run
 
 
 @torch.inference_mode()
-def write_ranker(model: Ple, reader: Reader, keyword_V: pl.Series, folder: Path) -> None:
+def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
     """Writes the tables and graphs that `ServedRanker` opens.
 
-    `keyword_V` has the keyword of each stored text. Raises ConfigError for a scene encoder that
-    cannot be folded.
+    Raises ConfigError for a scene encoder that cannot be folded.
     """
     larr = model if isinstance(model, Larr) else None
     if larr:
@@ -174,7 +161,7 @@ def write_ranker(model: Ple, reader: Reader, keyword_V: pl.Series, folder: Path)
     recent_texts = matching.recent_texts.numpy() if matching else np.zeros(0, np.int32)
     np.save(folder / served.RECENT_TEXTS, recent_texts)
     if larr:
-        text_rows = TextRows(larr)
+        keyword_V, text_rows = reader.texts.table()["keyword"], TextRows(larr)
         slot_V = keyword_V.replace_strict(slots, default=0, return_dtype=pl.Int64).to_numpy().copy()
         example = {"raw": larr.vectors[:2].numpy(), "slots": slot_V[:2]}
         write_graph(text_rows, example, folder / "texts.onnx")
@@ -205,33 +192,27 @@ def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
         yield {name: column.numpy() for name, column in rows.items()}
 
 
-def _golden(config: Config, model: Ple, version: ServedVersion) -> Iterator[dict[str, Any]]:
+def _golden(model: Ple, rows: pl.DataFrame, version: ServedVersion) -> Iterator[dict[str, Any]]:
     """Yields requests of the log with the probabilities of the ranker as it was trained.
 
     They are asked on the day after the training days, whatever their day in the log was.
     """
-    data = artifacts.folder(config, "prepare")
-    rows = pl.read_parquet(data / REQUESTS)
-    batch = Batch.without_labels(version.ranker.reader.table(rows))
-    raw_NT = probabilities(model, batch)
-    expected_NT = undo_sampling(raw_NT, read_features(data).sampling_rate)
+    reader = version.ranker.reader
+    raw_NT = probabilities(model, Batch.without_labels(reader.table(rows)))
+    expected_NT = undo_sampling(raw_NT, reader.features.sampling_rate)
     scene, candidate = version.accepted
     rows = with_time_columns(rows.with_row_index("number"))
     of_scene = [name for name in (*scene, *TIME_COLUMNS) if name in rows.columns]
     for _, group in rows.group_by("request_id", maintain_order=True):
-        has_one_scene = group.select(of_scene).n_unique() == 1
-        if group["poi_id"].is_duplicated().any() or not has_one_scene:
+        if group["poi_id"].is_duplicated().any() or group.select(of_scene).n_unique() > 1:
             continue
         first = group.row(0, named=True)
-        yield {
-            "request": {
-                "user_id": first["user_id"],
-                "time": first["time"].isoformat(),
-                "scene": {name: first[name] for name in scene if name in first},
-                "candidates": group.select(n for n in candidate if n in first).to_dicts(),
-                "k": group.height,
-            },
-            "probabilities": dict(
-                zip(group["poi_id"], expected_NT[group["number"]].tolist(), strict=True)
-            ),
+        request = {
+            "user_id": first["user_id"],
+            "time": first["time"].isoformat(),
+            "scene": {name: first[name] for name in scene if name in first},
+            "candidates": group.select(n for n in candidate if n in first).to_dicts(),
+            "k": group.height,
         }
+        expected = zip(group["poi_id"], expected_NT[group["number"]].tolist(), strict=True)
+        yield {"request": request, "probabilities": dict(expected)}

@@ -127,10 +127,7 @@ class Store:
         if folder.parent != self.folder / VERSIONS or not folder.is_dir():
             known = ", ".join(file["version"] for file in self.versions()) or "none"
             raise VersionError(f"{self.folder} has no version {version}; there are: {known}")
-        check(folder)
-        opened = open_version(folder, self.folder / VECTORS)
-        replay(opened, read_golden(folder), version)
-        return opened
+        return open_checked(folder, self.folder / VECTORS)
 
     def _changing(self) -> FileLock:
         """Returns the lock that lets one process after the other change what is served."""
@@ -167,11 +164,11 @@ def check(folder: Path) -> None:
         raise VersionError(f"{folder / MANIFEST}: cannot be read: {error!r}") from error
     if identity(files) != version:
         raise VersionError(f"{folder / MANIFEST}: its files do not give the version {version}")
-    found = hashes(folder)
+    current = hashes(folder)
     for name, expected in files.items():
-        if name not in found:
+        if name not in current:
             raise VersionError(f"{folder}: {name} is missing")
-        if found[name] != expected:
+        if current[name] != expected:
             raise VersionError(f"{folder}: {name} is not what was published; publish it again")
 
 
@@ -184,31 +181,37 @@ def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
     reader = Reader(config, artifacts.folder(config, "prepare"))
     encoder, embedder = artifacts.folder(config, "contrast"), None
     if encoder.is_dir():
-        files = {file: of for file, of in run["sources"].items() if file.startswith(encoder.name)}
+        files = {name: sha for name, sha in run["sources"].items() if name.startswith(encoder.name)}
         embedder = Embedder(config, identity(files), vectors)
     is_published = (folder / MANIFEST).is_file()
     version = artifacts.read_json(folder / MANIFEST)["version"] if is_published else "unpublished"
     return ServedVersion(ServedRanker(folder / FOLDED, reader), version, embedder)
 
 
-def read_golden(folder: Path) -> list[dict[str, Any]]:
-    """Returns the golden requests of a version, each with its expected probabilities."""
-    golden: list[dict[str, Any]] = artifacts.read_json(folder / GOLDEN)
-    return golden
+def open_checked(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:
+    """Returns the version of a folder, checked and with its golden requests replayed.
 
-
-def replay(opened: ServedVersion, golden: list[dict[str, Any]], version: str) -> None:
-    """Ranks the golden requests; raises VersionError for other probabilities than expected."""
-    for number, example in enumerate(golden):
+    Raises VersionError if it gives other probabilities than expected.
+    """
+    check(folder)
+    opened = open_version(folder, vectors)
+    for number, example in enumerate(read_golden(folder)):
         answer = opened.rank(msgspec.convert(example["request"], RankRequest))
         for item in answer.items:
             actual = list(item.probabilities.values())
             expected = example["probabilities"][item.poi_id]
             if not np.allclose(actual, expected, rtol=0, atol=TOLERANCE):
                 raise VersionError(
-                    f"version {version}: golden request {number} gives {item.poi_id} {actual}, "
+                    f"version {opened.id}: golden request {number} gives {item.poi_id} {actual}, "
                     f"the evaluation gave {expected}; it is not served"
                 )
+    return opened
+
+
+def read_golden(folder: Path) -> list[dict[str, Any]]:
+    """Returns the golden requests of a version, each with its expected probabilities."""
+    golden: list[dict[str, Any]] = artifacts.read_json(folder / GOLDEN)
+    return golden
 
 
 def hashes(folder: Path) -> dict[str, str]:
