@@ -13,8 +13,8 @@ from larr.data.statistics import (
     daily_spending,
     daily_values,
     favourites,
-    rates,
     recent_places,
+    with_statistics,
 )
 
 HALF_LIFE_DAYS = 3.0
@@ -80,11 +80,13 @@ def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
             "orders": [5.0, 0.0, 0.0, 1000.0],
         }
     )
-    row = rates(daily, pl.DataFrame({"poi_id": ["a"]}), "poi", day, 1e9).to_dicts()[0]
+    places = pl.DataFrame({"poi_id": ["a", "new"]})
+    row, new = with_statistics(places, "poi", daily, day, 1e9).to_dicts()
     assert row["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
     assert row["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
     assert row["poi_log_orders"] == pytest.approx(np.log1p(5))
     assert row["poi_log_impressions_per_day"] == pytest.approx(np.log1p(30))
+    assert [new[name] for name in ("poi_log_orders", "poi_ctr")] == [0.0, None]
 
 
 def test_a_sampled_day_has_the_counts_of_the_complete_one() -> None:

@@ -17,8 +17,9 @@ from rich.markup import escape
 
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
-from larr.data.known import NEVER_SEEN, PAIR_FIGURES
+from larr.data.known import PAIR_FIGURES
 from larr.data.log import Log
+from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import ConfigError, DataError
 from larr.progress import console

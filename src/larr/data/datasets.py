@@ -58,11 +58,35 @@ def dataset(config: Config) -> Dataset:
 
 
 def own_tables(config: Config, _: Path) -> Tables:
-    """Returns the tables that `[dataset.tables]` names, under the contract's column names."""
-    names = [name for name in get_args(TableName) if name != "orders"]
-    if config.dataset.tables.orders:
-        names.append("orders")
-    return Tables(**{name: _scan_renamed(config, name) for name in names})
+    """Returns the tables that `[dataset.tables]` names, under the contract's column names.
+
+    Raises ConfigError for a table without a path, DataError for one that cannot be renamed so.
+    """
+    tables: dict[str, pl.LazyFrame] = {}
+    for name in get_args(TableName):
+        path = getattr(config.dataset.tables, name)
+        if path is None and name == "orders":
+            continue
+        if path is None:
+            raise ConfigError(
+                f"dataset.tables.{name} is not set; give the path of the table, for example "
+                f'{name} = "data/{name}.parquet" under [dataset.tables]'
+            )
+        tables[name] = scan(path)
+        columns = tables[name].collect_schema().names()
+        yours = config.dataset.tables.rename.get(name, {})
+        if absent := [column for column in yours.values() if column not in columns]:
+            raise DataError(
+                f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
+                f"it has {', '.join(columns)}. {CSV}"
+            )
+        if taken := [ours for ours, column in yours.items() if ours != column and ours in columns]:
+            raise DataError(
+                f"{path}: dataset.tables.rename.{name} gives the name {', '.join(taken)}, which "
+                "another column has already; rename that one too"
+            )
+        tables[name] = tables[name].rename({column: ours for ours, column in yours.items()})
+    return Tables(**tables)
 
 
 def scan(path: Path) -> pl.LazyFrame:
@@ -74,7 +98,10 @@ def scan(path: Path) -> pl.LazyFrame:
         raise DataError(f"{path}: no such file or folder")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in files if not file.name.startswith(HIDDEN)]
-    kinds = {file: _suffix(file) for file in files}
+    kinds: dict[Path, str] = {}
+    for file in files:
+        suffixes = [suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)]
+        kinds[file] = suffixes[0] if suffixes and file.is_file() else ""
     if len(set(kinds.values())) != 1 or "" in kinds.values():
         wrong = [file.name for file in files if not kinds[file]] or [file.name for file in files]
         raise DataError(
@@ -102,12 +129,6 @@ def reading(what: str) -> Iterator[None]:
         raise DataError(f"{what}: cannot be read: {reason}. {CSV}") from error
 
 
-def _suffix(file: Path) -> str:
-    """The suffix of a table; empty for other files and for folders."""
-    suffixes = (suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix))
-    return next(suffixes, "") if file.is_file() else ""
-
-
 def _scan_csv(files: list[Path]) -> pl.LazyFrame:
     """Scans CSV files; a column of numbers some of which begin with zeros is read as text.
 
@@ -119,31 +140,6 @@ def _scan_csv(files: list[Path]) -> pl.LazyFrame:
     has_zeros = texts.select(pl.all().str.contains(r"^0\d").any()).collect(engine="streaming")
     codes = {name: pl.String() for name in integers if has_zeros[name].item()}
     return pl.scan_csv(files, schema=pl.Schema({**dtypes, **codes}))
-
-
-def _scan_renamed(config: Config, name: TableName) -> pl.LazyFrame:
-    path = getattr(config.dataset.tables, name)
-    if path is None:
-        raise ConfigError(
-            f"dataset.tables.{name} is not set; give the path of the table, for example {name} = "
-            f'"data/{name}.parquet" under [dataset.tables]'
-        )
-    table = scan(path)
-    columns = table.collect_schema().names()
-    yours = config.dataset.tables.rename.get(name, {})
-    absent = [column for column in yours.values() if column not in columns]
-    if absent:
-        raise DataError(
-            f"{path}: no column {', '.join(absent)}, which dataset.tables.rename.{name} names; "
-            f"it has {', '.join(columns)}. {CSV}"
-        )
-    taken = [ours for ours, column in yours.items() if ours != column and ours in columns]
-    if taken:
-        raise DataError(
-            f"{path}: dataset.tables.rename.{name} gives the name {', '.join(taken)}, which "
-            "another column has already; rename that one too"
-        )
-    return table.rename({column: ours for ours, column in yours.items()})
 
 
 DATASETS = {"tables": Dataset(own_tables)}

@@ -21,21 +21,20 @@ from larr.config.data import ProfileConfig
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.statistics import (
+    NEVER_SEEN,
     as_of,
     daily_counts,
     daily_spending,
     daily_values,
     favourites,
-    rates,
     recent_places,
+    with_statistics,
 )
 from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES = "known", "edges.json"
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
-NEVER_SEEN = ("log_impressions_per_day", "log_orders")
-"""Figures that are 0 for a place or user without a past; rates are missing."""
 EDGE_ROWS = 100_000
 """Training rows of which the quantiles of buckets are computed."""
 ROW = "row of the chunk"
@@ -247,8 +246,9 @@ class Enricher:
         users = self.log.users
         if rows is not None:
             users = users.join(rows, on="user_id", how="semi", maintain_order="left")
-        places = self._with_statistics("poi", self.log.places, day)
-        users = self._with_statistics("user", users, day)
+        counts = self.counts
+        places = with_statistics(self.log.places, "poi", counts["poi_id"], day, half_life)
+        users = with_statistics(users, "user", counts["user_id"], day, half_life)
         asked = users.select("user_id")
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
@@ -256,8 +256,8 @@ class Enricher:
             spent = spent.select("user_id", user_order_price_yuan=mean)
             users = users.join(spent, on="user_id", how="left", maintain_order="left")
         situations = {}
-        for profile, counts in self.profiles:
-            words = favourites(counts, day, asked, profile, half_life)
+        for profile, values in self.profiles:
+            words = favourites(values, day, asked, profile, half_life)
             if profile.within:
                 situations[profile.name] = words
             else:
@@ -266,15 +266,6 @@ class Enricher:
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
         recent = recent_places(self.events, day, asked, self.config.features.recent)
         return Known(places, users, situations, pairs, recent, self.levels)
-
-    def _with_statistics(self, owner: str, entities: pl.DataFrame, day: date) -> pl.DataFrame:
-        """Returns places or users with their statistics as of the start of a day."""
-        key, half_life = f"{owner}_id", self.config.features.half_life_days
-        figures = rates(self.counts[key], entities.select(key), owner, day, half_life)
-        entities = entities.join(figures, on=key, how="left", maintain_order="left")
-        return entities.with_columns(
-            pl.col(f"{owner}_{name}").fill_null(0.0) for name in NEVER_SEEN
-        )
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:

@@ -47,6 +47,7 @@ def prepare(config: Config) -> None:
         enricher, texts = Enricher(config, log), TextNumbers()
         truth = [name for name in TRUTH if name in log.scan().collect_schema()]
         evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
+        _write_requests(log, folder)
         _write_enriched(config, log, enricher, texts, evaluated, folder)
         enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
@@ -96,8 +97,6 @@ def _write_enriched(
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
             for number, chunk in enumerate(log.chunks(split)):
-                if split == "test" and not number:
-                    _write_requests(chunk, folder)
                 rows = enricher.enrich(chunk)
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
@@ -112,8 +111,9 @@ def _write_enriched(
                 advance(chunk.height)
 
 
-def _write_requests(chunk: pl.DataFrame, folder: Path) -> None:
+def _write_requests(log: Log, folder: Path) -> None:
     """Writes some requests of the first test day as they are in the log."""
+    chunk = next(log.chunks("test"))
     first = chunk.filter(pl.col("day") == pl.col("day").min())
     requests = first["request_id"].unique(maintain_order=True)
     chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)

@@ -18,6 +18,8 @@ SMOOTHING_IMPRESSIONS = 20.0
 SUM_DIGITS = 10
 """Significant digits of sums; the last digits depend on the order of summing, which differs between
 runs with several threads."""
+NEVER_SEEN = ("log_impressions_per_day", "log_orders")
+"""Figures that are 0 for a place or user without a past; rates are missing."""
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
@@ -76,10 +78,10 @@ def as_of(
     )
 
 
-def rates(
-    daily: pl.DataFrame, wanted: pl.DataFrame, prefix: str, day: date, half_life_days: float
+def with_statistics(
+    entities: pl.DataFrame, prefix: str, daily: pl.DataFrame, day: date, half_life_days: float
 ) -> pl.DataFrame:
-    """Returns statistics of places or users as of a day, as columns for features and texts.
+    """Returns places or users with statistics as of a day, as columns for features and texts.
 
     `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (history included) are log(1 + x).
     `<prefix>_ctr` and `<prefix>_cvr` are clicks and orders per impression, smoothed towards the
@@ -106,11 +108,13 @@ def rates(
         "ctr": (pl.col("clicks") + SMOOTHING_IMPRESSIONS * pl.col("overall_ctr")) / seen,
         "cvr": (pl.col("logged_orders") + SMOOTHING_IMPRESSIONS * pl.col("overall_cvr")) / seen,
     }
-    sums = as_of(daily, day, [key], half_life_days, wanted).with_columns(log=0)
+    sums = as_of(daily, day, [key], half_life_days, entities.select(key)).with_columns(log=0)
     # Joined, since `overall` is empty on the first day, when orders may be known already.
-    return sums.join(overall, on="log", how="left", maintain_order="left").select(
+    statistics = sums.join(overall, on="log", how="left", maintain_order="left").select(
         key, *(figure.alias(f"{prefix}_{name}") for name, figure in figures.items())
     )
+    entities = entities.join(statistics, on=key, how="left", maintain_order="left")
+    return entities.with_columns(pl.col(f"{prefix}_{name}").fill_null(0.0) for name in NEVER_SEEN)
 
 
 def daily_values(

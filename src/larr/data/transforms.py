@@ -275,8 +275,7 @@ class TextNumbers:
 
     def __init__(self, table: pl.DataFrame | None = None) -> None:
         """Starts empty, or with the texts that `table` returned earlier."""
-        self._keywords: list[str] = []
-        self._texts: list[str] = []
+        self._texts: list[tuple[str, str]] = []
         self._numbers: dict[str, dict[str, int]] = {}
         if table is not None:
             for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
@@ -292,8 +291,7 @@ class TextNumbers:
         """Returns the number of one text, a new one if it has none."""
         numbers = self._numbers.setdefault(keyword, {})
         if text not in numbers:
-            self._keywords.append(keyword)
-            self._texts.append(text)
+            self._texts.append((keyword, text))
             numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
         return numbers[text]
 
@@ -313,13 +311,13 @@ class TextNumbers:
 
     def text(self, number: int) -> str:
         """Returns the text of a number."""
-        return self._texts[number]
+        return self._texts[number][1]
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def table(self) -> pl.DataFrame:
         """Returns text_id (int32, the row number), keyword, text."""
-        columns = {"keyword": self._keywords, "text": self._texts}
-        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        schema = {"keyword": pl.String, "text": pl.String}
+        frame = pl.DataFrame(self._texts, schema=schema, orient="row")
         return frame.with_row_index("text_id").with_columns(pl.col("text_id").cast(pl.Int32))

@@ -8,7 +8,7 @@ keywords, L recent places.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,21 +100,18 @@ class Reader:
         scene += [profile.within for profile in self.config.profiles if profile.within]
         scene += [*self.request_categories, *self.request_scales.names]
         candidate = [*self.candidate_categories, *self.candidate_scales.names]
-        return self._sent(scene), {"poi_id": (str,)} | self._sent(candidate)
-
-    def _sent(self, names: Iterable[str]) -> dict[str, Kinds]:
-        """Returns what is sent for columns: numbers for levels, nothing that the server knows."""
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
         kinds: dict[str, Kinds] = {
             bucket.column: (int, float, bool) for bucket in self.config.buckets
         }
         kinds |= dict.fromkeys(self.features.numbers, (int, float))
-        raw = [raw_column(self.config, name) for name in names]
-        return {
-            name: kinds.get(name, (str, int, float, bool))
-            for name in raw
-            if name not in looked_up and not name.startswith(LOOKED_UP)
-        }
+        sent: tuple[dict[str, Kinds], dict[str, Kinds]] = ({}, {"poi_id": (str,)})
+        for columns, names in zip(sent, (scene, candidate), strict=True):
+            for name in names:
+                column = raw_column(self.config, name)  # of a level the number is sent
+                if column not in looked_up and not column.startswith(LOOKED_UP):
+                    columns[column] = kinds.get(column, (str, int, float, bool))
+        return sent
 
     def table(self, rows: pl.DataFrame) -> dict[str, Array]:
         """Returns what rankers read of rows with the columns of the contract's impressions.

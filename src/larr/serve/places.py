@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from larr.data.checks import check_rows
 from larr.data.contract import TABLES
-from larr.data.known import NEVER_SEEN
+from larr.data.statistics import NEVER_SEEN
 from larr.data.values import OFFSET
 from larr.errors import InputError
 from larr.progress import console
