@@ -5,7 +5,7 @@ Shapes: K candidates of a request.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -66,23 +66,21 @@ class Known:
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
-        rows = self.with_numbers(rows)
-        rows = rows.with_columns(level.column(rows) for level in self.levels)
-        for table in self.situations.values():
-            rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
-        return rows.join(self.recent, on="user_id", how="left", maintain_order="left")
-
-    def with_numbers(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all columns but the levels and the situations, which are looked up by levels too."""
         for table, key in (
             (self.places, ["poi_id"]),
             (self.users, ["user_id"]),
             (self.pairs, PAIR),
+            (self.recent, ["user_id"]),
         ):
             rows = rows.join(table, on=key, how="left", maintain_order="left")
         # A user or place that the tables do not have is one without a past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
-        return rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
+        rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
+        rows = with_levels(rows, self.levels)
+        # Last, since situations may be looked up by levels.
+        for table in self.situations.values():
+            rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
+        return rows
 
     def describe_places(self, new: pl.DataFrame | None = None) -> pl.DataFrame:
         """Returns all places, or new ones, which have no past, with their statistics and levels."""
@@ -91,23 +89,19 @@ class Known:
             places = pl.concat([places.clear(), new], how="diagonal_relaxed")
             never = [f"poi_{name}" for name in NEVER_SEEN]
             places = places.with_columns(pl.col(never).fill_null(0.0))
-        return self._with_own_levels(places)
+        return with_levels(places, self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
         """Returns all users with their statistics and levels, and chosen profiles of situations.
 
         With the latter there is a row for each situation in which the user has ordered.
         """
-        users = self._with_own_levels(self.users)
+        users = with_levels(self.users, self.levels)
         for name in profiles:
             table = self.situations[name]
             key = [column for column in table.columns[:-1] if column in users.columns]
             users = users.join(table, on=key, how="left", maintain_order="left")
         return users
-
-    def _with_own_levels(self, entities: pl.DataFrame) -> pl.DataFrame:
-        levels = [level for level in self.levels if level.bucket.column in entities.columns]
-        return entities.with_columns(level.column(entities) for level in levels)
 
     def of_request(self, row: Row) -> dict[str, Any]:
         """Returns the columns of a request: those sent (`user_id`, `time`, scene), and all known.
@@ -211,33 +205,26 @@ class Enricher:
         orders = past_orders(log, ("train", "test"))
         has_prices = "poi_price_yuan" in log.places.columns
         self.spending = daily_spending(orders, log.places) if has_prices else None
-        # Profiles count within levels, and levels need edges, which are fitted on the statistics.
+        # Profiles count within levels, whose edges are fitted on statistics that need neither.
         self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
         self.levels: list[Levels] = []
-        train = impressions.filter(pl.col("split") == "train")
-        rows = self._by_day(sample(train, EDGE_ROWS), Known.with_numbers)
+        rows = self.enrich(sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS))
         self.levels = [
             Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets"))
             for bucket in config.buckets
         ]
-        present = [level for level in self.levels if level.bucket.column in orders.columns]
-        orders = orders.with_columns(level.column(orders) for level in present)
+        orders = with_levels(orders, self.levels)
         self.profiles = [
             (profile, daily_values(orders, log.places, profile)) for profile in config.profiles
         ]
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns the rows with what was known at the start of their days."""
-        return self._by_day(rows, Known.enrich)
-
-    def _by_day(
-        self, rows: pl.DataFrame, add: Callable[[Known, pl.DataFrame], pl.DataFrame]
-    ) -> pl.DataFrame:
-        numbered = rows.with_row_index(ROW)  # the parts of the days are put in order again by it
+        """Returns the rows, in their order, with what was known at the start of their days."""
+        numbered = rows.with_row_index(ROW)
         if not rows.height:
-            return add(self.known(date.min, numbered), numbered).drop(ROW)
+            return self.known(date.min, numbered).enrich(numbered).drop(ROW)
         days = numbered.group_by("day", maintain_order=True)
-        parts = [add(self.known(day, part), part) for (day,), part in days]
+        parts = [self.known(day, part).enrich(part) for (day,), part in days]
         return pl.concat(parts).sort(ROW).drop(ROW)
 
     def known(self, day: date, rows: pl.DataFrame | None = None) -> Known:
@@ -266,6 +253,12 @@ class Enricher:
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
         recent = recent_places(self.events, day, asked, self.config.features.recent)
         return Known(places, users, situations, pairs, recent, self.levels)
+
+
+def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
+    """Adds the levels of those numbers that the rows have."""
+    present = [level for level in levels if level.bucket.column in rows.columns]
+    return rows.with_columns(level.column(rows) for level in present)
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
