@@ -45,7 +45,7 @@ class Ratio:
 
     def under(self, weight_UB: Array) -> Array:
         """Returns the ratios [B] of the weighted sums."""
-        weight_UB = weight_UB[: len(self.numerator_U)]
+        weight_UB = weight_UB[: len(self.numerator_U)].astype(np.float64)
         return ratio(self.numerator_U @ weight_UB, self.denominator_U @ weight_UB)
 
 
@@ -89,15 +89,13 @@ class Auc:
 
     def under(self, weight_UB: Array) -> Array:
         """Returns the AUC [B] under each column of weights; NaN without both classes."""
-        positive_PB = _product(self.positive_PU, weight_UB)
-        negative_PB = _product(self.negative_PU, weight_UB)
-        # float32 is exact for sums of whole and half numbers up to 2^23, and a third faster;
-        # numpy's cumsum over rows takes three times as long as torch's
+        # float32 is exact for sums of whole and half numbers up to 2^23, and a third faster
         exact = torch.float32 if self.negative_PU.nnz < 2**22 else torch.float64
-        below_PB = negative_PB.to(exact).cumsum_(0)
+        positive_PB = _product(self.positive_PU, weight_UB).to(exact)
+        # numpy's cumsum over rows takes three times as long as torch's
+        below_PB = _product(self.negative_PU, weight_UB).to(exact).cumsum_(0)
         wins_B = np.einsum("pb,pb->b", positive_PB, below_PB[:-1], dtype=np.float64)
-        positives_B = positive_PB.sum(0, dtype=torch.float64)
-        return ratio(wins_B, (positives_B * below_PB[-1]).numpy())
+        return ratio(wins_B, (positive_PB.sum(0).double() * below_PB[-1]).numpy())
 
 
 def _product(matrix_PU: csr_array, weight_UB: Array) -> torch.Tensor:
