@@ -123,24 +123,25 @@ def test_log_loss_equals_scikit_learn_and_is_finite_at_0_and_1() -> None:
 def test_calibration_by_hand() -> None:
     label = np.array([0, 1, 0, 1, 1, 1])
     probability = np.array([0.1, 0.1, 0.1, 0.9, 0.5, 0.7])
-    table = metrics.calibration(label, probability, bins=2)
-    assert table[0] == (3, pytest.approx(0.1), pytest.approx(1 / 3))
-    assert table[1] == (3, pytest.approx(0.7), pytest.approx(1.0))
-    expected = 0.5 * (1 / 3 - 0.1) + 0.5 * 0.3
-    assert metrics.calibration_error(table) == pytest.approx(expected)
+    result = metrics.calibration(label, probability, bins=2)
+    first, second = result["bins"]
+    assert first == {"impressions": 3, "predicted": pytest.approx(0.1), "observed": 1 / 3}
+    assert second == {"impressions": 3, "predicted": pytest.approx(0.7), "observed": 1.0}
+    assert result["error"] == pytest.approx(0.5 * (1 / 3 - 0.1) + 0.5 * 0.3)
+    assert result["observed_over_expected"] == pytest.approx(4 / 2.4)
 
 
 def test_equal_predictions_share_a_bin_whatever_their_order() -> None:
     label, constant = np.array([1, 0, 0, 0]), np.full(4, 0.25)
     for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
-        assert metrics.calibration(label[order], constant, bins=4) == [(4, 0.25, 0.25)] + [None] * 3
+        bins = metrics.calibration(label[order], constant, bins=4)["bins"]
+        assert bins == [{"impressions": 4, "predicted": 0.25, "observed": 0.25}] + [None] * 3
 
 
 def test_true_probabilities_are_calibrated() -> None:
     rng = np.random.default_rng(3)
     probability = rng.random(100_000)
-    table = metrics.calibration(rng.random(100_000) < probability, probability)
-    assert metrics.calibration_error(table) < 0.007
+    assert metrics.calibration(rng.random(100_000) < probability, probability)["error"] < 0.007
 
 
 def test_gains_of_the_paper() -> None:

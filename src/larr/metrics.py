@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -215,38 +215,31 @@ def log_loss(label_N: Array, probability_N: Array) -> float:
     return float(log_losses(label_N, probability_N).mean())
 
 
-class Bin(NamedTuple):
-    """Impressions of near predictions: their number, mean prediction and share of positives."""
+def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> dict[str, Any]:
+    """Returns observed over expected positives, the reliability table and its mean error.
 
-    impressions: int
-    predicted: float
-    observed: float
-
-
-def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> list[Bin | None]:
-    """Returns the reliability table: bins of equal count by prediction; None for an empty one.
-
-    Equal predictions share a bin, so a model of few distinct predictions leaves bins empty.
+    The table has bins of equal count by prediction. Equal predictions share a bin, so a model of
+    few distinct predictions leaves bins empty: None. The error is the distance of the predicted and
+    the observed share, in the mean over the impressions.
     """
     check_scores(probability_N)
     order_N = np.argsort(probability_N)
     sorted_N = np.asarray(probability_N, np.float64)[order_N]
+    label_N = np.asarray(label_N)[order_N]
     first_N = np.searchsorted(sorted_N, sorted_N)  # the first row with the same prediction
     bin_N = first_N * bins // max(len(sorted_N), 1)
     count_K = np.bincount(bin_N, minlength=bins)
-    predicted_K = np.bincount(bin_N, weights=sorted_N, minlength=bins)
-    observed_K = np.bincount(bin_N, weights=np.asarray(label_N)[order_N], minlength=bins)
-    return [
-        Bin(int(count), float(predicted / count), float(observed / count)) if count else None
-        for count, predicted, observed in zip(count_K, predicted_K, observed_K, strict=True)
-    ]
-
-
-def calibration_error(table: list[Bin | None]) -> float:
-    """Returns the mean distance of predicted and observed shares, weighted by impressions."""
-    filled = [row for row in table if row is not None]
-    distance = sum(row.impressions * abs(row.predicted - row.observed) for row in filled)
-    return float(ratio(distance, sum(row.impressions for row in filled)))
+    predicted_K = ratio(np.bincount(bin_N, weights=sorted_N, minlength=bins), count_K)
+    observed_K = ratio(np.bincount(bin_N, weights=label_N, minlength=bins), count_K)
+    rows = zip(count_K.tolist(), predicted_K.tolist(), observed_K.tolist(), strict=True)
+    return {
+        "observed_over_expected": float(ratio(label_N.sum(), sorted_N.sum())),
+        "error": float(ratio(np.nansum(count_K * abs(predicted_K - observed_K)), len(sorted_N))),
+        "bins": [
+            {"impressions": count, "predicted": predicted, "observed": observed} if count else None
+            for count, predicted, observed in rows
+        ],
+    }
 
 
 def gain_percent(value: Array | float, base: Array | float) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,6 @@ class TestDays:
     user_N: Array
     features: Json
 
-    @property
-    def users(self) -> int:
-        """Number of users with an impression."""
-        return int(self.user_N.max()) + 1
-
 
 Part = tuple[str, str, str, Array]
 """Part, column and value as in the table of metrics, and the numbers of its rows, [n]."""
@@ -85,9 +81,8 @@ def evaluate(config: Config) -> None:
         with progress.track("intervals", resamples, "resamples") as advance:
             # one stream of draws for all seeds whose test users are the same people
             seed = config.seed if dataset(config).users_per_seed else 0
-            estimate_K, draws_KB = bootstrap.bootstrap(
-                statistics, days.users, resamples, seed, advance
-            )
+            users = int(days.user_N.max()) + 1
+            estimate_K, draws_KB = bootstrap.bootstrap(statistics, users, resamples, seed, advance)
         table = pl.DataFrame(keys, schema=bootstrap.KEYS, orient="row").with_columns(
             seed=pl.lit(config.seed, pl.Int64), estimate=estimate_K, draws=pl.Series(draws_KB)
         )
@@ -159,7 +154,11 @@ def _read(config: Config) -> TestDays:
 
 
 def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
-    """Returns the probabilities [N] of every ranker by task, the ceiling last if it is known."""
+    """Returns the probabilities [N] of every ranker by task, the ceiling last if it is known.
+
+    Raises DataError if the true probabilities are those of other events. An easy mistake is to give
+    the probability of an order after a click: its sum is far too large.
+    """
     scores = {}
     for ranker in config.align.models:
         score_NT = np.asarray(predict.predict(config, ranker), np.float32)
@@ -171,27 +170,19 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
             )
         scores[ranker] = dict(zip(days.labels, score_NT.T, strict=True))
     columns = [TRUTH[label] for label in days.features["tasks"]]
-    if all(name in days.rows.columns for name in columns):
-        scores[CEILING] = _truth(days, columns)
-    return scores
-
-
-def _truth(days: TestDays, columns: list[str]) -> dict[str, Array]:
-    """Returns the true probabilities by task; raises DataError if they are those of other events.
-
-    An easy mistake is to give the probability of an order after a click: its sum is far too large.
-    """
-    truth = {}
-    for column, (task, label_N) in zip(columns, days.labels.items(), strict=True):
-        truth[task] = days.rows[column].cast(pl.Float32).to_numpy()
-        expected, observed = truth[task].sum(), label_N.sum()
-        if expected > 50 and not 0.5 < observed / expected < 2:
+    if not set(columns) <= set(days.rows.columns):
+        return scores
+    truth_NT = days.rows.select(columns).cast(pl.Float32).to_numpy()
+    scores[CEILING] = dict(zip(days.labels, truth_NT.T, strict=True))
+    for column, truth_N, label_N in zip(columns, truth_NT.T, days.labels.values(), strict=True):
+        expected_sum, observed = truth_N.sum(), label_N.sum()
+        if expected_sum > 50 and not 0.5 < observed / expected_sum < 2:
             raise DataError(
-                f"{column}: its sum over the test days is {expected:.0f}, but {observed} happened; "
-                "expected the probability of the label in each impression (for an order, of "
-                "click and order)"
+                f"{column}: its sum over the test days is {expected_sum:.0f}, but {observed} "
+                "happened; expected the probability of the label in each impression (for an order, "
+                "of click and order)"
             )
-    return truth
+    return scores
 
 
 def _statistics(
@@ -200,21 +191,18 @@ def _statistics(
     """Returns the keys of the table's rows and their statistics."""
     keys: list[tuple[str, ...]] = []
     statistics = []
-    parts = list(_parts(config, days))
     sliced = slice_metrics()
-    for task, label_N in days.labels.items():
+    parts = list(_parts(config, days))
+    for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), parts):
+        label_n, user_n = label_N[rows_n], days.user_N[rows_n]
+        rarer = min(label_n.sum(), len(label_n) - label_n.sum())
+        is_enough = len(label_n) >= FEWEST_IMPRESSIONS and rarer >= FEWEST_OF_A_CLASS
         for name, metric in metrics.metrics_of([task]).items():
-            for part, column, value, rows_n in parts:
-                is_wanted = part == "all" or (
-                    metric.headline
-                    and (part != "slice" or name in sliced)
-                    and _is_enough(label_N[rows_n])
-                )
-                for ranker, score in scores.items() if is_wanted else ():
+            is_compared = metric.headline if part != "slice" else name in sliced
+            if part == "all" or (is_compared and is_enough):
+                for ranker, score in scores.items():
                     keys.append((part, column, value, ranker, name))
-                    statistics.append(
-                        metric.statistic(label_N[rows_n], score[task][rows_n], days.user_N[rows_n])
-                    )
+                    statistics.append(metric.statistic(label_n, score[task][rows_n], user_n))
     return keys, statistics
 
 
@@ -233,29 +221,31 @@ def _parts(config: Config, days: TestDays) -> Iterator[Part]:
             yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
 
 
-def _is_enough(label_n: Array) -> bool:
-    """Returns whether a part has the impressions, with and without the label, for an AUC."""
-    positives = int(label_n.sum())
-    rarer = min(positives, len(label_n) - positives)
-    return len(label_n) >= FEWEST_IMPRESSIONS and rarer >= FEWEST_OF_A_CLASS
-
-
 def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) -> Json:
     """Returns what the report contains without an interval; several seeds report the mean."""
     manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
     done = {verb: manifest for verb, manifest in manifests.items() if manifest is not None}
+    coverage = {}
+    for task, label_N in days.labels.items():
+        # the users, and impressions of theirs, that have both classes and so count in GAUC
+        impressions_U = metrics.gauc(label_N, label_N, days.user_N).denominator_U
+        coverage[task] = {
+            "users": len(impressions_U),
+            "users_left": int((impressions_U > 0).sum()),
+            "impressions": len(label_N),
+            "impressions_left": int(impressions_U.sum()),
+        }
     return {
         "dataset": days.features["dataset"],
         "tasks": list(days.labels),
         "sampling_rate": days.features["sampling_rate"],
         "train_rows": days.features["train_rows"],
         "sizes": _sizes(config, days),
-        "gauc_coverage": {
-            task: _coverage(label_N, days.user_N) for task, label_N in days.labels.items()
-        },
+        "gauc_coverage": coverage,
         "calibration": {
             ranker: {
-                task: _calibration(days.labels[task], score_N) for task, score_N in score.items()
+                task: metrics.calibration(days.labels[task], score_N, CALIBRATION_BINS)
+                for task, score_N in score.items()
             }
             for ranker, score in scores.items()
         },
@@ -282,25 +272,3 @@ def _sizes(config: Config, days: TestDays) -> Json:
         else:
             sizes["cold"][names[part]] = size
     return sizes
-
-
-def _coverage(label_N: Array, user_N: Array) -> dict[str, int]:
-    """Returns how many users, and impressions of theirs, have both classes and so count in GAUC."""
-    impressions_U = metrics.gauc(label_N, label_N, user_N).denominator_U
-    return {
-        "users": len(impressions_U),
-        "users_left": int((impressions_U > 0).sum()),
-        "impressions": len(label_N),
-        "impressions_left": int(impressions_U.sum()),
-    }
-
-
-def _calibration(label_N: Array, score_N: Array) -> Json:
-    """Returns observed over expected positives, the reliability table and its mean error."""
-    table = metrics.calibration(label_N, score_N, CALIBRATION_BINS)
-    expected = float(score_N.sum(dtype=np.float64))
-    return {
-        "observed_over_expected": float(label_N.sum()) / expected if expected else None,
-        "error": metrics.calibration_error(table),
-        "bins": [row and row._asdict() for row in table],
-    }
