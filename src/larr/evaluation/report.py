@@ -5,21 +5,14 @@ Both are written from the content of report.json (`larr.evaluation.findings`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from larr.evaluation import plots
-from larr.evaluation.findings import (
-    BASE,
-    CEILING,
-    COLD_BELOW,
-    LARR,
-    SHUFFLED,
-    slice_metrics,
-)
+from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, slice_metrics
 from larr.html import environment
 from larr.metrics import Metric, metrics_of, registered
 from larr.progress import console
@@ -149,7 +142,7 @@ def sentences(content: Json) -> Iterator[str]:
     if collapsed:
         seeds = "" if collapsed == 1 else f" on {collapsed:.0%} of the seeds"
         yield f"Contrastive tuning collapsed{seeds}: larr uses the vectors from before it."
-    key = _main_metric()
+    key = slice_metrics()[0]
     title = metrics[key].title
     control = gains.get(f"{SHUFFLED}_over_{BASE}")
     if control is not None:
@@ -170,11 +163,6 @@ def _listed(texts: list[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def _main_metric() -> str:
-    """Returns the metric of the verdict: the first that is computed in slices too."""
-    return slice_metrics()[0]
-
-
 def _main_pair(content: Json) -> str | None:
     """Returns the pair of the verdict: the first configured one, with which the gains begin."""
     return next(iter(content["gains"]), None)
@@ -182,16 +170,15 @@ def _main_pair(content: Json) -> str | None:
 
 def _verdict(content: Json) -> tuple[str, str]:
     """Returns the outcome of the main pair, up, down or unclear, and a sentence."""
-    main, key = _main_pair(content), _main_metric()
+    main, key = _main_pair(content), slice_metrics()[0]
     title = metrics_of()[key].title
-    gain = None if main is None else content["gains"][main][key]
+    gain = content["gains"][main][key] if main else None
+    users = content["sizes"]["all"]["users"]
     if gain is None or gain["low"] is None:
         return "unclear", "There are too few impressions for an interval."
-    users = content["sizes"]["all"]["users"]
     if users < FEWEST_USERS:
-        return "unclear", (
-            f"The test days have {users:.0f} users: too few for an interval to be trusted."
-        )
+        reason = "too few for an interval to be trusted"
+        return "unclear", f"The test days have {users:.0f} users: {reason}."
     if gain["low"] > 0:
         return "up", f"The interval of the {title} is above zero."
     if gain["high"] < 0:
@@ -201,55 +188,43 @@ def _verdict(content: Json) -> tuple[str, str]:
 
 def _plots(content: Json, metrics: dict[str, Metric]) -> Json:
     """Returns the plots of the page by what they show; a plot without figures is left out."""
-    main, gains = _main_pair(content), {}
+    main = _main_pair(content)
+    gains, slices, calibration, learning = {}, {}, {}, {}
     for key, metric in metrics.items():
-        effects = [
-            effect
-            for pair, by_metric in content["gains"].items()
-            for effect in effects_of(pair_name(pair), by_metric[key])
-        ]
-        if metric.headline and effects:
+        pairs = ((pair_name(pair), gain[key]) for pair, gain in content["gains"].items())
+        if metric.headline and (effects := effects_of(pairs)):
             title = f"Gains in {metric.title}"
             gains[metric.title] = plots.forest(title, effects, metric.higher_is_better)
-    return {
-        "gains": gains,
-        "slices": {
-            f"by {column}, {metrics[key].title}": drawn
-            for column in content["slices"]
-            for key in slice_metrics()
-            if main is not None
-            and (drawn := _slices_plot(content, column, main, key, metrics[key]))
-        },
-        "calibration": {task: _calibration_plot(content, task) for task in content["tasks"]},
-        "learning": {
-            title: plots.learning(title, curves)
-            for title, curves in _language_model(content["language_model"])["curves"].items()
-        },
-    }
-
-
-def effects_of(label: str, gain: Json | None) -> Iterator[plots.Effect]:
-    """Yields the gain as a row of a plot, if it has an interval."""
-    if gain is not None and None not in (gain["percent"], gain["low"]):
-        yield plots.Effect(label, gain["percent"], gain["low"], gain["high"])
-
-
-def _slices_plot(content: Json, column: str, main: str, key: str, metric: Metric) -> str | None:
-    sizes = content["sizes"]["slices"][column]
-    largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
-    gains = content["slice_gains"][column]
-    effects = [effect for value in largest for effect in effects_of(value, gains[value][main][key])]
-    title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
-    return plots.forest(title, effects, metric.higher_is_better) if effects else None
-
-
-def _calibration_plot(content: Json, task: str) -> str:
+    for column, sizes in content["sizes"]["slices"].items():
+        if main is None:
+            break
+        largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
+        by_value = content["slice_gains"][column]
+        for key in slice_metrics():
+            metric = metrics[key]
+            if effects := effects_of((value, by_value[value][main][key]) for value in largest):
+                title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
+                drawn = plots.forest(title, effects, metric.higher_is_better)
+                slices[f"by {column}, {metric.title}"] = drawn
     rankers = [ranker for ranker in (BASE, LARR, CEILING) if ranker in content["models"]]
-    curves = {}
-    for ranker in rankers or list(content["models"])[:3]:
-        bins = [row for row in content["calibration"][ranker][task]["bins"] if row is not None]
-        curves[name(ranker)] = [(row["predicted"], row["observed"]) for row in bins]
-    return plots.reliability(f"Calibration of {task.upper()}", curves)
+    for task in content["tasks"]:
+        points = {}
+        for ranker in rankers or list(content["models"])[:3]:
+            bins = filter(None, content["calibration"][ranker][task]["bins"])
+            points[name(ranker)] = [(row["predicted"], row["observed"]) for row in bins]
+        calibration[task] = plots.reliability(f"Calibration of {task.upper()}", points)
+    for title, curves in _language_model(content["language_model"])["curves"].items():
+        learning[title] = plots.learning(title, curves)
+    return {"gains": gains, "slices": slices, "calibration": calibration, "learning": learning}
+
+
+def effects_of(gains: Iterable[tuple[str, Json | None]]) -> list[plots.Effect]:
+    """Returns labelled gains as the rows of a plot, those that have an interval."""
+    return [
+        plots.Effect(label, gain["percent"], gain["low"], gain["high"])
+        for label, gain in gains
+        if gain is not None and None not in (gain["percent"], gain["low"])
+    ]
 
 
 def _language_model(tree: Json) -> dict[str, Any]:

@@ -18,6 +18,9 @@ def experiments_page(content: Json) -> str:
     metrics = metrics_of(content["tasks"])
     main = metrics[slice_metrics()[0]]
     studies = content["studies"].items()
+    lifts = content["ab_test"]["truth"] if "ab_test" in content else {}
+    labels = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
+    effects = effects_of((labels[key], lift) for key, lift in lifts.items())
     return rendered(
         "experiments.html.j2",
         "larr_lab.studies",
@@ -26,20 +29,18 @@ def experiments_page(content: Json) -> str:
         main=slice_metrics()[0],
         study_plots={key: dict(_study_plots(study, metrics)) for key, study in studies},
         where=dict(_where_plots(content["where"], main)),
-        lifts=_lifts_plot(content["ab_test"]["truth"]) if "ab_test" in content else "",
+        lifts=plots.forest("True lift of LARR over PLE", effects) if effects else "",
     )
 
 
 def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str, str]]:
     """Yields captions and plots: over the axis of the study if it has one."""
     for key, metric in metrics.items():
-        if not metric.headline:
-            continue
-        effects: list[plots.Effect] = []
-        for gain in study["gains"]:
+        gains = []
+        for gain in study["gains"] if metric.headline else ():
             pair = f"{name(gain['model'])} over {name(gain['over'])}"
-            label = pair if gain["at"] is None else f"{gain['at']:,g}"
-            effects += effects_of(label, gain["all"][key])
+            gains.append((pair if gain["at"] is None else f"{gain['at']:,g}", gain["all"][key]))
+        effects = effects_of(gains)
         caption = f"{metric.title}: its ratio minus 1, in %"
         title = f"{study['title']}: {caption}"
         if effects and study["axis"]:
@@ -49,18 +50,12 @@ def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str,
 
 
 def _where_plots(where: Json, metric: Metric) -> Iterator[tuple[str, str]]:
+    """Yields captions and plots of LARR's gain for the values of each sliced column."""
     for column, parts in where.items():
         largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
         if {part["value"] for part in parts} <= set(COUNT_LABELS):
             largest.sort(key=lambda part: COUNT_LABELS.index(part["value"]))
-        effects = [effect for part in largest for effect in effects_of(part["value"], part["gain"])]
-        if effects:
+        if effects := effects_of((part["value"], part["gain"]) for part in largest):
             caption = f"by {column.replace('_', ' ')}"
             title = f"Gain in {metric.title} of LARR over PLE {caption}"
             yield caption, plots.forest(title, effects, metric.higher_is_better)
-
-
-def _lifts_plot(lifts: Json) -> str:
-    names = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
-    effects = [effect for key, label in names.items() for effect in effects_of(label, lifts[key])]
-    return plots.forest("True lift of LARR over PLE", effects)
