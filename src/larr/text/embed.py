@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +27,15 @@ SOURCES = {
     "encoder": VectorSource(vector_source.encoder, stages=("contrast",)),
     "untuned": VectorSource(
         vector_source.untuned,
-        settings=lambda config: {
-            "backbone": config.backbone.model_dump(mode="json"),
-            "pooling": config.contrast.pooling,
-        },
+        settings=("backbone", "contrast.pooling"),
         files=lambda config: (config.backbone.model,),
     ),
     "pretrained": VectorSource(
-        vector_source.pretrained,
-        settings=lambda config: {"pooling": config.contrast.pooling},
-        stages=("pretrain",),
+        vector_source.pretrained, settings=("contrast.pooling",), stages=("pretrain",)
     ),
     "sentence_encoder": VectorSource(
         vector_source.sentence_encoder,
-        settings=lambda config: {"model": config.sentence_encoder},
+        settings=("sentence_encoder",),
         files=lambda config: (config.sentence_encoder,),
     ),
     "tfidf": VectorSource(vector_source.tfidf),
@@ -111,9 +108,7 @@ def _artifact(config: Config, source: VectorSource, folder: Path) -> Artifact:
     inputs: dict[str, str | None] = {"texts": artifacts.key(prepared, "texts.parquet")}
     inputs |= {stage: artifacts.key(artifacts.folder(config, stage)) for stage in source.stages}
     inputs |= {name: artifacts.key(folder.parent / name) for name in source.sources}
-    return Artifact(
-        folder,
-        {"seed": config.seed, "dimension": config.embed.dimension} | source.settings(config),
-        inputs,
-        source.files(config),
-    )
+    tree = config.model_dump(mode="json")
+    paths = ("seed", "embed.dimension", *source.settings)
+    settings = {path: reduce(getitem, path.split("."), tree) for path in paths}
+    return Artifact(folder, settings, inputs, source.files(config))

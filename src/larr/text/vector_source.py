@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,8 +18,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.config import Config
-from larr.progress import Advance, track
-from larr.text.backbone import KeywordText, load_base, load_language_model
+from larr.progress import track
+from larr.text.backbone import load_base, load_language_model
 from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
 from larr.text.vectors import compute, normalised
 
@@ -32,9 +31,6 @@ SHARD = 8_192
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """What TF-IDF counts: words, and each Chinese character by itself."""
 VOCABULARY = 100_000
-
-Embedder = Callable[[list[KeywordText], Advance], np.ndarray]
-"""Returns the vectors of some texts (float32 [B, any]), and reports how many are done."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ class VectorSource:
 
     compute: Callable[[Job, np.ndarray], None]
     """Writes the vectors into an array of zeros on the disk (float32 [N, D])."""
-    settings: Callable[[Config], dict[str, Any]] = lambda _: {}
-    """The settings that it depends on, as JSON values."""
+    settings: tuple[str, ...] = ()
+    """Dotted paths of the settings that it depends on."""
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
     """Files, or folders of files, that it reads from outside `output`."""
     stages: tuple[str, ...] = ()
@@ -70,33 +66,27 @@ class VectorSource:
 def encoder(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2."""
     model = load_encoder(artifacts.folder(job.config, "contrast"))
-    for rows, vectors_BD in _shards(job, _by_keywords(job, model)):
+    for rows, vectors_BD in _shards(job, model):
         vectors_ND[rows] = vectors_BD
 
 
 def untuned(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the base model's pooled states, reduced."""
     model = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
-    _write_reduced(job, _by_keywords(job, model), vectors_ND)
+    _write_reduced(job, model, vectors_ND)
 
 
 def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the pooled states of the model after stage 1, without stage 2, reduced."""
     lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
     model = as_encoder(lm, None, job.config.contrast.pooling)
-    _write_reduced(job, _by_keywords(job, model), vectors_ND)
+    _write_reduced(job, model, vectors_ND)
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
     model = load_sentence_encoder(job.config.sentence_encoder)
-
-    def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:
-        vectors_BH: np.ndarray = model.encode([text for _, text in texts])
-        advance(len(texts))
-        return vectors_BH
-
-    _write_reduced(job, embedder, vectors_ND)
+    _write_reduced(job, model, vectors_ND, with_markers=False)
 
 
 def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
@@ -133,15 +123,10 @@ def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
         vectors_ND[numbers] = encoder_ND[generator.permutation(numbers)]
 
 
-def _by_keywords(job: Job, model: SentenceTransformer) -> Embedder:
-    def embedder(texts: list[KeywordText], advance: Advance) -> np.ndarray:
-        return compute(model, [[text] for text in texts], job.config.embed.batch_tokens, advance)
-
-    return embedder
-
-
-def _shards(job: Job, embedder: Embedder) -> list[tuple[slice, np.ndarray]]:
-    """Returns the rows and the vectors (on the disk, float32 [B, any]) of each shard.
+def _shards(
+    job: Job, model: SentenceTransformer, *, with_markers: bool = True
+) -> list[tuple[slice, np.ndarray]]:
+    """Returns the rows and the vectors (on the disk, float32 [B, H or D]) of each shard.
 
     It embeds those texts that an interrupted run has not embedded.
     """
@@ -154,20 +139,27 @@ def _shards(job: Job, embedder: Embedder) -> list[tuple[slice, np.ndarray]]:
             if path.is_file():
                 advance(len(texts))
             else:
-                vectors_BH = embedder(texts, advance)
+                if with_markers:
+                    parts = [[text] for text in texts]
+                    vectors_BH = compute(model, parts, job.config.embed.batch_tokens, advance)
+                else:
+                    vectors_BH = model.encode([text for _, text in texts])
+                    advance(len(texts))
                 with artifacts.atomic(path) as partial, partial.open("wb") as file:
                     np.save(file, vectors_BH)
             shards.append((slice(start, start + len(texts)), np.load(path, mmap_mode="r")))
     return shards
 
 
-def _write_reduced(job: Job, embedder: Embedder, vectors_ND: np.ndarray) -> None:
+def _write_reduced(
+    job: Job, model: SentenceTransformer, vectors_ND: np.ndarray, *, with_markers: bool = True
+) -> None:
     """Writes the vectors of a model that was not tuned for these texts, so that they compare well.
 
     Its vectors all point nearly the same way, those of one keyword still more. So each keyword's
     mean is subtracted, and of the rest the D main axes are kept if there are more than D.
     """
-    shards = _shards(job, embedder)
+    shards = _shards(job, model, with_markers=with_markers)
     keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     counts_K1 = np.bincount(keywords_N)[:, None]
     width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
