@@ -91,9 +91,9 @@ def test_mixture_keeps_the_ratio_of_tokens(
         ratio * tokens, rel=0.15, abs=70
     )
     assert all(row["labels"] == row["input_ids"] for row in other)
-    assert material.general, "general text is held out even where none is trained on"
-    assert len(material.places) == 2
-    assert not {tuple(row["input_ids"]) for row in material.places} & {
+    assert material.held_out["general"], "general text is held out even where none is trained on"
+    assert len(material.held_out["y"]) == 2
+    assert not {tuple(row["input_ids"]) for row in material.held_out["y"]} & {
         tuple(row["input_ids"]) for row in domain
     }
 

@@ -36,14 +36,9 @@ KeywordText = tuple[str, str]
 """A keyword and its text: one piece t_i^k of a description. Paper: Eq. (2)."""
 
 
-def start_token(keyword: str) -> str:
-    """Returns sp^bos of a keyword. Paper: Eq. (4), (8)."""
-    return f"<{keyword}>"
-
-
-def end_token(keyword: str) -> str:
-    """Returns sp^eos of a keyword. Paper: Eq. (4), (8)."""
-    return f"</{keyword}>"
+def markers(keyword: str) -> tuple[str, str]:
+    """Returns sp^bos and sp^eos of a keyword. Paper: Eq. (4), (8)."""
+    return f"<{keyword}>", f"</{keyword}>"
 
 
 class KeywordTokenizer:
@@ -65,11 +60,10 @@ class KeywordTokenizer:
         self.keywords = tuple(keywords)
         self.max_length = max_length
         ids = tokenizer.get_vocab()
-        markers = [token(name) for name in keywords for token in (start_token, end_token)]
-        if missing := [token for token in markers if token not in ids]:
-            raise LarrError(f"the tokenizer lacks {missing[0]}; run `larr pretrain` again")
-        self.starts: dict[str, int] = {name: ids[start_token(name)] for name in keywords}
-        self.ends: dict[str, int] = {name: ids[end_token(name)] for name in keywords}
+        if missing := [pair for pair in map(markers, keywords) if not ids.keys() >= set(pair)]:
+            raise LarrError(f"the tokenizer lacks {missing[0][0]}; run `larr pretrain` again")
+        self.starts: dict[str, int] = {name: ids[markers(name)[0]] for name in keywords}
+        self.ends: dict[str, int] = {name: ids[markers(name)[1]] for name in keywords}
         self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self._special |= frozenset(self.marker_ids)
         self._ids_of: dict[str, list[int]] = {}
@@ -87,19 +81,13 @@ class KeywordTokenizer:
         They are cached: training reads the same texts again and again, in other orders.
         """
         texts = list(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in self._ids_of]
-        if new and len(self._ids_of) + len(new) > CACHED_TEXTS:
-            self._ids_of, new = {}, list(dict.fromkeys(texts))
-        if new:
+        if len(self._ids_of) > CACHED_TEXTS:
+            self._ids_of.clear()
+        if new := [text for text in dict.fromkeys(texts) if text not in self._ids_of]:
             encoded = self.tokenizer(
-                new,
-                add_special_tokens=False,
-                split_special_tokens=True,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )["input_ids"]
-            for text, ids in zip(new, encoded, strict=True):
+                new, add_special_tokens=False, split_special_tokens=True, verbose=False
+            )
+            for text, ids in zip(new, encoded["input_ids"], strict=True):
                 # not every tokenizer respects `split_special_tokens`
                 self._ids_of[text] = [id_ for id_ in ids if id_ not in self._special]
         return [self._ids_of[text] for text in texts]
@@ -237,9 +225,8 @@ def _add_markers(
 ) -> None:
     """Adds the markers; their embeddings start at the mean of the keyword's words (decision 4)."""
     vocabulary = tokenizer.get_vocab()
-    markers = {name: (start_token(name), end_token(name)) for name in keywords}
-    for name, pair in markers.items():
-        if clash := [token for token in pair if token in vocabulary]:
+    for name in keywords:
+        if clash := [token for token in markers(name) if token in vocabulary]:
             raise ConfigError(
                 f"keyword {name}: the tokenizer of the backbone already has {', '.join(clash)}; "
                 "give the keyword another name"
@@ -248,9 +235,13 @@ def _add_markers(
         name: tokenizer(name.replace("_", " ").strip(), add_special_tokens=False)["input_ids"]
         for name in keywords
     }
-    new = [token for pair in markers.values() for token in pair]
     tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in new], special_tokens=True
+        [
+            AddedToken(token, special=True, normalized=False)
+            for name in keywords
+            for token in markers(name)
+        ],
+        special_tokens=True,
     )
     _resize(tokenizer, model)
     ids = tokenizer.get_vocab()
@@ -258,8 +249,8 @@ def _add_markers(
     with torch.no_grad():
         # by id: with tied weights both layers hold one matrix
         for weight in {id(layer.weight): layer.weight for layer in layers if layer}.values():
-            for name, pair in markers.items():
-                weight[[ids[token] for token in pair]] = weight[words[name]].mean(dim=0)
+            for name in keywords:
+                weight[[ids[token] for token in markers(name)]] = weight[words[name]].mean(dim=0)
 
 
 def _resize(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -54,11 +54,10 @@ class Material:
     """What stage 1 trains on, and what it keeps to measure itself."""
 
     train: list[Row]
-    places: list[Row]
-    """Held-out places."""
-    general: list[Row]
-    """General text that stage 1 does not train on: it shows what the model forgets. The built-in
-    model has read the built-in text before."""
+    held_out: dict[str, list[Row]]
+    """`y`: places; `y_text`: the same without labels on the markers, which the base model has never
+    seen, so that this alone is a fair "before"; `general`: general text, for what the model
+    forgets (the built-in model has read the built-in text before)."""
     general_ratio: float
     """Tokens of general text per token of a description in `train`."""
 
@@ -71,21 +70,26 @@ def pretrain(config: Config) -> None:
     lm = load_base(config)  # before the files of an earlier run are deleted
     with artifacts.making(config, "pretrain") as work:
         material = gather(config, lm.tokens)
-        figures = _perplexities(lm, material, "before")
-        settings, rows = config.pretrain, material.train
-        steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
+        held_out = material.held_out
+        figures: dict[str, Any] = {
+            f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
+        }
+        settings, train = config.pretrain, material.train
+        steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
         steps = min(steps, settings.max_steps or steps)
-        trained, figures["loss"], seconds = _train(config, lm, rows, steps, work.folder)
+        trained, figures["loss"], seconds = _train(config, lm, train, steps, work.folder)
         lm = LanguageModel(trained, lm.tokens)
-        figures |= _perplexities(lm, material, "after")
+        figures |= {
+            f"perplexity_{name}_after": perplexity(lm, rows) for name, rows in held_out.items()
+        }
         lm.model.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
-        mean_length = sum(len(row["input_ids"]) for row in rows) / len(rows)
+        mean_length = sum(len(row["input_ids"]) for row in train) / len(train)
         tokens = round(steps * settings.batch_size * mean_length)
         work.measured(tokens, "tokens")
         work.figures |= figures | {
             "train_tokens": tokens,
-            "held_out_places": len(material.places),
+            "held_out_places": len(held_out["y"]),
             "general_ratio": material.general_ratio,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }
@@ -96,7 +100,7 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
 
     Some places and some general text are held out, for the perplexities before and after.
     """
-    random = np.random.default_rng(config.seed)
+    random, markers = np.random.default_rng(config.seed), set(tokens.marker_ids)
     train, held_out = _split(descriptions(config), random)
     rows = [describe(tokens, description, random) for description in train]
     if tokens.shortened:
@@ -116,12 +120,13 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
             f"pretrain.general_ratio asks for {config.pretrain.general_ratio:g}; give a longer "
             "pretrain.general_text"
         )
-    return Material(
-        train=rows + blocks[:mixed_in],
-        places=[describe(tokens, description, random) for description in held_out],
-        general=blocks[mixed_in:],
-        general_ratio=ratio,
-    )
+    places = [describe(tokens, description, random) for description in held_out]
+    texts: list[Row] = [
+        row | {"labels": [IGNORED if label in markers else label for label in row["labels"]]}
+        for row in places
+    ]
+    measured = {"y": places, "y_text": texts, "general": blocks[mixed_in:]}
+    return Material(rows + blocks[:mixed_in], measured, ratio)
 
 
 def describe(
@@ -237,23 +242,6 @@ def _train(
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", "steps", steps)
     model = trainer.model.merge_and_unload() if rank else trainer.model
     return model, [entry["loss"] for entry in entries], seconds
-
-
-def _perplexities(lm: LanguageModel, material: Material, when: str) -> dict[str, Any]:
-    """Returns the perplexity of y, of y without its markers, and of general text.
-
-    The base model has never seen the markers, so only the second is a fair "before".
-    """
-    markers = set(lm.tokens.marker_ids)
-    texts: list[Row] = [
-        row | {"labels": [IGNORED if label in markers else label for label in row["labels"]]}
-        for row in material.places
-    ]
-    return {
-        f"perplexity_y_{when}": perplexity(lm, material.places),
-        f"perplexity_y_text_{when}": perplexity(lm, texts),
-        f"perplexity_general_{when}": perplexity(lm, material.general),
-    }
 
 
 def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
