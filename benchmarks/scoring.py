@@ -32,8 +32,7 @@ from larr.serve.fold import Partial, agg_partial, encoded, merged, partial
 from larr.serve.publish import write_ranker
 from larr.serve.ranker import Graph, ServedRanker
 from larr.settings import load_config
-from larr.text.encoder import load_encoder
-from larr.text.vectors import compute
+from larr.text.encoder import compute, load_encoder
 
 CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")

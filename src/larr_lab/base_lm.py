@@ -54,7 +54,21 @@ def train_base_lm(folder: Path, documents: list[str], recipe: dict[str, Any]) ->
     tokenizer = train_tokenizer(train, recipe["vocabulary"])
     train_NT = token_blocks(tokenizer, train, recipe["block"])
     held_out_NT = token_blocks(tokenizer, held_out, recipe["block"])
-    model = LlamaForCausalLM(_architecture(recipe, tokenizer))
+    architecture = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe["hidden"],
+        intermediate_size=recipe["feedforward"],
+        num_hidden_layers=recipe["layers"],
+        num_attention_heads=recipe["heads"],
+        num_key_value_heads=recipe["heads"],
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=False,
+    )
+    model = LlamaForCausalLM(architecture)
     model.config._attn_implementation = attention()
     started = time.perf_counter()
     steps = _train(model, train_NT, recipe)
@@ -84,10 +98,11 @@ def split(documents: list[str]) -> tuple[list[str], list[str]]:
 
     A held-out document that is word for word a training document is in neither.
     """
-    numbered = list(enumerate(documents))
-    train = [document for number, document in numbered if not encyclopedia.held_out(number)]
+    train: list[str] = []
+    held_out: list[str] = []
+    for number, document in enumerate(documents):
+        (held_out if encyclopedia.held_out(number) else train).append(document)
     known = set(train)
-    held_out = [document for number, document in numbered if encyclopedia.held_out(number)]
     return train, [document for document in held_out if document not in known]
 
 
@@ -138,23 +153,6 @@ def main() -> None:
     recipe = vars(parser.parse_args())
     folder = recipe.pop("folder")
     console.print(train_base_lm(folder, list(encyclopedia.articles(SEED)), recipe))
-
-
-def _architecture(recipe: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe["hidden"],
-        intermediate_size=recipe["feedforward"],
-        num_hidden_layers=recipe["layers"],
-        num_attention_heads=recipe["heads"],
-        num_key_value_heads=recipe["heads"],
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        use_cache=False,
-    )
 
 
 def _train(model: LlamaForCausalLM, blocks_NT: torch.Tensor, recipe: dict[str, Any]) -> int:

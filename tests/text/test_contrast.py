@@ -19,10 +19,9 @@ from larr.config.text import ContrastConfig
 from larr.losses import cosine, false_negatives
 from larr.text.backbone import LanguageModel
 from larr.text.contrast import Collator, TripleLoss, contrast, whiten
-from larr.text.encoder import as_encoder, load_encoder
+from larr.text.encoder import as_encoder, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
-from larr.text.vectors import compute
 from tests.fake_data import make_data
 
 

@@ -22,8 +22,7 @@ from larr.run import embed as embed_stage
 from larr.run import vector_sources
 from larr.text import embed, vector_source
 from larr.text.backbone import load_base
-from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
-from larr.text.vectors import compute, normalised
+from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
 
 VARIANTS = {name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder")}
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]

@@ -83,8 +83,7 @@ class Embedder:
         """Returns the text embedding model's vectors; the model is loaded with the first texts."""
         self.require_packages()
         # Most services are never sent a new place, and these need torch and transformers.
-        from larr.text.encoder import load_encoder  # noqa: PLC0415
-        from larr.text.vectors import compute  # noqa: PLC0415
+        from larr.text.encoder import compute, load_encoder  # noqa: PLC0415
 
         if self._encoder is None:
             self._encoder = load_encoder(artifacts.folder(self.config, "contrast"))

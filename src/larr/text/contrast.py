@@ -30,10 +30,9 @@ from larr.losses import contrastive_terms, false_negatives, pair_loss
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base, load_language_model, lora
-from larr.text.encoder import as_encoder, from_input, load_encoder
+from larr.text.encoder import as_encoder, compute, from_input, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
 from larr.text.retrieval import recalls
-from larr.text.vectors import compute
 
 GROUP = 32
 """Texts of like length that go through the model together, for less padding."""

@@ -78,14 +78,12 @@ def general_text(config: Config) -> Iterator[str]:
     cannot be read.
     """
     source = config.pretrain.general_text
-    if source is None and config.backbone.model == BUILTIN_MODEL:
-        source = "builtin"
-    if source is None:
-        return
-    if source == "builtin":
+    if source == "builtin" or (source is None and config.backbone.model == BUILTIN_MODEL):
         documents = lzma.decompress(BUILTIN_TEXT.read_bytes()).decode().splitlines()
         for number in np.random.default_rng(config.seed).permutation(len(documents)):
             yield documents[number]
+        return
+    if source is None:
         return
     try:
         with Path(source).open(encoding="utf-8") as file:

@@ -1,19 +1,20 @@
 """The text embedding model: a language model, a pooling of its states, a linear head.
 
-Paper: Eq. (10), (22). Shapes: B texts, T tokens, H hidden units, D the vector's length.
+Paper: Eq. (10), (22). Shapes: N texts, B texts of a batch, T tokens, H hidden units, D the
+vector's length.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule, Module
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
@@ -89,7 +90,6 @@ class KeywordTransformer(InputModule):
     @classmethod
     def load(cls, model_name_or_path: str, **_: Any) -> Self:
         """Returns what `save` wrote."""
-        settings = cls.load_config(model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
         model = AutoModel.from_pretrained(
             model_name_or_path,
@@ -97,8 +97,7 @@ class KeywordTransformer(InputModule):
             use_safetensors=True,
             attn_implementation=attention(),
         )
-        tokens = KeywordTokenizer(tokenizer, settings["keywords"], settings["max_length"])
-        return cls(model, tokens)
+        return cls(model, KeywordTokenizer(tokenizer, **cls.load_config(model_name_or_path)))
 
 
 class EndTokenPooling(Module):
@@ -160,8 +159,7 @@ class Head(Module):
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> Self:
         """Returns what `save` wrote."""
         head = cls(**cls.load_config(model_name_or_path, subfolder=subfolder))
-        weights = Path(model_name_or_path, subfolder, "model.safetensors")
-        head.load_state_dict(load_file(weights))
+        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=head)
         return head
 
 
@@ -213,6 +211,51 @@ def load_sentence_encoder(model: str) -> SentenceTransformer:
             f"sentence_encoder {model!r} could not be read: {str(error)[:300]}; give "
             "`minilm`, a folder, or the Hugging Face name of a sentence-transformers model"
         ) from error
+
+
+def compute(
+    encoder: SentenceTransformer,
+    descriptions: Sequence[Sequence[KeywordText]],
+    batch_tokens: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Returns a vector for each description (float32 [N, D]).
+
+    Paper: Eq. (10), (22). Texts of like length share a batch of at most `batch_tokens` tokens,
+    padding included; `advance` is called with the number of texts in each finished batch.
+    """
+    tokens: KeywordTokenizer = encoder[0].tokens
+    rows = tokens.encode_batch(descriptions)
+    encoder.eval()
+    vectors_ND = np.empty((len(rows), 0), dtype=np.float32)
+    for batch in _batches([len(row) for row in rows], batch_tokens):
+        padded = tokens.pad([rows[number] for number in batch])
+        with torch.inference_mode():
+            output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
+        vectors_BD = output["sentence_embedding"].float().cpu().numpy()
+        if vectors_ND.shape[1] == 0:  # D is known after the first batch
+            vectors_ND = np.empty((len(rows), vectors_BD.shape[1]), dtype=np.float32)
+        vectors_ND[batch] = vectors_BD
+        advance(len(batch))
+    return vectors_ND
+
+
+def _batches(lengths: list[int], batch_tokens: int) -> Iterator[np.ndarray]:
+    """Yields the numbers of the rows of each batch, short rows first."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def normalised(vectors_ND: np.ndarray) -> np.ndarray:
+    """Returns each row divided by its length (float32); a row of zeros stays zero."""
+    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    return (vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1)).astype(np.float32)
 
 
 def _assembled(

@@ -6,7 +6,6 @@ Paper: section 3.2, Eq. (17)-(18) and the pairs of Eq. (12)-(20).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,8 @@ def check_pairs(config: Config) -> None:
     for side, owners in (("user", "user or scene"), ("place", "poi")):
         if not keywords_of(config, side):
             raise ConfigError(f"keywords: stage 2 needs one of owner {owners} at least")
-    near, columns = config.contrast.near, pl.read_parquet_schema(_places(config))
+    places = artifacts.folder(config, "prepare") / "places.parquet"
+    near, columns = config.contrast.near, pl.read_parquet_schema(places)
     if near and near not in columns:
         raise ConfigError(f"contrast.near is {near!r}, but places have {', '.join(columns)}")
 
@@ -83,8 +83,19 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     texts are from strictly before the order (decision 11). Raises DataError for less than two
     orders.
     """
+    check_pairs(config)
+    neither = ~pl.col("user_id").is_in(apart.users.implode())
+    neither &= ~pl.col("poi_id").is_in(apart.places.implode())
+    orders = _spread(config, neither, config.contrast.triples)
+    for view in ("user", "place"):
+        names = [keyword.name for keyword in keywords_of(config, view)]
+        orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
+    if len(orders) < 2:
+        raise DataError(
+            f"stage 2 needs orders of at least two pairs of user and place, found {len(orders)}; "
+            "give `orders` from before the log, a longer log, or a smaller contrast.held_out"
+        )
     random = np.random.default_rng(config.seed)
-    orders = _training_orders(config, apart)
     keys = orders.select(
         pl.col(name).rank("dense").cast(pl.Int64).fill_null(-1)
         for name in ("user_id", "poi_id", "chain")
@@ -120,7 +131,8 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
 def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
     """Returns the number of each place's value in the column `contrast.near`; 0 for none."""
     near = pl.col(config.contrast.near).cast(pl.String)
-    places = pl.read_parquet(_places(config)).select("poi_id", near=near.rank("dense"))
+    places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
+    places = places.select("poi_id", near=near.rank("dense"))
     joined = poi_ids.to_frame("poi_id").join(places, on="poi_id", how="left", maintain_order="left")
     return joined["near"].fill_null(0).to_numpy()
 
@@ -150,22 +162,6 @@ def orders_of(config: Config, apart: HeldOut, limit: int) -> pl.DataFrame:
     return _spread(config, both, limit)
 
 
-def _training_orders(config: Config, apart: HeldOut) -> pl.DataFrame:
-    check_pairs(config)
-    neither = ~pl.col("user_id").is_in(apart.users.implode())
-    neither &= ~pl.col("poi_id").is_in(apart.places.implode())
-    orders = _spread(config, neither, config.contrast.triples)
-    for view in ("user", "place"):
-        names = [keyword.name for keyword in keywords_of(config, view)]
-        orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
-    if len(orders) < 2:
-        raise DataError(
-            f"stage 2 needs orders of at least two pairs of user and place, found {len(orders)}; "
-            "give `orders` from before the log, a longer log, or a smaller contrast.held_out"
-        )
-    return orders
-
-
 def _spread(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
     """Returns at most `limit` of the chosen orders, in a random order that favours no one.
 
@@ -181,10 +177,6 @@ def _spread(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
     rows = shuffled.sort(turn, maintain_order=True).head(limit).select("row")
     orders = _orders(config).with_row_index("row").join(rows.lazy(), on="row", how="semi").collect()
     return rows.join(orders, on="row", how="left", maintain_order="left").drop("row")
-
-
-def _places(config: Config) -> Path:
-    return artifacts.folder(config, "prepare") / "places.parquet"
 
 
 def _orders(config: Config) -> pl.LazyFrame:

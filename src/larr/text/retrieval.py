@@ -17,8 +17,8 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
+from larr.text.encoder import compute, normalised
 from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of
-from larr.text.vectors import compute, normalised
 
 CUTOFF = 10
 """k of recall@k."""

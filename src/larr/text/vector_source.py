@@ -20,8 +20,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
-from larr.text.encoder import as_encoder, load_encoder, load_sentence_encoder
-from larr.text.vectors import compute, normalised
+from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
 
 VECTORS = "vectors.npy"
 SHARDS = "shards"

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from larr.text.backbone import LanguageModel
-from larr.text.encoder import as_encoder
-from larr.text.vectors import compute, normalised
+from larr.text.encoder import as_encoder, compute, normalised
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
