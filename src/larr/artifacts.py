@@ -39,7 +39,7 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 """What an unfinished artifact is built from; replaced by the manifest at the end."""
 VERSION = version("larr")
-FIELDS = {"larr", "settings", "inputs", "sources", "files", "parts"}
+FIELDS = {"larr", "settings", "inputs", "sources", "files"}
 """Of a manifest."""
 MISSING = "it is missing or unfinished"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -92,8 +92,11 @@ class Artifact:
             old, new = dict(leaves(recorded[part])), dict(leaves(current[part]))
             if changed := [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]:
                 return reason.format(", ".join(changed))
-        damaged = _damaged(self.folder, recorded)
-        return f"its file {damaged} is missing or has another size" if damaged else None
+        for name, expected in recorded["files"].items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != expected["bytes"]:
+                return f"its file {name} is missing or has another size"
+        return None
 
     def is_current(self) -> bool:
         """Whether the folder is complete and was built from this and from current inputs."""
@@ -116,9 +119,8 @@ class Artifact:
 
     def finish(self, **report: Any) -> None:
         """Writes the manifest, which declares the folder complete; `report` is kept in it."""
-        files, parts = _contents(self.folder)
-        content = {"files": files, "parts": parts}
-        write_json(self.folder / MANIFEST, self.built_from | content | report)
+        content = self.built_from | {"files": _files(self.folder)} | report
+        write_json(self.folder / MANIFEST, content)
         (self.folder / STARTED).unlink(missing_ok=True)
 
 
@@ -317,37 +319,20 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _key(recorded: dict[str, Any]) -> str:
-    content = {name: recorded[name] for name in ("settings", "inputs", "files", "parts")}
+    content = {name: recorded[name] for name in ("settings", "inputs", "files")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _contents(target: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """The size and hash of each file by its path, and the key of each part by its folder's name.
-
-    A part's files are not read again: its manifest has their hashes.
-    """
-    recorded = {path.name: manifest(path) for path in sorted(target.iterdir())}
-    parts = {name: _key(part) for name, part in recorded.items() if part}
-    files = {}
-    for path in sorted(target.rglob("*")):
-        name = path.relative_to(target)
-        if path.is_file() and name.parts[0] not in parts and path.name not in (MANIFEST, STARTED):
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """The size and hash of each file by its path; those of parts are read from their manifests."""
+    files: dict[str, dict[str, Any]] = {}
+    for part in sorted(folder.iterdir()):
+        recorded = (manifest(part) or {}).get("files", {})
+        files |= {f"{part.name}/{name}": entry for name, entry in recorded.items()}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.name not in (MANIFEST, STARTED) and name not in files:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name.as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
-    return files, parts
-
-
-def _damaged(target: Path, recorded: dict[str, Any]) -> str | None:
-    """The first file of an artifact that is missing or has another size, or None."""
-    for name, expected in recorded["files"].items():
-        path = target / name
-        if not path.is_file() or path.stat().st_size != expected["bytes"]:
-            return str(name)
-    for name, expected in recorded["parts"].items():
-        part = manifest(target / name)
-        if part is None or _key(part) != expected:
-            return f"{name}/{MANIFEST}"
-        if damaged := _damaged(target / name, part):
-            return f"{name}/{damaged}"
-    return None
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return files

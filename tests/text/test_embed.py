@@ -238,4 +238,4 @@ def test_same_seed_gives_the_same_bytes(copied: Config) -> None:
     after = artifacts.manifest(artifacts.folder(copied, "embed"))
     assert before is not None
     assert after is not None
-    assert before["parts"] == after["parts"]
+    assert before["files"] == after["files"]
