@@ -24,7 +24,6 @@ from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
-FIGURES = (*NEVER_SEEN, "ctr", "cvr")
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
@@ -85,7 +84,8 @@ def check_columns(config: Config, log: Log) -> None:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         uses.append(Use(where, Template(keyword).columns, once=keyword.owner != "poi"))
     levels = {f"{bucket.column}_level" for bucket in config.buckets}
-    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in (*FIGURES, "impressions")}
+    names = (*NEVER_SEEN, "ctr", "cvr", "impressions")
+    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
     added = {"user_order_price_yuan", "recent", *PAIR_FIGURES, *figures, *levels}
     _check_tables(config, log, impressions, added)
     problems = chain(

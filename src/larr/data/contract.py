@@ -178,8 +178,8 @@ def broken_rules(
             broken[Rule(name, "nan")] = values.is_nan()
             broken[Rule(name, "infinite")] = values.is_infinite()
     if table.key:
-        first = typed.select(pl.struct(table.key).is_first_distinct()).to_series()
-        broken[Rule(" + ".join(table.key), "duplicate")] = ~first
+        repeated = typed.select(~pl.struct(table.key).is_first_distinct()).to_series()
+        broken[Rule(" + ".join(table.key), "duplicate")] = repeated
     for name in table.refers_to:
         broken[Rule(name, "unknown")] = ~typed[name].is_in(known[name].implode())
     if "time" in typed.columns:

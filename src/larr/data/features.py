@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from larr import artifacts
 from larr.config import Config
@@ -29,10 +29,9 @@ SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
 
 
-class Category(BaseModel):
+class Category(BaseModel, frozen=True):
     """A categorical feature: `size` counts index 0, the unknown value."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     size: int
     side: Literal["user", "poi", "scene"]
@@ -49,10 +48,9 @@ class ColumnSplit(NamedTuple):
     """The request and the candidate, such as its distance."""
 
 
-class Features(BaseModel):
+class Features(BaseModel, frozen=True):
     """What the arrays of the log hold (`features.json`)."""
 
-    model_config = ConfigDict(frozen=True)
     dataset: str
     tasks: tuple[Literal["click", "order"], ...]
     categories: tuple[Category, ...]

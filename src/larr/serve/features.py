@@ -120,10 +120,8 @@ class Reader:
         a text that `larr embed` has not seen is missing. The other methods read one request.
         """
         rows = self.known.enrich(with_time_columns(rows))
-        text_NR = np.zeros((rows.height, len(self.templates)), np.int32)
-        for slot, template in enumerate(self.templates):
-            text_NR[:, slot] = self.texts.column(template.column(rows))
-        return self.encoder.arrays(rows) | {"texts": text_NR}
+        texts = {template.keyword.name: template.column(rows) for template in self.templates}
+        return self.encoder.arrays(rows) | {"texts": self.numbered(texts, rows.height)}
 
     def place_inputs(self) -> tuple[Ints, Floats, Ints]:
         """Returns categories, numbers and text numbers of all places, the unknown one first."""
@@ -148,7 +146,7 @@ class Reader:
         return categories_PF, self.place_scales.column(frame), texts
 
     def numbered(self, texts: Mapping[str, pl.Series], rows: int) -> Ints:
-        """Returns the numbers of places' texts by keyword, [P, S]; -1 for no stored text."""
+        """Returns the numbers of texts by keyword, [P, S] for places; -1 for no stored text."""
         text_PS = np.zeros((rows, len(texts)), np.int32)
         for slot, column in enumerate(texts.values()):
             text_PS[:, slot] = self.texts.column(column)
