@@ -21,11 +21,11 @@ from larr.data.transforms import (
     Template,
     TextNumbers,
     Vocabulary,
+    text_column,
     text_value,
     time_columns,
     with_time_columns,
 )
-from larr.data.values import text_column
 
 TEXTS = st.one_of(st.none(), st.text("ab ,;\t", max_size=6))
 NUMBERS = st.one_of(

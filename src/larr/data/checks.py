@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table as TerminalTable
 
 from larr.data.contract import TABLES, Rule, broken_rules, sentence
-from larr.data.values import as_type
+from larr.data.transforms import text_column
 from larr.errors import DataError
 from larr.progress import console
 
@@ -26,6 +26,14 @@ EXAMPLES = 3
 """Rows of each reason that are shown."""
 EARLIEST_ZONE = timedelta(hours=14)
 """The offset from UTC of the zone that reaches a date first."""
+YEAR_FIRST = r"^\d{4}\D"
+"""A date with another order is not read: 04/05/2024 may be in April or in May."""
+OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
+"""A time of day (group 1) and its offset from UTC at the end of a text."""
+SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
+"""Sign, hours and minutes of an offset; Z and UTC have none."""
+TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True)
+TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False)
 WHY = ("reason", "broken_rules")
 """Columns in front of rejected rows; columns of the user with these names get a suffix."""
 
@@ -62,7 +70,7 @@ def check_rows(
             cleaned.append(pl.when(value.is_finite()).then(value))
     given = frame.with_columns(cleaned)
     typed = given.select(
-        as_type(name, given.schema[name], column.dtype, zone)
+        _as_type(name, given.schema[name], column.dtype, zone)
         for name, column in contract.columns.items()
         if name in given.columns
     )
@@ -163,6 +171,62 @@ class Checker:
                 f'in {self.folder}); correct them, or set dataset.bad_rows = "reject" to go on '
                 "without them"
             )
+
+
+def _as_type(column: str, dtype: pl.DataType, wanted: pl.DataType, zone: str) -> pl.Expr:
+    """Returns a column of type `dtype` in the type `wanted`; null for what cannot be read.
+
+    Times are those that a clock at the place, in `zone`, shows, without a zone. A zone of "" keeps
+    the reading of the clock and drops the offset.
+    """
+    value = pl.col(column)
+    if wanted == pl.Datetime:
+        return _as_time(value, dtype, zone)
+    if wanted == pl.String and dtype.is_float():
+        return text_column(column, dtype)
+    if wanted == pl.Boolean and dtype == pl.String:
+        words = value.str.to_lowercase()
+        return words.replace_strict(TRUTH, default=None, return_dtype=pl.Boolean)
+    if wanted == pl.Boolean and dtype.is_numeric():
+        # Logs often hold how many clicks a row had; a fraction or a negative number is no count.
+        return pl.when((value >= 0) & (value % 1 == 0)).then(value > 0)
+    return value.cast(wanted, strict=False)
+
+
+def _as_time(value: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
+    if dtype == pl.String:
+        dated = pl.when(value.str.contains(YEAR_FIRST)).then(value.str.replace(OFFSET, "$1"))
+        clock = dated.str.to_datetime(strict=False, time_unit="us")
+        if not zone:
+            return clock
+        # Only a text with an offset is an instant that can be moved to another zone.
+        sign, hours, minutes = (value.str.extract(SIGNED_OFFSET, group) for group in (1, 2, 3))
+        size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
+        offset = pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
+        moved = _in_zone(clock - offset, zone)
+        return pl.when(value.str.contains(OFFSET)).then(moved).otherwise(clock)
+    if dtype.is_numeric():
+        # The sizes of seconds, milliseconds, microseconds and nanoseconds since 1970 do not
+        # overlap until 5138.
+        number = value.cast(pl.Int64, strict=False)
+        microseconds = (
+            pl.when(number < 1e11)
+            .then(number * 1_000_000)
+            .when(number < 1e14)
+            .then(number * 1_000)
+            .when(number < 1e17)
+            .then(number)
+            .otherwise(number // 1_000)
+        )
+        instant = microseconds.cast(pl.Datetime("us"))
+        return _in_zone(instant, zone) if zone else instant
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone:
+        value = value.dt.convert_time_zone(zone or dtype.time_zone).dt.replace_time_zone(None)
+    return value.cast(pl.Datetime("us"), strict=False)
+
+
+def _in_zone(utc: pl.Expr, zone: str) -> pl.Expr:
+    return utc.dt.replace_time_zone("UTC").dt.convert_time_zone(zone).dt.replace_time_zone(None)
 
 
 def _rejected(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:

@@ -18,8 +18,7 @@ from pydantic import BaseModel
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.transforms import Array, Scales, Vocabulary
-from larr.data.values import text_column
+from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
 SCALE_ROWS = 1_000_000

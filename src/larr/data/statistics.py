@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 from larr.config.data import ProfileConfig
-from larr.data.values import text_column
+from larr.data.transforms import text_column
 
 SMOOTHING_IMPRESSIONS = 20.0
 """A rate is smoothed as if it had this many more impressions with the overall rate."""

@@ -23,7 +23,6 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from larr.config.data import BucketConfig, KeywordConfig
-from larr.data.values import text_column
 from larr.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -84,6 +83,18 @@ def time_columns(time: datetime) -> dict[str, object]:
         "day_kind": DAY_KINDS[time.isoweekday()],
         "season": SEASONS[time.month],
     }
+
+
+def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
+    """Returns a column as it is written in a text or a vocabulary.
+
+    4.0 becomes "4": readers of files turn whole numbers into floats as soon as one is missing.
+    """
+    value = pl.col(column)
+    if not dtype.is_float():
+        return value.cast(pl.String)
+    whole = value.cast(pl.Int64, strict=False)
+    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def text_value(value: object) -> str:
@@ -260,8 +271,7 @@ class Template:
         for text, is_optional in self.parts:
             columns = [values.get(name) for name in _COLUMN.findall(text)]
             if None not in columns:
-                texts = iter([text_value(value) for value in columns])
-                written.append(_COLUMN.sub(lambda _, texts=texts: next(texts), text))  # type: ignore[misc]
+                written.append(_COLUMN.sub(lambda name: text_value(values[name[1]]), text))
             elif not is_optional:
                 return None
         return " ".join("".join(written).split()).strip(" ,;") or None
@@ -275,7 +285,8 @@ class TextNumbers:
 
     def __init__(self, table: pl.DataFrame | None = None) -> None:
         """Starts empty, or with the texts that `table` returned earlier."""
-        self._texts: list[tuple[str, str]] = []
+        self._keywords: list[str] = []
+        self._texts: list[str] = []
         self._numbers: dict[str, dict[str, int]] = {}
         if table is not None:
             for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
@@ -291,7 +302,8 @@ class TextNumbers:
         """Returns the number of one text, a new one if it has none."""
         numbers = self._numbers.setdefault(keyword, {})
         if text not in numbers:
-            self._texts.append((keyword, text))
+            self._keywords.append(keyword)
+            self._texts.append(text)
             numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
         return numbers[text]
 
@@ -311,13 +323,13 @@ class TextNumbers:
 
     def text(self, number: int) -> str:
         """Returns the text of a number."""
-        return self._texts[number][1]
+        return self._texts[number]
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def table(self) -> pl.DataFrame:
         """Returns text_id (int32, the row number), keyword, text."""
-        schema = {"keyword": pl.String, "text": pl.String}
-        frame = pl.DataFrame(self._texts, schema=schema, orient="row")
+        columns = {"keyword": self._keywords, "text": self._texts}
+        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
         return frame.with_row_index("text_id").with_columns(pl.col("text_id").cast(pl.Int32))

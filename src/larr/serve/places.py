@@ -17,10 +17,9 @@ import polars as pl
 from filelock import FileLock
 from rich.markup import escape
 
-from larr.data.checks import check_rows
+from larr.data.checks import OFFSET, check_rows
 from larr.data.contract import TABLES
 from larr.data.statistics import NEVER_SEEN
-from larr.data.values import OFFSET
 from larr.errors import InputError
 from larr.progress import console
 
