@@ -47,10 +47,11 @@ def run(config: Config, *, force: bool = False) -> None:
 
 def vector_sources(config: Config) -> list[str]:
     """Returns the sources of text vectors that the rankers read, in the order of computing."""
-    from larr.rankers import vectors_read  # noqa: PLC0415
+    from larr.rankers import text_vectors  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
-    return sources(config, vectors_read(config))
+    wanted = {text_vectors(config, name) for name in config.align.models}
+    return sources(config, {source for source in wanted if source})
 
 
 def embed(config: Config) -> None:

@@ -108,8 +108,6 @@ class RankerConfig(Section):
     """Epochs of alignment alone before the joint training. Decision 23."""
     ctcvr: Literal["tower", "product"] = "tower"
     """A separate tower for click-and-order, or ESMM's product. Decision 26."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` takes bf16 where the processor or GPU has it in hardware."""
     ple: PleConfig = PleConfig()
     scene: SceneConfig = SceneConfig()
     trees: TreesConfig = TreesConfig()

@@ -103,12 +103,6 @@ def text_vectors(config: Config, name: str) -> str | None:
     return config.align.variant(name).vectors or find(config, name).text_vectors
 
 
-def vectors_read(config: Config) -> set[str]:
-    """Returns the sources of text vectors that the rankers of `align.models` read."""
-    sources = {text_vectors(config, name) for name in config.align.models}
-    return {source for source in sources if source}
-
-
 def centres(
     vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:

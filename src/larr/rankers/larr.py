@@ -109,17 +109,16 @@ class Larr(Ple):
     def alignment_loss(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
         """Returns L_cl, with K sampled rows as further negatives of each e_s. Eq. (24)-(25)."""
         scene_BA, target_BA = (functional.normalize(side.float(), dim=1) for side in (e_s, e_t))
-        excluded, more_BKA = not_negatives(batch), target_BA[:, None][:, :0]
+        more_BKA = target_BA[:, None][:, :0]
         if sampled.rows:
             with torch.no_grad():  # rows that are only negatives do not move the embeddings
                 categories_BFE = self.encoder(sampled).categories
             more_BKA = self.target(categories_BFE).unflatten(0, (batch.rows, -1)).float()
-            excluded = torch.cat([excluded, sampled_not_negatives(batch, sampled)], dim=1)
         # in fp32 even under autocast: a temperature of 0.1 makes bf16's step of 1/256 one of 4 %
         with torch.autocast(self.device.type, enabled=False):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
-            return info_nce(similarities, excluded, self.settings.temperature)
+            return info_nce(similarities, not_negatives(batch, sampled), self.settings.temperature)
 
     def phases(self) -> list[tuple[int, Weights]]:
         """Returns epochs of alignment alone (decision 23), then the joint training."""
@@ -133,31 +132,27 @@ class Larr(Ple):
         """
         parts = [self.scene, self.alignment, *([self.matching] if self.matching else [])]
         texts = [parameter for part in parts for parameter in part.parameters()]
-        numbers = {id(parameter) for parameter in texts}
-        (group,) = super().parameter_groups()
-        group["params"] = [one for one in group["params"] if id(one) not in numbers]
-        scene = self.settings.scene
-        text_side = {"lr": scene.learning_rate, "weight_decay": scene.weight_decay}
-        return [{"params": texts} | text_side, group]
+        read_texts = {id(parameter) for parameter in texts}
+        (rest,) = super().parameter_groups()
+        rest["params"] = [p for p in rest["params"] if id(p) not in read_texts]
+        rate, decay = self.settings.scene.learning_rate, self.settings.scene.weight_decay
+        return [{"params": texts, "lr": rate, "weight_decay": decay}, rest]
 
 
-def not_negatives(batch: Batch) -> Tensor:
-    """Returns which pairs of rows are no negatives of each other, bool [B, B]. Decision 19.
+def not_negatives(batch: Batch, sampled: Batch) -> Tensor:
+    """Returns which rows are no negatives of a row, bool [B, B + K]. Decision 19.
 
     They have the same user, or the same place in the same scene (the same texts): the target of one
-    is then right for the other, too.
+    is then right for the other, too. The last K columns are the rows sampled for each row.
     """
     users_B, scenes_B = batch.keys[:, 0], _fingerprints(batch)
-    same_BB: Tensor = users_B[:, None] == users_B
-    return same_BB.logical_or_(scenes_B[:, None] == scenes_B)
-
-
-def sampled_not_negatives(batch: Batch, sampled: Batch) -> Tensor:
-    """Returns the same for the K rows sampled for each row, bool [B, K]."""
+    same_BB = (users_B[:, None] == users_B).logical_or_(scenes_B[:, None] == scenes_B)
+    if not sampled.rows:
+        return same_BB
     users_BK = sampled.keys[:, 0].unflatten(0, (batch.rows, -1))
     scenes_BK = _fingerprints(sampled).unflatten(0, (batch.rows, -1))
-    same_BK: Tensor = batch.keys[:, :1] == users_BK
-    return same_BK.logical_or_(_fingerprints(batch)[:, None] == scenes_BK)
+    same_BK = (users_B[:, None] == users_BK).logical_or_(scenes_B[:, None] == scenes_BK)
+    return torch.cat([same_BB, same_BK], dim=1)
 
 
 def _fingerprints(batch: Batch) -> Tensor:

@@ -46,6 +46,19 @@ class LightGbm(Ranker):
         """Trains a forest for each task."""
         lightgbm, label_NT, losses_TK = _lightgbm(), log.array("labels"), []
         rounds, self.forests = self.settings.rounds, []
+        options = {
+            "objective": "binary",
+            "learning_rate": self.settings.learning_rate,
+            "num_leaves": self.settings.leaves,
+            "min_data_in_leaf": self.settings.leaf_rows,
+            "lambda_l2": self.settings.l2,
+            "cat_l2": self.settings.category_l2,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": torch.get_num_threads(),
+            "verbosity": -1,
+        }
         recorded = set(np.linspace(1, rounds, min(POINTS, rounds), dtype=int).tolist())
         with progress.track(self.name, rounds * len(self.tasks), "trees") as advance:
             for label_N in label_NT.T:
@@ -55,7 +68,7 @@ class LightGbm(Ranker):
                     categorical_feature=list(range(len(self.columns))),
                     params={"verbosity": -1},
                 )
-                forest, losses_K = lightgbm.Booster(self._options(seed), rows), []
+                forest, losses_K = lightgbm.Booster(options, rows), []
                 for number in range(1, rounds + 1):
                     forest.update()
                     advance(1)
@@ -92,21 +105,6 @@ class LightGbm(Ranker):
         tensors = load_file(path)
         texts = [tensors[task].numpy().tobytes().decode() for task in self.tasks]
         self.forests = [_lightgbm().Booster(model_str=text) for text in texts]
-
-    def _options(self, seed: int) -> dict[str, Any]:
-        return {
-            "objective": "binary",
-            "learning_rate": self.settings.learning_rate,
-            "num_leaves": self.settings.leaves,
-            "min_data_in_leaf": self.settings.leaf_rows,
-            "lambda_l2": self.settings.l2,
-            "cat_l2": self.settings.category_l2,
-            "seed": seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": torch.get_num_threads(),
-            "verbosity": -1,
-        }
 
 
 def _lightgbm() -> Any:

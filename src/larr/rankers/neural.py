@@ -88,26 +88,32 @@ class NeuralRanker(nn.Module, Ranker):
         return [AdamW(self.parameter_groups(), fused=True)]
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
-        """Trains on L_3; rows are shuffled in each epoch."""
+        """Trains on L_3; rows are shuffled in each epoch.
+
+        Raises DivergedError if the loss becomes infinite or no number.
+        """
         settings, device = self.settings, torch.device(machine.device())
         self.set_base_rates(tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr))
         self.to(device).train()
         optimizers = self.optimizers()
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         peaks = [group["lr"] for group in groups]
-        bf16 = settings.precision == "bf16" or (
-            settings.precision == "auto" and machine.bf16_is_fast()
-        )
+        bf16 = machine.bf16_is_fast()
         rows, epochs = len(log), sum(epochs for epochs, _ in self.phases())
         size = settings.batch_size or step_rows(rows * settings.epochs)
-        curve = LossRecorder(self.name, math.ceil(rows / size) * epochs)
-        if settings.batch_size and curve.steps < FEW_STEPS:
+        steps = math.ceil(rows / size) * epochs
+        if settings.batch_size and steps < FEW_STEPS:
             progress.console.print(
-                f"  {self.name}: {curve.steps} steps of {size} rows are few; a smaller "
+                f"  {self.name}: {steps} steps of {size} rows are few; a smaller "
                 "align.batch_size learns more from this log (0 chooses one)"
             )
+        curve: LossCurve = []
+        samples = 0
+        # samples times losses since the last point, on the device: reading a number there would
+        # wait for the GPU at each step
+        sums: list[Tensor] = []
         with progress.track(self.name, rows * epochs, "samples") as advance:
-            for batch, sampled, weights, done in self._batches(log, size, seed):
+            for step, (batch, sampled, weights, done) in enumerate(self._batches(log, size, seed)):
                 for group, peak in zip(groups, peaks, strict=True):
                     group["lr"] = rate_at(done) * peak
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -117,10 +123,14 @@ class NeuralRanker(nn.Module, Ranker):
                 losses[0].backward()
                 for optimizer in optimizers:
                     optimizer.step()
-                curve.add(batch.rows, losses.detach())
+                samples += batch.rows
+                sums.append(batch.rows * losses.detach())
+                if (step + 1) * POINTS // steps > len(curve):
+                    curve.append(self._point(sums, samples, curve))
+                    sums.clear()
                 advance(batch.rows)
         self.eval()
-        return curve.points
+        return curve
 
     def _batches(
         self, log: LogRows, size: int, seed: int
@@ -134,6 +144,25 @@ class NeuralRanker(nn.Module, Ranker):
                     yield batch, sampled, weights, (samples / rows - first) / epochs
                     samples += batch.rows
             first += epochs
+
+    def _point(self, sums: list[Tensor], samples: int, curve: LossCurve) -> dict[str, float]:
+        """Returns the means of the losses since the last point of the curve; prints some of them.
+
+        `sums` holds each step's losses times its samples.
+        """
+        since = samples - (int(curve[-1]["samples"]) if curve else 0)
+        loss, click, alignment = (torch.stack(sums).sum(dim=0) / since).tolist()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"{self.name}: the loss is {loss} after {samples:,} samples, expected a finite "
+                "number; lower align.learning_rate"
+            )
+        if (len(curve) + 1) % PRINTED == 0:
+            progress.console.print(
+                f"  {self.name}: {samples:,} samples, loss {loss:.4f} "
+                f"(click {click:.4f}, alignment {alignment:.4f})"
+            )
+        return {"samples": samples, "loss": loss, "click": click, "alignment": alignment}
 
     @torch.inference_mode()
     def score(self, batch: Batch) -> Tensor:
@@ -204,36 +233,3 @@ def rate_at(done: float) -> float:
     and for a thousand times as many steps.
     """
     return min(1.0, done / WARM_UP + 0.01) * (1 - done)
-
-
-class LossRecorder:
-    """Averages the losses of the steps into about `POINTS` points of equally many steps."""
-
-    def __init__(self, name: str, steps: int) -> None:
-        self.name, self.steps, self.done, self.samples = name, steps, 0, 0
-        self.sums: list[Tensor] = []
-        """Samples times losses of the steps since the last point, on the device: reading a number
-        there would wait for the GPU at each step."""
-        self.points: LossCurve = []
-
-    def add(self, samples: int, losses: Tensor) -> None:
-        """Adds a step's L_3, L_ctr and L_cl; raises DivergedError if a point is not finite."""
-        self.samples, self.done = self.samples + samples, self.done + 1
-        self.sums.append(samples * losses)
-        if self.done * POINTS // self.steps <= len(self.points):
-            return
-        since = self.samples - (int(self.points[-1]["samples"]) if self.points else 0)
-        loss, click, alignment = (torch.stack(self.sums).sum(dim=0) / since).tolist()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"{self.name}: the loss is {loss} after {self.samples:,} samples, expected a "
-                "finite number; lower align.learning_rate, or set align.precision to fp32"
-            )
-        point = {"samples": self.samples, "loss": loss, "click": click, "alignment": alignment}
-        self.points.append(point)
-        self.sums.clear()
-        if len(self.points) % PRINTED == 0:
-            progress.console.print(
-                f"  {self.name}: {self.samples:,} samples, loss {loss:.4f} "
-                f"(click {click:.4f}, alignment {alignment:.4f})"
-            )

@@ -49,17 +49,15 @@ class SceneEncoder(nn.Module):
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
         """Returns e_s, [B, A], of the texts' vectors and which of them are missing."""
         tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
-        e_s: Tensor = self.projection(self.pool(tokens_BRD))
-        return e_s
-
-    def pool(self, tokens_BRD: Tensor) -> Tensor:
-        """Returns the pooled output of the transformer, [B, D]."""
         if self.scene.layers == 1 and self.scene.pooling == "agg":
-            return read_at_first(self.first, self.agg, tokens_BRD)
-        agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
-        tokens_BSD = torch.cat([agg_B1D, tokens_BRD], dim=1)
-        outputs_BSD: Tensor = self.more(self.first(tokens_BSD))
-        return outputs_BSD[:, 0] if self.scene.pooling == "agg" else outputs_BSD.mean(dim=1)
+            pooled_BD = read_at_first(self.first, self.agg, tokens_BRD)
+        else:
+            agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
+            outputs_BSD = self.more(self.first(torch.cat([agg_B1D, tokens_BRD], dim=1)))
+            mean = self.scene.pooling == "mean"
+            pooled_BD = outputs_BSD.mean(dim=1) if mean else outputs_BSD[:, 0]
+        e_s: Tensor = self.projection(pooled_BD)
+        return e_s
 
 
 def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Tensor) -> Tensor:
@@ -70,25 +68,9 @@ def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Te
     weights; the values' weights are applied after the attention has mixed the tokens. Only the
     softmax, a weighted sum and one token's feed-forward part remain.
     """
-    before = layer.norm1 if layer.norm_first else _same
-    return after_attention(layer, agg, _attend(layer.self_attn, before(agg), before(tokens_BRD)))
-
-
-def after_attention(layer: nn.TransformerEncoderLayer, agg: Tensor, attended_BD: Tensor) -> Tensor:
-    """Returns a transformer layer's output at `<agg>`, [B, D], from that of its attention."""
-    after = _same if layer.norm_first else layer.norm1
-    first_BD = after(agg + layer.dropout1(attended_BD))
-    before, after = (layer.norm2, _same) if layer.norm_first else (_same, layer.norm2)
-    hidden = layer.dropout(functional.relu(layer.linear1(before(first_BD))))
-    return after(first_BD + layer.dropout2(layer.linear2(hidden)))
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tensor) -> Tensor:
-    """Returns the attention's output for the query `first_D` over itself and the others, [B, D]."""
+    attention, first_D, others_BRD = layer.self_attn, agg, tokens_BRD
+    if layer.norm_first:
+        first_D, others_BRD = layer.norm1(agg), layer.norm1(tokens_BRD)
     key_HD, value_HCD, bias_HC = folded_query(attention, first_D)
     others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
     logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
@@ -97,8 +79,18 @@ def _attend(attention: nn.MultiheadAttention, first_D: Tensor, others_BRD: Tenso
     # sum_i w_i (V x_i) = V sum_i w_i x_i: the values' weights meet one mixed token, not all
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
     values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
-    attended: Tensor = attention.out_proj(values_HBC.transpose(0, 1).flatten(1))
-    return attended
+    return after_attention(layer, agg, attention.out_proj(values_HBC.transpose(0, 1).flatten(1)))
+
+
+def after_attention(layer: nn.TransformerEncoderLayer, agg: Tensor, attended_BD: Tensor) -> Tensor:
+    """Returns a transformer layer's output at `<agg>`, [B, D], from that of its attention."""
+    first_BD = agg + layer.dropout1(attended_BD)
+    if not layer.norm_first:
+        first_BD = layer.norm1(first_BD)
+    read_BD = layer.norm2(first_BD) if layer.norm_first else first_BD
+    hidden = layer.dropout(functional.relu(layer.linear1(read_BD)))
+    output_BD: Tensor = first_BD + layer.dropout2(layer.linear2(hidden))
+    return output_BD if layer.norm_first else layer.norm2(output_BD)
 
 
 def folded_query(

@@ -69,7 +69,14 @@ def tune(config: Config) -> None:
         (work.folder / TUNED).write_text(as_toml(results), encoding="utf-8")
         trials = config.tune.trials * len(names)
         work.measured(trials * len(train_log) * config.align.epochs, "samples")
-    _print(results)
+    table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
+        table.add_column(column)
+    for name, result in results.items():
+        losses = [trial["loss"] for trial in result["trials"]]
+        best = ", ".join(f"{path} {value:.2g}" for path, value in result["best"].items())
+        table.add_row(name, str(len(losses)), f"{losses[0]:.4f}", f"{min(losses):.4f}", best)
+    console.print(table)
     console.print(f"  for your configuration: {work.folder / TUNED}")
 
 
@@ -87,7 +94,12 @@ def search(config: Config, name: str, folder: Path) -> None:
         )
     while _finished(study) < config.tune.trials:
         trial, started = study.ask(), time.perf_counter()
-        changes = {path: _suggest(trial, path, values) for path, values in space.items()}
+        changes: dict[str, float] = {}
+        for path, (low, high, log, integer) in space.items():
+            if integer:
+                changes[path] = trial.suggest_int(path, round(low), round(high), log=log)
+            else:
+                changes[path] = trial.suggest_float(path, low, high, log=log)
         try:
             scores = judge(config, name, settings.with_settings(changes), logs)
         except DivergedError as error:
@@ -108,7 +120,7 @@ def search(config: Config, name: str, folder: Path) -> None:
     ]
     if not trials:
         raise LarrError(
-            f"{name}: the loss grew without bound in every trial; set align.precision to fp32"
+            f"{name}: the loss grew without bound in every trial; lower align.learning_rate"
         )
     artifacts.write_json(folder / FOUND, {"best": study.best_params, "trials": trials})
 
@@ -178,20 +190,3 @@ def split_log(config: Config) -> tuple[LogRows, LogRows]:
 def _finished(study: optuna.Study) -> int:
     """How many trials came to an end; one that was killed runs again."""
     return len(study.get_trials(deepcopy=False, states=FINISHED))
-
-
-def _suggest(trial: optuna.Trial, path: str, values: Range) -> float:
-    if values.integer:
-        return trial.suggest_int(path, round(values.low), round(values.high), log=values.log)
-    return trial.suggest_float(path, values.low, values.high, log=values.log)
-
-
-def _print(results: dict[str, dict[str, Any]]) -> None:
-    table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
-        table.add_column(column)
-    for name, result in results.items():
-        losses = [trial["loss"] for trial in result["trials"]]
-        best = ", ".join(f"{path} {value:.2g}" for path, value in result["best"].items())
-        table.add_row(name, str(len(losses)), f"{losses[0]:.4f}", f"{min(losses):.4f}", best)
-    console.print(table)
