@@ -17,7 +17,7 @@ from larr.rankers.deep import Dcn, DeepFm
 from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, LazyAdam, TargetAttention
 from larr.rankers.layers import Towers, initialise, tower_rates, with_product
 from larr.rankers.neural import NeuralRanker
-from larr.rankers.ple import Mixture, Ple, expert_owners
+from larr.rankers.ple import Mixture, Ple
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
 
 
@@ -179,7 +179,7 @@ def naive_level(
 
 def naive_ple(model: Ple, x: Tensor, tasks: int) -> Tensor:
     """PLE for one row, expert by expert, from the weights of the model."""
-    owners = expert_owners(model.settings, tasks)
+    owners = model.first.mixture.owners.tolist()
     units = model.settings.ple.expert_units[0]
     out = model.first.linear(x)
     first = [[out[e * units : (e + 1) * units]] for e in range(len(owners))]

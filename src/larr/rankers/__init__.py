@@ -31,8 +31,6 @@ RANKERS: dict[str, type[Ranker]] = {
     "ple": Ple,
     "larr": Larr,
 }
-CEILING = "ceiling"
-"""No ranker may have its name: it has a row beside the rankers in every table."""
 
 
 def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
@@ -81,7 +79,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
 def find(config: Config, name: str) -> type[Ranker]:
     """Returns the class of a ranker, a control or a variant; raises ConfigError without one."""
     variant, classes = config.align.variant(name), with_plugins(RANKERS, "rankers")
-    reserved = [*classes, *CONTROLS, CEILING]
+    reserved = [*classes, *CONTROLS, "ceiling"]  # the ceiling is a row beside the rankers
     if name in config.align.variants and (name in reserved or "_over_" in name):
         raise ConfigError(
             f"align.variants: {name!r} is taken; a name may not be {', '.join(reserved)} or have "

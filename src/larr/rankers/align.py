@@ -82,11 +82,6 @@ def _train(config: Config, name: str, folder: Path) -> None:
         "settings": settings.model_dump(mode="json"),
     }
     artifacts.write_json(folder / "model.json", description)
-    samples = curve[-1]["samples"]
-    training = {
-        "samples": samples,
-        "seconds": round(seconds, 3),
-        "samples_per_second": round(samples / seconds, 1),
-        "curve": curve,
-    }
-    artifacts.write_json(folder / "train.json", training)
+    samples, rate = curve[-1]["samples"], round(curve[-1]["samples"] / seconds, 1)
+    figures = {"samples": samples, "seconds": round(seconds, 3), "samples_per_second": rate}
+    artifacts.write_json(folder / "train.json", figures | {"curve": curve})

@@ -79,18 +79,14 @@ class LightGbm(Ranker):
                 self.forests.append(lightgbm.Booster(model_str=forest.model_to_string()))
         losses = [float(sum(losses_T)) for losses_T in zip(*losses_TK, strict=True)]
         return [
-            {
-                "samples": len(log) * point // len(losses),
-                "loss": loss,
-                "click": loss,
-                "alignment": 0.0,
-            }
-            for point, loss in enumerate(losses, 1)
+            {"samples": len(log) * n // len(losses), "loss": loss, "click": loss, "alignment": 0.0}
+            for n, loss in enumerate(losses, 1)
         ]
 
     def score(self, batch: Batch) -> Tensor:
         """Returns the logits, float32 [B, T]."""
-        row_BC = _joined(batch.categories.numpy()[:, self.columns], batch.numbers.numpy())
+        parts = (batch.categories.numpy()[:, self.columns], batch.numbers.numpy())
+        row_BC = np.concatenate(parts, axis=-1, dtype=np.float64)
         logits = [forest.predict(row_BC, raw_score=True) for forest in self.forests]
         return torch.from_numpy(np.stack(logits, axis=1)).float()
 
@@ -131,11 +127,7 @@ def _rows(log: LogRows, columns: list[int]) -> Any:
             return len(self.categories)
 
         def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
-            return _joined(self.categories[index][..., columns], self.numbers[index])
+            parts = (self.categories[index][..., columns], self.numbers[index])
+            return np.concatenate(parts, axis=-1, dtype=np.float64)
 
     return Rows()
-
-
-def _joined(categories: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    joined: np.ndarray = np.concatenate([categories, numbers], axis=-1, dtype=np.float64)
-    return joined

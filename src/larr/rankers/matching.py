@@ -43,12 +43,8 @@ class Matching(nn.Module):
         request = len(self.request_slots) + (self.recent_slot is not None)
         self.request = nn.Linear(request * dimension, COMMON_UNITS)
         self.place = nn.Linear(len(self.place_slots) * dimension, COMMON_UNITS)
-
-    @property
-    def width(self) -> int:
-        """How many figures a row has."""
-        sequence = 0 if self.recent_slot is None else 3
-        return len(self.request_slots) * len(self.place_slots) + COMMON_UNITS + sequence
+        pairs = len(self.request_slots) * len(self.place_slots)
+        self.width = pairs + COMMON_UNITS + 3 * (self.recent_slot is not None)
 
     def forward(self, vectors_BRD: Tensor, recent_BL: Tensor, stored_VD: Tensor) -> Tensor:
         """Returns the figures, [B, width]; `vectors_BRD` must be 0 where a text is missing."""
@@ -57,26 +53,18 @@ class Matching(nn.Module):
         figures = [(place_BPD @ request_BQD.mT).flatten(1)]
         request_side = [request_BQD.flatten(1)]
         if self.recent_slot is not None:
-            recent_BLD, known_BL = self.recent_vectors(recent_BL, stored_VD)
+            # "the user's long interaction sequence is also used to produce interaction sequence
+            # vectors" (section 3.2): those of the recent places' texts, 0 where one is missing
+            texts_BL = self.recent_texts[recent_BL]
+            known_BL = texts_BL >= 0
+            recent_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
+            recent_BLD = (recent_BLD - self.centre) * self.scale * known_BL[:, :, None]
             place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
             figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), known_BL))
-            request_side.append(
-                recent_BLD.sum(dim=1) / known_BL.sum(dim=1, keepdim=True).clamp(min=1)
-            )
+            recent_B1 = known_BL.sum(dim=1, keepdim=True).clamp(min=1)
+            request_side.append(recent_BLD.sum(dim=1) / recent_B1)
         product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BPD.flatten(1))
         return torch.cat([*figures, product_BK], dim=1)
-
-    def recent_vectors(self, recent_BL: Tensor, stored_VD: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the vectors of the recent places' texts [B, L, D], and which exist, [B, L].
-
-        Paper: "the user's long interaction sequence is also used to produce interaction sequence
-        vectors" (section 3.2).
-        """
-        texts_BL = self.recent_texts[recent_BL]
-        known_BL = texts_BL >= 0
-        vectors_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
-        centred_BLD = (vectors_BLD - self.centre) * self.scale
-        return centred_BLD * known_BL[:, :, None], known_BL
 
 
 def similarities(product_BL: Tensor, known_BL: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class DivergedError(LarrError):
 
 
 class NeuralRanker(nn.Module, Ranker):
-    """A network that is trained in steps on L_3; subclasses define `forward`."""
+    """A network that is trained in steps on L_3; its `forward` maps a batch to logits, [B, T]."""
 
     search_space: ClassVar[dict[str, Range]] = {
         "learning_rate": Range(1e-3, 2e-2),
@@ -59,10 +59,6 @@ class NeuralRanker(nn.Module, Ranker):
         super().__init__()
         self.name, self.settings = inputs.name, inputs.settings
         self.tasks = len(inputs.features.tasks)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns the logits, [B, T]."""
-        raise NotImplementedError
 
     def set_base_rates(self, rates_T: Tensor) -> None:
         """Sets the output biases, so that training starts at these probabilities."""
@@ -173,9 +169,7 @@ class NeuralRanker(nn.Module, Ranker):
 
     def save(self, path: Path) -> None:
         """Writes the parameters and the persistent buffers."""
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}, path
-        )
+        save_file({name: t.contiguous().cpu() for name, t in self.state_dict().items()}, path)
 
     def load(self, path: Path) -> None:
         """Reads what `save` wrote."""

@@ -28,18 +28,22 @@ class Mixture(nn.Module):
     """The experts of a level behind their first layer, and their mixtures by its gates."""
 
     closed: Tensor
+    owners: Tensor
 
     def __init__(self, settings: RankerConfig, tasks: int, last: bool) -> None:
         super().__init__()
-        owners_N = expert_owners(settings, tasks)
+        ple = settings.ple
+        owners_N = [task for task in range(tasks) for _ in range(ple.task_experts)]
+        owners_N += [tasks] * ple.shared_experts  # a shared expert has the number of tasks
         gates = tasks if last else tasks + 1
         self.shape_GN = (gates, len(owners_N))
         mixes_GN = [
             [owner in (gate, tasks) or gate == tasks for owner in owners_N] for gate in range(gates)
         ]
         self.register_buffer("closed", ~torch.tensor(mixes_GN), persistent=False)
-        units = settings.ple.expert_units
-        self.layers = nn.ModuleList(Parallel(len(owners_N), i, o) for i, o in pairwise(units))
+        self.register_buffer("owners", torch.tensor(owners_N), persistent=False)
+        networks, units = len(owners_N), ple.expert_units
+        self.layers = nn.ModuleList(Parallel(networks, i, o) for i, o in pairwise(units))
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, hidden_NBH: Tensor, gates_BGN: Tensor) -> Tensor:
@@ -67,12 +71,8 @@ class FirstLevel(nn.Module):
         self.sizes = [self.experts * settings.ple.expert_units[0], self.gates * self.experts]
         self.linear = nn.Linear(inputs, sum(self.sizes))
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Returns the input of each task and the shared one of the next level, [G, B, O]."""
-        return self.mixed(self.linear(x_BD))
-
-    def mixed(self, products_BH: Tensor) -> Tensor:
-        """Returns the same from the products of the input with all first layers and gates."""
+    def forward(self, products_BH: Tensor) -> Tensor:
+        """Takes `linear` of the input; returns the inputs of the next level, [G, B, O]."""
         hidden, gates = products_BH.split(self.sizes, dim=1)
         hidden_NBH = hidden.unflatten(1, (self.experts, -1)).transpose(0, 1)
         mixed_GBO: Tensor = self.mixture(hidden_NBH, gates.unflatten(1, (self.gates, -1)))
@@ -82,21 +82,17 @@ class FirstLevel(nn.Module):
 class NextLevel(nn.Module):
     """A level whose experts and gates read what the gates of the level before have mixed."""
 
-    owners: Tensor
-
     def __init__(self, settings: RankerConfig, tasks: int, last: bool) -> None:
         super().__init__()
         self.mixture = Mixture(settings, tasks, last)
         gates, experts = self.mixture.shape_GN
         inputs, units = settings.ple.expert_units[-1], settings.ple.expert_units[0]
-        owners_N = torch.tensor(expert_owners(settings, tasks))
-        self.register_buffer("owners", owners_N, persistent=False)
         self.experts = Parallel(experts, inputs, units)
         self.gates = Parallel(gates, inputs, experts)
 
     def forward(self, x_GBI: Tensor) -> Tensor:
         """Maps the inputs of the tasks and the shared one to those of the next level, [G, B, O]."""
-        hidden_NBH = self.experts(x_GBI.index_select(0, self.owners))
+        hidden_NBH = self.experts(x_GBI.index_select(0, self.mixture.owners))
         gates_GBN = self.gates(x_GBI[: self.gates.weight.shape[0]])
         mixed_GBO: Tensor = self.mixture(hidden_NBH, gates_GBN.transpose(0, 1))
         return mixed_GBO
@@ -124,14 +120,9 @@ class Ple(EmbeddingRanker):
 
     def logits(self, x_BD: Tensor) -> Tensor:
         """Returns the logits of all inputs side by side, [B, T]."""
-        return self.logits_after(self.first(x_BD))
+        return self.logits_after(self.first.linear(x_BD))
 
-    def logits_after(self, mixed_GBO: Tensor) -> Tensor:
-        """Returns the logits of the first level's outputs, [B, T]."""
-        return with_product(self.towers(self.next(mixed_GBO)), self.settings.ctcvr)
-
-
-def expert_owners(settings: RankerConfig, tasks: int) -> list[int]:
-    """Returns each expert's task, or the number of tasks for a shared expert."""
-    by_task = [task for task in range(tasks) for _ in range(settings.ple.task_experts)]
-    return by_task + [tasks] * settings.ple.shared_experts
+    def logits_after(self, products_BH: Tensor) -> Tensor:
+        """Returns the logits after the first level's product, which `larr serve` adds up itself."""
+        mixed_GBO = self.next(self.first(products_BH))
+        return with_product(self.towers(mixed_GBO), self.settings.ctcvr)

@@ -28,23 +28,23 @@ class SceneEncoder(nn.Module):
         self.agg = nn.Parameter(torch.empty(dimension))
         self.null = nn.Parameter(torch.empty(dimension))
         self.slots = nn.Parameter(torch.empty(texts, dimension))
-        self.first = self._layer(dimension)
-        self.more = nn.Sequential(*(self._layer(dimension) for _ in range(1, self.scene.layers)))
+        first, *more = (
+            nn.TransformerEncoderLayer(
+                dimension,
+                self.scene.heads,
+                self.scene.feedforward,
+                self.scene.dropout,
+                batch_first=True,
+                norm_first=self.scene.pre_norm,
+            )
+            for _ in range(self.scene.layers)
+        )
+        for layer in (first, *more):
+            layer.self_attn.dropout = 0.0  # of attention weights: `read_at_first` has none either
+        self.first, self.more = first, nn.Sequential(*more)
         self.projection = nn.Sequential(
             nn.Linear(dimension, dimension), nn.ReLU(), nn.Linear(dimension, output)
         )
-
-    def _layer(self, dimension: int) -> nn.TransformerEncoderLayer:
-        layer = nn.TransformerEncoderLayer(
-            dimension,
-            self.scene.heads,
-            self.scene.feedforward,
-            self.scene.dropout,
-            batch_first=True,
-            norm_first=self.scene.pre_norm,
-        )
-        layer.self_attn.dropout = 0.0  # of attention weights; `read_at_first` has none either
-        return layer
 
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
         """Returns e_s, [B, A], of the texts' vectors and which of them are missing."""

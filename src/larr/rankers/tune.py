@@ -13,7 +13,6 @@ import time
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -66,16 +65,22 @@ def tune(config: Config) -> None:
         side_by_side(search, jobs, config.align.workers, lambda name: parts[name].finish())
         results = {name: artifacts.read_json(work.folder / name / FOUND) for name in names}
         artifacts.write_json(work.folder / FOUND, results)
-        (work.folder / TUNED).write_text(as_toml(results), encoding="utf-8")
+        table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
+            table.add_column(column)
+        lines = []
+        for name, result in results.items():
+            losses, best = [trial["loss"] for trial in result["trials"]], result["best"]
+            shown = ", ".join(f"{path} {value:.2g}" for path, value in best.items())
+            table.add_row(name, str(len(losses)), f"{losses[0]:.4f}", f"{min(losses):.4f}", shown)
+            lines.append(f"[align.tuned.{name}]")
+            for path, value in best.items():
+                number = value if isinstance(value, int) else format(value, ".4g")
+                lines.append(f'"{path}" = {number}')
+            lines.append("")
+        (work.folder / TUNED).write_text("\n".join(lines), encoding="utf-8")
         trials = config.tune.trials * len(names)
         work.measured(trials * len(train_log) * config.align.epochs, "samples")
-    table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
-        table.add_column(column)
-    for name, result in results.items():
-        losses = [trial["loss"] for trial in result["trials"]]
-        best = ", ".join(f"{path} {value:.2g}" for path, value in result["best"].items())
-        table.add_row(name, str(len(losses)), f"{losses[0]:.4f}", f"{min(losses):.4f}", best)
     console.print(table)
     console.print(f"  for your configuration: {work.folder / TUNED}")
 
@@ -85,14 +90,16 @@ def search(config: Config, name: str, folder: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study, logs = open_study(config, name, folder), split_log(config)
     settings, space = config.align.of(name), search_space(config, name)
-    if not _finished(study):
+    # those that came to an end; one that was killed runs again
+    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    if not finished:
         study.enqueue_trial(
             {
                 path: min(max(attrgetter(path)(settings), values.low), values.high)
                 for path, values in space.items()
             }
         )
-    while _finished(study) < config.tune.trials:
+    for _ in range(finished, config.tune.trials):
         trial, started = study.ask(), time.perf_counter()
         changes: dict[str, float] = {}
         for path, (low, high, log, integer) in space.items():
@@ -161,17 +168,6 @@ def open_study(config: Config, name: str, folder: Path) -> optuna.Study:
     return study
 
 
-def as_toml(results: dict[str, dict[str, Any]]) -> str:
-    """Returns the best settings of each ranker as a piece of a configuration."""
-    lines = []
-    for name, result in results.items():
-        lines.append(f"[align.tuned.{name}]")
-        for path, value in result["best"].items():
-            lines.append(f'"{path}" = {value if isinstance(value, int) else format(value, ".4g")}')
-        lines.append("")
-    return "\n".join(lines)
-
-
 def split_log(config: Config) -> tuple[LogRows, LogRows]:
     """Returns the rows to train on and those of the last training day, which judge the trials."""
     log = LogRows(artifacts.folder(config, "prepare") / "train")
@@ -185,8 +181,3 @@ def split_log(config: Config) -> tuple[LogRows, LogRows]:
             "a day; give a longer log"
         )
     return log.select(np.flatnonzero(~held_N)), log.select(np.flatnonzero(held_N))
-
-
-def _finished(study: optuna.Study) -> int:
-    """How many trials came to an end; one that was killed runs again."""
-    return len(study.get_trials(deepcopy=False, states=FINISHED))

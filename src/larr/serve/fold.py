@@ -227,7 +227,7 @@ class Scoring(nn.Module):
             if self.larr.matching:
                 rest += self._figures(self.larr.matching, inputs)
         products_KO = torch.addmm(products_KO, torch.cat(rest, dim=1), self.rest_weight)
-        logits_KT = self.model.logits_after(self.model.first.mixed(products_KO))
+        logits_KT = self.model.logits_after(products_KO)
         return {"probabilities": undo_sampling(logits_KT.sigmoid(), self.rate)}
 
     def _recent(self, inputs: Inputs) -> Tensor:
