@@ -49,7 +49,7 @@ def export(config: Config, model: str, target: Path) -> None:
     features = read_features(data)
     target.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        _write(ranker, features, LogRows(data / split), target / f"{split}.parquet")
+        _write_rows(ranker, features, LogRows(data / split), target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
     to_onnx(ranker, next(LogRows(data / "test").in_order(2)), target / ONNX)
 
@@ -142,33 +142,22 @@ def write_graph(
     program.save(str(path))
 
 
-def _write(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:
+def _write_rows(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:
+    categories = [category.name for category in features.categories]
     bar = progress.track(f"exporting {path.name}", len(log), "rows")
     with artifacts.atomic(path) as partial, ExitStack() as opened, bar as advance:
         writer = None
         for batch in log.in_order(ROWS):
-            table = _table(ranker, features, batch)
+            with torch.inference_mode():
+                e_s = ranker.outputs(batch).scene
+            columns: dict[str, Any] = dict(zip(categories, batch.categories.numpy().T, strict=True))
+            columns |= zip(features.numbers, batch.numbers.numpy().T, strict=True)
+            lists = {RECENT: batch.recent} if features.recent else {}
+            for name, rows_BX in (lists | {VECTOR: e_s.float()}).items():
+                values = pa.array(rows_BX.numpy().ravel())
+                columns[name] = pa.FixedSizeListArray.from_arrays(values, rows_BX.shape[1])
+            columns |= zip(features.tasks, batch.labels.numpy().T.astype(np.float32), strict=True)
+            table = pa.table(columns)
             writer = writer or opened.enter_context(pq.ParquetWriter(partial, table.schema))
             writer.write_table(table)
             advance(batch.rows)
-
-
-def _table(ranker: Larr, features: Features, batch: Batch) -> pa.Table:
-    with torch.inference_mode():
-        e_s = ranker.outputs(batch).scene
-    columns: dict[str, pa.Array] = {
-        category.name: pa.array(batch.categories[:, number].numpy())
-        for number, category in enumerate(features.categories)
-    }
-    for number, name in enumerate(features.numbers):
-        columns[name] = pa.array(batch.numbers[:, number].numpy())
-    if features.recent:
-        columns[RECENT] = _lists(batch.recent.numpy())
-    columns[VECTOR] = _lists(e_s.float().numpy())
-    for number, task in enumerate(features.tasks):
-        columns[task] = pa.array(batch.labels[:, number].numpy().astype(np.float32))
-    return pa.table(columns)
-
-
-def _lists(rows_BX: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows_BX.ravel()), rows_BX.shape[1])
