@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.markup import escape
 
 from larr.errors import InputError, LarrError
 from larr.progress import console
-from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal, withdrawn
+from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal
 from larr.serve.request import Columns, RankAnswer, RankRequest
 from larr.serve.store import Arm, Store
 from larr.serve.version import ServedVersion
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """An arm and its version, ready to rank."""
 
     arm: Arm
@@ -76,14 +75,15 @@ class Live:
     def withdraw(self, poi_id: str) -> bool:
         """Withdraws an accepted place; `refresh` forgets it. False if it is not known."""
         status = self.status(poi_id)
+        if status is None:
+            return False
         if status == "trained":
             raise InputError(
                 f"place {poi_id!r:.80} is known from training and cannot be withdrawn; leave it "
                 "out of `candidates`"
             )
-        if status is not None:
-            self.journal.append({WITHDRAWN: poi_id})
-        return status is not None
+        self.journal.append({WITHDRAWN: poi_id})
+        return True
 
     def status(self, poi_id: str) -> str | None:
         """Returns `trained`, `embedded` or `accepted`; None for a place that is not known."""
@@ -91,8 +91,7 @@ class Live:
         versions = [opened.version for opened in self.opened]
         if all(poi_id in version.trained for version in versions):
             return "trained"
-        row = self.accepted.get(poi_id)
-        if row is None:
+        if (row := self.accepted.get(poi_id)) is None:
             return None
         as_sent = (poi_id in each.trained or each.added.get(poi_id) == row for each in versions)
         return "embedded" if all(as_sent) else "accepted"
@@ -127,11 +126,10 @@ class Live:
         """Reads what this process or another one has accepted or withdrawn."""
         with self._catching_up:
             for row in self.journal.news():
-                gone = withdrawn(row)
-                if gone is None:
-                    self.accepted[str(row[ID])] = row
+                if ID in row:
+                    self.accepted[row[ID]] = row
                 else:
-                    self.accepted.pop(gone, None)
+                    self.accepted.pop(row[WITHDRAWN], None)
 
     def _open(self, arms: Sequence[Arm]) -> list[Opened]:
         known = {opened.arm.version: opened.version for opened in self.opened}

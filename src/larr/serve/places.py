@@ -63,26 +63,19 @@ class Journal:
         with self.path.open("rb") as file:
             file.seek(self.read_to)
             content = file.read()
-        lines = content[: content.rfind(b"\n") + 1]
-        self.read_to += len(lines)
-        return [row for line in lines.splitlines() if (row := self._read(line)) is not None]
-
-    def _read(self, line: bytes) -> Row | None:
-        """Returns the row of a line; None, with a message, for a line that is no row."""
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and (isinstance(row.get(ID), str) or withdrawn(row) is not None):
-            return row
-        console.print(escape(f"{self.path}: {line!r:.80} is no place and is passed over"))
-        return None
-
-
-def withdrawn(row: Row) -> str | None:
-    """Returns the ID of the place that a row withdraws; None if the row is a place."""
-    poi_id = row.get(WITHDRAWN)
-    return poi_id if len(row) == 1 and isinstance(poi_id, str) else None
+        complete = content[: content.rfind(b"\n") + 1]
+        self.read_to += len(complete)
+        rows = []
+        for line in complete.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and isinstance(row.get(ID, row.get(WITHDRAWN)), str):
+                rows.append(row)
+            else:
+                console.print(escape(f"{self.path}: {line!r:.80} is no place and is passed over"))
+        return rows
 
 
 def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
@@ -108,16 +101,13 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         good, rejected = check_rows("places", table, {}, datetime.now())
         if rejected.height:
             raise InputError(f"the place is refused: {rejected['reason'].item()}")
-        return good.select(
-            _cast(good[name], kinds[name]).alias(name if name == ID else PREFIX + name)
-            for name in row
-        )
+        columns = []
+        for name in row:
+            column = good[name]
+            if column.dtype == pl.String and kinds[name] == pl.Datetime:
+                # The clock of the place counts, and the zone is dropped.
+                column = column.str.replace(OFFSET, "$1").str.to_datetime(time_unit="us")
+            columns.append(column.cast(kinds[name]).alias(name if name == ID else PREFIX + name))
+        return pl.DataFrame(columns)
     except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise InputError(f"the place cannot be read: {error!s:.200}") from error
-
-
-def _cast(series: pl.Series, kind: pl.DataType) -> pl.Series:
-    """Casts a column; of a time, the clock of the place counts and the zone is dropped."""
-    if series.dtype == pl.String and kind == pl.Datetime:
-        series = series.str.replace(OFFSET, "$1").str.to_datetime(time_unit="us")
-    return series.cast(kind)

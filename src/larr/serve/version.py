@@ -153,34 +153,27 @@ class ServedVersion:
                 if poi_id not in self.trained
                 and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
             }
-            try:
+            if wanted:
                 self._add(wanted)
-            except (OSError, MemoryError):
-                raise
-            except Exception:  # of one of them, as a rule, so they are added one by one
-                for poi_id, row in wanted.items():
-                    try:
-                        self._add({poi_id: row})
-                    except (OSError, MemoryError):
-                        raise
-                    except Exception as error:
-                        self._leave_out(poi_id, row, error)
 
     def _add(self, wanted: Mapping[str, Columns]) -> None:
-        frames: dict[str, pl.DataFrame] = {}
-        for poi_id, row in wanted.items():
-            try:
-                frames[poi_id] = as_known(row, self.known_places)
-            except InputError as error:  # another version of the store has accepted it
-                self._leave_out(poi_id, row, error)
-        if not frames:
+        """Adds places at once; if that fails, half of them at a time, down to the one at fault."""
+        try:
+            rows = [as_known(row, self.known_places) for row in wanted.values()]
+            frame = pl.concat(rows, how="diagonal")
+            self.ranker.add_places(frame, self.embedder)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # as a rule of one place: other versions may have accepted it
+            if len(wanted) > 1:
+                places = list(wanted.items())
+                for half in (places[: len(places) // 2], places[len(places) // 2 :]):
+                    self._add(dict(half))
+            else:
+                self.left_out |= wanted
+                message = f"version {self.id}: {', '.join(wanted)} is left out: {error}"
+                console.print(escape(message))
             return
-        frame = pl.concat(frames.values(), how="diagonal")
-        self.ranker.add_places(frame, self.embedder)
         added = Nearby.of(frame)
-        self.nearby = self.nearby.changed(frames.keys(), added) if self.nearby else added
-        self.added |= {poi_id: wanted[poi_id] for poi_id in frames}
-
-    def _leave_out(self, poi_id: str, row: Columns, error: Exception) -> None:
-        self.left_out[poi_id] = row
-        console.print(escape(f"version {self.id}: {poi_id} is left out: {error}"))
+        self.nearby = self.nearby.changed(wanted, added) if self.nearby else added
+        self.added |= wanted
