@@ -40,12 +40,7 @@ ConfigPath = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="A.B=VALUE",
-        help="Replaces a setting, for example `--set seed=2 --set align.batch_size=512`. "
-        "May be given many times.",
-    ),
+    typer.Option("--set", metavar="A.B=VALUE", help="Replaces a setting; may be given many times."),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Runs the stage again even if it is up to date.")
@@ -54,8 +49,7 @@ Seeds = Annotated[
     str | None,
     typer.Option(
         metavar="1,2,3",
-        help="Runs every seed (of the world and of the models) in OUTPUT/seed-N, then pools their "
-        "reports in OUTPUT/evaluate.",
+        help="Runs each seed (of world and models) in OUTPUT/seed-N, then pools their reports.",
     ),
 ]
 

@@ -1,10 +1,13 @@
-"""The machine: where models run, how freed memory is reused, how much memory a stage needs."""
+"""The machine: where models run, its memory, its processes."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
+import os
 import platform
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -44,6 +47,17 @@ def keep_freed_memory() -> None:
         libc.malloc_trim(0)
         for option, value in MALLOC_OPTIONS:
             libc.mallopt(option, value)
+
+
+def end_with_parent() -> None:
+    """Lets this process end with the one that started it, even if that was killed."""
+
+    def wait() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

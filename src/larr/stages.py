@@ -22,21 +22,19 @@ class Stage:
     help: str
     """What `larr VERB --help` shows."""
     function: str
-    """`module:name` of its function, which takes the configuration; imported when called."""
+    """`module:name` of its function of the configuration; imported when called."""
     inputs: tuple[str, ...]
     """The stages whose folders it reads."""
     settings: tuple[str, ...]
     """Dotted paths of the settings that its files depend on."""
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
-    """Files, or folders of files, that it reads from outside `output`."""
+    """As in `larr.artifacts.Artifact`, and so is `in_parts`."""
     in_parts: bool = False
-    """Whether its subfolders are artifacts, which stay when the stage runs again."""
 
 
 STAGES = {
     "prepare": Stage(
-        "Tables -> prepare/: checked against the contract, split by time, statistics as of their "
-        "time.",
+        "Tables -> prepare/: checked, split by time, with statistics as of their time.",
         "larr.data.prepare:prepare",
         inputs=(),
         settings=("seed", "dataset", "keywords", "buckets", "profiles", "features"),
@@ -83,8 +81,7 @@ STAGES = {
         in_parts=True,
     ),
     "evaluate": Stage(
-        "-> evaluate/: metrics on the test days with paired intervals, as report.html, report.json "
-        "and tables.",
+        "-> evaluate/: metrics with paired intervals, as report.html, report.json and tables.",
         "larr.evaluation.evaluate:evaluate",
         inputs=("prepare", "embed", "align"),
         settings=("seed", "evaluate"),

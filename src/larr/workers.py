@@ -7,9 +7,7 @@ at once, a worker ends with its parent, and one that was killed for its memory i
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -58,7 +56,7 @@ def side_by_side(
                 child.kill()
             if isinstance(error, BrokenProcessPool):
                 raise LarrError(
-                    "a process that trained a ranker was killed, perhaps for want of memory; set "
+                    "a process that trained a ranker was killed, probably for lack of memory; set "
                     "align.workers to 1 and run the same command again"
                 ) from error
             raise
@@ -66,15 +64,8 @@ def side_by_side(
 
 def _start_worker(threads: int) -> None:
     """Prepares a worker: its parent handles Ctrl-C and draws the progress bars."""
-
-    def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    machine.end_with_parent()
     machine.keep_freed_memory()
     torch.set_num_threads(threads)
     progress.console = Console(stderr=True, highlight=False, force_terminal=False)

@@ -17,12 +17,7 @@ from larr.config.data import (
 )
 from larr.config.evaluation import EvaluateConfig
 from larr.config.rankers import CONTROLS, AlignConfig, TuneConfig
-from larr.config.text import (
-    BackboneConfig,
-    ContrastConfig,
-    EmbedConfig,
-    PretrainConfig,
-)
+from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
 from larr.plugins import plugins
 from larr.sections import Name, Section, changed
 

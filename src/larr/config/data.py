@@ -36,9 +36,7 @@ class TablesConfig(Section):
     @classmethod
     def _is_a_zone(cls, name: str) -> str:
         if name and name not in available_timezones():
-            raise ValueError(
-                f"{name!r} is not a time zone; expected a name like Asia/Shanghai or UTC"
-            )
+            raise ValueError(f"no time zone {name!r}; expected a name like Asia/Shanghai or UTC")
         return name
 
 
@@ -87,14 +85,11 @@ class BucketConfig(Section):
 
     @model_validator(mode="after")
     def _edges_rise_between_the_words(self) -> Self:
-        if self.edges is None:
-            return self
-        if sorted(self.edges) != self.edges:
-            raise ValueError(f"edges must rise, got {self.edges}")
-        if len(self.edges) != len(self.words) - 1:
+        edges, expected = self.edges, len(self.words) - 1
+        if edges is not None and (sorted(edges) != edges or len(edges) != expected):
             raise ValueError(
-                f"bucket {self.column}: {len(self.words)} words need {len(self.words) - 1} edges, "
-                f"got {len(self.edges)}"
+                f"bucket {self.column}: {len(self.words)} words need {expected} rising edges, got "
+                f"{edges}"
             )
         return self
 

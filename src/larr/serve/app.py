@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from larr import machine
 from larr.errors import InputError, LarrError, UnavailableError
 from larr.plugins import plugins
 from larr.progress import console
@@ -262,13 +260,7 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
 
 def create() -> Starlette:
     """Returns the application of one of several processes; `serve` sets its environment."""
-
-    def end_with_parent() -> None:  # which else would go on with the port when that was killed
-        if parent := multiprocessing.parent_process():
-            parent.join()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    machine.end_with_parent()  # when that was killed, it would keep the port
     store = Store(Path(os.environ[STORE_VARIABLE]))
     try:
         return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
