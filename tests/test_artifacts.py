@@ -58,7 +58,7 @@ def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -
     assert "embed.dimension" in (contrast.why_stale() or "")
 
 
-def test_a_stage_is_stale_when_its_input_was_made_again(config: Config) -> None:
+def test_a_stage_is_stale_when_its_input_was_built_again(config: Config) -> None:
     make(config, "prepare", "one")
     make(config, "pretrain")
     make(config, "prepare", "one")
@@ -75,7 +75,7 @@ def test_a_missing_or_shortened_file_makes_a_stage_stale(config: Config) -> None
     assert "file.txt" in (artifacts.stage(config, "prepare").why_stale() or "")
 
 
-def test_a_failed_stage_leaves_no_manifest_and_goes_on_from_what_is_there(config: Config) -> None:
+def test_a_failed_stage_leaves_no_manifest_and_resumes_from_its_files(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(config)
     assert artifacts.manifest(artifacts.folder(config, "prepare")) is None
@@ -85,7 +85,7 @@ def test_a_failed_stage_leaves_no_manifest_and_goes_on_from_what_is_there(config
         assert not (work.folder / "piece").exists()
 
 
-def test_pieces_begun_with_other_settings_are_thrown_away(config: Config) -> None:
+def test_files_started_with_other_settings_are_removed(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(config)
     with artifacts.making(config.model_copy(update={"seed": 9}), "prepare") as work:
@@ -139,7 +139,7 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
     assert shared < recorded["measured"]["peak_memory_mb"] < alone + shared / 2
 
 
-def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
+def test_a_stage_is_written_by_one_process_at_a_time(config: Config) -> None:
     first = artifacts.making(config, "prepare")
     first.__enter__()
     with pytest.raises(LarrError, match="another larr is writing it"):
@@ -150,7 +150,7 @@ def test_a_stage_is_made_by_one_process_at_a_time(config: Config) -> None:
     assert artifacts.stage(config, "prepare").is_current()
 
 
-def test_a_link_in_the_place_of_a_stage_is_said(config: Config, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_stage_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     artifacts.folder(config, "prepare").symlink_to(tmp_path / "disk")
     with pytest.raises(LarrError, match="is a link"):

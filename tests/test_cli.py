@@ -37,7 +37,7 @@ def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["prepare", TINY, "--set", "dataset.kind=tables"], "dataset.tables"),
     ],
 )
-def test_wrong_input_is_status_2_and_says_what_to_do(
+def test_wrong_input_is_status_2_with_what_to_do(
     arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -77,7 +77,7 @@ def test_a_missing_extra_is_status_2_and_names_the_command(
     assert "run `pip install 'larr[train]'`" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_how_to_go_on(
+def test_ctrl_c_is_reported_with_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def interrupted(_: Config) -> None:
@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
     assert artifacts.stage(config, "prepare").why_stale() == "it is missing or unfinished"
 
 
-def test_an_error_that_is_no_full_disk_is_told_as_it_is(tmp_path: Path) -> None:
+def test_an_error_other_than_a_full_disk_is_raised_unchanged(tmp_path: Path) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"gone\.npy"),
         artifacts.making(Config(output=tmp_path), "prepare"),

@@ -119,7 +119,7 @@ def test_tables_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "mine.toml")
 
 
-def test_a_setting_that_is_none_is_not_listed() -> None:
+def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
     assert [*settings_below("align.scene.heads")] == ["align.scene.heads"]
     with pytest.raises(ConfigError, match=r"did you mean align\.batch_size"):
         settings_below("align.batchsize")

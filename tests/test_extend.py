@@ -1,4 +1,4 @@
-"""The package of docs/extend.md, installed as it stands there: one of each kind of addition."""
+"""The package of docs/extend.md, installed as written there: one of each kind of addition."""
 
 from __future__ import annotations
 

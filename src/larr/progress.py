@@ -10,26 +10,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
 SECONDS_BETWEEN_LINES = 15.0
 
 Advance = Callable[[int], None]
-
-
-class _Rate(TextColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__("")
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} {self.unit}/s")
 
 
 @contextmanager
@@ -39,27 +28,29 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("  {task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        bar.add_task(title, total=total)
+    draws = console.is_terminal
+    with Progress(*columns, console=console, disable=not draws) as bar:
+        bar.add_task(title, total=total, rate=f"0 {unit}/s")
         (task,) = bar.tasks
         printed = 0.0
 
         def advance(n: int) -> None:
             nonlocal printed
-            bar.advance(task.id, n)
+            seconds = task.elapsed or 1e-9
+            rate = (task.completed + n) / seconds
+            bar.update(task.id, advance=n, rate=f"{rate:,.0f} {unit}/s")
             # where it cannot draw, rich would print nothing until the end
-            seconds = task.elapsed or 0.0
-            if not console.is_terminal and seconds - printed >= SECONDS_BETWEEN_LINES:
-                printed, rate = seconds, max(task.completed, 1) / seconds
-                left = f"{rate:,.0f}/s, {(total - task.completed) / rate:.0f} s left"
-                console.print(f"  {title}: {task.completed:,} of {total:,} {unit}, {left}")
+            if not draws and seconds - printed >= SECONDS_BETWEEN_LINES:
+                printed = seconds
+                left = f"{(total - task.completed) / max(rate, 1e-9):.0f} s left"
+                of = f"{task.completed:,} of {total:,} {unit}"
+                console.print(f"  {title}: {of}, {task.fields['rate']}, {left}")
 
         yield advance
-        if not console.is_terminal:
-            seconds = task.elapsed or 1e-9
-            rate = f"{task.completed / seconds:,.0f}/s"
-            console.print(f"  {title}: {task.completed:,} {unit} in {seconds:.1f} s ({rate})")
+        if not draws:
+            seconds, rate = task.elapsed or 0.0, task.fields["rate"]
+            console.print(f"  {title}: {task.completed:,} {unit} in {seconds:.1f} s, {rate}")
