@@ -102,9 +102,8 @@ class Larr(Ple):
             elif self.settings.stop_gradient == "semantic":
                 e_s = e_s.detach()
             alignment = self.alignment_loss(e_s, self.target(categories_BFE), batch, sampled)
-        return torch.stack(
-            [weights.click * click + weights.alignment * alignment, click, alignment]
-        )
+        loss = weights.click * click + weights.alignment * alignment
+        return torch.stack([loss, click, alignment])
 
     def alignment_loss(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
         """Returns L_cl, with K sampled rows as further negatives of each e_s. Eq. (24)-(25)."""
@@ -115,7 +114,7 @@ class Larr(Ple):
                 categories_BFE = self.encoder(sampled).categories
             more_BKA = self.target(categories_BFE).unflatten(0, (batch.rows, -1)).float()
         # in fp32 even under autocast: a temperature of 0.1 makes bf16's step of 1/256 one of 4 %
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(e_s.device.type, enabled=False):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
             return info_nce(similarities, not_negatives(batch, sampled), self.settings.temperature)

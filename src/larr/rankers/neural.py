@@ -164,7 +164,7 @@ class NeuralRanker(nn.Module, Ranker):
     def score(self, batch: Batch) -> Tensor:
         """Returns the logits, float32 [B, T] on the CPU."""
         self.eval()
-        logits_BT: Tensor = self(batch.to(self.device))
+        logits_BT: Tensor = self(batch.to(next(self.parameters()).device))
         return logits_BT.float().cpu()
 
     def save(self, path: Path) -> None:
@@ -175,11 +175,6 @@ class NeuralRanker(nn.Module, Ranker):
         """Reads what `save` wrote."""
         self.load_state_dict(load_file(path))
         self.eval()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
 
     @property
     def parameter_count(self) -> int:

@@ -40,20 +40,16 @@ JOURNAL = "trials.journal"
 FOUND, TUNED = "found.json", "tuned.toml"
 HELD_OUT_USERS = 5
 """With a single training day, each fifth user is set aside instead of the last day."""
-FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 
 
 def tune(config: Config) -> None:
     """Searches for each of `config.align.models`; finished trials of an earlier run are kept."""
-    names = config.align.models
-    for name in names:
-        rankers.find(config, name)
+    spaces = {name: search_space(config, name) for name in config.align.models}
     with artifacts.making(config, "tune") as work:
         train_log, _ = split_log(config)
         parts, jobs = {}, {}
-        for name in names:
+        for name, space in spaces.items():
             # it does not depend on the configured values of what is searched: all at their lowest
-            space = search_space(config, name)
             lowest = {path: values.low for path, values in space.items()}
             ranker = ranker_artifact(config, name, config.align.of(name).with_settings(lowest))
             searched = {"tune": config.tune.model_dump(mode="json"), "space": space}
@@ -63,7 +59,7 @@ def tune(config: Config) -> None:
                 parts[name].start(resume=True)
                 jobs[name] = (config, name, parts[name].folder)
         side_by_side(search, jobs, config.align.workers, lambda name: parts[name].finish())
-        results = {name: artifacts.read_json(work.folder / name / FOUND) for name in names}
+        results = {name: artifacts.read_json(work.folder / name / FOUND) for name in spaces}
         artifacts.write_json(work.folder / FOUND, results)
         table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
         for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
@@ -79,7 +75,7 @@ def tune(config: Config) -> None:
                 lines.append(f'"{path}" = {number}')
             lines.append("")
         (work.folder / TUNED).write_text("\n".join(lines), encoding="utf-8")
-        trials = config.tune.trials * len(names)
+        trials = config.tune.trials * len(spaces)
         work.measured(trials * len(train_log) * config.align.epochs, "samples")
     console.print(table)
     console.print(f"  for your configuration: {work.folder / TUNED}")
@@ -91,7 +87,8 @@ def search(config: Config, name: str, folder: Path) -> None:
     study, logs = open_study(config, name, folder), split_log(config)
     settings, space = config.align.of(name), search_space(config, name)
     # those that came to an end; one that was killed runs again
-    finished = len(study.get_trials(deepcopy=False, states=FINISHED))
+    states = (TrialState.COMPLETE, TrialState.FAIL)
+    finished = len(study.get_trials(deepcopy=False, states=states))
     if not finished:
         study.enqueue_trial(
             {
@@ -127,7 +124,8 @@ def search(config: Config, name: str, folder: Path) -> None:
     ]
     if not trials:
         raise LarrError(
-            f"{name}: the loss grew without bound in every trial; lower align.learning_rate"
+            f"{name}: the loss grew without bound in every trial; the learning rates of its "
+            "search_space are too high for this log"
         )
     artifacts.write_json(folder / FOUND, {"best": study.best_params, "trials": trials})
 
