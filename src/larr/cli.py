@@ -139,8 +139,7 @@ def publish(
 
     target = Store(store or loaded.output / STORE)
     version = write(target, loaded, model)
-    target.activate(version, share)
-    scene, candidate = target.sent(version)
+    scene, candidate = target.activate(version, share).accepted
     console.print(f"{target.folder}: {model} is version {version}; `larr serve {target.folder}`")
     console.print(f"  columns of a request's scene: {', '.join(scene)}", soft_wrap=True)
     console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)

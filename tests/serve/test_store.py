@@ -174,7 +174,7 @@ def test_a_log_with_slips_is_published(
     store = Store(tmp_path / "store")
     (tmp_path / "run").mkdir()
     version = write(store, run_of(config, "larr", tmp_path / "run"), "larr")
-    scene, candidate = store.sent(version)
+    scene, candidate = store.load(version).accepted
     assert {"weather", "temperature_c"} <= set(scene)
     assert "distance_km" in candidate
     assert not {"weather", "meal_slot", "temperature_c"} & set(candidate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import tempfile
@@ -10,10 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from hmac import compare_digest
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import uvicorn
 from msgspec.json import encode
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -31,9 +34,16 @@ from larr.plugins import plugins
 from larr.progress import console
 from larr.serve.http import PatientProtocol
 from larr.serve.live import Live
-from larr.serve.openapi import PlaceStatus, Readiness, document
 from larr.serve.places import WITHDRAWN
-from larr.serve.request import Columns, Problem, RankRequest, decode
+from larr.serve.request import (
+    Columns,
+    PlaceStatus,
+    Problem,
+    RankAnswer,
+    RankRequest,
+    Readiness,
+    decode,
+)
 from larr.serve.store import VERSIONS, Store, check
 
 BODY_BYTES, BODY_SECONDS = 1_000_000, 5.0
@@ -194,8 +204,19 @@ class Service:
         return bytes(body)
 
     async def described(self, _: Request) -> Response:
-        """`GET /openapi.json`."""
-        return Response(encode(document(self.token is not None)), media_type=JSON)
+        """`GET /openapi.json`: the calls of that file, with the schemas of the types."""
+        document = json.loads(Path(__file__).with_name("openapi.json").read_text())
+        document["info"]["version"] = version("larr")
+        kinds = (Columns, RankRequest, RankAnswer, PlaceStatus, Readiness, Problem)
+        reference = "#/components/schemas/{name}"
+        schemas, named = msgspec.json.schema_components(kinds, ref_template=reference)
+        document["components"]["schemas"] = named | {"Place": schemas[0]}
+        if self.token is None:
+            del document["security"], document["components"]["securitySchemes"]
+            for path in document["paths"].values():
+                for call in path.keys() & {"get", "post", "delete"}:
+                    path[call]["responses"].pop("401", None)
+        return Response(encode(document), media_type=JSON)
 
     async def alive(self, _: Request) -> Response:
         """`GET /livez`: the process answers."""

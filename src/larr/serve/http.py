@@ -31,7 +31,7 @@ class PatientProtocol(HttpToolsProtocol):
         """
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._start()
+        self._deadline = self.loop.call_later(HEADER_SECONDS, transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Ends the deadline with the headers; starts it with the first byte of further ones.
@@ -50,7 +50,7 @@ class PatientProtocol(HttpToolsProtocol):
         elif self._head_bytes > HEADER_BYTES:
             self.transport.close()
         elif self._deadline is None:
-            self._start()
+            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the deadline."""
@@ -60,9 +60,6 @@ class PatientProtocol(HttpToolsProtocol):
     def _is_in_headers(self) -> bool:
         """Whether every request with complete headers is answered, so that headers come next."""
         return self.cycle is None or self.cycle.response_complete
-
-    def _start(self) -> None:
-        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _stop(self) -> None:
         if self._deadline is not None:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from larr.errors import InputError, LarrError
 from larr.progress import console
 from larr.serve.places import ID, JOURNAL, WITHDRAWN, Journal
-from larr.serve.request import Columns, RankAnswer, RankRequest
-from larr.serve.store import Arm, Store
+from larr.serve.request import Arm, Columns, RankAnswer, RankRequest
+from larr.serve.store import Store
 from larr.serve.version import ServedVersion
 
 

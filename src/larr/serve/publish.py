@@ -114,10 +114,8 @@ def _copy_run(config: Config, model: str, folder: Path) -> dict[str, Any]:
     for path in copied:
         target = folder / path.relative_to(config.output)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            shutil.copytree(path, target)
-        else:
-            shutil.copy2(path, target)
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, target)
     sources = hashes(folder)
     for path in folded:
         name = path.relative_to(config.output).as_posix()

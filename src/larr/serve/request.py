@@ -1,4 +1,4 @@
-"""What is sent to `POST /v1/rank` and what comes back: types, JSON, and checks of the values."""
+"""What is sent to the service and what comes back: types, JSON, and checks of the values."""
 
 from __future__ import annotations
 
@@ -84,6 +84,29 @@ class RankAnswer(Struct):
     """What was not known: `unknown_user`, `missing:COLUMN` and `unknown_value:COLUMN` of the scene
     or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
     items: list[RankedPlace]
+
+
+class PlaceStatus(Struct):
+    """A place is `accepted`, `embedded`, `trained` or `withdrawn`."""
+
+    poi_id: str
+    status: str
+
+
+class Arm(Struct, frozen=True):
+    """A version, and the share of the users that it serves."""
+
+    name: str
+    version: str
+    share: float
+
+
+class Readiness(Struct):
+    """The arms that are served, and why the store's latest choice is not, if it is not."""
+
+    status: str
+    arms: list[Arm]
+    refused: str | None = None
 
 
 class Problem(Struct):

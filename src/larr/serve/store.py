@@ -26,7 +26,7 @@ from larr.errors import ConfigError, InputError
 from larr.serve.embedder import Embedder
 from larr.serve.features import Reader
 from larr.serve.ranker import ServedRanker
-from larr.serve.request import RankRequest
+from larr.serve.request import Arm, RankRequest
 from larr.serve.version import ServedVersion
 
 STORE = "store"
@@ -41,14 +41,6 @@ ID_DIGITS = 12
 
 class VersionError(InputError):
     """A version that is missing or incomplete, or gives other answers than it should."""
-
-
-class Arm(msgspec.Struct, frozen=True):
-    """A version, and the share of the users that it serves."""
-
-    name: str
-    version: str
-    share: float
 
 
 class _Pointer(msgspec.Struct):
@@ -72,11 +64,6 @@ class Store:
                     return str(manifest["version"])
         return None
 
-    def sent(self, version: str) -> tuple[list[str], list[str]]:
-        """Returns the columns that a client sends of the scene and of a candidate."""
-        scene, candidate = open_version(self.folder / VERSIONS / version).accepted
-        return [*scene], [*candidate]
-
     def versions(self) -> list[dict[str, Any]]:
         """Returns the manifests of the complete versions, the latest first."""
         manifests = [
@@ -89,15 +76,15 @@ class Store:
         """Returns the current version, or the two of a test."""
         return self._pointer().arms
 
-    def activate(self, version: str, share: float = 1.0) -> None:
-        """Lets a version be served, once its files and its golden requests are checked.
+    def activate(self, version: str, share: float = 1.0) -> ServedVersion:
+        """Lets a version be served, once its files and its golden requests are checked; returns it.
 
         With a share below 1 it becomes arm B of a test, beside the current version. Raises
         VersionError for a version that cannot be served.
         """
         if not 0 < share <= 1:
             raise ConfigError(f"--share {share:g}: expected more than 0, and at most 1")
-        self.load(version)
+        opened = self.load(version)
         with self._changing():
             before = self._pointer().arms if (self.folder / CURRENT).is_file() else None
             arms = [Arm("A", version, 1.0)]
@@ -109,6 +96,7 @@ class Store:
                 arms = [Arm("A", before[0].version, 1 - share), Arm("B", version, share)]
             if arms != before:
                 self._point(_Pointer(arms, before))
+        return opened
 
     def roll_back(self) -> list[Arm]:
         """Serves what was served before the last change; returns it."""

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from rich.markup import escape
 
+from larr.data.known import Row
 from larr.errors import InputError
 from larr.progress import console
 from larr.serve.embedder import Embedder
@@ -24,7 +25,6 @@ from larr.serve.ranker import Scored, ServedRanker, scores
 from larr.serve.request import (
     EXPLAINED,
     Columns,
-    Near,
     RankAnswer,
     RankedPlace,
     RankRequest,
@@ -33,6 +33,7 @@ from larr.serve.request import (
     check_values,
 )
 
+Candidates = dict[str, list[Scalar]]
 BLANK = (None, "")
 """Values that count as missing, as in the tables of the data contract."""
 
@@ -56,7 +57,15 @@ class ServedVersion:
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Returns the best `k` of the candidates; raises InputError for a wrong request."""
-        candidates = self._candidates(request)
+        if (request.candidates is None) == (request.near is None):
+            raise InputError("give either `candidates` or `near`, and not both")
+        if near := request.near:
+            if self.nearby is None:
+                raise InputError("`near` needs places with lat and lon; give `candidates` instead")
+            places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
+            candidates: Candidates = {"poi_id": [*places], "distance_km": [*places.values()]}
+        else:
+            candidates = candidate_columns(request.candidates or [], self.accepted[1])
         for name, value in request.scene.items():
             check_values(name, [value], self.accepted[0], "scene")
         if request.explain and request.k > EXPLAINED:
@@ -69,56 +78,31 @@ class ServedVersion:
         if not candidates["poi_id"]:
             answer.degraded += ["nothing_near"] if request.near else []
             return answer
-        scene: Columns = {
-            name: value for name, value in request.scene.items() if value not in BLANK
-        }
+        scene = {name: value for name, value in request.scene.items() if value not in BLANK}
         row = {**scene, "user_id": str(request.user_id), "time": request.time or datetime.now()}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
         score_K = scores(scored.probabilities)
         best = np.argsort(-score_K, kind="stable")[: request.k].tolist()
         for number in best:
-            probabilities = scored.probabilities[number].tolist()
-            answer.items.append(
-                RankedPlace(
-                    str(candidates["poi_id"][number]),
-                    float(score_K[number]),
-                    dict(zip(self.tasks, probabilities, strict=True)),
-                    ["new_place"] if scored.candidates.places[number] == 0 else [],
-                )
-            )
+            poi_id = str(candidates["poi_id"][number])
+            by_task = dict(zip(self.tasks, scored.probabilities[number].tolist(), strict=True))
+            degraded = [] if scored.candidates.places[number] else ["new_place"]
+            answer.items.append(RankedPlace(poi_id, float(score_K[number]), by_task, degraded))
         if request.explain:
             for item, texts in zip(answer.items, self.ranker.explain(scored, best), strict=True):
                 item.texts = texts
         return answer
 
-    def _candidates(self, request: RankRequest) -> dict[str, list[Scalar]]:
-        """Returns the columns of the candidates that a request names or that are near."""
-        if (request.candidates is None) == (request.near is None):
-            raise InputError("give either `candidates` or `near`, and not both")
-        if request.near is None:
-            return candidate_columns(request.candidates or [], self.accepted[1])
-        near: Near = request.near
-        if self.nearby is None:
-            raise InputError("`near` needs places with lat and lon; give `candidates` instead")
-        places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
-        return {"poi_id": [*places], "distance_km": [*places.values()]}
-
-    def _degraded(
-        self, scene: Columns, candidates: Mapping[str, list[Scalar]], scored: Scored
-    ) -> list[str]:
+    def _degraded(self, scene: Row, candidates: Candidates, scored: Scored) -> list[str]:
         """Returns what is not known of the request, in the words of `RankAnswer.degraded`."""
         missing = [name for name in self.accepted[0] if name not in scene]
-        missing += [
-            name
-            for name in self.accepted[1]
-            if name != POSITION and None in candidates.get(name, [None])
-        ]
+        of_candidates = (name for name in self.accepted[1] if name != POSITION)
+        missing += [name for name in of_candidates if None in candidates.get(name, [None])]
         return [
             *([] if scored.request.known else ["unknown_user"]),
             *(f"missing:{name}" for name in missing),
-            *(f"unknown_value:{name}" for name in scored.request.unknown),
-            *(f"unknown_value:{name}" for name in scored.candidates.unknown),
+            *(f"unknown_value:{n}" for n in scored.request.unknown + scored.candidates.unknown),
             *(f"missing_text:{name}" for name in scored.request.missing),
         ]
 
