@@ -82,18 +82,20 @@ def test_mixture_keeps_the_ratio_of_tokens(
 ) -> None:
     settings = {"general_text": general, "general_ratio": ratio}
     pretrain_settings = prepared.pretrain.model_copy(update=settings)
-    material = gather(prepared.model_copy(update={"pretrain": pretrain_settings}), lm.tokens)
+    train, held_out, _ = gather(
+        prepared.model_copy(update={"pretrain": pretrain_settings}), lm.tokens
+    )
     markers = set(lm.tokens.marker_ids)
-    domain = [row for row in material.train if markers & set(row["input_ids"])]
-    other = [row for row in material.train if not markers & set(row["input_ids"])]
+    domain = [row for row in train if markers & set(row["input_ids"])]
+    other = [row for row in train if not markers & set(row["input_ids"])]
     tokens = sum(len(row["input_ids"]) for row in domain)
     assert sum(len(row["input_ids"]) for row in other) == pytest.approx(
         ratio * tokens, rel=0.15, abs=70
     )
     assert all(row["labels"] == row["input_ids"] for row in other)
-    assert material.held_out["general"], "general text is held out even where none is trained on"
-    assert len(material.held_out["y"]) == 2
-    assert not {tuple(row["input_ids"]) for row in material.held_out["y"]} & {
+    assert held_out["general"], "general text is held out even where none is trained on"
+    assert len(held_out["y"]) == 2
+    assert not {tuple(row["input_ids"]) for row in held_out["y"]} & {
         tuple(row["input_ids"]) for row in domain
     }
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from peft import LoraConfig
 from tokenizers import AddedToken
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -81,9 +81,10 @@ class KeywordTokenizer:
         They are cached: training reads the same texts again and again, in other orders.
         """
         texts = list(texts)
-        if len(self._ids_of) > CACHED_TEXTS:
-            self._ids_of.clear()
-        if new := [text for text in dict.fromkeys(texts) if text not in self._ids_of]:
+        new = [text for text in dict.fromkeys(texts) if text not in self._ids_of]
+        if new and len(self._ids_of) > CACHED_TEXTS:
+            self._ids_of, new = {}, list(dict.fromkeys(texts))
+        if new:
             encoded = self.tokenizer(
                 new, add_special_tokens=False, split_special_tokens=True, verbose=False
             )
@@ -125,12 +126,10 @@ class KeywordTokenizer:
 
     def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """Returns `input_ids` and `attention_mask` (int64 [B, T]), padded on the right."""
-        ids_BT = np.full((len(rows), max(map(len, rows))), self.tokenizer.pad_token_id)
-        mask_BT = np.zeros_like(ids_BT)
-        for number, row in enumerate(rows):
-            ids_BT[number, : len(row)] = row
-            mask_BT[number, : len(row)] = 1
-        return {"input_ids": torch.from_numpy(ids_BT), "attention_mask": torch.from_numpy(mask_BT)}
+        ids = [torch.tensor(row) for row in rows]
+        masks = [torch.ones_like(row) for row in ids]
+        ids_BT = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        return {"input_ids": ids_BT, "attention_mask": pad_sequence(masks, batch_first=True)}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, compute, from_input, load_encoder
-from larr.text.pairs import EMPTY, VIEWS, HeldOut, examples, held_out
+from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.retrieval import recalls
 
 GROUP = 32
@@ -74,11 +74,19 @@ def contrast(config: Config) -> None:
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
-        del encoder  # a large one would occupy memory beside those that are measured
+        del encoder  # large models would not fit into memory together
+        lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
+        loaders: dict[str, Callable[[], SentenceTransformer]] = {
+            "untuned": lambda: as_encoder(load_base(config), None, pooling),
+            "cpt_only": lambda: as_encoder(load_language_model(lm, config), None, pooling),
+            "whole": lambda: load_encoder(work.folder),
+        }
         triples = len(rows["keys"])
         work.measured(triples, "triples")
         work.figures |= {
-            "recall_at_10": _recalls(config, apart, work.folder),
+            "recall_at_10": {
+                name: recalls(config, apart, load()) for name, load in loaders.items()
+            },
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),
             "spread": spread,
@@ -227,22 +235,8 @@ def _train(
     if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
         torch.set_num_threads(1)  # two threads took a quarter more time, waiting for each other
     try:
-        entries, seconds = training.run(
-            trainer, "contrast", "contrastive tuning", "triples", steps, units_per_step=batch
-        )
+        entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:
         torch.set_num_threads(threads)
     names = ("loss", "user_user", "place_place", "user_place")
     return [{name: entry[name] for name in names} for entry in entries], seconds
-
-
-def _recalls(config: Config, apart: HeldOut, folder: Path) -> dict[str, Any]:
-    """Returns recall@10 of the untuned model, after stage 1 alone, and after both stages."""
-    lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
-    # loaded one after the other: large models would not fit into memory together
-    loaders: dict[str, Callable[[], SentenceTransformer]] = {
-        "untuned": lambda: as_encoder(load_base(config), None, pooling),
-        "cpt_only": lambda: as_encoder(load_language_model(lm, config), None, pooling),
-        "whole": lambda: load_encoder(folder),
-    }
-    return {name: recalls(config, apart, load()) for name, load in loaders.items()}

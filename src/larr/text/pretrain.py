@@ -7,7 +7,6 @@ V tokens of the vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,19 +48,6 @@ Row = dict[Literal["input_ids", "labels"], list[int]]
 """A sequence of token ids and its labels; IGNORED where nothing has to be predicted."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """What stage 1 trains on, and what it keeps to measure itself."""
-
-    train: list[Row]
-    held_out: dict[str, list[Row]]
-    """`y`: places; `y_text`: the same without labels on the markers, which the base model has never
-    seen, so that this alone is a fair "before"; `general`: general text, for what the model
-    forgets (the built-in model has read the built-in text before)."""
-    general_ratio: float
-    """Tokens of general text per token of a description in `train`."""
-
-
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
     artifacts.require(config, "prepare")
@@ -69,12 +55,11 @@ def pretrain(config: Config) -> None:
     set_seed(config.seed)
     lm = load_base(config)  # before the files of an earlier run are deleted
     with artifacts.making(config, "pretrain") as work:
-        material = gather(config, lm.tokens)
-        held_out = material.held_out
+        train, held_out, general_ratio = gather(config, lm.tokens)
         figures: dict[str, Any] = {
             f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
         }
-        settings, train = config.pretrain, material.train
+        settings = config.pretrain
         steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
         steps = min(steps, settings.max_steps or steps)
         trained, figures["loss"], seconds = _train(config, lm, train, steps, work.folder)
@@ -90,15 +75,19 @@ def pretrain(config: Config) -> None:
         work.figures |= figures | {
             "train_tokens": tokens,
             "held_out_places": len(held_out["y"]),
-            "general_ratio": material.general_ratio,
+            "general_ratio": general_ratio,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }
 
 
-def gather(config: Config, tokens: KeywordTokenizer) -> Material:
-    """Returns the rows of descriptions, with `general_ratio` tokens of general text for each token.
+def gather(
+    config: Config, tokens: KeywordTokenizer
+) -> tuple[list[Row], dict[str, list[Row]], float]:
+    """Returns the rows to train on, those held out, and the tokens of general text per other token.
 
-    Some places and some general text are held out, for the perplexities before and after.
+    Held out for the perplexities are `y`: places; `y_text`: the same without labels on the
+    markers, which the base model has never seen, so that this alone is a fair "before"; `general`:
+    general text, for what the model forgets (the built-in model has read the built-in text before).
     """
     random, markers = np.random.default_rng(config.seed), set(tokens.marker_ids)
     train, held_out = _split(descriptions(config), random)
@@ -126,7 +115,7 @@ def gather(config: Config, tokens: KeywordTokenizer) -> Material:
         for row in places
     ]
     measured = {"y": places, "y_text": texts, "general": blocks[mixed_in:]}
-    return Material(rows + blocks[:mixed_in], measured, ratio)
+    return rows + blocks[:mixed_in], measured, ratio
 
 
 def describe(
@@ -239,7 +228,7 @@ def _train(
         processing_class=lm.tokens.tokenizer,
         peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
     )
-    entries, seconds = training.run(trainer, "pretrain", "continual pretraining", "steps", steps)
+    entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
     model = trainer.model.merge_and_unload() if rank else trainer.model
     return model, [entry["loss"] for entry in entries], seconds
 

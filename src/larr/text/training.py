@@ -16,11 +16,11 @@ from larr.progress import Advance, track
 
 
 class _ProgressCallback(TrainerCallback):
-    def __init__(self, advance: Advance, units: int) -> None:
-        self.advance, self.units = advance, units
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.advance(self.units)
+        self.advance(1)
 
 
 def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
 
 
 def run(
-    trainer: Trainer, section: str, title: str, unit: str, steps: int, units_per_step: int = 1
+    trainer: Trainer, section: str, title: str, steps: int
 ) -> tuple[list[dict[str, float]], float]:
     """Trains, and returns the log entries that have a loss, and the seconds.
 
@@ -52,8 +52,8 @@ def run(
     """
     trainer.remove_callback(PrinterCallback)
     started = time.perf_counter()
-    with track(title, steps * units_per_step, unit) as advance:
-        trainer.add_callback(_ProgressCallback(advance, units_per_step))
+    with track(title, steps, "steps") as advance:
+        trainer.add_callback(_ProgressCallback(advance))
         trainer.train()
     seconds = time.perf_counter() - started
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
