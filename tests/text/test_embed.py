@@ -20,7 +20,7 @@ from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed as embed_stage
 from larr.run import vector_sources
-from larr.text import embed, vector_source
+from larr.text import embed
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
 
@@ -61,7 +61,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(texts))
         return compute(encoder, texts, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(vector_source, "compute", counting)
+    monkeypatch.setattr(embed, "compute", counting)
     return counts
 
 
@@ -111,9 +111,9 @@ def test_untuned_has_the_keywords_mean_taken_out(embedded: Config) -> None:
 
 def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path: Path) -> None:
     texts = texts_of(embedded)
-    job = vector_source.Job(embedded, texts, tmp_path)
+    job = embed.Job(embedded, texts, tmp_path)
     vectors_ND = np.zeros((len(texts), 8), np.float32)
-    vector_source.untuned(job, vectors_ND)
+    embed.untuned(job, vectors_ND)
     raw = compute(
         as_encoder(load_base(embedded), None),
         [[row] for row in texts.select("keyword", "text").rows()],
@@ -191,8 +191,8 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
 ) -> None:
     complete = vectors_of(copied, "untuned")
     shutil.rmtree(copied.output / "embed")
-    monkeypatch.setattr(vector_source, "SHARD", 10)
-    counting = vector_source.compute
+    monkeypatch.setattr(embed, "SHARD", 10)
+    counting = embed.compute
 
     def interrupted(*given: object) -> np.ndarray:
         if len(computed) == 2:
@@ -201,7 +201,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
 
     untuned = with_rankers(copied, "larr_untuned")
     with monkeypatch.context() as patch:
-        patch.setattr(vector_source, "compute", interrupted)
+        patch.setattr(embed, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embed_stage(untuned)
     embed_stage(untuned)
@@ -220,10 +220,10 @@ def test_another_ranker_does_not_embed_again(copied: Config, computed: list[int]
 def test_another_package_can_add_a_source(
     copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def backwards(job: vector_source.Job, vectors_ND: np.ndarray) -> None:
+    def backwards(job: embed.Job, vectors_ND: np.ndarray) -> None:
         vectors_ND[:] = np.load(job.folder.parent / "encoder" / "vectors.npy")[:, ::-1]
 
-    added = {"backwards": vector_source.VectorSource(backwards, sources=("encoder",))}
+    added = {"backwards": embed.VectorSource(backwards, sources=("encoder",))}
     monkeypatch.setattr(embed, "with_plugins", lambda own, _: own | added)
     embed.embed(copied, ["backwards"])
     expected_ND = vectors_of(copied, "encoder")[:, ::-1]

@@ -101,8 +101,7 @@ class KeywordTokenizer:
         """
         if not parts:
             raise LarrError("a description without any keyword has no vector; leave its row out")
-        unknown = [keyword for keyword, _ in parts if keyword not in self.starts]
-        if unknown:
+        if unknown := [keyword for keyword, _ in parts if keyword not in self.starts]:
             raise LarrError(
                 f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
             )

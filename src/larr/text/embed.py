@@ -1,46 +1,152 @@
 """A vector for each distinct keyword text, from the text embedding model and from the controls.
 
-Paper: Eq. (22). A new source is a function in a file and a line in SOURCES, or an entry point of
-the group `larr.vectors` in another package.
+Paper: Eq. (22). A new source is a function and a line in SOURCES, or an entry point of the group
+`larr.vectors` in another package.
+
+Shapes: N texts, B texts of a shard, K keywords, H hidden units, D the stored length
+(`embed.dimension`).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from sentence_transformers import SentenceTransformer
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.plugins import with_plugins
-from larr.text import vector_source
-from larr.text.vector_source import SHARDS, VECTORS, Job, VectorSource
+from larr.progress import track
+from larr.text.backbone import load_base, load_language_model
+from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
+
+VECTORS = "vectors.npy"
+SHARDS = "shards"
+"""The folder of an unfinished source's vectors, deleted with the end of the job."""
+SHARD = 8_192
+"""Texts in a file there; an interrupted run continues after its last shard."""
+WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
+"""What TF-IDF counts: words, and each Chinese character by itself."""
+VOCABULARY = 100_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """The texts that a source has to embed, and where."""
+
+    config: Config
+    texts: pl.DataFrame
+    """Columns keyword and text, distinct, in the order of their text_id."""
+    folder: Path
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """How to compute a vector for every text, and from what: an entry of SOURCES.
+
+    Vectors are computed again when the texts, the seed, `embed.dimension` or something that is
+    declared here has changed.
+    """
+
+    compute: Callable[[Job, np.ndarray], None]
+    """Writes the vectors into an array of zeros on the disk (float32 [N, D])."""
+    settings: tuple[str, ...] = ()
+    """Dotted paths of the settings that it depends on."""
+    files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
+    """Files, or folders of files, that it reads from outside `output`."""
+    stages: tuple[str, ...] = ()
+    """The stages whose folders it reads."""
+    sources: tuple[str, ...] = ()
+    """The sources whose vectors it reads."""
+
+
+def encoder(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2."""
+    model = load_encoder(artifacts.folder(job.config, "contrast"))
+    for rows, vectors_BD in _shards(job, model):
+        vectors_ND[rows] = vectors_BD
+
+
+def untuned(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the base model's pooled states, reduced."""
+    model = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
+    _write_reduced(job, model, vectors_ND)
+
+
+def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the pooled states of the model after stage 1, without stage 2, reduced."""
+    lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
+    model = as_encoder(lm, None, job.config.contrast.pooling)
+    _write_reduced(job, model, vectors_ND)
+
+
+def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
+    model = load_sentence_encoder(job.config.sentence_encoder)
+    _write_reduced(job, model, vectors_ND, with_markers=False)
+
+
+def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the main axes of TF-IDF counts of words and pairs of words."""
+    counter = TfidfVectorizer(
+        ngram_range=(1, 2), token_pattern=WORDS, max_features=VOCABULARY, dtype=np.float32
+    )
+    with track("TF-IDF", len(job.texts), "texts") as advance:
+        counts_NW = counter.fit_transform(job.texts["text"])
+        axes = min(vectors_ND.shape[1], min(counts_NW.shape) - 1)
+        svd = TruncatedSVD(max(1, axes), n_iter=4, random_state=job.config.seed)
+        reduced_ND = svd.fit_transform(counts_NW)
+        advance(len(job.texts))
+    vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
+
+
+def random(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes a random direction for each text: what a ranker gains from an ID for each text."""
+    generator = np.random.default_rng(job.config.seed)
+    for start in range(0, len(vectors_ND), SHARD):
+        part_BD = vectors_ND[start : start + SHARD]
+        part_BD[:] = normalised(generator.standard_normal(part_BD.shape))
+
+
+def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the encoder's vectors, each given to another text of the same keyword at random.
+
+    The same numbers without their meaning: a gain that remains does not come from the texts.
+    """
+    generator = np.random.default_rng(job.config.seed)
+    encoder_ND = np.load(job.folder.parent / "encoder" / VECTORS, mmap_mode="r")
+    for _, rows in job.texts.with_row_index("row").group_by("keyword", maintain_order=True):
+        numbers = rows["row"].to_numpy()
+        vectors_ND[numbers] = encoder_ND[generator.permutation(numbers)]
+
 
 SOURCES = {
-    "encoder": VectorSource(vector_source.encoder, stages=("contrast",)),
+    "encoder": VectorSource(encoder, stages=("contrast",)),
     "untuned": VectorSource(
-        vector_source.untuned,
+        untuned,
         settings=("backbone", "contrast.pooling"),
         files=lambda config: (config.backbone.model,),
     ),
-    "pretrained": VectorSource(
-        vector_source.pretrained, settings=("contrast.pooling",), stages=("pretrain",)
-    ),
+    "pretrained": VectorSource(pretrained, settings=("contrast.pooling",), stages=("pretrain",)),
     "sentence_encoder": VectorSource(
-        vector_source.sentence_encoder,
+        sentence_encoder,
         settings=("sentence_encoder",),
         files=lambda config: (config.sentence_encoder,),
     ),
-    "tfidf": VectorSource(vector_source.tfidf),
-    "random": VectorSource(vector_source.random),
-    "shuffled": VectorSource(vector_source.shuffled, sources=("encoder",)),
+    "tfidf": VectorSource(tfidf),
+    "random": VectorSource(random),
+    "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }
 """What a variant can name as its `vectors`, besides `encoders` of the configuration.
 
@@ -112,3 +218,56 @@ def _artifact(config: Config, source: VectorSource, folder: Path) -> Artifact:
     paths = ("seed", "embed.dimension", *source.settings)
     settings = {path: reduce(getitem, path.split("."), tree) for path in paths}
     return Artifact(folder, settings, inputs, source.files(config))
+
+
+def _shards(
+    job: Job, model: SentenceTransformer, *, with_markers: bool = True
+) -> list[tuple[slice, np.ndarray]]:
+    """Returns the rows and the vectors (on the disk, float32 [B, H or D]) of each shard.
+
+    It embeds those texts that an interrupted run has not embedded.
+    """
+    (job.folder / SHARDS).mkdir(exist_ok=True)
+    shards = []
+    with track(f"embedding ({job.folder.name})", len(job.texts), "texts") as advance:
+        for start in range(0, len(job.texts), SHARD):
+            texts = job.texts[start : start + SHARD].select("keyword", "text").rows()
+            path = job.folder / SHARDS / f"{start:012d}.npy"
+            if path.is_file():
+                advance(len(texts))
+            else:
+                if with_markers:
+                    parts = [[text] for text in texts]
+                    vectors_BH = compute(model, parts, job.config.embed.batch_tokens, advance)
+                else:
+                    vectors_BH = model.encode([text for _, text in texts])
+                    advance(len(texts))
+                with artifacts.atomic(path) as partial, partial.open("wb") as file:
+                    np.save(file, vectors_BH)
+            shards.append((slice(start, start + len(texts)), np.load(path, mmap_mode="r")))
+    return shards
+
+
+def _write_reduced(
+    job: Job, model: SentenceTransformer, vectors_ND: np.ndarray, *, with_markers: bool = True
+) -> None:
+    """Writes the vectors of a model that was not tuned for these texts, so that they compare well.
+
+    Its vectors all point nearly the same way, those of one keyword still more. So each keyword's
+    mean is subtracted, and of the rest the D main axes are kept if there are more than D.
+    """
+    shards = _shards(job, model, with_markers=with_markers)
+    keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
+    counts_K1 = np.bincount(keywords_N)[:, None]
+    width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
+    sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
+    for rows, raw_BH in shards:  # memory holds sums only, and never all states
+        sums_KH += np.eye(len(counts_K1))[:, keywords_N[rows]] @ raw_BH
+        squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
+    means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
+    if width > dimension:
+        covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
+        axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
+    for rows, raw_BH in shards:
+        reduced_BD = (raw_BH - means_KH[keywords_N[rows]]) @ axes_HD
+        vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)

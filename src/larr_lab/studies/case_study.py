@@ -24,9 +24,9 @@ from larr.errors import ConfigError
 from larr.progress import track
 from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.corpus import descriptions_table, texts_of
+from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, compute, load_encoder, normalised
 from larr.text.pairs import keywords_of
-from larr.text.vector_source import WORDS
 from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
