@@ -82,14 +82,11 @@ class Known:
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
         return rows
 
-    def describe_places(self, new: pl.DataFrame | None = None) -> pl.DataFrame:
-        """Returns all places, or new ones, which have no past, with their statistics and levels."""
-        places = self.places
-        if new is not None:
-            places = pl.concat([places.clear(), new], how="diagonal_relaxed")
-            never = [f"poi_{name}" for name in NEVER_SEEN]
-            places = places.with_columns(pl.col(never).fill_null(0.0))
-        return with_levels(places, self.levels)
+    def describe_places(self, places: pl.DataFrame) -> pl.DataFrame:
+        """Returns known places, or new ones, which have no past, with all columns and levels."""
+        places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
+        never = [f"poi_{name}" for name in NEVER_SEEN]
+        return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
         """Returns all users with their statistics and levels, and chosen profiles of situations.

@@ -197,7 +197,7 @@ def _write_known(
     end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
     known = enricher.known(end.item())
     known.save(folder / KNOWN)
-    places = _rendered(config, known.describe_places(), {"poi"}, ["poi_id"])
+    places = _rendered(config, known.describe_places(known.places), {"poi"}, ["poi_id"])
     places.write_parquet(folder / "descriptions.parquet")
     for keyword in config.scene_keywords:
         if keyword.owner == "poi":
