@@ -44,32 +44,33 @@ class P5(NeuralRanker):
 
         super().__init__(inputs)
         features, categories = inputs.features, inputs.features.categories
-        seen = [category.name not in inputs.settings.hidden for category in categories]
+        names = [category.name for category in categories]
+        seen = [name not in inputs.settings.hidden for name in names]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
-        spelled = {
-            column: category
-            for column, category in enumerate(categories)
-            if category.name in SPELLED or category.size > LONGEST
-        }
-        unspelled = {n: category for n, category in enumerate(categories) if n not in spelled}
-        digits = max((math.ceil(math.log(c.size, BASE)) for c in spelled.values()), default=1)
+        size_F = np.array([category.size for category in categories], dtype=np.int64)
+        spelled = [n for n, name in enumerate(names) if name in SPELLED or size_F[n] > LONGEST]
+        unspelled = [n for n in range(len(names)) if n not in spelled]
+        digits = max((math.ceil(math.log(size, BASE)) for size in size_F[spelled]), default=1)
         spellings = [torch.empty(0, digits, dtype=torch.int64)]
-        spellings += [random_spelling(category.size, digits) for category in spelled.values()]
+        spellings += [random_spelling(size, digits) for size in size_F[spelled]]
         self.register_buffer("spelling", torch.cat(spellings), persistent=False)
-        for kind, chosen, first in (("spelled", spelled, 0), ("unspelled", unspelled, PADDING + 1)):
-            # the columns of these categories, and what to add to each of their values, [2, W]
-            sizes = np.array([category.size for category in chosen.values()], dtype=np.int64)
-            shifts = np.stack([np.array([*chosen], np.int64), first + sizes.cumsum() - sizes])
-            self.register_buffer(kind, torch.from_numpy(shifts), persistent=False)
-        names = [category.name for category in spelled.values()]
-        self.recent_shift = int(self.spelled[1, names.index("poi_id")]) if features.recent else 0
+        for kind, columns, first in (
+            ("spelled", spelled, 0),
+            ("unspelled", unspelled, PADDING + 1),
+        ):
+            # what to add to each category's values: its first row or token; [columns, shifts]
+            shifts_W = first + size_F[columns].cumsum() - size_F[columns]
+            pair_2W = torch.stack([torch.tensor(columns).long(), torch.from_numpy(shifts_W)])
+            self.register_buffer(kind, pair_2W, persistent=False)
+        place = spelled.index(names.index("poi_id")) if features.recent else 0
+        self.recent_shift = int(self.spelled[1, place]) if features.recent else 0
         # the word that each token of a prompt is a piece of [N]; recent places share one word
         words = len(categories) + len(features.numbers)
         pieces = torch.tensor([digits] * len(spelled) + [1] * (words - len(spelled)))
         word_N = torch.arange(words).repeat_interleave(pieces)
         recent_N = torch.full((features.recent * digits,), words)
         self.register_buffer("words", torch.cat([word_N, recent_N]), persistent=False)
-        tokens = PADDING + 1 + sum(category.size for category in unspelled.values())
+        tokens = PADDING + 1 + int(size_F[unspelled].sum())
         self.tokens = nn.Embedding(tokens, UNITS, padding_idx=PADDING)
         self.whole_words = nn.Embedding(int(self.words.max()) + 1, UNITS)
         self.questions = nn.Embedding(self.tasks, UNITS)
