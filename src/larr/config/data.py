@@ -44,7 +44,7 @@ class DatasetConfig(Section):
     """Where the tables come from and how they are checked and split."""
 
     kind: str = "tables"
-    """An entry of `larr.data.datasets.DATASETS`, or a data set of another package."""
+    """`tables` for your own, or a data set of another package; see `larr.data.datasets`."""
     bad_rows: Literal["reject", "stop"] = "reject"
     """What happens if rows break the contract: they are moved to `prepare/rejected/`, or the run
     stops."""
