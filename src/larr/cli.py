@@ -244,11 +244,9 @@ def main() -> None:
         status = InputError.exit_status
     except Exception as error:
         # keeps the traceback of an unforeseen failure in a file, for a bug report
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="larr-", suffix=".log", delete=False, encoding="utf-8"
-        ) as log:
-            log.writelines(traceback.format_exception(error))
-        failure = f"{type(error).__name__}: {error}; please report it with {log.name}"
+        log = Path(tempfile.mkstemp(".log", "larr-")[1])
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        failure = f"{type(error).__name__}: {error}; please report it with {log}"
         message, status = f"a failure inside larr: {failure}", 1
     console.print(f"[bold red]larr:[/bold red] {escape(message)}", soft_wrap=True)
     sys.exit(status)
