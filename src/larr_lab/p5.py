@@ -6,7 +6,7 @@ the softmax over "yes" and "no" at the decoder's first step. The words of a prom
 that all rankers read. The T5 is small and starts untrained.
 
 Shapes: B rows of a batch, M numbers, L recent places, W words of a kind, D pieces of a spelled
-word, N tokens, H hidden units, T tasks, V values.
+word, N tokens, F categories, H hidden units, T tasks, V values.
 """
 
 from __future__ import annotations
@@ -43,29 +43,27 @@ class P5(NeuralRanker):
         from transformers import T5Config, T5Model  # noqa: PLC0415 - other rankers start faster
 
         super().__init__(inputs)
-        features, categories = inputs.features, inputs.features.categories
-        names = [category.name for category in categories]
+        features = inputs.features
+        names = [category.name for category in features.categories]
         seen = [name not in inputs.settings.hidden for name in names]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
-        size_F = np.array([category.size for category in categories], dtype=np.int64)
+        size_F = np.array([category.size for category in features.categories], dtype=np.int64)
         spelled = [n for n, name in enumerate(names) if name in SPELLED or size_F[n] > LONGEST]
         unspelled = [n for n in range(len(names)) if n not in spelled]
         digits = max((math.ceil(math.log(size, BASE)) for size in size_F[spelled]), default=1)
         spellings = [torch.empty(0, digits, dtype=torch.int64)]
         spellings += [random_spelling(size, digits) for size in size_F[spelled]]
         self.register_buffer("spelling", torch.cat(spellings), persistent=False)
-        for kind, columns, first in (
-            ("spelled", spelled, 0),
-            ("unspelled", unspelled, PADDING + 1),
-        ):
-            # what to add to each category's values: its first row or token; [columns, shifts]
-            shifts_W = first + size_F[columns].cumsum() - size_F[columns]
-            pair_2W = torch.stack([torch.tensor(columns).long(), torch.from_numpy(shifts_W)])
-            self.register_buffer(kind, pair_2W, persistent=False)
+        kinds = (("spelled", spelled, 0), ("unspelled", unspelled, PADDING + 1))
+        for kind, columns, first in kinds:
+            # the columns, and what to add to a value for its row of `spelling` or its token
+            shifts_W = torch.from_numpy(first + size_F[columns].cumsum() - size_F[columns])
+            columns_2W = torch.stack([torch.tensor(columns).long(), shifts_W])
+            self.register_buffer(kind, columns_2W, persistent=False)
         place = spelled.index(names.index("poi_id")) if features.recent else 0
         self.recent_shift = int(self.spelled[1, place]) if features.recent else 0
         # the word that each token of a prompt is a piece of [N]; recent places share one word
-        words = len(categories) + len(features.numbers)
+        words = len(names) + len(features.numbers)
         pieces = torch.tensor([digits] * len(spelled) + [1] * (words - len(spelled)))
         word_N = torch.arange(words).repeat_interleave(pieces)
         recent_N = torch.full((features.recent * digits,), words)
