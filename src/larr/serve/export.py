@@ -28,8 +28,6 @@ from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker
 
 VECTOR, RECENT = "scene_vector", "recent"
-READ = ("categories", "numbers", "recent", "texts")
-"""The columns of `Batch` that a ranker reads."""
 FEATURE_MAP, ONNX = "feature_map.json", "ranker.onnx"
 Json = dict[str, Any]
 
@@ -86,8 +84,9 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 
 
 def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
-    """Writes the ranker as a graph from `READ` to `probabilities`, [B, T], for any B."""
-    inputs = {name: getattr(batch, name).numpy() for name in READ}
+    """Writes the ranker as a graph from what it reads to `probabilities`, [B, T], for any B."""
+    read = ("categories", "numbers", "recent", "texts")
+    inputs = {name: getattr(batch, name).numpy() for name in read}
     write_graph(_Probabilities(ranker, batch), inputs, path)
 
 

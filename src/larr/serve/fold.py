@@ -180,16 +180,10 @@ class Scoring(nn.Module):
     """The probabilities of candidates, from the rows of the request and of their places."""
 
     def __init__(
-        self,
-        model: Ple,
-        categories: ColumnSplit,
-        numbers: ColumnSplit,
-        place_slots: Sequence[int],
-        sampling_rate: float,
+        self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit, sampling_rate: float
     ) -> None:
         super().__init__()
         self.model, self.rate, first = model, sampling_rate, _FirstLevel(model)
-        self.place_slots = list(place_slots)
         self.larr = model if isinstance(model, Larr) else None
         self.request_weight = first.of_columns(categories.request, numbers.request)
         rest = [first.number[list(numbers.candidate)], first.recent, first.more]
@@ -255,10 +249,10 @@ class Scoring(nn.Module):
             compared.append(recent_LD)
         # One product for all pairs of texts; it is split by what the place's text is compared with.
         product = place_KSD.flatten(0, 1) @ torch.cat(compared).T
-        product_KSX = product.unflatten(0, (-1, len(self.place_slots)))
+        product_KSX = product.unflatten(0, (-1, len(matching.place_slots)))
         figures = [product_KSX[:, :, : len(request_QD)].flatten(1)]
         if matching.recent_slot is not None:
-            slot = self.place_slots.index(matching.recent_slot)
+            slot = matching.place_slots.index(matching.recent_slot)
             recent_KL = product_KSX[:, slot, len(request_QD) :]
             figures.append(similarities(recent_KL, has_text_L[None]))
         return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.markup import escape
@@ -38,8 +37,7 @@ class Live:
         """Whether the places that were added before the start are embedded."""
         self.refused: str | None = None
         """Why the store's latest choice is not served, if it is not."""
-        self.opened: list[Opened] = []
-        self.opened = self._open(store.arms())
+        self.opened = [Opened(arm, store.load(arm.version)) for arm in store.arms()]
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Returns the answer of the arm that the user is in."""
@@ -108,7 +106,11 @@ class Live:
                 opened.version.follow(accepted)
             arms = self.store.arms()
             if arms != [opened.arm for opened in self.opened]:
-                changed = self._open(arms)
+                known = {opened.arm.version: opened.version for opened in self.opened}
+                changed = [
+                    Opened(arm, known.get(arm.version) or self.store.load(arm.version))
+                    for arm in arms
+                ]
                 for opened in changed:
                     opened.version.follow(accepted)
                 self.opened = changed  # one assignment: a request sees the old arms or the new ones
@@ -130,10 +132,6 @@ class Live:
                     self.accepted[row[ID]] = row
                 else:
                     self.accepted.pop(row[WITHDRAWN], None)
-
-    def _open(self, arms: Sequence[Arm]) -> list[Opened]:
-        known = {opened.arm.version: opened.version for opened in self.opened}
-        return [Opened(arm, known.get(arm.version) or self.store.load(arm.version)) for arm in arms]
 
 
 def arm_position(user_id: str, test: str) -> float:

@@ -142,9 +142,7 @@ def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
     folder.mkdir()
     encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
     keywords = reader.features.scene_keywords if larr else ()
-    slots = {name: slot for slot, name in enumerate(keywords)}
-    place_slots = [slots[name] for name in keywords if reader.keywords[name].owner == "poi"]
-    scoring = Scoring(model, *columns, place_slots, reader.features.sampling_rate)
+    scoring = Scoring(model, *columns, reader.features.sampling_rate)
     matching = larr.matching if larr else None
     settings: dict[str, Any] = {
         "shifts": encoder.shifts[: len(encoder.seen)].tolist(),
@@ -160,6 +158,7 @@ def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
     np.save(folder / served.RECENT_TEXTS, recent_texts)
     if larr:
         keyword_V, text_rows = reader.texts.table()["keyword"], TextRows(larr)
+        slots = {name: slot for slot, name in enumerate(keywords)}
         slot_V = keyword_V.replace_strict(slots, default=0, return_dtype=pl.Int64).to_numpy().copy()
         example = {"raw": larr.vectors[:2].numpy(), "slots": slot_V[:2]}
         write_graph(text_rows, example, folder / "texts.onnx")

@@ -32,6 +32,8 @@ from larr.serve.version import ServedVersion
 STORE = "store"
 """A store's folder in the output of a run, unless another one is given."""
 VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
+LOCK = f".{CURRENT}.lock"
+"""Held by a process that changes what is served, so that one comes after the other."""
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
 FOLDED = "folded"
 TOLERANCE = 1e-5
@@ -85,7 +87,7 @@ class Store:
         if not 0 < share <= 1:
             raise ConfigError(f"--share {share:g}: expected more than 0, and at most 1")
         opened = self.load(version)
-        with self._changing():
+        with FileLock(self.folder / LOCK):
             before = self._pointer().arms if (self.folder / CURRENT).is_file() else None
             arms = [Arm("A", version, 1.0)]
             if share < 1:
@@ -100,7 +102,7 @@ class Store:
 
     def roll_back(self) -> list[Arm]:
         """Serves what was served before the last change; returns it."""
-        with self._changing():
+        with FileLock(self.folder / LOCK):
             previous = self._pointer().previous
             if previous is None:
                 raise VersionError(f"{self.folder}: nothing was served before this")
@@ -116,10 +118,6 @@ class Store:
             known = ", ".join(file["version"] for file in self.versions()) or "none"
             raise VersionError(f"{self.folder} has no version {version}; there are: {known}")
         return open_checked(folder, self.folder / VECTORS)
-
-    def _changing(self) -> FileLock:
-        """Returns the lock that lets one process after the other change what is served."""
-        return FileLock(self.folder / f".{CURRENT}.lock")
 
     def _point(self, pointer: _Pointer) -> None:
         artifacts.write_json(self.folder / CURRENT, msgspec.to_builtins(pointer))

@@ -43,7 +43,6 @@ class ServedVersion:
 
     def __init__(self, ranker: ServedRanker, version: str, embedder: Embedder | None) -> None:
         self.ranker, self.id, self.embedder = ranker, version, embedder
-        self.tasks = [*ranker.reader.features.tasks]
         self.accepted = ranker.reader.sent()
         """The columns that may be sent of the scene, and those of a candidate."""
         self.known_places = ranker.reader.known.places
@@ -82,11 +81,11 @@ class ServedVersion:
         row = {**scene, "user_id": str(request.user_id), "time": request.time or datetime.now()}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
-        score_K = scores(scored.probabilities)
+        score_K, tasks = scores(scored.probabilities), self.ranker.reader.features.tasks
         best = np.argsort(-score_K, kind="stable")[: request.k].tolist()
         for number in best:
             poi_id = str(candidates["poi_id"][number])
-            by_task = dict(zip(self.tasks, scored.probabilities[number].tolist(), strict=True))
+            by_task = dict(zip(tasks, scored.probabilities[number].tolist(), strict=True))
             degraded = [] if scored.candidates.places[number] else ["new_place"]
             answer.items.append(RankedPlace(poi_id, float(score_K[number]), by_task, degraded))
         if request.explain:
