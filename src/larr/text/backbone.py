@@ -149,9 +149,8 @@ def load_base(config: Config) -> LanguageModel:
 
 def load_language_model(folder: Path, config: Config) -> LanguageModel:
     """Returns a model that stage 1 wrote."""
-    tokenizer, model = _read(
-        config.backbone.model_copy(update={"model": str(folder), "revision": None})
-    )
+    backbone = config.backbone.model_copy(update={"model": str(folder), "revision": None})
+    tokenizer, model = _read(backbone)
     keywords = [keyword.name for keyword in config.keywords]
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
@@ -173,10 +172,7 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
     if head is not None and head.weight is not embedding.weight:
         rows[names[id(head)]] = tokens.marker_ids
     return LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules="all-linear",
-        trainable_token_indices=rows,
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices=rows
     )
 
 
@@ -184,17 +180,11 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
     source = str(BUILTIN) if backbone.model == BUILTIN_MODEL else backbone.model
     # Adam's small steps are lost in 16-bit weights; frozen weights keep their checkpoint's type
     dtype = torch.float32 if backbone.lora_rank == 0 else "auto"
+    options = {"revision": backbone.revision, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=backbone.revision, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=backbone.revision,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation=attention(),
-            dtype=dtype,
+            source, use_safetensors=True, attn_implementation=attention(), dtype=dtype, **options
         )
     except Exception as error:  # of any of the libraries that read it
         reason = f"{type(error).__name__}: {error}"
@@ -222,25 +212,18 @@ def _add_markers(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, keywords: Sequence[str]
 ) -> None:
     """Adds the markers; their embeddings start at the mean of the keyword's words (decision 4)."""
-    vocabulary = tokenizer.get_vocab()
-    for name in keywords:
-        if clash := [token for token in markers(name) if token in vocabulary]:
-            raise ConfigError(
-                f"keyword {name}: the tokenizer of the backbone already has {', '.join(clash)}; "
-                "give the keyword another name"
-            )
+    vocabulary, new = tokenizer.get_vocab(), [token for name in keywords for token in markers(name)]
+    if clash := [token for token in new if token in vocabulary]:
+        raise ConfigError(
+            f"keywords: the tokenizer of the backbone already has {', '.join(clash)}; give the "
+            "keyword another name"
+        )
     words: dict[str, list[int]] = {
         name: tokenizer(name.replace("_", " ").strip(), add_special_tokens=False)["input_ids"]
         for name in keywords
     }
-    tokenizer.add_tokens(
-        [
-            AddedToken(token, special=True, normalized=False)
-            for name in keywords
-            for token in markers(name)
-        ],
-        special_tokens=True,
-    )
+    added = [AddedToken(token, special=True, normalized=False) for token in new]
+    tokenizer.add_tokens(added, special_tokens=True)
     _resize(tokenizer, model)
     ids = tokenizer.get_vocab()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]

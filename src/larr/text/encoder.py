@@ -91,12 +91,8 @@ class KeywordTransformer(InputModule):
     def load(cls, model_name_or_path: str, **_: Any) -> Self:
         """Returns what `save` wrote."""
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
-            model_name_or_path,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation=attention(),
-        )
+        options = {"use_safetensors": True, "attn_implementation": attention()}
+        model = AutoModel.from_pretrained(model_name_or_path, trust_remote_code=False, **options)
         return cls(model, KeywordTokenizer(tokenizer, **cls.load_config(model_name_or_path)))
 
 
