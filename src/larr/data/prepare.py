@@ -40,9 +40,10 @@ TEXT = "text {}"
 
 def prepare(config: Config) -> None:
     """Writes `prepare/` from the configured data set."""
+    source = dataset(config)  # an unknown kind is refused before a folder is created
     with artifacts.making(config, "prepare", resume=False) as work:
         folder = work.folder
-        log = check_tables(config, dataset(config).tables(config, folder / "raw"), folder)
+        log = check_tables(config, source.tables(config, folder / "raw"), folder)
         check_columns(config, log)
         enricher, texts = Enricher(config, log), TextNumbers()
         truth = [name for name in TRUTH if name in log.scan().collect_schema()]
