@@ -16,7 +16,7 @@ from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.data.datasets import dataset
 from larr.evaluation.bootstrap import KEYS, LEVEL, interval
-from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
+from larr.metrics import TASKS, gain_percent, metrics_of, ratio, rela_impr_percent
 
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
@@ -69,19 +69,12 @@ def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
     slices = table.filter(pl.col("part") == "slice")
     for (column, ranker, metric, seed), group in slices.group_by(by, maintain_order=True):
         weight_K = np.array([sizes[column][value]["impressions"] for value in group["value"]])
-        rows.append(
-            {
-                "part": "within",
-                "column": column,
-                "value": "",
-                "ranker": ranker,
-                "metric": metric,
-                "seed": seed,
-                "estimate": _weighted(group["estimate"].to_numpy()[:, None], weight_K)[0],
-                "draws": _weighted(group["draws"].to_numpy(), weight_K),
-            }
-        )
-    return pl.concat([table, pl.DataFrame(rows, schema=table.schema)])
+        value_KB = np.column_stack([group["estimate"], group["draws"].to_numpy()])
+        # a slice without a value in a draw, for lack of a class, has no weight in it
+        weight_KB = np.where(np.isfinite(value_KB), weight_K[:, None], 0)
+        mean_B = ratio((np.nan_to_num(value_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
+        rows.append(("within", column, "", ranker, metric, seed, mean_B[0], mean_B[1:]))
+    return pl.concat([table, pl.DataFrame(rows, schema=table.schema, orient="row")])
 
 
 def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
@@ -138,31 +131,21 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
         joined = joined.join(other_rows, on=on, suffix=f"_{other}")
     metrics = metrics_of()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
-    estimate_K, base_K, ceiling_K = (
-        joined[f"estimate{of}"].to_numpy() * sign_K for of in ("", f"_{BASE}", f"_{CEILING}")
-    )
-    draws_KB, base_KB, ceiling_KB = (
-        joined[f"draws{of}"].to_numpy() * sign_K[:, None] for of in ("", f"_{BASE}", f"_{CEILING}")
-    )
-    low_K, high_K = interval(_closed(draws_KB, base_KB, ceiling_KB))
-    share_K = _closed(estimate_K, base_K, ceiling_K)
-    surely_below_K = interval(ceiling_KB - base_KB)[0] > 0
+    closed = {}
+    for column in ("estimate", "draws"):
+        # transposed, so that the signs fit both the estimates [K] and the draws [B, K]
+        value, base, ceiling = (
+            joined[f"{column}{of}"].to_numpy().T * sign_K for of in ("", f"_{BASE}", f"_{CEILING}")
+        )
+        distance = ceiling - base
+        closed[column] = 100 * ratio(value - base, np.where(distance > 0, distance, np.nan))
+    low_K, high_K = interval(closed["draws"].T)
+    is_below_K = interval(distance.T)[0] > 0  # of the draws, which come last
     return (
         joined.select(*KEYS, "seed")
-        .with_columns(percent=share_K, low=low_K, high=high_K)
-        .filter(pl.Series(surely_below_K, dtype=pl.Boolean))
+        .with_columns(percent=closed["estimate"], low=low_K, high=high_K)
+        .filter(pl.Series(is_below_K, dtype=pl.Boolean))
     )
-
-
-def _closed(value: Array, base: Array, ceiling: Array) -> Array:
-    distance = ceiling - base
-    return 100 * ratio(value - base, np.where(distance > 0, distance, np.nan))
-
-
-def _weighted(value_KB: Array, weight_K: Array) -> Array:
-    """Returns the weighted means [B] of the values that are numbers."""
-    weight_KB = np.where(np.isfinite(value_KB), weight_K[:, None], 0)
-    return ratio((np.nan_to_num(value_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
 
 
 def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
@@ -184,18 +167,16 @@ def findings(
     pairs = [f"{first}_over_{second}" for first, second in compared_pairs(config, rankers)]
     has_ceiling = {BASE, CEILING} <= set(rankers)
     below_ceiling = [name for name in rankers if has_ceiling and name not in (BASE, CEILING)]
-    estimates, closed_cells = _cells(_with_seeds(table, "estimate")), _cells(closed)
-    gains = gains.with_columns(ranker=pl.format("{}_over_{}", "ranker", "over")).drop("over")
-    gain_cells = _cells(_with_seeds(gains, "percent"))
-    without_chance = [name for name, metric in metrics_of().items() if metric.chance is None]
-    for (*_, metric), cell in gain_cells.items():
-        if metric in without_chance:
-            del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]
-    for cell in estimates.values():
-        cell["mean"] = cell.pop("estimate")
+    estimates = _cells(_with_seeds(table, "estimate").rename({"estimate": "mean"}))
     means = {key: cell["mean"] for key, cell in estimates.items()}
+    gains = gains.with_columns(ranker=pl.format("{}_over_{}", "ranker", "over")).drop("over")
+    gain_cells, closed_cells = _cells(_with_seeds(gains, "percent")), _cells(closed)
+    registered = metrics_of()
+    for (*_, metric), cell in gain_cells.items():
+        if registered[metric].chance is None:
+            del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]
     slices = facts["sizes"]["slices"]
-    everywhere, headline, sliced = list(metrics_of()), headline_metrics(), slice_metrics()
+    everywhere, headline, sliced = list(registered), headline_metrics(), slice_metrics()
 
     def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
         """Returns the cells of a part by name, then by metric; None where there is no cell."""
