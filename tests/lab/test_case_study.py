@@ -82,16 +82,16 @@ def test_a_scene_of_a_moment_has_only_its_texts(city: Config) -> None:
 
 def test_a_visitor_has_never_ordered_there(city: Config) -> None:
     orders = module._orders(city)
-    visits = module._visits(city, orders)
+    queries, regions = module._visits(city, orders)
     visited = set(orders.select("user_nickname", "poi_region").rows())
-    for parts, region in zip(visits.queries["user"], visits.regions, strict=True):
+    for parts, region in zip(queries["user"], regions, strict=True):
         assert (dict(parts)["user_nickname"], region) not in visited
         assert dict(parts)["scene_place"].split(", ")[1] == region
 
 
 def test_the_home_is_left_out_where_it_is_not_asked_for(city: Config) -> None:
-    visits = module._visits(city, module._orders(city))
-    names = [[keyword for keyword, _ in visits.queries[asked][0]] for asked in module.ASKED]
+    queries, _ = module._visits(city, module._orders(city))
+    names = [[keyword for keyword, _ in queries[asked][0]] for asked in module.ASKED]
     scene, without_home, complete = names
     assert set(complete) - set(without_home) == {"user_base"}
     assert {keyword.partition("_")[0] for keyword in scene} == {"scene"}

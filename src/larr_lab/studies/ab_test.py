@@ -135,13 +135,11 @@ def truth(expected: dict[str, Totals], user_R: Array, random: np.random.Generato
 
 def lifts(first: Totals, second: Totals, user_R: Array, arm_U: Array) -> Json:
     """Returns the second arm over the first as a test sees it, with intervals of both kinds."""
-    arm_R = arm_U[user_R]
-    return {
-        metric: _lift(
-            _by_user(first, metric, user_R, ~arm_R), _by_user(second, metric, user_R, arm_R)
-        )
-        for metric in METRICS
-    }
+    arm_R, result = arm_U[user_R], {}
+    for metric in METRICS:
+        first_2U = _by_user(first, metric, user_R, ~arm_R)
+        result[metric] = _lift(first_2U, _by_user(second, metric, user_R, arm_R))
+    return result
 
 
 def _by_user(total: Totals, metric: str, user_R: Array, in_R: Array) -> Array:
@@ -219,7 +217,14 @@ def off_policy(scores: dict[str, Array], market: Market, random: np.random.Gener
     """
     exists_RM = market.place_RM >= 0
     click_RM = market.alone().click_RK
-    logged_RM, wanted_RM = (_policy(scores[name][:, :, 0], exists_RM) for name in (BASE, LARR))
+
+    def policy(probability_RM: Array) -> Array:
+        """Returns chances proportional to the square of the odds of a click."""
+        odds_RM = (probability_RM / (1 - probability_RM)) ** 2 * exists_RM
+        chance_RM: Array = odds_RM / odds_RM.sum(axis=1, keepdims=True)
+        return chance_RM
+
+    logged_RM, wanted_RM = (policy(scores[name][:, :, 0]) for name in (BASE, LARR))
     chosen_R = (logged_RM.cumsum(axis=1) < random.random((len(logged_RM), 1))).sum(axis=1)
     # a sum of chances can end just below 1, and the draw fall above it
     chosen_R1 = np.minimum(chosen_R, exists_RM.sum(axis=1) - 1)[:, None]
@@ -250,10 +255,3 @@ def off_policy(scores: dict[str, Array], market: Market, random: np.random.Gener
         "truth": exact(wanted_RM),
         "logged": exact(logged_RM),
     }
-
-
-def _policy(probability_RM: Array, exists_RM: Array) -> Array:
-    """Returns chances proportional to the square of the odds of a click."""
-    odds_RM = (probability_RM / (1 - probability_RM)) ** 2 * exists_RM
-    chance_RM: Array = odds_RM / odds_RM.sum(axis=1, keepdims=True)
-    return chance_RM

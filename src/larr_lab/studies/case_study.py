@@ -65,14 +65,6 @@ MOMENTS = {
 }
 
 
-class Visits(NamedTuple):
-    """Users who visit a region that they have never ordered in, in scenes of real visitors."""
-
-    queries: dict[str, Texts]
-    """The texts of each visit, for each of ASKED."""
-    regions: list[str]
-
-
 @dataclass(frozen=True)
 class Places:
     """The candidates: their texts; city and region; the dishes on their menus."""
@@ -90,7 +82,7 @@ def case_study(config: Config) -> Json:
     """
     artifacts.require(config, "prepare", "pretrain", "contrast")
     orders, places = _orders(config), _places(config)
-    visits = _visits(config, orders)
+    queries_by_asked, regions = _visits(config, orders)
     scenes = {name: _scenes(config, orders, moment) for name, moment in MOMENTS.items()}
     visitors: Json = {asked: {} for asked in ASKED}
     moments: Json = {
@@ -101,19 +93,25 @@ def case_study(config: Config) -> Json:
     count = len(current_encoders(config)) + ALWAYS
     with track("case study", count, "models") as advance:
         for name, find in _finders(config, places.texts):  # loads one model at a time
-            for asked, queries in visits.queries.items():
+            for asked, queries in queries_by_asked.items():
                 found_QK = nearest(find, queries)
-                visitors[asked][name] = _figures(visits, places, found_QK)
+                visitors[asked][name] = _figures(regions, places, found_QK)
                 if asked == "user_without_home":
-                    example = _example(queries[0], places, found_QK[0])
-                    visitors[asked][name]["example"] = example
+                    areas = places.table.select("poi_city", REGION).rows()
+                    visitors[asked][name]["example"] = {
+                        "query": [text for _, text in queries[0]],
+                        "found": [
+                            f"{', '.join(areas[place])}: {', '.join(places.menus[place])}"
+                            for place in found_QK[0]
+                        ],
+                    }
             for moment, result in moments.items():
                 found_QK = nearest(find, scenes[moment][0])
                 result["models"][name] = _suitable(places, found_QK, MOMENTS[moment])
             advance(1)
     return {
-        "regions": sorted(set(visits.regions)),
-        "visits": len(visits.regions),
+        "regions": sorted(set(regions)),
+        "visits": len(regions),
         "asked": ASKED,
         "visitors": visitors,
         "moments": moments,
@@ -171,8 +169,11 @@ def _places(config: Config) -> Places:
     return Places([texts[number] for number in with_text], table, dishes)
 
 
-def _visits(config: Config, orders: pl.DataFrame) -> Visits:
-    """Returns visitors' own texts, each beside the scene of another user away from home there."""
+def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], list[str]]:
+    """Returns the texts of visits, for each of ASKED, and the regions visited.
+
+    A visit is a user who has never ordered in a region, in the scene of a real visitor there.
+    """
     latest = orders.unique("user_id", keep="last", maintain_order=True)
     visited = orders.select("user_id", REGION).unique()
     keywords = keywords_of(config, "user")
@@ -203,7 +204,7 @@ def _visits(config: Config, orders: pl.DataFrame) -> Visits:
             queries["user_without_home"].append([*texts_of(user, without_home), *scene_texts])
             queries["user"].append([*texts_of(user, of_user), *scene_texts])
             regions.append(str(region))
-    return Visits(queries, regions)
+    return queries, regions
 
 
 def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts, int]:
@@ -264,12 +265,12 @@ def _by_words(candidates: Texts) -> Finder:
     return lambda queries: (counter.transform(joined(queries)) @ words_C.T).toarray()
 
 
-def _figures(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
+def _figures(regions: list[str], places: Places, found_QK: np.ndarray) -> Json:
     """Returns the figures of each region and their means over the regions."""
     origins = _origins(knowledge.dishes())
     region_C = places.table[REGION].to_numpy()
     by_region: dict[str, list[tuple[Any, ...]]] = {}
-    for region, found_K in zip(visits.regions, found_QK, strict=True):
+    for region, found_K in zip(regions, found_QK, strict=True):
         dishes = [dish for place in found_K for dish in places.menus[place]]
         specialties = [origins[dish] == region for dish in dishes if dish in origins]
         share_in_region = np.mean(region_C[found_K] == region)
@@ -283,13 +284,6 @@ def _figures(visits: Visits, places: Places, found_QK: np.ndarray) -> Json:
     }
     overall = {name: float(np.mean([row[name] for row in means.values()])) for name in names}
     return {"mean": overall, "by_region": means}
-
-
-def _example(query: list[KeywordText], places: Places, found_K: np.ndarray) -> Json:
-    """Returns the texts of a query and the places found for it, as the paper prints them."""
-    areas = places.table.select("poi_city", REGION).rows()
-    found = [f"{', '.join(areas[place])}: {', '.join(places.menus[place])}" for place in found_K]
-    return {"query": [text for _, text in query], "found": found}
 
 
 def _suitable(places: Places, found_QK: np.ndarray, moment: Moment) -> float:

@@ -106,19 +106,16 @@ def pooled(results: list[Json]) -> Json:
     mean: Json = mean_tree(without_draws)
     lifts = [result["truth"] for result in results if "truth" in result]
     if lifts:
-        mean["truth"] = _pooled_lifts(lifts)
+        draws_SKB = np.array(
+            [[lift["draws"] for lift in by_metric.values()] for by_metric in lifts]
+        )
+        low_K, high_K = interval(pooled_draws(draws_SKB))
+        mean["truth"] = {}
+        for metric, low, high in zip(lifts[0], low_K.tolist(), high_K.tolist(), strict=True):
+            by_seed = [by_metric[metric]["percent"] for by_metric in lifts]
+            lift = {"percent": float(np.mean(by_seed)), "low": low, "high": high}
+            mean["truth"][metric] = lift | {"by_seed": by_seed}
     return mean | {"by_seed": without_draws}
-
-
-def _pooled_lifts(by_seed: list[Json]) -> Json:
-    draws_SKB = np.array([[lift["draws"] for lift in lifts.values()] for lifts in by_seed])
-    low_K, high_K = interval(pooled_draws(draws_SKB))
-    pooled_lifts = {}
-    for metric, low, high in zip(by_seed[0], low_K.tolist(), high_K.tolist(), strict=True):
-        percents = [lifts[metric]["percent"] for lifts in by_seed]
-        mean = float(np.mean(percents))
-        pooled_lifts[metric] = {"percent": mean, "low": low, "high": high, "by_seed": percents}
-    return pooled_lifts
 
 
 def chosen(config: Config, name: str) -> list[str]:
@@ -158,65 +155,51 @@ def for_studies(
 
 def results(config: Config, studies: dict[str, StudyConfig], report: Json) -> Json:
     """Returns the content of `experiments.json` but for the analyses, from the pooled report."""
+    where: Json = {}
+    pair, metric = f"{LARR}_over_{BASE}", slice_metrics()[0]
+    for column, sizes in report["sizes"]["slices"].items() if pair in report["gains"] else ():
+        gains = report["slice_gains"][column]
+        where[column] = [
+            {"value": value, "impressions": size["impressions"], "gain": gains[value][pair][metric]}
+            for value, size in sizes.items()
+        ]
     return {
         "dataset": report["dataset"],
         "seeds": report["seeds"],
         "tasks": report["tasks"],
         "trials": config.tune.trials,
         "studies": {name: _study(config, study, report) for name, study in studies.items()},
-        "where": _where(report),
-    }
-
-
-def _where(report: Json) -> Json:
-    """Returns the gain of LARR over its base for each value of each sliced column."""
-    pair, metric = f"{LARR}_over_{BASE}", slice_metrics()[0]
-    if pair not in report["gains"]:
-        return {}
-    return {
-        column: [
-            {
-                "value": value,
-                "impressions": size["impressions"],
-                "gain": report["slice_gains"][column][value][pair][metric],
-            }
-            for value, size in report["sizes"]["slices"][column].items()
-        ]
-        for column in report["slices"]
+        "where": where,
     }
 
 
 def _study(config: Config, study: StudyConfig, report: Json) -> Json:
+    """Returns the metrics of a study's rankers, and its gains: everywhere and on cold places."""
     names = [name for pair in study.pairs for name in reversed(pair)]
     names += [name for name in report["models"] if name == CEILING]
-    return {
-        "title": study.title,
-        "axis": study.axis,
-        "models": {
-            name: {"metrics": report["models"][name], "settings": _settings(config, name)}
-            for name in dict.fromkeys(names)
-        },
-        "gains": [
-            _gain(report, ranker, over) | {"at": at}
-            for (ranker, over), at in zip(study.pairs, study.at or repeat(None), strict=False)
-            if ranker != over
-        ],
+    gains, closed = [], report["distance_closed"]
+    for (ranker, over), at in zip(study.pairs, study.at or repeat(None), strict=False):
+        if ranker == over:
+            continue
+        pair, is_over_base = f"{ranker}_over_{over}", over == BASE
+        gains.append(
+            {
+                "model": ranker,
+                "over": over,
+                "all": report["gains"][pair],
+                "cold_places": report["cold"]["places"]["gains"][pair],
+                "distance_closed": closed["all"].get(ranker) if is_over_base else None,
+                "distance_closed_cold_places": (
+                    closed["cold_places"].get(ranker) if is_over_base else None
+                ),
+                "at": at,
+            }
+        )
+    models = {
+        name: {"metrics": report["models"][name], "settings": _settings(config, name)}
+        for name in dict.fromkeys(names)
     }
-
-
-def _gain(report: Json, ranker: str, over: str) -> Json:
-    """Returns the first over the second: everywhere, on cold places, of the way to the ceiling."""
-    pair, distance = f"{ranker}_over_{over}", report["distance_closed"]
-    return {
-        "model": ranker,
-        "over": over,
-        "all": report["gains"][pair],
-        "cold_places": report["cold"]["places"]["gains"][pair],
-        "distance_closed": distance["all"].get(ranker) if over == BASE else None,
-        "distance_closed_cold_places": distance["cold_places"].get(ranker)
-        if over == BASE
-        else None,
-    }
+    return {"title": study.title, "axis": study.axis, "models": models, "gains": gains}
 
 
 def _settings(config: Config, name: str) -> Json:
