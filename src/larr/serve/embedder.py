@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,10 @@ SCHEMA = """
         model TEXT, keyword TEXT, text TEXT, vector BLOB, PRIMARY KEY (model, keyword, text)
     ) WITHOUT ROWID
 """
+SELECT = """
+    SELECT keyword, text, vector FROM vectors WHERE model = ? AND keyword = ? AND text = ?
+"""
+INSERT = "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)"
 WAIT_SECONDS = 10.0
 """For the lock of another process that writes."""
 
@@ -43,31 +46,24 @@ class Embedder:
 
     def __call__(self, texts: list[Text]) -> Vectors:
         """Returns the vectors of texts in their order, [N, D]."""
-        vectors: dict[Text, Vectors] = {}
-
-        def read(file: sqlite3.Connection) -> None:
-            query = "SELECT vector FROM vectors WHERE model = ? AND keyword = ? AND text = ?"
-            for text in texts:
-                if row := file.execute(query, (self.model, *text)).fetchone():
-                    vectors[text] = np.frombuffer(row[0], np.float32)
-
-        self._with_file(read)
+        stored = self._execute(SELECT, [(self.model, *text) for text in texts])
+        vectors = {(keyword, text): np.frombuffer(row, np.float32) for keyword, text, row in stored}
         if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
             computed = dict(zip(new, self.compute(new), strict=True))
             rows = [(self.model, *text, vector.tobytes()) for text, vector in computed.items()]
-            insert = "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)"
-            self._with_file(lambda file: file.executemany(insert, rows))
+            self._execute(INSERT, rows)
             vectors |= computed
         return np.stack([vectors[text] for text in texts])
 
-    def _with_file(self, function: Callable[[sqlite3.Connection], object]) -> None:
-        """Calls a function with the file, in a transaction; prints what is wrong with the file."""
+    def _execute(self, statement: str, rows: list[tuple[Any, ...]]) -> list[Any]:
+        """Returns the result for each row, in one transaction; none if the file is at fault."""
         try:
             with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
                 file.execute(SCHEMA)
-                function(file)
+                return [result for row in rows for result in file.execute(statement, row)]
         except sqlite3.Error as error:
             console.print(escape(f"{self.path}: vectors are not kept: {error}"))
+            return []
 
     def require_packages(self) -> None:
         """Raises UnavailableError where the packages of the text embedding model are missing."""

@@ -22,7 +22,7 @@ MARGIN_DEGREES, MARGIN = 1e-9, 1e-15
 
 
 class Nearby:
-    """The places with coordinates."""
+    """The places with coordinates, if any."""
 
     def __init__(self, ids: npt.NDArray[np.object_], degrees_P2: npt.NDArray[np.float64]) -> None:
         order = np.argsort(degrees_P2[:, 0], kind="stable")
@@ -30,24 +30,19 @@ class Nearby:
         self.points_P3 = _on_sphere(self.degrees_P2)
 
     @classmethod
-    def of(cls, places: pl.DataFrame) -> Self | None:
-        """Returns those of a table with `poi_lat` and `poi_lon`, or None if there are none."""
+    def of(cls, places: pl.DataFrame) -> Self:
+        """Returns those of a table that have values in `poi_lat` and `poi_lon`."""
         if not {"poi_lat", "poi_lon"} <= set(places.columns):
-            return None
+            return cls(np.empty(0, object), np.empty((0, 2)))
         located = places.drop_nulls(["poi_lat", "poi_lon"])
         degrees_P2 = located.select("poi_lat", "poi_lon").to_numpy().astype(np.float64)
-        return (
-            cls(located["poi_id"].to_numpy().astype(object), degrees_P2) if len(located) else None
-        )
+        return cls(located["poi_id"].to_numpy().astype(object), degrees_P2)
 
-    def changed(self, without: Collection[str], added: Self | None) -> Self | None:
-        """Returns these places without some and with others, or None if none is left."""
-        stays = np.array([poi_id not in without for poi_id in self.ids])
-        ids, degrees_P2 = self.ids[stays], self.degrees_P2[stays]
-        if added is not None:
-            ids = np.concatenate([ids, added.ids])
-            degrees_P2 = np.concatenate([degrees_P2, added.degrees_P2])
-        return type(self)(ids, degrees_P2) if len(ids) else None
+    def changed(self, without: Collection[str], added: Self) -> Self:
+        """Returns these places without some and with others."""
+        stays = np.array([poi_id not in without for poi_id in self.ids], bool)
+        ids = np.concatenate([self.ids[stays], added.ids])
+        return type(self)(ids, np.concatenate([self.degrees_P2[stays], added.degrees_P2]))
 
     def search(self, lat: float, lon: float, km: float, at_most: int) -> dict[str, float]:
         """Returns the nearest places within a distance and their km, as the crow flies."""

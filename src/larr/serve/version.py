@@ -59,7 +59,7 @@ class ServedVersion:
         if (request.candidates is None) == (request.near is None):
             raise InputError("give either `candidates` or `near`, and not both")
         if near := request.near:
-            if self.nearby is None:
+            if not len(self.nearby.ids):
                 raise InputError("`near` needs places with lat and lon; give `candidates` instead")
             places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
             candidates: Candidates = {"poi_id": [*places], "distance_km": [*places.values()]}
@@ -127,7 +127,7 @@ class ServedVersion:
         """
         with self._following:
             if gone := self.added.keys() - accepted.keys():
-                self.nearby = self.nearby.changed(gone, None) if self.nearby else None
+                self.nearby = self.nearby.changed(gone, Nearby.of(pl.DataFrame()))
                 self.ranker.forget_places(gone)
                 self.added = {i: row for i, row in self.added.items() if i not in gone}
             wanted = {
@@ -157,6 +157,5 @@ class ServedVersion:
                 message = f"version {self.id}: {', '.join(wanted)} is left out: {error}"
                 console.print(escape(message))
             return
-        added = Nearby.of(frame)
-        self.nearby = self.nearby.changed(wanted, added) if self.nearby else added
+        self.nearby = self.nearby.changed(wanted, Nearby.of(frame))
         self.added |= wanted
