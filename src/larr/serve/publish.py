@@ -176,6 +176,7 @@ def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
     write_graph(scoring, example, folder / "scoring.onnx", of_request=request)
     rows = len(inputs[0])
     starts = range(0, rows, PART_ROWS)
+    # Part by part, so that only one part's products are in memory.
     parts = (ranker.place_rows(*(c[start : start + PART_ROWS] for c in inputs)) for start in starts)
     write_table(folder / served.PLACES, parts, rows)
 
