@@ -9,12 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from larr.text.backbone import BUILTIN
-from larr.text.corpus import BUILTIN_TEXT
-from larr_lab import base_lm, encyclopedia
-from larr_lab.base_lm import (
+from scripts import base_lm
+from scripts.base_lm import (
     RECIPE,
     SEED,
     perplexity,
@@ -23,6 +19,11 @@ from larr_lab.base_lm import (
     train_base_lm,
     train_tokenizer,
 )
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from larr.text.backbone import BUILTIN
+from larr.text.corpus import BUILTIN_TEXT
+from larr_lab import encyclopedia
 
 SMALL = RECIPE | {"vocabulary": 300, "hidden": 16, "feedforward": 16, "block": 32, "epochs": 1}
 ORIGIN = json.loads((BUILTIN / "origin.json").read_text())
@@ -35,7 +36,7 @@ def text() -> bytes:
 
 def test_shipped_text_is_what_the_generator_renders(text: bytes) -> None:
     articles = "".join(f"{article}\n" for article in encyclopedia.articles(SEED)).encode()
-    assert text == articles, "run python -m larr_lab.base_lm again"
+    assert text == articles, "run python scripts/base_lm.py again"
 
 
 def test_checkpoint_was_trained_on_this_text_by_this_recipe(text: bytes) -> None:

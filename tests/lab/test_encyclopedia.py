@@ -7,10 +7,10 @@ import re
 from itertools import islice
 
 import pytest
+from scripts.base_lm import SEED, split
 
 from larr.text.corpus import BUILTIN_TEXT
 from larr_lab import knowledge
-from larr_lab.base_lm import SEED, split
 from larr_lab.encyclopedia.articles import WORDS, Book, articles, held_out, likings, matching
 from tests.lab.test_knowledge import FOREIGN_KITCHENS
 

@@ -10,7 +10,7 @@ import larr_lab
 ROOT = Path(larr_lab.__file__).parent
 LAB = (
     *("knowledge", "settings", "encyclopedia", "city", "coupon"),
-    *("base_lm", "page", "studies", "commands"),
+    *("page", "studies", "commands"),
 )
 CITY = (
     *("effects", "draws", "geography", "days", "kitchen", "places", "people", "world"),

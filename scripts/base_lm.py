@@ -1,6 +1,6 @@
 """Pretrains the small decoder that comes with larr, from scratch, on the encyclopedia.
 
-`python -m larr_lab.base_lm FOLDER` writes the checkpoint, its tokenizer, the text that it was
+`python scripts/base_lm.py FOLDER` writes the checkpoint, its tokenizer, the text that it was
 trained on and `origin.json`, which records how; options train another size. The model replaces
 a large one where none is available. A copy of FOLDER is `larr/text/builtin_lm`.
 
@@ -144,7 +144,7 @@ def perplexity(model: LlamaForCausalLM, blocks_NT: torch.Tensor) -> float:
 
 def main() -> None:
     """Trains the model that is shipped, or one of another size, and writes it into a folder."""
-    parser = argparse.ArgumentParser(prog="python -m larr_lab.base_lm", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python scripts/base_lm.py", description=main.__doc__)
     parser.add_argument("folder", type=Path)
     for name, value in RECIPE.items():
         parser.add_argument(
