@@ -96,7 +96,7 @@ def test_a_declared_column_may_differ(log: Log) -> None:
         ({"features": {"candidate_columns": ["user_id"]}}, "user_id is looked up or belongs"),
         (
             {"features": {"candidate_columns": ["fee"]}, "keyword": {"template": "{fee}"}},
-            r"keyword k \(owner scene\) reads fee, which differs",
+            r"keyword k \(owner scene\): cannot read fee; expected a column with one value",
         ),
         (
             {
@@ -104,11 +104,11 @@ def test_a_declared_column_may_differ(log: Log) -> None:
                 "keyword": {"template": "{fee_level}"},
                 "buckets": [BUCKET],
             },
-            "reads fee_level, which differs",
+            "cannot read fee_level; expected a column with one value for a request",
         ),
         (
             {"profiles": [{"name": "p", "column": "name", "within": "position"}]},
-            "within of profile p reads position",
+            "within of profile p: cannot read position; expected a column with one value",
         ),
     ],
 )
@@ -132,15 +132,15 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
 @pytest.mark.parametrize(
     ("template", "owner", "message"),
     [
-        ("{poi_nam}", "poi", "no table has poi_nam"),
-        ("plain", "poi", "no column"),
+        ("{poi_nam}", "poi", "cannot read poi_nam; expected a column of places"),
+        ("plain", "poi", "names no column"),
         ("{poi_name", "poi", "without its other half"),
         ("{poi_name} [x", "poi", "without its other half"),
-        ("{weather}", "poi", "owner is poi"),
+        ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
         ("{click}", "scene", "known only after the impression"),
         ("{probability_click}", "scene", "known only after the impression"),
-        ("likes {poi_name}", "user", "describes the candidate"),
-        ("{user_order_price_yuan}", "user", "no table has user_order_price_yuan"),
+        ("likes {poi_name}", "user", "cannot read poi_name; .* one value for a request"),
+        ("{user_order_price_yuan}", "user", "cannot read user_order_price_yuan"),
     ],
 )
 def test_a_template_with_a_wrong_column_is_refused(
@@ -157,14 +157,20 @@ def test_a_template_with_a_wrong_column_is_refused(
     [
         ({"features": {"numbers": ["click"]}}, "features.numbers: click is known only"),
         ({"features": {"categories": ["order"]}}, "features.categories: order is known"),
-        ({"features": {"numbers": ["poi_stars"]}}, "no table has poi_stars"),
+        (
+            {"features": {"numbers": ["poi_stars"]}},
+            "cannot read poi_stars; expected a column of numbers",
+        ),
         ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
         ({"features": {"recent": 5}}, "needs poi_id"),
         ({"features": {"recent_keyword": "k"}}, "k is no scene keyword of a place"),
         ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click: click is known"),
-        ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes: no table has likes"),
-        ({"profiles": [{"name": "t", "column": "kitchen"}]}, "profile t: places have no column"),
-        ({"profiles": [{"name": "t", "column": "kinds"}]}, "profile t: kinds holds List"),
+        ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes: cannot read likes"),
+        (
+            {"profiles": [{"name": "t", "column": "kitchen"}]},
+            "cannot read poi_kitchen; expected a col",
+        ),
+        ({"profiles": [{"name": "t", "column": "kinds"}]}, "profile t: poi_kinds holds List"),
         ({"profiles": [{"name": "user_ctr", "column": "name"}]}, "user_ctr: larr adds a column"),
         (
             {"profiles": [{"name": "t", "column": "name", "within": "order"}]},
@@ -172,7 +178,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ),
         (
             {"profiles": [{"name": "t", "column": "name", "within": "place"}]},
-            "profile t: within is place, which impressions do not have",
+            "within of profile t: cannot read place; expected .* that impressions have",
         ),
         ({"keywords": []}, "none has the owner poi"),
     ],

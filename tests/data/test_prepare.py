@@ -222,7 +222,7 @@ def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> 
     [
         ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
         ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
-        ("contrast.near=city", "contrast.near: places have no column city"),
+        ("contrast.near=city", "contrast.near: cannot read city; expected a column of places"),
     ],
 )
 def test_a_setting_with_a_wrong_column_is_refused(

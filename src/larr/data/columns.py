@@ -8,8 +8,7 @@ request, so it cannot read what differs between the candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import polars as pl
@@ -38,10 +37,10 @@ class Use(NamedTuple):
 
     where: str
     columns: list[str]
-    numbers: bool = False
-    """Whether it reads numbers, so neither levels nor profiles."""
-    once: bool = False
-    """Whether it has one value for a request, so that it cannot read columns of candidates."""
+    known: Collection[str]
+    """The columns that it may read."""
+    expected: str
+    """What these have in common."""
 
 
 def raw_column(config: Config, name: str) -> str:
@@ -67,35 +66,70 @@ def check_columns(config: Config, log: Log) -> None:
     Prints columns that differ within so few requests that it may be a slip of the log.
     """
     impressions = log.scan().collect_schema()
+    levels = {f"{bucket.column}_level" for bucket in config.buckets}
+    names = (*NEVER_SEEN, "ctr", "cvr")
+    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
+    figures |= {"user_order_price_yuan", *PAIR_FIGURES}
+    internal = {"recent", "poi_impressions", "user_impressions"}  # added, but not to be read
+    _check_tables(config, log, impressions, figures | levels | internal)
+    if "poi_price_yuan" not in log.places.columns:
+        figures.discard("user_order_price_yuan")
+    tables = {**impressions, **log.places.schema, **log.users.schema}
+    numbers = {*tables, *figures} - internal
+    uses = _uses(config, log, impressions, numbers, numbers | levels)
+    for where, columns, known, expected in uses:
+        for name in columns:
+            if name in NEVER_FEATURES:
+                raise ConfigError(
+                    f"{where}: {name} is known only after the impression; take it out"
+                )
+            if name not in known:
+                raise ConfigError(
+                    f"{where}: cannot read {name}; expected {expected}: {', '.join(sorted(known))}"
+                )
+            if isinstance(tables.get(name), NESTED):
+                raise ConfigError(
+                    f"{where}: {name} holds {tables[name]}; give a column of single values, or of "
+                    "texts in which commas join them"
+                )
+    _check_keywords(config)
+    _check_features(config, impressions)
+    _check_undeclared(config, uses, log, impressions)
+
+
+def _uses(
+    config: Config, log: Log, impressions: pl.Schema, numbers: set[str], single: set[str]
+) -> list[Use]:
+    """Returns what reads columns; `numbers` are columns without levels, `single` with them."""
+    columns = single | {profile.name for profile in config.profiles}
+    differing = candidate_features(config, columns)
+    of_request = {name for name in columns.difference(differing) if not name.startswith("poi_")}
+    within = {name for name in of_request if raw_column(config, name) in impressions}
+    once = "a column with one value for a request, not one of its candidates"
     uses = [
-        Use("features.categories", config.features.categories),
-        Use("features.numbers", config.features.numbers, numbers=True),
-        *(
-            Use(f"bucket {bucket.column}", [bucket.column], numbers=True)
-            for bucket in config.buckets
-        ),
-        *(
-            Use(f"within of profile {profile.name}", [profile.within], once=True)
-            for profile in config.profiles
-            if profile.within
-        ),
+        Use("features.categories", config.features.categories, columns, "a column of a table"),
+        Use("features.numbers", config.features.numbers, numbers, "a column of numbers"),
     ]
+    if near := config.contrast.near:
+        uses.append(Use("contrast.near", [near], log.places.columns, "a column of places"))
+    for bucket in config.buckets:
+        where = f"bucket {bucket.column}"
+        uses.append(Use(where, [bucket.column], numbers, "a column of numbers"))
+    for profile in config.profiles:
+        where, column = f"profile {profile.name}", profile.poi_column
+        uses.append(Use(where, [column], log.places.columns, "a column of places"))
+        if profile.within:
+            where, expected = f"within of {where}", f"{once}, that impressions have"
+            uses.append(Use(where, [profile.within], within, expected))
     for keyword in config.keywords:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
-        uses.append(Use(where, Template(keyword).columns, once=keyword.owner != "poi"))
-    levels = {f"{bucket.column}_level" for bucket in config.buckets}
-    names = (*NEVER_SEEN, "ctr", "cvr", "impressions")
-    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
-    added = {"user_order_price_yuan", "recent", *PAIR_FIGURES, *figures, *levels}
-    _check_tables(config, log, impressions, added)
-    problems = chain(
-        _wrong_columns(config, log, uses, impressions, added),
-        _wrong_keywords(config),
-        _wrong_features(config, uses, impressions),
-    )
-    for problem in problems:
-        raise ConfigError(problem)
-    _check_undeclared(config, uses, log, impressions)
+        if keyword.owner == "poi":
+            known = {name for name in columns if name.startswith("poi_")}
+            expected = "a column of places, or another owner"
+        else:
+            known, expected = of_request, f'{once}, or owner = "poi"'
+        uses.append(Use(where, Template(keyword).columns, known, expected))
+    return uses
 
 
 def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[str]) -> None:
@@ -118,108 +152,46 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[s
             )
 
 
-def _wrong_columns(
-    config: Config, log: Log, uses: Iterable[Use], impressions: pl.Schema, added: set[str]
-) -> Iterator[str]:
-    """Yields problems of columns that are missing, outcomes, or without single values."""
-    near = config.contrast.near
-    if near and near not in log.places.columns:
-        names = ", ".join(log.places.columns)
-        yield f"contrast.near: places have no column {near}; they have {names}"
-    for profile in config.profiles:
-        where, kind = f"profile {profile.name}:", log.places.schema.get(profile.poi_column)
-        if kind is None:
-            names = ", ".join(name.removeprefix("poi_") for name in log.places.columns)
-            yield f"{where} places have no column {profile.column}; they have {names}"
-        if isinstance(kind, NESTED):
-            yield f"{where} {profile.column} holds {kind}; give a text with values joined by commas"
-        if profile.within and raw_column(config, profile.within) not in impressions:
-            yield (
-                f"{where} within is {profile.within}, which impressions do not have; they have "
-                f"{', '.join(impressions)}"
-            )
-    tables = {**impressions, **log.places.schema, **log.users.schema}
-    columns = {*tables, *added} - {"recent", "poi_impressions", "user_impressions"}
-    if "poi_price_yuan" not in log.places.columns:
-        columns.discard("user_order_price_yuan")
-    levels = {f"{bucket.column}_level" for bucket in config.buckets}
-    profiles = {profile.name for profile in config.profiles}
-    for use in uses:
-        known = columns - levels if use.numbers else columns | profiles
-        for name in use.columns:
-            if name in NEVER_FEATURES:
-                yield f"{use.where}: {name} is known only after the impression; take it out"
-            if name not in known:
-                names = ", ".join(sorted(known))
-                yield f"{use.where}: no table has {name}; known columns: {names}"
-            if isinstance(tables.get(name), NESTED):
-                yield f"{use.where}: {name} holds {tables[name]}; give a column of single values"
-
-
-def _wrong_keywords(config: Config) -> Iterator[str]:
-    """Yields problems of templates by themselves and for the owner of their keyword."""
+def _check_keywords(config: Config) -> None:
+    """Raises ConfigError for a template that cannot be read, or if places have no text."""
     for keyword in config.keywords:
-        template, where = Template(keyword), f"keyword {keyword.name}:"
-        foreign = [name for name in template.columns if not name.startswith("poi_")]
-        target = [name for name in template.columns if name.startswith(("poi_", "pair_"))]
+        template, where = Template(keyword), f"keyword {keyword.name}: template"
         if not template.is_balanced:
-            yield (
-                f"{where} template {keyword.template!r} has a bracket or brace without its other "
-                "half; write columns in {braces}, optional parts in [brackets]"
+            raise ConfigError(
+                f"{where} {keyword.template!r} has a bracket or brace without its other half; "
+                "write columns in {braces}, optional parts in [brackets]"
             )
         if not template.columns:
-            yield f"{where} template {keyword.template!r} names no column"
-        if keyword.owner == "poi" and foreign:
-            yield (
-                f"{where} owner is poi, but {', '.join(foreign)} is no column of places; use "
-                "poi_... columns or another owner"
-            )
-        if keyword.owner != "poi" and target:
-            yield (
-                f"{where} owner is {keyword.owner}, but {', '.join(target)} describes the "
-                "candidate, and this text is rendered once for a request; use other columns or "
-                'owner = "poi"'
-            )
+            raise ConfigError(f"{where} {keyword.template!r} names no column; write one in braces")
     if not any(keyword.owner == "poi" for keyword in config.keywords):
-        yield "keywords: none has the owner poi; places need at least one text"
+        raise ConfigError("keywords: none has the owner poi; places need at least one text")
 
 
-def _wrong_features(config: Config, uses: Iterable[Use], impressions: pl.Schema) -> Iterator[str]:
-    """Yields problems of recent places and of the declared columns of candidates."""
+def _check_features(config: Config, impressions: pl.Schema) -> None:
+    """Raises ConfigError for wrong recent places or declared columns of candidates."""
     settings = config.features
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if settings.recent_keyword and settings.recent_keyword not in texts:
-        yield (
+        raise ConfigError(
             f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
             f"these are {', '.join(texts)}"
         )
     if settings.recent and "poi_id" not in settings.categories:
-        yield "features.recent needs poi_id among features.categories"
-    missing = [name for name in settings.candidate_columns if name not in impressions]
-    if missing and "candidate_columns" in settings.model_fields_set:
-        yield (
-            f"features.candidate_columns: impressions have no column {', '.join(missing)}; they "
-            f"have {', '.join(impressions)}"
-        )
+        raise ConfigError("features.recent needs poi_id among features.categories")
     for name in settings.candidate_columns:
+        if name not in impressions and "candidate_columns" in settings.model_fields_set:
+            raise ConfigError(
+                f"features.candidate_columns: impressions have no column {name}; they have "
+                f"{', '.join(impressions)}"
+            )
         if name in OF_THE_REQUEST or name.startswith(LOOKED_UP):
-            yield (
+            raise ConfigError(
                 f"features.candidate_columns: {name} is looked up or belongs to the request, so no "
                 "client sends it with a candidate; take it out"
             )
-    for use in uses:
-        for name in use.columns:
-            if use.once and raw_column(config, name) in settings.candidate_columns:
-                yield (
-                    f"{use.where} reads {name}, which differs between the candidates of a "
-                    "request (features.candidate_columns); it has one value for a request. Read "
-                    "another column, or take it out of features.candidate_columns"
-                )
 
 
-def _check_undeclared(
-    config: Config, uses: Iterable[Use], log: Log, impressions: pl.Schema
-) -> None:
+def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl.Schema) -> None:
     """Raises DataError for a column that is read, differs within requests and is not declared."""
     declared = config.features.candidate_columns
     read = dict.fromkeys(raw_column(config, name) for use in uses for name in use.columns)
