@@ -117,6 +117,10 @@ def test_an_error_other_than_a_full_disk_is_raised_unchanged(tmp_path: Path) -> 
 def test_settings_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert status(monkeypatch, "settings") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "seed = 1" in printed
+    assert "keywords[].name" in printed  # a required setting has no default
     assert status(monkeypatch, "settings", "align.scene") == 0
     printed = capsys.readouterr().out
     assert "align.scene.heads = 4" in printed

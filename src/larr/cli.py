@@ -107,8 +107,11 @@ def settings(
 ) -> None:
     """Every setting of a configuration, with its default and what it means."""
     for path, field in settings_below(below).items():
-        default = to_json(field.get_default(call_default_factory=True)).decode()
-        typer.echo(path if field.is_required() else f"{path} = {default}")
+        if field.is_required():
+            typer.echo(path)
+        else:
+            default = to_json(field.get_default(call_default_factory=True)).decode()
+            typer.echo(f"{path} = {default}")
         about = " ".join((field.description or "").split())
         typer.echo(f"    {about}\n" if about else "")
 

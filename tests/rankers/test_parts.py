@@ -15,7 +15,7 @@ from larr.config import Config
 from larr.data.batches import Batch
 from larr.rankers.deep import Dcn, DeepFm
 from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, LazyAdam, TargetAttention
-from larr.rankers.layers import Towers, initialise, tower_rates, with_product
+from larr.rankers.layers import tower_rates, with_product
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.ple import Mixture, Ple
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
@@ -111,13 +111,14 @@ def test_product_is_esmms() -> None:
 
 @pytest.mark.parametrize(("ctcvr", "given_click"), [("tower", 0.02), ("product", 0.2)])
 def test_towers_start_at_the_base_rates(
-    ctcvr: Literal["tower", "product"], given_click: float
+    ctcvr: Literal["tower", "product"], given_click: float, config: Config
 ) -> None:
-    towers = Towers(small_align(), 2, 5)
-    initialise(towers, 1)
-    nn.init.zeros_(towers.layers[-1].weight)
-    towers.set_base_rates(tower_rates(torch.tensor([0.1, 0.02]), ctcvr))
-    logits = towers(torch.randn(2, 3, 5))
+    ranker = rankers.build(config, "ple").eval()
+    assert isinstance(ranker, Ple)
+    last = ranker.towers.layers[-1]
+    nn.init.zeros_(last.weight)
+    ranker.set_base_rates(tower_rates(torch.tensor([0.1, 0.02]), ctcvr))
+    logits = ranker.towers(torch.randn(2, 3, ranker.settings.ple.expert_units[-1]))
     expected = torch.tensor([0.1, given_click]).expand(3, 2)
     torch.testing.assert_close(logits.sigmoid(), expected)
     both = with_product(logits, ctcvr).sigmoid()

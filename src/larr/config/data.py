@@ -16,16 +16,13 @@ RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near"}
 
 
 class TablesConfig(Section):
-    """The files of your tables; see docs/your_data.md."""
+    """Your tables, each a Parquet or CSV file or a folder of them; see docs/your_data.md."""
 
     places: Path | None = None
-    """Parquet or CSV file, or a folder of them."""
     users: Path | None = None
-    """Parquet or CSV file, or a folder of them."""
     impressions: Path | None = None
-    """Parquet or CSV file, or a folder of them."""
     orders: Path | None = None
-    """Orders from before the log; Parquet or CSV file, or a folder of them. May be absent."""
+    """Orders from before the log; may be absent."""
     rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
     time_zone: str = ""
@@ -76,7 +73,6 @@ class BucketConfig(Section):
     """The levels of a number in words: adds the column `<column>_level`. Decision 13."""
 
     column: str
-    """The numeric column."""
     words: list[str] = Field(min_length=2)
     """One word or phrase for each bucket, from low to high."""
     edges: list[float] | None = None

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from larr import artifacts, rankers
 from larr.artifacts import Artifact
@@ -73,11 +74,12 @@ def _train(config: Config, name: str, folder: Path) -> None:
     ranker, curve = train(config, name, settings, LogRows(data / "train"))
     seconds = time.perf_counter() - started
     ranker.save(folder / "model.safetensors")
+    parameters = ranker.parameters() if isinstance(ranker, nn.Module) else ()
     description = {
         "name": name,
         "architecture": type(ranker).__name__,
         "vectors": rankers.text_vectors(config, name),
-        "parameters": ranker.parameter_count,
+        "parameters": sum(parameter.numel() for parameter in parameters),
         "features": read_features(data).model_dump(mode="json"),
         "settings": settings.model_dump(mode="json"),
     }

@@ -50,11 +50,6 @@ class Towers(nn.Module):
         logits_TB: Tensor = self.layers[-1](x_TBI).squeeze(2).float()
         return logits_TB.T
 
-    @torch.no_grad()
-    def set_base_rates(self, rates_T: Tensor) -> None:
-        """Sets the last biases, so that training starts at these probabilities."""
-        self.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
-
 
 def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
     """Returns the rate that each tower predicts; with `product` the second is given a click."""

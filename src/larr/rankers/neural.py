@@ -176,11 +176,6 @@ class NeuralRanker(nn.Module, Ranker):
         self.load_state_dict(load_file(path))
         self.eval()
 
-    @property
-    def parameter_count(self) -> int:
-        """How many parameters there are."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 class EmbeddingRanker(NeuralRanker):
     """A network between `FeatureEmbedding`, the inputs of all of them, and `Towers`."""
@@ -193,9 +188,10 @@ class EmbeddingRanker(NeuralRanker):
         """Draws every parameter from the seed and the parameter's name."""
         initialise(self, seed)
 
+    @torch.no_grad()
     def set_base_rates(self, rates_T: Tensor) -> None:
         """Sets the towers' last biases."""
-        self.towers.set_base_rates(rates_T)
+        self.towers.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
 
     def optimizers(self) -> list[Optimizer]:
         """AdamW for the network, `LazyAdam` for the embedding table."""

@@ -97,8 +97,3 @@ class Ranker(ABC):
     @abstractmethod
     def load(self, path: Path) -> None:
         """Reads what `save` wrote; it is ready to score afterwards."""
-
-    @property
-    def parameter_count(self) -> int:
-        """How many parameters a network has; 0 for a model of another kind."""
-        return 0

@@ -83,11 +83,11 @@ def tune(config: Config) -> None:
 
 def search(config: Config, name: str, folder: Path) -> None:
     """Runs the missing trials of one ranker; the first one has the settings as configured."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, logs = open_study(config, name, folder), split_log(config)
     settings, space = config.align.of(name), search_space(config, name)
-    # those that came to an end; one that was killed runs again
-    states = (TrialState.COMPLETE, TrialState.FAIL)
+    # a trial that was stopped is FAIL or, after a kill, RUNNING: it runs again
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
     finished = len(study.get_trials(deepcopy=False, states=states))
     if not finished:
         study.enqueue_trial(
@@ -96,9 +96,9 @@ def search(config: Config, name: str, folder: Path) -> None:
                 for path, values in space.items()
             }
         )
-    for _ in range(finished, config.tune.trials):
-        trial, started = study.ask(), time.perf_counter()
-        changes: dict[str, float] = {}
+
+    def loss(trial: optuna.Trial) -> float:
+        started, changes = time.perf_counter(), dict[str, float]()
         for path, (low, high, log, integer) in space.items():
             if integer:
                 changes[path] = trial.suggest_int(path, round(low), round(high), log=log)
@@ -108,20 +108,16 @@ def search(config: Config, name: str, folder: Path) -> None:
             scores = judge(config, name, settings.with_settings(changes), logs)
         except DivergedError as error:
             console.print(f"  {error}")
-            study.tell(trial, state=TrialState.FAIL)
-            continue
-        trial.set_user_attr("seconds", time.perf_counter() - started)
-        for key, value in scores.items():
+            raise optuna.TrialPruned from error
+        for key, value in (scores | {"seconds": time.perf_counter() - started}).items():
             trial.set_user_attr(key, value)
-        study.tell(trial, scores["loss"])
-        console.print(
-            f"  {name}, trial {trial.number + 1}: "
-            + ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
-        )
-    trials = [
-        {"settings": trial.params} | trial.user_attrs
-        for trial in study.get_trials(states=[TrialState.COMPLETE])
-    ]
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
+        console.print(f"  {name}, trial {trial.number + 1}: {shown}")
+        return scores["loss"]
+
+    study.optimize(loss, config.tune.trials - finished)
+    completed = study.get_trials(states=[TrialState.COMPLETE])
+    trials = [{"settings": trial.params} | trial.user_attrs for trial in completed]
     if not trials:
         raise LarrError(
             f"{name}: the loss grew without bound in every trial; the learning rates of its "
