@@ -26,22 +26,18 @@ from larr.evaluation.findings import (
     COLD,
     COLD_BELOW,
     COUNT_LABELS,
-    FACTS,
     compared_pairs,
     distances_of,
     findings,
     gains_of,
     mean_tree,
     slice_metrics,
-    with_intervals,
     with_means_of_slices,
 )
 from larr.metrics import TASKS, Array, Statistic
 from larr.rankers import predict
 from larr.stages import RUN
 
-TRUTH = {"click": "probability_click", "order": "probability_order"}
-"""A label -> the column of its true probability (of click and order, for an order)."""
 FEWEST_IMPRESSIONS = 200
 FEWEST_OF_A_CLASS = 10
 CALIBRATION_BINS = 10
@@ -100,8 +96,8 @@ def pool(configs: list[Config], output: Path) -> Json:
     for config in configs:
         artifacts.require(config, "evaluate")
     folders = [artifacts.folder(config, "evaluate") for config in configs]
-    facts = [artifacts.read_json(folder / REPORT) for folder in folders]
-    datasets = sorted({one["dataset"] for one in facts})
+    reports = [artifacts.read_json(folder / REPORT) for folder in folders]
+    datasets = sorted({content["dataset"] for content in reports})
     if len(datasets) != 1:
         raise InputError(
             f"pooling needs reports of one data set, got {', '.join(datasets) or 'no report'}; "
@@ -111,8 +107,8 @@ def pool(configs: list[Config], output: Path) -> Json:
     table = bootstrap.pool(tables, same_users=not dataset(configs[0]).users_per_seed)
     target = output / "evaluate"
     target.mkdir(parents=True, exist_ok=True)
-    mean_facts = mean_tree([{name: one[name] for name in FACTS} for one in facts])
-    content = _write(configs[0], table, mean_facts, target)
+    # of the mean of the reports, what has intervals is replaced by that of the pooled table
+    content = _write(configs[0], table, mean_tree(reports), target)
     report.print_tables(content)
     return content
 
@@ -121,7 +117,8 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
     """Writes the table of metrics, that of gains and the two reports; returns report.json."""
     table = with_means_of_slices(table, facts["sizes"]["slices"])
     gains = gains_of(table, compared_pairs(config, table["ranker"].unique().to_list()))
-    estimates = with_intervals(table)
+    low_K, high_K = bootstrap.interval(table["draws"].to_numpy())
+    estimates = table.drop("draws").with_columns(low=low_K, high=high_K)
     content = findings(config, estimates, gains, distances_of(table), facts)
     estimates.write_parquet(target / METRICS)
     gains.write_parquet(target / GAINS)
@@ -156,8 +153,9 @@ def _read(config: Config) -> TestDays:
 def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
     """Returns the probabilities [N] of every ranker by task, the ceiling last if it is known.
 
-    Raises DataError if the true probabilities are those of other events. An easy mistake is to give
-    the probability of an order after a click: its sum is far too large.
+    The ceiling's are `probability_click` and, of click and order, `probability_order`. Raises
+    DataError if these are of other events. An easy mistake is to give the probability of an order
+    after a click: its sum is far too large.
     """
     scores = {}
     for ranker in config.align.models:
@@ -169,7 +167,7 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
                 "`larr align` again"
             )
         scores[ranker] = dict(zip(days.labels, score_NT.T, strict=True))
-    columns = [TRUTH[label] for label in days.features["tasks"]]
+    columns = [f"probability_{label}" for label in days.features["tasks"]]
     if not set(columns) <= set(days.rows.columns):
         return scores
     truth_NT = days.rows.select(columns).cast(pl.Float32).to_numpy()

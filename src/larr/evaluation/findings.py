@@ -16,7 +16,7 @@ from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.data.datasets import dataset
 from larr.evaluation.bootstrap import KEYS, LEVEL, interval
-from larr.metrics import TASKS, gain_percent, metrics_of, ratio, rela_impr_percent
+from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
 
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
@@ -25,19 +25,6 @@ COLD = {"places": "cold places", "users": "cold users"}
 """A name in report.json -> the part of the test days."""
 COLD_BELOW = {"places": 50, "users": 10}
 """With fewer impressions in the training days a place or a user is cold."""
-FACTS = (
-    "dataset",
-    "tasks",
-    "sampling_rate",
-    "train_rows",
-    "sizes",
-    "gauc_coverage",
-    "calibration",
-    "data",
-    "language_model",
-    "stages",
-)
-"""Keys of the report that are measured without intervals; of several seeds it has their mean."""
 DIGITS = 8
 
 Json = dict[str, Any]
@@ -45,21 +32,10 @@ Cells = dict[tuple[str, ...], Any]
 """The values of `KEYS` -> the figures there."""
 
 
-def headline_metrics() -> list[str]:
-    """Returns the metrics that are compared in cold parts too, such as ctr_auc, the main first."""
-    return [name for name, metric in metrics_of().items() if metric.headline]
-
-
 def slice_metrics() -> list[str]:
     """Returns the metrics computed in slices: the headline metrics of clicks, which are many."""
     first = next(iter(TASKS.values()))
     return [name for name, metric in metrics_of([first]).items() if metric.headline]
-
-
-def with_intervals(table: pl.DataFrame) -> pl.DataFrame:
-    """Returns the table with low and high instead of the draws; it is `metrics.parquet`."""
-    low_K, high_K = interval(table["draws"].to_numpy())
-    return table.drop("draws").with_columns(low=low_K, high=high_K)
 
 
 def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
@@ -69,7 +45,7 @@ def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
     slices = table.filter(pl.col("part") == "slice")
     for (column, ranker, metric, seed), group in slices.group_by(by, maintain_order=True):
         weight_K = np.array([sizes[column][value]["impressions"] for value in group["value"]])
-        value_KB = np.column_stack([group["estimate"], group["draws"].to_numpy()])
+        value_KB = _values(group)
         # a slice without a value in a draw, for lack of a class, has no weight in it
         weight_KB = np.where(np.isfinite(value_KB), weight_K[:, None], 0)
         mean_B = ratio((np.nan_to_num(value_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
@@ -98,17 +74,13 @@ def _gains(table: pl.DataFrame, ranker: str, over: str) -> pl.DataFrame:
     )
     metrics = metrics_of()
     chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
-    value_K, base_K = joined["estimate"].to_numpy(), joined["estimate_over"].to_numpy()
-    value_KB, base_KB = joined["draws"].to_numpy(), joined["draws_over"].to_numpy()
-    low_K, high_K = interval(gain_percent(value_KB, base_KB))
+    value_KB, base_KB = _values(joined), _values(joined, "_over")
+    percent_KB = gain_percent(value_KB, base_KB)
     relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
-    relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB)
+    relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB[:, 1:])
     keys = ["part", "column", "value", "ranker", "over", "metric", "seed"]
-    return joined.select(keys).with_columns(
-        percent=gain_percent(value_K, base_K),
-        low=low_K,
-        high=high_K,
-        relaimpr_percent=rela_impr_percent(value_K, base_K, chance_K),
+    return _with_percent(joined.select(keys), percent_KB).with_columns(
+        relaimpr_percent=relaimpr_KB[:, 0],
         relaimpr_low=relaimpr_low_K,
         relaimpr_high=relaimpr_high_K,
     )
@@ -122,7 +94,6 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     table = table.filter(
         pl.col("seed").is_null(),
         pl.col("part").is_in(["all", COLD["places"]]),
-        pl.col("metric").is_in(headline_metrics()),
     )
     joined = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
     for other in (BASE, CEILING):
@@ -131,21 +102,24 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
         joined = joined.join(other_rows, on=on, suffix=f"_{other}")
     metrics = metrics_of()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
-    closed = {}
-    for column in ("estimate", "draws"):
-        # transposed, so that the signs fit both the estimates [K] and the draws [B, K]
-        value, base, ceiling = (
-            joined[f"{column}{of}"].to_numpy().T * sign_K for of in ("", f"_{BASE}", f"_{CEILING}")
-        )
-        distance = ceiling - base
-        closed[column] = 100 * ratio(value - base, np.where(distance > 0, distance, np.nan))
-    low_K, high_K = interval(closed["draws"].T)
-    is_below_K = interval(distance.T)[0] > 0  # of the draws, which come last
-    return (
-        joined.select(*KEYS, "seed")
-        .with_columns(percent=closed["estimate"], low=low_K, high=high_K)
-        .filter(pl.Series(is_below_K, dtype=pl.Boolean))
+    value_KB, base_KB, ceiling_KB = (
+        _values(joined, of) * sign_K[:, None] for of in ("", f"_{BASE}", f"_{CEILING}")
     )
+    distance_KB = ceiling_KB - base_KB
+    closed_KB = 100 * ratio(value_KB - base_KB, np.where(distance_KB > 0, distance_KB, np.nan))
+    is_below_K = interval(distance_KB[:, 1:])[0] > 0
+    closed = _with_percent(joined.select(*KEYS, "seed"), closed_KB)
+    return closed.filter(pl.Series(is_below_K, dtype=pl.Boolean))
+
+
+def _values(table: pl.DataFrame, suffix: str = "") -> Array:
+    """Returns the estimates in the first column and their draws in the others, [K, 1 + B]."""
+    return np.column_stack([table[f"estimate{suffix}"], table[f"draws{suffix}"].to_numpy()])
+
+
+def _with_percent(table: pl.DataFrame, percent_KB: Array) -> pl.DataFrame:
+    low_K, high_K = interval(percent_KB[:, 1:])
+    return table.with_columns(percent=percent_KB[:, 0], low=low_K, high=high_K)
 
 
 def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
@@ -176,7 +150,8 @@ def findings(
         if registered[metric].chance is None:
             del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]
     slices = facts["sizes"]["slices"]
-    everywhere, headline, sliced = list(registered), headline_metrics(), slice_metrics()
+    headline = [name for name, metric in registered.items() if metric.headline]
+    sliced = slice_metrics()
 
     def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
         """Returns the cells of a part by name, then by metric; None where there is no cell."""
@@ -186,40 +161,29 @@ def findings(
             for name in names
         }
 
+    def both(metrics: list[str], *where: str) -> Json:
+        return {
+            "models": nest(estimates, rankers, metrics, *where),
+            "gains": nest(gain_cells, pairs, metrics, *where),
+        }
+
+    def by_value(cells: Cells, names: list[str]) -> Json:
+        return {
+            column: {value: nest(cells, names, sliced, "slice", column, value) for value in values}
+            for column, values in slices.items()
+        }
+
     content = {
         "seeds": table["seed"].drop_nulls().unique(maintain_order=True).to_list(),
-        "models": nest(estimates, rankers, everywhere, "all"),
-        "gains": nest(gain_cells, pairs, everywhere, "all"),
+        **both(list(registered), "all"),
         "distance_closed": {
             "all": nest(closed_cells, below_ceiling, headline, "all"),
             "cold_places": nest(closed_cells, below_ceiling, headline, COLD["places"]),
         },
-        "cold": {
-            name: {
-                "models": nest(estimates, rankers, headline, part),
-                "gains": nest(gain_cells, pairs, headline, part),
-            }
-            for name, part in COLD.items()
-        },
-        "within": {
-            column: {
-                "models": nest(estimates, rankers, sliced, "within", column),
-                "gains": nest(gain_cells, pairs, sliced, "within", column),
-            }
-            for column in slices
-        },
-        "slices": {
-            column: {
-                value: nest(means, rankers, sliced, "slice", column, value) for value in values
-            }
-            for column, values in slices.items()
-        },
-        "slice_gains": {
-            column: {
-                value: nest(gain_cells, pairs, sliced, "slice", column, value) for value in values
-            }
-            for column, values in slices.items()
-        },
+        "cold": {name: both(headline, part) for name, part in COLD.items()},
+        "within": {column: both(sliced, "within", column) for column in slices},
+        "slices": by_value(means, rankers),
+        "slice_gains": by_value(gain_cells, pairs),
         "bootstrap": {
             "resamples": config.evaluate.bootstrap,
             "level": LEVEL,
@@ -227,7 +191,7 @@ def findings(
         },
         "settings": config.model_dump(mode="json", exclude={"seed", "output"}),
     }
-    finite: Json = _finite(content | {name: facts[name] for name in FACTS})
+    finite: Json = _finite(facts | content)
     return finite
 
 
