@@ -248,9 +248,8 @@ def forget(config: Config, verb: str) -> None:
     """Lets a stage run again from the start, with all its parts."""
     target = folder(config, verb)
     with _locked(target):
-        for name in (MANIFEST, STARTED):
-            for path in (target / name, *target.glob(f"*/{name}")):
-                path.unlink(missing_ok=True)
+        for path in (*target.rglob(MANIFEST), *target.rglob(STARTED)):
+            path.unlink()
 
 
 def share(config: Config, other: Config, verb: str) -> bool:

@@ -15,11 +15,21 @@ from larr.config.data import (
     KeywordConfig,
     ProfileConfig,
 )
-from larr.config.evaluation import EvaluateConfig
 from larr.config.rankers import CONTROLS, AlignConfig, TuneConfig
 from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
 from larr.plugins import plugins
-from larr.sections import Name, Section, changed
+from larr.sections import Name, Positive, Section, changed
+
+
+class EvaluateConfig(Section):
+    """Metrics on the test days, and their intervals."""
+
+    bootstrap: Positive = 500
+    """Resamples of the users for the paired intervals."""
+    slices: list[str] = []
+    """Columns; the CTR AUC is also reported among the impressions with each of their values."""
+    gains: list[tuple[str, str]] = [("larr", "ple")]
+    """Pairs of models compared: the first over the second."""
 
 
 class Config(Section):

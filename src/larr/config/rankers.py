@@ -35,20 +35,18 @@ class PleConfig(Section):
 
 
 class SceneConfig(Section):
-    """The scene encoder. Paper: Eq. (23)."""
+    """The scene encoder. Paper: Eq. (23); decision 16 for the sizes that it does not give."""
 
     layers: Positive = 1
     """Transformer layers. Paper: 1."""
     heads: Positive = 4
-    """Attention heads. Decision 16."""
     feedforward: Positive = 256
-    """Units of the feed-forward part. Decision 16."""
+    """Units of the feed-forward part."""
     dropout: Fraction = 0.1
-    """Decision 16."""
     pooling: Literal["agg", "mean"] = "agg"
     """Output at `<agg>`, or the mean of all outputs. Decision 15."""
     pre_norm: bool = True
-    """Layer norm before (pre-LN) or after (post-LN) each part. Decision 16."""
+    """Layer norm before (pre-LN) or after (post-LN) each part."""
     matching: bool = True
     """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
     learning_rate: AboveZero = 2e-3
@@ -65,7 +63,6 @@ class TreesConfig(Section):
     """Trees of a task."""
     learning_rate: AboveZero = 0.05
     leaves: AtLeastTwo = 31
-    """Leaves of a tree."""
     leaf_rows: Positive = 100
     """Fewest training rows of a leaf."""
     l2: NotNegative = 1.0
@@ -93,7 +90,6 @@ class RankerConfig(Section):
     embedding_l2: NotNegative = 1e-5
     """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
     dropout: Fraction = 0.0
-    """Dropout in the rankers' layers."""
     temperature: AboveZero = 0.1
     """tau of Eq. (24). Paper: 0.1."""
     beta_ctr: NotNegative = 1.0

@@ -46,6 +46,7 @@ class LightGbm(Ranker):
         """Trains a forest for each task."""
         lightgbm, label_NT, losses_TK = _lightgbm(), log.array("labels"), []
         rounds, self.forests = self.settings.rounds, []
+        points_K = np.unique(np.linspace(1, rounds, min(POINTS, rounds), dtype=int)) - 1
         options = {
             "objective": "binary",
             "learning_rate": self.settings.learning_rate,
@@ -59,7 +60,6 @@ class LightGbm(Ranker):
             "num_threads": torch.get_num_threads(),
             "verbosity": -1,
         }
-        recorded = set(np.linspace(1, rounds, min(POINTS, rounds), dtype=int).tolist())
         with progress.track(self.name, rounds * len(self.tasks), "trees") as advance:
             for label_N in label_NT.T:
                 rows = lightgbm.Dataset(
@@ -68,16 +68,14 @@ class LightGbm(Ranker):
                     categorical_feature=list(range(len(self.columns))),
                     params={"verbosity": -1},
                 )
-                forest, losses_K = lightgbm.Booster(options, rows), []
-                for number in range(1, rounds + 1):
-                    forest.update()
-                    advance(1)
-                    if number in recorded:
-                        losses_K.append(forest.eval_train()[0][2])
-                losses_TK.append(losses_K)
-                # read back from its text: it no longer holds the training rows
-                self.forests.append(lightgbm.Booster(model_str=forest.model_to_string()))
-        losses = [float(sum(losses_T)) for losses_T in zip(*losses_TK, strict=True)]
+                curve: dict[str, Any] = {}
+                callbacks = [lightgbm.record_evaluation(curve), lambda _: advance(1)]
+                forest = lightgbm.train(
+                    options, rows, rounds, valid_sets=[rows], callbacks=callbacks
+                )
+                self.forests.append(forest)
+                losses_TK.append(np.array(curve["training"]["binary_logloss"])[points_K])
+        losses = np.sum(losses_TK, axis=0).tolist()
         return [
             {"samples": len(log) * n // len(losses), "loss": loss, "click": loss, "alignment": 0.0}
             for n, loss in enumerate(losses, 1)
