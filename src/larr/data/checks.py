@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
@@ -61,14 +62,12 @@ def check_rows(
     contract = TABLES[table]
     # Null for blank texts, and for NaN and infinity beyond the contract. Texts of required columns
     # stay as they are, so that the reason can be that they are empty.
-    cleaned = []
-    for name, dtype in frame.schema.items():
-        value = pl.col(name)
-        if dtype == pl.String and name not in contract.required:
-            cleaned.append(pl.when(value.str.strip_chars() != "").then(value))
-        elif dtype.is_float() and name not in contract.columns:
-            cleaned.append(pl.when(value.is_finite()).then(value))
-    given = frame.with_columns(cleaned)
+    texts = cs.string() - cs.by_name(*contract.required, require_all=False)
+    numbers = cs.float() - cs.by_name(*contract.columns, require_all=False)
+    given = frame.with_columns(
+        pl.when(texts.str.strip_chars() != "").then(texts),
+        pl.when(numbers.is_finite()).then(numbers),
+    )
     typed = given.select(
         _as_type(name, given.schema[name], column.dtype, zone)
         for name, column in contract.columns.items()
@@ -144,7 +143,7 @@ class Checker:
         title = "Rows that break the data contract"
         printed = TerminalTable("table", "rows", "reason", "examples", title=title)
         for group in self.summary.values():
-            examples = escape("; ".join(str(example) for example in group["examples"]))
+            examples = escape("; ".join(map(str, group["examples"])))
             printed.add_row(group["table"], f"{group['rows']:,}", group["reason"], examples)
         console.print(printed)
         for group in self.summary.values():

@@ -8,7 +8,6 @@ since vocabularies and scales are fitted on enriched rows before the first row i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from rich.markup import escape
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.data import KeywordConfig
 from larr.data.columns import candidate_features, check_columns
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
@@ -49,7 +49,7 @@ def prepare(config: Config) -> None:
         truth = [name for name in TRUTH if name in log.scan().collect_schema()]
         evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
         _write_requests(log, folder)
-        _write_enriched(config, log, enricher, texts, evaluated, folder)
+        _write_enriched(enricher, texts, evaluated, folder)
         enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
         encoder.save(folder / "vocabularies")
@@ -60,12 +60,11 @@ def prepare(config: Config) -> None:
         test = pl.scan_parquet(enriched["test"]).select(evaluated)
         test.sink_parquet(folder / "test" / "rows.parquet")
         _write_features(config, log, encoder, counts, folder)
-        _write_known(config, log, enricher, texts, folder)
+        _write_known(enricher, texts, folder)
         # The texts of every past order as of the start of its day, for stage 2.
         orders = enricher.enrich(past_orders(log, ("train",)))
-        owners = {"poi", "user", "scene"}
-        rendered = _rendered(config, orders, owners, ["user_id", "poi_id", "time"])
-        rendered.write_parquet(folder / "orders.parquet")
+        keys = ["user_id", "poi_id", "time"]
+        _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
         texts.table().write_parquet(folder / "texts.parquet")
@@ -77,14 +76,10 @@ def prepare(config: Config) -> None:
 
 
 def _write_enriched(
-    config: Config,
-    log: Log,
-    enricher: Enricher,
-    texts: TextNumbers,
-    evaluated: list[str],
-    folder: Path,
+    enricher: Enricher, texts: TextNumbers, evaluated: list[str], folder: Path
 ) -> None:
     """Writes the columns that the arrays are built from, a file for each chunk; numbers texts."""
+    config, log = enricher.config, enricher.log
     (folder / "enriched").mkdir()
     templates = [Template(keyword) for keyword in config.scene_keywords]
     train = log.scan().filter(pl.col("split") == "train")
@@ -186,19 +181,19 @@ def _write_features(
     artifacts.write_json(folder / "features.json", description.model_dump(mode="json"))
 
 
-def _write_known(
-    config: Config, log: Log, enricher: Enricher, texts: TextNumbers, folder: Path
-) -> None:
+def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
     """Writes what is known at the end of training, and the texts of all places and users.
 
     Places and users without a row in the log get numbers for their texts, too, so that
     `larr embed` has vectors for whatever a server is asked about.
     """
-    train = log.scan().filter(pl.col("split") == "train")
+    config = enricher.config
+    train = enricher.log.scan().filter(pl.col("split") == "train")
     end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
     known = enricher.known(end.item())
     known.save(folder / KNOWN)
-    places = _rendered(config, known.describe_places(known.places), {"poi"}, ["poi_id"])
+    of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
+    places = _rendered(of_places, known.describe_places(known.places), ["poi_id"])
     places.write_parquet(folder / "descriptions.parquet")
     for keyword in config.scene_keywords:
         if keyword.owner == "poi":
@@ -218,11 +213,10 @@ def _write_known(
 
 
 def _rendered(
-    config: Config, rows: pl.DataFrame, owners: Collection[str], columns: list[str]
+    keywords: list[KeywordConfig], rows: pl.DataFrame, columns: list[str]
 ) -> pl.DataFrame:
-    """Returns columns of the rows, their `chain`, and the texts of all keywords of owners."""
+    """Returns columns of the rows, their `chain`, and their texts of the keywords."""
     chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)
-    keywords = [keyword for keyword in config.keywords if keyword.owner in owners]
     rendered = [Template(keyword).column(rows) for keyword in keywords]
     return rows.select(*columns, chain.alias("chain")).with_columns(rendered)
 

@@ -35,54 +35,50 @@ MISSING = -1
 """The number of a text that a row does not have."""
 
 
-def _by_number(words: dict[str, Iterable[int]]) -> dict[int, str]:
-    return {number: word for word, numbers in words.items() for number in numbers}
-
-
-TIME_COLUMNS = ("day", "hour", "meal_slot", "hour_band", "day_kind", "season")
-MEAL_SLOTS = _by_number(
-    {
-        "breakfast": range(5, 10),
-        "lunch": range(10, 14),
-        "afternoon tea": range(14, 17),
-        "dinner": range(17, 21),
-        "late night": (21, 22, 23, 0, 1, 2, 3, 4),
-    }
-)
-"""Hour -> meal slot."""
-HOUR_BANDS = {hour: f"{hour} o'clock" for hour in range(24)}
-"""Hour -> hour as a category, since a text or a vocabulary needs a word."""
-DAY_KINDS = _by_number({"weekday": range(1, 6), "weekend": (6, 7)})
-"""ISO day of the week -> kind of day."""
-SEASONS = _by_number(
-    {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)}
-)
-"""Month -> season of the northern hemisphere."""
+_TIME_WORDS: dict[str, tuple[str, dict[str, Iterable[int]]]] = {
+    "meal_slot": (
+        "hour",
+        {
+            "breakfast": range(5, 10),
+            "lunch": range(10, 14),
+            "afternoon tea": range(14, 17),
+            "dinner": range(17, 21),
+            "late night": (21, 22, 23, 0, 1, 2, 3, 4),
+        },
+    ),
+    # The hour as a category, since a text or a vocabulary needs a word.
+    "hour_band": ("hour", {f"{hour} o'clock": [hour] for hour in range(24)}),
+    "day_kind": ("weekday", {"weekday": range(1, 6), "weekend": (6, 7)}),
+    # Of the northern hemisphere.
+    "season": (
+        "month",
+        {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)},
+    ),
+}
+TIME_WORDS = {
+    column: (part, {number: word for word, numbers in words.items() for number in numbers})
+    for column, (part, words) in _TIME_WORDS.items()
+}
+"""Column -> a part of the time, and the word for each of its values."""
+TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
 def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the frame with `TIME_COLUMNS` of its column `time`."""
-    time, hour = pl.col("time").dt, pl.col("time").dt.hour()
-    return frame.with_columns(
-        day=time.date(),
-        hour=hour,
-        meal_slot=hour.replace_strict(MEAL_SLOTS, return_dtype=pl.String),
-        hour_band=hour.replace_strict(HOUR_BANDS, return_dtype=pl.String),
-        day_kind=time.weekday().replace_strict(DAY_KINDS, return_dtype=pl.String),
-        season=time.month().replace_strict(SEASONS, return_dtype=pl.String),
-    )
+    time = pl.col("time").dt
+    parts = {"hour": time.hour(), "weekday": time.weekday(), "month": time.month()}
+    words = {
+        column: parts[part].replace_strict(words, return_dtype=pl.String)
+        for column, (part, words) in TIME_WORDS.items()
+    }
+    return frame.with_columns(day=time.date(), hour=time.hour(), **words)
 
 
 def time_columns(time: datetime) -> dict[str, object]:
     """Returns the same columns for the time of one request, without a data frame."""
-    return {
-        "day": time.date(),
-        "hour": time.hour,
-        "meal_slot": MEAL_SLOTS[time.hour],
-        "hour_band": HOUR_BANDS[time.hour],
-        "day_kind": DAY_KINDS[time.isoweekday()],
-        "season": SEASONS[time.month],
-    }
+    parts = {"hour": time.hour, "weekday": time.isoweekday(), "month": time.month}
+    words = {column: words[parts[part]] for column, (part, words) in TIME_WORDS.items()}
+    return {"day": time.date(), "hour": time.hour, **words}
 
 
 def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -285,8 +281,7 @@ class TextNumbers:
 
     def __init__(self, table: pl.DataFrame | None = None) -> None:
         """Starts empty, or with the texts that `table` returned earlier."""
-        self._keywords: list[str] = []
-        self._texts: list[str] = []
+        self._texts: list[tuple[str, str]] = []
         self._numbers: dict[str, dict[str, int]] = {}
         if table is not None:
             for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
@@ -302,8 +297,7 @@ class TextNumbers:
         """Returns the number of one text, a new one if it has none."""
         numbers = self._numbers.setdefault(keyword, {})
         if text not in numbers:
-            self._keywords.append(keyword)
-            self._texts.append(text)
+            self._texts.append((keyword, text))
             numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
         return numbers[text]
 
@@ -323,13 +317,13 @@ class TextNumbers:
 
     def text(self, number: int) -> str:
         """Returns the text of a number."""
-        return self._texts[number]
+        return self._texts[number][1]
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def table(self) -> pl.DataFrame:
         """Returns text_id (int32, the row number), keyword, text."""
-        columns = {"keyword": self._keywords, "text": self._texts}
-        frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+        schema = {"keyword": pl.String, "text": pl.String}
+        frame = pl.DataFrame(self._texts, schema, orient="row")
         return frame.with_row_index("text_id").with_columns(pl.col("text_id").cast(pl.Int32))
