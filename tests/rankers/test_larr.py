@@ -141,15 +141,15 @@ def test_the_alignment_is_that_of_equations_24_and_25(config: Config, batch: Bat
     model = build(config, negatives=2).eval()
     batch, sampled = batch.select(torch.arange(12)), batch.select(torch.arange(12, 36))
     with torch.no_grad():
-        outputs = model.outputs(batch)
-        e_t = model.target(outputs.categories)
-        scene, target = (functional.normalize(side, dim=1) for side in (outputs.scene, e_t))
-        more = functional.normalize(model.target(model.outputs(sampled).categories), dim=1)
+        _, e_s, categories = model.outputs(batch)
+        e_t = model.target(categories)
+        scene, target = (functional.normalize(side, dim=1) for side in (e_s, e_t))
+        more = functional.normalize(model.target(model.outputs(sampled)[2]), dim=1)
         extra = torch.stack([more[2 * i : 2 * i + 2] @ scene[i] for i in range(12)])
         similarities = torch.cat([scene @ target.T, extra], dim=1)
         excluded = not_negatives(batch, sampled)
         expected = naive_info_nce(similarities, excluded, config.align.temperature)
-        alignment = model.alignment_loss(outputs.scene, e_t, batch, sampled)
+        alignment = model.alignment_loss(e_s, e_t, batch, sampled)
     torch.testing.assert_close(alignment, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -45,7 +45,7 @@ def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: P
     assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
     assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
     assert isinstance(ranker, Larr)
-    e_s = ranker.outputs(batch).scene
+    _, e_s, _ = ranker.outputs(batch)
     vectors = np.stack(rows[VECTOR].to_list())
     assert np.allclose(vectors, e_s.detach().numpy(), atol=1e-6)
     assert not list(exported.glob("*.partial"))

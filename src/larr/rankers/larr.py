@@ -6,7 +6,7 @@ vectors, F categories, E embedding, A dimension of e_s and e_t, T tasks.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +19,6 @@ from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Range, RankerInputs
 from larr.rankers.scene_encoder import SceneEncoder
-
-
-class LarrOutputs(NamedTuple):
-    """What LARR computes for a batch."""
-
-    logits: Tensor
-    """[B, T]"""
-    scene: Tensor
-    """e_s, [B, A]."""
-    categories: Tensor
-    """The embeddings that e_t is a map of, [B, F, E]."""
 
 
 class Larr(Ple):
@@ -62,10 +51,10 @@ class Larr(Ple):
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the logits, [B, T]."""
-        return self.outputs(batch).logits
+        return self.outputs(batch)[0]
 
-    def outputs(self, batch: Batch) -> LarrOutputs:
-        """Returns the logits with e_s and the embeddings of the same pass."""
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns logits [B, T], e_s [B, A] and the embeddings behind e_t [B, F, E]."""
         features = self.encoder(batch)
         missing_BR = batch.texts < 0
         vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
@@ -75,7 +64,7 @@ class Larr(Ple):
         read = [features.joined(), e_s]
         if self.matching:
             read.append(self.matching(vectors_BRD, batch.recent, self.vectors))
-        return LarrOutputs(self.logits(torch.cat(read, dim=1)), e_s, features.categories)
+        return self.logits(torch.cat(read, dim=1)), e_s, features.categories
 
     def target(self, categories_BFE: Tensor) -> Tensor:
         """Returns e_t: user and place embeddings in the space of e_s, [B, A]. Decision 17.
@@ -92,11 +81,10 @@ class Larr(Ple):
         `stop_gradient` keeps the alignment from e_s or from the embeddings behind e_t (decision
         18); what maps them to each other is trained in either case.
         """
-        outputs = self.outputs(batch)
-        click = click_loss(outputs.logits, batch.labels)
+        logits_BT, e_s, categories_BFE = self.outputs(batch)
+        click = click_loss(logits_BT, batch.labels)
         alignment = torch.zeros_like(click)
         if weights.alignment:
-            e_s, categories_BFE = outputs.scene, outputs.categories
             if self.settings.stop_gradient == "collaborative":
                 categories_BFE = categories_BFE.detach()
             elif self.settings.stop_gradient == "semantic":

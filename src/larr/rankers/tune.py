@@ -61,9 +61,8 @@ def tune(config: Config) -> None:
         side_by_side(search, jobs, config.align.workers, lambda name: parts[name].finish())
         results = {name: artifacts.read_json(work.folder / name / FOUND) for name in spaces}
         artifacts.write_json(work.folder / FOUND, results)
-        table = Table(title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for column in ("model", "trials", "loss as configured", "best loss", "best settings"):
-            table.add_column(column)
+        headers = ("model", "trials", "loss as configured", "best loss", "best settings")
+        table = Table(*headers, title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
         lines = []
         for name, result in results.items():
             losses, best = [trial["loss"] for trial in result["trials"]], result["best"]

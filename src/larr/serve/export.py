@@ -148,7 +148,7 @@ def _write_rows(ranker: Larr, features: Features, log: LogRows, path: Path) -> N
         writer = None
         for batch in log.in_order(ROWS):
             with torch.inference_mode():
-                e_s = ranker.outputs(batch).scene
+                _, e_s, _ = ranker.outputs(batch)
             columns: dict[str, Any] = dict(zip(categories, batch.categories.numpy().T, strict=True))
             columns |= zip(features.numbers, batch.numbers.numpy().T, strict=True)
             lists = {RECENT: batch.recent} if features.recent else {}
