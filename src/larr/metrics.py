@@ -203,11 +203,11 @@ def auc(label_N: Array, score_N: Array) -> float:
 def log_losses(label_N: Array, probability_N: Array) -> Array:
     """Returns the binary cross-entropy of each impression, in nats."""
     check_scores(probability_N)
+    probability_N = np.asarray(probability_N, np.float64)
+    seen_N = np.where(np.asarray(label_N, bool), probability_N, 1 - probability_N)
     # the mean would be infinite after one confident mistake
-    clipped_N = np.clip(
-        np.asarray(probability_N, np.float64), LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY
-    )
-    return -np.log(np.where(np.asarray(label_N, bool), clipped_N, 1 - clipped_N))
+    losses_N: Array = -np.log(np.clip(seen_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
+    return losses_N
 
 
 def log_loss(label_N: Array, probability_N: Array) -> float:
@@ -223,22 +223,19 @@ def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> dict[st
     the observed share, in the mean over the impressions.
     """
     check_scores(probability_N)
-    order_N = np.argsort(probability_N)
-    sorted_N = np.asarray(probability_N, np.float64)[order_N]
-    label_N = np.asarray(label_N)[order_N]
-    first_N = np.searchsorted(sorted_N, sorted_N)  # the first row with the same prediction
-    bin_N = first_N * bins // max(len(sorted_N), 1)
-    count_K = np.bincount(bin_N, minlength=bins)
-    predicted_K = ratio(np.bincount(bin_N, weights=sorted_N, minlength=bins), count_K)
-    observed_K = ratio(np.bincount(bin_N, weights=label_N, minlength=bins), count_K)
-    rows = zip(count_K.tolist(), predicted_K.tolist(), observed_K.tolist(), strict=True)
+    frame = pl.DataFrame({"predicted": probability_N, "observed": label_N}).cast(pl.Float64)
+    # equal predictions have the rank of the first of them, and so its bin
+    bin_number = (pl.col("predicted").rank("min").cast(pl.Int64) - 1) * bins // pl.len()
+    # sorted, since sums in another order would differ in the last digit
+    groups = frame.sort("predicted").group_by(bin_number.alias("bin"), maintain_order=True)
+    table = groups.agg(pl.len().alias("impressions"), pl.col("predicted", "observed").mean())
+    by_bin = {row.pop("bin"): row for row in table.to_dicts()}
+    errors = table["impressions"] * (table["predicted"] - table["observed"]).abs()
+    observed_N, predicted_N = frame["observed"].to_numpy(), frame["predicted"].to_numpy()
     return {
-        "observed_over_expected": float(ratio(label_N.sum(), sorted_N.sum())),
-        "error": float(ratio(np.nansum(count_K * abs(predicted_K - observed_K)), len(sorted_N))),
-        "bins": [
-            {"impressions": count, "predicted": predicted, "observed": observed} if count else None
-            for count, predicted, observed in rows
-        ],
+        "observed_over_expected": float(ratio(observed_N.sum(), predicted_N.sum())),
+        "error": float(ratio(errors.to_numpy().sum(), frame.height)),
+        "bins": [by_bin.get(number) for number in range(bins)],
     }
 
 

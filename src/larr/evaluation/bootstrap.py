@@ -86,8 +86,7 @@ def pooled_draws(draws_SKB: Array, same_users: bool = False) -> Array:
     """
     seeds, _, resamples = draws_SKB.shape
     if seeds == 1:
-        only_KB: Array = draws_SKB[0]
-        return only_KB
+        return np.asarray(draws_SKB[0])
     generator = np.random.default_rng((0, STREAM))
     seed_BS = generator.integers(0, seeds, (resamples, seeds))
     draw_BS = generator.integers(0, resamples, (resamples, 1 if same_users else seeds))

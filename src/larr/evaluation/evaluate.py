@@ -20,27 +20,13 @@ from larr.config import Config
 from larr.data.datasets import dataset
 from larr.data.prepare import KEPT_FOR_EVALUATION
 from larr.errors import ConfigError, DataError, InputError, LarrError
-from larr.evaluation import bootstrap, report
-from larr.evaluation.findings import (
-    CEILING,
-    COLD,
-    COLD_BELOW,
-    COUNT_LABELS,
-    compared_pairs,
-    distances_of,
-    findings,
-    gains_of,
-    mean_tree,
-    slice_metrics,
-    with_means_of_slices,
-)
+from larr.evaluation import bootstrap, findings, report
 from larr.metrics import TASKS, Array, Statistic
 from larr.rankers import predict
 from larr.stages import RUN
 
 FEWEST_IMPRESSIONS = 200
 FEWEST_OF_A_CLASS = 10
-CALIBRATION_BINS = 10
 COUNTS = ("poi_impressions", "user_impressions")
 """Columns with the impressions of the training days; slices by them are cut at COUNT_EDGES."""
 COUNT_EDGES = (1, 10, 50, 200, 1_000)
@@ -108,18 +94,19 @@ def pool(configs: list[Config], output: Path) -> Json:
     target = output / "evaluate"
     target.mkdir(parents=True, exist_ok=True)
     # of the mean of the reports, what has intervals is replaced by that of the pooled table
-    content = _write(configs[0], table, mean_tree(reports), target)
+    content = _write(configs[0], table, findings.mean_tree(reports), target)
     report.print_tables(content)
     return content
 
 
 def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Json:
     """Writes the table of metrics, that of gains and the two reports; returns report.json."""
-    table = with_means_of_slices(table, facts["sizes"]["slices"])
-    gains = gains_of(table, compared_pairs(config, table["ranker"].unique().to_list()))
+    table = findings.with_means_of_slices(table, facts["sizes"]["slices"])
+    pairs = findings.compared_pairs(config, table["ranker"].unique().to_list())
+    gains = findings.gains_of(table, pairs)
     low_K, high_K = bootstrap.interval(table["draws"].to_numpy())
     estimates = table.drop("draws").with_columns(low=low_K, high=high_K)
-    content = findings(config, estimates, gains, distances_of(table), facts)
+    content = findings.content_of(config, estimates, gains, findings.distances_of(table), facts)
     estimates.write_parquet(target / METRICS)
     gains.write_parquet(target / GAINS)
     artifacts.write_json(target / REPORT, content)
@@ -171,7 +158,7 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
     if not set(columns) <= set(days.rows.columns):
         return scores
     truth_NT = days.rows.select(columns).cast(pl.Float32).to_numpy()
-    scores[CEILING] = dict(zip(days.labels, truth_NT.T, strict=True))
+    scores[findings.CEILING] = dict(zip(days.labels, truth_NT.T, strict=True))
     for column, truth_N, label_N in zip(columns, truth_NT.T, days.labels.values(), strict=True):
         expected_sum, observed = truth_N.sum(), label_N.sum()
         if expected_sum > 50 and not 0.5 < observed / expected_sum < 2:
@@ -189,7 +176,7 @@ def _statistics(
     """Returns the keys of the table's rows and their statistics."""
     keys: list[tuple[str, ...]] = []
     statistics = []
-    sliced = slice_metrics()
+    sliced = findings.slice_metrics()
     parts = list(_parts(config, days))
     for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), parts):
         label_n, user_n = label_N[rows_n], days.user_N[rows_n]
@@ -207,13 +194,13 @@ def _statistics(
 def _parts(config: Config, days: TestDays) -> Iterator[Part]:
     """Yields the parts of the test days that metrics are computed on, the complete days first."""
     yield "all", "", "", np.arange(days.rows.height)
-    for (name, part), column in zip(COLD.items(), COUNTS, strict=True):
-        is_cold_N = (days.rows[column] < COLD_BELOW[name]).to_numpy()
+    for (name, part), column in zip(findings.COLD.items(), COUNTS, strict=True):
+        is_cold_N = (days.rows[column] < findings.COLD_BELOW[name]).to_numpy()
         yield part, "", "", np.flatnonzero(is_cold_N)
     for column in config.evaluate.slices:
         value_N = days.rows[column]
         if column in COUNTS:
-            value_N = value_N.cut(COUNT_EDGES, labels=COUNT_LABELS, left_closed=True)
+            value_N = value_N.cut(COUNT_EDGES, labels=findings.COUNT_LABELS, left_closed=True)
         value_N = value_N.cast(pl.String).fill_null("unknown")
         for value in value_N.value_counts(sort=True)[column]:
             yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
@@ -242,7 +229,7 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
         "gauc_coverage": coverage,
         "calibration": {
             ranker: {
-                task: metrics.calibration(days.labels[task], score_N, CALIBRATION_BINS)
+                task: metrics.calibration(days.labels[task], score_N)
                 for task, score_N in score.items()
             }
             for ranker, score in scores.items()
@@ -258,7 +245,7 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
 def _sizes(config: Config, days: TestDays) -> Json:
     """Returns the impressions, users and positives of every part of the test days."""
     sizes: Json = {"all": {}, "cold": {}, "slices": {}}
-    names = {part: name for name, part in COLD.items()}
+    names = {part: name for name, part in findings.COLD.items()}
     for part, column, value, rows_n in _parts(config, days):
         size = {"impressions": len(rows_n), "users": len(np.unique(days.user_N[rows_n]))}
         for label, label_N in zip(days.features["tasks"], days.labels.values(), strict=True):

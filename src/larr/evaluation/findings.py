@@ -5,7 +5,7 @@ K: rows of a table, B: resamples, S: seeds.
 
 from __future__ import annotations
 
-import math
+import json
 from itertools import chain
 from typing import Any
 
@@ -23,6 +23,7 @@ COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or 
 """Values of a sliced column that counts something in the training days."""
 COLD = {"places": "cold places", "users": "cold users"}
 """A name in report.json -> the part of the test days."""
+DISTANCES = {"all": "all", "cold_places": COLD["places"]}
 COLD_BELOW = {"places": 50, "users": 10}
 """With fewer impressions in the training days a place or a user is cold."""
 DIGITS = 8
@@ -93,7 +94,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     """
     table = table.filter(
         pl.col("seed").is_null(),
-        pl.col("part").is_in(["all", COLD["places"]]),
+        pl.col("part").is_in(DISTANCES.values()),
     )
     joined = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
     for other in (BASE, CEILING):
@@ -129,7 +130,7 @@ def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
     return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(rankers)]
 
 
-def findings(
+def content_of(
     config: Config, table: pl.DataFrame, gains: pl.DataFrame, closed: pl.DataFrame, facts: Json
 ) -> Json:
     """Returns the content of report.json; what does not exist is null, never NaN.
@@ -154,10 +155,9 @@ def findings(
     sliced = slice_metrics()
 
     def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
-        """Returns the cells of a part by name, then by metric; None where there is no cell."""
-        part, column, value = (*where, "", "")[:3]
+        """Returns the cells of a part, column and value by name and metric; None without a cell."""
         return {
-            name: {metric: cells.get((part, column, value, name, metric)) for metric in metrics}
+            name: {metric: cells.get((*where, name, metric)) for metric in metrics}
             for name in names
         }
 
@@ -175,13 +175,13 @@ def findings(
 
     content = {
         "seeds": table["seed"].drop_nulls().unique(maintain_order=True).to_list(),
-        **both(list(registered), "all"),
+        **both(list(registered), "all", "", ""),
         "distance_closed": {
-            "all": nest(closed_cells, below_ceiling, headline, "all"),
-            "cold_places": nest(closed_cells, below_ceiling, headline, COLD["places"]),
+            name: nest(closed_cells, below_ceiling, headline, part, "", "")
+            for name, part in DISTANCES.items()
         },
-        "cold": {name: both(headline, part) for name, part in COLD.items()},
-        "within": {column: both(sliced, "within", column) for column in slices},
+        "cold": {name: both(headline, part, "", "") for name, part in COLD.items()},
+        "within": {column: both(sliced, "within", column, "") for column in slices},
         "slices": by_value(means, rankers),
         "slice_gains": by_value(gain_cells, pairs),
         "bootstrap": {
@@ -191,7 +191,13 @@ def findings(
         },
         "settings": config.model_dump(mode="json", exclude={"seed", "output"}),
     }
-    finite: Json = _finite(facts | content)
+    text = json.dumps(facts | content, default=lambda array: array.tolist())
+    # NaN and infinities are no JSON, but Python writes them: reading makes them null
+    finite: Json = json.loads(
+        text,
+        parse_constant=lambda _: None,
+        parse_float=lambda number: round(float(number), DIGITS),
+    )
     return finite
 
 
@@ -220,16 +226,3 @@ def mean_tree(trees: list[Any]) -> Any:
     if all(isinstance(tree, int | float) for tree in present):
         return sum(present) / len(present)
     return ", ".join(str(tree) for tree in present)
-
-
-def _finite(tree: Any) -> Any:
-    """Returns the tree as JSON can hold it: NaN and infinities are null, numbers are rounded."""
-    if isinstance(tree, dict):
-        return {name: _finite(item) for name, item in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_finite(item) for item in tree]
-    if isinstance(tree, np.ndarray | np.generic):
-        return _finite(tree.tolist())
-    if isinstance(tree, float):
-        return round(tree, DIGITS) if math.isfinite(tree) else None
-    return tree

@@ -70,9 +70,7 @@ def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True)
         highest = max(0.0, *(effect.high for effect in effects))
         margin = 0.04 * (highest - lowest or 1.0)
         axes.set_xlim(lowest - margin, highest + margin)
-        axes.set_ylim(-0.35, len(effects) - 0.3)
-        axes.set_yticks([])
-        axes.set_xlabel("gain in %")
+        axes.set(ylim=(-0.35, len(effects) - 0.3), yticks=[], xlabel="gain in %")
         axes.grid(axis="x", color=LINE, linewidth=0.6)
 
     return _svg(title, ROW_INCHES * len(effects) + 0.55, draw)
@@ -89,9 +87,7 @@ def sweep(title: str, axis: str, effects: Sequence[Effect]) -> str:
             axes.plot([x, x], [effect.low, effect.high], color=UP, linewidth=2.5)
             axes.plot([x], [effect.percent], "o", color=UP, markersize=6)
         axes.set_xticks(positions, [effect.label for effect in effects])
-        axes.set_xlim(-0.5, len(effects) - 0.5)
-        axes.set_xlabel(axis)
-        axes.set_ylabel("gain in %")
+        axes.set(xlim=(-0.5, len(effects) - 0.5), xlabel=axis, ylabel="gain in %")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
 
     return _svg(title, 3.0, draw)
@@ -103,16 +99,10 @@ def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str
     def draw(axes: Axes) -> None:
         top = max(max(point) for curve in curves.values() for point in curve) * 1.05 or 1.0
         axes.plot([0, top], [0, top], color=LINE, linewidth=1.2)
-        for number, (name, points) in enumerate(curves.items()):
-            style: dict[str, Any] = {
-                "color": (MUTED, UP, INK)[number % 3],
-                "marker": "so^"[number % 3],
-            }
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, markersize=5, **style)
-        axes.set_xlim(0, top)
-        axes.set_ylim(0, top)
-        axes.set_xlabel("predicted share")
-        axes.set_ylabel("observed share")
+        axes.set_prop_cycle(color=[MUTED, UP, INK], marker=["s", "o", "^"])
+        for name, points in curves.items():
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2, markersize=5)
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted share", ylabel="observed share")
         axes.legend(frameon=False)
 
     return _svg(title, 3.6, draw)
@@ -122,10 +112,9 @@ def learning(title: str, curves: dict[str, list[float]]) -> str:
     """Returns figures over the steps at which they were recorded."""
 
     def draw(axes: Axes) -> None:
-        for number, (name, values) in enumerate(curves.items()):
-            colour, style = (UP, INK, MUTED, DOWN)[number % 4], ("-", "--", "-.", ":")[number % 4]
-            steps = range(1, len(values) + 1)
-            axes.plot(steps, values, color=colour, linestyle=style, linewidth=1.6, label=name)
+        axes.set_prop_cycle(color=[UP, INK, MUTED, DOWN], linestyle=["-", "--", "-.", ":"])
+        for name, values in curves.items():
+            axes.plot(range(1, len(values) + 1), values, linewidth=1.6, label=name)
         if len(curves) > 1:
             axes.legend(frameon=False)
         axes.set_xlabel("record")

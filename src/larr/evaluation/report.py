@@ -50,6 +50,7 @@ SHOWN_VALUES = 12
 def page(content: Json) -> str:
     """Returns the HTML page of a report."""
     metrics = metrics_of(content["tasks"])
+    language_model = _language_model(content["language_model"])
     return rendered(
         "report.html.j2",
         report=content,
@@ -58,12 +59,12 @@ def page(content: Json) -> str:
         headline={name: metric for name, metric in metrics.items() if metric.headline},
         sliced={name: metrics[name] for name in slice_metrics()},
         sentences=list(sentences(content)),
-        plots=_plots(content, metrics),
+        plots=_plots(content, metrics, language_model["curves"]),
         base=BASE,
         cold_below=COLD_BELOW,
         main=_main_pair(content),
         verdict=_verdict(content)[0],
-        language_model=_language_model(content["language_model"]),
+        language_model=language_model,
         total_seconds=sum(stage["seconds"] for stage in content["stages"].values()),
     )
 
@@ -98,8 +99,7 @@ def name(ranker: str) -> str:
 
 def pair_name(pair: str) -> str:
     """Returns the title of a pair `a_over_b`."""
-    first, second = pair.split("_over_")
-    return f"{name(first)} over {name(second)}"
+    return " over ".join(map(name, pair.split("_over_")))
 
 
 def figure(value: float | None, digits: int = 4) -> str:
@@ -186,10 +186,10 @@ def _verdict(content: Json) -> tuple[str, str]:
     return "unclear", f"The interval of the {title} holds zero: no difference is shown."
 
 
-def _plots(content: Json, metrics: dict[str, Metric]) -> Json:
+def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
     """Returns the plots of the page by what they show; a plot without figures is left out."""
     main = _main_pair(content)
-    gains, slices, calibration, learning = {}, {}, {}, {}
+    gains, slices, calibration = {}, {}, {}
     for key, metric in metrics.items():
         pairs = ((pair_name(pair), gain[key]) for pair, gain in content["gains"].items())
         if metric.headline and (effects := effects_of(pairs)):
@@ -213,8 +213,7 @@ def _plots(content: Json, metrics: dict[str, Metric]) -> Json:
             bins = filter(None, content["calibration"][ranker][task]["bins"])
             points[name(ranker)] = [(row["predicted"], row["observed"]) for row in bins]
         calibration[task] = plots.reliability(f"Calibration of {task.upper()}", points)
-    for title, curves in _language_model(content["language_model"])["curves"].items():
-        learning[title] = plots.learning(title, curves)
+    learning = {title: plots.learning(title, lines) for title, lines in curves.items()}
     return {"gains": gains, "slices": slices, "calibration": calibration, "learning": learning}
 
 
@@ -247,10 +246,9 @@ def _language_model(tree: Json) -> dict[str, Any]:
         elif moment:
             row = " ".join(title.replace(moment, "").split())
             moments.setdefault(row, [None] * 3)[MOMENTS[moment]] = value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            others.append(f"{title} {value:,}")
         else:
-            others.append(f"{title}: {value}".lower())
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            others.append(f"{title} {value:,}" if is_number else f"{title}: {value}".lower())
     return {"moments": moments, "curves": curves, "others": others}
 
 
