@@ -71,9 +71,7 @@ class LogRows:
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
 
     def __len__(self) -> int:
-        if self.numbers_N is not None:
-            return len(self.numbers_N)
-        return int(np.load(self.folder / "labels.npy", mmap_mode="r").shape[0])
+        return len(self.array("labels") if self.numbers_N is None else self.numbers_N)
 
     def array(self, name: str) -> np.ndarray:
         """Returns one array of these rows, [N, ...]: mapped if all rows are meant, else a copy."""

@@ -208,15 +208,9 @@ def _as_time(value: pl.Expr, dtype: pl.DataType, zone: str) -> pl.Expr:
         # The sizes of seconds, milliseconds, microseconds and nanoseconds since 1970 do not
         # overlap until 5138.
         number = value.cast(pl.Int64, strict=False)
-        microseconds = (
-            pl.when(number < 1e11)
-            .then(number * 1_000_000)
-            .when(number < 1e14)
-            .then(number * 1_000)
-            .when(number < 1e17)
-            .then(number)
-            .otherwise(number // 1_000)
-        )
+        microseconds = number // 1_000
+        for limit, factor in ((1e17, 1), (1e14, 1_000), (1e11, 1_000_000)):
+            microseconds = pl.when(number < limit).then(number * factor).otherwise(microseconds)
         instant = microseconds.cast(pl.Datetime("us"))
         return _in_zone(instant, zone) if zone else instant
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:

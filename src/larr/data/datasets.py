@@ -98,18 +98,16 @@ def scan(path: Path) -> pl.LazyFrame:
         raise DataError(f"{path}: no such file or folder")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in files if not file.name.startswith(HIDDEN)]
-    kinds: dict[Path, str] = {}
-    for file in files:
-        suffixes = [suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)]
-        kinds[file] = suffixes[0] if suffixes and file.is_file() else ""
-    if len(set(kinds.values())) != 1 or "" in kinds.values():
-        wrong = [file.name for file in files if not kinds[file]] or [file.name for file in files]
+    tables = [file for file in files if file.is_file() and file.name.lower().endswith(SUFFIXES)]
+    kinds = [kind for kind in SUFFIXES if any(file.name.lower().endswith(kind) for file in tables)]
+    if len(kinds) != 1 or tables != files:
+        wrong = [file.name for file in files if file not in tables or tables == files]
         raise DataError(
             f"{path}: expected {', '.join(SUFFIXES)}, or a folder of files of one of these kinds, "
             f"got {', '.join(wrong[:5]) or 'an empty folder'}"
         )
     with reading(str(path)):
-        table = pl.scan_parquet(files) if kinds[files[0]] == ".parquet" else _scan_csv(files)
+        table = pl.scan_parquet(files) if kinds == [".parquet"] else _scan_csv(files)
         columns = table.collect_schema().names()
     if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
         raise DataError(f"{path}: has a single column, {columns[0]!r:.80}. {CSV}")

@@ -18,21 +18,13 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import ProfileConfig
+from larr.data import statistics
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
-from larr.data.statistics import (
-    NEVER_SEEN,
-    as_of,
-    daily_counts,
-    daily_spending,
-    daily_values,
-    favourites,
-    recent_places,
-    with_statistics,
-)
 from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES = "known", "edges.json"
+TABLES = ("places", "users", "pairs", "recent")
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
@@ -66,15 +58,11 @@ class Known:
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
-        for table, key in (
-            (self.places, ["poi_id"]),
-            (self.users, ["user_id"]),
-            (self.pairs, PAIR),
-            (self.recent, ["user_id"]),
-        ):
+        for table in (self.places, self.users, self.pairs, self.recent):
+            key = [name for name in PAIR if name in table.columns]
             rows = rows.join(table, on=key, how="left", maintain_order="left")
         # A user or place that the tables do not have is one without a past.
-        never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
+        never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
         rows = with_levels(rows, self.levels)
         # Last, since situations may be looked up by levels.
@@ -85,7 +73,7 @@ class Known:
     def describe_places(self, places: pl.DataFrame) -> pl.DataFrame:
         """Returns known places, or new ones, which have no past, with all columns and levels."""
         places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
-        never = [f"poi_{name}" for name in NEVER_SEEN]
+        never = [f"poi_{name}" for name in statistics.NEVER_SEEN]
         return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
@@ -107,7 +95,7 @@ class Known:
         """
         number = self.user_rows.get(row["user_id"])
         values = {} if number is None else self.users.row(number, named=True)
-        for name in NEVER_SEEN:
+        for name in statistics.NEVER_SEEN:
             values[f"user_{name}"] = values.get(f"user_{name}") or 0.0
         values.update(row, **time_columns(row["time"]))
         for level in self.levels:
@@ -151,7 +139,7 @@ class Known:
     def save(self, folder: Path) -> None:
         """Writes the tables, for serving."""
         folder.mkdir()
-        for name in ("places", "users", "pairs", "recent"):
+        for name in TABLES:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
         for name, table in self.situations.items():
             table.write_parquet(folder / f"situation-{name}.parquet")
@@ -161,10 +149,7 @@ class Known:
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
         """Returns what `save` wrote."""
-        tables = {
-            name: pl.read_parquet(folder / f"{name}.parquet")
-            for name in ("places", "users", "pairs", "recent")
-        }
+        tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
         situations = {
             profile.name: pl.read_parquet(folder / f"situation-{profile.name}.parquet")
             for profile in config.profiles
@@ -189,19 +174,19 @@ class Enricher:
         clicked = impressions.filter(pl.col("click"))
         rate = config.dataset.sampling_rate
         self.counts = {
-            key: daily_counts(impressions, history, [key], rate) for key in ("poi_id", "user_id")
+            key: statistics.daily_counts(impressions, history, [key], rate)
+            for key in ("poi_id", "user_id")
         }
-        self.pairs = daily_counts(clicked, history, PAIR).select(
+        self.pairs = statistics.daily_counts(clicked, history, PAIR).select(
             *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
         )
         columns = [*PAIR, "time", "day"]
-        self.events = pl.concat([history.select(columns), clicked.select(columns)]).collect(
-            engine="streaming"
-        )
+        events = pl.concat([history.select(columns), clicked.select(columns)])
+        self.events = events.collect(engine="streaming")
         # Later test days count the orders of earlier ones; `as_of` reads earlier days alone.
         orders = past_orders(log, ("train", "test"))
         has_prices = "poi_price_yuan" in log.places.columns
-        self.spending = daily_spending(orders, log.places) if has_prices else None
+        self.spending = statistics.daily_spending(orders, log.places) if has_prices else None
         # Profiles count within levels, whose edges are fitted on statistics that need neither.
         self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
         self.levels: list[Levels] = []
@@ -212,7 +197,8 @@ class Enricher:
         ]
         orders = with_levels(orders, self.levels)
         self.profiles = [
-            (profile, daily_values(orders, log.places, profile)) for profile in config.profiles
+            (profile, statistics.daily_values(orders, log.places, profile))
+            for profile in config.profiles
         ]
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -231,24 +217,26 @@ class Enricher:
         if rows is not None:
             users = users.join(rows, on="user_id", how="semi", maintain_order="left")
         counts = self.counts
-        places = with_statistics(self.log.places, "poi", counts["poi_id"], day, half_life)
-        users = with_statistics(users, "user", counts["user_id"], day, half_life)
+        places = statistics.with_statistics(
+            self.log.places, "poi", counts["poi_id"], day, half_life
+        )
+        users = statistics.with_statistics(users, "user", counts["user_id"], day, half_life)
         asked = users.select("user_id")
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
-            spent = as_of(self.spending, day, ["user_id"], half_life, asked)
+            spent = statistics.as_of(self.spending, day, ["user_id"], half_life, asked)
             spent = spent.select("user_id", user_order_price_yuan=mean)
             users = users.join(spent, on="user_id", how="left", maintain_order="left")
         situations = {}
         for profile, values in self.profiles:
-            words = favourites(values, day, asked, profile, half_life)
+            words = statistics.favourites(values, day, asked, profile, half_life)
             if profile.within:
                 situations[profile.name] = words
             else:
                 users = users.join(words, on="user_id", how="left", maintain_order="left")
-        pairs = as_of(self.pairs, day, PAIR, half_life, asked)
+        pairs = statistics.as_of(self.pairs, day, PAIR, half_life, asked)
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
-        recent = recent_places(self.events, day, asked, self.config.features.recent)
+        recent = statistics.recent_places(self.events, day, asked, self.config.features.recent)
         return Known(places, users, situations, pairs, recent, self.levels)
 
 
