@@ -58,7 +58,7 @@ def evaluate(config: Config) -> None:
     with artifacts.making(config, "evaluate") as work:
         days = _read(config)
         scores = _scores(config, days)
-        keys, statistics = _statistics(config, days, scores)
+        keys, statistics = zip(*_statistics(config, days, scores), strict=True)
         resamples = config.evaluate.bootstrap
         with progress.track("intervals", resamples, "resamples") as advance:
             # one stream of draws for all seeds whose test users are the same people
@@ -172,10 +172,8 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
 
 def _statistics(
     config: Config, days: TestDays, scores: dict[str, dict[str, Array]]
-) -> tuple[list[tuple[str, ...]], list[Statistic]]:
-    """Returns the keys of the table's rows and their statistics."""
-    keys: list[tuple[str, ...]] = []
-    statistics = []
+) -> Iterator[tuple[tuple[str, ...], Statistic]]:
+    """Yields the keys of each row of the table and its statistic."""
     sliced = findings.slice_metrics()
     parts = list(_parts(config, days))
     for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), parts):
@@ -186,9 +184,8 @@ def _statistics(
             is_compared = metric.headline if part != "slice" else name in sliced
             if part == "all" or (is_compared and is_enough):
                 for ranker, score in scores.items():
-                    keys.append((part, column, value, ranker, name))
-                    statistics.append(metric.statistic(label_n, score[task][rows_n], user_n))
-    return keys, statistics
+                    statistic = metric.statistic(label_n, score[task][rows_n], user_n)
+                    yield (part, column, value, ranker, name), statistic
 
 
 def _parts(config: Config, days: TestDays) -> Iterator[Part]:

@@ -66,20 +66,14 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
 
 
 def _gains(table: pl.DataFrame, ranker: str, over: str) -> pl.DataFrame:
-    joined = table.filter(pl.col("ranker") == ranker).join(
-        table.filter(pl.col("ranker") == over).rename({"ranker": "over"}),
-        on=["part", "column", "value", "metric", "seed"],
-        nulls_equal=True,
-        maintain_order="left",
-        suffix="_over",
-    )
+    joined = _beside(table.filter(pl.col("ranker") == ranker), table, over)
     metrics = metrics_of()
     chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
-    value_KB, base_KB = _values(joined), _values(joined, "_over")
+    value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
     percent_KB = gain_percent(value_KB, base_KB)
     relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
     relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB[:, 1:])
-    keys = ["part", "column", "value", "ranker", "over", "metric", "seed"]
+    keys = ["part", "column", "value", "ranker", pl.lit(over).alias("over"), "metric", "seed"]
     return _with_percent(joined.select(keys), percent_KB).with_columns(
         relaimpr_percent=relaimpr_KB[:, 0],
         relaimpr_low=relaimpr_low_K,
@@ -98,9 +92,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     )
     joined = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
     for other in (BASE, CEILING):
-        other_rows = table.filter(pl.col("ranker") == other).drop("ranker", "seed")
-        on = ["part", "column", "value", "metric"]
-        joined = joined.join(other_rows, on=on, suffix=f"_{other}")
+        joined = _beside(joined, table, other)
     metrics = metrics_of()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
     value_KB, base_KB, ceiling_KB = (
@@ -111,6 +103,13 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     is_below_K = interval(distance_KB[:, 1:])[0] > 0
     closed = _with_percent(joined.select(*KEYS, "seed"), closed_KB)
     return closed.filter(pl.Series(is_below_K, dtype=pl.Boolean))
+
+
+def _beside(rows: pl.DataFrame, table: pl.DataFrame, other: str) -> pl.DataFrame:
+    """Returns the rows that another ranker has too, its columns with its name as suffix."""
+    on = ["part", "column", "value", "metric", "seed"]
+    others = table.filter(pl.col("ranker") == other)
+    return rows.join(others, on=on, nulls_equal=True, maintain_order="left", suffix=f"_{other}")
 
 
 def _values(table: pl.DataFrame, suffix: str = "") -> Array:

@@ -7,7 +7,8 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -51,21 +52,18 @@ def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True)
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1)
-        background = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
+        box = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
         # labels are texts of the data: parse_math would read "$x$" in one as a formula
-        style: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "va": "center",
-            "parse_math": False,
-            "bbox": background,
-        }
+        write = partial(
+            axes.text, transform=axes.get_yaxis_transform(), va="center", parse_math=False, bbox=box
+        )
         for row, (label, percent, low, high) in enumerate(reversed(effects)):
             colour = better if low > 0 else worse if high < 0 else MUTED
             axes.plot([low, high], [row, row], color=colour, linewidth=2.5)
             axes.plot([percent], [row], "o", color=colour, markersize=6)
             text = f"{percent:+.2f} [{low:+.2f}, {high:+.2f}]"
-            axes.text(0.005, row + 0.4, label, **style)
-            axes.text(0.995, row + 0.4, text, ha="right", color=MUTED, **style)
+            write(0.005, row + 0.4, label)
+            write(0.995, row + 0.4, text, ha="right", color=MUTED)
         lowest = min(0.0, *(effect.low for effect in effects))
         highest = max(0.0, *(effect.high for effect in effects))
         margin = 0.04 * (highest - lowest or 1.0)

@@ -126,7 +126,7 @@ def gain_text(gain: Json | None, digits: int = 2, sign: str = "+") -> str:
 def sentences(content: Json) -> Iterator[str]:
     """Yields the finding in plain words: the gain, the distance to the ceiling, the controls."""
     main = _main_pair(content)
-    if main is None:
+    if not main:
         yield "No pair of models was compared: evaluate.gains names none that was trained."
         return
     metrics, gains = metrics_of(content["tasks"]), content["gains"]
@@ -163,9 +163,9 @@ def _listed(texts: list[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def _main_pair(content: Json) -> str | None:
-    """Returns the pair of the verdict: the first configured one, with which the gains begin."""
-    return next(iter(content["gains"]), None)
+def _main_pair(content: Json) -> str:
+    """Returns the pair of the verdict, the first of the gains; empty if none was compared."""
+    return next(iter(content["gains"]), "")
 
 
 def _verdict(content: Json) -> tuple[str, str]:
@@ -196,13 +196,12 @@ def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
             title = f"Gains in {metric.title}"
             gains[metric.title] = plots.forest(title, effects, metric.higher_is_better)
     for column, sizes in content["sizes"]["slices"].items():
-        if main is None:
-            break
         largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
         by_value = content["slice_gains"][column]
         for key in slice_metrics():
             metric = metrics[key]
-            if effects := effects_of((value, by_value[value][main][key]) for value in largest):
+            gain_of = ((value, by_value[value][main][key]) for value in largest if main)
+            if effects := effects_of(gain_of):
                 title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
                 drawn = plots.forest(title, effects, metric.higher_is_better)
                 slices[f"by {column}, {metric.title}"] = drawn
