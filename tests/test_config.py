@@ -131,6 +131,8 @@ def test_every_setting_is_listed() -> None:
     assert listed["keywords[].owner"].is_required()
     assert listed["align.variants.NAME.of"].description
     assert "contrast.near" in listed
+    assert "studies.NAME.title" in listed
+    assert not [path for path, field in listed.items() if not field.description]
 
 
 @pytest.mark.parametrize("override", ["seed", "=1", "seed.deeper=1"])

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -67,7 +67,8 @@ def all_settings(section: type[BaseModel] = Config, above: str = "") -> dict[str
     """
     settings: dict[str, FieldInfo] = {}
     for name, field in section.model_fields.items():
-        path, nested = f"{above}{name}", _section_of(field.annotation)
+        path = above.removesuffix(".") if issubclass(section, RootModel) else f"{above}{name}"
+        nested = _section_of(field.annotation)
         settings |= all_settings(nested[0], f"{path}{nested[1]}.") if nested else {path: field}
     return settings
 

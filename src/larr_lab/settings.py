@@ -41,6 +41,7 @@ class StudyConfig(Section):
     """A table or a figure of `larr experiments`: rankers side by side."""
 
     title: str
+    """The heading of the study."""
     models: list[str] = Field(min_length=1)
     """Names as in `align.models`."""
     over: str | list[str] = "ple"

@@ -19,8 +19,11 @@ class TablesConfig(Section):
     """Your tables, each a Parquet or CSV file or a folder of them; see docs/your_data.md."""
 
     places: Path | None = None
+    """A Parquet or CSV file, or a folder of them; required."""
     users: Path | None = None
+    """The same."""
     impressions: Path | None = None
+    """The same."""
     orders: Path | None = None
     """Orders from before the log; may be absent."""
     rename: dict[TableName, dict[str, str]] = {}
@@ -73,6 +76,7 @@ class BucketConfig(Section):
     """The levels of a number in words: adds the column `<column>_level`. Decision 13."""
 
     column: str
+    """A column of numbers."""
     words: list[str] = Field(min_length=2)
     """One word or phrase for each bucket, from low to high."""
     edges: list[float] | None = None

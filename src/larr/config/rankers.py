@@ -40,9 +40,11 @@ class SceneConfig(Section):
     layers: Positive = 1
     """Transformer layers. Paper: 1."""
     heads: Positive = 4
+    """Attention heads; they must divide `embed.dimension`."""
     feedforward: Positive = 256
     """Units of the feed-forward part."""
     dropout: Fraction = 0.1
+    """Dropout within the encoder's layers."""
     pooling: Literal["agg", "mean"] = "agg"
     """Output at `<agg>`, or the mean of all outputs. Decision 15."""
     pre_norm: bool = True
@@ -62,10 +64,13 @@ class TreesConfig(Section):
     rounds: Positive = 300
     """Trees of a task."""
     learning_rate: AboveZero = 0.05
+    """Factor of each tree's contribution."""
     leaves: AtLeastTwo = 31
+    """Leaves of a tree."""
     leaf_rows: Positive = 100
     """Fewest training rows of a leaf."""
     l2: NotNegative = 1.0
+    """L2 penalty of the leaves' values."""
     category_l2: NotNegative = 10.0
     """The same for splits by a category's values."""
 
@@ -90,6 +95,7 @@ class RankerConfig(Section):
     embedding_l2: NotNegative = 1e-5
     """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
     dropout: Fraction = 0.0
+    """Dropout in the layers of experts, towers and deep networks."""
     temperature: AboveZero = 0.1
     """tau of Eq. (24). Paper: 0.1."""
     beta_ctr: NotNegative = 1.0

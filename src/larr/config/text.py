@@ -18,6 +18,7 @@ class BackboneConfig(Section):
     model: str = BUILTIN_MODEL
     """`builtin` (the small decoder that comes with larr), a folder, or a Hugging Face name."""
     revision: str | None = None
+    """A branch, tag or commit of a Hugging Face model."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """Rank of LoRA adapters, trained with the rows of the special tokens; 0 trains all weights."""
     max_length: Positive = 128
