@@ -105,7 +105,7 @@ def _uses(
     differing = candidate_features(config, columns)
     of_request = {name for name in columns.difference(differing) if not name.startswith("poi_")}
     within = {name for name in of_request if raw_column(config, name) in impressions}
-    once = "a column with one value for a request, not one of its candidates"
+    once = "a column with one value for a request (not of places or features.candidate_columns)"
     uses = [
         Use("features.categories", config.features.categories, columns, "a column of a table"),
         Use("features.numbers", config.features.numbers, numbers, "a column of numbers"),
@@ -218,9 +218,8 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
         if share > MOST_DIFFERING:
             findings[name] = line
         else:
-            line = f"  values differ between the candidates: {line}; the column is not in "
-            line += "features.candidate_columns, so a request has one value of it"
-            console.print(escape(line))
+            line += "; the column is not in features.candidate_columns, so a request has one value"
+            console.print(escape(f"  values differ between the candidates: {line}"))
     if findings:
         toml = json.dumps([*(name for name in declared if name in impressions), *findings])
         raise DataError(

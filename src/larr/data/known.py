@@ -191,15 +191,12 @@ class Enricher:
         self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
         self.levels: list[Levels] = []
         rows = self.enrich(sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS))
-        self.levels = [
-            Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets"))
-            for bucket in config.buckets
-        ]
+        for bucket in config.buckets:
+            self.levels.append(Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets")))
         orders = with_levels(orders, self.levels)
-        self.profiles = [
-            (profile, statistics.daily_values(orders, log.places, profile))
-            for profile in config.profiles
-        ]
+        for profile in config.profiles:
+            values = statistics.daily_values(orders, log.places, profile)
+            self.profiles.append((profile, values))
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns the rows, in their order, with what was known at the start of their days."""

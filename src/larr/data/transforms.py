@@ -33,8 +33,6 @@ _COLUMN = re.compile(r"\{([^{}]*)\}")
 _STRAY = re.compile(r"[\[\]{}]")
 MISSING = -1
 """The number of a text that a row does not have."""
-
-
 _TIME_WORDS: dict[str, tuple[str, dict[str, Iterable[int]]]] = {
     "meal_slot": (
         "hour",
@@ -67,18 +65,18 @@ def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the frame with `TIME_COLUMNS` of its column `time`."""
     time = pl.col("time").dt
     parts = {"hour": time.hour(), "weekday": time.weekday(), "month": time.month()}
-    words = {
+    texts = {
         column: parts[part].replace_strict(words, return_dtype=pl.String)
         for column, (part, words) in TIME_WORDS.items()
     }
-    return frame.with_columns(day=time.date(), hour=time.hour(), **words)
+    return frame.with_columns(day=time.date(), hour=time.hour(), **texts)
 
 
 def time_columns(time: datetime) -> dict[str, object]:
     """Returns the same columns for the time of one request, without a data frame."""
     parts = {"hour": time.hour, "weekday": time.isoweekday(), "month": time.month}
-    words = {column: words[parts[part]] for column, (part, words) in TIME_WORDS.items()}
-    return {"day": time.date(), "hour": time.hour, **words}
+    texts = {column: words[parts[part]] for column, (part, words) in TIME_WORDS.items()}
+    return {"day": time.date(), "hour": time.hour, **texts}
 
 
 def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -233,9 +231,7 @@ class Template:
         ]
         """Texts with columns in braces, and whether each is optional."""
         self.columns: list[str] = [name for text, _ in self.parts for name in _COLUMN.findall(text)]
-        self.is_balanced = not _STRAY.search(
-            "".join(_COLUMN.sub("", text) for text, _ in self.parts)
-        )
+        self.is_balanced = not any(_STRAY.search(_COLUMN.sub("", text)) for text, _ in self.parts)
         """Whether all brackets and braces are closed."""
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
