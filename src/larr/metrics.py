@@ -227,13 +227,12 @@ def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> dict[st
     # equal predictions have the rank of the first of them, and so its bin
     bin_number = (pl.col("predicted").rank("min").cast(pl.Int64) - 1) * bins // pl.len()
     # sorted, since sums in another order would differ in the last digit
-    groups = frame.sort("predicted").group_by(bin_number.alias("bin"), maintain_order=True)
+    groups = frame.sort("predicted").group_by(bin=bin_number, maintain_order=True)
     table = groups.agg(pl.len().alias("impressions"), pl.col("predicted", "observed").mean())
     by_bin = {row.pop("bin"): row for row in table.to_dicts()}
     errors = table["impressions"] * (table["predicted"] - table["observed"]).abs()
-    observed_N, predicted_N = frame["observed"].to_numpy(), frame["predicted"].to_numpy()
     return {
-        "observed_over_expected": float(ratio(observed_N.sum(), predicted_N.sum())),
+        "observed_over_expected": float(ratio(*frame.select("observed", "predicted").sum().row(0))),
         "error": float(ratio(errors.to_numpy().sum(), frame.height)),
         "bins": [by_bin.get(number) for number in range(bins)],
     }

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +20,7 @@ from larr.data.datasets import dataset
 from larr.data.prepare import KEPT_FOR_EVALUATION
 from larr.errors import ConfigError, DataError, InputError, LarrError
 from larr.evaluation import bootstrap, findings, report
+from larr.evaluation.findings import Json
 from larr.metrics import TASKS, Array, Statistic
 from larr.rankers import predict
 from larr.stages import RUN
@@ -34,8 +34,6 @@ REPORT, PAGE = "report.json", "report.html"
 METRICS, GAINS = "metrics.parquet", "gains.parquet"
 DRAWS = "draws.parquet"
 """The estimates of a seed with all their draws, for `pool`."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,6 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
 def _sizes(config: Config, days: TestDays) -> Json:
     """Returns the impressions, users and positives of every part of the test days."""
     sizes: Json = {"all": {}, "cold": {}, "slices": {}}
-    names = {part: name for name, part in findings.COLD.items()}
     for part, column, value, rows_n in _parts(config, days):
         size = {"impressions": len(rows_n), "users": len(np.unique(days.user_N[rows_n]))}
         for label, label_N in zip(days.features["tasks"], days.labels.values(), strict=True):
@@ -252,5 +249,5 @@ def _sizes(config: Config, days: TestDays) -> Json:
         elif part == "all":
             sizes["all"] = size
         else:
-            sizes["cold"][names[part]] = size
+            sizes["cold"][part.removeprefix("cold ")] = size
     return sizes

@@ -24,6 +24,7 @@ COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or 
 COLD = {"places": "cold places", "users": "cold users"}
 """A name in report.json -> the part of the test days."""
 DISTANCES = {"all": "all", "cold_places": COLD["places"]}
+"""The same, of the parts with a distance to the ceiling."""
 COLD_BELOW = {"places": 50, "users": 10}
 """With fewer impressions in the training days a place or a user is cold."""
 DIGITS = 8
@@ -35,8 +36,7 @@ Cells = dict[tuple[str, ...], Any]
 
 def slice_metrics() -> list[str]:
     """Returns the metrics computed in slices: the headline metrics of clicks, which are many."""
-    first = next(iter(TASKS.values()))
-    return [name for name, metric in metrics_of([first]).items() if metric.headline]
+    return [name for name, metric in metrics_of([TASKS["click"]]).items() if metric.headline]
 
 
 def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
@@ -72,13 +72,9 @@ def _gains(table: pl.DataFrame, ranker: str, over: str) -> pl.DataFrame:
     value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
     percent_KB = gain_percent(value_KB, base_KB)
     relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
-    relaimpr_low_K, relaimpr_high_K = interval(relaimpr_KB[:, 1:])
     keys = ["part", "column", "value", "ranker", pl.lit(over).alias("over"), "metric", "seed"]
-    return _with_percent(joined.select(keys), percent_KB).with_columns(
-        relaimpr_percent=relaimpr_KB[:, 0],
-        relaimpr_low=relaimpr_low_K,
-        relaimpr_high=relaimpr_high_K,
-    )
+    gains = _with_percent(joined.select(keys), percent_KB)
+    return _with_percent(gains, relaimpr_KB, "relaimpr_")
 
 
 def distances_of(table: pl.DataFrame) -> pl.DataFrame:
@@ -86,13 +82,9 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
 
     No row where the base is not surely below the ceiling: a share of nothing would mean nothing.
     """
-    table = table.filter(
-        pl.col("seed").is_null(),
-        pl.col("part").is_in(DISTANCES.values()),
-    )
-    joined = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
-    for other in (BASE, CEILING):
-        joined = _beside(joined, table, other)
+    table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(DISTANCES.values()))
+    rows = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
+    joined = _beside(_beside(rows, table, BASE), table, CEILING)
     metrics = metrics_of()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
     value_KB, base_KB, ceiling_KB = (
@@ -117,9 +109,10 @@ def _values(table: pl.DataFrame, suffix: str = "") -> Array:
     return np.column_stack([table[f"estimate{suffix}"], table[f"draws{suffix}"].to_numpy()])
 
 
-def _with_percent(table: pl.DataFrame, percent_KB: Array) -> pl.DataFrame:
+def _with_percent(table: pl.DataFrame, percent_KB: Array, prefix: str = "") -> pl.DataFrame:
     low_K, high_K = interval(percent_KB[:, 1:])
-    return table.with_columns(percent=percent_KB[:, 0], low=low_K, high=high_K)
+    columns = {"percent": percent_KB[:, 0], "low": low_K, "high": high_K}
+    return table.with_columns(**{f"{prefix}{name}": value_K for name, value_K in columns.items()})
 
 
 def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
@@ -145,13 +138,12 @@ def content_of(
     means = {key: cell["mean"] for key, cell in estimates.items()}
     gains = gains.with_columns(ranker=pl.format("{}_over_{}", "ranker", "over")).drop("over")
     gain_cells, closed_cells = _cells(_with_seeds(gains, "percent")), _cells(closed)
-    registered = metrics_of()
+    registered, sliced = metrics_of(), slice_metrics()
     for (*_, metric), cell in gain_cells.items():
         if registered[metric].chance is None:
             del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]
     slices = facts["sizes"]["slices"]
     headline = [name for name, metric in registered.items() if metric.headline]
-    sliced = slice_metrics()
 
     def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
         """Returns the cells of a part, column and value by name and metric; None without a cell."""
@@ -193,9 +185,7 @@ def content_of(
     text = json.dumps(facts | content, default=lambda array: array.tolist())
     # NaN and infinities are no JSON, but Python writes them: reading makes them null
     finite: Json = json.loads(
-        text,
-        parse_constant=lambda _: None,
-        parse_float=lambda number: round(float(number), DIGITS),
+        text, parse_constant=lambda _: None, parse_float=lambda number: round(float(number), DIGITS)
     )
     return finite
 

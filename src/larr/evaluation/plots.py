@@ -64,10 +64,7 @@ def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True)
             text = f"{percent:+.2f} [{low:+.2f}, {high:+.2f}]"
             write(0.005, row + 0.4, label)
             write(0.995, row + 0.4, text, ha="right", color=MUTED)
-        lowest = min(0.0, *(effect.low for effect in effects))
-        highest = max(0.0, *(effect.high for effect in effects))
-        margin = 0.04 * (highest - lowest or 1.0)
-        axes.set_xlim(lowest - margin, highest + margin)
+        axes.margins(x=0.04)
         axes.set(ylim=(-0.35, len(effects) - 0.3), yticks=[], xlabel="gain in %")
         axes.grid(axis="x", color=LINE, linewidth=0.6)
 

@@ -12,12 +12,11 @@ from rich import box
 from rich.table import Table
 
 from larr.evaluation import plots
-from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, slice_metrics
+from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, Json, slice_metrics
 from larr.html import environment
 from larr.metrics import Metric, metrics_of, registered
 from larr.progress import console
 
-Json = dict[str, Any]
 NAMES = {
     "wide_deep": "Wide&Deep",
     "deepfm": "DeepFM",
