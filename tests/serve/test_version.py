@@ -111,7 +111,7 @@ def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
         ({"candidates": None}, "either `candidates` or `near`"),
         ({"candidates": [{"poi_id": "a"}, {"poi_id": "a"}]}, "twice"),
         ({"candidates": [{"poi": "a"}]}, "poi_id must be a text"),
-        ({"candidates": [{"poi_id": "a", "distance_km": "far"}]}, "expected a whole number or a"),
+        ({"candidates": [{"poi_id": "a", "distance_km": "far"}]}, "expected a number, got"),
         ({"candidates": [{"poi_id": "a", "distance_km": True}]}, "got True"),
         ({"candidates": [{"poi_id": "a", "weather": "sunny"}]}, "no column 'weather' is read"),
         ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),

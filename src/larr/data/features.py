@@ -167,7 +167,11 @@ def as_numbers(values: pl.Series, setting: str) -> pl.Series:
     try:
         return values.cast(pl.Float64)
     except PolarsError:
+        values = values.cast(pl.String)
+        first = values.filter(
+            values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
+        )
         raise ConfigError(
-            f"{setting}: {values.name} is expected to hold numbers, it has {values.dtype} such as "
-            f"{values.drop_nulls().head(1).to_list()!r:.80}"
+            f"{setting}: {values.name} must hold numbers, and {len(first):,} values are none, "
+            f"such as {first.head(1).to_list()!r:.80}; correct them, or leave the cells empty"
         ) from None

@@ -134,7 +134,9 @@ def _split(files: list[Path], test_days: int) -> date:
         days = pl.scan_parquet(files).select(pl.col("day").max())
         last = days.collect(engine="streaming").item()
     if last is None:
-        raise DataError("table impressions: no good row is left; see the reasons above")
+        raise DataError(
+            "table impressions: no row is left: it is empty, or all rows were rejected (see above)"
+        )
     is_late = (pl.lit(last) - pl.col("day")).dt.total_days() < test_days
     by_time = pl.when(is_late).then(pl.lit("test")).otherwise(pl.lit("train"))
     for path in files:

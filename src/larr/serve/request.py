@@ -18,7 +18,7 @@ LARGEST = 1e15
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
-WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or false"}
 
 
 class Near(Struct, forbid_unknown_fields=True):
@@ -162,7 +162,7 @@ def check_values(
     kinds = {type(None), *accepted[name]}
     if not kinds.issuperset(map(type, values)):  # one pass in C, as nearly all requests are right
         number = next(n for n, value in enumerate(values) if type(value) not in kinds)
-        expected = " or ".join(WORDS[kind] for kind in accepted[name])
+        expected = " or ".join(dict.fromkeys(WORDS[kind] for kind in accepted[name]))
         raise InputError(
             f"{where.format(number)}.{name}: expected {expected}, got {values[number]!r:.80}"
         )
