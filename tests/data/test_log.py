@@ -58,7 +58,7 @@ def test_rejected_rows_stop_the_run_if_wanted(tmp_path: Path) -> None:
     [
         ("users", pl.DataFrame({"id": [1]}), "table users: no column user_id"),
         ("impressions", pl.DataFrame({"request_id": []}), "table impressions: no column"),
-        ("impressions", TABLES["impressions"].cast(pl.String).clear(), "no good row is left"),
+        ("impressions", TABLES["impressions"].cast(pl.String).clear(), "no row is left"),
         (
             "places",
             TABLES["places"].with_columns(poi_name=pl.lit("x")),

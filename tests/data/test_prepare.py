@@ -220,8 +220,8 @@ def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("features.numbers=['poi_name']", "features.numbers: poi_name is expected to hold numbers"),
-        ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name is expected"),
+        ("features.numbers=['poi_name']", "features.numbers: poi_name must hold numbers"),
+        ("buckets=[{column='poi_name', words=['low', 'high']}]", "buckets: poi_name must hold"),
         ("contrast.near=city", "contrast.near: cannot read city; expected a column of places"),
     ],
 )
