@@ -98,5 +98,5 @@ def contrastive_terms(
 ) -> dict[str, Tensor]:
     """Returns the terms of L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP. Paper: Eq. (21)."""
     names = ("user_user", "place_place", "user_place")
-    weighted = (weight * loss for weight, loss in zip(lambdas, losses, strict=True))
-    return dict(zip(names, weighted, strict=True))
+    terms = zip(names, lambdas, losses, strict=True)
+    return {name: weight * loss for name, weight, loss in terms}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
 import polars as pl
 from rich.markup import escape
@@ -30,17 +29,9 @@ NESTED = (pl.List, pl.Struct, pl.Array)
 """Types of columns that hold no single values."""
 MOST_DIFFERING = 0.05
 """In a larger share of the requests, different values are no slip of the log."""
-
-
-class Use(NamedTuple):
-    """A part of the configuration that reads columns."""
-
-    where: str
-    columns: list[str]
-    known: Collection[str]
-    """The columns that it may read."""
-    expected: str
-    """What these have in common."""
+Use = tuple[str, list[str], Collection[str], str]
+"""What reads columns: its place in the configuration, the columns, those that it may read, and what
+these have in common."""
 
 
 def raw_column(config: Config, name: str) -> str:
@@ -106,21 +97,21 @@ def _uses(
     of_request = {name for name in columns.difference(differing) if not name.startswith("poi_")}
     within = {name for name in of_request if raw_column(config, name) in impressions}
     once = "a column with one value for a request (not of places or features.candidate_columns)"
-    uses = [
-        Use("features.categories", config.features.categories, columns, "a column of a table"),
-        Use("features.numbers", config.features.numbers, numbers, "a column of numbers"),
+    uses: list[Use] = [
+        ("features.categories", config.features.categories, columns, "a column of a table"),
+        ("features.numbers", config.features.numbers, numbers, "a column of numbers"),
     ]
     if near := config.contrast.near:
-        uses.append(Use("contrast.near", [near], log.places.columns, "a column of places"))
+        uses.append(("contrast.near", [near], log.places.columns, "a column of places"))
     for bucket in config.buckets:
         where = f"bucket {bucket.column}"
-        uses.append(Use(where, [bucket.column], numbers, "a column of numbers"))
+        uses.append((where, [bucket.column], numbers, "a column of numbers"))
     for profile in config.profiles:
         where, column = f"profile {profile.name}", profile.poi_column
-        uses.append(Use(where, [column], log.places.columns, "a column of places"))
+        uses.append((where, [column], log.places.columns, "a column of places"))
         if profile.within:
             where, expected = f"within of {where}", f"{once}, that impressions have"
-            uses.append(Use(where, [profile.within], within, expected))
+            uses.append((where, [profile.within], within, expected))
     for keyword in config.keywords:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         if keyword.owner == "poi":
@@ -128,7 +119,7 @@ def _uses(
             expected = "a column of places, or another owner"
         else:
             known, expected = of_request, f'{once}, or owner = "poi"'
-        uses.append(Use(where, Template(keyword).columns, known, expected))
+        uses.append((where, Template(keyword).columns, known, expected))
     return uses
 
 
@@ -194,7 +185,7 @@ def _check_features(config: Config, impressions: pl.Schema) -> None:
 def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl.Schema) -> None:
     """Raises DataError for a column that is read, differs within requests and is not declared."""
     declared = config.features.candidate_columns
-    read = dict.fromkeys(raw_column(config, name) for use in uses for name in use.columns)
+    read = dict.fromkeys(raw_column(config, name) for _, names, *_ in uses for name in names)
     columns = [
         name
         for name in read

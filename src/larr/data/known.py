@@ -174,8 +174,8 @@ class Enricher:
         clicked = impressions.filter(pl.col("click"))
         rate = config.dataset.sampling_rate
         self.counts = {
-            key: statistics.daily_counts(impressions, history, [key], rate)
-            for key in ("poi_id", "user_id")
+            owner: statistics.daily_counts(impressions, history, [f"{owner}_id"], rate)
+            for owner in ("poi", "user")
         }
         self.pairs = statistics.daily_counts(clicked, history, PAIR).select(
             *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
@@ -214,10 +214,8 @@ class Enricher:
         if rows is not None:
             users = users.join(rows, on="user_id", how="semi", maintain_order="left")
         counts = self.counts
-        places = statistics.with_statistics(
-            self.log.places, "poi", counts["poi_id"], day, half_life
-        )
-        users = statistics.with_statistics(users, "user", counts["user_id"], day, half_life)
+        places = statistics.with_statistics(self.log.places, "poi", counts["poi"], day, half_life)
+        users = statistics.with_statistics(users, "user", counts["user"], day, half_life)
         asked = users.select("user_id")
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")

@@ -122,9 +122,9 @@ def daily_values(
 ) -> pl.DataFrame:
     """Returns how often a user ordered each value of the profile's column on each day.
 
-    Columns: those of `profile_key`, `value`, `day`, `count`.
+    Columns: `user_id`, the profile's scene column `within` if it has one, `value`, `day`, `count`.
     """
-    key = profile_key(profile)
+    key = ["user_id", profile.within] if profile.within else ["user_id"]
     texts = text_column(profile.poi_column, places.schema[profile.poi_column])
     values = places.select("poi_id", value=texts.str.split(",")).explode("value")
     values = values.with_columns(pl.col("value").str.strip_chars())
@@ -136,11 +136,6 @@ def daily_values(
         .agg(count=pl.len().cast(pl.Float64))
         .sort(*key, "value", "day")
     )
-
-
-def profile_key(profile: ProfileConfig) -> list[str]:
-    """Returns the columns within which orders are counted: the user and maybe a scene column."""
-    return ["user_id", profile.within] if profile.within else ["user_id"]
 
 
 def favourites(
@@ -155,7 +150,7 @@ def favourites(
     `daily` comes from `daily_values`. The result has the columns of the key, and the values as a
     column named after the profile.
     """
-    key = profile_key(profile)
+    key = [name for name in daily.columns if name not in ("value", "day", "count")]
     sums = as_of(daily, day, [*key, "value"], half_life_days, users)
     return (
         sums.sort("count", "value", descending=[True, False])
