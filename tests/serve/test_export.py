@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture
 def exported(trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "to_onnx", lambda *_: None)
+    monkeypatch.setattr(module, "write_graph", lambda *_: None)
     export(trained, "larr", tmp_path)
     return tmp_path
 
@@ -58,9 +58,8 @@ def test_a_ranker_without_scenes_has_none(trained: Config, tmp_path: Path) -> No
 
 def test_the_onnx_ranker_gives_the_same_scores(trained: Config, tmp_path: Path) -> None:
     ranker: Any = load_ranker(trained, "larr")
-    data = trained.output / "prepare" / "test"
-    module.to_onnx(ranker, next(LogRows(data).in_order(2)), tmp_path / ONNX)
-    batch = next(LogRows(data).in_order(77))
+    export(trained, "larr", tmp_path)
+    batch = next(LogRows(trained.output / "prepare" / "test").in_order(77))
     inputs = {name: tensor.numpy() for name, tensor in batch._asdict().items()}
     actual = Graph(tmp_path / ONNX)(inputs)["probabilities"]
     assert np.allclose(actual, probabilities(ranker, batch), atol=1e-5)

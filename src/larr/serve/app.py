@@ -56,7 +56,6 @@ STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The folder in which several processes collect what `/metrics` shows of all of them."""
 JSON = "application/json"
-UNAUTHORISED = "send the header `Authorization: Bearer TOKEN`"
 UNREAD = (400, 408, 413)
 """After these answers a part of the body may still come, so the connection is closed."""
 RETRY_SECONDS = 5.0
@@ -125,26 +124,26 @@ class Service:
         async def answer(request: Request) -> Response:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             sent = token.encode() if scheme.lower() == "bearer" else b""
-            status, headers = 200, None
+            status, problem = 200, ""
             try:
                 # Compared in constant time, which gives no character of the token away.
                 if self.token is not None and not compare_digest(sent, self.token.encode()):
-                    status, content = 401, encode(Problem(UNAUTHORISED))
+                    status, problem = 401, "send the header `Authorization: Bearer TOKEN`"
                 else:
                     content = await handler(request)
             except HTTPException as error:
-                status, content = error.status_code, encode(Problem(error.detail))
-                headers = {"connection": "close"} if status in UNREAD else None
-            except InputError as error:
-                status, content = 422, encode(Problem(str(error)))
-            except UnavailableError as error:
-                status, content = 503, encode(Problem(str(error)))
+                status, problem = error.status_code, error.detail
+            except (InputError, UnavailableError) as error:
+                status, problem = 422 if isinstance(error, InputError) else 503, str(error)
             except OSError as error:
-                status, content = 503, encode(Problem(f"it could not be kept: {error.strerror}"))
+                status, problem = 503, f"it could not be kept: {error.strerror}"
             except Exception as error:
                 console.print_exception()
-                status, content = 500, encode(Problem(f"a failure inside larr: {error!r:.200}"))
+                status, problem = 500, f"a failure inside larr: {error!r:.200}"
+            if status != 200:
+                content = encode(Problem(problem))
             self.answers.labels(status).inc()
+            headers = {"connection": "close"} if status in UNREAD else None
             return Response(content, status, headers, media_type=JSON)
 
         return answer
@@ -211,6 +210,8 @@ class Service:
         reference = "#/components/schemas/{name}"
         schemas, named = msgspec.json.schema_components(kinds, ref_template=reference)
         document["components"]["schemas"] = named | {"Place": schemas[0]}
+        for refusal in document["components"]["responses"].values():
+            refusal.setdefault("content", {JSON: {"schema": schemas[-1]}})
         if self.token is None:
             del document["security"], document["components"]["securitySchemes"]
             for path in document["paths"].values():

@@ -49,20 +49,22 @@ def export(config: Config, model: str, target: Path) -> None:
     for split in SPLITS:
         _write_rows(ranker, features, LogRows(data / split), target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
-    to_onnx(ranker, next(LogRows(data / "test").in_order(2)), target / ONNX)
+    batch = next(LogRows(data / "test").in_order(2))
+    read = ("categories", "numbers", "recent", "texts")
+    inputs = {name: getattr(batch, name).numpy() for name in read}
+    write_graph(_Probabilities(ranker, batch), inputs, target / ONNX)
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
     """Returns the columns in the form of FuxiCTR's `feature_map.json`."""
     sizes = {category.name: category.size for category in features.categories}
-    columns: list[Json] = [
-        {name: {"source": "", "type": "categorical", "vocab_size": size, "padding_idx": 0}}
+    columns: dict[str, Json] = {
+        name: {"type": "categorical", "vocab_size": size, "padding_idx": 0}
         for name, size in sizes.items()
-    ]
-    columns += [{name: {"source": "", "type": "numeric"}} for name in features.numbers]
+    }
+    columns |= {name: {"type": "numeric"} for name in features.numbers}
     if features.recent:
-        sequence = {
-            "source": "",
+        columns[RECENT] = {
             "type": "sequence",
             "vocab_size": sizes["poi_id"],
             "padding_idx": 0,
@@ -70,28 +72,20 @@ def feature_map(features: Features, ranker: Larr) -> Json:
             "share_embedding": "poi_id",
             "feature_encoder": "layers.MaskedAveragePooling()",
         }
-        columns.append({RECENT: sequence})
     width = ranker.alignment.out_features
-    columns.append({VECTOR: {"source": "", "type": "embedding", "pretrain_dim": width}})
+    columns[VECTOR] = {"type": "embedding", "pretrain_dim": width}
     return {
         "dataset_id": features.dataset,
         "num_fields": len(columns),
         "total_features": sum(sizes.values()),
         "input_length": len(columns) - 1 + width + max(features.recent - 1, 0),
         "labels": list(features.tasks),
-        "features": columns,
+        "features": [{name: {"source": "", **column}} for name, column in columns.items()],
     }
 
 
-def to_onnx(ranker: Larr, batch: Batch, path: Path) -> None:
-    """Writes the ranker as a graph from what it reads to `probabilities`, [B, T], for any B."""
-    read = ("categories", "numbers", "recent", "texts")
-    inputs = {name: getattr(batch, name).numpy() for name in read}
-    write_graph(_Probabilities(ranker, batch), inputs, path)
-
-
 class _Probabilities(nn.Module):
-    """A ranker with named tensors as inputs and outputs."""
+    """A ranker from what it reads, as named tensors, to `probabilities`, [B, T], for any B."""
 
     def __init__(self, ranker: Larr, like: Batch) -> None:
         super().__init__()

@@ -61,13 +61,6 @@ class CandidateInputs(NamedTuple):
     unknown: list[str]
     """Categories of which some candidate has a value that the training days do not have."""
 
-    def rows(self, chosen: Sequence[int]) -> CandidateInputs:
-        """Returns the inputs of some candidates."""
-        rows = list(chosen)
-        return CandidateInputs(
-            self.places[rows], self.categories[rows], self.numbers[rows], self.unknown
-        )
-
 
 class Reader:
     """Turns requests into inputs by what `larr prepare` wrote into `prepare/`."""

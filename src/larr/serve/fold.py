@@ -45,15 +45,12 @@ Inputs = dict[str, Tensor]
 def check_foldable(settings: SceneConfig) -> None:
     """Raises ConfigError if the algebra above does not hold for a scene encoder."""
     if settings.layers > 1:
-        raise ConfigError(
-            f"this ranker cannot be folded: scene.layers is {settings.layers}: after one layer a "
-            "text's key depends on others"
-        )
-    if settings.pooling != "agg":
-        raise ConfigError(
-            f"this ranker cannot be folded: scene.pooling is {settings.pooling}: every token's "
-            "output is needed"
-        )
+        reason = f"layers is {settings.layers}: after one layer a text's key depends on others"
+    elif settings.pooling != "agg":
+        reason = f"pooling is {settings.pooling}: every token's output is needed"
+    else:
+        return
+    raise ConfigError(f"this ranker cannot be folded: scene.{reason}")
 
 
 class Partial(NamedTuple):

@@ -48,13 +48,11 @@ class Live:
 
     def choose(self, user_id: str | int) -> Opened:
         """Returns the arm of a user: always the same as long as the arms stay."""
-        arms = self.opened  # read once, as `refresh` may replace it meanwhile
-        left = arm_position(str(user_id), arms[-1].arm.version) if len(arms) > 1 else 0.0
-        for opened in arms:
-            left -= opened.arm.share
-            if left < 0:
-                return opened
-        return arms[-1]
+        first, *others = self.opened  # read once, as `refresh` may replace it meanwhile
+        for second in others:  # one during a test, else none
+            if arm_position(str(user_id), second.arm.version) >= first.arm.share:
+                return second
+        return first
 
     def accept(self, row: Columns) -> None:
         """Writes a new place to the disk; `refresh` embeds its texts.

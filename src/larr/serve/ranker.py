@@ -8,7 +8,8 @@ of them of the request, S of the place, H attention heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ class ServedRanker:
 
     def __init__(self, folder: Path, reader: Reader) -> None:
         """Opens what `larr.serve.publish.write_ranker` wrote."""
-        self.folder, self.reader = folder, reader
+        self.reader = reader
         settings = artifacts.read_json(folder / SETTINGS)
         self.shifts = np.array(settings["shifts"], np.int32)
         self.seen = np.array(settings["seen"], np.int32)
@@ -83,16 +84,11 @@ class ServedRanker:
         self.keywords = reader.features.scene_keywords if self.reads_texts else ()
         of_place = np.array([reader.keywords[name].owner == "poi" for name in self.keywords], bool)
         self.place_slots, self.request_slots = np.flatnonzero(of_place), np.flatnonzero(~of_place)
-        self._graphs: dict[str, Graph] = {}
-
-    def graph(self, name: str) -> Graph:
-        """Returns the graph `texts`, `places` or `scoring`, the modules of `larr.serve.fold`.
+        self.graph = cache(lambda name: Graph(folder / f"{name}.onnx"))
+        """The graphs `texts`, `places` and `scoring`, the modules of `larr.serve.fold`.
 
         Opened when first needed: `larr publish` uses the look-ups before all graphs are written.
         """
-        if name not in self._graphs:
-            self._graphs[name] = Graph(self.folder / f"{name}.onnx")
-        return self._graphs[name]
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
@@ -106,7 +102,10 @@ class ServedRanker:
 
         Exact, for the text as the scene encoder and the matching read it; IDs and numbers stay.
         """
-        request, candidates = scored.request, scored.candidates.rows(chosen)
+        request, inputs, rows = scored.request, scored.candidates, list(chosen)
+        candidates = CandidateInputs(
+            inputs.places[rows], inputs.categories[rows], inputs.numbers[rows], inputs.unknown
+        )
         known, place = self.look_up(request), self.places.take(candidates.places)
         categories_KF, numbers_KM, texts_KS = (place[name] for name in PLACE_INPUTS)
         text_KR = np.empty((len(chosen), len(self.keywords)), np.int64)
@@ -117,7 +116,7 @@ class ServedRanker:
         logits_KXH = np.concatenate([agg_K1H, logits_KRH], axis=1)
         weight_KXH = np.exp(logits_KXH - logits_KXH.max(axis=1, keepdims=True))
         attention_KX = (weight_KXH / weight_KXH.sum(axis=1, keepdims=True)).mean(axis=2)
-        score_K = scores(scored.probabilities[list(chosen)])
+        score_K = scores(scored.probabilities[rows])
         effects: list[list[TextEffect]] = [[] for _ in chosen]
         for slot, keyword in enumerate(self.keywords):
             if slot in self.request_slots:
@@ -182,11 +181,6 @@ class ServedRanker:
         self.places.write(row_P, self.place_rows(categories_PF, numbers_PM, texts_PS))
         # Last, so that a request finds the place only when its row is complete.
         self.reader.place_rows |= dict(zip(rows["poi_id"], row_P, strict=True))
-
-    def forget_places(self, poi_ids: Iterable[str]) -> None:
-        """Lets added places rank as unknown ones from now on."""
-        for poi_id in poi_ids:
-            self.reader.place_rows.pop(poi_id, None)
 
     def look_up(self, request: RequestInputs) -> Columns:
         """Returns the inputs of the graph of scoring that are the same for all candidates."""

@@ -34,8 +34,6 @@ from larr.serve.request import (
 )
 
 Candidates = dict[str, list[Scalar]]
-BLANK = (None, "")
-"""Values that count as missing, as in the tables of the data contract."""
 
 
 class ServedVersion:
@@ -77,7 +75,8 @@ class ServedVersion:
         if not candidates["poi_id"]:
             answer.degraded += ["nothing_near"] if request.near else []
             return answer
-        scene = {name: value for name, value in request.scene.items() if value not in BLANK}
+        # As in the tables of the data contract, an empty text counts as missing.
+        scene = {name: value for name, value in request.scene.items() if value not in (None, "")}
         row = {**scene, "user_id": str(request.user_id), "time": request.time or datetime.now()}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
@@ -128,7 +127,8 @@ class ServedVersion:
         with self._following:
             if gone := self.added.keys() - accepted.keys():
                 self.nearby = self.nearby.changed(gone, Nearby.of(pl.DataFrame()))
-                self.ranker.forget_places(gone)
+                for poi_id in gone:  # it ranks as an unknown one from now on
+                    self.ranker.reader.place_rows.pop(poi_id, None)
                 self.added = {i: row for i, row in self.added.items() if i not in gone}
             wanted = {
                 poi_id: row
