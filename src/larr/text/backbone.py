@@ -65,15 +65,11 @@ class KeywordTokenizer:
         self.starts: dict[str, int] = {name: ids[markers(name)[0]] for name in keywords}
         self.ends: dict[str, int] = {name: ids[markers(name)[1]] for name in keywords}
         self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        self.marker_ids = sorted([*self.starts.values(), *self.ends.values()])
         self._special |= frozenset(self.marker_ids)
         self._ids_of: dict[str, list[int]] = {}
         self.shortened = 0
         """How many descriptions lost the ends of their longest texts."""
-
-    @property
-    def marker_ids(self) -> list[int]:
-        """The ids of all markers, ascending."""
-        return sorted([*self.starts.values(), *self.ends.values()])
 
     def text_ids(self, texts: Iterable[str]) -> list[list[int]]:
         """Returns the ids of plain texts, each tokenized alone, without any special token.

@@ -6,7 +6,6 @@ length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +75,15 @@ def contrast(config: Config) -> None:
         encoder.save(str(work.folder), create_model_card=False)
         del encoder  # large models would not fit into memory together
         lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
-        loaders: dict[str, Callable[[], SentenceTransformer]] = {
-            "untuned": lambda: as_encoder(load_base(config), None, pooling),
-            "cpt_only": lambda: as_encoder(load_language_model(lm, config), None, pooling),
-            "whole": lambda: load_encoder(work.folder),
-        }
         triples = len(rows["keys"])
         work.measured(triples, "triples")
         work.figures |= {
             "recall_at_10": {
-                name: recalls(config, apart, load()) for name, load in loaders.items()
+                "untuned": recalls(config, apart, as_encoder(load_base(config), None, pooling)),
+                "cpt_only": recalls(
+                    config, apart, as_encoder(load_language_model(lm, config), None, pooling)
+                ),
+                "whole": recalls(config, apart, load_encoder(work.folder)),
             },
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),

@@ -82,19 +82,12 @@ def general_text(config: Config) -> Iterator[str]:
         documents = lzma.decompress(BUILTIN_TEXT.read_bytes()).decode().splitlines()
         for number in np.random.default_rng(config.seed).permutation(len(documents)):
             yield documents[number]
-        return
-    if source is None:
-        return
-    try:
-        with Path(source).open(encoding="utf-8") as file:
-            yield from (line.strip() for line in file if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"pretrain.general_text {source} could not be read: {error}; give a UTF-8 text file "
-            "with one document per line"
-        ) from error
-
-
-def in_random_order(parts: list[KeywordText], random: np.random.Generator) -> list[KeywordText]:
-    """Returns the parts shuffled."""
-    return [parts[number] for number in random.permutation(len(parts))]
+    elif source is not None:
+        try:
+            with Path(source).open(encoding="utf-8") as file:
+                yield from (line.strip() for line in file if line.strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"pretrain.general_text {source} could not be read: {error}; give a UTF-8 text "
+                "file with one document per line"
+            ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -224,7 +224,14 @@ def compute(
     rows = tokens.encode_batch(descriptions)
     encoder.eval()
     vectors_ND = np.empty((len(rows), 0), dtype=np.float32)
-    for batch in _batches([len(row) for row in rows], batch_tokens):
+    lengths = [len(row) for row in rows]
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
+            stop += 1
+        batch, start = order[start:stop], stop
         padded = tokens.pad([rows[number] for number in batch])
         with torch.inference_mode():
             output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
@@ -234,18 +241,6 @@ def compute(
         vectors_ND[batch] = vectors_BD
         advance(len(batch))
     return vectors_ND
-
-
-def _batches(lengths: list[int], batch_tokens: int) -> Iterator[np.ndarray]:
-    """Yields the numbers of the rows of each batch, short rows first."""
-    order = np.argsort(lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
-            stop += 1
-        yield order[start:stop]
-        start = stop
 
 
 def normalised(vectors_ND: np.ndarray) -> np.ndarray:

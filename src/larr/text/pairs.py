@@ -17,7 +17,7 @@ from larr.config.data import KeywordConfig
 from larr.config.text import ContrastConfig
 from larr.errors import ConfigError, DataError
 from larr.text.backbone import KeywordText
-from larr.text.corpus import descriptions_table, in_random_order, texts_of
+from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import as_input
 
 VIEWS = ("profile", "action", "business", "basic", "user", "place")
@@ -65,7 +65,8 @@ def held_out(config: Config) -> HeldOut:
         count = round(config.contrast.held_out * len(values))
         return values.gather(np.sort(random.permutation(len(values))[:count]))
 
-    users = _orders(config).select(pl.col("user_id").unique().sort()).collect()["user_id"]
+    orders = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
+    users = orders.select(pl.col("user_id").unique().sort()).collect()["user_id"]
     places = descriptions_table(config).select(
         "poi_id", brand=pl.coalesce(pl.col("chain"), pl.col("poi_id").cast(pl.String))
     )
@@ -84,9 +85,7 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     orders.
     """
     check_pairs(config)
-    neither = ~pl.col("user_id").is_in(apart.users.implode())
-    neither &= ~pl.col("poi_id").is_in(apart.places.implode())
-    orders = _spread(config, neither, config.contrast.triples)
+    orders = orders_of(config, apart, config.contrast.triples, inside=False)
     for view in ("user", "place"):
         names = [keyword.name for keyword in keywords_of(config, view)]
         orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
@@ -146,7 +145,7 @@ def augmented(
     a single keyword would be unlike all that the model has seen (decision 5).
     """
     if contrast.shuffle_keywords:
-        parts = in_random_order(parts, random)
+        parts = [parts[number] for number in random.permutation(len(parts))]
     if len(parts) < 2:
         return parts
     if random.random() < contrast.single_keyword:
@@ -155,29 +154,24 @@ def augmented(
     return [part for part, keep in zip(parts, is_kept, strict=True) if keep] or parts[:1]
 
 
-def orders_of(config: Config, apart: HeldOut, limit: int) -> pl.DataFrame:
-    """Returns at most `limit` orders of held-out users at held-out places."""
-    both = pl.col("user_id").is_in(apart.users.implode())
-    both &= pl.col("poi_id").is_in(apart.places.implode())
-    return _spread(config, both, limit)
+def orders_of(config: Config, apart: HeldOut, limit: int, *, inside: bool = True) -> pl.DataFrame:
+    """Returns at most `limit` orders of held-out users at held-out places, in random order.
 
-
-def _spread(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
-    """Returns at most `limit` of the chosen orders, in a random order that favours no one.
-
-    First those that are the first of their user and of their place, then the second, and so on: a
-    user with a hundred orders does not fill the examples. Texts are read for these rows only.
+    Without `inside`, orders of which neither is held out. First those that are the first of their
+    user and of their place, then the second, and so on: a user with a hundred orders does not fill
+    the examples. Texts are read for these rows only.
     """
-    ids = _orders(config).select("user_id", "poi_id").with_row_index("row").filter(chosen).collect()
+    user = pl.col("user_id").is_in(apart.users.implode())
+    place = pl.col("poi_id").is_in(apart.places.implode())
+    chosen = user & place if inside else ~(user | place)
+    path = artifacts.folder(config, "prepare") / "orders.parquet"
+    numbered = pl.scan_parquet(path).with_row_index("row")
+    ids = numbered.select("row", "user_id", "poi_id").filter(chosen).collect()
     shuffled = ids.sample(fraction=1.0, shuffle=True, seed=config.seed).with_columns(
         of_user=pl.int_range(pl.len()).over("user_id"),
         of_place=pl.int_range(pl.len()).over("poi_id"),
     )
     turn = pl.max_horizontal("of_user", "of_place")
     rows = shuffled.sort(turn, maintain_order=True).head(limit).select("row")
-    orders = _orders(config).with_row_index("row").join(rows.lazy(), on="row", how="semi").collect()
+    orders = numbered.join(rows.lazy(), on="row", how="semi").collect()
     return rows.join(orders, on="row", how="left", maintain_order="left").drop("row")
-
-
-def _orders(config: Config) -> pl.LazyFrame:
-    return pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")

@@ -23,7 +23,7 @@ from larr.config import Config
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
-from larr.text.corpus import Description, descriptions, general_text, in_random_order
+from larr.text.corpus import Description, descriptions, general_text
 from larr.text.pairs import check_pairs
 
 IGNORED = -100
@@ -99,10 +99,17 @@ def gather(
         )
     domain_tokens = sum(len(row["input_ids"]) for row in rows)
     wanted = config.pretrain.general_ratio * domain_tokens
-    blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + wanted)
+    end, size = tokens.tokenizer.eos_token_id, tokens.max_length
+    ids: list[int] = []
+    for document in general_text(config):
+        ids += tokens.text_ids([document])[0] + ([] if end is None else [end])
+        if len(ids) >= HELD_OUT_GENERAL_TOKENS + wanted:
+            break
+    full = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
+    blocks: list[Row] = [{"input_ids": block, "labels": block} for block in full]
     # a short general text is not used up: a tenth of it is held out too
-    mixed_in = min(round(wanted / tokens.max_length), len(blocks) * 9 // 10)
-    ratio = round(mixed_in * tokens.max_length / domain_tokens, 2)
+    mixed_in = min(round(wanted / size), len(blocks) * 9 // 10)
+    ratio = round(mixed_in * size / domain_tokens, 2)
     if ratio < ENOUGH * config.pretrain.general_ratio:
         console.print(
             f"  the general text has {ratio} tokens per token of the places, and "
@@ -125,8 +132,8 @@ def describe(
 
     Paper: Eq. (5)-(7), decision 3.
     """
-    prompt = description.prompt
-    ids = tokens.encode([*prompt, *in_random_order(description.target, random)])
+    prompt, target = description.prompt, description.target
+    ids = tokens.encode([*prompt, *(target[number] for number in random.permutation(len(target)))])
     # counted in the encoded row, since `encode` may have shortened the prompt
     prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else 0
     return {"input_ids": ids, "labels": [IGNORED] * prompt_length + ids[prompt_length:]}
@@ -146,19 +153,6 @@ def _split(
     held_out = set(random.permutation(candidates)[:count].tolist())
     train = [place for number, place in enumerate(places) if number not in held_out]
     return train or places, [places[number] for number in sorted(held_out)]
-
-
-def _general_blocks(config: Config, tokens: KeywordTokenizer, wanted: float) -> list[Row]:
-    """Returns general text of about `wanted` tokens, joined and cut into full-length rows."""
-    end = tokens.tokenizer.eos_token_id
-    ids: list[int] = []
-    for document in general_text(config):
-        ids += tokens.text_ids([document])[0] + ([] if end is None else [end])
-        if len(ids) >= wanted:
-            break
-    size = tokens.max_length
-    blocks = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
-    return [{"input_ids": block, "labels": block} for block in blocks]
 
 
 class LabelledTokensTrainer(SFTTrainer):

@@ -55,22 +55,21 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
     """
     all_tasks = tasks(config, apart)
     scores = similarities(encoder, all_tasks, config.embed.batch_tokens)
-    recall: list[float | None] = []
+    recall: dict[str, float | None] = {}
     near: dict[str, float] = {}
     for task, scores_QC in zip(all_tasks, scores, strict=True):
-        if not recall:  # the first task is `user_to_place`
+        if task.name == "user_to_place":
             near = nearby(task, scores_QC)
-        recall.append(hits(scores_QC, np.array(task.answers)) if task.queries else None)
-    user_to_place, place_halves, *single = recall
-    users = len(keywords_of(config, "user"))
-    names = [task.name for task in all_tasks[2:]]
+        recall[task.name] = hits(scores_QC, np.array(task.answers)) if task.queries else None
+    user_to_place, place_halves = recall.pop("user_to_place"), recall.pop("place_halves")
+    single, users = list(recall.values()), len(keywords_of(config, "user"))
     chance = round(min(1.0, CUTOFF / max(1, len(all_tasks[0].candidates))), 4)
     return {
         "user_to_place": user_to_place,
         "place_halves": place_halves,
         "single_keyword": _mean(single[:users]),
         "single_place_keyword": _mean(single[users:]),
-        "single_keywords": dict(zip(names, single, strict=True)),
+        "single_keywords": recall,
         "chance": None if user_to_place is None else chance,
         **near,
     }
