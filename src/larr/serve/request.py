@@ -123,7 +123,10 @@ def decode(body: bytes, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"the body cannot be read: {error}") from error
+        reason = str(error)
+        if "`$.time`" in reason:  # msgspec asks for RFC 3339, whose times have a zone
+            reason = "time: expected local time without a zone, such as 2024-04-08T12:10:00"
+        raise InputError(f"the body cannot be read: {reason}") from error
 
 
 def candidate_columns(
