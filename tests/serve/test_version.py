@@ -118,7 +118,7 @@ def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
         ({"scene": {"mood": "good"}}, "no column 'mood'"),
         ({"candidates": [{"poi_id": "a", "position": 0}]}, "the first one is 1"),
         ({"time": "yesterday"}, "time"),
-        ({"time": "2024-04-08T04:10:00Z"}, "timezone"),
+        ({"time": "2024-04-08T04:10:00Z"}, "without a zone"),
     ],
 )
 def test_wrong_values_are_named(
