@@ -66,7 +66,7 @@ class StudyConfig(Section):
 
 
 class StudiesConfig(RootModel[dict[str, StudyConfig]]):
-    """Studies that `larr experiments` runs besides its own analyses."""
+    """Studies that `larr experiments` runs in addition to its own analyses."""
 
     root: dict[str, StudyConfig] = {}
 

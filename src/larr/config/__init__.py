@@ -117,6 +117,6 @@ def _extended(section: type[Section], above: str, **fields: Any) -> Any:
 
 
 if not TYPE_CHECKING:
-    # each under the name of the class that it extends: a worker process unpickles it by that name
+    # A worker process unpickles a section by its name, so each replaces the class that it extends.
     DatasetConfig = _extended(DatasetConfig, "dataset")
     Config = _extended(Config, "", dataset=(DatasetConfig, DatasetConfig()))

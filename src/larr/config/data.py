@@ -141,7 +141,7 @@ class ProfileConfig(Section):
 
 
 class FeatureConfig(Section):
-    """What rankers read besides the scene texts; the same for every ranker."""
+    """What rankers read in addition to the scene texts; the same for every ranker."""
 
     categories: list[str] = []
     """Columns looked up in an embedding table: IDs and scene fields."""

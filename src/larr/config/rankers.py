@@ -103,7 +103,7 @@ class RankerConfig(Section):
     beta_alignment: NotNegative = 0.01
     """beta_2 of Eq. (26). Paper: 0.05."""
     negatives: Annotated[int, Field(ge=0)] = 0
-    """Extra negatives sampled for an anchor besides those in the batch. Decision 20."""
+    """Extra negatives sampled for an anchor, in addition to those in the batch. Decision 20."""
     stop_gradient: Literal["none", "semantic", "collaborative"] = "none"
     """The side of the alignment that gets no gradient. Decision 18."""
     alignment_epochs: Annotated[int, Field(ge=0)] = 0

@@ -1,4 +1,4 @@
-"""Data sets: sources of the contract's tables, one of which is your Parquet and CSV files."""
+"""Data sets: sources of the contract's tables, your Parquet and CSV files among them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def _scan_csv(files: list[Path]) -> pl.LazyFrame:
-    """Scans CSV files; a column of numbers some of which begin with zeros is read as text.
+    """Scans CSV files; a column with numbers that begin with zeros is read as text.
 
     Polars would make 123 of the code 00123.
     """

@@ -22,7 +22,7 @@ from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
 SCALE_ROWS = 1_000_000
-"""Training rows of which means and deviations are computed."""
+"""Training rows from which means and deviations are computed."""
 ROW = "row of the sample"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""

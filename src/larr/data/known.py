@@ -28,7 +28,7 @@ TABLES = ("places", "users", "pairs", "recent")
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
-"""Training rows of which the quantiles of buckets are computed."""
+"""Training rows from which the quantiles of buckets are computed."""
 ROW = "row of the chunk"
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]

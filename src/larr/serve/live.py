@@ -115,7 +115,9 @@ class Live:
                 names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
                 console.print(f"serving {names}")
             self.refused = None
-        except Exception as error:  # whatever it is, the service goes on with what it has
+        except (
+            Exception
+        ) as error:  # a bad version must not stop a service that still has a good one
             reason = str(error) if isinstance(error, LarrError) else f"{error!r}"
             if reason != self.refused:
                 console.print(f"[bold red]not served:[/bold red] {escape(reason)}")

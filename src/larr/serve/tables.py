@@ -1,7 +1,7 @@
 """Tables of numpy arrays with a row for each place or text.
 
 The published rows are memory-mapped .npy files: a version opens without reading them, processes
-share their pages, and rows that nobody asks for stay on the disk. Rows that are added while the
+share their pages, and rows that no request needs stay on the disk. Rows that are added while the
 service runs follow them in memory.
 """
 

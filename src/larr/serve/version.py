@@ -147,7 +147,7 @@ class ServedVersion:
             self.ranker.add_places(frame, self.embedder)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # as a rule of one place: other versions may have accepted it
+        except Exception as error:  # usually the fault of one place that another version accepted
             if len(wanted) > 1:
                 places = list(wanted.items())
                 for half in (places[: len(places) // 2], places[len(places) // 2 :]):

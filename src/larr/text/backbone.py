@@ -182,7 +182,7 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
         model = AutoModelForCausalLM.from_pretrained(
             source, use_safetensors=True, attn_implementation=attention(), dtype=dtype, **options
         )
-    except Exception as error:  # of any of the libraries that read it
+    except Exception as error:  # three libraries raise their own types, which share no base
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"backbone.model {backbone.model!r} could not be read: {reason[:300]}; give "

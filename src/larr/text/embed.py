@@ -148,7 +148,7 @@ SOURCES = {
     "random": VectorSource(random),
     "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }
-"""What a variant can name as its `vectors`, besides `encoders` of the configuration.
+"""What a variant can name as its `vectors`, in addition to the configuration's `encoders`.
 
 A source comes after those that it reads. Each entry of `encoders` is the source "encoder" with
 its own configuration.

@@ -53,7 +53,7 @@ def held_out(index: int) -> bool:
 
 @cache
 def dishes() -> pl.DataFrame:
-    """Returns dishes.csv with the columns that the conditions in the TOML files use besides."""
+    """Returns dishes.csv with the columns that the conditions in the TOML files also use."""
     soup_or_pot = (pl.col("soup") == 1) | pl.col("category").is_in(["hotpot", "soups and stews"])
     hot = pl.col("temperature") == "hot"
     is_meal = (pl.col("drink") == 0) & (pl.col("dessert") == 0)

@@ -36,7 +36,7 @@ FOUND = 10
 VISITORS = 60
 """Visitors of a region, and scenes of a moment, at most."""
 ALWAYS = 5
-"""Finders besides the encoders of `[encoders]`."""
+"""Finders in addition to the encoders of `[encoders]`."""
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
 Finder = Callable[[Texts], np.ndarray]
