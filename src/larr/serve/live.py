@@ -115,9 +115,7 @@ class Live:
                 names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
                 console.print(f"serving {names}")
             self.refused = None
-        except (
-            Exception
-        ) as error:  # a bad version must not stop a service that still has a good one
+        except Exception as error:  # a bad version must not stop the service of a good one
             reason = str(error) if isinstance(error, LarrError) else f"{error!r}"
             if reason != self.refused:
                 console.print(f"[bold red]not served:[/bold red] {escape(reason)}")
