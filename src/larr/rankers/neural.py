@@ -6,6 +6,7 @@ Shapes: B rows of a batch, T tasks.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -60,9 +61,9 @@ class NeuralRanker(nn.Module, Ranker):
         self.name, self.settings = inputs.name, inputs.settings
         self.tasks = len(inputs.features.tasks)
 
+    @abstractmethod
     def set_base_rates(self, rates_T: Tensor) -> None:
         """Sets the output biases, so that training starts at these probabilities."""
-        raise NotImplementedError
 
     def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:  # noqa: ARG002
         """Returns L_3 of a batch and its two parts, L_ctr and L_cl, [3]. Paper: Eq. (26)."""
