@@ -36,9 +36,8 @@ class Blend(Ranker):
 
     def score(self, batch: Batch) -> Tensor:
         """Returns the logits, float32 [B, T]."""
-        weights = torch.tensor([weight for _, weight in self.members.values()])
-        logits = torch.stack([ranker.score(batch) for ranker, _ in self.members.values()])
-        return torch.tensordot(weights / weights.sum(), logits, dims=1)
+        logits = [weight * ranker.score(batch) for ranker, weight in self.members.values()]
+        return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())
 
     def save(self, path: Path) -> None:
         """Writes each member into a file of its own, beside `path` and named NAME.FILE."""
