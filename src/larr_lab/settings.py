@@ -37,6 +37,13 @@ class CouponConfig(Section):
     """The survey's CSV file; a relative path is read from the working directory."""
 
 
+class CanteenConfig(Section):
+    """Purchases in a dining hall (`larr_lab.real.canteen`)."""
+
+    path: Path = Path("canteen.csv.gz")
+    """The CSV file of the purchases."""
+
+
 class StudyConfig(Section):
     """A table or a figure of `larr experiments`: rankers side by side."""
 
@@ -76,9 +83,9 @@ def city_settings(config: Any) -> CityConfig:
     return cast(CityConfig, config.dataset.city)
 
 
-def coupon_settings(config: Any) -> CouponConfig:
-    """`[dataset.coupon]` of a configuration."""
-    return cast(CouponConfig, config.dataset.coupon)
+def path_of(config: Any, name: str) -> Path:
+    """`path` of `[dataset.NAME]` of a configuration."""
+    return cast(Path, getattr(config.dataset, name).path)
 
 
 def studies_of(config: Any) -> dict[str, StudyConfig]:

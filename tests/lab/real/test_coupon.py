@@ -10,7 +10,7 @@ from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import DataError
 from larr.settings import load_config
-from larr_lab.coupon import SURVEY, coupon_tables
+from larr_lab.real.coupon import SURVEY, coupon_tables
 from tests.conftest import ROOT
 
 

@@ -17,7 +17,7 @@ from larr.config import Config
 from larr.data.datasets import Dataset, Tables, scan
 from larr.errors import DataError
 from larr_lab import knowledge
-from larr_lab.settings import coupon_settings
+from larr_lab.settings import path_of
 
 SOURCE = "https://archive.ics.uci.edu/dataset/603"
 SPLIT_SEED = 1
@@ -39,7 +39,7 @@ COLUMNS = [
 
 def coupon_tables(config: Config, _: Path) -> Tables:
     """Returns the survey as tables of the contract; DataError if a column is missing."""
-    path = coupon_settings(config).path
+    path = path_of(config, "coupon")
     survey = scan(path).collect().with_row_index("answer").rename(UCI_NAMES, strict=False)
     missing = [name for name in COLUMNS if name not in survey.columns]
     if missing:
