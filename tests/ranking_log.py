@@ -73,6 +73,8 @@ def write_log(
         pl.DataFrame({"keyword": keyword}).write_parquet(work.folder / "texts.parquet")
         _write_rows(work.folder / "train", sizes, sizes.rows, (random, places, vectors))
         _write_rows(work.folder / "test", sizes, sizes.test_rows, (random, places, vectors))
+        days = np.load(work.folder / "test" / "days.npy")
+        np.save(work.folder / "test" / "days.npy", days + 4)
     for verb in ("pretrain", "contrast"):
         with artifacts.making(config, verb):
             pass
@@ -138,6 +140,7 @@ def _write_rows(
         "days": np.repeat(np.arange(4, dtype=np.int32), -(-rows // 4))[:rows, None],
         "labels": np.stack([click, order], axis=1)[:, : len(sizes.tasks)].astype(np.uint8),
         "keys": categories[:, :2].astype(np.int32),
+        "requests": np.arange(rows)[:, None] // 5,
     }
     log.mkdir()
     for name, array in arrays.items():

@@ -66,7 +66,7 @@ STAGES = {
     ),
     "tune": Stage(
         "-> tune/: a search for stage 3's settings, equally long for every ranker.\n\n"
-        "Each trial trains on all training days but the last and is judged on that one. Put the "
+        "Each trial is judged on training days that are held back. Put the "
         "`tuned.toml` that it writes into your configuration.",
         "larr.rankers.tune:tune",
         inputs=("prepare", "embed"),

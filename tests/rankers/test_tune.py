@@ -1,4 +1,4 @@
-"""The search for stage 3's settings: equal budgets, the validation day, resuming after a stop."""
+"""The search for stage 3's settings: equal budgets, resuming after a stop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.config.rankers import AlignConfig, TuneConfig
-from larr.errors import DataError, LarrError
+from larr.errors import LarrError
 from larr.rankers import RANKERS, tune
 from larr.rankers.ranker import Range
-from tests.ranking_log import Sizes, log_of, small_align, write_log
+from tests.ranking_log import Sizes, small_align, write_log
 
 SIZES = Sizes(rows=200, test_rows=10)
 
@@ -56,41 +56,17 @@ def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
     assert tuned.of("deepfm").dropout == 0.0
 
 
-def test_the_last_training_day_judges(tmp_path: Path) -> None:
-    config = write_log(tmp_path, SIZES)
-    log = log_of(config)
-    days = np.random.default_rng(1).permutation(log.array("days"))
-    np.save(log.folder / "days.npy", days)
-    train, validation = tune.split_log(config)
-    np.testing.assert_array_equal(train.numbers_N, np.flatnonzero(days[:, 0] < 3))
-    np.testing.assert_array_equal(validation.numbers_N, np.flatnonzero(days[:, 0] == 3))
-
-
-def test_users_judge_where_the_log_has_one_day(tmp_path: Path) -> None:
-    config = write_log(tmp_path, SIZES)
-    folder = log_of(config).folder
-    np.save(folder / "days.npy", np.zeros((SIZES.rows, 1), np.int32))
-    train, validation = tune.split_log(config)
-    trained, judging = (set(log.array("keys")[:, 0]) for log in (train, validation))
-    assert judging
-    assert not judging & trained
-    assert len(train) > SIZES.rows / 2
-    np.save(folder / "keys.npy", np.ones((SIZES.rows, 2), np.int32))
-    with pytest.raises(DataError, match="at least two training days"):
-        tune.split_log(config)
-
-
 def test_a_stopped_search_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_tune(tmp_path, ["ple"])
-    judge, calls = tune.judge, list[object]()
+    scores, calls = tune.held_back_probabilities, list[object]()
 
-    def stopped(*arguments: Any) -> dict[str, float]:
+    def stopped(*arguments: Any) -> np.ndarray:
         calls.append(arguments)
         if len(calls) in (1, 3):
             raise KeyboardInterrupt
-        return judge(*arguments)
+        return scores(*arguments)
 
-    monkeypatch.setattr(tune, "judge", stopped)
+    monkeypatch.setattr(tune, "held_back_probabilities", stopped)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             tune.tune(config)

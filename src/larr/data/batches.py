@@ -66,7 +66,8 @@ class LogRows:
     """
 
     folder: Path
-    """Holds one `.npy` file for each field of `Batch`, and `days.npy`."""
+    """Holds one `.npy` file for each field of `Batch`, `days.npy`, and `requests.npy`, a hash of
+    each row's request."""
     numbers_N: npt.NDArray[np.int64] | None = None
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
 

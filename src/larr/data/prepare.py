@@ -137,6 +137,7 @@ def _write_arrays(
                 "days": rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32),
                 "labels": rows.select(log.tasks).to_numpy().astype(np.uint8),
                 "keys": np.stack(keys, axis=1),
+                "requests": rows.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
             }
             for name, values in arrays.items():
                 if name not in mapped:

@@ -1,10 +1,9 @@
 """`larr tune`: settings of stage 3 for each ranker, from a search of the same length for all.
 
-The last training day is set aside; each ranker is trained on the days before it, once for each
-trial, and judged by its loss on that day. The test days are not read. The best settings are written
-as TOML for `[align.tuned]`.
+Each trial trains a ranker without the rows that are held back and judges it by its loss on those;
+see `larr.rankers.holdout`. The best settings are written as TOML for `[align.tuned]`.
 
-Shapes: N rows, T tasks.
+Shapes: J rows that judge, T tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -22,31 +20,26 @@ from optuna.trial import TrialState
 from rich import box
 from rich.table import Table
 
-from larr import artifacts, metrics, rankers
+from larr import artifacts, rankers
 from larr.config import Config
-from larr.config.rankers import RankerConfig
-from larr.data.batches import LogRows
-from larr.data.features import read_features
-from larr.errors import DataError, LarrError
-from larr.metrics import TASKS
+from larr.errors import LarrError
 from larr.progress import console
-from larr.rankers.align import ranker_artifact, train
+from larr.rankers import holdout
+from larr.rankers.align import ranker_artifact
+from larr.rankers.holdout import held_back_probabilities, judged
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import predict_log
 from larr.rankers.ranker import Range
 from larr.workers import side_by_side
 
 JOURNAL = "trials.journal"
 FOUND, TUNED = "found.json", "tuned.toml"
-HELD_OUT_USERS = 5
-"""With a single training day, each fifth user is set aside instead of the last day."""
 
 
 def tune(config: Config) -> None:
     """Searches for each of `config.align.models`; finished trials of an earlier run are kept."""
     spaces = {name: search_space(config, name) for name in config.align.models}
     with artifacts.making(config, "tune") as work:
-        train_log, _ = split_log(config)
+        trained = sum(len(fold.train) for fold in holdout.folds(config))
         parts, jobs = {}, {}
         for name, space in spaces.items():
             # it does not depend on the configured values of what is searched: all at their lowest
@@ -75,7 +68,7 @@ def tune(config: Config) -> None:
             lines.append("")
         (work.folder / TUNED).write_text("\n".join(lines), encoding="utf-8")
         trials = config.tune.trials * len(spaces)
-        work.measured(trials * len(train_log) * config.align.epochs, "samples")
+        work.measured(trials * trained * config.align.epochs, "samples")
     console.print(table)
     console.print(f"  for your configuration: {work.folder / TUNED}")
 
@@ -83,7 +76,7 @@ def tune(config: Config) -> None:
 def search(config: Config, name: str, folder: Path) -> None:
     """Runs the missing trials of one ranker; the first one has the settings as configured."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, logs = open_study(config, name, folder), split_log(config)
+    study, parts = open_study(config, name, folder), holdout.folds(config)
     settings, space = config.align.of(name), search_space(config, name)
     # a trial that was stopped is FAIL or, after a kill, RUNNING: it runs again
     states = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -104,10 +97,12 @@ def search(config: Config, name: str, folder: Path) -> None:
             else:
                 changes[path] = trial.suggest_float(path, low, high, log=log)
         try:
-            scores = judge(config, name, settings.with_settings(changes), logs)
+            changed = settings.with_settings(changes)
+            probability_JT = held_back_probabilities(config, name, changed, parts)
         except DivergedError as error:
             console.print(f"  {error}")
             raise optuna.TrialPruned from error
+        scores = judged(config, probability_JT, parts)
         for key, value in (scores | {"seconds": time.perf_counter() - started}).items():
             trial.set_user_attr(key, value)
         shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
@@ -123,22 +118,6 @@ def search(config: Config, name: str, folder: Path) -> None:
             "search_space are too high for this log"
         )
     artifacts.write_json(folder / FOUND, {"best": study.best_params, "trials": trials})
-
-
-def judge(
-    config: Config, name: str, settings: RankerConfig, logs: tuple[LogRows, LogRows]
-) -> dict[str, float]:
-    """Trains a ranker on the first of two logs; returns its loss (L_ctr) and AUCs on the second."""
-    train_log, validation_log = logs
-    ranker, _ = train(config, name, settings, train_log)
-    probability_NT = predict_log(ranker, validation_log)
-    label_NT = validation_log.array("labels")
-    scores = {"loss": 0.0}
-    tasks = read_features(artifacts.folder(config, "prepare")).tasks
-    for task, label_N, score_N in zip(tasks, label_NT.T, probability_NT.T, strict=True):
-        scores["loss"] += float(metrics.log_losses(label_N, score_N).mean())
-        scores[f"{TASKS[task]}_auc"] = metrics.auc(label_N, score_N)
-    return scores
 
 
 def search_space(config: Config, name: str) -> dict[str, Range]:
@@ -159,18 +138,3 @@ def open_study(config: Config, name: str, folder: Path) -> optuna.Study:
     seed = config.seed + len(study.trials)  # else a resumed search would draw the same again
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.tune.random)
     return study
-
-
-def split_log(config: Config) -> tuple[LogRows, LogRows]:
-    """Returns the rows to train on and those of the last training day, which judge the trials."""
-    log = LogRows(artifacts.folder(config, "prepare") / "train")
-    day_N = log.array("days")[:, 0]
-    held_N = day_N == day_N.max()
-    if held_N.all():
-        held_N = log.array("keys")[:, 0] % HELD_OUT_USERS == 0
-    if not held_N.any() or held_N.all():
-        raise DataError(
-            f"{log.folder}: tuning needs at least two training days, or {HELD_OUT_USERS} users on "
-            "a day; give a longer log"
-        )
-    return log.select(np.flatnonzero(~held_N)), log.select(np.flatnonzero(held_N))

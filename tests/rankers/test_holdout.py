@@ -1,0 +1,102 @@
+"""What is held back of the training days, and how scores are judged on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from larr.config import Config
+from larr.errors import DataError
+from larr.metrics import auc, log_loss
+from larr.rankers import holdout
+from tests.ranking_log import Sizes, log_of, write_log
+
+SIZES = Sizes(rows=400, test_rows=40)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return write_log(tmp_path, SIZES)
+
+
+def without_time(config: Config) -> None:
+    """Gives all rows of both splits one day."""
+    for split, rows in (("train", SIZES.rows), ("test", SIZES.test_rows)):
+        np.save(log_of(config, split).folder / "days.npy", np.zeros((rows, 1), np.int32))
+
+
+def test_the_last_training_days_are_held_back_after_the_days_before_them(config: Config) -> None:
+    log = log_of(config)
+    days = np.random.default_rng(1).permutation(log.array("days"))
+    np.save(log.folder / "days.npy", days)
+    first, second = holdout.folds(config)  # the third would train on less than half of the log
+    for last, fold in ((3, first), (2, second)):
+        np.testing.assert_array_equal(fold.train.numbers_N, np.flatnonzero(days[:, 0] < last))
+        np.testing.assert_array_equal(fold.judge.numbers_N, np.flatnonzero(days[:, 0] == last))
+
+
+def test_a_day_with_enough_rows_is_held_back_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdout, "ENOUGH_ROWS", 100)
+    assert len(holdout.folds(config)) == 1
+
+
+@pytest.mark.parametrize(("new", "column"), [("users", 0), ("places", 1)])
+def test_new_users_or_places_judge_if_those_of_the_test_are_new(
+    config: Config, new: str, column: int
+) -> None:
+    without_time(config)
+    test = log_of(config, "test").folder / "keys.npy"
+    keys = np.load(test)
+    keys[:, column] += 1_000
+    np.save(test, keys)
+    parts = holdout.folds(config)
+    assert len(parts) == holdout.PARTS
+    judged = np.concatenate([fold.judge.numbers_N for fold in parts])
+    np.testing.assert_array_equal(np.sort(judged), np.arange(SIZES.rows))
+    for fold in parts:
+        trained, judging = (set(log.array("keys")[:, column]) for log in fold)
+        assert not judging & trained
+
+
+def test_texts_judge_if_those_of_the_test_are_new(config: Config) -> None:
+    without_time(config)
+    test = log_of(config, "test").folder / "texts.npy"
+    texts = np.load(test)
+    texts[:, 2] += 1_000
+    np.save(test, texts)
+    for fold in holdout.folds(config):
+        trained, judging = (set(log.array("texts")[:, 2]) for log in fold)
+        assert not judging & trained
+
+
+def test_requests_judge_if_nothing_of_the_test_is_new(config: Config) -> None:
+    without_time(config)
+    for fold in holdout.folds(config):
+        trained, judging = (set(log.array("requests")[:, 0]) for log in fold)
+        assert not judging & trained
+        assert set(fold.judge.array("keys")[:, 0]) & set(fold.train.array("keys")[:, 0])
+
+
+def test_a_log_of_one_user_is_refused(config: Config) -> None:
+    without_time(config)
+    np.save(log_of(config).folder / "keys.npy", np.ones((SIZES.rows, 2), np.int32))
+    np.save(log_of(config, "test").folder / "keys.npy", np.full((SIZES.test_rows, 2), 2, np.int32))
+    with pytest.raises(DataError, match="too few different users"):
+        holdout.folds(config)
+
+
+def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config) -> None:
+    parts = holdout.folds(config)
+    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
+    scores = np.random.default_rng(1).random(labels.shape)
+    figures = holdout.judged(config, scores, parts)
+    losses = [log_loss(label, score) for label, score in zip(labels.T, scores.T, strict=True)]
+    assert figures["loss"] == pytest.approx(sum(losses))
+    end = len(parts[0].judge)
+    aucs = [auc(labels[rows, 0], scores[rows, 0]) for rows in (slice(end), slice(end, None))]
+    assert figures["ctr_auc"] == pytest.approx(np.mean(aucs))
+    assert 0 < figures["ctcvr_gauc"] < 1
