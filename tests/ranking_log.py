@@ -14,6 +14,7 @@ from larr.config.data import KeywordConfig
 from larr.config.rankers import AlignConfig, PleConfig, SceneConfig, TreesConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Category, Features
+from larr.text.figures import FIGURES, SETTINGS
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")
@@ -56,7 +57,8 @@ def write_log(
 ) -> Config:
     """Writes the folders of all stages before `align`; a click follows from place, text and number.
 
-    The last keyword describes the place; its vector's first component is part of the truth.
+    The last keyword describes the place; its vector's first component is part of the truth. It is
+    the first of two text figures.
     """
     keywords = [
         KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view=VIEWS[i % 4], template="{name}")
@@ -84,7 +86,22 @@ def write_log(
             part.start(resume=False)
             np.save(part.folder / "vectors.npy", vectors)
             part.finish()
+            _write_figures(output, work.folder / source / FIGURES, vectors)
     return config
+
+
+def _write_figures(output: Path, folder: Path, vectors: np.ndarray) -> None:
+    part = artifacts.Artifact(folder, {})
+    part.start(resume=False)
+    for split in ("train", "test"):
+        texts = np.load(output / "prepare" / split / "texts.npy")
+        figures = np.zeros((len(texts), 2), np.float32)
+        if texts.shape[1]:
+            figures[:, 0] = 4 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
+        figures[:, 1] = np.random.default_rng(2).normal(size=len(texts))
+        np.save(folder / f"{split}.npy", figures)
+    artifacts.write_json(folder / SETTINGS, {"names": ["text", "noise"]})
+    part.finish()
 
 
 def log_of(config: Config, split: str = "train") -> LogRows:

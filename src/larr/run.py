@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from itertools import chain
 
 from larr import artifacts, machine
 from larr.config import Config
@@ -47,11 +48,11 @@ def run(config: Config, *, force: bool = False) -> None:
 
 def vector_sources(config: Config) -> list[str]:
     """Returns the sources of text vectors that the rankers read, in the order of computing."""
-    from larr.rankers import text_vectors  # noqa: PLC0415
+    from larr import rankers  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
-    wanted = {text_vectors(config, name) for name in config.align.models}
-    return sources(config, {source for source in wanted if source})
+    wanted = [rankers.vector_sources(config, name) for name in config.align.models]
+    return sources(config, chain(*wanted))
 
 
 def embed(config: Config) -> None:
@@ -61,7 +62,8 @@ def embed(config: Config) -> None:
     """
     from larr.text import embed as stage  # noqa: PLC0415
 
-    stage.embed(config, vector_sources(config))
+    figures = {source for name in config.align.models for source in config.align.of(name).figures}
+    stage.embed(config, vector_sources(config), figures)
 
 
 def train_encoders(config: Config, wanted: list[str], *, force: bool = False) -> None:

@@ -59,7 +59,7 @@ STAGES = {
         inputs=("prepare", "contrast"),
         settings=(
             *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
-            *("align.models", "align.variants"),
+            *("align.models", "align.variants", "align.tuned", "align.figures"),
         ),
         files=lambda config: (config.sentence_encoder,),
         in_parts=True,

@@ -63,7 +63,7 @@ class P5(NeuralRanker):
         place = spelled.index(names.index("poi_id")) if features.recent else 0
         self.recent_shift = int(self.spelled[1, place]) if features.recent else 0
         # the word that each token of a prompt is a piece of [N]; recent places share one word
-        words = len(names) + len(features.numbers)
+        words = len(names) + inputs.numbers
         pieces = torch.tensor([digits] * len(spelled) + [1] * (words - len(spelled)))
         word_N = torch.arange(words).repeat_interleave(pieces)
         recent_N = torch.full((features.recent * digits,), words)
@@ -114,7 +114,8 @@ class P5(NeuralRanker):
         columns_W, shifts_W = self.unspelled
         unspelled_BW = categories_BF[:, columns_W] + shifts_W
         half = LEVELS // 2
-        numbers_BM = (2 * batch.numbers).round().clamp(-half, half).long() + half + BASE
+        numbers_BM = torch.cat([batch.numbers, batch.figures], dim=1)
+        numbers_BM = (2 * numbers_BM).round().clamp(-half, half).long() + half + BASE
         recent_BLD = self.spelling[batch.recent + self.recent_shift]
         return torch.cat(
             [spelled_BWD.flatten(1), unspelled_BW, numbers_BM, recent_BLD.flatten(1)], dim=1

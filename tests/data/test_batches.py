@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from larr.data import batches
-from larr.data.batches import Batch, LogRows
+from larr.data.batches import FILES, Batch, LogRows
 
 ROWS = 1_050
 WIDTHS = {"categories": 3, "numbers": 2, "recent": 3, "texts": 4, "labels": 2, "keys": 2}
@@ -45,7 +45,7 @@ def part(log: LogRows) -> LogRows:
 def copied(part: LogRows, tmp_path_factory: pytest.TempPathFactory) -> LogRows:
     """The same rows, copied to another folder."""
     target = tmp_path_factory.mktemp("copied")
-    for name in (*Batch._fields, "days"):
+    for name in (*FILES, "days"):
         np.save(target / f"{name}.npy", part.array(name))
     return LogRows(target)
 
@@ -62,7 +62,7 @@ def assert_same(first: Batch, second: Batch) -> None:
 def test_in_order_yields_the_rows_in_the_order_of_the_log(log: LogRows) -> None:
     parts = list(log.in_order(200))
     assert [part.rows for part in parts] == [200] * 5 + [50]
-    for position, name in enumerate(Batch._fields):
+    for position, name in enumerate(FILES):
         joined = np.concatenate([part[position].numpy() for part in parts])
         np.testing.assert_array_equal(joined, np.load(log.folder / f"{name}.npy"))
 
@@ -76,7 +76,7 @@ def test_shuffled_yields_each_row_once_and_complete(
     order = numbers(parts)
     assert [part.rows for part in parts] == [100] * 10 + [50]
     np.testing.assert_array_equal(np.sort(order), np.arange(ROWS))
-    for position, name in enumerate(Batch._fields):
+    for position, name in enumerate(FILES):
         joined = np.concatenate([part[position].numpy() for part in parts])
         np.testing.assert_array_equal(joined, np.load(log.folder / f"{name}.npy")[order])
 
@@ -147,6 +147,21 @@ def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> No
     assert batch.recent.shape == (ROWS, 0)
     assert batch.texts.shape == (ROWS, 0)
     assert batch.select(torch.tensor([3, 1])).numbers.shape == (2, 0)
+
+
+def test_figures_of_several_sources_stand_side_by_side(part: LogRows, tmp_path: Path) -> None:
+    stored = {name: np.arange(ROWS * 2, dtype=np.float32).reshape(ROWS, 2) for name in "ab"}
+    stored["b"] += 1
+    for name, figures in stored.items():
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / f"{part.folder.name}.npy", figures)
+    read = part.with_figures([tmp_path / "b", tmp_path / "a"])
+    (batch,) = read.select(np.arange(100)).in_order(ROWS)
+    rows = batch.keys[:, 0].numpy()
+    np.testing.assert_array_equal(batch.figures, np.hstack([stored["b"], stored["a"]])[rows])
+    assert [len(array) for array in read.figure_arrays()] == [len(part)] * 2
+    (without,) = part.in_order(ROWS)
+    assert without.figures.shape == (len(part), 0)
 
 
 def test_label_rates_are_shares_of_the_rows(log: LogRows) -> None:

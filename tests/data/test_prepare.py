@@ -109,6 +109,11 @@ def test_what_happens_on_the_test_day_changes_nothing_before_it(
         assert (load(city, f"train/{name}") == load(other, f"train/{name}")).all(), name
     for name in ("numbers", "texts", "recent"):
         assert (load(city, f"test/{name}") == load(other, f"test/{name}")).all(), name
+    for split in ("train", "test"):
+        before, after = (
+            load(c, "histories")[load(c, f"{split}/history")[:, 0]] for c in (city, other)
+        )
+        assert (before == after).all()
     before, after = (
         pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other)
     )
@@ -146,7 +151,7 @@ def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(
     assert first is not None
     assert second is not None
     numbered = {"features.json", "texts.parquet", "recent_texts.npy", "test/rows.parquet"}
-    numbered |= {"train/texts.npy", "test/texts.npy"}
+    numbered |= {"train/texts.npy", "test/texts.npy", "place_texts.parquet"}
     for name in set(second["files"]) - numbered:
         assert second["files"][name] == first["files"][name], name
     assert (read_texts(city) == read_texts(other)).all()

@@ -31,6 +31,24 @@ def test_its_logits_are_the_weighted_mean_of_its_members(tmp_path: Path) -> None
     assert torch.equal(again.score(batch), blend.score(batch))
 
 
+def test_each_member_reads_the_text_figures_of_its_own_sources(tmp_path: Path) -> None:
+    config = write_log(tmp_path / "run", Sizes(rows=200, test_rows=50), small_align(epochs=1))
+    sources = {"ple": ["tfidf"], "lightgbm": [], "larr": ["random", "tfidf"]}
+    members = {}
+    for name, figures in sources.items():
+        settings = config.align.of(name).with_settings({"figures": figures})
+        members[name] = rankers.build(config, name, settings), 1.0
+    blend = Blend(members)
+    blend.fit(log_of(config), seed=1)
+    logits = []
+    for ranker, _ in members.values():
+        (batch,) = log_of(config, "test").with_figures(ranker.figures).in_order(50)
+        logits.append(ranker.score(batch))
+    (batch,) = log_of(config, "test").with_figures(blend.figures).in_order(50)
+    assert batch.figures.shape == (50, 4)
+    torch.testing.assert_close(blend.score(batch), torch.stack(logits).mean(dim=0))
+
+
 @pytest.mark.parametrize("members", [{}, {"ple": (None, 0.0)}])
 def test_members_need_weights_above_0(members: dict[str, tuple[object, float]]) -> None:
     with pytest.raises(ConfigError, match="weights above 0"):

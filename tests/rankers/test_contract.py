@@ -120,6 +120,17 @@ def test_a_hidden_category_has_no_effect(small: Config, name: str) -> None:
     assert torch.equal(ranker.score(batch._replace(categories=users)), ranker.score(batch))
 
 
+def test_text_figures_are_read(planted: Config, name: str) -> None:
+    ranker, _ = fit(planted, name, figures=["tfidf", "random"])
+    log = log_of(planted, "test").with_figures(ranker.figures)
+    (batch,) = log.in_order(len(log))
+    assert batch.figures.shape == (len(log), 4)
+    without = batch._replace(figures=torch.zeros(len(log), 4))
+    score_with, score_without = (ranker.score(rows)[:, 0] for rows in (batch, without))
+    clicks = batch.labels[:, 0]
+    assert roc_auc_score(clicks, score_with) > roc_auc_score(clicks, score_without)
+
+
 def test_other_logs_work(other: Config, name: str) -> None:
     batch = rows_of(other, "test")
     logits = fit(other, name)[0].score(batch)

@@ -120,7 +120,7 @@ def keyed(keys: list[list[int]], texts: list[list[int]]) -> Batch:
     rows = len(keys)
     empty = torch.empty(rows, 0)
     numbers = torch.tensor(texts, dtype=torch.int32)
-    return Batch(empty, empty, empty, numbers, empty, torch.tensor(keys, dtype=torch.int32))
+    return Batch(empty, empty, empty, numbers, empty, torch.tensor(keys, dtype=torch.int32), empty)
 
 
 def test_the_same_user_and_the_same_scene_are_not_negatives() -> None:

@@ -24,7 +24,9 @@ from larr.text import embed
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
 
-VARIANTS = {name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder")}
+VARIANTS = {
+    name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder", "letters")
+}
 CONTROLS = ["larr", "larr_random", "larr_tfidf", "larr_untuned", "larr_shuffled"]
 
 

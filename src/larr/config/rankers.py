@@ -87,6 +87,8 @@ class RankerConfig(Section):
     """Trains on this many of the latest impressions; 0 for all."""
     hidden: list[str] = []
     """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
+    figures: list[str] = []
+    """Sources of text vectors, such as `letters`, whose text figures a ranker reads as numbers."""
     learning_rate: AboveZero = 4e-3
     """At its peak: it rises for a twentieth of the training, then falls linearly to 0. Paper: 8e-4,
     for a thousand times as many steps."""

@@ -1,13 +1,13 @@
 """The log as memory-mapped arrays, and batches of its rows in order or shuffled.
 
 Shapes: N rows of a log, B rows of a batch, F categories, M numbers, L recent places, R scene texts,
-T tasks.
+T tasks, G text figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,7 +20,7 @@ BLOCK_ROWS = 2**18  # rows shuffled together: memory is bounded by them, not by 
 
 
 class Batch(NamedTuple):
-    """Rows of the log, an array for each kind of input; the fields are named as their files."""
+    """Rows of the log, an array for each kind of input; but for `figures` named as their files."""
 
     categories: Tensor
     """int32 [B, F], 0 = unknown."""
@@ -34,12 +34,18 @@ class Batch(NamedTuple):
     """uint8 [B, T]."""
     keys: Tensor
     """int32 [B, 2], the numbers of the user and of the place."""
+    figures: Tensor
+    """float32 [B, G], those of several vector sources side by side; see `larr.text.figures`."""
 
     @classmethod
     def without_labels(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Returns a batch to be scored, from its first four arrays."""
-        inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        """Returns a batch to be scored; `arrays` has all fields but `labels` and `keys`.
+
+        It may lack `figures`.
+        """
         rows = len(arrays["categories"])
+        inputs = {"figures": torch.zeros((rows, 0))}
+        inputs |= {name: torch.from_numpy(array) for name, array in arrays.items()}
         nothing = torch.zeros((rows, 0), dtype=torch.uint8)
         return cls(**inputs, labels=nothing, keys=torch.zeros((rows, 2), dtype=torch.int32))
 
@@ -57,6 +63,9 @@ class Batch(NamedTuple):
         return Batch(*(array.index_select(0, index_B) for array in self))
 
 
+FILES = tuple(name for name in Batch._fields if name != "figures")
+
+
 @dataclass(frozen=True, eq=False)
 class LogRows:
     """Rows of a log that `larr prepare` wrote: all of them, or those with given numbers.
@@ -66,10 +75,12 @@ class LogRows:
     """
 
     folder: Path
-    """Holds one `.npy` file for each field of `Batch`, `days.npy`, and `requests.npy`, a hash of
-    each row's request."""
+    """Holds one `.npy` file for each field of `Batch` but `figures`, `days.npy`, and
+    `requests.npy`, a hash of each row's request."""
     numbers_N: npt.NDArray[np.int64] | None = None
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
+    figures: tuple[Path, ...] = ()
+    """The files of the figures of all rows, side by side in `Batch.figures`."""
 
     def __len__(self) -> int:
         return len(self.array("labels") if self.numbers_N is None else self.numbers_N)
@@ -79,10 +90,19 @@ class LogRows:
         mapped_N: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         return mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
 
+    def figure_arrays(self) -> list[np.ndarray]:
+        """Returns the text figures of each source, [N, G]; as `array` does."""
+        mapped = [np.load(path, mmap_mode="r") for path in self.figures]
+        return mapped if self.numbers_N is None else [array[self.numbers_N] for array in mapped]
+
     def select(self, rows_N: npt.NDArray[np.int64]) -> LogRows:
         """Returns those of these rows that have given, rising positions among them."""
         numbers_N = rows_N if self.numbers_N is None else self.numbers_N[rows_N]
-        return LogRows(self.folder, numbers_N)
+        return replace(self, numbers_N=numbers_N)
+
+    def with_figures(self, folders: Iterable[Path]) -> LogRows:
+        """Returns the same rows with the text figures of these folders, one of each source."""
+        return replace(self, figures=tuple(path / f"{self.folder.name}.npy" for path in folders))
 
     def latest(self, rows: int) -> LogRows:
         """Returns the rows of the latest days, in the order of the log."""
@@ -126,8 +146,12 @@ class LogRows:
         runs: list[Any] = [slice(start, start + size) for start in starts]
         if self.numbers_N is not None:
             runs = [self.numbers_N[run] for run in runs]
-        arrays = []
-        for name in Batch._fields:
-            mapped = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-            arrays.append(torch.from_numpy(np.concatenate([mapped[run] for run in runs])))
-        return Batch(*arrays)
+
+        def read(path: Path) -> Tensor:
+            mapped = np.load(path, mmap_mode="r")
+            return torch.from_numpy(np.concatenate([mapped[run] for run in runs]))
+
+        arrays = {name: read(self.folder / f"{name}.npy") for name in FILES}
+        none = torch.zeros((len(arrays["keys"]), 0))
+        figures = torch.cat([none, *(read(path) for path in self.figures)], dim=1)
+        return Batch(**arrays, figures=figures)

@@ -17,9 +17,10 @@ from rich.markup import escape
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
-from larr.data.columns import candidate_features, check_columns
+from larr.data.columns import candidate_features, check_columns, raw_column
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
+from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
@@ -193,17 +194,23 @@ def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
     end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
     known = enricher.known(end.item())
     known.save(folder / KNOWN)
+    write_histories(enricher.log, folder, end.item())
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
     places = _rendered(of_places, known.describe_places(known.places), ["poi_id"])
     places.write_parquet(folder / "descriptions.parquet")
+    place_texts = {}
     for keyword in config.scene_keywords:
         if keyword.owner == "poi":
-            texts.add(places[keyword.name])
+            numbers = texts.add(places[keyword.name])
+            columns = {raw_column(config, name) for name in Template(keyword).columns}
+            if columns <= set(enricher.log.places.columns):
+                place_texts[keyword.name] = np.insert(numbers, 0, MISSING)
         elif keyword.owner == "user":
             template = Template(keyword)
             users = known.describe_users(n for n in template.columns if n in known.situations)
             if set(template.columns) <= set(users.columns):  # reads nothing of the request
                 texts.add(template.column(users))
+    pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)
     if config.features.recent_keyword:
         vocabulary = pl.read_parquet(folder / "vocabularies" / "poi_id.parquet")
         recent = vocabulary.join(

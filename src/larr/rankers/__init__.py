@@ -21,6 +21,7 @@ from larr.rankers.larr import Larr
 from larr.rankers.lightgbm import LightGbm
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Ranker, RankerInputs
+from larr.text.figures import FIGURES, SETTINGS
 
 RANKERS: dict[str, type[Ranker]] = {
     "wide_deep": WideDeep,
@@ -41,7 +42,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
     """
     ranker_class, source = find(config, name), text_vectors(config, name)
     settings = settings or config.align.of(name)
-    data = artifacts.folder(config, "prepare")
+    data, embedded = (artifacts.folder(config, stage) for stage in ("prepare", "embed"))
     features = read_features(data)
     categories = [category.name for category in features.categories]
     if not categories:
@@ -58,20 +59,22 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
         )
     owners = {keyword.name: keyword.owner for keyword in config.keywords}
     slots = tuple(n for n, name in enumerate(features.scene_keywords) if owners[name] == "poi")
-    inputs: dict[str, Any] = {"poi_slots": slots}
+    folders = [embedded / source / FIGURES for source in settings.figures]
+    figures = {path: len(artifacts.read_json(path / SETTINGS)["names"]) for path in folders}
+    inputs: dict[str, Any] = {"poi_slots": slots, "figures": sum(figures.values())}
     if (keyword := config.features.recent_keyword) and features.recent:
         inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))
         inputs["recent_slot"] = features.scene_keywords.index(keyword)
     if source:
         # mapped privately: what is not read costs no memory, and the file can never change
-        path = artifacts.folder(config, "embed") / source / "vectors.npy"
-        vectors_VD = torch.from_numpy(np.load(path, mmap_mode="c"))
+        vectors_VD = torch.from_numpy(np.load(embedded / source / "vectors.npy", mmap_mode="c"))
         keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
         centres_RD, scales_R1 = centres(vectors_VD, keyword_V, features.scene_keywords)
         inputs |= {"vectors": vectors_VD, "centres": centres_RD, "scales": scales_R1}
     with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
+    ranker.figures = figures
     ranker.initialise(config.seed)
     return ranker
 
@@ -99,6 +102,13 @@ def find(config: Config, name: str) -> type[Ranker]:
 def text_vectors(config: Config, name: str) -> str | None:
     """Returns the source (a folder under `embed/`) of the text vectors that a ranker reads."""
     return config.align.variant(name).vectors or find(config, name).text_vectors
+
+
+def vector_sources(config: Config, name: str, settings: RankerConfig | None = None) -> list[str]:
+    """Returns the sources of all that a ranker reads of texts: its vectors and its figures."""
+    vectors = text_vectors(config, name)
+    figures = (settings or config.align.of(name)).figures
+    return list(dict.fromkeys([vectors, *figures] if vectors else figures))
 
 
 def centres(

@@ -15,6 +15,7 @@ from larr.config.rankers import RankerConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
 from larr.rankers.ranker import LossCurve, Ranker
+from larr.text.figures import FIGURES
 from larr.workers import side_by_side
 
 
@@ -47,12 +48,14 @@ def ranker_artifact(config: Config, name: str, settings: RankerConfig | None = N
     """Returns the artifact of a ranker trained with these settings, by default the configured."""
     folder, source = artifacts.folder(config, "align") / name, rankers.text_vectors(config, name)
     inputs: dict[str, str | None] = {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))}
-    if source:
-        inputs[f"embed/{source}/"] = artifacts.key(artifacts.folder(config, "embed") / source)
+    settings = settings or config.align.of(name)
+    read = [f"{source}/{FIGURES}" for source in settings.figures] + ([source] if source else [])
+    for part in read:
+        inputs[f"embed/{part}/"] = artifacts.key(artifacts.folder(config, "embed") / part)
     decisive = {
         "seed": config.seed,
         "architecture": rankers.find(config, name).__name__,
-        "align": (settings or config.align.of(name)).model_dump(mode="json"),
+        "align": settings.model_dump(mode="json"),
     }
     return Artifact(folder, decisive, inputs)
 
@@ -64,6 +67,7 @@ def train(
     torch.set_float32_matmul_precision("medium")  # 44,400 samples/s of PLE on a core, not 27,200
     torch.manual_seed(config.seed)  # for dropout, and constructors' draws
     ranker = rankers.build(config, name, settings)
+    log = log.with_figures(ranker.figures)
     return ranker, ranker.fit(log.latest(settings.rows) if settings.rows else log, config.seed)
 
 

@@ -6,6 +6,8 @@ Shapes: B rows of a batch, T tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import torch
@@ -28,15 +30,22 @@ class Blend(Ranker):
         weights = {name: weight for name, (_, weight) in self.members.items()}
         if not weights or min(weights.values()) <= 0:
             raise ConfigError(f"a blend needs members with weights above 0, got {weights}")
+        self.figures = reduce(or_, (ranker.figures for ranker, _ in self.members.values()), {})
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains each member; returns the losses of the first."""
-        curves = [ranker.fit(log, seed) for ranker, _ in self.members.values()]
+        members = [ranker for ranker, _ in self.members.values()]
+        curves = [ranker.fit(log.with_figures(ranker.figures), seed) for ranker in members]
         return curves[0]
 
     def score(self, batch: Batch) -> Tensor:
         """Returns the logits, float32 [B, T]."""
-        logits = [weight * ranker.score(batch) for ranker, weight in self.members.values()]
+        columns = batch.figures.split(list(self.figures.values()), dim=1)
+        by_folder = dict(zip(self.figures, columns, strict=True))
+        logits = []
+        for ranker, weight in self.members.values():
+            read = [batch.figures[:, :0], *(by_folder[folder] for folder in ranker.figures)]
+            logits.append(weight * ranker.score(batch._replace(figures=torch.cat(read, dim=1))))
         return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())
 
     def save(self, path: Path) -> None:

@@ -64,7 +64,7 @@ class WideDeep(DeepRanker):
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__(inputs, linear=True)
-        self.numbers = nn.Linear(len(inputs.features.numbers), self.tasks)
+        self.numbers = nn.Linear(inputs.numbers, self.tasks)
 
     def logits(self, features: EmbeddedFeatures) -> Tensor:
         """Returns the logits of the linear part and of the towers, [B, T]."""
@@ -81,7 +81,7 @@ class DeepFm(DeepRanker):
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__(inputs, linear=True)
-        numbers, embedding = len(inputs.features.numbers), self.settings.embedding
+        numbers, embedding = inputs.numbers, self.settings.embedding
         self.linear = nn.Linear(numbers, self.tasks)
         self.number_fields = nn.Parameter(torch.empty(numbers, embedding))
         self.pairs = nn.Linear(embedding, self.tasks, bias=False)

@@ -1,7 +1,8 @@
 """The ordinary features as embeddings: the part that the networks share.
 
-Shapes: B rows of a batch, F categories, M numbers, L recent places, E embedding, X linear weights,
-D width of all inputs side by side, U distinct table rows of a batch, V values of a category.
+Shapes: B rows of a batch, F categories, M numbers (text figures among them), L recent places, E
+embedding, X linear weights, D width of all inputs side by side, U distinct table rows of a batch, V
+values of a category.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class EmbeddedFeatures(NamedTuple):
     recent: Tensor
     """[B, E]; [B, 0] if the features have no recent places."""
     numbers: Tensor
-    """[B, M]"""
+    """[B, M], the text figures last."""
     linear: Tensor
     """[B, F, X]: the weight of each category's value in a linear model."""
 
@@ -141,7 +142,7 @@ class FeatureEmbedding(nn.Module):
         if features.recent:
             self.attention = TargetAttention(self.embedding)
         attended = self.embedding if features.recent else 0
-        self.width = len(names) * self.embedding + attended + len(features.numbers)
+        self.width = len(names) * self.embedding + attended + inputs.numbers
 
     def forward(self, batch: Batch) -> EmbeddedFeatures:
         """Returns the features of each row; a hidden category has the unknown value everywhere.
@@ -157,9 +158,8 @@ class FeatureEmbedding(nn.Module):
         if self.counts[1]:
             candidate_BE = categories_BFE[:, self.place]
             recent_BE = self.attention(candidate_BE, recent_BLE, batch.recent > 0)
-        return EmbeddedFeatures(
-            categories_BFE, recent_BE, batch.numbers, weights[:, : self.counts[0]]
-        )
+        numbers_BM = torch.cat([batch.numbers, batch.figures], dim=1)
+        return EmbeddedFeatures(categories_BFE, recent_BE, numbers_BM, weights[:, : self.counts[0]])
 
     @torch.no_grad()
     def average_unseen(self, log: Iterable[Batch]) -> None:

@@ -1,6 +1,6 @@
 """LightGBM (Ke et al., 2017): boosted trees of the same columns, a rival of another kind.
 
-Shapes: B rows of a batch, N rows of a log, C columns (categories, then numbers), T tasks.
+Shapes: B rows of a batch, N rows of a log, C columns (categories, numbers, text figures), T tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POINTS = 50  # of the loss curve
 
 
 class LightGbm(Ranker):
-    """A forest for each task, of categories and numbers; recent places and texts are not read.
+    """A forest for each task, of categories, numbers and text figures; recent places are not read.
 
     Categories in `align.hidden` are left out: of IDs with many values trees memorise who clicked.
     """
@@ -83,7 +83,7 @@ class LightGbm(Ranker):
 
     def score(self, batch: Batch) -> Tensor:
         """Returns the logits, float32 [B, T]."""
-        parts = (batch.categories.numpy()[:, self.columns], batch.numbers.numpy())
+        parts = (batch.categories[:, self.columns], batch.numbers, batch.figures)
         row_BC = np.concatenate(parts, axis=-1, dtype=np.float64)
         logits = [forest.predict(row_BC, raw_score=True) for forest in self.forests]
         return torch.from_numpy(np.stack(logits, axis=1)).float()
@@ -118,14 +118,15 @@ def _rows(log: LogRows, columns: list[int]) -> Any:
 
     class Rows(_lightgbm().Sequence):  # type: ignore[misc]
         batch_size = 65_536
-        categories = log.array("categories")
-        numbers = log.array("numbers")
+        categories, *numbers = (log.array(name) for name in ("categories", "numbers"))
+        numbers += log.figure_arrays()
 
         def __len__(self) -> int:
             return len(self.categories)
 
         def __getitem__(self, index: int | slice | list[int]) -> np.ndarray:
-            parts = (self.categories[index][..., columns], self.numbers[index])
+            parts = [self.categories[index][..., columns]]
+            parts += [array[index] for array in self.numbers]
             return np.concatenate(parts, axis=-1, dtype=np.float64)
 
     return Rows()

@@ -49,7 +49,7 @@ def predict_log(
     They are those of the training log, before `undo_sampling`.
     """
     parts = []
-    for batch in log.in_order(ROWS):
+    for batch in log.with_figures(ranker.figures).in_order(ROWS):
         parts.append(probabilities(ranker, batch))
         advance(batch.rows)
     return np.concatenate(parts)

@@ -60,6 +60,13 @@ class RankerInputs:
     """The text of each place of the `poi_id` vocabulary, [V of poi_id]; -1 = none."""
     recent_slot: int | None = None
     """The scene keyword of these texts; None if recent places have no text."""
+    figures: int = 0
+    """The number of text figures in a batch."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers a row has, its text figures among them."""
+        return len(self.features.numbers) + self.figures
 
 
 class Ranker(ABC):
@@ -72,6 +79,9 @@ class Ranker(ABC):
     """Whether `larr serve` can precompute what depends on the place or on a text alone. It does so
     by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` may set this."""
 
+    figures: Mapping[Path, int] = {}
+    """The folders of the text figures that it reads and their numbers of columns, in the order of
+    a batch's; set by `larr.rankers.build`."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
 

@@ -10,11 +10,12 @@ Shapes: N texts, B texts of a shard, K keywords, H hidden units, D the stored le
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,7 @@ from larr.plugins import with_plugins
 from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
+from larr.text.figures import FIGURES, write_figures
 
 VECTORS = "vectors.npy"
 SHARDS = "shards"
@@ -99,10 +101,18 @@ def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
 
 def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the main axes of TF-IDF counts of words and pairs of words."""
-    counter = TfidfVectorizer(
-        ngram_range=(1, 2), token_pattern=WORDS, max_features=VOCABULARY, dtype=np.float32
-    )
-    with track("TF-IDF", len(job.texts), "texts") as advance:
+    _write_counts(job, vectors_ND, token_pattern=WORDS, ngram_range=(1, 2))
+
+
+def letters(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the main axes of TF-IDF counts of runs of letters: for names in any language."""
+    _write_counts(job, vectors_ND, analyzer="char_wb", ngram_range=(2, 4))
+
+
+def _write_counts(job: Job, vectors_ND: np.ndarray, **counted: Any) -> None:
+    """Writes the main axes of TF-IDF counts of what is counted."""
+    counter = TfidfVectorizer(max_features=VOCABULARY, dtype=np.float32, **counted)
+    with track(f"TF-IDF ({job.folder.name})", len(job.texts), "texts") as advance:
         counts_NW = counter.fit_transform(job.texts["text"])
         axes = min(vectors_ND.shape[1], min(counts_NW.shape) - 1)
         svd = TruncatedSVD(max(1, axes), n_iter=4, random_state=job.config.seed)
@@ -145,6 +155,7 @@ SOURCES = {
         files=lambda config: (config.sentence_encoder,),
     ),
     "tfidf": VectorSource(tfidf),
+    "letters": VectorSource(letters),
     "random": VectorSource(random),
     "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }
@@ -155,12 +166,13 @@ its own configuration.
 """
 
 
-def embed(config: Config, wanted: Iterable[str]) -> None:
+def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) -> None:
     """Writes a vector of every text for each source in `wanted`, and for those that they read.
 
-    Each source is an artifact, `embed/NAME`, which stays while nothing changes for it.
+    Each source is an artifact, `embed/NAME`, which stays while nothing changes for it; so are the
+    text figures of sources in `figures`, in `embed/NAME/figures`.
     """
-    names = sources(config, wanted)
+    names = sources(config, [*wanted, *figures])
     entries = with_plugins(SOURCES, "vectors")
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
@@ -170,20 +182,29 @@ def embed(config: Config, wanted: Iterable[str]) -> None:
             source_config = config.for_encoder(name) if is_further else config
             source = entries["encoder" if is_further else name]
             artifact = _artifact(source_config, source, work.folder / name)
-            if artifact.is_current():
-                continue
-            artifact.start(resume=True)
-            job = Job(source_config, texts, artifact.folder)
-            with artifacts.atomic(job.folder / VECTORS) as partial:
-                shape = (len(texts), config.embed.dimension)
-                vectors_ND = artifacts.new_array(partial, np.float32, shape)
-                source.compute(job, vectors_ND)
-                vectors_ND.flush()
-            shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
-            artifact.finish()
-            embedded += len(texts)
+            if not artifact.is_current():
+                artifact.start(resume=True)
+                _write_vectors(Job(source_config, texts, artifact.folder), source)
+                artifact.finish()
+                embedded += len(texts)
+            if name in figures:
+                part = figures_artifact(config, artifact)
+                if not part.is_current():
+                    part.start(resume=False)
+                    write_figures(config, artifact.folder / VECTORS, part.folder)
+                    part.finish()
         work.measured(embedded, "texts")
         work.figures |= {"texts": len(texts), "sources": names}
+
+
+def _write_vectors(job: Job, source: VectorSource) -> None:
+    """Writes the vectors of a source; deletes the shards that an interrupted run goes on from."""
+    with artifacts.atomic(job.folder / VECTORS) as partial:
+        shape = (len(job.texts), job.config.embed.dimension)
+        vectors_ND = artifacts.new_array(partial, np.float32, shape)
+        source.compute(job, vectors_ND)
+        vectors_ND.flush()
+    shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
 
 
 def sources(config: Config, wanted: Iterable[str]) -> list[str]:
@@ -201,7 +222,7 @@ def sources(config: Config, wanted: Iterable[str]) -> list[str]:
     known = [*entries, *config.encoders]
     if unknown := needed.difference(known):
         raise ConfigError(
-            f"align.variants: no vectors {', '.join(map(repr, sorted(unknown)))}; there are "
+            f"align: no text vectors {', '.join(map(repr, sorted(unknown)))}; there are "
             f"{', '.join(known)}, and [encoders] can declare more"
         )
     return [name for name in known if name in needed]
@@ -218,6 +239,15 @@ def _artifact(config: Config, source: VectorSource, folder: Path) -> Artifact:
     paths = ("seed", "embed.dimension", *source.settings)
     settings = {path: reduce(getitem, path.split("."), tree) for path in paths}
     return Artifact(folder, settings, inputs, source.files(config))
+
+
+def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
+    """Returns the artifact of the text figures of a source with these vectors."""
+    inputs: dict[str, str | None] = {
+        "prepare/": artifacts.key(artifacts.folder(config, "prepare")),
+        "vectors": artifacts.key(vectors.folder),
+    }
+    return Artifact(vectors.folder / FIGURES, {}, inputs)
 
 
 def _shards(

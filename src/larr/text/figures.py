@@ -1,0 +1,247 @@
+"""Text figures: plain numbers of an impression, computed from stored text vectors.
+
+They tell how close the texts of request and place are, how close the place is to those that the
+user took, clicked and left (`larr.data.histories`), and what the place is like. Being few and
+comparable they hold for places and users that training never met, and trees can read them, too.
+
+Vectors are centred, since the texts of a keyword share most of theirs: products are cosines of what
+is particular to a text. Serving reads this file, so it works without torch.
+
+Shapes: N rows of the log, B of a chunk, R scene texts (Q of the request, S of the place), V texts,
+P places (row 0 for an unknown one), H histories, K kinds of them, L places of each, X = K * L, D
+dimension of the vectors, A main axes, F figures of a kind of history, G figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from larr import artifacts
+from larr.config import Config
+from larr.data.histories import HISTORIES, KINDS, PLACE_TEXTS
+from larr.data.log import SPLITS
+from larr.data.transforms import MISSING, Array, Scales
+from larr.progress import track
+
+FIGURES = "figures"
+"""The folder of a source's figures, within that of its vectors."""
+SETTINGS, TEXTS, PLACES = "figures.json", "texts.npy", "places.npy"
+AXES = 6
+TIERS = (0.2, 0.4, 0.6, 0.8)
+"""Of a kind of history the places are counted that are closer than each of these (SimTier's
+histogram, arXiv 2407.19467)."""
+SHARPNESS = 10.0
+"""Of the softly largest similarity."""
+OF_HISTORY = ("largest", "mean", "softly_largest", *(f"above_{tier}" for tier in TIERS))
+SMALL_CATALOGUE = 4_096
+"""Up to this many places all similarities are computed once, a table of 64 MB at most."""
+ROWS = 8_192
+"""Rows that are computed at a time: memory is bounded by them."""
+SMALLEST = 1e-9
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TextFigures:
+    """The figures of one vector source: `of_rows` computes them, offline as online."""
+
+    text_VD: Floats
+    """Centred unit vectors of the texts; a last row of zeros stands for a missing one."""
+    place_PD: Floats
+    """Those of the places: unit vectors of the sum of their texts that do not change."""
+    settings: Mapping[str, Any]
+    """The content of `figures.json`."""
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Returns the figures of a folder; their vectors stay on the disk."""
+        text_VD, place_PD = (np.load(folder / name, mmap_mode="r") for name in (TEXTS, PLACES))
+        settings = artifacts.read_json(folder / SETTINGS)
+        return cls(text_VD.view(np.ndarray), place_PD.view(np.ndarray), settings)
+
+    def of_rows(
+        self, text_BR: Array, place_B: Array, history_B: Array, histories_HKL: Array
+    ) -> Array:
+        """Returns the standardised figures of rows, [B, G]; 0 for what is missing.
+
+        It takes `texts.npy`, the places of `keys.npy`, and histories with each row's number.
+        """
+        mean_G, deviation_G = (np.array(self.settings[name]) for name in ("means", "deviations"))
+        scales = Scales(tuple(self.settings["names"]), mean_G, deviation_G)
+        return scales.value(self.raw(text_BR, place_B, history_B, histories_HKL))
+
+    def raw(self, text_BR: Array, place_B: Array, history_B: Array, histories_HKL: Array) -> Floats:
+        """Returns the figures as computed, [B, G]; NaN where a text or a history is missing."""
+        request, place = self.settings["request_slots"], self.settings["place_slots"]
+        vectors_BRD, known_BR = self.text_VD[text_BR], text_BR != MISSING
+        cosine_BQS = vectors_BRD[:, request] @ vectors_BRD[:, place].transpose(0, 2, 1)
+        cosine_BQS[~(known_BR[:, request, None] & known_BR[:, None, place])] = np.nan
+        parts = [cosine_BQS]
+        if self.settings["axes"]:
+            numbers, history_B = np.unique(history_B, return_inverse=True)
+            histories_HKL = histories_HKL[numbers]
+            known_BKL = self.has_text[histories_HKL][history_B]
+            known_BKL &= self.has_text[place_B, None, None]
+            similarity_BKL = self.similarities(place_B, history_B, histories_HKL)
+            axis_BA = self.place_PD[place_B] @ np.array(self.settings["axes"], np.float32).T
+            parts += [history_figures(similarity_BKL, known_BKL), axis_BA]
+        flat = [part.reshape(len(place_B), math.prod(part.shape[1:])) for part in parts]
+        return np.concatenate(flat, axis=1)
+
+    def similarities(self, place_B: Array, history_B: Array, histories_HKL: Array) -> Floats:
+        """Returns those of each row's place to the places of its history, [B, K, L]."""
+        if len(self.place_PD) <= SMALL_CATALOGUE:
+            return self.similarity[place_B[:, None, None], histories_HKL[history_B]]
+        similarity_BX = np.empty((len(place_B), histories_HKL[0].size), np.float32)
+        by_history_B = np.argsort(history_B, kind="stable")
+        ends = np.cumsum(np.bincount(history_B, minlength=len(histories_HKL)))
+        for history_KL, rows in zip(histories_HKL, np.split(by_history_B, ends), strict=False):
+            compared_XD = self.place_PD[history_KL.ravel()]
+            similarity_BX[rows] = self.place_PD[place_B[rows]] @ compared_XD.T
+        return similarity_BX.reshape(-1, *histories_HKL.shape[1:])
+
+    @cached_property
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """Which places have a text."""
+        return np.asarray(self.place_PD.any(axis=1))
+
+    @cached_property
+    def similarity(self) -> Floats:
+        """The similarity of each place to each."""
+        return self.place_PD @ self.place_PD.T
+
+
+def history_figures(similarity_BKL: Floats, known_BKL: npt.NDArray[np.bool_]) -> Floats:
+    """Returns `OF_HISTORY` of each kind, [B, K, F]; NaN for a kind without places."""
+    masked_BKL = np.where(known_BKL, similarity_BKL, -np.inf)
+    count_BK = known_BKL.sum(axis=2)
+    largest_BK = masked_BKL.max(axis=2)
+    finite_BK1 = np.where(count_BK > 0, largest_BK, 0)[..., None]
+    weight_BKL = np.exp(SHARPNESS * (masked_BKL - finite_BK1))
+    similarity_BKL = np.where(known_BKL, similarity_BKL, 0)
+    figures = [
+        largest_BK,
+        similarity_BKL.sum(axis=2) / np.maximum(count_BK, 1),
+        (weight_BKL * similarity_BKL).sum(axis=2) / np.maximum(weight_BKL.sum(axis=2), SMALLEST),
+        *(np.log1p((masked_BKL > tier).sum(axis=2)) for tier in TIERS),
+    ]
+    figures_BKF: Floats = np.stack(figures, axis=2, dtype=np.float32)
+    figures_BKF[count_BK == 0] = np.nan
+    return figures_BKF
+
+
+def write_figures(config: Config, vectors: Path, folder: Path) -> None:
+    """Writes the figures of both splits from a source's vectors, and what computes them online.
+
+    `train.npy` and `test.npy` (float32 [N, G]) are standardised by the training rows;
+    `figures.json` has the names, means, deviations and axes.
+    """
+    data = artifacts.folder(config, "prepare")
+    histories_HKL = np.load(data / HISTORIES, mmap_mode="r")
+    figures = _unscaled(config, vectors, folder)
+    arrays: dict[str, np.memmap] = {}
+    for split in SPLITS:
+        names = ("texts", "keys", "history")
+        read = [np.load(data / split / f"{name}.npy", mmap_mode="r") for name in names]
+        shape = (len(read[0]), len(figures.settings["names"]))
+        arrays[split] = artifacts.new_array(folder / f"{split}.npy", np.float32, shape)
+        with track(f"figures of {vectors.parent.name}, {split}", shape[0], "rows") as advance:
+            for start in range(0, shape[0], ROWS):
+                text_BR, key_B2, history_B1 = (array[start : start + ROWS] for array in read)
+                raw_BG = figures.raw(text_BR, key_B2[:, 1], history_B1[:, 0], histories_HKL)
+                arrays[split][start : start + ROWS] = raw_BG
+                advance(len(raw_BG))
+    scales = _scales(figures.settings["names"], arrays["train"])
+    for array_NG in arrays.values():
+        for start in range(0, len(array_NG), ROWS):
+            array_NG[start : start + ROWS] = scales.value(array_NG[start : start + ROWS])
+        array_NG.flush()
+    found = {"means": scales.mean_M.tolist(), "deviations": scales.deviation_M.tolist()}
+    artifacts.write_json(folder / SETTINGS, {**figures.settings, **found})
+
+
+def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
+    """Returns the figures without means and deviations; writes the vectors that they read."""
+    data = artifacts.folder(config, "prepare")
+    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
+    vector_VD = np.load(vectors, mmap_mode="r")
+    rows, dimension = vector_VD.shape
+    text_VD = artifacts.new_array(folder / TEXTS, np.float32, (rows + 1, dimension))
+    for keyword in keyword_V.unique():
+        number_N = (keyword_V == keyword).arg_true().to_numpy()
+        parts = np.array_split(number_N, len(number_N) // ROWS + 1)
+        mean_D = sum(vector_VD[part].sum(axis=0, dtype=np.float64) for part in parts) / len(
+            number_N
+        )
+        for part in parts:
+            text_VD[part] = _unit(vector_VD[part] - mean_D.astype(np.float32))
+    text_VD.flush()
+    text_PS = pl.read_parquet(data / PLACE_TEXTS).to_numpy()
+    place_PD = artifacts.new_array(folder / PLACES, np.float32, (max(len(text_PS), 1), dimension))
+    for start in range(0, len(text_PS), ROWS):
+        text_BS = text_PS[start : start + ROWS]
+        place_PD[start : start + ROWS] = _unit(text_VD[text_BS].sum(axis=1))
+    place_PD.flush()
+    owners = {keyword.name: keyword.owner for keyword in config.scene_keywords}
+    slots = {
+        side: [
+            n for n, owner in enumerate(owners.values()) if (owner == "poi") == (side == "place")
+        ]
+        for side in ("request", "place")
+    }
+    keywords, axes_AD = (
+        [*owners],
+        _main_axes(place_PD) if text_PS.size else np.zeros((0, dimension)),
+    )
+    names = [f"{keywords[q]}_x_{keywords[s]}" for q in slots["request"] for s in slots["place"]]
+    if len(axes_AD):
+        names += [f"{kind}_{figure}" for kind in KINDS for figure in OF_HISTORY]
+        names += [f"axis_{number}" for number in range(1, len(axes_AD) + 1)]
+    settings = {
+        "names": names,
+        "request_slots": slots["request"],
+        "place_slots": slots["place"],
+        "axes": axes_AD.tolist(),
+    }
+    return TextFigures(text_VD, place_PD, settings)
+
+
+def _unit(vector_ND: Array) -> Array:
+    """Returns vectors of the length 1; a vector of zeros stays as it is."""
+    length_N1 = np.linalg.norm(vector_ND, axis=1, keepdims=True)
+    return np.asarray(vector_ND / np.maximum(length_N1, SMALLEST))
+
+
+def _main_axes(place_PD: Array) -> Array:
+    """Returns the axes along which places differ most, [A, D], each with a fixed sign."""
+    mean_D, square_DD = place_PD[1:].mean(axis=0, dtype=np.float64), 0.0
+    for start in range(1, len(place_PD), ROWS):
+        centred_BD = place_PD[start : start + ROWS] - mean_D
+        square_DD = square_DD + centred_BD.T @ centred_BD
+    axes_AD = np.linalg.eigh(square_DD)[1][:, ::-1][:, :AXES].T
+    largest_A = np.abs(axes_AD).argmax(axis=1)
+    signs_A = np.sign(axes_AD[np.arange(len(axes_AD)), largest_A])
+    return np.asarray(axes_AD * signs_A[:, None])
+
+
+def _scales(names: list[str], train_NG: Array) -> Scales:
+    """Returns means and deviations of the training rows' figures."""
+    count_G, sum_G, square_G = np.zeros((3, len(names)))
+    for start in range(0, len(train_NG), ROWS):
+        part_BG = train_NG[start : start + ROWS].astype(np.float64)
+        count_G += np.isfinite(part_BG).sum(axis=0)
+        sum_G += np.nansum(part_BG, axis=0)
+        square_G += np.nansum(part_BG**2, axis=0)
+    mean_G = sum_G / np.maximum(count_G, 1)
+    variance_G = square_G / np.maximum(count_G, 1) - mean_G**2
+    deviation_G = np.sqrt(np.where(variance_G > SMALLEST, variance_G, 1.0))
+    return Scales(tuple(names), mean_G, deviation_G)

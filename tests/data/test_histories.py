@@ -1,0 +1,104 @@
+"""Histories: the latest places of each kind, as a naive twin finds them, of earlier days alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from larr.config import Config
+from larr.data.histories import KINDS, LENGTH, add_latest
+from larr.data.transforms import MISSING, TextNumbers
+
+EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=12)
+
+
+def load(config: Config, name: str) -> np.ndarray:
+    return np.load(config.output / "prepare" / f"{name}.npy")
+
+
+@pytest.fixture(scope="module")
+def events(city: Config) -> pl.DataFrame:
+    """All that happened, newest first: user_id, poi_id, day and kind."""
+    data = city.output / "prepare"
+    columns = ["user_id", "poi_id", "time"]
+    log = pl.read_parquet(data / "raw" / "impressions")
+    kind = pl.when("order").then(0).when("click").then(1).otherwise(2)
+    earlier = pl.read_parquet(data / "raw" / "orders").select(*columns, kind=0)
+    both = pl.concat([log.select(*columns, kind=kind), earlier], how="vertical_relaxed")
+    places = pl.read_parquet(data / "places.parquet")["poi_id"].to_list()
+    number = pl.col("poi_id").replace_strict(places, range(1, len(places) + 1))
+    both = both.with_columns(place=number, day=pl.col("time").dt.date())
+    return both.sort("time", "place", descending=True)
+
+
+def naive(events: pl.DataFrame, user_id: str, day: object) -> list[list[int]]:
+    past = events.filter((pl.col("user_id") == user_id) & (pl.col("day") < day))
+    found = []
+    for kind in range(len(KINDS)):
+        places = list(dict.fromkeys(past.filter(kind=kind)["place"]))[:LENGTH]
+        found.append(places + [0] * (LENGTH - len(places)))
+    return found
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_row_has_the_latest_places_before_its_day(
+    city: Config, events: pl.DataFrame, split: str
+) -> None:
+    log = pl.read_parquet(city.output / "prepare" / "raw" / "impressions")
+    is_test = pl.col("time").dt.date() == pl.col("time").dt.date().max()
+    rows = log.filter(is_test if split == "test" else ~is_test)
+    histories, numbers = load(city, "histories"), load(city, f"{split}/history")
+    assert len(numbers) == rows.height
+    for row in range(0, rows.height, rows.height // 40):
+        user_id, time = rows.select("user_id", "time").row(row)
+        assert histories[numbers[row, 0]].tolist() == naive(events, user_id, time.date())
+
+
+def test_a_user_and_day_has_one_history(city: Config) -> None:
+    histories, splits = load(city, "histories"), ("train", "test")
+    numbers = np.concatenate([load(city, f"{split}/history")[:, 0] for split in splits])
+    days = np.concatenate([load(city, f"{split}/days")[:, 0] for split in splits])
+    users = np.concatenate([load(city, f"{split}/keys")[:, 0] for split in splits])
+    assert len(set(numbers)) == len(set(zip(users, days, strict=True))) == len(histories) - 1
+    assert not histories[0].any()
+
+
+def test_known_histories_are_those_of_the_day_after_training(
+    city: Config, events: pl.DataFrame
+) -> None:
+    known = load(city, "known/histories")
+    users = pl.read_parquet(city.output / "prepare" / "users.parquet")["user_id"].to_list()
+    last = events["day"].max()  # the test day
+    assert len(known) == len(users) + 1
+    for number in range(0, len(users), 20):
+        assert known[number + 1].tolist() == naive(events, users[number], last)
+    assert (last - timedelta(days=1)) in events["day"]
+
+
+@given(st.lists(EVENTS, max_size=4))
+def test_adding_days_is_the_same_as_adding_all_at_once(days: list[list[tuple[int, int]]]) -> None:
+    latest_GL = np.zeros((4, 3), np.int32)
+    for newest_first in days:
+        pairs = np.array(newest_first, np.int64).reshape(-1, 2)
+        add_latest(latest_GL, pairs[:, 0], pairs[:, 1])
+    for group in range(4):
+        all_days = [pair for newest_first in reversed(days) for pair in newest_first]
+        places = list(dict.fromkeys(place for at, place in all_days if at == group))[:3]
+        assert latest_GL[group].tolist() == places + [0] * (3 - len(places))
+
+
+def test_place_texts_are_those_that_read_no_statistics(city: Config) -> None:
+    data = city.output / "prepare"
+    table = pl.read_parquet(data / "place_texts.parquet")
+    assert "poi_name" in table.columns
+    assert "poi_statistics" not in table.columns
+    texts = TextNumbers(pl.read_parquet(data / "texts.parquet"))
+    descriptions = pl.read_parquet(data / "descriptions.parquet")
+    for keyword in table.columns:
+        assert table[keyword][0] == MISSING
+        assert (table[keyword].to_numpy()[1:] == texts.column(descriptions[keyword])).all()

@@ -1,0 +1,114 @@
+"""Text figures: a naive twin, catalogues of any size, standardised by the training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr import artifacts
+from larr.config import Config
+from larr.data.histories import KINDS
+from larr.text import figures
+from larr.text.embed import embed
+from larr.text.figures import AXES, OF_HISTORY, SHARPNESS, TIERS, TextFigures
+
+
+@pytest.fixture(scope="module")
+def written(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The city with vectors and figures of `letters`."""
+    config = city.model_copy(update={"output": tmp_path_factory.mktemp("figures")})
+    (config.output / "prepare").symlink_to(city.output / "prepare")
+    for verb in ("pretrain", "contrast"):
+        with artifacts.making(config, verb):
+            pass
+    embed(config, [], ["letters"])
+    return config
+
+
+def folder(config: Config) -> Path:
+    return config.output / "embed" / "letters" / "figures"
+
+
+def load(config: Config, name: str) -> np.ndarray:
+    return np.load(config.output / "prepare" / f"{name}.npy")
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 1e-6 else vector * 0
+
+
+def naive(config: Config, row: int) -> Iterator[float]:
+    """Yields the figures of a test row but for the axes, before they are standardised."""
+    data = config.output / "prepare"
+    keywords = pl.read_parquet(data / "texts.parquet")["keyword"].to_numpy()
+    vectors = np.load(config.output / "embed" / "letters" / "vectors.npy").astype(np.float64)
+    centred = {
+        text: unit(vectors[text] - vectors[keywords == keywords[text]].mean(axis=0))
+        for text in range(len(vectors))
+    }
+    owners = [keyword.owner for keyword in config.scene_keywords]
+    texts = load(config, "test/texts")[row]
+    for request in (slot for slot, owner in enumerate(owners) if owner != "poi"):
+        for place in (slot for slot, owner in enumerate(owners) if owner == "poi"):
+            if texts[request] < 0 or texts[place] < 0:
+                yield np.nan
+            else:
+                yield centred[texts[request]] @ centred[texts[place]]
+    static = pl.read_parquet(data / "place_texts.parquet").to_numpy()
+
+    def of_place(number: int) -> np.ndarray:
+        return unit(sum((centred[text] for text in static[number] if text >= 0), np.zeros(128)))
+
+    candidate = of_place(load(config, "test/keys")[row, 1])
+    for history in load(config, "histories")[load(config, "test/history")[row, 0]]:
+        close = np.array([of_place(number) @ candidate for number in history if number])
+        if not len(close):
+            yield from [np.nan] * len(OF_HISTORY)
+            continue
+        weights = np.exp(SHARPNESS * close)
+        yield from (close.max(), close.mean(), (weights * close).sum() / weights.sum())
+        yield from (np.log1p((close > tier).sum()) for tier in TIERS)
+
+
+def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
+    settings = artifacts.read_json(folder(written) / "figures.json")
+    stored = np.load(folder(written) / "test.npy")
+    mean, deviation = np.array(settings["means"]), np.array(settings["deviations"])
+    for row in (0, 57, len(stored) - 1):
+        expected = (np.array(list(naive(written, row))) - mean[:-AXES]) / deviation[:-AXES]
+        expected = np.clip(np.nan_to_num(expected, nan=0.0), -5, 5)
+        np.testing.assert_allclose(stored[row, :-AXES], expected, atol=1e-3)
+
+
+def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -> None:
+    names = artifacts.read_json(folder(written) / "figures.json")["names"]
+    train = np.load(folder(written) / "train.npy")
+    assert train.shape[1] == len(names) == len(set(names))
+    assert {f"{kind}_largest" for kind in KINDS} < set(names)
+    assert np.isfinite(train).all()
+    axes = train[:, -AXES:]
+    np.testing.assert_allclose(axes.mean(axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(axes.std(axis=0), 1, atol=1e-2)
+
+
+def test_a_large_catalogue_has_the_same_figures(
+    written: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "SMALL_CATALOGUE", 0)
+    texts, keys, history = (load(written, f"test/{name}") for name in ("texts", "keys", "history"))
+    opened = TextFigures.open(folder(written))
+    found = opened.of_rows(texts, keys[:, 1], history[:, 0], load(written, "histories"))
+    np.testing.assert_allclose(found, np.load(folder(written) / "test.npy"), atol=1e-4)
+
+
+def test_they_are_computed_once(written: Config) -> None:
+    before = (folder(written) / "train.npy").stat().st_mtime_ns
+    embed(written, ["letters"], ["letters"])
+    assert (folder(written) / "train.npy").stat().st_mtime_ns == before
+    embed(written, ["letters"])
+    assert (folder(written) / "train.npy").stat().st_mtime_ns == before
