@@ -44,6 +44,23 @@ class CanteenConfig(Section):
     """The CSV file of the purchases."""
 
 
+class FrappeConfig(Section):
+    """Apps used by hour, weather and place (`larr_lab.real.frappe`)."""
+
+    path: Path = Path("Mobile_Frappe.zip")
+    """The archive as CARSKit has it."""
+
+
+class UniMobileConfig(Section):
+    """Apps that people choose for search tasks (`larr_lab.real.unimobile`)."""
+
+    path: Path = Path("unimobile")
+    """A folder with mobile_queries.csv and tasks.csv."""
+    final: bool = False
+    """Whether the test set is the tasks that are kept for one final report. If not, 30 of the other
+    tasks are tested, to develop on."""
+
+
 class StudyConfig(Section):
     """A table or a figure of `larr experiments`: rankers side by side."""
 
@@ -86,6 +103,11 @@ def city_settings(config: Any) -> CityConfig:
 def path_of(config: Any, name: str) -> Path:
     """`path` of `[dataset.NAME]` of a configuration."""
     return cast(Path, getattr(config.dataset, name).path)
+
+
+def unimobile_settings(config: Any) -> UniMobileConfig:
+    """`[dataset.unimobile]` of a configuration."""
+    return cast(UniMobileConfig, config.dataset.unimobile)
 
 
 def studies_of(config: Any) -> dict[str, StudyConfig]:

@@ -1,7 +1,8 @@
-"""Tables in files that users bring."""
+"""Tables in files that users bring, and draws that are the same on every machine."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,23 +13,23 @@ from larr.errors import DataError
 
 
 def table(
-    path: Path, columns: Collection[str], source: str, *, content: bytes | None = None
+    file: Path | bytes, columns: Collection[str], name: str, source: str, separator: str = ","
 ) -> pl.DataFrame:
-    """Returns these columns of a CSV file or, by its suffix, of a tab-separated one, as texts.
+    """Returns these columns of a CSV file as texts; a file with tabs has no quotes.
 
-    `content` is what is read instead of the file, such as a member of an archive. Raises DataError
-    without the file or a column; `source` is where the file can be had.
+    `file` is its path or its content, `source` where it can be had. Raises DataError without the
+    file or a column.
     """
-    has_tabs = path.suffix not in (".csv", ".gz")
-    if content is None and not path.is_file():
-        raise DataError(f"{path}: no such file; it can be had from {source}")
-    with reading(str(path)):
-        rows = pl.read_csv(
-            path if content is None else content,
-            separator="\t" if has_tabs else ",",
-            quote_char=None if has_tabs else '"',
-            infer_schema=False,
-        )
-    if missing := [name for name in columns if name not in rows.columns]:
-        raise DataError(f"{path}: no column {', '.join(missing)}; expected the file from {source}")
+    if isinstance(file, Path) and not file.is_file():
+        raise DataError(f"{file}: no such file; it can be had from {source}")
+    quote = None if separator == "\t" else '"'
+    with reading(name):
+        rows = pl.read_csv(file, separator=separator, quote_char=quote, infer_schema=False)
+    if missing := [column for column in columns if column not in rows.columns]:
+        raise DataError(f"{name}: no column {', '.join(missing)}; expected the file from {source}")
     return rows.select(columns)
+
+
+def draw(key: str) -> int:
+    """Returns a whole number that looks random and depends on the key alone."""
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16)

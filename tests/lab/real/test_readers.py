@@ -12,26 +12,30 @@ from larr.data.datasets import Tables, dataset
 from larr.data.prepare import prepare
 from larr.errors import DataError
 from larr.settings import load_config
+from larr_lab.real import frappe, unimobile
+from larr_lab.real.files import draw
 from tests.conftest import ROOT
 
-from .look_alikes import PEOPLE, write_canteen
+from . import look_alikes
+from .look_alikes import PEOPLE, TASKS
 
-WRITERS = {"canteen": write_canteen}
+KINDS = ["canteen", "frappe", "unimobile"]
 
 
 def loaded(kind: str, folder: Path) -> Config:
     """Returns the repository's configuration of a data set for its look-alike in the folder."""
-    WRITERS[kind](folder)
+    getattr(look_alikes, f"write_{kind}")(folder)
     path = ROOT / "configs" / f"{kind}.toml"
     file = getattr(load_config(path).dataset, kind).path
     return load_config(path, [f"output={folder}/out", f"dataset.{kind}.path={folder / file}"])
 
 
 def tables_of(config: Config) -> Tables:
+    """Returns what the reader gives for a configuration."""
     return dataset(config).tables(config, Path())
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_configuration_prepares_its_data_set(kind: str, tmp_path: Path) -> None:
     config = loaded(kind, tmp_path)
     prepare(config)
@@ -40,7 +44,7 @@ def test_a_configuration_prepares_its_data_set(kind: str, tmp_path: Path) -> Non
     assert not [*(config.output / "prepare" / "rejected").glob("*")]
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_file_is_named_with_its_source(kind: str, tmp_path: Path) -> None:
     config = load_config(
         ROOT / "configs" / f"{kind}.toml", [f"dataset.{kind}.path={tmp_path / 'gone.csv'}"]
@@ -60,3 +64,61 @@ def test_a_visit_to_the_canteen_is_a_request_and_its_days_decide_the_split(tmp_p
     places = log.group_by("split").agg(pl.col("poi_id").unique())
     train, test = (set(ids) for _, ids in places.sort("split", descending=True).rows())
     assert not train & test
+
+
+def test_apps_that_the_user_does_not_use_then_are_sampled_beside_the_one_used(
+    tmp_path: Path,
+) -> None:
+    log = tables_of(loaded("frappe", tmp_path)).impressions.collect()
+    requests = log.group_by("request_id").agg(
+        pl.col("click").sum(), pl.len(), pl.col("poi_id", "user_id", "split").n_unique()
+    )
+    assert requests.select(pl.exclude("request_id")).unique().rows() == [(1, 5, 5, 1, 1)]
+    situation = ["user_id", "time"]
+    used = log.filter("click").select(*situation, "poi_id")
+    sampled = log.filter(~pl.col("click")).join(used, on=[*situation, "poi_id"])
+    assert sampled.is_empty()
+
+
+def test_new_apps_and_a_fifth_of_the_situations_are_tested(tmp_path: Path) -> None:
+    log = tables_of(loaded("frappe", tmp_path)).impressions.collect()
+    new = {app for app in log["poi_id"].unique() if draw(f"app-{app}") % frappe.NEW_SHARE == 0}
+    train, test = (log.filter(split=split) for split in ("train", "test"))
+    assert new
+    assert not new & {*train["poi_id"]}
+    assert new <= {*test["poi_id"]}
+    known = log.filter("click", ~pl.col("poi_id").is_in([*new]))
+    assert known.group_by("user_id", "time").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert 0.1 < (known["split"] == "test").mean() < 0.3
+    monday = log.filter(weekday="monday")["time"]
+    assert {(time.isoweekday(), time.hour) for time in monday} == {(1, 9), (1, 23)}
+
+
+def test_an_app_without_a_page_has_its_number_as_name(tmp_path: Path) -> None:
+    places = tables_of(loaded("frappe", tmp_path)).places.collect()
+    names = dict(places.select("poi_id", "name").rows())
+    assert names["9"] == "app 9"
+    assert names["10"] == "Thing 10"
+    assert places.filter(poi_id="9")["category"].to_list() == [None]
+    assert places["description"][1] == 'An app to do "thing 1".'
+
+
+def test_chosen_apps_are_clicks_and_tested_tasks_are_new(tmp_path: Path) -> None:
+    config = loaded("unimobile", tmp_path)
+    final = load_config(
+        ROOT / "configs" / "unimobile.toml",
+        [f"dataset.unimobile.path={tmp_path}/unimobile", "dataset.unimobile.final=true"],
+    )
+    kept = {number for number in range(TASKS) if draw(f"task-{number}") % 10 < 3}
+    log, final_log = (tables_of(setting).impressions.collect() for setting in (config, final))
+    for rows, tested in ((log, unimobile.TEST_TASKS), (final_log, len(kept))):
+        chosen = rows.filter("click")
+        assert chosen.height == rows["request_id"].n_unique()
+        assert chosen["task"].str.extract("on (.*)\\.").str.to_lowercase().equals(chosen["poi_id"])
+        train, test = (rows.filter(split=split) for split in ("train", "test"))
+        assert not {*train["task"]} & {*test["task"]}
+        assert test["task"].n_unique() == tested
+        assert train["time"].max() < test["time"].min()
+        assert train["time"].n_unique() == unimobile.TRAIN_DAYS
+    numbers = {int(text.split()[2][:-1]) for text in log["task"].unique()}
+    assert numbers == set(range(TASKS)) - kept
