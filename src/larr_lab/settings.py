@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, RootModel, model_validator
 
@@ -44,11 +44,27 @@ class CanteenConfig(Section):
     """The CSV file of the purchases."""
 
 
+class FilmsConfig(Section):
+    """Ratings of films, MovieLens 100k (`larr_lab.real.films`)."""
+
+    path: Path = Path("ml-100k")
+    """A folder with ml-100k.inter, ml-100k.item and ml-100k.user, as RecBole has them."""
+
+
 class FrappeConfig(Section):
     """Apps used by hour, weather and place (`larr_lab.real.frappe`)."""
 
     path: Path = Path("Mobile_Frappe.zip")
     """The archive as CARSKit has it."""
+
+
+class SiTunesConfig(Section):
+    """Songs rated by people in the weather and activity of the moment (`larr_lab.real.situnes`)."""
+
+    path: Path = Path("SiTunes_dataset")
+    """A copy of the repository."""
+    setting: Literal[2, 3] = 2
+    """Of the paper: 2 tests a fifth of the first field study, 3 the second one."""
 
 
 class UniMobileConfig(Section):
@@ -103,6 +119,11 @@ def city_settings(config: Any) -> CityConfig:
 def path_of(config: Any, name: str) -> Path:
     """`path` of `[dataset.NAME]` of a configuration."""
     return cast(Path, getattr(config.dataset, name).path)
+
+
+def situnes_settings(config: Any) -> SiTunesConfig:
+    """`[dataset.situnes]` of a configuration."""
+    return cast(SiTunesConfig, config.dataset.situnes)
 
 
 def unimobile_settings(config: Any) -> UniMobileConfig:

@@ -17,17 +17,19 @@ def table(
 ) -> pl.DataFrame:
     """Returns these columns of a CSV file as texts; a file with tabs has no quotes.
 
-    `file` is its path or its content, `source` where it can be had. Raises DataError without the
-    file or a column.
+    `file` is its path or its content, `source` where it can be had. In RecBole's files a column has
+    its type behind its name, `user_id:token`, which is left out. Raises DataError without the file
+    or a column.
     """
     if isinstance(file, Path) and not file.is_file():
         raise DataError(f"{file}: no such file; it can be had from {source}")
     quote = None if separator == "\t" else '"'
     with reading(name):
         rows = pl.read_csv(file, separator=separator, quote_char=quote, infer_schema=False)
-    if missing := [column for column in columns if column not in rows.columns]:
+    found = {column.partition(":")[0]: column for column in rows.columns}
+    if missing := [column for column in columns if column not in found]:
         raise DataError(f"{name}: no column {', '.join(missing)}; expected the file from {source}")
-    return rows.select(columns)
+    return rows.select(pl.col(found[column]).alias(column) for column in columns)
 
 
 def draw(key: str) -> int:

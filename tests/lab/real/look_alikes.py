@@ -8,11 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
-from larr_lab.real import frappe, unimobile
+from larr_lab.real import frappe, situnes, unimobile
 
 PEOPLE = 12
 APPS = 40
 TASKS = 60
+SONGS = 30
+FILMS = 60
 
 
 def write_canteen(folder: Path) -> None:
@@ -104,3 +106,86 @@ def write_unimobile(folder: Path) -> None:
     (folder / "unimobile").mkdir()
     pl.DataFrame(tasks).write_csv(folder / "unimobile" / "tasks.csv")
     pl.DataFrame(queries).write_csv(folder / "unimobile" / "mobile_queries.csv")
+
+
+def write_situnes(folder: Path) -> None:
+    """Writes `SiTunes_dataset/`: each person hears ten songs, the split's number gives ratings."""
+    songs = [
+        {"item_id": song, "key": 2.0, "general_genre": ("rock", "jazz")[song % 2]}
+        | dict.fromkeys(situnes.SOUND, song / 10)
+        for song in range(SONGS)
+    ]
+    names = [
+        {"i_id_c": float(song), "music": f"Song {song}", "singer": f"Singer {song % 3}"}
+        for song in range(1, SONGS)
+    ]
+    music = folder / "SiTunes_dataset" / situnes.SONGS
+    music.mkdir(parents=True)
+    pl.DataFrame(songs).write_csv(music / "music_info.csv")
+    pl.DataFrame(names).write_csv(music / "music_info_withname.csv")
+    for setting in (2, 3):
+        for split in range(situnes.FIRST_SPLIT, situnes.FIRST_SPLIT + situnes.NUMBER_OF_SPLITS):
+            name = f"setting{setting}-{split}"
+            target = folder / "SiTunes_dataset" / situnes.SPLITS / name
+            target.mkdir(parents=True)
+            for part, heard in (("train", range(7)), ("valid", [7]), ("test", range(8, 10))):
+                rows = [
+                    _heard(person, number, split) for person in range(PEOPLE) for number in heard
+                ]
+                _write_atomic(target / f"{name}.{part}.inter", rows)
+
+
+def _heard(person: int, number: int, split: int) -> dict[str, object]:
+    """Returns a rated song of a person, at noon in China."""
+    words = dict.fromkeys((*situnes.PERIODS, *situnes.WEATHERS, *situnes.ACTIVITIES), 0)
+    return (
+        {
+            "user_id": person,
+            "item_id": (person + number) % SONGS,
+            "rating": (person + number + split) % 5 + 1,
+            "timestamp": 1_600_056_000 + 86_400 * number,
+        }
+        | words
+        | {"afternoon": 1, ("weather_sunny", "weather_rainy")[number % 2]: 1, "walking": person % 2}
+        | dict.fromkeys(situnes.NUMBERS, number / 10)
+    )
+
+
+def write_films(folder: Path) -> None:
+    """Writes `ml-100k/`: each person rates eight films on each of 15 days, two a second."""
+    target = folder / "ml-100k"
+    target.mkdir()
+    genres = ("Comedy Drama", "Action")
+    films = [
+        {
+            "item_id": film,
+            "movie_title": f'Film "{film}"',
+            "release_year": 1990,
+            "class": genres[film % 2],
+        }
+        for film in range(FILMS)
+    ]
+    people = [
+        {"user_id": person, "age": 20 + 3 * person, "gender": "F", "occupation": "baker"}
+        for person in range(PEOPLE)
+    ]
+    ratings = [
+        {
+            "user_id": person,
+            "item_id": (person + 8 * (day % 5) + number) % FILMS,
+            "rating": (person + number) % 5 + 1,
+            "timestamp": 880_000_000 + 5 * 86_400 * day + number // 2,
+        }
+        for person in range(PEOPLE)
+        for day in range(15)
+        for number in range(8)
+    ]
+    _write_atomic(target / "ml-100k.item", films)
+    _write_atomic(target / "ml-100k.user", people)
+    _write_atomic(target / "ml-100k.inter", ratings)
+
+
+def _write_atomic(path: Path, rows: list[dict[str, object]]) -> None:
+    """Writes a file as RecBole's are: separated by tabs, each column with a type."""
+    table = pl.DataFrame(rows).rename(lambda column: f"{column}:token")
+    table.write_csv(path, separator="\t", quote_style="never")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -19,15 +20,24 @@ from tests.conftest import ROOT
 from . import look_alikes
 from .look_alikes import PEOPLE, TASKS
 
-KINDS = ["canteen", "frappe", "unimobile"]
+CONFIGS = {
+    "canteen": "canteen",
+    "frappe": "frappe",
+    "unimobile": "unimobile",
+    "situnes2": "situnes",
+    "situnes3": "situnes",
+    "films": "films",
+}
+"""The configuration of each look-alike -> the kind of its data set."""
 
 
-def loaded(kind: str, folder: Path) -> Config:
-    """Returns the repository's configuration of a data set for its look-alike in the folder."""
-    getattr(look_alikes, f"write_{kind}")(folder)
-    path = ROOT / "configs" / f"{kind}.toml"
-    file = getattr(load_config(path).dataset, kind).path
-    return load_config(path, [f"output={folder}/out", f"dataset.{kind}.path={folder / file}"])
+def loaded(name: str, folder: Path, *settings: str) -> Config:
+    """Returns a configuration of the repository for a look-alike in the folder."""
+    kind, path = CONFIGS[name], ROOT / "configs" / f"{name}.toml"
+    file = folder / getattr(load_config(path).dataset, kind).path
+    if not file.exists():
+        getattr(look_alikes, f"write_{kind}")(folder)
+    return load_config(path, [f"output={folder}/out", f"dataset.{kind}.path={file}", *settings])
 
 
 def tables_of(config: Config) -> Tables:
@@ -35,21 +45,19 @@ def tables_of(config: Config) -> Tables:
     return dataset(config).tables(config, Path())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_configuration_prepares_its_data_set(kind: str, tmp_path: Path) -> None:
-    config = loaded(kind, tmp_path)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_prepares_its_data_set(name: str, tmp_path: Path) -> None:
+    config = loaded(name, tmp_path)
     prepare(config)
     texts = pl.read_parquet(config.output / "prepare" / "texts.parquet")
     assert {keyword.name for keyword in config.scene_keywords} == {*texts["keyword"]}
     assert not [*(config.output / "prepare" / "rejected").glob("*")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_file_is_named_with_its_source(kind: str, tmp_path: Path) -> None:
-    config = load_config(
-        ROOT / "configs" / f"{kind}.toml", [f"dataset.{kind}.path={tmp_path / 'gone.csv'}"]
-    )
-    with pytest.raises(DataError, match=r"gone\.csv.*it can be had from"):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_missing_file_is_named_with_its_source(name: str, tmp_path: Path) -> None:
+    config = loaded(name, tmp_path, f"dataset.{CONFIGS[name]}.path={tmp_path / 'gone'}")
+    with pytest.raises(DataError, match=r"gone.*it can be had from .* on GitHub"):
         tables_of(config)
 
 
@@ -105,10 +113,7 @@ def test_an_app_without_a_page_has_its_number_as_name(tmp_path: Path) -> None:
 
 def test_chosen_apps_are_clicks_and_tested_tasks_are_new(tmp_path: Path) -> None:
     config = loaded("unimobile", tmp_path)
-    final = load_config(
-        ROOT / "configs" / "unimobile.toml",
-        [f"dataset.unimobile.path={tmp_path}/unimobile", "dataset.unimobile.final=true"],
-    )
+    final = loaded("unimobile", tmp_path, "dataset.unimobile.final=true")
     kept = {number for number in range(TASKS) if draw(f"task-{number}") % 10 < 3}
     log, final_log = (tables_of(setting).impressions.collect() for setting in (config, final))
     for rows, tested in ((log, unimobile.TEST_TASKS), (final_log, len(kept))):
@@ -122,3 +127,32 @@ def test_chosen_apps_are_clicks_and_tested_tasks_are_new(tmp_path: Path) -> None
         assert train["time"].n_unique() == unimobile.TRAIN_DAYS
     numbers = {int(text.split()[2][:-1]) for text in log["task"].unique()}
     assert numbers == set(range(TASKS)) - kept
+
+
+def test_songs_rated_three_or_more_are_clicks_in_the_split_of_the_seed(tmp_path: Path) -> None:
+    for seed, split in ((1, 101), (10, 110), (11, 101)):
+        tables = tables_of(loaded("situnes2", tmp_path, f"seed={seed}"))
+        log = tables.impressions.collect()
+        number = (log["time"] - log["time"].min()).dt.total_days()
+        rating = (log["user_id"].cast(pl.Int64) + number + split) % 5 + 1
+        assert log["click"].equals((rating >= 3).alias("click"))
+        assert set(number.filter(log["split"] == "test")) == {8, 9}
+    assert set(log["time"].dt.hour()) == {12}
+    assert set(log["weather"]) == {"sunny", "rainy"}
+    assert set(log["activity"]) == {None, "walking"}
+    names = dict(tables.places.select("poi_id", "name").collect().rows())
+    assert (names["0"], names["1"]) == ("song 0", "Song 1")
+
+
+def test_films_of_four_stars_are_clicks_and_the_last_days_are_tested(tmp_path: Path) -> None:
+    config = loaded("films", tmp_path)
+    tables = tables_of(config)
+    log = tables.impressions.collect()
+    assert log["click"].mean() == pytest.approx(2 * log["order"].mean(), rel=0.1)
+    assert log.filter(pl.col("order") & ~pl.col("click")).is_empty()
+    assert log.group_by("request_id").len()["len"].unique().to_list() == [2]
+    assert tables.places.collect()["genres"].unique().sort().to_list() == [
+        "Action",
+        "Comedy, Drama",
+    ]
+    assert log["time"].min() == datetime(1997, 11, 19, 22, 26, 40)  # 04:26:40 UTC of the next day
