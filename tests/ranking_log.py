@@ -11,7 +11,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
-from larr.config.rankers import AlignConfig, PleConfig, SceneConfig, TreesConfig
+from larr.config.rankers import AlignConfig, ChooseConfig, PleConfig, SceneConfig, TreesConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Category, Features
 from larr.text.figures import FIGURES, SETTINGS
@@ -48,12 +48,17 @@ def small_align(**changes: object) -> AlignConfig:
         "ple": ple,
         "scene": scene,
         "epochs": 2,
+        "models": ["wide_deep", "deepfm", "ple", "larr"],
     }
     return AlignConfig.model_validate(settings | {"learning_rate": 1e-2} | changes)
 
 
 def write_log(
-    output: Path, sizes: Sizes = Sizes(), align: AlignConfig | None = None, seed: int = 1
+    output: Path,
+    sizes: Sizes = Sizes(),
+    align: AlignConfig | None = None,
+    seed: int = 1,
+    choose: ChooseConfig | None = None,
 ) -> Config:
     """Writes the folders of all stages before `align`; a click follows from place, text and number.
 
@@ -64,7 +69,9 @@ def write_log(
         KeywordConfig(name=f"k{i}", owner=OWNERS[i % 4], view=VIEWS[i % 4], template="{name}")
         for i in range(sizes.keywords)
     ]
-    config = Config(seed=seed, output=output, keywords=keywords, align=align or small_align())
+    align = align or small_align()
+    config = Config(seed=seed, output=output, keywords=keywords, align=align)
+    config = config.model_copy(update={"choose": choose or ChooseConfig()})
     random = np.random.default_rng(0)
     vectors = random.normal(size=(sizes.texts, sizes.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

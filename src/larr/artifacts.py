@@ -33,7 +33,7 @@ from larr import machine
 from larr.config import Config
 from larr.errors import LarrError, StaleError
 from larr.sections import leaves
-from larr.stages import COST_ONLY, STAGES
+from larr.stages import COST_ONLY, STAGES, inputs_of
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -159,16 +159,16 @@ def folder(config: Config, verb: str) -> Path:
 
 def stage(config: Config, verb: str) -> Artifact:
     """Returns the artifact of a stage."""
-    declared = STAGES[verb]
+    declared, inputs = STAGES[verb], inputs_of(config, verb)
     tree = config.model_dump(mode="json", exclude=COST_ONLY)
-    recorded = {f"{source}/": manifest(folder(config, source)) for source in declared.inputs}
+    recorded = {f"{source}/": manifest(folder(config, source)) for source in inputs}
     return Artifact(
         folder(config, verb),
         {path: reduce(getitem, path.split("."), tree) for path in declared.settings},
         {name: _key(content) if content else None for name, content in recorded.items()},
         declared.files(config),
         declared.in_parts,
-        tuple(stage(config, source) for source in declared.inputs),
+        tuple(stage(config, source) for source in inputs),
     )
 
 
@@ -214,7 +214,7 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     and inputs; the stage then skips what is complete. Without it the folder stays as it was until
     the new one, beside it, is complete.
     """
-    require(config, *STAGES[verb].inputs)
+    require(config, *inputs_of(config, verb))
     artifact = stage(config, verb)
     target = artifact.folder
     if target.is_symlink():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from itertools import chain
 
 from larr import artifacts, machine
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.errors import StoppedError
 from larr.progress import console
 from larr.stages import RUN, STAGES
@@ -43,7 +43,8 @@ def run(config: Config, *, force: bool = False) -> None:
     for verb in RUN:
         if verb == "embed":
             train_encoders(config, wanted, force=force)
-        run_stage(config, verb, force=force)
+        if STAGES[verb].is_needed(config):
+            run_stage(config, verb, force=force)
 
 
 def vector_sources(config: Config) -> list[str]:
@@ -51,8 +52,11 @@ def vector_sources(config: Config) -> list[str]:
     from larr import rankers  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
-    wanted = [rankers.vector_sources(config, name) for name in config.align.models]
-    return sources(config, chain(*wanted))
+    names, wanted = set(config.align.models), set[str]()
+    if BEST in names:
+        names = names - {BEST} | set(config.choose.kinds)
+        wanted.update(config.choose.sources)
+    return sources(config, wanted.union(*(rankers.vector_sources(config, n) for n in names)))
 
 
 def embed(config: Config) -> None:

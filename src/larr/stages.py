@@ -1,6 +1,6 @@
 """The stages from tables to a report, declared once: verb, folder and module have one name.
 
-    prepare -> pretrain -> contrast -> embed -> align -> evaluate
+    prepare -> pretrain -> contrast -> embed -> choose -> align -> evaluate
                                              -> tune
 
 `larr.cli` has a verb for each entry, `larr.artifacts` a folder, `larr.run` calls its function.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from larr.config import Config
+from larr.config.rankers import BEST
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Stage:
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
     """As in `larr.artifacts.Artifact`, and so is `in_parts`."""
     in_parts: bool = False
+    is_needed: Callable[[Config], bool] = lambda _: True
+    """Whether a run with this configuration has the stage."""
 
 
 STAGES = {
@@ -60,6 +63,7 @@ STAGES = {
         settings=(
             *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
             *("align.models", "align.variants", "align.tuned", "align.figures"),
+            *("choose.kinds", "choose.sources"),
         ),
         files=lambda config: (config.sentence_encoder,),
         in_parts=True,
@@ -73,10 +77,18 @@ STAGES = {
         settings=("seed", "align", "tune"),
         in_parts=True,
     ),
+    "choose": Stage(
+        "-> choose/: the members of `best`, by training days that are held back.",
+        "larr.rankers.choose:choose",
+        inputs=("prepare", "embed"),
+        settings=("seed", "align", "choose"),
+        in_parts=True,
+        is_needed=lambda config: BEST in config.align.models,
+    ),
     "align": Stage(
         "Stage 3 -> align/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26).",
         "larr.rankers.align:align",
-        inputs=("prepare", "embed"),
+        inputs=("prepare", "embed", "choose"),
         settings=("seed", "align"),
         in_parts=True,
     ),
@@ -91,3 +103,8 @@ RUN = tuple(verb for verb in STAGES if verb != "tune")
 """The verbs of `larr run`, in order; the user copies what `tune` found into the configuration."""
 COST_ONLY = {"dataset": {"chunk_rows"}, "embed": {"batch_tokens"}}
 """Settings that change a stage's time and memory, but not its files."""
+
+
+def inputs_of(config: Config, verb: str) -> list[str]:
+    """Returns the stages whose folders a stage reads in a run with this configuration."""
+    return [name for name in STAGES[verb].inputs if STAGES[name].is_needed(config)]

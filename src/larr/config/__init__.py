@@ -15,7 +15,7 @@ from larr.config.data import (
     KeywordConfig,
     ProfileConfig,
 )
-from larr.config.rankers import CONTROLS, AlignConfig, TuneConfig
+from larr.config.rankers import CONTROLS, AlignConfig, ChooseConfig, TuneConfig
 from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
 from larr.plugins import plugins
 from larr.sections import Name, Positive, Section, changed
@@ -56,6 +56,7 @@ class Config(Section):
     `contrast` that differ, such as {"contrast.shuffle_keywords": false}. A ranker reads the vectors
     of one if its variant has that name as `vectors`."""
     align: AlignConfig = AlignConfig()
+    choose: ChooseConfig = ChooseConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 

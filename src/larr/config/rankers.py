@@ -146,17 +146,29 @@ CONTROLS = {
 24."""
 
 
+BEST = "best"
+"""A name in `align.models` for what `larr choose` decides: the weighted mean of some rankers."""
+
+
 class AlignConfig(RankerConfig):
     """Stage 3: the rankers to train, and the settings that they share."""
 
-    models: list[str] = Field(["wide_deep", "deepfm", "ple", "larr"], min_length=1)
-    """Entries of `larr.rankers.RANKERS` to train, of `CONTROLS`, or names of `variants`."""
+    models: list[str] = Field(["wide_deep", "dcn", "lightgbm", "ple", "larr", "best"], min_length=1)
+    """Entries of `larr.rankers.RANKERS` to train, of `CONTROLS`, names of `variants`, or `best`:
+    what `larr choose` decides."""
     variants: dict[Name, VariantConfig] = {}
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     tuned: dict[str, dict[str, float | list[str]]] = {}
     """What differs for single rankers, such as {"scene.dropout": 0.2}; `larr tune` writes it."""
     workers: Positive = 1
     """Rankers trained at the same time, the processor's cores shared among them; 1 on a GPU."""
+
+    @field_validator("variants")
+    @classmethod
+    def _best_is_no_variant(cls, variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
+        if BEST in variants:
+            raise ValueError(f"{BEST!r} is what `larr choose` decides; give another name")
+        return variants
 
     @model_validator(mode="after")
     def _tuned_settings_exist(self) -> Self:
@@ -173,6 +185,21 @@ class AlignConfig(RankerConfig):
         variant = self.variant(name)
         tuned = self.tuned.get(variant.of, {}) | self.tuned.get(name, {})
         return self.with_settings(tuned | variant.settings)
+
+
+class ChooseConfig(Section):
+    """What `larr choose` decides on held-back days: the members of `best`."""
+
+    kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
+    """Entries of `larr.rankers.RANKERS`, or names of `align.variants`."""
+    sources: list[str] = ["encoder", "letters"]
+    """Sources of text vectors whose figures are tried; none: only LARR reads texts."""
+    trials: Positive = 24
+    """Trainings at most."""
+    rows: Positive = 300_000
+    """The latest training rows that a trial is trained on, at most."""
+    members: Positive = 3
+    """Rankers at most whose mean `best` is; each costs time at every request."""
 
 
 class TuneConfig(Section):

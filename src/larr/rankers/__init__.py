@@ -12,7 +12,7 @@ from torch import Tensor
 
 from larr import artifacts
 from larr.config import Config
-from larr.config.rankers import CONTROLS, RankerConfig
+from larr.config.rankers import BEST, CONTROLS, RankerConfig
 from larr.data.features import read_features
 from larr.errors import ConfigError
 from larr.plugins import with_plugins
@@ -91,7 +91,7 @@ def find(config: Config, name: str) -> type[Ranker]:
     if variant.of not in classes:
         where, known = f"align.variants.{name}.of", [*classes]
         if variant.of == name:
-            where, known = "align.models", [*classes, *CONTROLS, *config.align.variants]
+            where, known = "align.models", [*classes, *CONTROLS, *config.align.variants, BEST]
         raise ConfigError(f"{where}: no model {variant.of!r}; the models are {', '.join(known)}")
     ranker_class = classes[variant.of]
     if variant.vectors and not ranker_class.text_vectors:

@@ -11,9 +11,10 @@ from torch import nn
 from larr import artifacts, rankers
 from larr.artifacts import Artifact
 from larr.config import Config
-from larr.config.rankers import RankerConfig
+from larr.config.rankers import BEST, RankerConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
+from larr.rankers import best
 from larr.rankers.ranker import LossCurve, Ranker
 from larr.text.figures import FIGURES
 from larr.workers import side_by_side
@@ -25,19 +26,19 @@ def align(config: Config) -> None:
     Paper: section 3.3, Eq. (22)-(26).
     """
     for name in (*config.align.models, *config.align.tuned):
-        rankers.find(config, name)
+        if name != BEST:
+            rankers.find(config, name)
     with artifacts.making(config, "align") as work:
+        models, config = best.trained(config), best.with_members(config)
         # those that read texts train longest: started first, no worker waits long for the last one
-        names = sorted(
-            config.align.models, key=lambda name: rankers.text_vectors(config, name) is None
-        )
+        names = sorted(models, key=lambda name: not rankers.vector_sources(config, name))
         parts, jobs = {name: ranker_artifact(config, name) for name in names}, {}
         for name, part in parts.items():
             if not part.is_current():
                 part.start(resume=False)
                 jobs[name] = (config, name, part.folder)
         side_by_side(_train, jobs, config.align.workers, lambda name: parts[name].finish())
-        for name in config.align.models:
+        for name in models:
             trained = artifacts.read_json(work.folder / name / "train.json")
             if name in jobs:
                 work.measured(trained["samples"], "samples")
@@ -46,9 +47,9 @@ def align(config: Config) -> None:
 
 def ranker_artifact(config: Config, name: str, settings: RankerConfig | None = None) -> Artifact:
     """Returns the artifact of a ranker trained with these settings, by default the configured."""
-    folder, source = artifacts.folder(config, "align") / name, rankers.text_vectors(config, name)
+    folder = artifacts.folder(config, "align") / name
     inputs: dict[str, str | None] = {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))}
-    settings = settings or config.align.of(name)
+    settings, source = settings or config.align.of(name), rankers.text_vectors(config, name)
     read = [f"{source}/{FIGURES}" for source in settings.figures] + ([source] if source else [])
     for part in read:
         inputs[f"embed/{part}/"] = artifacts.key(artifacts.folder(config, "embed") / part)

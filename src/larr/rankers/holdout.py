@@ -83,6 +83,13 @@ def held_back_probabilities(
     return np.concatenate(scores)
 
 
+def loss_of(logit_JT: Array, parts: list[Fold]) -> float:
+    """Returns the sum of the tasks' LogLoss of some logits on the rows that judge."""
+    label_JT = np.concatenate([fold.judge.array("labels") for fold in parts])
+    # the loss of a row is log(1 + exp(-z)) with its label, log(1 + exp(z)) without
+    return float(np.logaddexp(0, np.where(label_JT > 0, -logit_JT, logit_JT)).mean(axis=0).sum())
+
+
 def judged(config: Config, probability_JT: Array, parts: list[Fold]) -> dict[str, float]:
     """Returns the `loss` on the rows that judge, and by task the AUC and GAUC.
 

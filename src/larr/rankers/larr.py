@@ -30,6 +30,7 @@ class Larr(Ple):
         "scene.weight_decay": Range(0.1, 30.0),
         "beta_alignment": Range(1e-3, 1e-1),
     }
+    alternatives = Ple.alternatives | {"scene.weight_decay": (30.0,)}
     vectors: Tensor
     centres: Tensor
     scales: Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 from larr import progress
 from larr.data.batches import Batch, LogRows
 from larr.errors import LarrError
-from larr.rankers.ranker import LossCurve, Range, Ranker, RankerInputs
+from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
 POINTS = 50  # of the loss curve
 
@@ -33,6 +33,12 @@ class LightGbm(Ranker):
         "trees.leaf_rows": Range(20, 1000, integer=True),
         "trees.l2": Range(0.1, 100.0),
         "trees.category_l2": Range(1.0, 1000.0),
+    }
+    alternatives: ClassVar = {
+        "trees.rounds": (100, 1000),
+        "trees.leaves": (8,),
+        "trees.leaf_rows": (20,),
+        "hidden": (IDS,),
     }
 
     def __init__(self, inputs: RankerInputs) -> None:

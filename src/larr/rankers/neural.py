@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +23,7 @@ from larr.errors import LarrError
 from larr.losses import click_loss
 from larr.rankers.embedding import FeatureEmbedding, LazyAdam
 from larr.rankers.layers import Towers, initialise, tower_rates
-from larr.rankers.ranker import LossCurve, Range, Ranker, RankerInputs
+from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
 POINTS, PRINTED = 50, 10  # points of the loss curve; every tenth is printed
 WARM_UP = 0.05
@@ -52,6 +52,11 @@ class NeuralRanker(nn.Module, Ranker):
     search_space: ClassVar[dict[str, Range]] = {
         "learning_rate": Range(1e-3, 2e-2),
         "dropout": Range(0.0, 0.3, log=False),
+    }
+    alternatives: ClassVar[dict[str, Sequence[Any]]] = {
+        "epochs": (3, 10, 30),
+        "dropout": (0.2,),
+        "hidden": (IDS,),
     }
     negatives: int = 0
     """Rows that `losses` wants as further negatives for each row of a batch."""

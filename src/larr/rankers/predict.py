@@ -12,10 +12,13 @@ from torch import Tensor
 
 from larr import artifacts, progress, rankers
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.data.batches import Batch, LogRows
 from larr.data.features import read_features
 from larr.errors import StaleError
+from larr.rankers import best
 from larr.rankers.align import ranker_artifact
+from larr.rankers.blend import Blend
 from larr.rankers.ranker import Ranker
 
 ROWS = 4096  # scored at a time
@@ -35,7 +38,11 @@ def predict(config: Config, name: str) -> np.ndarray:
 
 
 def load_ranker(config: Config, name: str) -> Ranker:
-    """Returns a ranker that `larr align` has trained, ready to score."""
+    """Returns a ranker that `larr align` has trained, or `best`, ready to score."""
+    config = best.with_members(config)
+    if name == BEST:
+        weights = best.weights(config)
+        return Blend({name: (load_ranker(config, name), weights[name]) for name in weights})
     ranker = rankers.build(config, name)
     ranker.load(artifacts.folder(config, "align") / name / "model.safetensors")
     return ranker
@@ -74,6 +81,13 @@ def undo_sampling(probability_NT: Probabilities, rate: float) -> Probabilities:
 def require_ranker(config: Config, name: str) -> None:
     """Raises StaleError if this ranker is missing or out of date, whatever the others are."""
     artifacts.require(config, "prepare")
+    if name == BEST:
+        artifacts.require(config, "choose")
+    config = best.with_members(config)
+    if name == BEST:
+        for member in best.weights(config):
+            require_ranker(config, member)
+        return
     artifact = ranker_artifact(config, name)
     if reason := artifact.why_stale():
         raise StaleError(

@@ -10,10 +10,10 @@ Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Features
 
+IDS = ("user_id", "poi_id")
+"""Categories by which a ranker can memorise who did what where."""
 LossCurve = list[dict[str, float]]
 """Points along a training: `samples` so far, and since the point before the means of the `loss`
 and of its two parts, `click` (L_ctr) and `alignment` (L_cl)."""
@@ -84,6 +86,8 @@ class Ranker(ABC):
     a batch's; set by `larr.rankers.build`."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
+    alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """The values that `larr choose` tries instead of those of some settings, one at a time."""
 
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:

@@ -1,0 +1,286 @@
+"""`larr choose`: which rankers are `best`, with which texts and settings. Held-back rows decide.
+
+A candidate is a ranker of `choose.kinds`, with or without texts. Each is trained without the rows
+that `larr.rankers.holdout` holds back and judged by its loss on them. Then the best ones are
+varied, one setting at a time, as long as that helps. `best` is the weighted mean of the logits of a
+few candidates: where texts do not help, none of them reads any.
+
+Shapes: J rows that judge, T tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from larr import artifacts, rankers
+from larr.config import Config
+from larr.config.rankers import BEST, VariantConfig
+from larr.data.features import read_features
+from larr.metrics import Array
+from larr.progress import console
+from larr.rankers.align import ranker_artifact
+from larr.rankers.best import CHOICE, with_variants
+from larr.rankers.holdout import Fold, folds, held_back_probabilities, judged, loss_of
+from larr.rankers.neural import DivergedError
+from larr.workers import side_by_side
+
+TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
+LEADERS = 3
+"""Candidates that are varied: the best of as many pairs of a kind and of whether it reads texts."""
+PICKS = 10
+"""Steps of the search for the weights, which are multiples of one step."""
+WORTH = 5e-4
+"""The part of the loss that a step must take off: a member costs time at every request."""
+CERTAIN = 1e-6
+"""The smallest distance of a probability from 0 and 1 of which a logit is taken."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate, and how it did on the rows that are held back."""
+
+    name: str
+    variant: VariantConfig
+    reads_texts: bool
+    logit_JT: Array
+    figures: dict[str, float]
+    """As `larr.rankers.holdout.judged` returns them."""
+    seconds: float
+    """Of its trainings."""
+    diverged: bool
+    """Whether a loss grew without bound; its probabilities are then one half."""
+
+    @property
+    def loss(self) -> float:
+        """The sum of the tasks' LogLoss."""
+        return self.figures["loss"]
+
+
+def choose(config: Config) -> None:
+    """Writes `choose/choice.json`: the members of `best`, their weights, and all trials."""
+    for kind in config.choose.kinds:
+        rankers.find(config, kind)
+    with artifacts.making(config, "choose") as work:
+        rows = config.choose.rows
+        parts = [Fold(fold.train.latest(rows), fold.judge) for fold in folds(config)]
+        trials: list[Trial] = []
+        untried = list(_starts(config))
+        while untried:
+            loss = min((trial.loss for trial in trials), default=np.inf)
+            names = [f"trial_{n}" for n in range(len(trials) + 1, config.choose.trials + 1)]
+            new = dict(zip(names, untried, strict=False))
+            trials += _tried(config, new, parts, work.folder / TRIALS)
+            improved = min(trial.loss for trial in trials) < loss
+            untried = _variations(config, trials, len(parts[0].train)) if improved else []
+        weights = _blend(config, trials, parts)
+        choice = _choice(config, trials, weights, parts)
+        artifacts.write_json(work.folder / CHOICE, choice)
+        work.measured(len(trials) * sum(len(fold.train) for fold in parts), "samples")
+        work.figures |= choice
+    _print(choice)
+
+
+def _starts(config: Config) -> Iterator[VariantConfig]:
+    """Yields each kind without texts, if it can do without, and with those of all sources."""
+    for kind in config.choose.kinds:
+        if not rankers.find(config, kind).text_vectors:
+            yield VariantConfig(of=kind, settings={"figures": []})
+        if config.choose.sources:
+            yield VariantConfig(of=kind, settings={"figures": config.choose.sources})
+
+
+def _tried(
+    config: Config, variants: dict[str, VariantConfig], parts: list[Fold], folder: Path
+) -> list[Trial]:
+    """Trains and judges candidates, each an artifact, so that a stopped search can go on."""
+    config = with_variants(config, variants)
+    trial_artifacts, jobs = {}, {}
+    for name in variants:
+        ranker = ranker_artifact(config, name)
+        settings = ranker.settings | {"rows": config.choose.rows}
+        trial_artifacts[name] = replace(ranker, folder=folder / name, settings=settings)
+        if not trial_artifacts[name].is_current():
+            trial_artifacts[name].start(resume=False)
+            jobs[name] = (config, name, parts, folder / name)
+    side_by_side(_train, jobs, config.align.workers, lambda name: trial_artifacts[name].finish())
+    trials = []
+    for name, variant in variants.items():
+        probability_JT = np.load(folder / name / PROBABILITIES)
+        figures = judged(config, probability_JT, parts)
+        certain_JT = np.clip(probability_JT.astype(np.float64), CERTAIN, 1 - CERTAIN)
+        logit_JT = np.log(certain_JT / (1 - certain_JT))
+        reads_texts = bool(rankers.vector_sources(config, name))
+        cost = artifacts.read_json(folder / name / COST)
+        trials.append(Trial(name, variant, reads_texts, logit_JT, figures, **cost))
+        console.print(f"  {name}: {_title(variant)}: loss {figures['loss']:.4f}", soft_wrap=True)
+    return trials
+
+
+def _train(config: Config, name: str, parts: list[Fold], folder: Path) -> None:
+    """Writes the probabilities that a candidate gives to the rows that judge."""
+    started, diverged = time.perf_counter(), False
+    try:
+        probability_JT = held_back_probabilities(config, name, config.align.of(name), parts)
+    except DivergedError as error:
+        console.print(f"  {error}")
+        diverged = True
+        tasks = len(read_features(artifacts.folder(config, "prepare")).tasks)
+        probability_JT = np.full((sum(len(fold.judge) for fold in parts), tasks), 0.5)
+    np.save(folder / PROBABILITIES, probability_JT)
+    seconds = round(time.perf_counter() - started, 3)
+    artifacts.write_json(folder / COST, {"seconds": seconds, "diverged": diverged})
+
+
+def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantConfig]:
+    """Returns the untried candidates that differ from a leader in one setting, or in the vectors.
+
+    More epochs are tried only where they read no more samples than `choose.rows`.
+    """
+    categories = read_features(artifacts.folder(config, "prepare")).categories
+    names = [category.name for category in categories]
+    leaders: dict[tuple[str, bool], VariantConfig] = {}
+    for trial in sorted(trials, key=lambda trial: trial.loss):
+        leaders.setdefault((trial.variant.of, trial.reads_texts), trial.variant)
+    untried: dict[str, VariantConfig] = {}
+    for variant in list(leaders.values())[:LEADERS]:
+        kind, base = rankers.find(config, variant.of), config.align.of(variant.of)
+        current = base.with_settings(variant.settings)
+        changes = [(path, value) for path, values in kind.alternatives.items() for value in values]
+        if len(current.figures) > 1:
+            changes += [("figures", [source]) for source in current.figures]
+        for path, value in changes:
+            if path == "hidden" and not set(value) <= set(names):
+                continue
+            settings = variant.settings | {path: value}
+            changed = base.with_settings(settings)
+            is_long = path == "epochs" and changed.epochs * rows > config.choose.rows
+            if changed != current and not is_long:
+                varied = variant.model_copy(update={"settings": settings})
+                untried[_key(varied)] = varied
+        for source in config.choose.sources if kind.text_vectors else ():
+            varied = variant.model_copy(update={"vectors": source})
+            untried[_key(varied)] = varied
+    tried = {_key(trial.variant) for trial in trials}
+    return [variant for key, variant in untried.items() if key not in tried]
+
+
+def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, float]:
+    """Returns the weights of the members of `best`, by the names of their trials.
+
+    Candidates are picked one after the other, each time the one with which the mean of all picks
+    has the lowest loss; one that is picked again weighs more (Caruana et al., 2004).
+    """
+    logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
+    first = min(trials, key=lambda trial: trial.loss)
+    picks, loss = [first.name], first.loss
+    while len(picks) < PICKS:
+        total_JT = sum(logit_of[name] for name in picks)
+        is_full = len(set(picks)) == config.choose.members
+        losses = {
+            name: loss_of((total_JT + logit_of[name]) / (len(picks) + 1), parts)
+            for name in (dict.fromkeys(picks) if is_full else logit_of)
+        }
+        best = min(losses, key=losses.__getitem__)
+        if losses[best] > loss * (1 - WORTH):
+            break
+        picks.append(best)
+        loss = losses[best]
+    return {name: picks.count(name) / len(picks) for name in dict.fromkeys(picks)}
+
+
+def _choice(
+    config: Config, trials: list[Trial], weights: dict[str, float], parts: list[Fold]
+) -> dict[str, Any]:
+    """Returns the content of `choice.json`, of which the report shows the trials."""
+    chosen = [trial for trial in trials if trial.name in weights]
+    members = {}
+    for number, trial in enumerate(chosen, 1):
+        name = _equal_model(config, trial.variant) or f"{BEST}_{number}"
+        members[name] = trial.variant.model_dump() | {"weight": weights[trial.name]}
+    mean_JT = sum(weights[trial.name] * trial.logit_JT for trial in chosen)
+    losses = {
+        reads: min((t.loss for t in trials if t.reads_texts == reads), default=None)
+        for reads in (True, False)
+    }
+    return {
+        "members": members,
+        "best": judged(config, 1 / (1 + np.exp(-mean_JT)), parts),
+        "reads_texts": any(trial.reads_texts for trial in chosen),
+        "loss_with_texts": losses[True],
+        "loss_without_texts": losses[False],
+        "held_back": {"rows": sum(len(fold.judge) for fold in parts), "folds": len(parts)},
+        "trials": {
+            trial.name: {
+                **trial.variant.model_dump(),
+                **trial.figures,
+                "title": _title(trial.variant),
+                "seconds": trial.seconds,
+                "weight": weights.get(trial.name, 0.0),
+            }
+            for trial in trials
+        },
+    }
+
+
+def _equal_model(config: Config, variant: VariantConfig) -> str | None:
+    """Returns the one of `align.models` that this candidate equals, to train it once."""
+    wanted = ranker_artifact(with_variants(config, {"candidate": variant}), "candidate")
+    for name in config.align.models:
+        if name != BEST:
+            model = ranker_artifact(config, name)
+            if (model.settings, model.inputs) == (wanted.settings, wanted.inputs):
+                return name
+    return None
+
+
+def _title(variant: VariantConfig) -> str:
+    """Returns a candidate in words, such as `dcn, texts of letters, dropout 0.2`."""
+    settings = dict(variant.settings)
+    figures = settings.pop("figures", [])
+    words = [variant.of]
+    if variant.vectors:
+        words.append(f"vectors of {variant.vectors}")
+    if figures:
+        words.append(f"texts of {' and '.join(figures)}")
+    for path, value in settings.items():
+        shown = "/".join(value) if isinstance(value, list) else value
+        words.append(f"{path.rpartition('.')[2]} {shown}")
+    return ", ".join(words)
+
+
+def _print(choice: dict[str, Any]) -> None:
+    """Prints all trials, best first, and what was decided."""
+    figures = list(choice["best"])
+    table = Table("candidate", *figures, "weight", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for trial in sorted(choice["trials"].values(), key=lambda trial: trial["loss"]):
+        weight = f"{trial['weight']:.2f}" if trial["weight"] else ""
+        table.add_row(trial["title"], *(f"{trial[name]:.4f}" for name in figures), weight)
+    table.add_row("best", *(f"{choice['best'][name]:.4f}" for name in figures), "")
+    console.print(table)
+    console.print(f"  {sentence(choice)}", soft_wrap=True)
+
+
+def sentence(choice: dict[str, Any]) -> str:
+    """Returns the decision about texts in words."""
+    with_texts, without = choice["loss_with_texts"], choice["loss_without_texts"]
+    if None in (with_texts, without):
+        return "Rankers with texts were not compared with rankers without."
+    percent = 100 * (1 - with_texts / without)
+    decision = "reads texts" if choice["reads_texts"] else "reads no texts"
+    return (
+        f"best {decision}: on the rows held back the best ranker with texts has a loss "
+        f"{abs(percent):.2f} % {'below' if percent > 0 else 'above'} that of the best without."
+    )
+
+
+def _key(variant: VariantConfig) -> str:
+    return json.dumps(variant.model_dump(), sort_keys=True)
