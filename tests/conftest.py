@@ -36,7 +36,8 @@ TINY = [
     "pretrain={max_steps=2, batch_size=8, general_ratio=0.0}",
     "contrast={triples=32, batch_size=8}",
     "encoders.ordered={'contrast.shuffle_keywords'=false}",
-    "align={models=['ple', 'larr', 'in_order'], batch_size=1000}",
+    "align={models=['ple', 'larr', 'in_order', 'best'], batch_size=1000}",
+    "choose={kinds=['ple', 'lightgbm'], sources=[], trials=2}",
     "align.variants.in_order={of='larr', vectors='ordered'}",
     "evaluate={bootstrap=20, gains=[['larr', 'ple']]}",
 ]

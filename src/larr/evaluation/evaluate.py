@@ -233,6 +233,8 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
         "language_model": {
             verb: done[verb]["figures"] for verb in ("pretrain", "contrast") if verb in done
         },
+        # by its seed, so that the report of several seeds keeps each decision
+        "choice": {str(config.seed): done["choose"]["figures"]} if "choose" in done else None,
         "stages": {verb: manifest["measured"] for verb, manifest in done.items()},
     }
 

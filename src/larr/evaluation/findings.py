@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 
 from larr.config import Config
-from larr.config.rankers import CONTROLS
+from larr.config.rankers import BEST, CONTROLS
 from larr.data.datasets import dataset
 from larr.evaluation.bootstrap import KEYS, LEVEL, interval
 from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
 
+RIVALS = ("ple", "dcn", "wide_deep", "lightgbm")
+"""What `best` must not be worse than."""
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
 """Values of a sliced column that counts something in the training days."""
@@ -116,8 +118,11 @@ def _with_percent(table: pl.DataFrame, percent_KB: Array, prefix: str = "") -> p
 
 
 def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
-    """Returns the configured pairs, LARR over each control, and each control over the base."""
-    pairs = list(config.evaluate.gains)
+    """Returns the configured pairs, those of the controls, and `best` over each ranker of RIVALS.
+
+    LARR is compared with each control, and each control with the base.
+    """
+    pairs = list(config.evaluate.gains) + [(BEST, rival) for rival in RIVALS]
     pairs += [(LARR, control) for control in CONTROLS] + [(control, BASE) for control in CONTROLS]
     return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(rankers)]
 

@@ -31,6 +31,7 @@ NAMES = {
     "larr_untuned": "LARR (untuned LM)",
     "larr_shuffled": "LARR (shuffled)",
     "larr_minilm": "LARR (MiniLM)",
+    "best": "Best",
     "ceiling": "Ceiling",
     "pretrained": "LM after stage 1",
     "untuned": "Untuned LM",

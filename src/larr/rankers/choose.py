@@ -207,16 +207,10 @@ def _choice(
         name = _equal_model(config, trial.variant) or f"{BEST}_{number}"
         members[name] = trial.variant.model_dump() | {"weight": weights[trial.name]}
     mean_JT = sum(weights[trial.name] * trial.logit_JT for trial in chosen)
-    losses = {
-        reads: min((t.loss for t in trials if t.reads_texts == reads), default=None)
-        for reads in (True, False)
-    }
     return {
         "members": members,
         "best": judged(config, 1 / (1 + np.exp(-mean_JT)), parts),
-        "reads_texts": any(trial.reads_texts for trial in chosen),
-        "loss_with_texts": losses[True],
-        "loss_without_texts": losses[False],
+        "decision": _decision(trials, chosen),
         "held_back": {"rows": sum(len(fold.judge) for fold in parts), "folds": len(parts)},
         "trials": {
             trial.name: {
@@ -229,6 +223,21 @@ def _choice(
             for trial in trials
         },
     }
+
+
+def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
+    """Returns in words whether texts are read, and what they were worth."""
+    title = " and ".join(_title(trial.variant) for trial in chosen)
+    losses = [[t.loss for t in trials if t.reads_texts == reads] for reads in (True, False)]
+    if not all(losses):
+        return f"best is {title}."
+    percent = 100 * (min(losses[0]) / min(losses[1]) - 1)
+    reads = "texts are read" if any(trial.reads_texts for trial in chosen) else "no texts are read"
+    side = "below" if percent < 0 else "above"
+    return (
+        f"best is {title}: {reads}. On the rows held back, the loss of the best ranker with texts "
+        f"is {abs(percent):.2f} % {side} that of the best without."
+    )
 
 
 def _equal_model(config: Config, variant: VariantConfig) -> str | None:
@@ -266,20 +275,7 @@ def _print(choice: dict[str, Any]) -> None:
         table.add_row(trial["title"], *(f"{trial[name]:.4f}" for name in figures), weight)
     table.add_row("best", *(f"{choice['best'][name]:.4f}" for name in figures), "")
     console.print(table)
-    console.print(f"  {sentence(choice)}", soft_wrap=True)
-
-
-def sentence(choice: dict[str, Any]) -> str:
-    """Returns the decision about texts in words."""
-    with_texts, without = choice["loss_with_texts"], choice["loss_without_texts"]
-    if None in (with_texts, without):
-        return "Rankers with texts were not compared with rankers without."
-    percent = 100 * (1 - with_texts / without)
-    decision = "reads texts" if choice["reads_texts"] else "reads no texts"
-    return (
-        f"best {decision}: on the rows held back the best ranker with texts has a loss "
-        f"{abs(percent):.2f} % {'below' if percent > 0 else 'above'} that of the best without."
-    )
+    console.print(f"  {choice['decision']}", soft_wrap=True)
 
 
 def _key(variant: VariantConfig) -> str:
