@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -85,7 +86,7 @@ def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
     """The section that a type is or contains, and how paths name its entries; None without one."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
-    arguments = get_args(kind)
+    arguments = [kind for kind in get_args(kind) if kind is not NoneType]
     nested = _section_of(arguments[-1]) if arguments else None
     entry = {list: "[]", dict: ".NAME"}.get(get_origin(kind), "")
     return nested and (nested[0], entry + nested[1])

@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from larr.config import Config
-from larr.data.columns import candidate_features, check_columns
+from larr.data.columns import check_columns
 from larr.data.log import Log
+from larr.data.names import candidate_features
 from larr.errors import ConfigError, DataError
 
 REQUESTS = 40

@@ -285,7 +285,7 @@ def test_columns_of_the_log_do_not_replace_what_is_counted(tmp_path: Path) -> No
     assert users["taste"].to_list() == ["north", None]
     assert users["user_order_price_yuan"].to_list() == [20.0, None]
     numbers = np.load(tmp_path / "out" / "prepare" / "train" / "numbers.npy")
-    assert numbers.tolist() == [[0.0], [0.0], [0.0]], "what is missing is the mean"
+    assert numbers[:, 0].tolist() == [0.0] * 3, "what is missing is the mean"
 
 
 def test_a_profile_is_within_any_column_of_the_log(tmp_path: Path) -> None:

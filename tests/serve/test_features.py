@@ -40,7 +40,7 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, reader: Reader) -> No
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
         request = reader.request(scene)
         sent = group.select(SENT).to_dict(as_series=False)
-        candidates = reader.candidates(scene["user_id"], sent)
+        candidates = reader.candidates(request, sent)
         parts = {
             "request": (request.categories, request.numbers),
             "candidate": (candidates.categories, candidates.numbers),
@@ -64,8 +64,8 @@ def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None
     assert not request.known
     assert request.unknown == ["weather"]
     assert (request.recent == 0).all()
-    candidates = reader.candidates("nobody", {"poi_id": ["nowhere"], "position": [10_000]})
+    candidates = reader.candidates(request, {"poi_id": ["nowhere"], "position": [10_000]})
     assert candidates.places.tolist() == [0]
     assert candidates.unknown == ["position"]
     assert (candidates.numbers <= 5).all()
-    assert reader.candidates("nobody", {"poi_id": ["nowhere"]}).unknown == []
+    assert reader.candidates(request, {"poi_id": ["nowhere"]}).unknown == []

@@ -14,6 +14,7 @@ from larr.config.data import (
     FeatureConfig,
     KeywordConfig,
     ProfileConfig,
+    StatisticConfig,
 )
 from larr.config.rankers import CONTROLS, AlignConfig, ChooseConfig, TuneConfig
 from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
@@ -43,6 +44,9 @@ class Config(Section):
     keywords: list[KeywordConfig] = []
     buckets: list[BucketConfig] = []
     profiles: list[ProfileConfig] = []
+    statistics: list[StatisticConfig] | None = None
+    """Pairs of columns whose statistics rankers read; pairs chosen from the features if not set, []
+    for none."""
     features: FeatureConfig = FeatureConfig()
     backbone: BackboneConfig = BackboneConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -67,8 +71,9 @@ class Config(Section):
             ("keyword names", keywords),
             ("profile names", [profile.name for profile in self.profiles]),
             ("columns of buckets", [bucket.column for bucket in self.buckets]),
+            ("pairs of statistics", [sorted(pair.columns) for pair in self.statistics or []]),
         ):
-            if len(set(names)) < len(names):
+            if any(name in names[:n] for n, name in enumerate(names)):
                 raise ValueError(f"{what} must be unique, got {names}")
         if taken := RESERVED_KEYWORDS.intersection(keywords):
             raise ValueError(f"keyword names may not be {', '.join(sorted(taken))}")

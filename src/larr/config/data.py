@@ -140,6 +140,28 @@ class ProfileConfig(Section):
         return f"poi_{self.column.removeprefix('poi_')}"
 
 
+class StatisticConfig(Section):
+    """What earlier days show of two values together, such as a user and a category.
+
+    Each pair gives numbers that every ranker reads, named `<column>_x_<column>_<figure>`.
+    """
+
+    columns: tuple[str, str]
+    """Columns of users, places or impressions, columns of the time, or levels of these; of texts of
+    places each value between commas counts."""
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        if self.columns[0] == self.columns[1]:
+            raise ValueError(f"statistics: columns must differ, got {self.columns[0]} twice")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The first part of the names of its figures."""
+        return "_x_".join(self.columns)
+
+
 class FeatureConfig(Section):
     """What rankers read in addition to the scene texts; the same for every ranker."""
 

@@ -8,7 +8,7 @@ request, so it cannot read what differs between the candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import polars as pl
 from rich.markup import escape
@@ -17,14 +17,13 @@ from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import PAIR_FIGURES
 from larr.data.log import Log
+from larr.data.names import LOOKED_UP, candidate_features, figure_names, raw_column
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
-LOOKED_UP = ("poi_", "user_", "pair_")
-"""Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
 NESTED = (pl.List, pl.Struct, pl.Array)
 """Types of columns that hold no single values."""
 MOST_DIFFERING = 0.05
@@ -32,23 +31,6 @@ MOST_DIFFERING = 0.05
 Use = tuple[str, list[str], Collection[str], str]
 """What reads columns: its place in the configuration, the columns, those that it may read, and what
 these have in common."""
-
-
-def raw_column(config: Config, name: str) -> str:
-    """Returns the column that a level is computed from, or the name itself if it is no level."""
-    levels = {f"{bucket.column}_level": bucket.column for bucket in config.buckets}
-    return levels.get(name, name)
-
-
-def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
-    """Returns those of some features that differ between the candidates of a request.
-
-    They are declared columns, levels of declared columns, and figures of a user at a place.
-    """
-    declared = config.features.candidate_columns
-    return [
-        name for name in names if raw_column(config, name) in declared or name.startswith("pair_")
-    ]
 
 
 def check_columns(config: Config, log: Log) -> None:
@@ -61,6 +43,7 @@ def check_columns(config: Config, log: Log) -> None:
     names = (*NEVER_SEEN, "ctr", "cvr")
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
     figures |= {"user_order_price_yuan", *PAIR_FIGURES}
+    figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
     internal = {"recent", "poi_impressions", "user_impressions"}  # added, but not to be read
     _check_tables(config, log, impressions, figures | levels | internal)
     if "poi_price_yuan" not in log.places.columns:
@@ -68,6 +51,12 @@ def check_columns(config: Config, log: Log) -> None:
     tables = {**impressions, **log.places.schema, **log.users.schema}
     numbers = {*tables, *figures} - internal
     uses = _uses(config, log, impressions, numbers, numbers | levels)
+    counted = {*tables, *(f"{name}_level" for name in tables)} & (numbers | levels)
+    expected = "a column of a table or of the time, or a level of one"
+    uses += [
+        (f"statistics {pair.name}", [*pair.columns], counted, expected)
+        for pair in config.statistics or []
+    ]
     for where, columns, known, expected in uses:
         for name in columns:
             if name in NEVER_FEATURES:
@@ -115,7 +104,7 @@ def _uses(
     for keyword in config.keywords:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         if keyword.owner == "poi":
-            known = {name for name in columns if name.startswith("poi_")}
+            known = {name for name in columns if name.startswith("poi_")}.difference(differing)
             expected = "a column of places, or another owner"
         else:
             known, expected = of_request, f'{once}, or owner = "poi"'

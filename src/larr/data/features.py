@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.data import StatisticConfig
+from larr.data.names import number_names
 from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
@@ -55,6 +57,8 @@ class Features(BaseModel, frozen=True):
     categories: tuple[Category, ...]
     numbers: tuple[str, ...]
     recent: int
+    statistics: tuple[StatisticConfig, ...] = ()
+    """The pairs of columns whose figures are among the numbers."""
     scene_keywords: tuple[str, ...]
     train_rows: int
     test_rows: int
@@ -64,8 +68,10 @@ class Features(BaseModel, frozen=True):
 
     def split(self, names: Sequence[str]) -> ColumnSplit:
         """Returns the split of some features by their positions in `names`."""
-        places = [n for n, name in enumerate(names) if name.startswith("poi_")]
         candidate = [n for n, name in enumerate(names) if name in self.candidate_features]
+        places = [
+            n for n, name in enumerate(names) if name.startswith("poi_") and n not in candidate
+        ]
         request = [n for n in range(len(names)) if n not in (*places, *candidate)]
         return ColumnSplit(tuple(places), tuple(request), tuple(candidate))
 
@@ -135,7 +141,7 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
     for name in config.features.categories:
         texts = train.select(text_column(name, schema[name])).drop_nulls().unique()
         vocabularies[name] = Vocabulary(texts.collect(engine="streaming").to_series().sort())
-    names = config.features.numbers
+    names = number_names(config)
     sampled = sample(train.select(names), SCALE_ROWS)
     mean_M, deviation_M = np.zeros(len(names)), np.ones(len(names))
     for position, name in enumerate(names):

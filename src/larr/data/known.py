@@ -19,6 +19,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import ProfileConfig
 from larr.data import statistics
+from larr.data.cross import Cross, DailyCross
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.transforms import Array, Levels, time_columns
@@ -55,6 +56,8 @@ class Known:
     recent: pl.DataFrame
     """user_id and `recent`, the latest places."""
     levels: list[Levels]
+    crosses: Sequence[Cross] = ()
+    """The cross statistics of each pair of columns."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
@@ -65,6 +68,9 @@ class Known:
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
         rows = with_levels(rows, self.levels)
+        for cross in self.crosses:
+            rows = cross.enrich(rows)
+        rows = with_levels(rows, self.levels)  # of the figures just added
         # Last, since situations may be looked up by levels.
         for table in self.situations.values():
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
@@ -98,13 +104,21 @@ class Known:
         for name in statistics.NEVER_SEEN:
             values[f"user_{name}"] = values.get(f"user_{name}") or 0.0
         values.update(row, **time_columns(row["time"]))
-        for level in self.levels:
-            if level.bucket.column in values:
-                values[level.name] = level.value(values[level.bucket.column])
+        self._add_levels(values)
+        for cross in self.crosses:
+            if not cross.differs:
+                values |= cross.of_values(values)
+        self._add_levels(values)
         for name, table in self._situation_values.items():
             within = self.situations[name].columns[1]
             values[name] = table.get((row["user_id"], values.get(within)))
         return values
+
+    def _add_levels(self, values: dict[str, Any]) -> None:
+        """Adds the levels of those numbers that there are, where they are missing."""
+        for level in self.levels:
+            if level.bucket.column in values and level.name not in values:
+                values[level.name] = level.value(values[level.bucket.column])
 
     def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
         """Returns `PAIR_FIGURES` of a user at each of some places, float64 [K, 2]."""
@@ -143,6 +157,8 @@ class Known:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
         for name, table in self.situations.items():
             table.write_parquet(folder / f"situation-{name}.parquet")
+        for cross in self.crosses:
+            cross.save(folder)
         edges = {level.bucket.column: level.edges for level in self.levels}
         artifacts.write_json(folder / EDGES, edges)
 
@@ -157,7 +173,8 @@ class Known:
         }
         edges = artifacts.read_json(folder / EDGES)
         levels = [Levels(bucket, edges[bucket.column]) for bucket in config.buckets]
-        return cls(**tables, situations=situations, levels=levels)
+        crosses = [Cross.load(config, pair, folder) for pair in config.statistics or []]
+        return cls(**tables, situations=situations, levels=levels, crosses=crosses)
 
 
 class Enricher:
@@ -187,16 +204,46 @@ class Enricher:
         orders = past_orders(log, ("train", "test"))
         has_prices = "poi_price_yuan" in log.places.columns
         self.spending = statistics.daily_spending(orders, log.places) if has_prices else None
-        # Profiles count within levels, whose edges are fitted on statistics that need neither.
+        # Profiles and cross statistics count within levels, whose edges are fitted on columns that
+        # need neither; levels of cross statistics come after them.
         self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
         self.levels: list[Levels] = []
-        rows = self.enrich(sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS))
-        for bucket in config.buckets:
-            self.levels.append(Levels.fit(bucket, as_numbers(rows[bucket.column], "buckets")))
+        self.crosses: list[DailyCross] = []
+        train = sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS)
+        self._fit_levels(train)
+        rows, earlier = self._with_values(impressions), self._with_values(history)
+        self.crosses = [
+            DailyCross.of(config, pair, rows, earlier) for pair in config.statistics or []
+        ]
+        self._fit_levels(train)
         orders = with_levels(orders, self.levels)
         for profile in config.profiles:
             values = statistics.daily_values(orders, log.places, profile)
             self.profiles.append((profile, values))
+
+    def _fit_levels(self, train: pl.DataFrame) -> None:
+        """Adds the levels of those columns that rows have by now."""
+        fitted = {level.bucket.column for level in self.levels}
+        buckets = [bucket for bucket in self.config.buckets if bucket.column not in fitted]
+        if buckets:
+            rows = self.enrich(train)
+            for bucket in buckets:
+                if bucket.column in rows.columns:
+                    values = as_numbers(rows[bucket.column], "buckets")
+                    self.levels.append(Levels.fit(bucket, values))
+
+    def _with_values(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Adds the columns of users and places, and the levels, that cross statistics count."""
+        for table, key in ((self.log.places, "poi_id"), (self.log.users, "user_id")):
+            rows = rows.join(table.lazy(), on=key, how="left")
+        columns = rows.collect_schema().names()
+        return rows.with_columns(
+            pl.col(level.bucket.column)
+            .map_batches(level.of, return_dtype=pl.String, is_elementwise=True)
+            .alias(level.name)
+            for level in self.levels
+            if level.bucket.column in columns
+        )
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Returns the rows, in their order, with what was known at the start of their days."""
@@ -216,7 +263,7 @@ class Enricher:
         counts = self.counts
         places = statistics.with_statistics(self.log.places, "poi", counts["poi"], day, half_life)
         users = statistics.with_statistics(users, "user", counts["user"], day, half_life)
-        asked = users.select("user_id")
+        asked, described = users.select("user_id"), users
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
             spent = statistics.as_of(self.spending, day, ["user_id"], half_life, asked)
@@ -232,13 +279,17 @@ class Enricher:
         pairs = statistics.as_of(self.pairs, day, PAIR, half_life, asked)
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
         recent = statistics.recent_places(self.events, day, asked, self.config.features.recent)
-        return Known(places, users, situations, pairs, recent, self.levels)
+        crosses = [cross.as_of(day, half_life, described) for cross in self.crosses]
+        return Known(places, users, situations, pairs, recent, self.levels, crosses)
 
 
 def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
-    """Adds the levels of those numbers that the rows have."""
-    present = [level for level in levels if level.bucket.column in rows.columns]
-    return rows.with_columns(level.column(rows) for level in present)
+    """Adds the levels of those numbers that the rows have, where they lack them."""
+    columns = rows.columns
+    missing = [
+        level for level in levels if level.bucket.column in columns and level.name not in columns
+    ]
+    return rows.with_columns(level.column(rows) for level in missing)
 
 
 def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:

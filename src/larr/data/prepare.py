@@ -17,12 +17,14 @@ from rich.markup import escape
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
-from larr.data.columns import candidate_features, check_columns, raw_column
+from larr.data.columns import check_columns
+from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
+from larr.data.names import candidate_features, number_names, raw_column
 from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
 from larr.progress import console, track
 
@@ -45,6 +47,7 @@ def prepare(config: Config) -> None:
     with artifacts.making(config, "prepare", resume=False) as work:
         folder = work.folder
         log = check_tables(config, source.tables(config, folder / "raw"), folder)
+        config = with_pairs(config, log)
         check_columns(config, log)
         enricher, texts = Enricher(config, log), TextNumbers()
         truth = [name for name in TRUTH if name in log.scan().collect_schema()]
@@ -89,7 +92,7 @@ def _write_enriched(
         key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
         for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
     }
-    names = [*evaluated, "click", "order", "recent", *config.features.numbers]
+    names = [*evaluated, "click", "order", "recent", *number_names(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
@@ -175,6 +178,7 @@ def _write_features(
         categories=tuple(categories),
         numbers=encoder.scales.names,
         recent=encoder.recent,
+        statistics=tuple(config.statistics or ()),
         scene_keywords=tuple(keyword.name for keyword in config.scene_keywords),
         sampling_rate=config.dataset.sampling_rate,
         candidate_features=tuple(candidate_features(config, names)),

@@ -17,17 +17,19 @@ import numpy.typing as npt
 import polars as pl
 
 from larr.config import Config
-from larr.data.columns import LOOKED_UP, raw_column
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
+from larr.data.names import LOOKED_UP, raw_column
 from larr.data.transforms import (
     MISSING,
     TIME_COLUMNS,
     Array,
     Template,
     TextNumbers,
+    Vocabulary,
     with_time_columns,
 )
+from larr.serve.crosses import CandidateCross
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -49,6 +51,8 @@ class RequestInputs(NamedTuple):
     """Keywords whose text has no stored vector."""
     unknown: list[str]
     """Categories of the scene whose value the training days do not have."""
+    values: dict[str, Any]
+    """All columns of the request, sent or looked up."""
 
 
 class CandidateInputs(NamedTuple):
@@ -66,7 +70,9 @@ class Reader:
     """Turns requests into inputs by what `larr prepare` wrote into `prepare/`."""
 
     def __init__(self, config: Config, data: Path) -> None:
-        self.config, self.features = config, read_features(data)
+        self.features = read_features(data)
+        pairs = list(self.features.statistics)
+        self.config = config = config.model_copy(update={"statistics": pairs})
         self.encoder = FeatureEncoder.load(config, data / "vocabularies")
         self.known = Known.load(config, data / KNOWN)
         self.texts = TextNumbers(pl.read_parquet(data / "texts.parquet"))
@@ -85,6 +91,10 @@ class Reader:
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
         self.levels = {level.name: level for level in self.known.levels}
+        places = self.known.describe_places(self.known.places)
+        self.crosses = [
+            CandidateCross(cross, places) for cross in self.known.crosses if cross.differs
+        ]
 
     def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
         """Returns the columns that a client sends of the scene and of a candidate, with types."""
@@ -93,7 +103,11 @@ class Reader:
         scene += [profile.within for profile in self.config.profiles if profile.within]
         scene += [*self.request_categories, *self.request_scales.names]
         candidate = [*self.candidate_categories, *self.candidate_scales.names]
+        declared = self.config.features.candidate_columns
+        for name in (name for pair in self.features.statistics for name in pair.columns):
+            (candidate if raw_column(self.config, name) in declared else scene).append(name)
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
+        looked_up |= {name for cross in self.known.crosses for name in cross.names}
         kinds: dict[str, Kinds] = {
             bucket.column: (int, float, bool) for bucket in self.config.buckets
         }
@@ -172,39 +186,64 @@ class Reader:
             row["user_id"] in self.known.user_rows,
             missing,
             unknown,
+            values,
         )
 
-    def candidates(self, user_id: str, columns: Mapping[str, Sequence[Any]]) -> CandidateInputs:
+    def candidates(
+        self, request: RequestInputs, columns: Mapping[str, Sequence[Any]]
+    ) -> CandidateInputs:
         """Returns the inputs of candidates: `poi_id` and the columns that differ between them."""
         places = columns["poi_id"]
+        row_K = np.array([self.place_rows.get(place, 0) for place in places], np.int64)
         nothing: Sequence[Any] = [None] * len(places)
         values: dict[str, Any] = {POSITION: [FIRST] * len(places), **columns}
-        values |= zip(PAIR_FIGURES, self.known.pair_figures(user_id, places).T, strict=True)
+        figures_K2 = self.known.pair_figures(request.values["user_id"], places)
+        values |= zip(PAIR_FIGURES, figures_K2.T, strict=True)
+
+        def of_others(name: str, vocabulary: Vocabulary) -> Ints:
+            if raw_column(self.config, name) in self.config.features.candidate_columns:
+                return self._indices(name, vocabulary, values)
+            index = vocabulary.value(request.values.get(name))
+            return np.full(len(places), index, np.int32)
+
+        for crossed in self.crosses:
+            figure_KG = crossed.figures(row_K, of_others)
+            values |= zip(crossed.cross.names, figure_KG.T, strict=True)
         category_KF = np.zeros((len(places), len(self.candidate_categories)), np.int32)
         unknown = []
         for column, name in enumerate(self.candidate_categories):
-            vocabulary = self.encoder.vocabularies[name]
-            if level := self.levels.get(name):
-                raw_K = np.array(values.get(level.bucket.column, nothing), np.float64)
-                # The last entry is that of a missing number.
-                index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
-                category_KF[:, column] = np.array(index_L)[level.positions(raw_K)]
-            else:
-                value_K = values.get(name, nothing)
-                index_K = [vocabulary.value(value) for value in value_K]
-                category_KF[:, column] = index_K
-                new = (0 in index_K) and any(
-                    index == 0 and value is not None
-                    for index, value in zip(index_K, value_K, strict=True)
-                )
-                if new and name in columns:
-                    unknown.append(name)
+            index_K = self._indices(name, self.encoder.vocabularies[name], values)
+            category_KF[:, column] = index_K
+            if name in columns and any(
+                v is not None for v, i in zip(columns[name], index_K, strict=True) if not i
+            ):
+                unknown.append(name)
         number_KM = np.empty((len(places), len(self.candidate_scales.names)))
         for column, name in enumerate(self.candidate_scales.names):
             number_KM[:, column] = np.array(values.get(name, nothing), np.float64)
         return CandidateInputs(
-            np.array([self.place_rows.get(place, 0) for place in places], np.int64),
+            row_K,
             category_KF,
             self.candidate_scales.value(number_KM),
             unknown,
         )
+
+    def add(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
+        """Finds places, given by the columns of `Known.places`, at these rows from now on."""
+        described = self.known.describe_places(places)
+        for cross in self.crosses:
+            cross.set_places(described, rows)
+        # Last, so that a request finds a place only when its rows are complete.
+        self.place_rows |= dict(zip(places["poi_id"], rows, strict=True))
+
+    def _indices(
+        self, name: str, vocabulary: Vocabulary, values: Mapping[str, Sequence[Any]]
+    ) -> Ints:
+        """Returns the indices of a column of candidates or of a level of one, int32 [K]."""
+        nothing: Sequence[Any] = [None] * len(values["poi_id"])
+        if level := self.levels.get(name):
+            raw_K = np.array(values.get(level.bucket.column, nothing), np.float64)
+            # The last entry is that of a missing number.
+            index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
+            return np.array(index_L, np.int32)[level.positions(raw_K)]
+        return np.array([vocabulary.value(v) for v in values.get(name, nothing)], np.int32)

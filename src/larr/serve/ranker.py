@@ -93,7 +93,7 @@ class ServedRanker:
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
         request = self.reader.request(row)
-        inputs = self.reader.candidates(row["user_id"], candidates)
+        inputs = self.reader.candidates(request, candidates)
         place = self.places.take(inputs.places, self.place_columns)
         return Scored(self.probabilities(self.look_up(request), place, inputs), request, inputs)
 
@@ -179,8 +179,7 @@ class ServedRanker:
             for poi_id in rows["poi_id"]
         ]
         self.places.write(row_P, self.place_rows(categories_PF, numbers_PM, texts_PS))
-        # Last, so that a request finds the place only when its row is complete.
-        self.reader.place_rows |= dict(zip(rows["poi_id"], row_P, strict=True))
+        self.reader.add(rows, row_P)
 
     def look_up(self, request: RequestInputs) -> Columns:
         """Returns the inputs of the graph of scoring that are the same for all candidates."""

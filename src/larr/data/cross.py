@@ -1,0 +1,237 @@
+"""Cross statistics: what earlier days show of two values together, such as a user and a category.
+
+Two figures compare what was counted with what each of the values alone lets expect. They, and the
+logarithms of the counts, are 0 for values that were never seen together.
+
+Shapes: N rows, V and W values of a row's columns (a text of a place may hold several), P pairs of
+values, G figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from larr.config import Config
+from larr.config.data import StatisticConfig
+from larr.data.log import Log
+from larr.data.names import figure_names, figures_differ, is_listed
+from larr.data.statistics import SMOOTHING_IMPRESSIONS, as_of, daily_counts
+from larr.data.transforms import Array, Vocabulary, text_column
+
+TABLES = ("pairs", "firsts", "seconds")
+KEY = ["first", "second"]
+SUMS = ("taken", "orders", "clicks", "expected_clicks")
+MOST_PAIRS, FEW_VALUES = 8, 12
+"""Of the pairs chosen by default: how many there are, and the values of a column of the scene."""
+POSITION = "position"
+PRIOR = 3.0
+"""Added to a count and to what is expected of it. Measured: see docs/log.md."""
+
+
+@dataclass(frozen=True)
+class Cross:
+    """What is known of a pair of columns at the start of a day."""
+
+    pair: StatisticConfig
+    differs: bool
+    """Whether its figures differ between the candidates of a request."""
+    pairs: pl.DataFrame
+    """first, second (values of the columns) and `SUMS`."""
+    firsts: pl.DataFrame
+    """first and `taken`, of all values."""
+    seconds: pl.DataFrame
+    """second and `taken`, of all values."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its figures."""
+        return figure_names(self.pair)
+
+    @cached_property
+    def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
+        """The values of each column, in the order of `firsts` and `seconds`."""
+        return Vocabulary(self.firsts["first"]), Vocabulary(self.seconds["second"])
+
+    @cached_property
+    def _taken(self) -> list[Array]:
+        """How often each value was taken; row 0 stands for values that never were."""
+        tables = (self.firsts, self.seconds)
+        return [np.insert(table["taken"].to_numpy(), 0, 0.0) for table in tables]
+
+    @cached_property
+    def _table(self) -> tuple[Array, Array]:
+        """The keys of the pairs, rising, int64 [P], and their `SUMS`, [P + 1, 4].
+
+        The last row stands for values that were never seen together.
+        """
+        first, second = self.vocabularies
+        key_P = self._key(first.column(self.pairs["first"]), second.column(self.pairs["second"]))
+        order_P = np.argsort(key_P)
+        sums_P4 = self.pairs.select(SUMS).to_numpy()[order_P]
+        return key_P[order_P], np.append(sums_P4, np.zeros((1, len(SUMS))), axis=0)
+
+    def _key(self, first: Array, second: Array) -> Array:
+        return first.astype(np.int64) * (len(self.vocabularies[1].texts) + 1) + second
+
+    def figures(self, first_NV: Array, second_NW: Array) -> Array:
+        """Returns `FIGURES` of values given by their indices (0 is none), float64 [N, G].
+
+        Where a row has several values their counts are added up.
+        """
+        keys_P, sums_P4 = self._table
+        key_NX = self._key(first_NV[:, :, None], second_NW[:, None, :]).reshape(len(first_NV), -1)
+        row_NX = np.searchsorted(keys_P, key_NX)
+        known_NX = np.append(keys_P, -1)[row_NX] == key_NX
+        sums_N4 = sums_P4[np.where(known_NX, row_NX, -1)].sum(axis=1)
+        taken_N, orders_N, clicks_N, expected_clicks_N = sums_N4.T
+        taken_first, taken_second = self._taken
+        expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
+        expected_N /= max(float(self.firsts["taken"].sum()), 1.0)
+        figures = (
+            np.log1p(taken_N),
+            np.log1p(orders_N),
+            np.log((taken_N + PRIOR) / (expected_N + PRIOR)),
+            np.log((clicks_N + PRIOR) / (expected_clicks_N + PRIOR)),
+        )
+        return np.stack(figures, axis=1)
+
+    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds the figures to rows that have both columns."""
+        sides = zip(self.pair.columns, self.vocabularies, strict=True)
+        figure_NG = self.figures(*(indices(rows, name, words) for name, words in sides))
+        return rows.with_columns(
+            pl.Series(name, figure_N)
+            for name, figure_N in zip(self.names, figure_NG.T, strict=True)
+        )
+
+    def of_values(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the figures of one row, whose columns hold single values."""
+        sides = zip(self.pair.columns, self.vocabularies, strict=True)
+        index = [np.array([[words.value(values.get(name))]]) for name, words in sides]
+        return dict(zip(self.names, self.figures(*index)[0].tolist(), strict=True))
+
+    def save(self, folder: Path) -> None:
+        """Writes the tables, for serving."""
+        for name in TABLES:
+            getattr(self, name).write_parquet(folder / f"{self.pair.name}-{name}.parquet")
+
+    @classmethod
+    def load(cls, config: Config, pair: StatisticConfig, folder: Path) -> Self:
+        """Returns what `save` wrote."""
+        paths = (folder / f"{pair.name}-{name}.parquet" for name in TABLES)
+        return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
+
+
+def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
+    """Returns the indices of a column's values, int32 [N, V]; 0 for none and for padding."""
+    texts = rows.select(text_column(column, rows.schema[column])).to_series()
+    if not is_listed(column):
+        return vocabulary.column(texts)[:, None]
+    distinct = texts.drop_nulls().unique()  # rows share few texts
+    values = distinct.str.split(",").list.eval(pl.element().str.strip_chars())
+    longest = max(values.list.len(), default=1)
+    index_DV = vocabulary.padded_column(values, longest)
+    return np.insert(index_DV, 0, 0, axis=0)[Vocabulary(distinct).column(texts)]
+
+
+@dataclass(frozen=True)
+class DailyCross:
+    """The counts of a pair of columns on each day of the log."""
+
+    pair: StatisticConfig
+    differs: bool
+    pairs: pl.DataFrame
+    """first, second, day and counts, see `daily_counts`."""
+    firsts: pl.DataFrame
+    seconds: pl.DataFrame
+
+    @classmethod
+    def of(
+        cls, config: Config, pair: StatisticConfig, rows: pl.LazyFrame, history: pl.LazyFrame
+    ) -> Self:
+        """Returns the counts of rows that have both columns; `history` may lack them."""
+        if not {*pair.columns} <= {*history.collect_schema()}:
+            history = rows.clear()
+        rows, history = _values(rows, pair.columns), _values(history, pair.columns)
+        pairs = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
+        sides = (
+            pairs.drop(other).group_by(side, "day").sum().sort(side, "day")
+            for side, other in (KEY, KEY[::-1])
+        )
+        return cls(pair, figures_differ(config, pair), pairs, *sides)
+
+    def as_of(self, day: date, half_life_days: float, users: pl.DataFrame) -> Cross:
+        """Returns what is known at the start of a day; of columns of users for some users alone."""
+        wanted = [
+            users.select(text_column(column, users.schema[column]).alias(side)).unique()
+            for column, side in zip(self.pair.columns, KEY, strict=True)
+            if column in users.columns
+        ]
+        pairs = as_of(self.pairs, day, KEY, half_life_days, *wanted[:1])
+        firsts = as_of(self.firsts, day, KEY[:1], half_life_days)
+        seconds = as_of(self.seconds, day, KEY[1:], half_life_days)
+        # A click or order per impression that both values let expect, each rate smoothed.
+        clicks, seen = (float(firsts[name].sum()) for name in ("clicks", "impressions"))
+        overall = clicks / seen if seen else 0.0
+        smoothed = (pl.col("clicks") + SMOOTHING_IMPRESSIONS * overall) / (
+            pl.col("impressions") + SMOOTHING_IMPRESSIONS
+        )
+        for side, table in zip(KEY, (firsts, seconds), strict=True):
+            rates = table.select(side, smoothed.alias(f"{side}_rate"))
+            pairs = pairs.join(rates, on=side, how="left", maintain_order="left")
+        rate = pl.col("first_rate") * pl.col("second_rate") / (overall or 1.0)
+        # Orders from before the log were taken, too, but not among its impressions.
+        taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
+        pairs = pairs.select(
+            *KEY,
+            taken.alias("taken"),
+            "orders",
+            "clicks",
+            expected_clicks=pl.col("impressions") * rate.clip(upper_bound=1.0),
+        )
+        sides = (
+            table.select(table.columns[0], taken.alias("taken")) for table in (firsts, seconds)
+        )
+        return Cross(self.pair, self.differs, pairs, *sides)
+
+
+def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """Returns a row for each pair of values of each row; rows that miss one are left out."""
+    schema = rows.collect_schema()
+    for column, side in zip(columns, KEY, strict=True):
+        value = text_column(column, schema[column])
+        if is_listed(column):
+            rows = rows.with_columns(value.str.split(",").alias(side)).explode(side)
+            value = pl.col(side).str.strip_chars()
+        rows = rows.with_columns(value.alias(side)).filter(pl.col(side) != "")
+    return rows
+
+
+def with_pairs(config: Config, log: Log) -> Config:
+    """Returns the configuration with pairs for cross statistics, chosen if none are configured.
+
+    Users with each column of places that is a feature or a profile, then users and places with each
+    category of the scene that has few values.
+    """
+    if config.statistics is not None:
+        return config
+    places = [name for name in config.features.categories if is_listed(name)]
+    places += [profile.poi_column for profile in config.profiles if profile.within is None]
+    rows = log.scan()
+    scene = [name for name in config.features.categories if name in rows.collect_schema()]
+    scene = [name for name in scene if name not in ("user_id", "poi_id", POSITION)]
+    if scene:
+        values = rows.select(pl.col(scene).n_unique()).collect(engine="streaming").row(0)
+        scene = [n for n, count in zip(scene, values, strict=True) if count <= FEW_VALUES]
+    pairs = [("user_id", name) for name in dict.fromkeys(places)]
+    pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
+    chosen = [StatisticConfig(columns=pair) for pair in pairs[:MOST_PAIRS]]
+    return config.model_copy(update={"statistics": chosen})

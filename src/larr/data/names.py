@@ -1,0 +1,59 @@
+"""Names of columns: those that follow from the configuration, and what a name reveals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from larr.config import Config
+from larr.config.data import StatisticConfig
+
+LOOKED_UP = ("poi_", "user_", "pair_")
+"""Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
+FIGURES = ("log_clicks", "log_orders", "share", "ctr")
+"""The figures of a pair of columns; see `larr.data.cross`."""
+
+
+def figure_names(pair: StatisticConfig) -> list[str]:
+    """Returns the names of the figures of a pair of columns."""
+    return [f"{pair.name}_{figure}" for figure in FIGURES]
+
+
+def number_names(config: Config) -> list[str]:
+    """Returns the names of all numbers that rankers read, those of cross statistics last."""
+    figures = [name for pair in config.statistics or [] for name in figure_names(pair)]
+    return list(dict.fromkeys([*config.features.numbers, *figures]))
+
+
+def is_listed(column: str) -> bool:
+    """Returns whether a column may hold several values, joined by commas."""
+    return column.startswith("poi_") and column != "poi_id"
+
+
+def raw_column(config: Config, name: str) -> str:
+    """Returns the column that a level is computed from, or the name itself if it is no level."""
+    levels = {f"{bucket.column}_level": bucket.column for bucket in config.buckets}
+    return levels.get(name, name)
+
+
+def figures_differ(config: Config, pair: StatisticConfig) -> bool:
+    """Returns whether the figures of a pair differ between the candidates of a request."""
+    declared = config.features.candidate_columns
+    return any(
+        column.startswith("poi_") or raw_column(config, column) in declared
+        for column in pair.columns
+    )
+
+
+def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
+    """Returns those of some features that differ between the candidates of a request.
+
+    They are declared columns, figures of a user at a place, cross statistics of a column that
+    differs, and levels of all these.
+    """
+    differing = {*config.features.candidate_columns}
+    for pair in config.statistics or []:
+        if figures_differ(config, pair):
+            differing.update(figure_names(pair))
+    return [
+        name for name in names if raw_column(config, name) in differing or name.startswith("pair_")
+    ]

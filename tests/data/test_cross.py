@@ -1,0 +1,106 @@
+"""Cross statistics are those that a naive twin counts row by row, of earlier days alone."""
+
+from datetime import date, timedelta
+from math import log, log1p
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.config import Config
+from larr.data.cross import PRIOR, DailyCross
+from larr.data.statistics import SMOOTHING_IMPRESSIONS
+
+HALF_LIFE_DAYS = 3.0
+FIRST = date(2024, 4, 1)
+Row = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def rows() -> pl.DataFrame:
+    """Five days of users and places with tags; some places have several tags, some none."""
+    random, count = np.random.default_rng(0), 300
+    tags = ["spicy", "spicy, cheap", " cheap ,sweet", "", None]
+    click = random.random(count) < 0.4
+    return pl.DataFrame(
+        {
+            "user_id": random.choice(["u", "v", "w"], count),
+            "poi_tags": [tags[number] for number in random.integers(0, 5, count)],
+            "day": [FIRST + timedelta(days=int(day)) for day in random.integers(0, 5, count)],
+            "split": "train",
+            "click": click,
+            "order": click & (random.random(count) < 0.5),
+        }
+    )
+
+
+def listed(tags: object) -> list[str]:
+    """The values of a text of tags."""
+    return [tag.strip() for tag in str(tags or "").split(",") if tag.strip()]
+
+
+def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: date) -> list[float]:
+    """The figures of a user and some tags on a day."""
+
+    def count(rows: list[Row], of: str | None, tag: str | None, what: str | None = None) -> float:
+        total = 0.0
+        for row in rows:
+            age = (day - row["day"]).days  # type: ignore[operator]
+            if age > 0 and of in (None, row["user_id"]) and (what is None or row[what]):
+                fitting = [t for t in listed(row["poi_tags"]) if tag in (None, t)]
+                total += len(fitting) * 0.5 ** ((age - 1) / HALF_LIFE_DAYS)
+        return total
+
+    def taken(of: str | None, tag: str | None) -> float:
+        return count(rows, of, tag, "click") + count(history, of, tag)
+
+    def rate(of: str | None, tag: str | None) -> float:
+        seen = count(rows, of, tag) + SMOOTHING_IMPRESSIONS
+        return (count(rows, of, tag, "click") + SMOOTHING_IMPRESSIONS * overall) / seen
+
+    values, all_rows = listed(tags), count(rows, None, None)
+    overall = count(rows, None, None, "click") / all_rows if all_rows else 0.0
+    orders = sum(count(rows, user, t, "order") + count(history, user, t) for t in values)
+    clicks = sum(count(rows, user, t, "click") for t in values)
+    chosen = sum(taken(user, t) for t in values)
+    expected = sum(taken(user, None) * taken(None, t) for t in values)
+    expected /= max(taken(None, None), 1.0)
+    of_impressions = sum(
+        count(rows, user, t) * min(1.0, rate(user, None) * rate(None, t) / (overall or 1.0))
+        for t in values
+    )
+    return [
+        log1p(chosen),
+        log1p(orders),
+        log((chosen + PRIOR) / (expected + PRIOR)),
+        log((clicks + PRIOR) / (of_impressions + PRIOR)),
+    ]
+
+
+@pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])
+@pytest.mark.parametrize("age", [0, 1, 4])
+def test_figures_are_those_of_a_naive_twin(
+    rows: pl.DataFrame, columns: tuple[str, str], age: int
+) -> None:
+    config = Config.model_validate({"statistics": [{"columns": columns}]})
+    history = rows.head(9).with_columns(day=FIRST - timedelta(days=2))
+    pair, day = config.statistics[0], FIRST + timedelta(days=age)  # type: ignore[index]
+    cross = DailyCross.of(config, pair, rows.lazy(), history.lazy())
+    asked = pl.DataFrame({"user_id": ["u", "v", "new"]})
+    known = cross.as_of(day, HALF_LIFE_DAYS, asked)
+    asked = asked.join(
+        pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]}), how="cross"
+    )
+    figures = known.enrich(asked).select(known.names)
+    logs = rows.to_dicts(), history.to_dicts()
+    expected = [naive(*logs, user, tags, day) for user, tags in asked.rows()]
+    assert np.allclose(figures.to_numpy(), expected)
+
+
+def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> None:
+    config = Config.model_validate({"statistics": [{"columns": ["user_id", "poi_tags"]}]})
+    pair = config.statistics[0]  # type: ignore[index]
+    daily = DailyCross.of(config, pair, rows.lazy(), rows.lazy().clear())
+    first_day = daily.as_of(FIRST, HALF_LIFE_DAYS, pl.DataFrame({"user_id": ["u"]}))
+    figures = first_day.enrich(rows.head(20)).select(first_day.names)
+    assert (figures.to_numpy() == 0).all(), "the first day has no past"
