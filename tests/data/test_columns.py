@@ -124,6 +124,13 @@ def test_levels_and_figures_of_pairs_follow_the_declaration() -> None:
     assert candidate_features(config, names) == ["position", "distance_km_level", "pair_log_clicks"]
 
 
+def test_cross_statistics_differ_where_one_of_their_columns_does() -> None:
+    pairs = [["user_id", "poi_name"], ["weather", "position"], ["user_id", "weather"]]
+    config = configured(statistics=[{"columns": pair} for pair in pairs])
+    names = ["user_id_x_poi_name_ctr", "weather_x_position_ctr", "user_id_x_weather_ctr"]
+    assert candidate_features(config, names) == names[:2]
+
+
 def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
     for within in ("stress_level", "weather_level"):
         profile = {"name": "likes", "column": "name", "within": within}
@@ -180,6 +187,20 @@ def test_a_template_with_a_wrong_column_is_refused(
         (
             {"profiles": [{"name": "t", "column": "name", "within": "place"}]},
             "within of profile t: cannot read place; expected .* that impressions have",
+        ),
+        ({"statistics": [{"columns": ["user_id", "click"]}]}, "click is known only after"),
+        (
+            {"statistics": [{"columns": ["user_id", "poi_kitchen"]}]},
+            "statistics user_id_x_poi_kitchen: cannot read poi_kitchen; expected a column of a",
+        ),
+        ({"statistics": [{"columns": ["user_id", "poi_kinds"]}]}, "poi_kinds holds List"),
+        ({"statistics": [{"columns": ["user_id", "poi_ctr"]}]}, "cannot read poi_ctr"),
+        (
+            {
+                "statistics": [{"columns": ["user_id", "poi_ctr_level"]}],
+                "buckets": [BUCKET | {"column": "poi_ctr"}],
+            },
+            "cannot read poi_ctr_level",
         ),
         ({"keywords": []}, "none has the owner poi"),
     ],

@@ -64,7 +64,7 @@ class BatchReader:
             self.batch.texts[0, REQUEST_SLOTS],
             self.batch.recent[0],
         )
-        return RequestInputs(*(row.numpy() for row in inputs), True, [], [])
+        return RequestInputs(*(row.numpy() for row in inputs), True, [], [], {})
 
     def candidates(self, _: str, columns: Any) -> CandidateInputs:
         rows = columns["row"]
