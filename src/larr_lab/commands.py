@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,3 +28,27 @@ def experiments(
     from larr_lab.studies import experiments as module  # noqa: PLC0415
 
     module.experiments(loaded, study, [loaded] if seeds is None else for_seeds(loaded, seeds))
+
+
+def real(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Holds the files that you brought.")
+    ],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="Such as configs/canteen.toml.")
+    ],
+    override: Overrides = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="1,2,3", help="The seeds that are run and pooled.")
+    ] = "1,2,3,4,5",
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/real"),
+) -> None:
+    """Data sets of real people side by side: those whose files are in FOLDER.
+
+    `dataset.KIND.path` of each configuration is a path in FOLDER; docs/experiments.md says where
+    the files can be had.
+    """
+    loaded = {path.stem: load_config(path, override) for path in configs}
+    from larr_lab.studies import real as module  # noqa: PLC0415
+
+    module.real(loaded, folder, seeds, output)

@@ -1,0 +1,155 @@
+"""`larr real`: data sets of real people side by side, each with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from larr import artifacts
+from larr import run as runner
+from larr.cli import for_seeds
+from larr.config import Config
+from larr.errors import ConfigError
+from larr.evaluation import evaluate, plots
+from larr.evaluation.findings import LARR
+from larr.evaluation.report import effects_of, rendered
+from larr.metrics import TASKS, Metric, metrics_of
+from larr.progress import console
+from larr.rankers import vector_sources
+from larr.sections import changed
+from larr_lab.real import canteen, coupon, films, frappe, situnes, unimobile
+from larr_lab.settings import path_of
+
+RESULTS, PAGE = "real.json", "real.html"
+BEST = "best"
+SOURCES = {
+    "canteen": canteen.SOURCE,
+    "coupon": coupon.SOURCE,
+    "films": films.SOURCE,
+    "frappe": frappe.SOURCE,
+    "situnes": situnes.SOURCE,
+    "unimobile": unimobile.SOURCE,
+}
+"""The kind of a data set -> where its files can be had."""
+Json = dict[str, Any]
+
+
+def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> None:
+    """Runs those configurations whose files are in the folder, and writes `output/`.
+
+    Raises ConfigError if none has its files there.
+    """
+    runs, missing = {}, []
+    for name, config in configs.items():
+        suited = compared(config, folder, output / name)
+        path = path_of(suited, config.dataset.kind)
+        if path.exists():
+            runs[name] = for_seeds(suited, seeds)
+        else:
+            missing.append(f"{path}, which can be had from {SOURCES[config.dataset.kind]}")
+    if not runs:
+        raise ConfigError(f"{folder} has none of the data sets: no {'; no '.join(missing)}")
+    for what in missing:
+        console.print(f"  left out: no {what}", soft_wrap=True)
+    reports = {}
+    for name, of_seeds in runs.items():
+        for config in of_seeds:
+            console.rule(f"{name}, seed {config.seed}")
+            runner.run(config)
+        reports[name] = evaluate.pool(of_seeds, output / name)
+    content = results(reports, {name: rivals(of_seeds[0]) for name, of_seeds in runs.items()})
+    artifacts.write_json(output / RESULTS, content)
+    artifacts.write_text(output / PAGE, real_page(content))
+    console.print(f"Read {output / PAGE}")
+
+
+def compared(config: Config, folder: Path, output: Path) -> Config:
+    """Returns the configuration with its files below the folder, and each pair to be compared."""
+    kind = config.dataset.kind
+    if kind not in SOURCES:
+        raise ConfigError(f"dataset.kind is {kind}; `larr real` runs {', '.join(SOURCES)}")
+    without_texts = rivals(config)
+    others = [name for name in [BEST, *config.align.models] if name not in without_texts]
+    settings = {
+        "output": output,
+        f"dataset.{kind}.path": folder / path_of(config, kind),
+        "evaluate.gains": [*config.evaluate.gains, *product(others, without_texts)],
+    }
+    return Config.model_validate(changed(config.model_dump(), settings))
+
+
+def rivals(config: Config) -> list[str]:
+    """Returns the rankers that read nothing of the texts."""
+    return [name for name in config.align.models if not vector_sources(config, name)]
+
+
+def results(reports: dict[str, Json], rivals: dict[str, list[str]]) -> Json:
+    """Returns the content of `real.json` from the pooled report of each data set."""
+    metrics = metrics_of([TASKS["click"]])
+    return {
+        "seeds": next(iter(reports.values()))["seeds"],
+        "sizes": {
+            name: report["sizes"]["all"] | {"train_rows": report["train_rows"]}
+            for name, report in reports.items()
+        },
+        "metrics": {
+            key: {
+                name: _beside_rivals(report, rivals[name], key, metric)
+                for name, report in reports.items()
+            }
+            for key, metric in metrics.items()
+        },
+        "cold_places": {
+            name: _beside_rivals(report["cold"]["places"], rivals[name], key, metric)
+            for name, report in reports.items()
+            for key, metric in metrics.items()
+            if metric.headline
+        },
+    }
+
+
+def _beside_rivals(part: Json, rivals: list[str], key: str, metric: Metric) -> Json:
+    """Returns a metric of all rankers, the rival that has the best, and the gains over it."""
+    rankers = {name: values[key] for name, values in part["models"].items() if values[key]}
+    sign = 1 if metric.higher_is_better else -1
+    known = [name for name in rivals if name in rankers]
+    best = max(known, key=lambda name: sign * rankers[name]["mean"], default=None)
+    gains = {
+        name: part["gains"][f"{name}_over_{best}"][key]
+        for name in rankers
+        if best and name not in rivals
+    }
+    return {"rankers": rankers, "best_rival": best, "gains": gains}
+
+
+def real_page(content: Json) -> str:
+    """Returns the HTML page of `real.json`."""
+    return rendered(
+        "real.html.j2",
+        "larr_lab.studies",
+        results=content,
+        tables=list(_tables(content)),
+    )
+
+
+def _tables(content: Json) -> Iterator[Json]:
+    """Yields the title, rankers, rows and plot of each metric."""
+    metrics = metrics_of([TASKS["click"]])
+    tables = [(metric, metric.title, content["metrics"][key]) for key, metric in metrics.items()]
+    headline = next(metric for metric in metrics.values() if metric.headline)
+    tables.append((headline, f"{headline.title}, cold places", content["cold_places"]))
+    for metric, title, by_name in tables:
+        rows = {name: row for name, row in by_name.items() if row["rankers"]}
+        rankers = dict.fromkeys(name for row in rows.values() for name in row["rankers"])
+        subject = BEST if BEST in rankers else LARR
+        effects = effects_of((name, row["gains"].get(subject)) for name, row in rows.items())
+        plot_title = f"{title} of {subject} over the best rival"
+        yield {
+            "title": title,
+            "rankers": list(rankers),
+            "rows": rows,
+            "subject": subject,
+            "plot": plots.forest(plot_title, effects, metric.higher_is_better) if effects else "",
+        }
