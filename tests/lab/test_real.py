@@ -13,6 +13,7 @@ from larr.config import Config
 from larr.data.prepare import prepare
 from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
+from larr.evaluation.findings import RIVALS
 from larr.settings import load_config
 from larr_lab.studies.real import PAGE, RESULTS, compared, real
 from tests.conftest import ROOT
@@ -83,17 +84,9 @@ def test_without_any_file_the_sources_are_named(tmp_path: Path) -> None:
         real(configs, tmp_path, "1", tmp_path / "out")
 
 
-def test_rankers_that_read_texts_are_compared_with_each_that_reads_none(tmp_path: Path) -> None:
-    variants = (
-        'align.variants={"trees_with_figures" = {of="lightgbm", settings={figures=["tfidf"]}}}'
-    )
-    config = load_config(
-        ROOT / "configs" / "canteen.toml",
-        [variants, 'align.models=["ple", "lightgbm", "trees_with_figures"]', "evaluate.gains=[]"],
-    )
-    suited = compared(config, tmp_path, tmp_path / "out")
-    assert set(suited.evaluate.gains) == {
-        (name, rival) for name in ("best", "trees_with_figures") for rival in ("ple", "lightgbm")
-    }
+def test_each_ranker_is_compared_with_every_rival(tmp_path: Path) -> None:
+    suited = compared(configuration("canteen"), tmp_path, tmp_path / "out")
+    assert suited.output == tmp_path / "out"
+    assert {("larr", rival) for rival in RIVALS} <= {*suited.evaluate.gains}
     with pytest.raises(ConfigError, match=r"dataset\.kind is city"):
         compared(load_config(ROOT / "configs" / "city.toml"), tmp_path, tmp_path / "out")

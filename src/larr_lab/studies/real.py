@@ -11,19 +11,18 @@ from larr import artifacts
 from larr import run as runner
 from larr.cli import for_seeds
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.errors import ConfigError
 from larr.evaluation import evaluate, plots
-from larr.evaluation.findings import LARR
+from larr.evaluation.findings import LARR, RIVALS, slice_metrics
 from larr.evaluation.report import effects_of, rendered
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
-from larr.rankers import vector_sources
 from larr.sections import changed
 from larr_lab.real import canteen, coupon, films, frappe, situnes, unimobile
 from larr_lab.settings import path_of
 
 RESULTS, PAGE = "real.json", "real.html"
-BEST = "best"
 SOURCES = {
     "canteen": canteen.SOURCE,
     "coupon": coupon.SOURCE,
@@ -59,7 +58,7 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
             console.rule(f"{name}, seed {config.seed}")
             runner.run(config)
         reports[name] = evaluate.pool(of_seeds, output / name)
-    content = results(reports, {name: rivals(of_seeds[0]) for name, of_seeds in runs.items()})
+    content = results(reports)
     artifacts.write_json(output / RESULTS, content)
     artifacts.write_text(output / PAGE, real_page(content))
     console.print(f"Read {output / PAGE}")
@@ -70,24 +69,18 @@ def compared(config: Config, folder: Path, output: Path) -> Config:
     kind = config.dataset.kind
     if kind not in SOURCES:
         raise ConfigError(f"dataset.kind is {kind}; `larr real` runs {', '.join(SOURCES)}")
-    without_texts = rivals(config)
-    others = [name for name in [BEST, *config.align.models] if name not in without_texts]
+    others = [name for name in config.align.models if name not in RIVALS]
     settings = {
         "output": output,
         f"dataset.{kind}.path": folder / path_of(config, kind),
-        "evaluate.gains": [*config.evaluate.gains, *product(others, without_texts)],
+        "evaluate.gains": [*config.evaluate.gains, *product(others, RIVALS)],
     }
     return Config.model_validate(changed(config.model_dump(), settings))
 
 
-def rivals(config: Config) -> list[str]:
-    """Returns the rankers that read nothing of the texts."""
-    return [name for name in config.align.models if not vector_sources(config, name)]
-
-
-def results(reports: dict[str, Json], rivals: dict[str, list[str]]) -> Json:
+def results(reports: dict[str, Json]) -> Json:
     """Returns the content of `real.json` from the pooled report of each data set."""
-    metrics = metrics_of([TASKS["click"]])
+    metrics, main = metrics_of([TASKS["click"]]), slice_metrics()[0]
     return {
         "seeds": next(iter(reports.values()))["seeds"],
         "sizes": {
@@ -95,31 +88,26 @@ def results(reports: dict[str, Json], rivals: dict[str, list[str]]) -> Json:
             for name, report in reports.items()
         },
         "metrics": {
-            key: {
-                name: _beside_rivals(report, rivals[name], key, metric)
-                for name, report in reports.items()
-            }
+            key: {name: _beside_rivals(report, key, metric) for name, report in reports.items()}
             for key, metric in metrics.items()
         },
         "cold_places": {
-            name: _beside_rivals(report["cold"]["places"], rivals[name], key, metric)
+            name: _beside_rivals(report["cold"]["places"], main, metrics[main])
             for name, report in reports.items()
-            for key, metric in metrics.items()
-            if metric.headline
         },
     }
 
 
-def _beside_rivals(part: Json, rivals: list[str], key: str, metric: Metric) -> Json:
-    """Returns a metric of all rankers, the rival that has the best, and the gains over it."""
+def _beside_rivals(part: Json, key: str, metric: Metric) -> Json:
+    """Returns a metric of all rankers, which rival has the best, and the gains over that one."""
     rankers = {name: values[key] for name, values in part["models"].items() if values[key]}
     sign = 1 if metric.higher_is_better else -1
-    known = [name for name in rivals if name in rankers]
+    known = [name for name in RIVALS if name in rankers]
     best = max(known, key=lambda name: sign * rankers[name]["mean"], default=None)
     gains = {
         name: part["gains"][f"{name}_over_{best}"][key]
         for name in rankers
-        if best and name not in rivals
+        if best and name not in RIVALS
     }
     return {"rankers": rankers, "best_rival": best, "gains": gains}
 
@@ -130,6 +118,7 @@ def real_page(content: Json) -> str:
         "real.html.j2",
         "larr_lab.studies",
         results=content,
+        rivals=RIVALS,
         tables=list(_tables(content)),
     )
 
@@ -138,18 +127,17 @@ def _tables(content: Json) -> Iterator[Json]:
     """Yields the title, rankers, rows and plot of each metric."""
     metrics = metrics_of([TASKS["click"]])
     tables = [(metric, metric.title, content["metrics"][key]) for key, metric in metrics.items()]
-    headline = next(metric for metric in metrics.values() if metric.headline)
-    tables.append((headline, f"{headline.title}, cold places", content["cold_places"]))
+    main = metrics[slice_metrics()[0]]
+    tables.append((main, f"{main.title}, cold places", content["cold_places"]))
     for metric, title, by_name in tables:
         rows = {name: row for name, row in by_name.items() if row["rankers"]}
         rankers = dict.fromkeys(name for row in rows.values() for name in row["rankers"])
         subject = BEST if BEST in rankers else LARR
         effects = effects_of((name, row["gains"].get(subject)) for name, row in rows.items())
-        plot_title = f"{title} of {subject} over the best rival"
         yield {
             "title": title,
             "rankers": list(rankers),
             "rows": rows,
             "subject": subject,
-            "plot": plots.forest(plot_title, effects, metric.higher_is_better) if effects else "",
+            "plot": plots.forest(title, effects, metric.higher_is_better) if effects else "",
         }
