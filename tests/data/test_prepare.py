@@ -120,6 +120,41 @@ def test_what_happens_on_the_test_day_changes_nothing_before_it(
     assert before.equals(after)
 
 
+def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
+    city: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other labels of the test rows change nothing that rankers read, and no order for stage 2."""
+    tested = pl.col("request_id").hash(1) % 3 == 0
+    log = raw(city).with_columns(
+        split=pl.when(tested).then(pl.lit("test")).otherwise(pl.lit("train"))
+    )
+    flipped = log.with_columns(
+        click=pl.when(tested).then(~pl.col("click")).otherwise("click"),
+        order=pl.when(tested).then(~pl.col("click")).otherwise("order"),
+    )
+    configs = []
+    for name, rows in {"as_it_was": log, "flipped": flipped}.items():
+        (tmp_path / name).mkdir()
+        rows.write_parquet(tmp_path / name / "log.parquet")
+        configs.append(
+            with_tables(city, tmp_path / name, impressions=tmp_path / name / "log.parquet")
+        )
+        prepare(configs[-1])
+    assert "statistics, profiles and histories count training rows alone" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    for name in ("categories", "numbers", "recent", "history", "texts"):
+        for split in ("train", "test"):
+            before, after = (load(config, f"{split}/{name}") for config in configs)
+            assert (before == after).all(), f"{split}/{name}"
+    tables = ["orders.parquet", *(f"known/{name}.parquet" for name in ("users", "pairs", "recent"))]
+    for table in tables:
+        before, after = (pl.read_parquet(config.output / "prepare" / table) for config in configs)
+        assert before.equals(after), table
+    assert (load(configs[0], "histories") == load(configs[1], "histories")).all()
+    assert load(configs[0], "test/numbers").any(axis=0).all(), "test rows have figures"
+
+
 def test_a_sample_is_of_all_positions_of_a_request() -> None:
     rows = pl.LazyFrame({"position": [1, 2, 3, 4, 5] * 2_000})
     counts = sample(rows, 1_000)["position"].value_counts()["count"]

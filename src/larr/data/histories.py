@@ -98,7 +98,7 @@ def _events(log: Log) -> pl.LazyFrame:
     )
     columns = ["user_id", "poi_id", "time", "day"]
     orders = log.history.lazy().select(*columns, kind=0)
-    events = pl.concat([orders, log.scan().select(*columns, kind=kind)], how="vertical_relaxed")
+    events = pl.concat([orders, log.counted().select(*columns, kind=kind)], how="vertical_relaxed")
     for table in numbered:
         events = events.join(table.lazy(), on=table.columns[1], how="inner")
     return events.select(

@@ -5,7 +5,7 @@ Shapes: K candidates of a request.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -187,7 +187,7 @@ class Enricher:
 
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
-        impressions, history = log.scan(), log.history.lazy()
+        impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
         rate = config.dataset.sampling_rate
         self.counts = {
@@ -200,8 +200,7 @@ class Enricher:
         columns = [*PAIR, "time", "day"]
         events = pl.concat([history.select(columns), clicked.select(columns)])
         self.events = events.collect(engine="streaming")
-        # Later test days count the orders of earlier ones; `as_of` reads earlier days alone.
-        orders = past_orders(log, ("train", "test"))
+        orders = past_orders(log, log.counted())  # `as_of` reads those of earlier days alone
         has_prices = "poi_price_yuan" in log.places.columns
         self.spending = statistics.daily_spending(orders, log.places) if has_prices else None
         # Profiles and cross statistics count within levels, whose edges are fitted on columns that
@@ -292,12 +291,11 @@ def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
     return rows.with_columns(level.column(rows) for level in missing)
 
 
-def past_orders(log: Log, splits: Collection[str]) -> pl.DataFrame:
-    """Returns orders of some splits of the log, and those of the history up to their last day.
+def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:
+    """Returns the orders among some impressions, and those of the history up to their last day.
 
     The history may lack scene columns that the log has; they are null there.
     """
-    rows = log.scan().filter(pl.col("split").is_in(splits))
     last = rows.select(pl.col("day").max()).collect(engine="streaming").item()
     logged = rows.filter(pl.col("order")).collect(engine="streaming")
     earlier = log.history.filter(pl.col("day") <= last)

@@ -38,10 +38,21 @@ class Log:
     tasks: list[str]
     rejected: list[dict[str, Any]]
     """A summary by table and reason, see `Checker`."""
+    is_split_by_time: bool = True
+    """Whether all test days come after the training days."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
         return pl.scan_parquet(self.impressions)
+
+    def counted(self) -> pl.LazyFrame:
+        """Returns the impressions that statistics may count, lazily.
+
+        Later test days count earlier ones, as a service would. Where the split is not by time only
+        training rows count, else training rows would have seen what is tested.
+        """
+        rows = self.scan()
+        return rows if self.is_split_by_time else rows.filter(pl.col("split") == "train")
 
     def chunks(self, split: str) -> Iterator[pl.DataFrame]:
         """Yields the impressions of a split, chunk by chunk."""
@@ -70,7 +81,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
     )
     last = _split(files, config.dataset.test_days)
-    _check_split(files, tasks, config.dataset.sampling_rate)
+    is_split_by_time = _check_split(files, tasks, config.dataset.sampling_rate)
     # Each order counts once: those that the log contains are taken from there.
     key = ["user_id", "poi_id", "day"]
     ordered = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
@@ -86,6 +97,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         impressions=files,
         tasks=tasks,
         rejected=list(checker.summary.values()),
+        is_split_by_time=is_split_by_time,
     )
 
 
@@ -146,8 +158,11 @@ def _split(files: list[Path], test_days: int) -> date:
     return last
 
 
-def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> None:
-    """Prints the days of each split; raises DataError if nothing can be learned or tested."""
+def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> bool:
+    """Prints the days of each split; raises DataError if nothing can be learned or tested.
+
+    Returns whether all test days come after the training days.
+    """
     splits = (
         pl.scan_parquet(files)
         .group_by("split")
@@ -185,6 +200,13 @@ def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> N
                 + ("" if task == "click" else ", or no column order: then CTR alone is trained")
             )
     check_sampling(sampling_rate, by_split["train"]["click"], by_split["test"]["click"])
+    is_split_by_time = bool(by_split["test"]["first"] > by_split["train"]["last"])
+    if not is_split_by_time:
+        console.print(
+            "  some days have rows to train and to test, or test days come before training days: "
+            "statistics, profiles and histories count training rows alone"
+        )
+    return is_split_by_time
 
 
 def check_sampling(rate: float, train_ctr: float, test_ctr: float) -> None:

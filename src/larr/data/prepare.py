@@ -66,7 +66,7 @@ def prepare(config: Config) -> None:
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, folder)
         # The texts of every past order as of the start of its day, for stage 2.
-        orders = enricher.enrich(past_orders(log, ("train",)))
+        orders = enricher.enrich(past_orders(log, log.scan().filter(pl.col("split") == "train")))
         keys = ["user_id", "poi_id", "time"]
         _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
         log.places.write_parquet(folder / "places.parquet")
