@@ -22,15 +22,16 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from larr import artifacts
+from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.batches import Batch, LogRows
+from larr.rankers.graph import write_graph
 from larr.rankers.predict import load_ranker
-from larr.serve.export import write_graph
 from larr.serve.features import Reader
 from larr.serve.fold import Partial, agg_partial, encoded, merged, partial
 from larr.serve.publish import write_ranker
-from larr.serve.ranker import Graph, ServedRanker
+from larr.serve.ranker import ServedRanker
+from larr.serve.served import Graph
 from larr.settings import load_config
 from larr.text.encoder import compute, load_encoder
 
@@ -123,15 +124,18 @@ def main() -> None:
     model: Any = load_ranker(config, options.model)
     reader = Reader(config, data)
     scratch = tempfile.TemporaryDirectory()
-    write_ranker(model, reader, Path(scratch.name) / "folded")
-    ranker = ServedRanker(Path(scratch.name) / "folded", reader)
+    batch = next(LogRows(data / "test").in_order(CANDIDATES))
+    source, two = rankers.text_vectors(config, options.model), batch.select(torch.arange(2))
+    members, sources = {options.model: (model, 1.0)}, {options.model: source}
+    write_ranker(members, sources, reader, two, Path(scratch.name) / "ranker")
+    ranker = ServedRanker(Path(scratch.name) / "ranker", reader)
+    folded: Any = ranker.members[0].served
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)
     columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
-    batch = next(LogRows(data / "test").in_order(CANDIDATES))
 
     request, candidates = reader.request(scene), reader.candidates(scene["user_id"], columns)
-    rows = ranker.look_up(request) | ranker.places.take(candidates.places)
+    rows = folded.look_up(request) | folded.place_table.take(candidates.places)
     texts = [torch.from_numpy(rows[f"request_{name}"])[None] for name in ("logits", "values")]
     known = merged(agg_partial(model.scene), partial(*texts))
     parts = {f"known_{name}": tensor.detach() for name, tensor in known._asdict().items()}
@@ -142,17 +146,13 @@ def main() -> None:
     def scene_encoder(module: Any, inputs: Inputs) -> Tensor:
         return module(inputs["vectors"], inputs["missing"])
 
-    def folded() -> None:
-        place = ranker.places.take(candidates.places, ranker.place_columns)
-        ranker.probabilities(ranker.look_up(request), place, candidates)
-
     ways = {
         "encoder, complete": in_onnx(every.scene, scene_encoder, of_texts),
         "encoder, <agg> alone": in_onnx(model.scene, scene_encoder, of_texts),
         "encoder, folded": in_onnx(model.scene, folded_encoder, parts),
         "scoring, complete": in_onnx(every, probabilities, batch._asdict()),
         "scoring, <agg> alone": in_onnx(model, probabilities, batch._asdict()),
-        "scoring, folded": folded,
+        "scoring, folded": lambda: folded.logits(request, candidates),
         "reading the request": lambda: reader.request(scene),
         "reading the candidates": lambda: reader.candidates(scene["user_id"], columns),
         "all: columns in, probabilities out": lambda: ranker.score(scene, columns),

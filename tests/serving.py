@@ -23,15 +23,22 @@ from torch import nn
 
 from larr import artifacts, rankers
 from larr.config import Config
+from larr.config.rankers import TreesConfig
+from larr.data.batches import LogRows
 from larr.data.features import read_features
+from larr.rankers.blend import Blend
+from larr.rankers.predict import load_ranker
+from larr.rankers.ranker import Ranker
 from larr.serve import publish as module
 from larr.serve.app import Service
 from larr.serve.http import PatientProtocol
-from larr.serve.store import FOLDED, VERSIONS, Store
+from larr.serve.store import RANKER, VERSIONS, Store
 from larr.serve.version import ServedVersion
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 """The columns of a candidate."""
+BLEND = {"larr": 2.0, "din": 1.0, "lightgbm": 1.0}
+"""One member of each kind that is served in its own way, with its weight."""
 
 
 def log(city: Config) -> pl.DataFrame:
@@ -57,14 +64,17 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         config = run_of(city, name, tmp_path_factory.mktemp("run"))
         other = tmp_path_factory.mktemp("other") / "run"
         shutil.copytree(config.output, other, symlinks=True)
-        weights = load_file(other / "align" / name / "model.safetensors")
         users = read_features(artifacts.folder(config, "prepare")).categories[0]
         assert users.name == "user_id"
-        weights["encoder.table.rows"][: users.size] *= 3
-        save_file(weights, other / "align" / name / "model.safetensors")
+        for path in other.glob("align/*/model.safetensors"):
+            weights = load_file(path)
+            if "encoder.table.rows" in weights:
+                weights["encoder.table.rows"][: users.size] *= 3
+                save_file(weights, path)
         store = Store(tmp_path_factory.mktemp("published") / "store")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "require_ranker", lambda *_: None)
+            patched.setattr(module, "load_ranker", load)
             store.activate(module.publish(store, config, name))
             copy_graphs(patched, store.folder / VERSIONS / store.arms()[0].version)
             second = module.publish(store, config.model_copy(update={"output": other}), name)
@@ -80,7 +90,7 @@ def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
     """
 
     def copy(_: nn.Module, __: Any, path: Path, **___: Any) -> None:
-        shutil.copy(version / FOLDED / path.name, path)
+        shutil.copy(version / RANKER / path.parent.name / path.name, path)
 
     monkeypatch.setattr(module, "write_graph", copy)
 
@@ -89,20 +99,33 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     """A run on prepared data with a ranker whose vectors and weights are random."""
     random = np.random.default_rng(0)
     (output / "prepare").symlink_to(city.output / "prepare")
-    align = city.align.model_copy(update={"models": [name]})
+    trees = TreesConfig(rounds=10)
+    align = city.align.model_copy(update={"models": [name], "trees": trees})
     config = city.model_copy(update={"output": output, "align": align})
     texts = pl.read_parquet(output / "prepare" / "texts.parquet").height
     (output / "embed" / "encoder").mkdir(parents=True)
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
     np.save(output / "embed" / "encoder" / "vectors.npy", vectors)
     (output / "contrast").mkdir()
-    ranker = rankers.build(config, name)
-    (output / "align" / name).mkdir(parents=True)
-    ranker.save(output / "align" / name / "model.safetensors")
+    for member in BLEND if name == "blend" else [name]:
+        ranker = rankers.build(config, member)
+        if member == "lightgbm":
+            ranker.fit(LogRows(output / "prepare" / "train"), seed=0)
+        (output / "align" / member).mkdir(parents=True)
+        ranker.save(output / "align" / member / "model.safetensors")
     return config
 
 
-@pytest.fixture(scope="module", params=["ple", "larr"])
+def load(config: Config, name: str) -> Ranker:
+    """The ranker of a run of `run_of`."""
+    if name != "blend":
+        return load_ranker(config, name)
+    return Blend(
+        {member: (load_ranker(config, member), weight) for member, weight in BLEND.items()}
+    )
+
+
+@pytest.fixture(scope="module", params=["ple", "larr", "blend"])
 def published(request: Any, publish: Callable[[str], Published]) -> Published:
     return publish(request.param)
 
@@ -134,6 +157,7 @@ def asked(served: Config, version: ServedVersion) -> dict[str, Any]:
 def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with one version, which is current."""
     monkeypatch.setattr(module, "require_ranker", lambda *_: None)
+    monkeypatch.setattr(module, "load_ranker", load)
     left_out = shutil.ignore_patterns(published.second)
     return Store(shutil.copytree(published.store.folder, tmp_path / "store", ignore=left_out))
 
@@ -188,4 +212,6 @@ class TorchGraph:
 def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs graphs with torch: torch.export takes seconds, and the published runs test it."""
     monkeypatch.setattr(module, "write_graph", TorchGraph.write)
-    monkeypatch.setattr("larr.serve.ranker.Graph", TorchGraph)
+    monkeypatch.setattr("larr.rankers.neural.write_graph", TorchGraph.write)
+    monkeypatch.setattr("larr.serve.served.Graph", TorchGraph)
+    monkeypatch.setattr("larr.serve.folded.Graph", TorchGraph)

@@ -91,7 +91,7 @@ def test_a_text_that_doubles_the_score_has_an_influence_of_a_hundred_percent() -
 
 def test_the_texts_of_a_place_are_shown_when_it_is_clicked(page: Any, live: Live) -> None:
     first = page.locator("tr[data-poi]").first
-    reads_texts = live.store.versions()[0]["model"] == "larr"
+    reads_texts = live.store.versions()[0]["model"] != "ple"
     texts = page.locator("tr[data-poi]:first-child + tr.texts")
     assert not texts.is_visible()
     first.locator("summary").click()

@@ -18,7 +18,7 @@ from larr.rankers.larr import Larr
 from larr.rankers.predict import load_ranker, probabilities
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
-from larr.serve.ranker import Graph
+from larr.serve.served import Graph
 from tests.ranking_log import Sizes, small_align, write_log
 
 

@@ -10,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from larr.config.rankers import SceneConfig
-from larr.errors import ConfigError
 from larr.rankers.scene_encoder import SceneEncoder
 from larr.serve.fold import (
     Partial,
     agg_partial,
     attention_of,
-    check_foldable,
     encoded,
     merged,
     partial,
@@ -79,11 +76,3 @@ def test_merging_is_commutative_and_associative() -> None:
     assert torch.allclose(
         left.value / left.weight[..., None], right.value / right.weight[..., None]
     )
-
-
-def test_a_setting_that_breaks_the_algebra_is_named() -> None:
-    check_foldable(SceneConfig())
-    with pytest.raises(ConfigError, match=r"cannot be folded: scene\.layers is 2"):
-        check_foldable(SceneConfig(layers=2))
-    with pytest.raises(ConfigError, match="pooling is mean"):
-        check_foldable(SceneConfig(pooling="mean"))

@@ -19,6 +19,7 @@ from larr.config import Config
 from larr.errors import InputError
 from larr.serve.app import Service
 from larr.serve.embedder import Embedder
+from larr.serve.folded import Folded
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranker import ServedRanker
@@ -84,15 +85,18 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     row = known.drop(STATISTICS).row(5, named=True)
     copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
     added = as_known(copy | {"poi_id": "copy"}, known)
-    ranker.add_places(added, lambda texts: raw_VD[[number.get(text, 0) for _, text in texts]])
+    embedders = {"encoder": lambda texts: raw_VD[[number.get(text, 0) for _, text in texts]]}
+    ranker.add_places(added, embedders)
     place = np.array([ranker.reader.place_rows[poi_id] for poi_id in ("copy", row["poi_id"])])
     same = [
         column
-        for column, slot in enumerate(ranker.place_slots)
-        if ranker.keywords[slot] in ("poi_name", "poi_menu")
+        for column, slot in enumerate(ranker.reader.place_slots)
+        if ranker.reader.features.scene_keywords[slot] in ("poi_name", "poi_menu")
     ]
     assert same
-    columns = ranker.places.take(place)
+    folded = ranker.members[0].served
+    assert isinstance(folded, Folded)
+    columns = folded.place_table.take(place)
     assert np.allclose(*columns["place_vectors"][:, same])
     assert np.isfinite(columns["place_products"]).all()
 

@@ -16,18 +16,15 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.batches import Batch, LogRows
 from larr.data.features import ColumnSplit
-from larr.errors import ConfigError
 from larr.rankers import build
-from larr.rankers.ple import Ple
-from larr.rankers.predict import load_ranker, predict, probabilities
-from larr.serve import publish as module
-from larr.serve.features import CandidateInputs, RequestInputs
-from larr.serve.publish import publish, write_ranker
+from larr.rankers.neural import NeuralRanker
+from larr.rankers.predict import predict_log, probabilities
+from larr.serve.features import CandidateInputs, PlaceInputs, RequestInputs
+from larr.serve.publish import write_ranker
 from larr.serve.ranker import ServedRanker, scores
-from larr.serve.store import Store
 from larr.serve.version import ServedVersion
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
-from tests.serving import SENT, log
+from tests.serving import SENT, load, log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
 CATEGORIES = ColumnSplit(place=(1,), request=(0, 2), candidate=(3,))
@@ -40,6 +37,7 @@ REQUEST_SLOTS = [slot for slot in range(SIZES.keywords) if slot not in PLACE_SLO
 class BatchReader:
     """Stands in for `Reader`: the places and the request are those of a batch."""
 
+    config: Config
     batch: Batch
     features: Any
     texts: Any
@@ -49,13 +47,15 @@ class BatchReader:
         f"k{slot}": SimpleNamespace(owner=OWNERS[slot]) for slot in range(SIZES.keywords)
     }
 
-    def place_inputs(self) -> tuple[np.ndarray, ...]:
+    place_slots, request_slots = np.array(PLACE_SLOTS), np.array(REQUEST_SLOTS)
+
+    def place_inputs(self) -> PlaceInputs:
         inputs = (
             self.batch.categories[:, CATEGORIES.place],
             self.batch.numbers[:, NUMBERS.place],
             self.batch.texts[:, PLACE_SLOTS],
         )
-        return tuple(rows.numpy() for rows in inputs)
+        return PlaceInputs(*(rows.numpy() for rows in inputs))
 
     def request(self, _: Any) -> RequestInputs:
         inputs = (
@@ -76,11 +76,11 @@ class BatchReader:
         )
 
 
-def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Ple]:
+def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, NeuralRanker]:
     shared = small_align().with_settings(settings).model_dump()
     config = write_log(folder, SIZES, small_align(models=[name], **shared))
     model = build(config, name).eval()
-    assert isinstance(model, Ple)
+    assert isinstance(model, NeuralRanker)
     with torch.no_grad():  # so that no bias is at its neutral value
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -109,6 +109,12 @@ def one_request(batch: Batch) -> Batch:
         ("larr", {"scene.matching": False}),
         ("larr", {"scene.pre_norm": False}),
         ("larr", {"ctcvr": "product", "hidden": ["scene_0"]}),
+        ("larr", {"scene.layers": 2}),
+        ("larr", {"scene.pooling": "mean"}),
+        ("dcn", {}),
+        ("wide_deep", {"hidden": ["poi_id"]}),
+        ("deepfm", {}),
+        ("din", {"ctcvr": "product"}),
     ],
 )
 def test_served_scores_are_those_of_the_model(
@@ -121,9 +127,11 @@ def test_served_scores_are_those_of_the_model(
         scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=1.0
     )
     texts = SimpleNamespace(table=lambda: pl.read_parquet(data / "texts.parquet"))
-    reader: Any = BatchReader(batch, features, texts)
-    write_ranker(model, reader, tmp_path / "folded")
-    ranker = ServedRanker(tmp_path / "folded", reader)
+    reader: Any = BatchReader(config, batch, features, texts)
+    sources = {name: model.text_vectors}
+    members: dict[str, Any] = {name: (model, 1.0)}
+    write_ranker(members, sources, reader, batch.select(torch.arange(2)), tmp_path / "ranker")
+    ranker = ServedRanker(tmp_path / "ranker", reader)
     row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
     with torch.inference_mode():
         expected = model(batch.select(torch.from_numpy(row_K))).sigmoid().numpy()
@@ -133,24 +141,10 @@ def test_served_scores_are_those_of_the_model(
         assert np.abs(scored.probabilities - expected[:count]).max() < 1e-6
 
 
-def test_an_encoder_of_two_layers_is_not_served(tmp_path: Path) -> None:
-    _, model = make(tmp_path, "larr", {"scene.layers": 2})
-    reader: Any = None
-    with pytest.raises(ConfigError, match=r"cannot be folded: scene\.layers is 2"):
-        write_ranker(model, reader, tmp_path / "folded")
-
-
-def test_only_ple_and_larr_are_served(
-    served: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "require_ranker", lambda *_: None)
-    monkeypatch.setattr(module, "load_ranker", build)
-    with pytest.raises(ConfigError, match="deepfm cannot be served"):
-        publish(Store(tmp_path), served, "deepfm")
-
-
 def test_served_scores_are_those_of_the_evaluation(served: Config, version: ServedVersion) -> None:
-    expected_NT = predict(served, served.align.models[0])
+    ranker = load(served, served.align.models[0])
+    rows = LogRows(artifacts.folder(served, "prepare") / "test")
+    expected_NT = predict_log(ranker, rows)
     served_scores = []
     for _, group in log(served).group_by("request_id", maintain_order=True):
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
@@ -170,7 +164,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(
     scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
     scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
     chosen = [7, 2]
-    ranker = load_ranker(served, served.align.models[0])
+    ranker = load(served, served.align.models[0])
     data = artifacts.folder(served, "prepare")
     batch = next(LogRows(data / "test").in_order(group.height))
     keywords = [keyword.name for keyword in served.scene_keywords]

@@ -45,7 +45,7 @@ def test_the_same_run_is_the_same_version(
     first = store.arms()[0].version
     assert write(store, served, served.align.models[0]) == first
     assert len(store.versions()) == 1
-    (store.folder / VERSIONS / first / "folded" / "embeddings.npy").write_bytes(b"")
+    (store.folder / VERSIONS / first / "ranker" / "larr" / "embeddings.npy").write_bytes(b"")
     copy_graphs(monkeypatch, published.store.folder / VERSIONS / first)
     again = write(store, served, served.align.models[0])
     store.load(again)
@@ -70,7 +70,7 @@ def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
         with pytest.raises(VersionError, match=message):
             store.activate(second)
         (folder / name).write_bytes(content)
-    weights = folder / "folded" / "embeddings.npy"
+    weights = folder / "ranker" / "larr" / "embeddings.npy"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(VersionError, match=r"embeddings.npy is not what was published"):

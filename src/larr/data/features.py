@@ -1,6 +1,6 @@
 """The features that rankers read: their description (`features.json`) and their encoder.
 
-Shapes: N rows, F categories, M numbers, L recent places.
+Shapes: N rows, F categories, M numbers, L recent places, T tasks.
 """
 
 from __future__ import annotations
@@ -79,6 +79,17 @@ class Features(BaseModel, frozen=True):
 def read_features(data: Path) -> Features:
     """Returns the content of `features.json` in the folder that `larr prepare` wrote."""
     return Features.model_validate(artifacts.read_json(data / "features.json"))
+
+
+def undo_sampling(probability_NT: Array, rate: float) -> Array:
+    """Corrects for a training log that kept only a share `rate` of the impressions without a click.
+
+    Decision 27: a kept impression without a click stands for 1 / rate of them. Of all impressions
+    in question a share click + (1 - click) / rate remains, by which every probability is divided.
+    """
+    click_N1 = probability_NT[:, :1]
+    undone_NT: Array = probability_NT / (click_N1 + (1 - click_N1) / rate)
+    return undone_NT
 
 
 @dataclass(frozen=True)

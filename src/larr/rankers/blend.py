@@ -57,3 +57,8 @@ class Blend(Ranker):
         """Reads the members."""
         for name, (ranker, _) in self.members.items():
             ranker.load(path.with_name(f"{name}.{path.name}"))
+
+
+def members_of(name: str, ranker: Ranker) -> dict[str, tuple[Ranker, float]]:
+    """Returns the members of a blend, and of another ranker of this name itself."""
+    return ranker.members if isinstance(ranker, Blend) else {name: (ranker, 1.0)}

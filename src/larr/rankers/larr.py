@@ -50,6 +50,11 @@ class Larr(Ple):
         self.register_buffer("targets", torch.tensor(targets), persistent=False)
         self.alignment = nn.Linear(len(targets) * inputs.settings.embedding, space)
 
+    @property
+    def foldable(self) -> bool:
+        """Whether the key and the value of a text in the scene encoder follow from it alone."""
+        return self.settings.scene.layers == 1 and self.settings.scene.pooling == "agg"
+
     def forward(self, batch: Batch) -> Tensor:
         """Returns the logits, [B, T]."""
         return self.outputs(batch)[0]

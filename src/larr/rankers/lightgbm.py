@@ -106,6 +106,13 @@ class LightGbm(Ranker):
         texts = [tensors[task].numpy().tobytes().decode() for task in self.tasks]
         self.forests = [_lightgbm().Booster(model_str=text) for text in texts]
 
+    def write_graph(self, path: Path, example: Batch) -> None:
+        """Writes the forests as one `TreeEnsemble` of ONNX, so that serving needs no LightGBM."""
+        from larr.rankers.forest import write_forests  # noqa: PLC0415 - publishing alone needs it
+
+        forests = [forest.dump_model() for forest in self.forests]
+        write_forests(forests, self.columns, {"numbers": example.numbers.shape[1]}, path)
+
 
 def _lightgbm() -> Any:
     """Returns the library, loaded only when a forest is wanted: it needs the system's OpenMP."""

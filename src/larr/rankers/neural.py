@@ -22,6 +22,7 @@ from larr.data.batches import BLOCK_ROWS, Batch, LogRows
 from larr.errors import LarrError
 from larr.losses import click_loss
 from larr.rankers.embedding import FeatureEmbedding, LazyAdam
+from larr.rankers.graph import VECTORS, Logits, inputs_of, write_graph
 from larr.rankers.layers import Towers, initialise, tower_rates
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
@@ -181,6 +182,13 @@ class NeuralRanker(nn.Module, Ranker):
         """Reads what `save` wrote."""
         self.load_state_dict(load_file(path))
         self.eval()
+
+    def write_graph(self, path: Path, example: Batch) -> None:
+        """Writes its `forward`; a buffer `vectors` of stored text vectors becomes an input."""
+        inputs, buffers = inputs_of(example), dict(self.named_buffers())
+        if VECTORS in buffers:
+            inputs[VECTORS] = buffers[VECTORS].numpy()
+        write_graph(Logits(self, example), inputs, path)
 
 
 class EmbeddingRanker(NeuralRanker):

@@ -101,8 +101,6 @@ class NextLevel(nn.Module):
 class Ple(EmbeddingRanker):
     """Features, extraction levels, a tower for each task."""
 
-    foldable = True
-
     def __init__(self, inputs: RankerInputs, more: int = 0) -> None:
         """Builds the model; `more` inputs beside the ordinary features come from a subclass."""
         super().__init__(inputs)
@@ -113,6 +111,11 @@ class Ple(EmbeddingRanker):
             *(NextLevel(self.settings, self.tasks, last=n == levels) for n in range(2, levels + 1))
         )
         self.towers = Towers(self.settings, self.tasks, units[-1])
+
+    @property
+    def foldable(self) -> bool:
+        """True: its first level is linear in its inputs."""
+        return True
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the logits, [B, T]."""

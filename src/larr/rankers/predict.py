@@ -5,16 +5,13 @@ Shapes: N rows of a log, B of a batch, T tasks.
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
-from torch import Tensor
 
 from larr import artifacts, progress, rankers
 from larr.config import Config
 from larr.config.rankers import BEST
 from larr.data.batches import Batch, LogRows
-from larr.data.features import read_features
+from larr.data.features import read_features, undo_sampling
 from larr.errors import StaleError
 from larr.rankers import best
 from larr.rankers.align import ranker_artifact
@@ -22,7 +19,6 @@ from larr.rankers.blend import Blend
 from larr.rankers.ranker import Ranker
 
 ROWS = 4096  # scored at a time
-Probabilities = TypeVar("Probabilities", np.ndarray, Tensor)
 
 
 def predict(config: Config, name: str) -> np.ndarray:
@@ -66,16 +62,6 @@ def probabilities(ranker: Ranker, batch: Batch) -> np.ndarray:
     """Returns the probabilities of the rows, float32 [B, T], before `undo_sampling`."""
     probability_BT: np.ndarray = ranker.score(batch).sigmoid().numpy()
     return probability_BT
-
-
-def undo_sampling(probability_NT: Probabilities, rate: float) -> Probabilities:
-    """Corrects for a training log that kept only a share `rate` of the impressions without a click.
-
-    Decision 27: a kept impression without a click stands for 1 / rate of them. Of all impressions
-    in question a share click + (1 - click) / rate remains, by which every probability is divided.
-    """
-    click_N1 = probability_NT[:, :1]
-    return probability_NT / (click_N1 + (1 - click_N1) / rate)
 
 
 def require_ranker(config: Config, name: str) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Features
+from larr.rankers.graph import Logits, inputs_of, write_graph
 
 IDS = ("user_id", "poi_id")
 """Categories by which a ranker can memorise who did what where."""
@@ -77,10 +78,6 @@ class Ranker(ABC):
     text_vectors: ClassVar[str | None] = None
     """The folder under `embed/` of the text vectors that it reads, unless a variant names another;
     None if it reads no texts."""
-    foldable: ClassVar[bool] = False
-    """Whether `larr serve` can precompute what depends on the place or on a text alone. It does so
-    by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` may set this."""
-
     figures: Mapping[Path, int] = {}
     """The folders of the text figures that it reads and their numbers of columns, in the order of
     a batch's; set by `larr.rankers.build`."""
@@ -92,6 +89,15 @@ class Ranker(ABC):
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:
         """Builds the untrained ranker."""
+
+    @property
+    def foldable(self) -> bool:
+        """Whether `larr.serve.fold` can precompute what depends on the place or on a text alone.
+
+        It does so by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` have this;
+        others are served as a graph.
+        """
+        return False
 
     def initialise(self, seed: int) -> None:  # noqa: B027 - optional
         """Draws the initial parameters; by default they stay as the constructor left them."""
@@ -111,3 +117,11 @@ class Ranker(ABC):
     @abstractmethod
     def load(self, path: Path) -> None:
         """Reads what `save` wrote; it is ready to score afterwards."""
+
+    def write_graph(self, path: Path, example: Batch) -> None:
+        """Writes it as a graph of ONNX from the arrays of a batch to `logits`, for serving.
+
+        By default what `score` computes, which has to consist of torch's operations. `example` has
+        two rows.
+        """
+        write_graph(Logits(self.score, example), inputs_of(example), path)

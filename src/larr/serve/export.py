@@ -5,9 +5,6 @@ Shapes: B rows, A dimension of e_s.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from larr.data.batches import Batch, LogRows
 from larr.data.features import Features, read_features
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
+from larr.rankers.graph import write_graph
 from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker
 
@@ -95,44 +93,6 @@ class _Probabilities(nn.Module):
         index = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
         batch = self.like._replace(numbers=inputs["numbers"], **index)
         return {"probabilities": self.ranker(batch).sigmoid()}
-
-
-def write_graph(
-    module: nn.Module,
-    inputs: Mapping[str, np.ndarray],
-    path: Path,
-    of_request: Collection[str] = (),
-) -> None:
-    """Writes a module that maps named tensors to named tensors as a graph of ONNX.
-
-    All inputs have any number of rows, the same for all, but for those of `of_request`, whose
-    shapes stay as they are. `inputs` are an example with at least two rows: torch.export takes a
-    dimension of one for a constant.
-    """
-    # Copied, as torch.export takes two names of one tensor for one input.
-    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
-    for name in ("torch.onnx", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    rows = {0: torch.export.Dim("rows", min=1)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs={"inputs": tensors},
-            dynamo=True,
-            verbose=False,
-            input_names=list(inputs),
-            output_names=list(module(tensors)),
-            dynamic_shapes={
-                "inputs": {name: None if name in of_request else rows for name in inputs}
-            },
-        )
-    assert program is not None  # noqa: S101 - with `dynamo` it returns one
-    for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    program.save(str(path))
 
 
 def _write_rows(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:

@@ -55,6 +55,19 @@ class RequestInputs(NamedTuple):
     """All columns of the request, sent or looked up."""
 
 
+class PlaceInputs(NamedTuple):
+    """The inputs of places, in the order of `ColumnSplit.place`."""
+
+    categories: Ints
+    numbers: Floats
+    texts: Ints
+    """Of the keywords that describe the place."""
+
+    def select(self, rows: slice) -> PlaceInputs:
+        """Returns the inputs of some of the places."""
+        return PlaceInputs(self.categories[rows], self.numbers[rows], self.texts[rows])
+
+
 class CandidateInputs(NamedTuple):
     """The inputs of each candidate, in the order of `ColumnSplit.candidate`."""
 
@@ -87,6 +100,9 @@ class Reader:
         self.candidate_scales = self.encoder.scales.select(self.numbers.candidate)
         self.keywords = {keyword.name: keyword for keyword in config.scene_keywords}
         self.templates = [Template(keyword) for keyword in config.scene_keywords]
+        is_of_place = np.array([keyword.owner == "poi" for keyword in config.scene_keywords], bool)
+        self.place_slots = np.flatnonzero(is_of_place)
+        self.request_slots = np.flatnonzero(~is_of_place)
         self.place_rows = {
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
@@ -130,12 +146,12 @@ class Reader:
         texts = {template.keyword.name: template.column(rows) for template in self.templates}
         return self.encoder.arrays(rows) | {"texts": self.numbered(texts, rows.height)}
 
-    def place_inputs(self) -> tuple[Ints, Floats, Ints]:
-        """Returns categories, numbers and text numbers of all places, the unknown one first."""
+    def place_inputs(self) -> PlaceInputs:
+        """Returns the inputs of all places, the unknown one first."""
         unknown = pl.DataFrame({"poi_id": [None]}, schema={"poi_id": pl.String})
         places = pl.concat([unknown, self.known.places], how="diagonal_relaxed")
         categories_PF, numbers_PM, texts = self.described(places)
-        return categories_PF, numbers_PM, self.numbered(texts, len(places))
+        return PlaceInputs(categories_PF, numbers_PM, self.numbered(texts, len(places)))
 
     def described(self, places: pl.DataFrame) -> tuple[Ints, Floats, dict[str, pl.Series]]:
         """Returns categories, numbers and, by keyword, the texts of places.

@@ -11,7 +11,7 @@ Two properties of the rankers make this exact up to the rounding of float32:
   candidate costs one merge and the rest of the layer for one token.
 
 `TextRows`, `PlaceRows` and `Scoring` become graphs of ONNX: they compute what is stored of a text,
-what is stored of a place, and the probabilities of candidates from stored rows. As graphs they run
+what is stored of a place, and the logits of candidates from stored rows. As graphs they run
 without torch, and faster: the fifty small operations of `Scoring` cost torch more in dispatch than
 in arithmetic.
 
@@ -30,27 +30,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.config.rankers import SceneConfig
 from larr.data.features import ColumnSplit
-from larr.errors import ConfigError
 from larr.rankers.larr import Larr
 from larr.rankers.matching import Matching, similarities
 from larr.rankers.ple import Ple
-from larr.rankers.predict import undo_sampling
 from larr.rankers.scene_encoder import SceneEncoder, after_attention, folded_query
 
 Inputs = dict[str, Tensor]
-
-
-def check_foldable(settings: SceneConfig) -> None:
-    """Raises ConfigError if the algebra above does not hold for a scene encoder."""
-    if settings.layers > 1:
-        reason = f"layers is {settings.layers}: after one layer a text's key depends on others"
-    elif settings.pooling != "agg":
-        reason = f"pooling is {settings.pooling}: every token's output is needed"
-    else:
-        return
-    raise ConfigError(f"this ranker cannot be folded: scene.{reason}")
 
 
 class Partial(NamedTuple):
@@ -109,6 +95,11 @@ def encoded(encoder: SceneEncoder, all_texts: Partial) -> Tensor:
     return e_s
 
 
+def scene_part(model: Ple) -> Larr | None:
+    """Returns the model as the LARR that it is; None for one that reads no text vectors."""
+    return model if isinstance(model, Larr) else None
+
+
 class TextRows(nn.Module):
     """What is stored of a text, from its vector and the slot of its keyword."""
 
@@ -156,7 +147,7 @@ class PlaceRows(nn.Module):
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
         self.weight = _FirstLevel(model).of_columns(categories.place, numbers.place)
-        self.larr = model if isinstance(model, Larr) else None
+        self.larr = scene_part(model)
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Takes rows of embeddings [P, F, E] and numbers [P, M], and for LARR those of its texts.
@@ -174,14 +165,12 @@ class PlaceRows(nn.Module):
 
 
 class Scoring(nn.Module):
-    """The probabilities of candidates, from the rows of the request and of their places."""
+    """The logits of candidates, from the rows of the request and of their places."""
 
-    def __init__(
-        self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit, sampling_rate: float
-    ) -> None:
+    def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.model, self.rate, first = model, sampling_rate, _FirstLevel(model)
-        self.larr = model if isinstance(model, Larr) else None
+        self.model, first = model, _FirstLevel(model)
+        self.larr = scene_part(model)
         self.request_weight = first.of_columns(categories.request, numbers.request)
         rest = [first.number[list(numbers.candidate)], first.recent, first.more]
         self.rest_weight = torch.cat(rest).contiguous()
@@ -198,7 +187,7 @@ class Scoring(nn.Module):
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
     def forward(self, inputs: Inputs) -> Inputs:
-        """Takes the inputs that `larr.serve.ranker` looks up; returns `probabilities`, [K, T]."""
+        """Takes the inputs that `larr.serve.folded` looks up; returns `logits`, [K, T]."""
         request = [inputs["request_categories"].flatten(), inputs["request_numbers"]]
         request_1O = torch.addmm(
             self.model.first.linear.bias, torch.cat(request)[None], self.request_weight
@@ -218,8 +207,7 @@ class Scoring(nn.Module):
             if self.larr.matching:
                 rest += self._figures(self.larr.matching, inputs)
         products_KO = torch.addmm(products_KO, torch.cat(rest, dim=1), self.rest_weight)
-        logits_KT = self.model.logits_after(products_KO)
-        return {"probabilities": undo_sampling(logits_KT.sigmoid(), self.rate)}
+        return {"logits": self.model.logits_after(products_KO)}
 
     def _recent(self, inputs: Inputs) -> Tensor:
         """Returns `TargetAttention` over the recent places of one user, [K, E].

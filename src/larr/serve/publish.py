@@ -1,17 +1,17 @@
 """`larr publish`: a trained ranker becomes a version that is served without torch.
 
-Shapes: V stored texts, D dimension of their vectors.
+Shapes: V stored texts, D dimension of their vectors, T tasks.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -20,21 +20,24 @@ import torch
 from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.batches import Batch
+from larr.data.features import undo_sampling
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
-from larr.errors import ConfigError
-from larr.rankers.larr import Larr
+from larr.rankers.blend import members_of
+from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
-from larr.rankers.predict import load_ranker, probabilities, require_ranker, undo_sampling
+from larr.rankers.predict import load_ranker, probabilities, require_ranker
+from larr.rankers.ranker import Ranker
+from larr.serve import folded
 from larr.serve import ranker as served
-from larr.serve.export import write_graph
-from larr.serve.features import Reader
-from larr.serve.fold import PlaceRows, Scoring, TextRows, check_foldable
-from larr.serve.ranker import ServedRanker
+from larr.serve.features import PlaceInputs, Reader
+from larr.serve.fold import PlaceRows, Scoring, TextRows, scene_part
+from larr.serve.folded import Folded
+from larr.serve.served import GRAPH, VECTORS
 from larr.serve.store import (
-    FOLDED,
     GOLDEN,
     MANIFEST,
+    RANKER,
     READY,
     SERVING,
     VERSIONS,
@@ -46,7 +49,7 @@ from larr.serve.store import (
     open_version,
     sync,
 )
-from larr.serve.tables import Columns, write_table
+from larr.serve.tables import Columns, Table, write_table
 from larr.serve.version import ServedVersion
 
 DATA = ("features.json", "texts.parquet", "vocabularies", "known")
@@ -59,8 +62,8 @@ def publish(store: Store, config: Config, model: str) -> str:
     """Writes a version of a trained ranker and returns its ID.
 
     The same run gives the same ID and is not written again. Raises StaleError for a ranker that is
-    not up to date, ConfigError for one that cannot be folded, and VersionError if the folded
-    ranker does not give the probabilities of the trained one.
+    not up to date, and VersionError if the served ranker does not give the probabilities of the
+    trained one.
     """
     require_ranker(config, model)
     data = artifacts.folder(config, "prepare")
@@ -72,14 +75,15 @@ def publish(store: Store, config: Config, model: str) -> str:
     versions = store.folder / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=versions, prefix=".") as scratch:
-        folder = Path(scratch) / "version"
-        if (known := store.published_from(_copy_run(config, model, folder))) is not None:
+        folder, trained = Path(scratch) / "version", load_ranker(config, model)
+        members = members_of(model, trained)
+        if (known := store.published_from(_copy_run(config, model, members, folder))) is not None:
             return known
-        trained: Any = load_ranker(config, model)
-        if not trained.foldable:
-            raise ConfigError(f"{model} cannot be served: only PLE and LARR can be folded")
-        write_ranker(trained, Reader(config, data), folder / FOLDED)
-        golden = list(_golden(trained, pl.read_parquet(data / REQUESTS), open_version(folder)))
+        reader, rows = Reader(config, data), pl.read_parquet(data / REQUESTS)
+        sources = {name: rankers.text_vectors(config, name) for name in members}
+        two = Batch.without_labels(reader.table(rows.head(2)))
+        write_ranker(members, sources, reader, two, folder / RANKER)
+        golden = list(_golden(trained, rows, open_version(folder)))
         if not golden:
             raise VersionError(
                 f"{data / REQUESTS}: in each of these requests of the log the scene's columns "
@@ -101,48 +105,74 @@ def publish(store: Store, config: Config, model: str) -> str:
     return version
 
 
-def _copy_run(config: Config, model: str, folder: Path) -> dict[str, Any]:
+def _copy_run(
+    config: Config, model: str, members: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     """Copies the files of a run that are served as they are; writes and returns its description."""
     data = artifacts.folder(config, "prepare")
     copied = [data / name for name in DATA]
-    folded = [artifacts.folder(config, "align") / model]
-    source = rankers.text_vectors(config, model)
-    if source:
-        folded.append(artifacts.folder(config, "embed") / source)
-    if source == "encoder":  # it embeds the texts of new places
+    read = [artifacts.folder(config, "align") / name for name in members]
+    sources = {source for name in members if (source := rankers.text_vectors(config, name))}
+    read += [artifacts.folder(config, "embed") / source for source in sorted(sources)]
+    if "encoder" in sources:  # it embeds the texts of new places
         copied.append(artifacts.folder(config, "contrast"))
     for path in copied:
         target = folder / path.relative_to(config.output)
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if path.is_dir() else shutil.copy2
         copy(path, target)
-    sources = hashes(folder)
-    for path in folded:
+    inputs = hashes(folder)
+    for path in read:
         name = path.relative_to(config.output).as_posix()
-        sources |= {f"{name}/{file}": sha256 for file, sha256 in hashes(path).items()}
+        inputs |= {f"{name}/{file}": sha256 for file, sha256 in hashes(path).items()}
     run = {
         "model": model,
+        "members": {name: weight for name, (_, weight) in members.items()},
         "config": config.model_dump(mode="json") | {"output": "."},
         "larr": metadata.version("larr"),
-        "sources": sources,
+        "sources": inputs,
     }
     artifacts.write_json(folder / SERVING, run)
     return run
 
 
-@torch.inference_mode()
-def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
-    """Writes the tables and graphs that `ServedRanker` opens.
+def write_ranker(
+    members: Mapping[str, tuple[Ranker, float]],
+    sources: Mapping[str, str | None],
+    reader: Reader,
+    two: Batch,
+    folder: Path,
+) -> None:
+    """Writes what `ServedRanker` opens, each member in the form in which it is served.
 
-    Raises ConfigError for a scene encoder that cannot be folded.
+    `sources` are those of the text vectors that the members read. `two` rows are the example with
+    which graphs are written.
     """
-    larr = model if isinstance(model, Larr) else None
-    if larr:
-        check_foldable(model.settings.scene)
     folder.mkdir()
+    inputs = reader.place_inputs()
+    write_table(folder / served.PLACES, [inputs._asdict()], len(inputs.categories))
+    described, total = {}, sum(weight for _, weight in members.values())
+    for name, (ranker, weight) in members.items():
+        (folder / name).mkdir()
+        form = "folded" if ranker.foldable else "plain"
+        if form == "folded":
+            write_folded(cast(Ple, ranker), reader, inputs, folder / name)
+        else:
+            if source := sources[name]:
+                embedded = artifacts.folder(reader.config, "embed")
+                shutil.copy(embedded / source / VECTORS, folder / name)
+            ranker.write_graph(folder / name / GRAPH, two)
+        described[name] = {"form": form, "weight": weight / total, "source": sources[name]}
+    artifacts.write_json(folder / served.MEMBERS, described)
+
+
+@torch.inference_mode()
+def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) -> None:
+    """Writes the tables and graphs that `Folded` opens."""
+    larr = scene_part(model)
     encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
     keywords = reader.features.scene_keywords if larr else ()
-    scoring = Scoring(model, *columns, reader.features.sampling_rate)
+    scoring = Scoring(model, *columns)
     matching = larr.matching if larr else None
     settings: dict[str, Any] = {
         "shifts": encoder.shifts[: len(encoder.seen)].tolist(),
@@ -152,10 +182,10 @@ def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
         "reads_vectors": matching is not None,
         "recent_slot": matching.recent_slot if matching else None,
     }
-    artifacts.write_json(folder / served.SETTINGS, settings)
-    np.save(folder / served.EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
+    artifacts.write_json(folder / folded.SETTINGS, settings)
+    np.save(folder / folded.EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
     recent_texts = matching.recent_texts.numpy() if matching else np.zeros(0, np.int32)
-    np.save(folder / served.RECENT_TEXTS, recent_texts)
+    np.save(folder / folded.RECENT_TEXTS, recent_texts)
     if larr:
         keyword_V, text_rows = reader.texts.table()["keyword"], TextRows(larr)
         slots = {name: slot for slot, name in enumerate(keywords)}
@@ -163,22 +193,21 @@ def write_ranker(model: Ple, reader: Reader, folder: Path) -> None:
         example = {"raw": larr.vectors[:2].numpy(), "slots": slot_V[:2]}
         write_graph(text_rows, example, folder / "texts.onnx")
         parts = _text_parts(text_rows, torch.from_numpy(slot_V))
-        write_table(folder / served.TEXTS, parts, len(keywords) + len(slot_V))
+        write_table(folder / folded.TEXT_ROWS, parts, len(keywords) + len(slot_V))
     # The look-ups of the service give the examples for its graphs, so names and shapes agree.
-    ranker, inputs = ServedRanker(folder, reader), reader.place_inputs()
-    two = [column[:2] for column in inputs]
-    write_graph(PlaceRows(model, *columns), ranker.place_inputs(*two), folder / "places.onnx")
+    ranker, two = Folded(folder, reader, Table({})), places.select(slice(2))
+    of_places = ranker.place_inputs(two)
+    write_graph(PlaceRows(model, *columns), of_places, folder / "places.onnx")
     request = ranker.look_up(reader.request({"user_id": "", "time": datetime.now()}))
-    example = request | ranker.place_rows(*two)
-    example = {name: array for name, array in example.items() if name not in served.PLACE_INPUTS}
+    example = request | ranker.place_rows(two)
     example["candidate_categories"] = np.zeros((2, len(reader.categories.candidate)), np.int32)
     example["candidate_numbers"] = np.zeros((2, len(reader.numbers.candidate)), np.float32)
     write_graph(scoring, example, folder / "scoring.onnx", of_request=request)
-    rows = len(inputs[0])
+    rows = len(places.categories)
     starts = range(0, rows, PART_ROWS)
     # Part by part, so that only one part's products are in memory.
-    parts = (ranker.place_rows(*(c[start : start + PART_ROWS] for c in inputs)) for start in starts)
-    write_table(folder / served.PLACES, parts, rows)
+    parts = (ranker.place_rows(places.select(slice(n, n + PART_ROWS))) for n in starts)
+    write_table(folder / folded.PLACE_ROWS, parts, rows)
 
 
 def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
@@ -190,13 +219,15 @@ def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
         yield {name: column.numpy() for name, column in rows.items()}
 
 
-def _golden(model: Ple, rows: pl.DataFrame, version: ServedVersion) -> Iterator[dict[str, Any]]:
+def _golden(
+    trained: Ranker, rows: pl.DataFrame, version: ServedVersion
+) -> Iterator[dict[str, Any]]:
     """Yields requests of the log with the probabilities of the ranker as it was trained.
 
     They are asked on the day after the training days, whatever their day in the log was.
     """
     reader = version.ranker.reader
-    raw_NT = probabilities(model, Batch.without_labels(reader.table(rows)))
+    raw_NT = probabilities(trained, Batch.without_labels(reader.table(rows)))
     expected_NT = undo_sampling(raw_NT, reader.features.sampling_rate)
     scene, candidate = version.accepted
     rows = with_time_columns(rows.with_row_index("number"))

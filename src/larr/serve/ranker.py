@@ -1,220 +1,168 @@
-"""The published ranker: look-ups in numpy and arithmetic in ONNX Runtime, without torch.
+"""The ranker of a version: one trained ranker or several, which read the same requests.
 
-`larr.serve.fold` explains what is stored and what is left to compute.
-
-Shapes: K candidates, T tasks, P places, N texts, D dimension of their vectors, R scene keywords, Q
-of them of the request, S of the place, H attention heads.
+Shapes: K candidates, T tasks, P places, R scene keywords, N new texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import polars as pl
 
 from larr import artifacts
+from larr.data.features import undo_sampling
 from larr.data.known import Row
 from larr.data.transforms import MISSING
-from larr.serve.features import CandidateInputs, Reader, RequestInputs
+from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
+from larr.serve.folded import Folded
 from larr.serve.request import TextEffect
-from larr.serve.tables import Array, Columns, Table, open_array
+from larr.serve.served import Plain, Served, in_order
+from larr.serve.tables import Array, Table
 
-SETTINGS, EMBEDDINGS, RECENT_TEXTS = "ranker.json", "embeddings.npy", "recent_texts.npy"
-PLACES, TEXTS = "places", "texts"
-"""The folders of the tables."""
-PLACE_INPUTS = ("inputs_categories", "inputs_numbers", "inputs_texts")
-"""Columns of the table of places that `explain` computes a place from again."""
+MEMBERS, PLACES = "members.json", "places"
+FORMS: dict[str, type[Served]] = {"folded": Folded, "plain": Plain}
+"""How a trained ranker is served: of a folded one what does not depend on the request is stored."""
 Embed = Callable[[list[tuple[str, str]]], Array]
-"""Keywords and texts -> the vectors of the text embedding model, float32 [N, D]."""
-
-
-class Graph:
-    """An ONNX graph in ONNX Runtime, on one core."""
-
-    def __init__(self, path: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = [node.name for node in self.session.get_inputs()]
-        self.outputs = [node.name for node in self.session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, Array]) -> Columns:
-        """Returns its outputs; inputs that the graph does not have are ignored."""
-        values = self.session.run(None, {name: inputs[name] for name in self.inputs})
-        return dict(zip(self.outputs, values, strict=True))
+"""Keywords and texts -> their vectors, float32 [N, D]."""
 
 
 class Scored(NamedTuple):
     """The probabilities of candidates, and the inputs from which they were computed."""
 
     probabilities: Array
-    """Of a click, and of a click and an order, float32 [K, T]."""
+    """Of a click, and of a click and an order, float64 [K, T]."""
     request: RequestInputs
     candidates: CandidateInputs
 
 
+class Member(NamedTuple):
+    """A trained ranker with its share in the mean of the logits."""
+
+    served: Served
+    weight: float
+    source: str | None
+    """Of the text vectors that it reads; None if it reads none."""
+
+
 class ServedRanker:
-    """A folded PLE or LARR with the reader of its requests."""
+    """The weighted mean of its members' logits, with the reader of their requests."""
 
     def __init__(self, folder: Path, reader: Reader) -> None:
         """Opens what `larr.serve.publish.write_ranker` wrote."""
-        self.reader = reader
-        settings = artifacts.read_json(folder / SETTINGS)
-        self.shifts = np.array(settings["shifts"], np.int32)
-        self.seen = np.array(settings["seen"], np.int32)
-        self.place_column: int = settings["place_column"]
-        self.agg_logits_H = np.array(settings["agg_logits"], np.float32)
-        self.recent_slot: int | None = settings["recent_slot"]
-        self.reads_vectors: bool = settings["reads_vectors"]
-        self.embeddings = open_array(folder / EMBEDDINGS)
-        self.recent_texts = open_array(folder / RECENT_TEXTS)
-        self.places, self.texts = Table.open(folder / PLACES), Table.open(folder / TEXTS)
-        self.place_columns = [name for name in self.places.published if name not in PLACE_INPUTS]
+        self.reader, self.places = reader, Table.open(folder / PLACES)
         self.added_rows: dict[str, int] = {}
         """The rows of the places that were added, those forgotten since among them."""
-        self.reads_texts = bool(self.texts.published)
-        self.keywords = reader.features.scene_keywords if self.reads_texts else ()
-        of_place = np.array([reader.keywords[name].owner == "poi" for name in self.keywords], bool)
-        self.place_slots, self.request_slots = np.flatnonzero(of_place), np.flatnonzero(~of_place)
-        self.graph = cache(lambda name: Graph(folder / f"{name}.onnx"))
-        """The graphs `texts`, `places` and `scoring`, the modules of `larr.serve.fold`.
+        self.members: list[Member] = []
+        for name, member in artifacts.read_json(folder / MEMBERS).items():
+            served = FORMS[member["form"]](folder / name, reader, self.places)
+            self.members.append(Member(served, member["weight"], member["source"]))
+        self.sources = {m.source for m in self.members if m.source is not None}
+        """Of the text vectors that the members read."""
 
-        Opened when first needed: `larr publish` uses the look-ups before all graphs are written.
-        """
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a member reads texts."""
+        return bool(self.sources)
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
         request = self.reader.request(row)
         inputs = self.reader.candidates(request, candidates)
-        place = self.places.take(inputs.places, self.place_columns)
-        return Scored(self.probabilities(self.look_up(request), place, inputs), request, inputs)
+        return Scored(self.probabilities(request, inputs), request, inputs)
+
+    def probabilities(
+        self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
+    ) -> Array:
+        """Returns the probabilities of candidates, float64 [K, T]; `places` as in `Served`."""
+        logits = (m.weight * m.served.logits(request, candidates, places) for m in self.members)
+        mean_KT = np.sum([*logits], axis=0, dtype=np.float64)
+        probability_KT = (1 + np.tanh(mean_KT / 2)) / 2  # its sigmoid, without an overflow
+        return undo_sampling(probability_KT, self.reader.features.sampling_rate)
 
     def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[TextEffect]]:
         """Returns for some candidates the effect of each text: the score minus that without it.
 
-        Exact, for the text as the scene encoder and the matching read it; IDs and numbers stay.
+        Exact, for the text wherever a ranker reads it; IDs and numbers stay.
         """
-        request, inputs, rows = scored.request, scored.candidates, list(chosen)
+        reader, request, rows = self.reader, scored.request, list(chosen)
         candidates = CandidateInputs(
-            inputs.places[rows], inputs.categories[rows], inputs.numbers[rows], inputs.unknown
+            scored.candidates.places[rows],
+            scored.candidates.categories[rows],
+            scored.candidates.numbers[rows],
+            scored.candidates.unknown,
         )
-        known, place = self.look_up(request), self.places.take(candidates.places)
-        categories_KF, numbers_KM, texts_KS = (place[name] for name in PLACE_INPUTS)
-        text_KR = np.empty((len(chosen), len(self.keywords)), np.int64)
-        text_KR[:, self.request_slots], text_KR[:, self.place_slots] = request.texts, texts_KS
-        # The attention of `<agg>`: its softmax over itself and the texts, the mean of the heads.
-        logits_KRH = self._look_up_texts(text_KR, np.arange(len(self.keywords)))["logits"]
-        agg_K1H = np.broadcast_to(self.agg_logits_H, (len(chosen), 1, len(self.agg_logits_H)))
-        logits_KXH = np.concatenate([agg_K1H, logits_KRH], axis=1)
-        weight_KXH = np.exp(logits_KXH - logits_KXH.max(axis=1, keepdims=True))
-        attention_KX = (weight_KXH / weight_KXH.sum(axis=1, keepdims=True)).mean(axis=2)
+        places = PlaceInputs(**self.places.take(candidates.places))
+        slots = (reader.place_slots, reader.request_slots)
+        text_KR = in_order(slots, (places.texts, request.texts), len(rows))
+        attention_KR = self._attention(text_KR)
         score_K = scores(scored.probabilities[rows])
         effects: list[list[TextEffect]] = [[] for _ in chosen]
-        for slot, keyword in enumerate(self.keywords):
-            if slot in self.request_slots:
-                left = np.where(self.request_slots == slot, MISSING, request.texts)
-                without = self.look_up(request._replace(texts=left))
-                left_KT = self.probabilities(without, place, candidates)
+        for slot, keyword in enumerate(reader.features.scene_keywords):
+            without_K = text_KR.copy()
+            without_K[:, slot] = MISSING
+            if slot in reader.request_slots:
+                left = request._replace(texts=without_K[0, reader.request_slots])
+                left_KT = self.probabilities(left, candidates)
             else:
-                left = np.where(self.place_slots == slot, MISSING, texts_KS)
-                without = self.place_rows(categories_KF, numbers_KM, left)
-                left_KT = self.probabilities(known, without, candidates)
+                changed = places._replace(texts=without_K[:, reader.place_slots])
+                left_KT = self.probabilities(request, candidates, changed)
             adds_K = score_K - scores(left_KT)
             for number in np.flatnonzero(text_KR[:, slot] != MISSING).tolist():
-                text = self.reader.texts.text(text_KR[number, slot])
-                attention, adds = float(attention_KX[number, slot + 1]), float(adds_K[number])
-                effects[number].append(TextEffect(keyword, text, attention, adds))
+                text = reader.texts.text(text_KR[number, slot])
+                attention = None if attention_KR is None else float(attention_KR[number, slot])
+                effects[number].append(TextEffect(keyword, text, attention, float(adds_K[number])))
         return effects
 
-    def place_rows(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
-        """Returns the stored columns of places, from the indices, numbers and texts of `Reader`."""
-        inputs = self.place_inputs(categories_PF, numbers_PM, texts_PS)
-        columns = dict(zip(PLACE_INPUTS, (categories_PF, numbers_PM, texts_PS), strict=True))
-        columns |= self.graph("places")(inputs)
-        place = self.reader.categories.place.index(self.place_column)
-        columns["place_embedding"] = inputs["categories"][:, place]
-        if self.reads_vectors:
-            columns["place_vectors"] = inputs["vectors"]
-        return columns
+    def _attention(self, text_KR: Array) -> Array | None:
+        """Returns that of the first member with a scene encoder, if there is one."""
+        found = (member.served.attention(text_KR) for member in self.members)
+        return next((attention_KR for attention_KR in found if attention_KR is not None), None)
 
-    def place_inputs(self, categories_PF: Array, numbers_PM: Array, texts_PS: Array) -> Columns:
-        """Returns the inputs of the graph of places."""
-        embeddings_PFE = self._embed(self.reader.categories.place, categories_PF)
-        inputs = {"categories": embeddings_PFE, "numbers": numbers_PM}
-        if self.reads_texts:
-            inputs |= self._look_up_texts(texts_PS, self.place_slots)
-        return inputs
-
-    def add_places(self, rows: pl.DataFrame, embed: Embed | None) -> None:
+    def add_places(self, rows: pl.DataFrame, embedders: Mapping[str, Embed]) -> None:
         """Adds places without statistics, or new values of added ones, by the columns of `Known`.
 
         They rank with these values from now on. A place that comes again keeps its row.
+        `embedders` embed new texts, by the source of the vectors.
         """
         categories_PF, numbers_PM, texts = self.reader.described(rows)
-        if self.reads_texts and embed:
-            new = [
-                (keyword, text)
-                for keyword, column in texts.items()
-                for text in column.drop_nulls().unique(maintain_order=True)
-                if self.reader.texts.value(keyword, text) == MISSING
-            ]
-            if new:
-                slot_N = np.array([self.keywords.index(keyword) for keyword, _ in new])
-                text_rows = self.graph("texts")({"raw": embed(new), "slots": slot_N})
-                self.texts.write(range(len(self.texts), len(self.texts) + len(new)), text_rows)
-            for keyword, text in new:  # numbered as the rows, behind those of the stored texts
-                self.reader.texts.add_value(keyword, text)
-        texts_PS = self.reader.numbered(texts, len(rows))
+        self._add_texts(texts, embedders)
+        inputs = PlaceInputs(categories_PF, numbers_PM, self.reader.numbered(texts, len(rows)))
         end = self.places.first_added
         row_P = [
             self.added_rows.setdefault(poi_id, end + len(self.added_rows))
             for poi_id in rows["poi_id"]
         ]
-        self.places.write(row_P, self.place_rows(categories_PF, numbers_PM, texts_PS))
-        self.reader.add(rows, row_P)
+        for member in self.members:
+            member.served.add_places(row_P, inputs)
+        self.places.write(row_P, inputs._asdict())
+        self.reader.add(rows, row_P)  # last: from now on a request finds them
 
-    def look_up(self, request: RequestInputs) -> Columns:
-        """Returns the inputs of the graph of scoring that are the same for all candidates."""
-        recent_L: Array = request.recent + self.shifts[self.place_column]
-        inputs = {
-            "request_categories": self._embed(self.reader.categories.request, request.categories),
-            "request_numbers": request.numbers,
-            "recent_places": self.embeddings.take(recent_L, axis=0),
-            "recent_known": request.recent > 0,
-        }
-        if self.reads_texts:
-            texts = self._look_up_texts(request.texts, self.request_slots)
-            inputs |= {f"request_{name}": rows for name, rows in texts.items()}
-        if self.recent_slot is not None:
-            text_L = self.recent_texts[request.recent]
-            inputs["recent_vectors"] = self._look_up_texts(text_L, self.recent_slot)["vectors"]
-            inputs["recent_has_text"] = text_L >= 0
-        return inputs
+    def _add_texts(self, texts: Mapping[str, pl.Series], embedders: Mapping[str, Embed]) -> None:
+        """Embeds the texts of new places that have no vectors yet.
 
-    def _embed(self, columns: Sequence[int], index: Array) -> Array:
-        """Returns the embeddings of some categories' values; hidden categories have one value."""
-        chosen = list(columns)
-        row: Array = self.shifts[chosen] + index * self.seen[chosen]
-        return self.embeddings.take(row, axis=0)
-
-    def _look_up_texts(self, text: Array, slots: Array | int) -> Columns:
-        """Returns the rows of texts; the first R rows are those of each keyword's missing text."""
-        return self.texts.take(np.where(text < 0, slots, text + len(self.keywords)))
-
-    def probabilities(self, request: Columns, place: Columns, candidates: CandidateInputs) -> Array:
-        """Returns the probabilities of candidates from what was looked up, [K, T]."""
-        inputs = request | place
-        inputs["candidate_categories"] = candidates.categories
-        inputs["candidate_numbers"] = candidates.numbers
-        return self.graph("scoring")(inputs)["probabilities"]
+        Where the vectors of one source cannot be computed, these texts stay missing for all.
+        """
+        known, keywords = self.reader.texts, self.reader.features.scene_keywords
+        new = [
+            (keyword, text)
+            for keyword, column in texts.items()
+            for text in column.drop_nulls().unique(maintain_order=True)
+            if known.value(keyword, text) == MISSING
+        ]
+        if not new or not self.sources or not self.sources <= embedders.keys():
+            return
+        vectors = {source: embedders[source](new) for source in self.sources}
+        slot_N = np.array([keywords.index(keyword) for keyword, _ in new])
+        numbers = range(len(known), len(known) + len(new))
+        for member in self.members:
+            if member.source:
+                member.served.add_texts(numbers, slot_N, vectors[member.source])
+        for keyword, text in new:  # last, as soon as a number is known it is looked up
+            known.add_value(keyword, text)
 
 
 def scores(probability_KT: Array) -> npt.NDArray[np.float64]:

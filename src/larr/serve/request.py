@@ -54,8 +54,8 @@ class TextEffect(Struct):
 
     keyword: str
     text: str
-    attention: float
-    """The encoder's attention to it: where it looked, not what came of it."""
+    attention: float | None
+    """The encoder's attention to it: where it looked, not what came of it. None without one."""
     adds: float
     """The score minus the score without this text, all else the same."""
 

@@ -1,7 +1,7 @@
 """Versions of what is served: immutable folders in a store; one is current, or two are compared.
 
-STORE/versions/ID/    a folded ranker and the part of a run that serving reads; manifest.json has
-                      the sha256 of each file, READY is written last and means "complete"
+STORE/versions/ID/    a ranker and the part of a run that serving reads; manifest.json has the
+                      sha256 of each file, READY is written last and means "complete"
 STORE/current.json    the version to be served, and the one before it
 STORE/places.jsonl    the places that were added since
 STORE/vectors.sqlite  the vectors of their texts
@@ -35,9 +35,9 @@ VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
 LOCK = f".{CURRENT}.lock"
 """Held by a process that changes what is served, so that one comes after the other."""
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
-FOLDED = "folded"
+RANKER = "ranker"
 TOLERANCE = 1e-5
-"""Between the probabilities of the folded ranker and those of the trained one."""
+"""Between the probabilities of the served ranker and those of the trained one."""
 ID_DIGITS = 12
 
 
@@ -160,18 +160,18 @@ def check(folder: Path) -> None:
 
 def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:
     """Returns the version of a folder; the file `vectors` keeps those of new places' texts."""
-    if not (folder / FOLDED).is_dir():
+    if not (folder / RANKER).is_dir():
         raise VersionError(f"{folder}: an older larr published this version; publish it again")
     run = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(run["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"))
-    encoder, embedder = artifacts.folder(config, "contrast"), None
+    encoder, embedders = artifacts.folder(config, "contrast"), {}
     if encoder.is_dir():
         files = {name: sha for name, sha in run["sources"].items() if name.startswith(encoder.name)}
-        embedder = Embedder(config, identity(files), vectors)
+        embedders["encoder"] = Embedder(config, identity(files), vectors)
     is_published = (folder / MANIFEST).is_file()
     version = artifacts.read_json(folder / MANIFEST)["version"] if is_published else "unpublished"
-    return ServedVersion(ServedRanker(folder / FOLDED, reader), version, embedder)
+    return ServedVersion(ServedRanker(folder / RANKER, reader), version, embedders)
 
 
 def open_checked(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:

@@ -39,8 +39,11 @@ Candidates = dict[str, list[Scalar]]
 class ServedVersion:
     """Answers rank requests with one version of the model."""
 
-    def __init__(self, ranker: ServedRanker, version: str, embedder: Embedder | None) -> None:
-        self.ranker, self.id, self.embedder = ranker, version, embedder
+    def __init__(
+        self, ranker: ServedRanker, version: str, embedders: Mapping[str, Embedder]
+    ) -> None:
+        """`embedders` embed the texts of new places, by the source of the vectors."""
+        self.ranker, self.id, self.embedders = ranker, version, embedders
         self.accepted = ranker.reader.sent()
         """The columns that may be sent of the scene, and those of a candidate."""
         self.known_places = ranker.reader.known.places
@@ -110,12 +113,13 @@ class ServedVersion:
         Raises UnavailableError where this machine cannot embed its texts.
         """
         as_known(row, self.known_places)
-        if self.ranker.reads_texts:
-            if self.embedder is None:
+        for source in self.ranker.sources:
+            if source not in self.embedders:
                 raise InputError(
-                    "this version has no text embedding model, so places cannot be added"
+                    f"this version cannot embed new texts as `{source}` does, so places cannot be "
+                    "added"
                 )
-            self.embedder.require_packages()
+            self.embedders[source].require_packages()
 
     def follow(self, accepted: Mapping[str, Columns]) -> None:
         """Adds, changes and forgets places, so that those of `accepted` are known, by their IDs.
@@ -144,7 +148,7 @@ class ServedVersion:
         try:
             rows = [as_known(row, self.known_places) for row in wanted.values()]
             frame = pl.concat(rows, how="diagonal")
-            self.ranker.add_places(frame, self.embedder)
+            self.ranker.add_places(frame, self.embedders)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # usually the fault of one place that another version accepted

@@ -16,12 +16,13 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data.batches import Batch
+from larr.data.features import undo_sampling
 from larr.errors import ConfigError
 from larr.evaluation.bootstrap import LEVEL
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import Array, gain_percent
 from larr.progress import track
-from larr.rankers.predict import load_ranker, probabilities, undo_sampling
+from larr.rankers.predict import load_ranker, probabilities
 from larr.serve.features import Reader
 from larr.serve.live import arm_position
 from larr_lab.city.market import SHOWN, Market, Outcome

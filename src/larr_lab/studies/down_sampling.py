@@ -13,11 +13,11 @@ import numpy as np
 from larr import artifacts, metrics
 from larr.config import Config
 from larr.data.batches import LogRows
-from larr.data.features import read_features
+from larr.data.features import read_features, undo_sampling
 from larr.evaluation.findings import BASE, LARR
 from larr.metrics import TASKS
 from larr.rankers.align import train
-from larr.rankers.predict import predict_log, undo_sampling
+from larr.rankers.predict import predict_log
 
 SHARES = (0.3, 0.1)
 """The shares of the impressions without a click that are kept."""

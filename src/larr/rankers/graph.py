@@ -1,0 +1,90 @@
+"""Modules as graphs of ONNX, which run without torch.
+
+Shapes: B rows of a batch, V texts, D dimension of their vectors, T tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from larr.data.batches import Batch
+
+INDICES = ("categories", "recent", "texts")
+UNREAD = ("labels", "keys")
+"""Fields of a batch that no ranker reads to score it."""
+VECTORS = "vectors"
+"""The input that holds the stored vectors of all texts, [V, D]."""
+
+
+class Logits(nn.Module):
+    """A function from a batch to logits, as one from named arrays to `logits`, [B, T], for any B.
+
+    If `vectors` is among the inputs, it takes the place of the ranker's buffer of that name, so
+    that the vectors of texts are no part of the graph and new ones can follow.
+    """
+
+    def __init__(self, score: nn.Module | Callable[[Batch], Tensor], like: Batch) -> None:
+        super().__init__()
+        self.score, self.like = score, like
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Takes the fields of a batch that are read to score it."""
+        fields = {name: tensor for name, tensor in inputs.items() if name in Batch._fields}
+        batch = self.like._replace(**fields)
+        batch = batch._replace(**{name: getattr(batch, name).long() for name in INDICES})
+        if VECTORS in inputs:
+            ranker: nn.Module = self.score  # type: ignore[assignment]
+            return {"logits": functional_call(ranker, {VECTORS: inputs[VECTORS]}, (batch,))}
+        return {"logits": self.score(batch)}
+
+
+def inputs_of(batch: Batch) -> dict[str, np.ndarray]:
+    """Returns the arrays of a batch that are read to score it, by name."""
+    return {name: t.numpy() for name, t in batch._asdict().items() if name not in UNREAD}
+
+
+def write_graph(
+    module: nn.Module,
+    inputs: Mapping[str, np.ndarray],
+    path: Path,
+    of_request: Collection[str] = (),
+) -> None:
+    """Writes a module that maps named tensors to named tensors as a graph of ONNX.
+
+    All inputs have any number of rows, the same for all but `vectors`, but for those of
+    `of_request`, whose shapes stay as they are. `inputs` are an example with at least two rows:
+    torch.export takes a dimension of one for a constant.
+    """
+    # Copied, as torch.export takes two names of one tensor for one input.
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+    for name in ("torch.onnx", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    rows = {name: {0: torch.export.Dim("rows", min=1)} for name in inputs}
+    rows |= {VECTORS: {0: torch.export.Dim("texts", min=1)}} if VECTORS in inputs else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs={"inputs": tensors},
+            dynamo=True,
+            verbose=False,
+            input_names=list(inputs),
+            output_names=list(module(tensors)),
+            dynamic_shapes={
+                "inputs": {name: None if name in of_request else rows[name] for name in inputs}
+            },
+        )
+    assert program is not None  # noqa: S101 - with `dynamo` it returns one
+    for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    program.save(str(path))
