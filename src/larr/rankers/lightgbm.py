@@ -111,7 +111,8 @@ class LightGbm(Ranker):
         from larr.rankers.forest import write_forests  # noqa: PLC0415 - publishing alone needs it
 
         forests = [forest.dump_model() for forest in self.forests]
-        write_forests(forests, self.columns, {"numbers": example.numbers.shape[1]}, path)
+        numbers = {name: getattr(example, name).shape[1] for name in ("numbers", "figures")}
+        write_forests(forests, self.columns, numbers, path)
 
 
 def _lightgbm() -> Any:
