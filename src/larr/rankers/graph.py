@@ -17,9 +17,8 @@ from torch.func import functional_call
 
 from larr.data.batches import Batch
 
-INDICES = ("categories", "recent", "texts")
-UNREAD = ("labels", "keys")
-"""Fields of a batch that no ranker reads to score it."""
+INDICES, FLOATS = ("categories", "recent", "texts"), ("numbers", "figures")
+"""The fields of a batch that are read to score it."""
 VECTORS = "vectors"
 """The input that holds the stored vectors of all texts, [V, D]."""
 
@@ -31,15 +30,16 @@ class Logits(nn.Module):
     that the vectors of texts are no part of the graph and new ones can follow.
     """
 
-    def __init__(self, score: nn.Module | Callable[[Batch], Tensor], like: Batch) -> None:
+    def __init__(self, score: nn.Module | Callable[[Batch], Tensor]) -> None:
         super().__init__()
-        self.score, self.like = score, like
+        self.score = score
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Takes the fields of a batch that are read to score it."""
-        fields = {name: tensor for name, tensor in inputs.items() if name in Batch._fields}
-        batch = self.like._replace(**fields)
-        batch = batch._replace(**{name: getattr(batch, name).long() for name in INDICES})
+        """Takes the fields of a batch that `inputs_of` returns."""
+        nothing = inputs["categories"][:, :0]
+        fields = {name: inputs.get(name, nothing).long() for name in INDICES}
+        fields |= {name: inputs.get(name, nothing).float() for name in FLOATS}
+        batch = Batch(**fields, labels=nothing, keys=nothing)
         if VECTORS in inputs:
             ranker: nn.Module = self.score  # type: ignore[assignment]
             return {"logits": functional_call(ranker, {VECTORS: inputs[VECTORS]}, (batch,))}
@@ -47,8 +47,9 @@ class Logits(nn.Module):
 
 
 def inputs_of(batch: Batch) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch that are read to score it, by name."""
-    return {name: t.numpy() for name, t in batch._asdict().items() if name not in UNREAD}
+    """Returns the arrays of a batch that are read to score it and have columns, by name."""
+    arrays = {name: getattr(batch, name).numpy() for name in (*INDICES, *FLOATS)}
+    return {name: array for name, array in arrays.items() if array.shape[1]}
 
 
 def write_graph(

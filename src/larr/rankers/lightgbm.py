@@ -16,6 +16,7 @@ from torch import Tensor
 from larr import progress
 from larr.data.batches import Batch, LogRows
 from larr.errors import LarrError
+from larr.rankers.graph import FLOATS, inputs_of
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
 POINTS = 50  # of the loss curve
@@ -111,7 +112,8 @@ class LightGbm(Ranker):
         from larr.rankers.forest import write_forests  # noqa: PLC0415 - publishing alone needs it
 
         forests = [forest.dump_model() for forest in self.forests]
-        numbers = {name: getattr(example, name).shape[1] for name in ("numbers", "figures")}
+        widths = {name: array.shape[1] for name, array in inputs_of(example).items()}
+        numbers = {name: width for name, width in widths.items() if name in FLOATS}
         write_forests(forests, self.columns, numbers, path)
 
 

@@ -188,7 +188,7 @@ class NeuralRanker(nn.Module, Ranker):
         inputs, buffers = inputs_of(example), dict(self.named_buffers())
         if VECTORS in buffers:
             inputs[VECTORS] = buffers[VECTORS].numpy()
-        write_graph(Logits(self, example), inputs, path)
+        write_graph(Logits(self), inputs, path)
 
 
 class EmbeddingRanker(NeuralRanker):

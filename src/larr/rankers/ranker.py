@@ -124,4 +124,4 @@ class Ranker(ABC):
         By default what `score` computes, which has to consist of torch's operations. `example` has
         two rows.
         """
-        write_graph(Logits(self.score, example), inputs_of(example), path)
+        write_graph(Logits(self.score), inputs_of(example), path)

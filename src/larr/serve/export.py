@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from larr import artifacts, progress
 from larr.config import Config
-from larr.data.batches import Batch, LogRows
+from larr.data.batches import LogRows
 from larr.data.features import Features, read_features
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
-from larr.rankers.graph import write_graph
+from larr.rankers.graph import Logits, inputs_of, write_graph
 from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker
 
@@ -45,12 +45,10 @@ def export(config: Config, model: str, target: Path) -> None:
     features = read_features(data)
     target.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        _write_rows(ranker, features, LogRows(data / split), target / f"{split}.parquet")
+        log = LogRows(data / split).with_figures(ranker.figures)
+        _write_rows(ranker, features, log, target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
-    batch = next(LogRows(data / "test").in_order(2))
-    read = ("categories", "numbers", "recent", "texts")
-    inputs = {name: getattr(batch, name).numpy() for name in read}
-    write_graph(_Probabilities(ranker, batch), inputs, target / ONNX)
+    write_graph(_Probabilities(ranker), inputs_of(next(log.in_order(2))), target / ONNX)
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
@@ -82,17 +80,11 @@ def feature_map(features: Features, ranker: Larr) -> Json:
     }
 
 
-class _Probabilities(nn.Module):
+class _Probabilities(Logits):
     """A ranker from what it reads, as named tensors, to `probabilities`, [B, T], for any B."""
 
-    def __init__(self, ranker: Larr, like: Batch) -> None:
-        super().__init__()
-        self.ranker, self.like = ranker, like
-
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        index = {name: inputs[name].long() for name in ("categories", "recent", "texts")}
-        batch = self.like._replace(numbers=inputs["numbers"], **index)
-        return {"probabilities": self.ranker(batch).sigmoid()}
+        return {"probabilities": super().forward(inputs)["logits"].sigmoid()}
 
 
 def _write_rows(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:

@@ -87,7 +87,6 @@ class Plain(Served):
             "categories": in_order(reader.categories, categories, rows),
             "numbers": in_order(reader.numbers, numbers, rows),
             "texts": in_order(slots, (place.texts, request.texts), rows),
-            "figures": np.zeros((rows, 0), np.float32),
             "recent": np.tile(request.recent, (rows, 1)),
             "vectors": self.vectors_VD,
         }
