@@ -51,9 +51,9 @@ def canteen_tables(config: Config, _: Path) -> Tables:
     cards = rows.unique("card", keep="first", maintain_order=True)
     dishes = rows.unique("dish", keep="first", maintain_order=True)
     return Tables(
-        places=dishes.select("kind", poi_id="dish", name="dish").lazy(),
-        users=cards.select("group", user_id="card").lazy(),
-        impressions=impressions.lazy(),
+        places=dishes.select("kind", poi_id="dish", name="dish"),
+        users=cards.select("group", user_id="card"),
+        impressions=impressions,
     )
 
 

@@ -34,8 +34,8 @@ def films_tables(config: Config, _: Path) -> Tables:
             poi_id="item_id",
             name="movie_title",
             genres=pl.col("class").str.replace_all(" ", ", "),
-        ).lazy(),
-        users=people.with_columns(pl.col("age").cast(pl.Int64)).lazy(),
+        ),
+        users=people.with_columns(pl.col("age").cast(pl.Int64)),
         impressions=ratings.select(
             "user_id",
             request_id=pl.format("{}-{}", "user_id", "timestamp"),
@@ -43,11 +43,11 @@ def films_tables(config: Config, _: Path) -> Tables:
             time=local.dt.replace_time_zone(None),
             click=stars >= 4,
             order=stars >= 5,
-        ).lazy(),
+        ),
     )
 
 
-def _table(config: Config, kind: str, *columns: str) -> pl.DataFrame:
+def _table(config: Config, kind: str, *columns: str) -> pl.LazyFrame:
     path = path_of(config, "films") / f"ml-100k.{kind}"
     return table(path, columns, str(path), SOURCE, separator="\t")
 

@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 
 from larr.config import Config
-from larr.data.datasets import Dataset, Tables, reading
-from larr_lab.real.files import draw, table
+from larr.data.datasets import Dataset, Tables
+from larr.errors import DataError
+from larr_lab.real.files import draw, found, table
 from larr_lab.settings import path_of
 
 SOURCE = "irecsys/CARSKit on GitHub, context-aware_data_sets/Mobile_Frappe.zip"
@@ -71,13 +72,14 @@ def frappe_tables(config: Config, _: Path) -> Tables:
 
 def _table(config: Config, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
     """Returns columns of a table in the archive; what is unknown is missing."""
-    path = path_of(config, "frappe")
-    if not path.is_file():
-        return table(path, columns, name, SOURCE)  # says that it is missing
-    with reading(str(path)), zipfile.ZipFile(path) as archive:
-        content = archive.read(f"{MEMBERS}/{name}")
+    path, member = found(path_of(config, "frappe"), SOURCE), f"{MEMBERS}/{name}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(member)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataError(f"{path}: no archive with {member}; expected that from {SOURCE}") from error
     rows = table(content, columns, f"{path}: {name}", SOURCE, separator="\t")
-    return rows.with_columns(pl.exclude("item").replace("unknown", None))
+    return rows.with_columns(pl.exclude("item").replace("unknown", None)).collect()
 
 
 def _places(apps: pl.DataFrame) -> pl.DataFrame:
@@ -99,9 +101,11 @@ def _impressions(uses: pl.DataFrame) -> pl.DataFrame:
         known = of_split if split == "train" else uses
         apps = known["item"].unique(maintain_order=True).to_numpy()
         candidates.append(_sampled(of_split, uses, apps, rng))
-    day = pl.col("weekday").replace_strict({name: n for n, name in enumerate(WEEKDAYS)})
-    hour = pl.col("daytime").replace_strict(HOURS)
-    rows = pl.concat(candidates).join(uses.drop("item"), on="row").sort("row", maintain_order=True)
+    day = pl.col("weekday").replace_strict(
+        {name: n for n, name in enumerate(WEEKDAYS)}, default=None
+    )
+    hour = pl.col("daytime").replace_strict(HOURS, default=None)
+    rows = pl.concat(candidates).join(uses.drop("item"), on="row").sort("row", "item")
     return rows.select(
         *CONTEXT,
         "click",

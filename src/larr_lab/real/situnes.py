@@ -65,13 +65,13 @@ def situnes_tables(config: Config, _: Path) -> Tables:
         parts.append(rows.with_columns(split=pl.lit("test" if part == "test" else "train")))
     rated = pl.concat(parts).with_row_index("row")
     return Tables(
-        places=_songs(settings.path / SONGS).lazy(),
-        users=rated.select(pl.col("user_id").unique(maintain_order=True)).lazy(),
-        impressions=_impressions(rated).lazy(),
+        places=_songs(settings.path / SONGS),
+        users=rated.select(pl.col("user_id").unique(maintain_order=True)),
+        impressions=_impressions(rated),
     )
 
 
-def _songs(folder: Path) -> pl.DataFrame:
+def _songs(folder: Path) -> pl.LazyFrame:
     """Returns a row for each song; those without a name have a number as name."""
     files = [folder / name for name in ("music_info.csv", "music_info_withname.csv")]
     songs = table(files[0], ("item_id", "key", "general_genre", *SOUND), str(files[0]), SOURCE)
@@ -87,7 +87,7 @@ def _songs(folder: Path) -> pl.DataFrame:
     )
 
 
-def _impressions(rated: pl.DataFrame) -> pl.DataFrame:
+def _impressions(rated: pl.LazyFrame) -> pl.LazyFrame:
     """Returns a row for each rated song, in the order of the files."""
     seconds = pl.col("timestamp").cast(pl.Int64)
     local = pl.from_epoch(seconds).dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Shanghai")

@@ -39,9 +39,10 @@ def unimobile_tables(config: Config, _: Path) -> Tables:
     queries = table(
         files[0], ("index", "TaskId", "WorkerId", "Query", *CHOSEN), str(files[0]), SOURCE
     )
-    tasks = table(files[1], ("TaskId", "TaskDesc"), str(files[1]), SOURCE)
-    log = queries.join(_days(tasks, final=settings.final), on="TaskId", maintain_order="left")
-    apps = pl.DataFrame({"poi_id": [name.lower() for name in APPS], "name": APPS})
+    tasks = table(files[1], ("TaskId", "TaskDesc"), str(files[1]), SOURCE).collect()
+    days = _days(tasks, final=settings.final).lazy()
+    log = queries.join(days, on="TaskId", maintain_order="left")
+    apps = pl.LazyFrame({"poi_id": [name.lower() for name in APPS], "name": APPS})
     is_last = pl.col("day") == TRAIN_DAYS
     impressions = log.join(apps, how="cross").select(
         "poi_id",
@@ -54,9 +55,9 @@ def unimobile_tables(config: Config, _: Path) -> Tables:
         split=pl.when(is_last).then(pl.lit("test")).otherwise(pl.lit("train")),
     )
     return Tables(
-        places=apps.lazy(),
-        users=log.select(pl.col("WorkerId").unique(maintain_order=True).alias("user_id")).lazy(),
-        impressions=impressions.lazy(),
+        places=apps,
+        users=log.select(pl.col("WorkerId").unique(maintain_order=True).alias("user_id")),
+        impressions=impressions,
     )
 
 
