@@ -71,6 +71,7 @@ def make_data(
         city = pl.col("poi_name").str.split(" in ").list.last()
         table.select("poi_id", poi_city=city).write_parquet(work.folder / "places.parquet")
         taken.write_parquet(work.folder / "orders.parquet")
+        _not_taken(random, table, taken).write_parquet(work.folder / "not_taken.parquet")
         _texts(table, taken).write_parquet(work.folder / "texts.parquet")
     return config
 
@@ -106,6 +107,7 @@ def _orders(
             {
                 "user_id": f"u{user}",
                 "time": datetime(2024, 4, 1) + timedelta(minutes=number),
+                "beside": f"r{number}",
                 "user_base": f"lives in {CITIES[city]}",
                 "user_taste": f"likes {CUISINES[cuisine]} food" if number % 7 else None,
                 "scene_time": ["lunch", "dinner"][int(random.integers(2))],
@@ -113,6 +115,18 @@ def _orders(
             }
         )
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _not_taken(
+    random: np.random.Generator, places: pl.DataFrame, orders: pl.DataFrame
+) -> pl.DataFrame:
+    """Returns three other places for each order."""
+    shown = []
+    for order in orders.iter_rows(named=True):
+        others = places.filter(pl.col("poi_id") != order["poi_id"])
+        rows = others[random.permutation(len(others))[:3].tolist()]
+        shown.append(rows.select(pl.lit(order["beside"]).alias("beside"), pl.all()))
+    return pl.concat(shown)
 
 
 def _texts(places: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:

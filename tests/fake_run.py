@@ -40,7 +40,7 @@ FIGURES = {
             "whole": {"user_to_place": 0.412, "single_keywords": {"taste to menu": 0.301}},
         },
         "loss": [{"loss": 9.0 / n, "user_place": 4.0 / n} for n in range(1, 12)],
-        "collapsed": False,
+        "kept_start": False,
     },
     "embed": {},
     "align": {},

@@ -14,7 +14,7 @@ from larr.data.prepare import prepare
 from larr.data.transforms import MISSING, Template, with_time_columns
 from larr.errors import ConfigError
 from larr.serve.features import Reader
-from tests.own_tables import WITH_DUPLICATE, own_config, write_own
+from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
 
 
 def load(config: Config, name: str) -> np.ndarray:
@@ -114,10 +114,11 @@ def test_what_happens_on_the_test_day_changes_nothing_before_it(
             load(c, "histories")[load(c, f"{split}/history")[:, 0]] for c in (city, other)
         )
         assert (before == after).all()
-    before, after = (
-        pl.read_parquet(c.output / "prepare" / "orders.parquet") for c in (city, other)
-    )
-    assert before.equals(after)
+    for name in ("orders", "not_taken"):
+        before, after = (
+            pl.read_parquet(c.output / "prepare" / f"{name}.parquet") for c in (city, other)
+        )
+        assert before.equals(after), name
 
 
 def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
@@ -170,6 +171,32 @@ def test_texts_of_past_orders_hold_only_what_was_known_before_them(city: Config)
     first = orders.filter(day == day.min().over("user_id"))
     assert first["user_taste"].null_count() == first.height
     assert orders["user_taste"].null_count() < orders.height
+
+
+def test_what_was_shown_beside_an_order_and_not_clicked_is_kept_with_its_texts(
+    city: Config,
+) -> None:
+    log = raw(city).filter(pl.col("time").dt.date() < pl.col("time").dt.date().max())
+    orders = log.filter("order")
+    left = log.filter(~pl.col("click")).join(orders, on="request_id", how="semi")
+    data = city.output / "prepare"
+    shown = pl.read_parquet(data / "not_taken.parquet")
+    assert shown.select("beside", "poi_id").rows() == left.select("request_id", "poi_id").rows()
+    names = pl.read_parquet(data / "places.parquet").select("poi_id", "poi_name")
+    joined = shown.join(names, on="poi_id", maintain_order="left")
+    assert joined["poi_name"].to_list() == joined["poi_name_right"].to_list()
+    past = pl.read_parquet(data / "orders.parquet")
+    assert set(past["beside"].drop_nulls()) == set(orders["request_id"])
+
+
+def test_single_candidates_are_joined_by_their_user(tmp_path: Path) -> None:
+    alone = TABLES["impressions"].with_columns(request_id=pl.Series(["a", "b", "c", "d"]))
+    config = own_config(tmp_path, write_own(tmp_path, impressions=alone))
+    prepare(config)
+    shown = pl.read_parquet(tmp_path / "out" / "prepare" / "not_taken.parquet")
+    orders = pl.read_parquet(tmp_path / "out" / "prepare" / "orders.parquet")
+    assert (shown["beside"].to_list(), orders["beside"].to_list()) == (["1"], ["1"])
+    assert (shown["poi_id"].to_list(), orders["poi_id"].to_list()) == (["p2"], ["p1"])
 
 
 def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,16 +19,31 @@ from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.losses import cosine, false_negatives
 from larr.text.backbone import LanguageModel
-from larr.text.contrast import Collator, TripleLoss, contrast, whiten
+from larr.text.contrast import Collator, TripleLoss, contrast, whiten, without_negatives
 from larr.text.encoder import as_encoder, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
 from tests.fake_data import make_data
 
 
-def rows_of(config: Config, count: int) -> list[dict[str, object]]:
+def rows_of(config: Config, count: int) -> list[dict[str, Any]]:
     columns = examples(config, held_out(config))
     return [{name: column[row] for name, column in columns.items()} for row in range(count)]
+
+
+def loss_of(
+    rows: list[dict[str, Any]],
+    lm: LanguageModel,
+    encoder: SentenceTransformer,
+    contrast: ContrastConfig,
+    log_share: np.ndarray | None = None,
+) -> dict[str, float]:
+    batch = Collator(lm.tokens, contrast.shown)(rows)
+    shares = torch.tensor(log_share if log_share is not None else np.zeros(1_000))
+    loss = TripleLoss(encoder, contrast, shares.float(), bf16=False)
+    with torch.no_grad():
+        terms = loss(groups_of(batch), batch["label"])
+    return {name: float(value) for name, value in terms.items()}
 
 
 def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
@@ -39,20 +55,24 @@ def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
 
 def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 16)
-    batch = Collator(lm.tokens)(rows)
+    batch = Collator(lm.tokens, shown=4)(rows)
     sequences = [
         [int(id_) for id_, kept in zip(ids, mask, strict=True) if kept]
         for group in groups_of(batch)
         for ids, mask in zip(group["input_ids"], group["attention_mask"], strict=True)
     ]
-    assert len(sequences) == len({row[view] for row in rows for view in VIEWS} - {EMPTY})
+    shown = {text for row in rows for text in row["not_taken"]}
+    assert len(sequences) == len({row[view] for row in rows for view in VIEWS} - {EMPTY} | shown)
     for row, label in zip(rows, batch["label"].tolist(), strict=True):
         for view, position in zip(VIEWS, label, strict=False):
             if row[view] == EMPTY:
                 assert position == -1
             else:
                 assert sequences[position] == lm.tokens.encode(json.loads(str(row[view])))
-        assert label[len(VIEWS) :] == row["keys"]
+        keys, shown = label[len(VIEWS) : -4], label[-4:]
+        assert keys == row["keys"]
+        expected = [lm.tokens.encode(json.loads(text)) for text in row["not_taken"]]
+        assert [sequences[position] for position in shown if position >= 0] == expected
 
 
 def test_false_negatives_share_a_key() -> None:
@@ -67,12 +87,16 @@ def test_score_is_the_cosine() -> None:
 
 
 def naive_pair_loss(
-    rows: list[dict[str, object]],
+    rows: list[dict[str, Any]],
     vectors: dict[str, np.ndarray],
     views: tuple[str, str],
     keys: tuple[int, ...],
+    log_share: np.ndarray | None = None,
 ) -> float:
-    """Eq. (12)-(20) pair by pair: same key or equal text is no negative."""
+    """Eq. (12)-(20) pair by pair: same key or equal text is no negative.
+
+    With `log_share` also what was shown, and the scores of the batch's places less their share.
+    """
     rows = [row for row in rows if EMPTY not in (row[views[0]], row[views[1]])]
     total = 0.0
     for anchor_view, other_view in (views, views[::-1]):
@@ -80,15 +104,18 @@ def naive_pair_loss(
             terms = []
             for other in rows:
                 false = other is not anchor and (
-                    any(
-                        anchor["keys"][key] == other["keys"][key] >= 0  # type: ignore[index]
-                        for key in keys
-                    )
+                    any(anchor["keys"][key] == other["keys"][key] >= 0 for key in keys)
                     or any(anchor[view] == other[view] for view in views)
                 )
                 if not false:
-                    score = vectors[str(anchor[anchor_view])] @ vectors[str(other[other_view])]
-                    terms.append((score / 0.05, other is anchor))
+                    term = vectors[anchor[anchor_view]] @ vectors[other[other_view]] / 0.05
+                    if log_share is not None:
+                        term -= log_share[(other if views[1] == other_view else anchor)["keys"][1]]
+                    terms.append((term, other is anchor))
+            if log_share is not None and anchor_view == views[0]:
+                shown = set(anchor["not_taken"]) - {anchor[other_view]}
+                vector = vectors[anchor[anchor_view]]
+                terms += [(vector @ vectors[text] / 0.05, False) for text in shown]
             largest = max(term for term, _ in terms)
             below = sum(np.exp(term - largest) for term, _ in terms)
             total -= next(term for term, own in terms if own) - largest - np.log(below)
@@ -98,32 +125,42 @@ def naive_pair_loss(
 def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 24)
     encoder = as_encoder(lm, 16).eval()
-    named = sorted({str(row[view]) for row in rows for view in VIEWS} - {EMPTY})
+    shown = {text for row in rows for text in row["not_taken"]}
+    named = sorted({row[view] for row in rows for view in VIEWS} - {EMPTY} | shown)
     exact = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
     vectors = dict(zip(named, exact, strict=True))
     settings = ContrastConfig(lambda_user_user=1.0, lambda_place_place=2.0, lambda_user_place=0.5)
-    batch = Collator(lm.tokens)(rows)
-    with torch.no_grad():
-        loss = TripleLoss(encoder, settings, bf16=False)(groups_of(batch), batch["label"])
+    log_share = np.log(np.random.default_rng(0).random(100))
+    user_place = naive_pair_loss(rows, vectors, ("user", "place"), (0, 1, 2), log_share)
     expected = {
         "user_user": naive_pair_loss(rows, vectors, ("profile", "action"), (0,)),
         "place_place": 2.0 * naive_pair_loss(rows, vectors, ("business", "basic"), (1, 2)),
-        "user_place": 0.5 * naive_pair_loss(rows, vectors, ("user", "place"), (0, 1, 2)),
+        "user_place": 0.5 * user_place,
     }
-    assert {name: float(value) for name, value in loss.items()} == pytest.approx(expected, rel=1e-4)
+    assert loss_of(rows, lm, encoder, settings, log_share) == pytest.approx(expected, rel=1e-4)
+    of_paper = settings.model_copy(update={"shown": 0, "correct_popularity": False})
+    rows = [row | {"not_taken": []} for row in rows]
+    expected["user_place"] = 0.5 * naive_pair_loss(rows, vectors, ("user", "place"), (0, 1, 2))
+    assert loss_of(rows, lm, encoder, of_paper) == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_masks_every_other_row_is_a_negative(prepared: Config, lm: LanguageModel) -> None:
-    batch = Collator(lm.tokens)(rows_of(prepared, 24))
-    encoder = as_encoder(lm, 16).eval()
-    with torch.no_grad():
-        masked, plain = (
-            TripleLoss(encoder, ContrastConfig(mask_false_negatives=masks), bf16=False)(
-                groups_of(batch), batch["label"]
-            )
-            for masks in (True, False)
-        )
-    assert all(float(plain[name]) > float(masked[name]) for name in plain)
+    rows, encoder = rows_of(prepared, 24), as_encoder(lm, 16).eval()
+    masked, plain = (
+        loss_of(rows, lm, encoder, ContrastConfig(mask_false_negatives=masks))
+        for masks in (True, False)
+    )
+    assert all(plain[name] > masked[name] for name in plain)
+
+
+def test_examples_without_negatives_are_counted() -> None:
+    contrast = ContrastConfig(batch_size=2)
+    keys = [[1, 1, -1], [1, 2, -1], [1, 3, -1], [2, 4, -1]]
+    rows = {"keys": keys, "not_taken": [[], [], [], []]}
+    assert without_negatives(contrast, rows) == 0.5, "in the first batch both have one user"
+    assert without_negatives(contrast, rows | {"not_taken": [["tea"], [], [], []]}) == 0.25
+    no_masks = contrast.model_copy(update={"mask_false_negatives": False})
+    assert without_negatives(no_masks, rows) == 0
 
 
 def test_head_starts_with_equal_variances(lm: LanguageModel) -> None:
@@ -168,7 +205,9 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
     alone = "poi_tags to P_d"
     untuned, both = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
     assert both > 1.5 * untuned
-    assert manifest["figures"]["spread"] > 0.05
+    auc = manifest["figures"]["held_out_auc"]
+    assert max(auc) > auc[0] + 0.05
+    assert manifest["figures"]["kept_step"] > 0
     curve = manifest["figures"]["loss"]
     assert curve[-1]["user_place"] < curve[0]["user_place"]
 
@@ -210,16 +249,15 @@ def test_half_precision_model_keeps_its_head_exact(adapted: Config) -> None:
     np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=0.05)
 
 
-def test_a_collapse_is_reported_and_undone(
+def test_a_training_that_learns_nothing_is_reported_and_undone(
     tuned: Config, copy: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = copy(tuned, contrast={"triples": 160, "batch_size": 16, "learning_rate": 1.0})
     contrast(config)
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
-    assert manifest["figures"]["collapsed"]
-    assert manifest["figures"]["spread"] < 0.05
-    assert "collapsed" in capsys.readouterr().err
+    assert manifest["figures"]["kept_start"]
+    assert "from before" in capsys.readouterr().err
     tea, noodles = load_encoder(config.output / "contrast").encode(
         ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
     )

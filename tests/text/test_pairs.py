@@ -15,7 +15,16 @@ from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.errors import ConfigError, DataError
 from larr.text import pairs
-from larr.text.pairs import EMPTY, VIEWS, augmented, examples, held_out, keywords_of, orders_of
+from larr.text.pairs import (
+    EMPTY,
+    VIEWS,
+    augmented,
+    examples,
+    held_out,
+    keywords_of,
+    not_taken,
+    orders_of,
+)
 from tests.fake_data import make_data
 
 PARTS = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]
@@ -49,6 +58,45 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
     assert len(both) > 0
     assert set(both["user_id"]) <= set(apart.users)
     assert set(both["poi_id"]) <= set(apart.places)
+
+
+def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
+    config = config.model_copy(update={"contrast": _complete(20)})
+    apart = held_out(config)
+    orders = orders_of(config, apart, 100, inside=False)
+    columns = examples(config, apart)
+    shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
+    for user, place, others in zip(
+        columns["user"], columns["place"], columns["not_taken"], strict=True
+    ):
+        [menu] = [text for name, text in json.loads(place) if name == "poi_name"]
+        [taste] = [text for name, text in json.loads(user) if name == "scene_time"]
+        requests = orders.filter(poi_name=menu, scene_time=taste)["beside"]
+        beside = shown.filter(pl.col("beside").is_in(requests.implode()))
+        names = [dict(json.loads(other))["poi_name"] for other in others]
+        assert menu not in names
+        assert set(names) <= set(beside["poi_name"])
+    assert max(len(others) for others in columns["not_taken"]) == 3
+
+
+def test_a_place_that_the_user_took_elsewhere_was_not_left(
+    config: Config, copy: Callable[..., Config]
+) -> None:
+    """With users in place of requests, as where a request has one candidate."""
+    config = copy(config)
+    folder = config.output / "prepare"
+    orders = pl.read_parquet(folder / "orders.parquet")
+    owner = orders.select("beside", "user_id")
+    shown = pl.read_parquet(folder / "not_taken.parquet").join(owner, on="beside")
+    orders = orders.with_columns(beside="user_id")
+    orders.write_parquet(folder / "orders.parquet")
+    shown.with_columns(beside="user_id").drop("user_id").write_parquet(folder / "not_taken.parquet")
+    taken = set(orders.select("user_id", "poi_id").rows())
+    left = {
+        (user, row["poi_id"]) for user, rows in not_taken(config, orders).items() for row in rows
+    }
+    assert left
+    assert not left & taken
 
 
 def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:

@@ -69,6 +69,12 @@ class ContrastConfig(Section):
     """Chance of leaving a keyword out of a text. Decision 5."""
     single_keyword: Fraction = 0.4
     """Chance of keeping one keyword alone. Decision 5."""
+    shown: Annotated[int, Field(ge=0)] = 4
+    """Places that were shown beside the ordered one and not clicked, chosen at random, which are
+    negatives of this order. Paper: 0. Decision 9a."""
+    correct_popularity: bool = True
+    """Whether a place's scores are corrected for its share among the orders (logQ), by which it is
+    an in-batch negative the more often the more popular it is. Paper: no. Decision 9a."""
     near: str = ""
     """A column of places, such as `poi_city`: orders at places with one value become each other's
     negatives, which teach taste, where those from elsewhere teach the map; empty for none."""

@@ -53,7 +53,8 @@ def prepare(config: Config) -> None:
         truth = [name for name in TRUTH if name in log.scan().collect_schema()]
         evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
         _write_requests(log, folder)
-        _write_enriched(enricher, texts, evaluated, folder)
+        beside = _beside(log)
+        _write_enriched(enricher, texts, evaluated, beside, folder)
         enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
         encoder.save(folder / "vocabularies")
@@ -67,8 +68,11 @@ def prepare(config: Config) -> None:
         _write_known(enricher, texts, folder)
         # The texts of every past order as of the start of its day, for stage 2.
         orders = enricher.enrich(past_orders(log, log.scan().filter(pl.col("split") == "train")))
-        keys = ["user_id", "poi_id", "time"]
+        orders = orders.with_columns(beside=beside)
+        keys = ["user_id", "poi_id", "time", "beside"]
         _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
+        left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
+        left.sink_parquet(folder / "not_taken.parquet")
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
         texts.table().write_parquet(folder / "texts.parquet")
@@ -80,9 +84,12 @@ def prepare(config: Config) -> None:
 
 
 def _write_enriched(
-    enricher: Enricher, texts: TextNumbers, evaluated: list[str], folder: Path
+    enricher: Enricher, texts: TextNumbers, evaluated: list[str], beside: str, folder: Path
 ) -> None:
-    """Writes the columns that the arrays are built from, a file for each chunk; numbers texts."""
+    """Writes the columns that the arrays are built from, a file for each chunk; numbers texts.
+
+    Writes also the texts of places that were shown beside an order and not clicked, for stage 2.
+    """
     config, log = enricher.config, enricher.log
     (folder / "enriched").mkdir()
     templates = [Template(keyword) for keyword in config.scene_keywords]
@@ -92,12 +99,21 @@ def _write_enriched(
         key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
         for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
     }
+    ordered = train.filter(pl.col("order")).select(beside).unique().collect(engine="streaming")
+    of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
     names = [*evaluated, "click", "order", "recent", *number_names(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
             for number, chunk in enumerate(log.chunks(split)):
                 rows = enricher.enrich(chunk)
+                if split == "train":
+                    left = rows.filter(~pl.col("click")).join(
+                        ordered, on=beside, how="semi", maintain_order="left"
+                    )
+                    left = left.with_columns(beside=beside)
+                    left = _rendered(of_places, left, ["beside", "poi_id"])
+                    left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
                     rows = rows.join(counts, on=key, how="left", maintain_order="left")
@@ -109,6 +125,18 @@ def _write_enriched(
                 rows = rows.select(list(dict.fromkeys(names))).with_columns(numbered)
                 rows.write_parquet(folder / "enriched" / f"{split}-{number:05}.parquet")
                 advance(chunk.height)
+
+
+def _beside(log: Log) -> str:
+    """Returns the column whose values join an order with what was shown beside it and not clicked.
+
+    It is `request_id`, or `user_id` where most requests with an order show nothing else: then it
+    was shown to the user, if not in this request.
+    """
+    requests = log.scan().filter(pl.col("split") == "train").group_by("request_id")
+    ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
+    share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()
+    return "request_id" if share > MOST_UNKNOWN else "user_id"
 
 
 def _write_requests(log: Log, folder: Path) -> None:

@@ -138,10 +138,13 @@ def sentences(content: Json) -> Iterator[str]:
     if closed is not None and second == BASE:
         texts = [f"{gain_text(closed[key], 0, '')} in {metrics[key].title}" for key in compared]
         yield f"Of the distance from {name(BASE)} to the ceiling it closes {_listed(texts)}."
-    collapsed = content["language_model"].get("contrast", {}).get("collapsed")
-    if collapsed:
-        seeds = "" if collapsed == 1 else f" on {collapsed:.0%} of the seeds"
-        yield f"Contrastive tuning collapsed{seeds}: larr uses the vectors from before it."
+    kept_start = content["language_model"].get("contrast", {}).get("kept_start")
+    if kept_start:
+        seeds = "" if kept_start == 1 else f" on {kept_start:.0%} of the seeds"
+        yield (
+            f"After contrastive tuning held-out users' orders were ranked no better than before"
+            f"{seeds}: larr uses the vectors from before it."
+        )
     key = slice_metrics()[0]
     title = metrics[key].title
     control = gains.get(f"{SHUFFLED}_over_{BASE}")

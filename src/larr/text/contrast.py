@@ -1,7 +1,7 @@
 """Stage 2, contrastive tuning: the language model becomes a text embedding model.
 
-Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, N texts, H hidden units, D the vector's
-length.
+Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown beside an order
+(`contrast.shown`), N texts, C candidates, P places, H hidden units, D the vector's length.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import set_seed
 
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
-from larr.losses import contrastive_terms, false_negatives, pair_loss
+from larr.losses import contrastive_terms, cosine, false_negatives, info_nce, pair_loss
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, compute, from_input, load_encoder
-from larr.text.pairs import EMPTY, VIEWS, examples, held_out
+from larr.text.judge import Checks
+from larr.text.pairs import EMPTY, KEYS, VIEWS, examples, held_out
 from larr.text.retrieval import recalls
 
 GROUP = 32
@@ -41,41 +43,32 @@ SHRINKAGE = 0.05
 """Part of the mean variance added to each, so that small axes are not blown up."""
 SMALL_PARAMETERS = 3_000_000
 """A model with fewer parameters is trained by one thread."""
-COLLAPSED = 0.05
-"""A spread of the vectors below this means that nothing was learned."""
+MOST_ALONE = 0.5
+"""A larger share of examples without negatives is reported."""
 
 
 def contrast(config: Config) -> None:
     """Trains the text embedding model on users, places and orders, and measures retrieval.
 
-    A training can collapse: all texts get the same vector. Such a model is reported and replaced
-    by the one that it started from, whose vectors at least differ.
+    Held-out users and places judge the model a few times on the way. The best one is kept; that may
+    be the one that the training started from, as when all texts get the same vector.
     """
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)
         apart = held_out(config)
         rows = examples(config, apart)
         texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
-        sample = [from_input(text) for text in texts]
-        encoder = _starting_model(config, sample)
-        curve, seconds = _train(config, encoder, rows, work.folder)
-        vectors_ND = compute(encoder, sample, config.embed.batch_tokens)
-        # 1 less the squared length of the mean unit vector; near 0 when all are equal
-        spread = round(float(1 - (vectors_ND.mean(axis=0) ** 2).sum()), 4)
-        if collapsed := spread < COLLAPSED:
-            console.print(
-                f"  contrastive tuning collapsed: all texts had nearly one vector (spread "
-                f"{spread}), so the model from before it is kept. The texts may not show which "
-                "place a user orders from; else lower contrast.learning_rate or "
-                "contrast.batch_size, or raise contrast.triples"
-            )
-            encoder = _starting_model(config, sample)
+        encoder = _starting_model(config, [from_input(text) for text in texts])
+        checks = Checks(config, apart, encoder)
+        curve, seconds, steps = _train(config, encoder, rows, checks, work.folder)
+        checks.restore()
+        _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
         del encoder  # large models would not fit into memory together
         lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
-        triples = len(rows["keys"])
+        triples = steps * min(config.contrast.batch_size, config.contrast.triples)
         work.measured(triples, "triples")
         work.figures |= {
             "recall_at_10": {
@@ -87,9 +80,50 @@ def contrast(config: Config) -> None:
             },
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),
-            "spread": spread,
-            "collapsed": collapsed,
+            "held_out_auc": checks.auc,
+            "kept_step": checks.kept_step if checks.auc else steps,
+            "kept_start": bool(checks.auc) and checks.kept_step == 0,
         }
+
+
+def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
+    """Prints what held-out users say of the model that is kept, and why it may be no better."""
+    alone = without_negatives(config.contrast, rows)
+    if alone > MOST_ALONE:
+        console.print(
+            f"  {alone:.0%} of the examples have no negative: all others of their batch have the "
+            "same user, place or chain, and nothing else was shown beside them. Set "
+            "contrast.mask_false_negatives = false, or give impressions that were not clicked"
+        )
+    if not checks.auc:
+        console.print(
+            "  too few orders of held-out users to judge by: the model of the last step is kept"
+        )
+    elif checks.kept_step:
+        console.print(
+            f"  held-out users' orders score above what was shown beside them in "
+            f"{max(checks.auc):.1%} of the pairs after step {checks.kept_step} of {steps}, which "
+            f"is kept (before the training {checks.auc[0]:.1%}, chance 50 %)"
+        )
+    else:
+        console.print(
+            f"  no step of contrastive tuning ranks held-out users' orders better than the model "
+            f"from before it ({checks.auc[0]:.1%} of the pairs; then at most "
+            f"{max(checks.auc[1:]):.1%}), so that one is kept. The texts may not show which place "
+            "a user orders from; else lower contrast.learning_rate or contrast.batch_size, or "
+            "raise contrast.triples"
+        )
+
+
+def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> float:
+    """Returns the share of examples whose pair U, P has no negative: all are masked, none shown."""
+    if not contrast.mask_false_negatives:
+        return 0.0
+    size = min(contrast.batch_size, len(rows["keys"]))
+    batches_NBK = torch.tensor(rows["keys"]).split(size)
+    alone = torch.cat([false_negatives(keys_BK).all(dim=1) for keys_BK in batches_NBK])
+    has_shown = torch.tensor([bool(texts) for texts in rows["not_taken"]])
+    return float((alone & ~has_shown).float().mean())
 
 
 def _starting_model(config: Config, sample: list[list[KeywordText]]) -> SentenceTransformer:
@@ -129,17 +163,20 @@ class Collator:
 
     The texts are sorted by length and cut into groups of about GROUP. The batch holds the
     `input_ids` and `attention_mask` of each group, and as `label` for each triple the positions of
-    its six texts in that order (-1 for none), then its keys (int64 [B, 9]).
+    its six texts in that order, its keys, and the positions of texts of places that were shown
+    and not taken (int64 [B, 9 + S]; position -1 for none).
     """
 
     valid_label_columns = ("label",)  # the trainer asks for them
 
-    def __init__(self, tokens: KeywordTokenizer) -> None:
+    def __init__(self, tokens: KeywordTokenizer, shown: int) -> None:
         self.tokens = tokens
+        self.shown = shown
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the batch of some rows of `larr.text.pairs.examples`."""
-        texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY})
+        shown = {text for row in features for text in row["not_taken"]}
+        texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY} | shown)
         encoded = self.tokens.encode_batch([from_input(text) for text in texts])
         order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
         batch: dict[str, Tensor] = {}
@@ -149,19 +186,35 @@ class Collator:
             batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
         positions = {texts[number]: position for position, number in enumerate(order)}
         positions[EMPTY] = -1
-        batch["label"] = torch.tensor(
-            [[positions[row[view]] for view in VIEWS] + row["keys"] for row in features]
-        )
+        labels = []
+        for row in features:
+            shown_S = [positions[text] for text in row["not_taken"]]
+            padding = [-1] * (self.shown - len(shown_S))
+            of_views = [positions[row[view]] for view in VIEWS]
+            labels.append(of_views + row["keys"] + shown_S + padding)
+        batch["label"] = torch.tensor(labels)
         return batch
 
 
 class TripleLoss(nn.Module):
-    """L_2: the three losses of one step. Paper: Eq. (12)-(21)."""
+    """L_2: the three losses of one step. Paper: Eq. (12)-(21).
 
-    def __init__(self, model: SentenceTransformer, contrast: ContrastConfig, bf16: bool) -> None:
+    `log_share_P` is the logarithm of each place's share among the examples, by its key.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        contrast: ContrastConfig,
+        log_share_P: Tensor,
+        *,
+        bf16: bool,
+    ) -> None:
         super().__init__()
         self.model = model
         self.contrast = contrast
+        self.log_share_P: Tensor
+        self.register_buffer("log_share_P", log_share_P)
         self.bf16 = bf16
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
@@ -170,12 +223,13 @@ class TripleLoss(nn.Module):
             vectors = [self.model(group)["sentence_embedding"] for group in groups]
         vectors_ND = torch.cat(vectors).float()
         at = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
-        user, place, chain = labels[:, len(VIEWS) :].T
+        keys_BK, shown_BS = labels[:, len(VIEWS) :].split([KEYS, self.contrast.shown], dim=1)
+        user, place, chain = keys_BK.T
         settings = self.contrast
         losses = (
             self._pair(vectors_ND, at["profile"], at["action"], [user]),
             self._pair(vectors_ND, at["business"], at["basic"], [place, chain]),
-            self._pair(vectors_ND, at["user"], at["place"], [user, place, chain]),
+            self._user_place(vectors_ND, at["user"], at["place"], keys_BK, shown_BS),
         )
         lambdas = (settings.lambda_user_user, settings.lambda_place_place)
         return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
@@ -183,7 +237,7 @@ class TripleLoss(nn.Module):
     def _pair(
         self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
     ) -> Tensor:
-        """Returns one of the three losses, over the triples that have both texts.
+        """Returns L^UU or L^PP, over the triples that have both texts.
 
         Triples that share a user, place, chain or text are no negatives of each other: they would
         push apart what belongs together (decisions 9, 10).
@@ -198,6 +252,31 @@ class TripleLoss(nn.Module):
             vectors_ND[first_B], vectors_ND[second_B], excluded_BB, self.contrast.temperature
         )
 
+    def _user_place(
+        self,
+        vectors_ND: Tensor,
+        user_B: Tensor,
+        place_B: Tensor,
+        keys_BK: Tensor,
+        shown_BS: Tensor,
+    ) -> Tensor:
+        """Returns L^UP. A user's negatives are the other places of the batch, and S shown places.
+
+        A place is in a batch as often as it is ordered, so the logarithm of its share is taken
+        off its scores; what was shown beside an order is that order's negative alone.
+        """
+        settings = self.contrast
+        same = torch.cat([torch.stack([user_B, place_B], dim=1), keys_BK], dim=1)
+        excluded_BB = false_negatives(same) & settings.mask_false_negatives
+        shown_N = torch.unique(shown_BS[shown_BS >= 0])
+        beside_BN = (shown_BS[:, :, None] == shown_N).any(dim=1) & (place_B[:, None] != shown_N)
+        scores_BC = cosine(vectors_ND[user_B], vectors_ND[torch.cat([place_B, shown_N])])
+        if settings.correct_popularity:
+            share_B = settings.temperature * self.log_share_P[keys_BK[:, 1]]
+            scores_BC = scores_BC - functional.pad(share_B, (0, len(shown_N)))
+        excluded_BC = torch.cat([excluded_BB, ~beside_BN], dim=1)
+        return info_nce(scores_BC, excluded_BC, settings.temperature)
+
 
 class NoModelCardTrainer(SentenceTransformerTrainer):
     """The library's trainer without its model card, for which it would read all examples again."""
@@ -207,9 +286,13 @@ class NoModelCardTrainer(SentenceTransformerTrainer):
 
 
 def _train(
-    config: Config, encoder: SentenceTransformer, rows: dict[str, list[Any]], folder: Path
-) -> tuple[list[dict[str, float]], float]:
-    """Trains in place; returns the losses at twenty points of the training, and the seconds."""
+    config: Config,
+    encoder: SentenceTransformer,
+    rows: dict[str, list[Any]],
+    checks: Checks,
+    folder: Path,
+) -> tuple[list[dict[str, float]], float, int]:
+    """Trains in place; returns the losses at twenty points, the seconds and the steps."""
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = SentenceTransformerTrainingArguments(
@@ -222,12 +305,15 @@ def _train(
             SequentialSampler(dataset), batch_size, drop_last=True
         ),
     )
+    place_N = torch.tensor(rows["keys"])[:, 1]
+    log_share_P = (torch.bincount(place_N) / len(place_N)).log()
     trainer = NoModelCardTrainer(
         model=encoder,
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
-        loss=TripleLoss(encoder, config.contrast, arguments.bf16),
-        data_collator=Collator(encoder[0].tokens),
+        loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16),
+        data_collator=Collator(encoder[0].tokens, config.contrast.shown),
+        callbacks=[checks],
     )
     threads = torch.get_num_threads()
     if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
@@ -237,4 +323,5 @@ def _train(
     finally:
         torch.set_num_threads(threads)
     names = ("loss", "user_user", "place_place", "user_place")
-    return [{name: entry[name] for name in names} for entry in entries], seconds
+    curve = [{name: entry[name] for name in names} for entry in entries]
+    return curve, seconds, trainer.state.global_step

@@ -24,6 +24,10 @@ VIEWS = ("profile", "action", "business", "basic", "user", "place")
 """The text columns of an example: U_p, U_a, P_d, P_b, U = [U_p, U_a] and P = [P_d, P_b]."""
 EMPTY = ""
 """A view for which an order has no text."""
+KEYS = 3
+"""Keys of an example: user, place, chain."""
+MOST_SHOWN = 20
+"""Places shown beside an order that are kept in memory."""
 NEAR_TOGETHER = 8
 """Consecutive orders with one value of `contrast.near`. In complete batches of one city the vectors
 lost what distinguishes cities, and a user's taste too."""
@@ -76,13 +80,14 @@ def held_out(config: Config) -> HeldOut:
 
 
 def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
-    """Returns `contrast.triples` examples: a column of inputs for each of VIEWS, and `keys`.
+    """Returns `contrast.triples` examples: columns of inputs for VIEWS, `not_taken`, and `keys`.
 
-    `keys` are the numbers of user, place and chain (-1 without a chain), by which false negatives
-    are recognised. The rows are complete batches in the order in which they are to be read. If
-    there are fewer orders than triples, orders are repeated with other keywords left out. All
-    texts are from strictly before the order (decision 11). Raises DataError for less than two
-    orders.
+    `not_taken` are texts P of places that were shown beside the ordered one and not clicked, at
+    most `contrast.shown`. `keys` are the numbers of user, place and chain (-1 without a chain), by
+    which false negatives are recognised. The rows are complete batches in the order in which they
+    are to be read. If there are fewer orders than triples, orders are repeated with other keywords
+    left out. All texts are from strictly before the order (decision 11). Raises DataError for less
+    than two orders.
     """
     check_pairs(config)
     orders = orders_of(config, apart, config.contrast.triples, inside=False)
@@ -100,14 +105,47 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
         for name in ("user_id", "poi_id", "chain")
     ).rows()
     rows = orders.to_dicts()
-    columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "keys")}
+    others = not_taken(config, orders, apart)
+    place = keywords_of(config, "place")
+    columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "not_taken", "keys")}
+
+    def written(parts: list[KeywordText]) -> str:
+        return as_input(augmented(parts, config.contrast, random)) if parts else EMPTY
+
     for row in _batched(config, orders, random):
         for view in VIEWS:
-            parts = texts_of(rows[row], keywords_of(config, view))
-            parts = augmented(parts, config.contrast, random)
-            columns[view].append(as_input(parts) if parts else EMPTY)
+            columns[view].append(written(texts_of(rows[row], keywords_of(config, view))))
+        beside = [
+            other
+            for other in others.get(rows[row]["beside"], [])
+            if other["chain"] is None or other["chain"] != rows[row]["chain"]
+        ]
+        chosen = random.permutation(len(beside))[: config.contrast.shown]
+        columns["not_taken"].append([written(texts_of(beside[number], place)) for number in chosen])
         columns["keys"].append(list(keys[row]))
     return columns
+
+
+def not_taken(
+    config: Config, orders: pl.DataFrame, apart: HeldOut | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns the places that were shown beside each of some orders and not clicked.
+
+    The key is `beside`, the value at most MOST_SHOWN rows with poi_id, chain and texts, chosen at
+    random; with `apart` none that is held out.
+    """
+    folder = artifacts.folder(config, "prepare")
+    key = ["beside", "poi_id"]
+    rows = pl.scan_parquet(folder / "not_taken.parquet")
+    if apart is not None:
+        rows = rows.filter(~pl.col("poi_id").is_in(apart.places.implode()))
+    rows = rows.join(orders.select("beside").lazy(), on="beside", how="semi")
+    # A user who left a place on one day may have taken it on another.
+    taken = pl.scan_parquet(folder / "orders.parquet").select(key)
+    found = rows.join(taken, on=key, how="anti").unique(key).sort(key).collect()
+    found = found.sample(fraction=1.0, shuffle=True, seed=config.seed)
+    found = found.filter(pl.int_range(pl.len()).over("beside") < MOST_SHOWN)
+    return {str(beside): part.to_dicts() for (beside,), part in found.group_by("beside")}
 
 
 def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) -> np.ndarray:

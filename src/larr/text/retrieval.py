@@ -22,7 +22,7 @@ from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of
 
 CUTOFF = 10
 """k of recall@k."""
-MAX_QUERIES = 1_000
+MAX_QUERIES = 500
 MAX_PLACES = 10_000
 """Candidates of a task, so that the figures of a large platform do not take hours."""
 

@@ -1,0 +1,149 @@
+"""How well a text embedding model ranks places for users whose orders it was not tuned on.
+
+Shapes: N pairs of a taken and another place, Q distinct texts of users, C of places, D the vector's
+length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from larr.config import Config
+from larr.text.backbone import KeywordText
+from larr.text.corpus import descriptions_table, texts_of
+from larr.text.encoder import compute, normalised
+from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
+
+REQUESTS = 400
+"""Orders of held-out users that are judged."""
+READ = 4_000
+"""Orders of held-out users that are read; those from before the log were shown beside nothing."""
+OTHERS = 5
+"""Places that each ordered one is compared with."""
+FEWEST_PAIRS = 50
+"""Fewer pairs of a kind say nothing."""
+CHECKS = 5
+"""Checks of a training, besides that of the model from which it starts."""
+PATIENCE = 3
+"""Checks in a row without a new best after which a training ends."""
+Text = tuple[KeywordText, ...]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Orders of held-out users: did the ordered place score above those shown beside it?"""
+
+    queries: list[Text]
+    """Distinct texts U."""
+    candidates: list[Text]
+    """Distinct texts P."""
+    parts: list[np.ndarray]
+    """int64 [N, 4]: number of the order, its query, the ordered candidate, another one. One part
+    for pairs in which a place is held out, too, and one for the others."""
+
+    @classmethod
+    def of(cls, config: Config, apart: HeldOut) -> Judge | None:
+        """Returns the judge of a run, or None if too little is held out to judge by.
+
+        Where nothing else was shown beside any of the orders, they are compared with held-out
+        places.
+        """
+        places = descriptions_table(config)
+        orders = orders_of(config, HeldOut(apart.users, places["poi_id"]), READ)
+        beside = not_taken(config, orders)
+        logged = orders.filter(pl.col("beside").is_in(list(beside)))
+        orders = (orders if logged.is_empty() else logged).head(REQUESTS)
+        held_out = set(apart.places)
+        elsewhere = places.filter(pl.col("poi_id").is_in(apart.places.implode())).to_dicts()
+        random = np.random.default_rng(config.seed)
+        keywords = keywords_of(config, "place")
+        queries: dict[Text, int] = {}
+        candidates: dict[Text, int] = {}
+        parts: tuple[list[list[int]], list[list[int]]] = ([], [])
+        for number, order in enumerate(orders.iter_rows(named=True)):
+            user = tuple(texts_of(order, keywords_of(config, "user")))
+            taken = tuple(texts_of(order, keywords))
+            others = beside.get(order["beside"]) or elsewhere
+            for index in random.permutation(len(others))[:OTHERS]:
+                other = tuple(texts_of(others[index], keywords))
+                if not (user and taken and other) or other == taken:
+                    continue
+                is_known = held_out.isdisjoint((order["poi_id"], others[index]["poi_id"]))
+                parts[is_known].append(
+                    [
+                        number,
+                        queries.setdefault(user, len(queries)),
+                        candidates.setdefault(taken, len(candidates)),
+                        candidates.setdefault(other, len(candidates)),
+                    ]
+                )
+        enough = [np.array(part) for part in parts if len(part) >= FEWEST_PAIRS]
+        return cls(list(queries), list(candidates), enough) if enough else None
+
+    def auc(self, encoder: SentenceTransformer, batch_tokens: int) -> float:
+        """Returns the share of other places that score below the ordered one, mean over orders.
+
+        The score is the cosine after the mean vector of each side is subtracted, as the rankers
+        do. It is the mean of the parts, so that held-out places count as much as the others.
+        """
+        texts = [list(text) for text in (*self.queries, *self.candidates)]
+        query_QD, place_CD = np.split(compute(encoder, texts, batch_tokens), [len(self.queries)])
+        query_QD = normalised(query_QD - query_QD.mean(axis=0))
+        place_CD = normalised(place_CD - place_CD.mean(axis=0))
+        means = []
+        for part in self.parts:
+            order_N, query_N, taken_N, other_N = part.T
+            taken_ND, other_ND = place_CD[taken_N], place_CD[other_N]
+            margin_N = (query_QD[query_N] * (taken_ND - other_ND)).sum(axis=1)
+            won_N = (np.sign(margin_N) + 1) / 2
+            counts = np.bincount(order_N)
+            shares = np.bincount(order_N, won_N)[counts > 0] / counts[counts > 0]
+            means.append(shares.mean())
+        return float(np.mean(means))
+
+
+class Checks(TrainerCallback):
+    """Judges a model at the start and at CHECKS steps of its training; keeps the best weights."""
+
+    def __init__(self, config: Config, apart: HeldOut, encoder: SentenceTransformer) -> None:
+        self.judge, self.encoder = Judge.of(config, apart), encoder
+        self.batch_tokens = config.embed.batch_tokens
+        self.auc: list[float] = []
+        """Of the start and of each check; empty if too little is held out to judge by."""
+        self.best = self.kept_step = 0
+        """The best check, and its step."""
+        self.weights: dict[str, Tensor] = {}
+        self._check(0)
+
+    def on_step_end(
+        self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
+    ) -> None:
+        """Checks at some steps; ends a training that has not improved for PATIENCE checks."""
+        step = state.global_step
+        if step == max(1, round(len(self.auc) * state.max_steps / CHECKS)):
+            self._check(step)
+            control.should_training_stop = len(self.auc) - 1 - self.best >= PATIENCE
+
+    def restore(self) -> None:
+        """Gives the model the weights of the best check; without checks it stays as it is."""
+        self.encoder.load_state_dict(self.weights, strict=False)
+
+    def _check(self, step: int) -> None:
+        if self.judge is None:
+            self.kept_step = step
+            return
+        self.auc.append(round(self.judge.auc(self.encoder, self.batch_tokens), 4))
+        if self.auc[-1] >= max(self.auc):
+            self.best, self.kept_step = len(self.auc) - 1, step
+            self.weights = {
+                name: parameter.detach().cpu().clone()
+                for name, parameter in self.encoder.named_parameters()
+                if parameter.requires_grad
+            }
