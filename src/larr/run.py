@@ -52,11 +52,18 @@ def vector_sources(config: Config) -> list[str]:
     from larr import rankers  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
-    names, wanted = set(config.align.models), set[str]()
-    if BEST in names:
-        names = names - {BEST} | set(config.choose.kinds)
-        wanted.update(config.choose.sources)
-    return sources(config, wanted.union(*(rankers.vector_sources(config, n) for n in names)))
+    names = set(config.align.models) - {BEST}
+    if BEST in config.align.models:
+        names.update(config.choose.kinds)
+    read = [rankers.vector_sources(config, name) for name in names]
+    return sources(config, figure_sources(config).union(*read))
+
+
+def figure_sources(config: Config) -> set[str]:
+    """Returns the sources of the text figures that the rankers read, or that `choose` tries."""
+    names = config.align.models
+    figures = {source for name in names for source in config.align.of(name).figures}
+    return figures.union(config.choose.sources if BEST in names else ())
 
 
 def embed(config: Config) -> None:
@@ -66,8 +73,7 @@ def embed(config: Config) -> None:
     """
     from larr.text import embed as stage  # noqa: PLC0415
 
-    figures = {source for name in config.align.models for source in config.align.of(name).figures}
-    stage.embed(config, vector_sources(config), figures)
+    stage.embed(config, vector_sources(config), figure_sources(config))
 
 
 def train_encoders(config: Config, wanted: list[str], *, force: bool = False) -> None:

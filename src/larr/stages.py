@@ -40,7 +40,7 @@ STAGES = {
         "Tables -> prepare/: checked, split by time, with statistics as of their time.",
         "larr.data.prepare:prepare",
         inputs=(),
-        settings=("seed", "dataset", "keywords", "buckets", "profiles", "features"),
+        settings=("seed", "dataset", "keywords", "buckets", "profiles", "statistics", "features"),
         files=lambda config: config.dataset.files,
     ),
     "pretrain": Stage(

@@ -191,7 +191,7 @@ class ChooseConfig(Section):
     """What `larr choose` decides on held-back days: the members of `best`."""
 
     kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
-    """Entries of `larr.rankers.RANKERS`, or names of `align.variants`."""
+    """Entries of `larr.rankers.RANKERS`."""
     sources: list[str] = ["encoder", "letters"]
     """Sources of text vectors whose figures are tried; none: only LARR reads texts."""
     trials: Positive = 24
