@@ -23,12 +23,11 @@ from torch import nn
 
 from larr import artifacts, rankers
 from larr.config import Config
-from larr.config.rankers import TreesConfig
+from larr.config.rankers import BEST, TreesConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
-from larr.rankers.blend import Blend
-from larr.rankers.predict import load_ranker
-from larr.rankers.ranker import Ranker
+from larr.rankers import best
+from larr.rankers.lightgbm import LightGbm
 from larr.serve import publish as module
 from larr.serve.app import Service
 from larr.serve.http import PatientProtocol
@@ -37,8 +36,11 @@ from larr.serve.version import ServedVersion
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 """The columns of a candidate."""
-BLEND = {"larr": 2.0, "din": 1.0, "lightgbm": 1.0}
-"""One member of each kind that is served in its own way, with its weight."""
+MEMBERS = {
+    f"best_{number}": {"of": of, "vectors": None, "settings": {}, "weight": weight}
+    for number, (of, weight) in enumerate({"larr": 0.5, "din": 0.25, "lightgbm": 0.25}.items(), 1)
+}
+"""Of `best`: one of each kind that is served in its own way."""
 
 
 def log(city: Config) -> pl.DataFrame:
@@ -74,7 +76,6 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         store = Store(tmp_path_factory.mktemp("published") / "store")
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "require_ranker", lambda *_: None)
-            patched.setattr(module, "load_ranker", load)
             store.activate(module.publish(store, config, name))
             copy_graphs(patched, store.folder / VERSIONS / store.arms()[0].version)
             second = module.publish(store, config.model_copy(update={"output": other}), name)
@@ -107,25 +108,20 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
     np.save(output / "embed" / "encoder" / "vectors.npy", vectors)
     (output / "contrast").mkdir()
-    for member in BLEND if name == "blend" else [name]:
-        ranker = rankers.build(config, member)
-        if member == "lightgbm":
+    if name == BEST:
+        (output / "choose").mkdir()
+        artifacts.write_json(output / "choose" / best.CHOICE, {"members": MEMBERS})
+    with_members = best.with_members(config)
+    for member in best.trained(config):
+        ranker = rankers.build(with_members, member)
+        if isinstance(ranker, LightGbm):
             ranker.fit(LogRows(output / "prepare" / "train"), seed=0)
         (output / "align" / member).mkdir(parents=True)
         ranker.save(output / "align" / member / "model.safetensors")
     return config
 
 
-def load(config: Config, name: str) -> Ranker:
-    """The ranker of a run of `run_of`."""
-    if name != "blend":
-        return load_ranker(config, name)
-    return Blend(
-        {member: (load_ranker(config, member), weight) for member, weight in BLEND.items()}
-    )
-
-
-@pytest.fixture(scope="module", params=["ple", "larr", "blend"])
+@pytest.fixture(scope="module", params=["ple", "larr", BEST])
 def published(request: Any, publish: Callable[[str], Published]) -> Published:
     return publish(request.param)
 
@@ -157,7 +153,6 @@ def asked(served: Config, version: ServedVersion) -> dict[str, Any]:
 def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with one version, which is current."""
     monkeypatch.setattr(module, "require_ranker", lambda *_: None)
-    monkeypatch.setattr(module, "load_ranker", load)
     left_out = shutil.ignore_patterns(published.second)
     return Store(shutil.copytree(published.store.folder, tmp_path / "store", ignore=left_out))
 

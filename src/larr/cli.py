@@ -129,7 +129,7 @@ Share = Annotated[
 def publish(
     config: ConfigPath,
     override: Overrides = None,
-    model: Annotated[str, typer.Option(help="A trained ranker: ple, larr or a variant.")] = "larr",
+    model: Annotated[str, typer.Option(help="One of `align.models`, such as best.")] = "larr",
     store: Annotated[
         Path | None, typer.Option(help="Where the versions are kept; OUTPUT/store by default.")
     ] = None,

@@ -18,13 +18,13 @@ from larr.data.batches import Batch, LogRows
 from larr.data.features import ColumnSplit
 from larr.rankers import build
 from larr.rankers.neural import NeuralRanker
-from larr.rankers.predict import predict_log, probabilities
+from larr.rankers.predict import load_ranker, predict, probabilities
 from larr.serve.features import CandidateInputs, PlaceInputs, RequestInputs
 from larr.serve.publish import write_ranker
 from larr.serve.ranker import ServedRanker, scores
 from larr.serve.version import ServedVersion
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
-from tests.serving import SENT, load, log
+from tests.serving import SENT, log
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
 CATEGORIES = ColumnSplit(place=(1,), request=(0, 2), candidate=(3,))
@@ -142,9 +142,7 @@ def test_served_scores_are_those_of_the_model(
 
 
 def test_served_scores_are_those_of_the_evaluation(served: Config, version: ServedVersion) -> None:
-    ranker = load(served, served.align.models[0])
-    rows = LogRows(artifacts.folder(served, "prepare") / "test")
-    expected_NT = predict_log(ranker, rows)
+    expected_NT = predict(served, served.align.models[0])
     served_scores = []
     for _, group in log(served).group_by("request_id", maintain_order=True):
         scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
@@ -164,7 +162,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(
     scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
     scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
     chosen = [7, 2]
-    ranker = load(served, served.align.models[0])
+    ranker = load_ranker(served, served.align.models[0])
     data = artifacts.folder(served, "prepare")
     batch = next(LogRows(data / "test").in_order(group.height))
     keywords = [keyword.name for keyword in served.scene_keywords]

@@ -23,6 +23,7 @@ from larr.data.batches import Batch
 from larr.data.features import undo_sampling
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
+from larr.rankers import best
 from larr.rankers.blend import members_of
 from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
@@ -66,6 +67,7 @@ def publish(store: Store, config: Config, model: str) -> str:
     trained one.
     """
     require_ranker(config, model)
+    config = best.with_members(config)
     data = artifacts.folder(config, "prepare")
     if not (data / REQUESTS).is_file():
         raise VersionError(
