@@ -5,16 +5,43 @@ from __future__ import annotations
 from datetime import datetime
 
 import numpy as np
+import polars as pl
 import pytest
 
 from larr.config import Config
+from larr.data.prepare import prepare
 from larr.serve.features import Reader
 from tests.serving import SENT, log
+
+PAIRS = [
+    ["user_id", "poi_tags"],
+    ["poi_category", "meal_slot"],
+    ["distance_km_level", "user_id"],
+    ["user_gender", "weather"],
+    ["poi_id", "temperature_c_level"],
+    ["poi_tags", "poi_price_yuan_level"],
+]
+WITHIN = ["poi_ctr", "user_id_x_poi_tags_share", "distance_km", "pair_log_clicks", "temperature_c"]
 
 
 @pytest.fixture(scope="module")
 def reader(city: Config) -> Reader:
     return Reader(city, city.output / "prepare")
+
+
+@pytest.fixture(scope="module")
+def crossed(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The same city with other cross statistics, levels of them, and figures within requests."""
+    tree = city.model_dump(exclude={"encoders"})
+    tree["output"] = tmp_path_factory.mktemp("crossed")
+    tree["statistics"] = [{"columns": pair} for pair in PAIRS]
+    for name in ("user_id_x_poi_tags_share", "user_gender_x_weather_ctr"):
+        tree["buckets"] = [*tree["buckets"], {"column": name, "words": ["low", "high"]}]
+        tree["features"]["categories"] = [*tree["features"]["categories"], f"{name}_level"]
+    tree["features"]["within_request"] = WITHIN
+    config = Config.model_validate(tree)
+    prepare(config)
+    return config
 
 
 def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) -> None:
@@ -25,10 +52,16 @@ def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) ->
     assert "temperature_c" not in numbers
 
 
-def test_a_request_has_the_inputs_of_the_log(city: Config, reader: Reader) -> None:
-    rows = log(city)
+@pytest.fixture(params=["city", "crossed"])
+def prepared(request: pytest.FixtureRequest) -> Config:
+    config: Config = request.getfixturevalue(request.param)
+    return config
+
+
+def test_a_request_has_the_inputs_of_the_log(city: Config, prepared: Config) -> None:
+    reader, rows = Reader(prepared, prepared.output / "prepare"), log(city)
     arrays = {
-        name: np.load(city.output / "prepare" / "test" / f"{name}.npy")
+        name: np.load(prepared.output / "prepare" / "test" / f"{name}.npy")
         for name in ("categories", "numbers", "recent", "texts")
     }
     categories_PF, numbers_PM, texts_PS = reader.place_inputs()
@@ -69,3 +102,20 @@ def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None
     assert candidates.unknown == ["position"]
     assert (candidates.numbers <= 5).all()
     assert reader.candidates(request, {"poi_id": ["nowhere"]}).unknown == []
+
+
+def test_a_place_that_is_added_has_the_cross_statistics_of_its_values(crossed: Config) -> None:
+    reader = Reader(crossed, crossed.output / "prepare")
+    known, row = reader.known.places.head(1), len(reader.known.places) + 1
+    like_it = known.select("poi_category", "poi_tags", "poi_price_yuan", poi_id=pl.lit("new"))
+    user = reader.known.users["user_id"][0]
+    request = reader.request({"user_id": user, "time": datetime(2024, 4, 8, 12)})
+    unknown = reader.candidates(request, {"poi_id": ["new"]})
+    reader.add(like_it, [row])
+    both = reader.candidates(request, {"poi_id": [known["poi_id"].item(), "new"]})
+    names = [reader.features.numbers[column] for column in reader.numbers.candidate]
+    shared = [n for n, name in enumerate(names) if name.startswith(("user_id_x", "poi_category_x"))]
+    shared = [n for n in shared if not names[n].endswith(("_rank", "_difference"))]
+    assert both.places.tolist() == [1, row]
+    assert (both.numbers[0, shared] == both.numbers[1, shared]).all()
+    assert (both.numbers[1, shared] != unknown.numbers[0, shared]).any()

@@ -68,15 +68,16 @@ class Cross:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """The keys of the pairs, rising, int64 [P], and their `SUMS`, [P + 1, 4].
+        """The keys of the pairs, rising, int64 [P + 1], and their `SUMS`, [P + 1, 4].
 
-        The last row stands for values that were never seen together.
+        The last row stands for values that were never seen together; no key is as large as its.
         """
         first, second = self.vocabularies
         key_P = self._key(first.column(self.pairs["first"]), second.column(self.pairs["second"]))
         order_P = np.argsort(key_P)
         sums_P4 = self.pairs.select(SUMS).to_numpy()[order_P]
-        return key_P[order_P], np.append(sums_P4, np.zeros((1, len(SUMS))), axis=0)
+        keys = np.append(key_P[order_P], np.iinfo(np.int64).max)
+        return keys, np.append(sums_P4, np.zeros((1, len(SUMS))), axis=0)
 
     def _key(self, first: Array, second: Array) -> Array:
         return first.astype(np.int64) * (len(self.vocabularies[1].texts) + 1) + second
@@ -89,12 +90,12 @@ class Cross:
         keys_P, sums_P4 = self._table
         key_NX = self._key(first_NV[:, :, None], second_NW[:, None, :]).reshape(len(first_NV), -1)
         row_NX = np.searchsorted(keys_P, key_NX)
-        known_NX = np.append(keys_P, -1)[row_NX] == key_NX
-        sums_N4 = sums_P4[np.where(known_NX, row_NX, -1)].sum(axis=1)
+        row_NX[keys_P[row_NX] != key_NX] = len(keys_P) - 1
+        sums_N4 = sums_P4[row_NX].sum(axis=1)
         taken_N, orders_N, clicks_N, expected_clicks_N = sums_N4.T
         taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
-        expected_N /= max(float(self.firsts["taken"].sum()), 1.0)
+        expected_N /= max(taken_first.sum(), 1.0)
         figures = (
             np.log1p(taken_N),
             np.log1p(orders_N),

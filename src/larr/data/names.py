@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
+from larr.data.within import within_names
 
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
@@ -18,10 +19,15 @@ def figure_names(pair: StatisticConfig) -> list[str]:
     return [f"{pair.name}_{figure}" for figure in FIGURES]
 
 
-def number_names(config: Config) -> list[str]:
-    """Returns the names of all numbers that rankers read, those of cross statistics last."""
+def row_numbers(config: Config) -> list[str]:
+    """Returns the names of the numbers that rankers read of a row, cross statistics last."""
     figures = [name for pair in config.statistics or [] for name in figure_names(pair)]
     return list(dict.fromkeys([*config.features.numbers, *figures]))
+
+
+def number_names(config: Config) -> list[str]:
+    """Returns the names of all numbers that rankers read: of rows, then within requests."""
+    return [*row_numbers(config), *within_names(config.features.within_request)]
 
 
 def is_listed(column: str) -> bool:
@@ -48,9 +54,9 @@ def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
     """Returns those of some features that differ between the candidates of a request.
 
     They are declared columns, figures of a user at a place, cross statistics of a column that
-    differs, and levels of all these.
+    differs, levels of all these, and figures within the request.
     """
-    differing = {*config.features.candidate_columns}
+    differing = {*config.features.candidate_columns, *within_names(config.features.within_request)}
     for pair in config.statistics or []:
         if figures_differ(config, pair):
             differing.update(figure_names(pair))

@@ -24,8 +24,9 @@ from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
-from larr.data.names import candidate_features, number_names, raw_column
+from larr.data.names import candidate_features, raw_column, row_numbers
 from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
+from larr.data.within import add_figures
 from larr.progress import console, track
 
 IMPRESSIONS = ("user_impressions", "poi_impressions")
@@ -56,6 +57,8 @@ def prepare(config: Config) -> None:
         beside = _beside(log)
         _write_enriched(enricher, texts, evaluated, beside, folder)
         enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
+        if within := config.features.within_request:
+            add_figures([*enriched["train"], *enriched["test"]], within)
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
         encoder.save(folder / "vocabularies")
         counts = {
@@ -101,7 +104,7 @@ def _write_enriched(
     }
     ordered = train.filter(pl.col("order")).select(beside).unique().collect(engine="streaming")
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    names = [*evaluated, "click", "order", "recent", *number_names(config)]
+    names = [*evaluated, "click", "order", "recent", *row_numbers(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:

@@ -32,13 +32,9 @@ class CandidateCross:
         """Looks up the values of places that have these rows from now on."""
         for column, words in self.sides:
             if column in self.of_places:
-                new, old = indices(places, column, words), self.of_places[column]
-                shape = (max(len(old), max(rows, default=0) + 1), max(old.shape[1], new.shape[1]))
-                index_PV = np.zeros(shape, np.int32)
-                index_PV[: len(old), : old.shape[1]] = old
-                index_PV[list(rows)] = 0
-                index_PV[list(rows), : new.shape[1]] = new
-                self.of_places[column] = index_PV  # replaced at once: requests read it meanwhile
+                index = indices(places, column, words)
+                # Replaced at once, since requests read it meanwhile.
+                self.of_places[column] = with_rows(self.of_places[column], rows, index)
 
     def figures(self, row_K: Array, others: Callable[[str, Vocabulary], Array]) -> Array:
         """Returns the figures of candidates by their rows, float64 [K, G].
@@ -52,3 +48,13 @@ class CandidateCross:
             for column, words in self.sides
         ]
         return self.cross.figures(*index)
+
+
+def with_rows(table: Array, rows: Sequence[int], values: Array) -> Array:
+    """Returns a table in which these rows have values; it grows as needed, padded with 0."""
+    shape = (max(len(table), max(rows, default=0) + 1), max(table.shape[1], values.shape[1]))
+    grown = np.zeros(shape, table.dtype)
+    grown[: len(table), : table.shape[1]] = table
+    grown[list(rows)] = 0
+    grown[list(rows), : values.shape[1]] = values
+    return grown

@@ -29,12 +29,15 @@ from larr.data.transforms import (
     Vocabulary,
     with_time_columns,
 )
-from larr.serve.crosses import CandidateCross
+from larr.data.within import with_figures, within_names, within_request
+from larr.serve.crosses import CandidateCross, with_rows
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 POSITION, FIRST = "position", 1
 """Where a list is ranked nothing has a position yet: all are scored as if shown first."""
+UNKNOWN = pl.DataFrame({"poi_id": [None]}, schema={"poi_id": pl.String})
+"""The place that stands for those that larr does not know."""
 Kinds = tuple[type, ...]
 
 
@@ -111,6 +114,11 @@ class Reader:
         self.crosses = [
             CandidateCross(cross, places) for cross in self.known.crosses if cross.differs
         ]
+        self.within = config.features.within_request
+        self.compared = [name for name in self.within if name in places.columns]
+        """Numbers of places that are compared within requests."""
+        unknown = self.known.describe_places(UNKNOWN)
+        self.place_numbers_PW = np.append(self._compared(unknown), self._compared(places), axis=0)
 
     def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
         """Returns the columns that a client sends of the scene and of a candidate, with types."""
@@ -143,13 +151,13 @@ class Reader:
         a text that `larr embed` has not seen is missing. The other methods read one request.
         """
         rows = self.known.enrich(with_time_columns(rows))
+        rows = with_figures(rows, self.within)
         texts = {template.keyword.name: template.column(rows) for template in self.templates}
         return self.encoder.arrays(rows) | {"texts": self.numbered(texts, rows.height)}
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
-        unknown = pl.DataFrame({"poi_id": [None]}, schema={"poi_id": pl.String})
-        places = pl.concat([unknown, self.known.places], how="diagonal_relaxed")
+        places = pl.concat([UNKNOWN, self.known.places], how="diagonal_relaxed")
         categories_PF, numbers_PM, texts = self.described(places)
         return PlaceInputs(categories_PF, numbers_PM, self.numbered(texts, len(places)))
 
@@ -209,48 +217,60 @@ class Reader:
         self, request: RequestInputs, columns: Mapping[str, Sequence[Any]]
     ) -> CandidateInputs:
         """Returns the inputs of candidates: `poi_id` and the columns that differ between them."""
-        places = columns["poi_id"]
-        row_K = np.array([self.place_rows.get(place, 0) for place in places], np.int64)
-        nothing: Sequence[Any] = [None] * len(places)
-        values: dict[str, Any] = {POSITION: [FIRST] * len(places), **columns}
-        figures_K2 = self.known.pair_figures(request.values["user_id"], places)
-        values |= zip(PAIR_FIGURES, figures_K2.T, strict=True)
-
-        def of_others(name: str, vocabulary: Vocabulary) -> Ints:
-            if raw_column(self.config, name) in self.config.features.candidate_columns:
-                return self._indices(name, vocabulary, values)
-            index = vocabulary.value(request.values.get(name))
-            return np.full(len(places), index, np.int32)
-
-        for crossed in self.crosses:
-            figure_KG = crossed.figures(row_K, of_others)
-            values |= zip(crossed.cross.names, figure_KG.T, strict=True)
-        category_KF = np.zeros((len(places), len(self.candidate_categories)), np.int32)
+        row_K = np.array([self.place_rows.get(place, 0) for place in columns["poi_id"]], np.int64)
+        values = self._candidate_values(request, columns, row_K)
+        category_KF = np.zeros((len(row_K), len(self.candidate_categories)), np.int32)
         unknown = []
         for column, name in enumerate(self.candidate_categories):
             index_K = self._indices(name, self.encoder.vocabularies[name], values)
             category_KF[:, column] = index_K
-            if name in columns and any(
-                v is not None for v, i in zip(columns[name], index_K, strict=True) if not i
-            ):
-                unknown.append(name)
-        number_KM = np.empty((len(places), len(self.candidate_scales.names)))
+            if name in columns and not index_K.all():
+                by_index = zip(columns[name], index_K.tolist(), strict=True)
+                if any(value is not None and index == 0 for value, index in by_index):
+                    unknown.append(name)
+        nothing: Sequence[Any] = [None] * len(row_K)
+        number_KM = np.empty((len(row_K), len(self.candidate_scales.names)))
         for column, name in enumerate(self.candidate_scales.names):
             number_KM[:, column] = np.array(values.get(name, nothing), np.float64)
-        return CandidateInputs(
-            row_K,
-            category_KF,
-            self.candidate_scales.value(number_KM),
-            unknown,
-        )
+        return CandidateInputs(row_K, category_KF, self.candidate_scales.value(number_KM), unknown)
+
+    def _candidate_values(
+        self, request: RequestInputs, columns: Mapping[str, Sequence[Any]], row_K: Array
+    ) -> dict[str, Any]:
+        """Returns the columns of candidates: those sent, and figures of them."""
+        values: dict[str, Any] = {POSITION: [FIRST] * len(row_K), **columns}
+        pairs_K2 = self.known.pair_figures(request.values["user_id"], columns["poi_id"])
+        values |= zip(PAIR_FIGURES, pairs_K2.T, strict=True)
+
+        def index_of(name: str, vocabulary: Vocabulary) -> Ints:
+            if raw_column(self.config, name) in self.config.features.candidate_columns:
+                return self._indices(name, vocabulary, values)
+            return np.full(len(row_K), vocabulary.value(request.values.get(name)), np.int32)
+
+        for crossed in self.crosses:
+            figure_KG = crossed.figures(row_K, index_of)
+            values |= zip(crossed.cross.names, figure_KG.T, strict=True)
+        if self.within:
+            values |= zip(self.compared, self.place_numbers_PW[row_K].T, strict=True)
+            same = {name: [request.values.get(name)] * len(row_K) for name in self.within}
+            number_WK = np.array([(same | values)[name] for name in self.within], np.float64)
+            figures = within_request(number_WK.T, np.zeros(len(row_K), np.int64))
+            values |= zip(within_names(self.within), figures.T, strict=True)
+        return values
 
     def add(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
         """Finds places, given by the columns of `Known.places`, at these rows from now on."""
         described = self.known.describe_places(places)
         for cross in self.crosses:
             cross.set_places(described, rows)
+        self.place_numbers_PW = with_rows(self.place_numbers_PW, rows, self._compared(described))
         # Last, so that a request finds a place only when its rows are complete.
         self.place_rows |= dict(zip(places["poi_id"], rows, strict=True))
+
+    def _compared(self, places: pl.DataFrame) -> Array:
+        """Returns the numbers of places that are compared within requests, float64 [P, W]."""
+        numbers = [places[name].cast(pl.Float64).to_numpy() for name in self.compared]
+        return np.array(numbers, np.float64).reshape(len(numbers), len(places)).T
 
     def _indices(
         self, name: str, vocabulary: Vocabulary, values: Mapping[str, Sequence[Any]]
