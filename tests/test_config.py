@@ -19,7 +19,7 @@ def test_every_configuration_of_the_repository_is_valid(path: Path) -> None:
     if config.dataset.kind in ("city", "coupon"):
         paper_r = 10
         assert len(config.scene_keywords) == paper_r
-    assert not config.keywords or any(keyword.prompt for keyword in config.keywords)
+        assert any(keyword.prompt for keyword in config.keywords)
 
 
 def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
