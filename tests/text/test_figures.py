@@ -14,7 +14,17 @@ from larr.config import Config
 from larr.data.histories import KINDS
 from larr.text import figures
 from larr.text.embed import embed
-from larr.text.figures import AXES, OF_HISTORY, SHARPNESS, TIERS, TextFigures
+from larr.text.figures import (
+    AXES,
+    KERNELS,
+    OF_KIND,
+    PRIOR_SHARE,
+    PRIOR_WEIGHT,
+    SHARPNESS,
+    TIERS,
+    TextFigures,
+    width,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +75,23 @@ def naive(config: Config, row: int) -> Iterator[float]:
         return unit(sum((centred[text] for text in static[number] if text >= 0), np.zeros(128)))
 
     candidate = of_place(load(config, "test/keys")[row, 1])
-    for history in load(config, "histories")[load(config, "test/history")[row, 0]]:
-        close = np.array([of_place(number) @ candidate for number in history if number])
+    histories = load(config, "histories")[load(config, "test/history")[row, 0]]
+    kinds = [
+        np.array([of_place(number) @ candidate for number in history if number])
+        for history in histories
+    ]
+    for close in kinds:
         if not len(close):
-            yield from [np.nan] * len(OF_HISTORY)
+            yield from [np.nan] * len(OF_KIND)
             continue
         weights = np.exp(SHARPNESS * close)
         yield from (close.max(), close.mean(), (weights * close).sum() / weights.sum())
         yield from (np.log1p((close > tier).sum()) for tier in TIERS)
+    for kernel in KERNELS:
+        taken, clicked, left = (np.exp(kernel * (close - 1)).sum() for close in kinds)
+        accepted, similar = taken + clicked, taken + clicked + left
+        yield (accepted + PRIOR_SHARE * PRIOR_WEIGHT) / (similar + PRIOR_WEIGHT)
+        yield np.log1p(similar)
 
 
 def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
@@ -88,7 +107,8 @@ def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
 def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -> None:
     names = artifacts.read_json(folder(written) / "figures.json")["names"]
     train = np.load(folder(written) / "train.npy")
-    assert train.shape[1] == len(names) == len(set(names))
+    assert train.shape[1] == len(names) == len(set(names)) == width(folder(written), with_axes=True)
+    assert width(folder(written), with_axes=False) == len(names) - AXES
     assert {f"{kind}_largest" for kind in KINDS} < set(names)
     assert np.isfinite(train).all()
     axes = train[:, -AXES:]

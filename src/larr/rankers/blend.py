@@ -1,13 +1,11 @@
 """Several rankers as one: the weighted mean of their logits.
 
-Shapes: B rows of a batch, T tasks.
+Shapes: B rows of a batch, G text figures, T tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from operator import or_
 from pathlib import Path
 
 import torch
@@ -30,7 +28,11 @@ class Blend(Ranker):
         weights = {name: weight for name, (_, weight) in self.members.items()}
         if not weights or min(weights.values()) <= 0:
             raise ConfigError(f"a blend needs members with weights above 0, got {weights}")
-        self.figures = reduce(or_, (ranker.figures for ranker, _ in self.members.values()), {})
+        widths: dict[Path, int] = {}
+        for ranker, _ in self.members.values():
+            for folder, width in ranker.figures.items():
+                widths[folder] = max(width, widths.get(folder, 0))
+        self.figures = widths
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains each member; returns the losses of the first."""
@@ -44,8 +46,9 @@ class Blend(Ranker):
         by_folder = dict(zip(self.figures, columns, strict=True))
         logits = []
         for ranker, weight in self.members.values():
-            read = [batch.figures[:, :0], *(by_folder[folder] for folder in ranker.figures)]
-            logits.append(weight * ranker.score(batch._replace(figures=torch.cat(read, dim=1))))
+            parts = [by_folder[folder][:, :width] for folder, width in ranker.figures.items()]
+            figures_BG = torch.cat([batch.figures[:, :0], *parts], dim=1)
+            logits.append(weight * ranker.score(batch._replace(figures=figures_BG)))
         return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())
 
     def save(self, path: Path) -> None:
