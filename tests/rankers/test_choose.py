@@ -11,9 +11,10 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.config.rankers import ChooseConfig, VariantConfig
+from larr.data.holdout import folds
 from larr.errors import StaleError
 from larr.rankers import align, best, choose, predict
-from larr.rankers.holdout import folds, loss_of
+from larr.rankers.holdout import loss_of
 from larr.rankers.neural import DivergedError
 from tests.ranking_log import Sizes, small_align, write_log
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from larr.config import Config
+from larr.data import holdout
 from larr.errors import DataError
 from larr.metrics import auc, log_loss
-from larr.rankers import holdout
+from larr.rankers.holdout import judged
 from tests.ranking_log import Sizes, log_of, write_log
 
 SIZES = Sizes(rows=400, test_rows=40)
@@ -93,7 +94,7 @@ def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config
     parts = holdout.folds(config)
     labels = np.concatenate([fold.judge.array("labels") for fold in parts])
     scores = np.random.default_rng(1).random(labels.shape)
-    figures = holdout.judged(config, scores, parts)
+    figures = judged(config, scores, parts)
     losses = [log_loss(label, score) for label, score in zip(labels.T, scores.T, strict=True)]
     assert figures["loss"] == pytest.approx(sum(losses))
     end = len(parts[0].judge)

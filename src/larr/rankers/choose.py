@@ -1,7 +1,7 @@
 """`larr choose`: which rankers are `best`, with which texts and settings. Held-back rows decide.
 
 A candidate is a ranker of `choose.kinds`, with or without texts. Each is trained without the rows
-that `larr.rankers.holdout` holds back and judged by its loss on them. Then the best ones are
+that `larr.data.holdout` holds back and judged by its loss on them. Then the best ones are
 varied, one setting at a time, as long as that helps. `best` is the weighted mean of the logits of a
 few candidates: where texts do not help, none of them reads any.
 
@@ -25,11 +25,12 @@ from larr import artifacts, rankers
 from larr.config import Config
 from larr.config.rankers import BEST, VariantConfig
 from larr.data.features import read_features
+from larr.data.holdout import Fold, folds
 from larr.metrics import Array
 from larr.progress import console
 from larr.rankers.align import ranker_artifact
 from larr.rankers.best import CHOICE, with_variants
-from larr.rankers.holdout import Fold, folds, held_back_probabilities, judged, loss_of
+from larr.rankers.holdout import held_back_probabilities, judged, loss_of
 from larr.rankers.neural import DivergedError
 from larr.workers import side_by_side
 

@@ -1,7 +1,7 @@
 """`larr tune`: settings of stage 3 for each ranker, from a search of the same length for all.
 
 Each trial trains a ranker without the rows that are held back and judges it by its loss on those;
-see `larr.rankers.holdout`. The best settings are written as TOML for `[align.tuned]`.
+see `larr.data.holdout`. The best settings are written as TOML for `[align.tuned]`.
 
 Shapes: J rows that judge, T tasks.
 """
@@ -22,9 +22,9 @@ from rich.table import Table
 
 from larr import artifacts, rankers
 from larr.config import Config
+from larr.data.holdout import folds
 from larr.errors import LarrError
 from larr.progress import console
-from larr.rankers import holdout
 from larr.rankers.align import ranker_artifact
 from larr.rankers.holdout import held_back_probabilities, judged
 from larr.rankers.neural import DivergedError
@@ -39,7 +39,7 @@ def tune(config: Config) -> None:
     """Searches for each of `config.align.models`; finished trials of an earlier run are kept."""
     spaces = {name: search_space(config, name) for name in config.align.models}
     with artifacts.making(config, "tune") as work:
-        trained = sum(len(fold.train) for fold in holdout.folds(config))
+        trained = sum(len(fold.train) for fold in folds(config))
         parts, jobs = {}, {}
         for name, space in spaces.items():
             # it does not depend on the configured values of what is searched: all at their lowest
@@ -76,7 +76,7 @@ def tune(config: Config) -> None:
 def search(config: Config, name: str, folder: Path) -> None:
     """Runs the missing trials of one ranker; the first one has the settings as configured."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, parts = open_study(config, name, folder), holdout.folds(config)
+    study, parts = open_study(config, name, folder), folds(config)
     settings, space = config.align.of(name), search_space(config, name)
     # a trial that was stopped is FAIL or, after a kill, RUNNING: it runs again
     states = (TrialState.COMPLETE, TrialState.PRUNED)
