@@ -73,6 +73,7 @@ def make_data(
         taken.write_parquet(work.folder / "orders.parquet")
         _not_taken(random, table, taken).write_parquet(work.folder / "not_taken.parquet")
         _texts(table, taken).write_parquet(work.folder / "texts.parquet")
+        _write_arrays(work.folder, taken)
     return config
 
 
@@ -108,6 +109,7 @@ def _orders(
                 "user_id": f"u{user}",
                 "time": datetime(2024, 4, 1) + timedelta(minutes=number),
                 "beside": f"r{number}",
+                "log_row": number,
                 "user_base": f"lives in {CITIES[city]}",
                 "user_taste": f"likes {CUISINES[cuisine]} food" if number % 7 else None,
                 "scene_time": ["lunch", "dinner"][int(random.integers(2))],
@@ -126,7 +128,16 @@ def _not_taken(
         others = places.filter(pl.col("poi_id") != order["poi_id"])
         rows = others[random.permutation(len(others))[:3].tolist()]
         shown.append(rows.select(pl.lit(order["beside"]).alias("beside"), pl.all()))
-    return pl.concat(shown)
+    return pl.concat(shown).with_columns(log_row=pl.lit(None, pl.UInt32))
+
+
+def _write_arrays(folder: Path, orders: pl.DataFrame) -> None:
+    """Writes what decides which rows are held back: here the last of six days."""
+    day_N = np.arange(len(orders)) * 6 // len(orders)
+    for split, days in (("train", day_N), ("test", np.array([6]))):
+        (folder / split).mkdir()
+        for name in ("days", "labels"):
+            np.save(folder / split / f"{name}.npy", days[:, None])
 
 
 def _texts(places: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from larr.text.backbone import LanguageModel
 from larr.text.encoder import as_encoder
 from larr.text.judge import Checks, Judge
 from larr.text.pairs import held_out
+from tests.fake_data import make_data
 
 
 def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,23 +33,26 @@ def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judged.auc(SentenceTransformer(modules=[torch.nn.Identity()]), 100) == 0.375
 
 
-def test_the_judged_orders_are_of_held_out_users(prepared: Config) -> None:
-    apart = held_out(prepared)
-    judged = Judge.of(prepared, apart)
+def names_of(judged: Judge, numbers: np.ndarray) -> set[str]:
+    return {dict(judged.candidates[number])["poi_name"] for number in numbers.ravel()}
+
+
+def test_the_judged_orders_are_held_back_and_new_places_judge_apart(tmp_path: Path) -> None:
+    config = make_data(tmp_path, orders=600)
+    apart = held_out(config)
+    judged = Judge.of(config, apart)
     assert judged is not None
-    orders = pl.read_parquet(prepared.output / "prepare" / "orders.parquet")
-    of_users = orders.filter(pl.col("user_id").is_in(apart.users.implode()))
-    shown = pl.read_parquet(prepared.output / "prepare" / "not_taken.parquet")
-    names = shown.join(of_users, on="beside", how="semi")["poi_name"]
-    assert {dict(text)["poi_name"] for text in judged.candidates} <= {*names, *of_users["poi_name"]}
-    places = pl.read_parquet(prepared.output / "prepare" / "descriptions.parquet")
-    unseen = set(places.filter(pl.col("poi_id").is_in(apart.places.implode()))["poi_name"])
-    with_unseen, without = (
-        {dict(judged.candidates[number])["poi_name"] for number in part[:, 2:].ravel()}
-        for part in judged.parts
-    )
-    assert with_unseen & unseen
-    assert not without & unseen
+    orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
+    last = orders.filter(pl.col("log_row") >= 500)
+    assert apart.rows.to_list() == list(range(500, 600)), "the last of six days"
+    shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
+    beside = shown.join(last, on="beside", how="semi")
+    with_new, without = judged.parts
+    assert names_of(judged, with_new[:, 2]) <= set(last["poi_name"])
+    assert names_of(judged, without[:, 3]) <= set(beside["poi_name"])
+    trained = orders.filter(apart.is_trained)["poi_name"]
+    assert names_of(judged, with_new[:, 2:]) - set(trained)
+    assert names_of(judged, without[:, 2:]) <= set(trained)
 
 
 def test_orders_without_other_places_are_compared_with_held_out_places(

@@ -54,7 +54,11 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
     assert len(unseen) > 5
     for name in unseen["poi_name"].unique():
         assert f'"{name}"' not in texts
-    both = orders_of(config, apart, 1000)
+    orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
+    trained = orders.filter(apart.is_trained)
+    assert trained["log_row"].max() < 250, "the last of six days is held back"
+    assert len(set(columns["user"])) <= len(trained)
+    both = orders_of(config, apart.is_user & apart.is_place, 1000)
     assert len(both) > 0
     assert set(both["user_id"]) <= set(apart.users)
     assert set(both["poi_id"]) <= set(apart.places)
@@ -63,7 +67,7 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
 def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
     config = config.model_copy(update={"contrast": _complete(20)})
     apart = held_out(config)
-    orders = orders_of(config, apart, 100, inside=False)
+    orders = orders_of(config, apart.is_trained, 100)
     columns = examples(config, apart)
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     for user, place, others in zip(

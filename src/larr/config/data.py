@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from larr.sections import AboveZero, Name, Positive, Section
 
 TableName = Literal["places", "users", "impressions", "orders"]
-RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near", "beside"}
+RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near", "beside", "log_row"}
 """Columns of files that have a column for each keyword, too."""
 
 

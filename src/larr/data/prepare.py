@@ -70,9 +70,9 @@ def prepare(config: Config) -> None:
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, folder)
         # The texts of every past order as of the start of its day, for stage 2.
-        orders = enricher.enrich(past_orders(log, log.scan().filter(pl.col("split") == "train")))
-        orders = orders.with_columns(beside=beside)
-        keys = ["user_id", "poi_id", "time", "beside"]
+        train = log.scan().filter(pl.col("split") == "train").with_row_index("log_row")
+        orders = enricher.enrich(past_orders(log, train)).with_columns(beside=beside)
+        keys = ["user_id", "poi_id", "time", "beside", "log_row"]
         _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
         left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
         left.sink_parquet(folder / "not_taken.parquet")
@@ -108,14 +108,14 @@ def _write_enriched(
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
+            start = 0
             for number, chunk in enumerate(log.chunks(split)):
                 rows = enricher.enrich(chunk)
                 if split == "train":
-                    left = rows.filter(~pl.col("click")).join(
-                        ordered, on=beside, how="semi", maintain_order="left"
-                    )
+                    left = rows.with_row_index("log_row", start).filter(~pl.col("click"))
+                    left = left.join(ordered, on=beside, how="semi", maintain_order="left")
                     left = left.with_columns(beside=beside)
-                    left = _rendered(of_places, left, ["beside", "poi_id"])
+                    left = _rendered(of_places, left, ["beside", "poi_id", "log_row"])
                     left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
@@ -127,6 +127,7 @@ def _write_enriched(
                 ]
                 rows = rows.select(list(dict.fromkeys(names))).with_columns(numbered)
                 rows.write_parquet(folder / "enriched" / f"{split}-{number:05}.parquet")
+                start += chunk.height
                 advance(chunk.height)
 
 

@@ -1,4 +1,4 @@
-"""How well a text embedding model ranks places for users whose orders it was not tuned on.
+"""How well a text embedding model ranks the places of requests that it was not tuned on.
 
 Shapes: N pairs of a taken and another place, Q distinct texts of users, C of places, D the vector's
 length.
@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from larr import artifacts
 from larr.config import Config
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
@@ -22,13 +23,14 @@ from larr.text.encoder import compute, normalised
 from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
 
 REQUESTS = 400
-"""Orders of held-out users that are judged."""
+"""Orders that judge."""
 READ = 4_000
-"""Orders of held-out users that are read; those from before the log were shown beside nothing."""
+"""Orders of which they are chosen; beside those from before the log nothing was shown."""
 OTHERS = 5
 """Places that each ordered one is compared with."""
+FEWEST_ORDERS = 50
 FEWEST_PAIRS = 50
-"""Fewer pairs of a kind say nothing."""
+"""Fewer orders, or pairs with and without a new place, say too little."""
 CHECKS = 5
 """Checks of a training, besides that of the model from which it starts."""
 PATIENCE = 3
@@ -38,7 +40,7 @@ Text = tuple[KeywordText, ...]
 
 @dataclass(frozen=True)
 class Judge:
-    """Orders of held-out users: did the ordered place score above those shown beside it?"""
+    """Orders that are held out: did the ordered place score above those shown beside it?"""
 
     queries: list[Text]
     """Distinct texts U."""
@@ -46,44 +48,34 @@ class Judge:
     """Distinct texts P."""
     parts: list[np.ndarray]
     """int64 [N, 4]: number of the order, its query, the ordered candidate, another one. One part
-    for pairs in which a place is held out, too, and one for the others."""
+    for pairs with a place that no training pair has, and one for the others."""
 
     @classmethod
     def of(cls, config: Config, apart: HeldOut) -> Judge | None:
-        """Returns the judge of a run, or None if too little is held out to judge by.
-
-        Where nothing else was shown beside any of the orders, they are compared with held-out
-        places.
-        """
-        places = descriptions_table(config)
-        orders = orders_of(config, HeldOut(apart.users, places["poi_id"]), READ)
-        beside = not_taken(config, orders)
-        logged = orders.filter(pl.col("beside").is_in(list(beside)))
-        orders = (orders if logged.is_empty() else logged).head(REQUESTS)
-        held_out = set(apart.places)
-        elsewhere = places.filter(pl.col("poi_id").is_in(apart.places.implode())).to_dicts()
+        """Returns the judge of a run, or None if too little is held out to judge by."""
+        orders, beside = _orders(config, apart)
+        every = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
+        trained = every.filter(apart.is_trained).select(pl.col("poi_id").unique()).collect()
+        known = set(trained["poi_id"])
         random = np.random.default_rng(config.seed)
-        keywords = keywords_of(config, "place")
+        users, places = keywords_of(config, "user"), keywords_of(config, "place")
         queries: dict[Text, int] = {}
         candidates: dict[Text, int] = {}
         parts: tuple[list[list[int]], list[list[int]]] = ([], [])
         for number, order in enumerate(orders.iter_rows(named=True)):
-            user = tuple(texts_of(order, keywords_of(config, "user")))
-            taken = tuple(texts_of(order, keywords))
-            others = beside.get(order["beside"]) or elsewhere
+            user, taken = tuple(texts_of(order, users)), tuple(texts_of(order, places))
+            others = beside[order["beside"]]
             for index in random.permutation(len(others))[:OTHERS]:
-                other = tuple(texts_of(others[index], keywords))
+                other = tuple(texts_of(others[index], places))
                 if not (user and taken and other) or other == taken:
                     continue
-                is_known = held_out.isdisjoint((order["poi_id"], others[index]["poi_id"]))
-                parts[is_known].append(
-                    [
-                        number,
-                        queries.setdefault(user, len(queries)),
-                        candidates.setdefault(taken, len(candidates)),
-                        candidates.setdefault(other, len(candidates)),
-                    ]
+                pair = (
+                    queries.setdefault(user, len(queries)),
+                    candidates.setdefault(taken, len(candidates)),
+                    candidates.setdefault(other, len(candidates)),
                 )
+                is_known = known.issuperset((order["poi_id"], others[index]["poi_id"]))
+                parts[is_known].append([number, *pair])
         enough = [np.array(part) for part in parts if len(part) >= FEWEST_PAIRS]
         return cls(list(queries), list(candidates), enough) if enough else None
 
@@ -91,7 +83,7 @@ class Judge:
         """Returns the share of other places that score below the ordered one, mean over orders.
 
         The score is the cosine after the mean vector of each side is subtracted, as the rankers
-        do. It is the mean of the parts, so that held-out places count as much as the others.
+        do. It is the mean of the parts, so that new places count as much as known ones.
         """
         texts = [list(text) for text in (*self.queries, *self.candidates)]
         query_QD, place_CD = np.split(compute(encoder, texts, batch_tokens), [len(self.queries)])
@@ -107,6 +99,25 @@ class Judge:
             shares = np.bincount(order_N, won_N)[counts > 0] / counts[counts > 0]
             means.append(shares.mean())
         return float(np.mean(means))
+
+
+def _orders(config: Config, apart: HeldOut) -> tuple[pl.DataFrame, dict[str, list[dict[str, Any]]]]:
+    """Returns the orders that judge, and by `beside` the places that each is compared with.
+
+    They are those of held-out users among the rows held back; if these are too few, all of the rows
+    held back; else those of held-out users, too. If nothing else was shown beside any of them, they
+    are compared with held-out places.
+    """
+    for chosen in (apart.is_row & apart.is_user, apart.is_row, apart.is_row | apart.is_user):
+        orders = orders_of(config, chosen, READ)
+        beside = not_taken(config, orders)
+        logged = orders.filter(pl.col("beside").is_in(list(beside)))
+        if len(logged) >= FEWEST_ORDERS:
+            break
+    if len(logged):
+        return logged.head(REQUESTS), beside
+    places = descriptions_table(config).filter(apart.is_place).to_dicts()
+    return orders.head(REQUESTS).with_columns(beside=pl.lit("")), {"": places}
 
 
 class Checks(TrainerCallback):

@@ -15,6 +15,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.text import ContrastConfig
+from larr.data.holdout import folds
 from larr.errors import ConfigError, DataError
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
@@ -52,16 +53,41 @@ def check_pairs(config: Config) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Users and places that are in no training pair; retrieval is measured on them."""
+    """What no training pair has; it judges the model, and retrieval is measured on it."""
 
     users: pl.Series
+    """Values of `user_id`."""
     places: pl.Series
+    """Values of `poi_id`."""
+    rows: pl.Series
+    """Numbers of the training rows that `larr.data.holdout` holds back first."""
+
+    @property
+    def is_user(self) -> pl.Expr:
+        """Whether `user_id` is held out."""
+        return pl.col("user_id").is_in(self.users.implode())
+
+    @property
+    def is_place(self) -> pl.Expr:
+        """Whether `poi_id` is held out."""
+        return pl.col("poi_id").is_in(self.places.implode())
+
+    @property
+    def is_row(self) -> pl.Expr:
+        """Whether `log_row` is held back; it is null for orders from before the log."""
+        return pl.col("log_row").is_in(self.rows.implode()).fill_null(False)
+
+    @property
+    def is_trained(self) -> pl.Expr:
+        """Whether an order with these three columns is read by the training."""
+        return ~(self.is_user | self.is_place | self.is_row)
 
 
 def held_out(config: Config) -> HeldOut:
-    """Returns a random share of the users and of the places.
+    """Returns a random share of the users and of the places, and the rows held back.
 
-    The branches of a chain have nearly equal texts, so they are held out together.
+    The branches of a chain have nearly equal texts, so they are held out together. `larr choose`
+    judges on the same rows, so the vectors that it judges by do not know who took what there.
     """
     random = np.random.default_rng(config.seed)
 
@@ -76,7 +102,11 @@ def held_out(config: Config) -> HeldOut:
     )
     brands = share(places["brand"].unique().sort())
     chosen = places.filter(pl.col("brand").is_in(brands.implode()))["poi_id"]
-    return HeldOut(share(users), chosen)
+    try:
+        rows_N = folds(config)[0].judge.numbers_N if config.contrast.held_out else None
+    except DataError:  # a log of one user or place, which has no part to hold back
+        rows_N = None
+    return HeldOut(share(users), chosen, pl.Series(rows_N, dtype=pl.UInt32))
 
 
 def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
@@ -90,7 +120,7 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     than two orders.
     """
     check_pairs(config)
-    orders = orders_of(config, apart, config.contrast.triples, inside=False)
+    orders = orders_of(config, apart.is_trained, config.contrast.triples)
     for view in ("user", "place"):
         names = [keyword.name for keyword in keywords_of(config, view)]
         orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
@@ -138,7 +168,7 @@ def not_taken(
     key = ["beside", "poi_id"]
     rows = pl.scan_parquet(folder / "not_taken.parquet")
     if apart is not None:
-        rows = rows.filter(~pl.col("poi_id").is_in(apart.places.implode()))
+        rows = rows.filter(~(apart.is_place | apart.is_row))
     rows = rows.join(orders.select("beside").lazy(), on="beside", how="semi")
     # A user who left a place on one day may have taken it on another.
     taken = pl.scan_parquet(folder / "orders.parquet").select(key)
@@ -192,19 +222,15 @@ def augmented(
     return [part for part, keep in zip(parts, is_kept, strict=True) if keep] or parts[:1]
 
 
-def orders_of(config: Config, apart: HeldOut, limit: int, *, inside: bool = True) -> pl.DataFrame:
-    """Returns at most `limit` orders of held-out users at held-out places, in random order.
+def orders_of(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
+    """Returns at most `limit` of the orders with a user_id, poi_id, log_row as chosen, at random.
 
-    Without `inside`, orders of which neither is held out. First those that are the first of their
-    user and of their place, then the second, and so on: a user with a hundred orders does not fill
-    the examples. Texts are read for these rows only.
+    First those that are the first of their user and of their place, then the second, and so on: a
+    user with a hundred orders does not fill the examples. Texts are read for these rows only.
     """
-    user = pl.col("user_id").is_in(apart.users.implode())
-    place = pl.col("poi_id").is_in(apart.places.implode())
-    chosen = user & place if inside else ~(user | place)
     path = artifacts.folder(config, "prepare") / "orders.parquet"
     numbered = pl.scan_parquet(path).with_row_index("row")
-    ids = numbered.select("row", "user_id", "poi_id").filter(chosen).collect()
+    ids = numbered.select("row", "user_id", "poi_id", "log_row").filter(chosen).collect()
     shuffled = ids.sample(fraction=1.0, shuffle=True, seed=config.seed).with_columns(
         of_user=pl.int_range(pl.len()).over("user_id"),
         of_place=pl.int_range(pl.len()).over("poi_id"),

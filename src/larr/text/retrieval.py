@@ -91,7 +91,8 @@ def tasks(config: Config, apart: HeldOut) -> list[Task]:
         places = places.sample(MAX_PLACES, seed=config.seed)
     if config.contrast.near:
         places = places.with_columns(near=near_numbers(config, places["poi_id"]))
-    orders = orders_of(config, HeldOut(apart.users, places["poi_id"]), MAX_QUERIES)
+    is_place = pl.col("poi_id").is_in(places["poi_id"].implode())
+    orders = orders_of(config, apart.is_user & is_place, MAX_QUERIES)
     user, place = keywords_of(config, "user"), keywords_of(config, "place")
     business, basic = keywords_of(config, "business"), keywords_of(config, "basic")
     return [
