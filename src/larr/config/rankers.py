@@ -98,6 +98,9 @@ class RankerConfig(Section):
     """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
     dropout: Fraction = 0.0
     """Dropout in the layers of experts, towers and deep networks."""
+    id_dropout: Fraction = 0.1
+    """Chance that a network reads the ID of a row's user, and of its place, as unknown in training,
+    so that it learns what to do with new ones."""
     temperature: AboveZero = 0.1
     """tau of Eq. (24). Paper: 0.1."""
     beta_ctr: NotNegative = 1.0

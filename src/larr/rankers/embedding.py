@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.data.batches import Batch
-from larr.rankers.ranker import RankerInputs
+from larr.rankers.ranker import IDS, RankerInputs
 
 ATTENTION_UNITS = 32
 MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # Adam's, as torch has them by default
@@ -124,6 +124,7 @@ class FeatureEmbedding(nn.Module):
 
     shifts: Tensor
     seen: Tensor
+    is_id: Tensor
 
     def __init__(self, inputs: RankerInputs, linear: int = 0) -> None:
         super().__init__()
@@ -134,6 +135,9 @@ class FeatureEmbedding(nn.Module):
         names = [category.name for category in features.categories]
         seen = [name not in inputs.settings.hidden for name in names]
         self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
+        is_id = [name in IDS for name in names]
+        self.register_buffer("is_id", torch.tensor(is_id), persistent=False)
+        self.id_dropout = inputs.settings.id_dropout
         self.place = names.index("poi_id") if features.recent else 0
         recent_offsets = offsets[self.place].expand(features.recent)
         shifts = torch.cat([offsets, recent_offsets]).int()
@@ -149,7 +153,11 @@ class FeatureEmbedding(nn.Module):
 
         Categories and recent places are looked up at once, so that each distinct row is read once.
         """
-        numbers = torch.cat([batch.categories * self.seen, batch.recent], dim=1) + self.shifts
+        seen = self.seen
+        if self.training and self.id_dropout:
+            drawn_BF = torch.rand(batch.categories.shape, device=self.shifts.device)
+            seen = seen * ~(self.is_id & (drawn_BF < self.id_dropout))
+        numbers = torch.cat([batch.categories * seen, batch.recent], dim=1) + self.shifts
         rows = self.table(numbers)
         linear = rows.shape[2] - self.embedding
         embeddings, weights = rows.split([self.embedding, linear], dim=2)
@@ -166,13 +174,17 @@ class FeatureEmbedding(nn.Module):
         """Gives values that no row of a log has the mean vector of their category's other values.
 
         A new user or place, and an unknown value that training never met, would otherwise keep the
-        random vector of the start.
+        random vector of the start. After a training with `id_dropout`, new users and places get the
+        vector that it learned for unknown ones.
         """
         rows, shifts_F = self.table.rows, self.shifts[: self.counts[0]]
         met = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for batch in log:
             numbers_BF = batch.categories.to(rows.device) * self.seen + shifts_F
             met[numbers_BF.flatten().long()] = True
-        for first, last in pairwise([*shifts_F.tolist(), len(rows)]):
+        ends = pairwise([*shifts_F.tolist(), len(rows)])
+        for (first, last), is_id in zip(ends, self.is_id.tolist(), strict=True):
             met_V = met[first:last]
-            rows[first:last][~met_V] = rows[first:last][met_V].mean(dim=0)
+            learned = is_id and self.id_dropout
+            new_E = rows[first].clone() if learned else rows[first:last][met_V].mean(dim=0)
+            rows[first:last][~met_V] = new_E

@@ -57,6 +57,7 @@ class NeuralRanker(nn.Module, Ranker):
     alternatives: ClassVar[dict[str, Sequence[Any]]] = {
         "epochs": (3, 10, 30),
         "dropout": (0.2,),
+        "id_dropout": (0.3,),
         "hidden": (IDS,),
     }
     negatives: int = 0
