@@ -135,7 +135,7 @@ def _tables(content: Json) -> Iterator[Json]:
         subject = BEST if BEST in rankers else LARR
         effects = effects_of((name, row["gains"].get(subject)) for name, row in rows.items())
         yield {
-            "title": title,
+            "title": title if metric.higher_is_better else f"{title} (lower is better)",
             "rankers": list(rankers),
             "rows": rows,
             "subject": subject,
