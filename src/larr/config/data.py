@@ -143,12 +143,13 @@ class ProfileConfig(Section):
 class StatisticConfig(Section):
     """What earlier days show of two values together, such as a user and a category.
 
-    Each pair gives numbers that every ranker reads, named `<column>_x_<column>_<figure>`.
+    Every ranker reads its figures, numbers that are named `<column>_x_<column>_<figure>`.
     """
 
     columns: tuple[str, str]
     """Columns of users, places or impressions, columns of the time, or levels of these; of texts of
-    places each value between commas counts."""
+    places each value between commas counts. Without any pair larr chooses some by the features;
+    `statistics = []` for none."""
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:

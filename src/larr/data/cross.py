@@ -22,7 +22,7 @@ import polars as pl
 from larr.config import Config
 from larr.config.data import StatisticConfig
 from larr.data.log import Log
-from larr.data.names import figure_names, figures_differ, is_listed
+from larr.data.names import figure_names, figures_differ, is_listed, raw_column
 from larr.data.statistics import SMOOTHING_IMPRESSIONS, as_of, daily_counts
 from larr.data.transforms import Array, Vocabulary, text_column
 
@@ -219,19 +219,21 @@ def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
 def with_pairs(config: Config, log: Log) -> Config:
     """Returns the configuration with pairs for cross statistics, chosen if none are configured.
 
-    Users with each column of places that is a feature or a profile, then users and places with each
-    category of the scene that has few values.
+    Users with each column of places that is a feature or in a profile, then users and places with
+    each category of the scene that has few values.
     """
     if config.statistics is not None:
         return config
-    places = [name for name in config.features.categories if is_listed(name)]
+    categories, rows = config.features.categories, log.scan()
+    raw = {name: raw_column(config, name) for name in categories}
+    places = [name for name in categories if is_listed(name) and raw[name] in log.places]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
-    rows = log.scan()
-    scene = [name for name in config.features.categories if name in rows.collect_schema()]
+    scene = [name for name in categories if raw[name] in rows.collect_schema()]
     scene = [name for name in scene if name not in ("user_id", "poi_id", POSITION)]
-    if scene:
-        values = rows.select(pl.col(scene).n_unique()).collect(engine="streaming").row(0)
-        scene = [n for n, count in zip(scene, values, strict=True) if count <= FEW_VALUES]
+    distinct = [pl.col(raw[name]).n_unique().alias(name) for name in scene]
+    counts = rows.select(distinct).collect(engine="streaming") if scene else pl.DataFrame()
+    words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
+    scene = [name for name in scene if words.get(name, counts[name].item()) <= FEW_VALUES]
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
     chosen = [StatisticConfig(columns=pair) for pair in pairs[:MOST_PAIRS]]

@@ -244,16 +244,19 @@ class Enricher:
             if level.bucket.column in columns
         )
 
-    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Returns the rows, in their order, with what was known at the start of their days."""
+    def enrich(self, rows: pl.DataFrame, crossed: bool = True) -> pl.DataFrame:
+        """Returns the rows, in their order, with what was known at the start of their days.
+
+        Cross statistics, which take most of the time, are added where they are wanted.
+        """
         numbered = rows.with_row_index(ROW)
         if not rows.height:
-            return self.known(date.min, numbered).enrich(numbered).drop(ROW)
+            return self.known(date.min, numbered, crossed).enrich(numbered).drop(ROW)
         days = numbered.group_by("day", maintain_order=True)
-        parts = [self.known(day, part).enrich(part) for (day,), part in days]
+        parts = [self.known(day, part, crossed).enrich(part) for (day,), part in days]
         return pl.concat(parts).sort(ROW).drop(ROW)
 
-    def known(self, day: date, rows: pl.DataFrame | None = None) -> Known:
+    def known(self, day: date, rows: pl.DataFrame | None = None, crossed: bool = True) -> Known:
         """Returns what is known at the start of a day, of all users or of those of some rows."""
         half_life = self.config.features.half_life_days
         users = self.log.users
@@ -262,7 +265,7 @@ class Enricher:
         counts = self.counts
         places = statistics.with_statistics(self.log.places, "poi", counts["poi"], day, half_life)
         users = statistics.with_statistics(users, "user", counts["user"], day, half_life)
-        asked, described = users.select("user_id"), users
+        asked = users.select("user_id")
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
             spent = statistics.as_of(self.spending, day, ["user_id"], half_life, asked)
@@ -278,7 +281,7 @@ class Enricher:
         pairs = statistics.as_of(self.pairs, day, PAIR, half_life, asked)
         pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
         recent = statistics.recent_places(self.events, day, asked, self.config.features.recent)
-        crosses = [cross.as_of(day, half_life, described) for cross in self.crosses]
+        crosses = [cross.as_of(day, half_life, users) for cross in self.crosses if crossed]
         return Known(places, users, situations, pairs, recent, self.levels, crosses)
 
 

@@ -41,6 +41,12 @@ def raw_column(config: Config, name: str) -> str:
     return levels.get(name, name)
 
 
+def is_crossed(config: Config, name: str) -> bool:
+    """Returns whether a column is a cross statistic or a level of one."""
+    raw = raw_column(config, name)
+    return any(raw in figure_names(pair) for pair in config.statistics or [])
+
+
 def figures_differ(config: Config, pair: StatisticConfig) -> bool:
     """Returns whether the figures of a pair differ between the candidates of a request."""
     declared = config.features.candidate_columns

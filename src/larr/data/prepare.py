@@ -24,7 +24,7 @@ from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
-from larr.data.names import candidate_features, raw_column, row_numbers
+from larr.data.names import candidate_features, is_crossed, raw_column, row_numbers
 from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import console, track
@@ -71,7 +71,8 @@ def prepare(config: Config) -> None:
         _write_known(enricher, texts, folder)
         # The texts of every past order as of the start of its day, for stage 2.
         train = log.scan().filter(pl.col("split") == "train").with_row_index("log_row")
-        orders = enricher.enrich(past_orders(log, train)).with_columns(beside=beside)
+        orders = enricher.enrich(past_orders(log, train), crossed=_read_in_texts(config))
+        orders = orders.with_columns(beside=beside)
         keys = ["user_id", "poi_id", "time", "beside", "log_row"]
         _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
         left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
@@ -201,7 +202,8 @@ def _write_features(
     categories = []
     for name, vocabulary in encoder.vocabularies.items():
         prefix = name.split("_", maxsplit=1)[0]
-        side = prefix if prefix in ("user", "poi") else "scene"
+        owned = prefix in ("user", "poi") and not is_crossed(config, name)
+        side = prefix if owned else "scene"
         categories.append(Category(name=name, size=len(vocabulary.texts) + 1, side=side))
     names = [*encoder.vocabularies, *encoder.scales.names]
     description = Features(
@@ -254,6 +256,12 @@ def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
         )
         numbers = texts.add(recent[config.features.recent_keyword])
         np.save(folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
+
+
+def _read_in_texts(config: Config) -> bool:
+    """Returns whether a keyword reads a cross statistic or a level of one."""
+    columns = {name for keyword in config.keywords for name in Template(keyword).columns}
+    return any(is_crossed(config, name) for name in columns)
 
 
 def _rendered(
