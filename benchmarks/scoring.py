@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from larr import artifacts, rankers
+from larr import artifacts
 from larr.config import Config
 from larr.data.batches import Batch, LogRows
 from larr.rankers.graph import write_graph
@@ -125,10 +125,9 @@ def main() -> None:
     reader = Reader(config, data)
     scratch = tempfile.TemporaryDirectory()
     batch = next(LogRows(data / "test").in_order(CANDIDATES))
-    source, two = rankers.text_vectors(config, options.model), batch.select(torch.arange(2))
-    members, sources = {options.model: (model, 1.0)}, {options.model: source}
-    write_ranker(members, sources, reader, two, Path(scratch.name) / "ranker")
-    ranker = ServedRanker(Path(scratch.name) / "ranker", reader)
+    members, folder = {options.model: (model, 1.0)}, Path(scratch.name) / "ranker"
+    write_ranker(members, reader, batch.select(torch.arange(2)), folder)
+    ranker = ServedRanker(folder, reader)
     folded: Any = ranker.members[0].served
     log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
     scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from larr import artifacts, cli
 from larr.config import Config
+from larr.data.batches import LogRows
 from larr.data.prepare import prepare
 from larr.errors import ConfigError
 from larr.plugins import plugins, with_plugins
+from larr.rankers import build
+from larr.rankers.graph import inputs_of
 from larr.run import run_stage
+from larr.serve.served import Graph
 from tests.conftest import ROOT, SMALL
 
 DOCUMENT = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -66,6 +71,18 @@ def test_a_ranker_a_metric_and_vectors_of_another_package_reach_the_report(
     assert 0 < metrics["ctr_brier"]["mean"] < 0.25
     assert metrics["ctr_auc"]["mean"] > 0.5
     assert "larr_letters_over_popularity" in report["gains"]
+
+
+def test_a_ranker_of_another_package_is_written_as_a_graph(
+    package: Path, tiny_run: Config, tmp_path: Path
+) -> None:
+    ranker = build(tiny_run, "popularity")
+    log = LogRows(artifacts.folder(tiny_run, "prepare") / "train")
+    ranker.fit(log, seed=0)
+    batch = next(log.in_order(50))
+    ranker.write_graph(tmp_path / "ranker.onnx", batch.select(torch.arange(2)))
+    actual = Graph(tmp_path / "ranker.onnx")(inputs_of(batch))["logits"]
+    np.testing.assert_allclose(actual, ranker.score(batch).numpy(), rtol=1e-6)
 
 
 def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path) -> None:

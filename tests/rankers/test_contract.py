@@ -16,7 +16,9 @@ from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
 from larr.plugins import with_plugins
 from larr.rankers.align import train
+from larr.rankers.graph import inputs_of
 from larr.rankers.ranker import LossCurve, Ranker
+from larr.serve.served import Graph
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 SETTINGS = small_align(batch_size=50, epochs=2, learning_rate=2e-2)
@@ -105,6 +107,18 @@ def test_saved_and_loaded_it_gives_the_same_scores(
     loaded = rankers.build(planted, name)
     loaded.load(tmp_path / "model.safetensors")
     assert torch.equal(loaded.score(batch), logits)
+
+
+@pytest.mark.slow
+def test_its_graph_gives_the_same_logits(
+    name: str, fitted: Ranker, logits: Tensor, batch: Batch, tmp_path: Path
+) -> None:
+    if name == "p5":
+        pytest.skip("torch cannot export the T5 of transformers for any number of rows")
+    fitted.write_graph(tmp_path / "ranker.onnx", batch.select(torch.arange(2)))
+    inputs = inputs_of(batch) | {"vectors": getattr(fitted, "vectors", torch.zeros(0)).numpy()}
+    actual = Graph(tmp_path / "ranker.onnx")(inputs)["logits"]
+    np.testing.assert_allclose(actual, logits.numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bytes(small: Config, name: str, tmp_path: Path) -> None:

@@ -128,9 +128,8 @@ def test_served_scores_are_those_of_the_model(
     )
     texts = SimpleNamespace(table=lambda: pl.read_parquet(data / "texts.parquet"))
     reader: Any = BatchReader(config, batch, features, texts)
-    sources = {name: model.text_vectors}
     members: dict[str, Any] = {name: (model, 1.0)}
-    write_ranker(members, sources, reader, batch.select(torch.arange(2)), tmp_path / "ranker")
+    write_ranker(members, reader, batch.select(torch.arange(2)), tmp_path / "ranker")
     ranker = ServedRanker(tmp_path / "ranker", reader)
     row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
     with torch.inference_mode():

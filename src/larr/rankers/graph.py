@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from larr.data.batches import Batch
+from larr.errors import ConfigError
 
 INDICES, FLOATS = ("categories", "recent", "texts"), ("numbers", "figures")
 """The fields of a batch that are read to score it."""
@@ -62,7 +63,8 @@ def write_graph(
 
     All inputs have any number of rows, the same for all but `vectors`, but for those of
     `of_request`, whose shapes stay as they are. `inputs` are an example with at least two rows:
-    torch.export takes a dimension of one for a constant.
+    torch.export takes a dimension of one for a constant. Raises ConfigError if torch cannot export
+    the module.
     """
     # Copied, as torch.export takes two names of one tensor for one input.
     tensors = {name: torch.tensor(array) for name, array in inputs.items()}
@@ -70,19 +72,24 @@ def write_graph(
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = {name: {0: torch.export.Dim("rows", min=1)} for name in inputs}
     rows |= {VECTORS: {0: torch.export.Dim("texts", min=1)}} if VECTORS in inputs else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs={"inputs": tensors},
-            dynamo=True,
-            verbose=False,
-            input_names=list(inputs),
-            output_names=list(module(tensors)),
-            dynamic_shapes={
-                "inputs": {name: None if name in of_request else rows[name] for name in inputs}
-            },
-        )
+    shapes = {name: None if name in of_request else rows[name] for name in inputs}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
+            program = torch.onnx.export(
+                module.eval(),
+                kwargs={"inputs": tensors},
+                dynamo=True,
+                verbose=False,
+                input_names=list(inputs),
+                output_names=list(module(tensors)),
+                dynamic_shapes={"inputs": shapes},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ConfigError(
+            "this ranker cannot be served: torch cannot write it as a graph of ONNX for any number "
+            f"of rows: {error!s:.300}"
+        ) from error
     assert program is not None  # noqa: S101 - with `dynamo` it returns one
     for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
         node.metadata_props.clear()

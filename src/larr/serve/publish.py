@@ -82,9 +82,8 @@ def publish(store: Store, config: Config, model: str) -> str:
         if (known := store.published_from(_copy_run(config, model, members, folder))) is not None:
             return known
         reader, rows = Reader(config, data), pl.read_parquet(data / REQUESTS)
-        sources = {name: rankers.text_vectors(config, name) for name in members}
         two = Batch.without_labels(reader.table(rows.head(2)))
-        write_ranker(members, sources, reader, two, folder / RANKER)
+        write_ranker(members, reader, two, folder / RANKER)
         golden = list(_golden(trained, rows, open_version(folder)))
         if not golden:
             raise VersionError(
@@ -139,16 +138,11 @@ def _copy_run(
 
 
 def write_ranker(
-    members: Mapping[str, tuple[Ranker, float]],
-    sources: Mapping[str, str | None],
-    reader: Reader,
-    two: Batch,
-    folder: Path,
+    members: Mapping[str, tuple[Ranker, float]], reader: Reader, two: Batch, folder: Path
 ) -> None:
     """Writes what `ServedRanker` opens, each member in the form in which it is served.
 
-    `sources` are those of the text vectors that the members read. `two` rows are the example with
-    which graphs are written.
+    `two` rows are the example with which graphs are written.
     """
     folder.mkdir()
     inputs = reader.place_inputs()
@@ -156,15 +150,16 @@ def write_ranker(
     described, total = {}, sum(weight for _, weight in members.values())
     for name, (ranker, weight) in members.items():
         (folder / name).mkdir()
+        source = rankers.text_vectors(reader.config, name)
         form = "folded" if ranker.foldable else "plain"
         if form == "folded":
             write_folded(cast(Ple, ranker), reader, inputs, folder / name)
         else:
-            if source := sources[name]:
+            if source:
                 embedded = artifacts.folder(reader.config, "embed")
                 shutil.copy(embedded / source / VECTORS, folder / name)
             ranker.write_graph(folder / name / GRAPH, two)
-        described[name] = {"form": form, "weight": weight / total, "source": sources[name]}
+        described[name] = {"form": form, "weight": weight / total, "source": source}
     artifacts.write_json(folder / served.MEMBERS, described)
 
 

@@ -1,0 +1,66 @@
+"""Each kind of ranker as it is served: 300 candidates on one core, columns in, probabilities out.
+
+    .venv/bin/python benchmarks/forms.py configs/city.toml ple larr dcn lightgbm larr+lightgbm
+
+needs a finished `larr run` with these in `align.models`; names joined by + are the mean of their
+logits. The rankers take turns, so that noise of the machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from larr import artifacts
+from larr.data.batches import LogRows
+from larr.rankers.predict import load_ranker
+from larr.serve.features import Reader
+from larr.serve.publish import write_ranker
+from larr.serve.ranker import ServedRanker
+from larr.settings import load_config
+
+CANDIDATES, ROUNDS, RUNS = 300, 30, 12
+SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
+
+
+def main() -> None:
+    """Prints the percentiles of each ranker."""
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--set", action="append", dest="overrides", default=[])
+    options = parser.parse_args()
+    config = load_config(options.config, options.overrides)
+    data = artifacts.folder(config, "prepare")
+    reader, two = Reader(config, data), next(LogRows(data / "test").in_order(2))
+    rows = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
+    scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    columns = rows.head(CANDIDATES).select(SENT).to_dict(as_series=False)
+    times: dict[str, list[float]] = {name: [] for name in options.models}
+    with tempfile.TemporaryDirectory() as scratch:
+        served = {}
+        for name in options.models:
+            members = {each: (load_ranker(config, each), 1.0) for each in name.split("+")}
+            write_ranker(members, reader, two, Path(scratch) / name)
+            served[name] = ServedRanker(Path(scratch) / name, reader)
+        for _ in range(ROUNDS):
+            for name, ranker in served.items():
+                ranker.score(scene, columns)  # warms the caches, not counted
+                for _ in range(RUNS):
+                    started = time.perf_counter()
+                    ranker.score(scene, columns)
+                    times[name].append(1000 * (time.perf_counter() - started))
+    for name, runs in times.items():
+        p50, p99 = np.quantile(runs, [0.5, 0.99])
+        print(f"{name:30} p50 {p50:7.3f} ms, p99 {p99:7.3f} ms, fastest {min(runs):7.3f} ms")
+
+
+if __name__ == "__main__":
+    main()
