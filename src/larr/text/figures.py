@@ -29,12 +29,12 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.histories import HISTORIES, KINDS, PLACE_TEXTS
 from larr.data.log import SPLITS
-from larr.data.transforms import MISSING, Array, Scales
+from larr.data.transforms import Array, Scales
 from larr.progress import track
 
 FIGURES = "figures"
 """The folder of a source's figures, within that of its vectors."""
-SETTINGS, TEXTS, PLACES = "figures.json", "texts.npy", "places.npy"
+SETTINGS, TEXTS, PLACES, CENTRES = "figures.json", "texts.npy", "places.npy", "centres.npy"
 AXES = 6
 TIERS = (0.2, 0.4, 0.6, 0.8)
 """Of a kind of history the places are counted that are closer than each of these (SimTier's
@@ -49,10 +49,11 @@ PRIOR_WEIGHT, PRIOR_SHARE = 0.5, 0.2
 """Added to the weights of places, and the share of it that counts as accepted."""
 OF_ALL = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
 """Figures of all kinds: the share of the weight that was not left, and log(1 + weight)."""
-SMALL_CATALOGUE = 4_096
-"""Up to this many places all similarities are computed once, a table of 64 MB at most."""
 ROWS = 8_192
 """Rows that are computed at a time: memory is bounded by them."""
+SLOTS = ("request_slots", "place_slots", "static_slots")
+"""Of the settings: the scene keywords of the request, of the place, and those of the place whose
+texts do not change."""
 SMALLEST = 1e-9
 Floats = npt.NDArray[np.float32]
 
@@ -75,83 +76,79 @@ class TextFigures:
         settings = artifacts.read_json(folder / SETTINGS)
         return cls(text_VD.view(np.ndarray), place_PD.view(np.ndarray), settings)
 
-    def of_rows(
-        self, text_BR: Array, place_B: Array, history_B: Array, histories_HKL: Array
-    ) -> Array:
+    def of_rows(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
         """Returns the standardised figures of rows, [B, G]; 0 for what is missing.
 
-        It takes `texts.npy`, the places of `keys.npy`, and histories with each row's number.
+        It takes `texts.npy` and histories with each row's number.
         """
-        mean_G, deviation_G = (np.array(self.settings[name]) for name in ("means", "deviations"))
-        scales = Scales(tuple(self.settings["names"]), mean_G, deviation_G)
-        return scales.value(self.raw(text_BR, place_B, history_B, histories_HKL))
+        return self.scales.value(self.raw(text_BR, history_B, histories_HKL))
 
-    def raw(self, text_BR: Array, place_B: Array, history_B: Array, histories_HKL: Array) -> Floats:
+    def raw(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
         """Returns the figures as computed, [B, G]; NaN where a text or a history is missing."""
-        request, place = self.settings["request_slots"], self.settings["place_slots"]
-        vectors_BRD, known_BR = self.text_VD[text_BR], text_BR != MISSING
+        vectors_BRD = self.text_VD[text_BR]
+        request, place, static = (self.settings[name] for name in SLOTS)
         cosine_BQS = vectors_BRD[:, request] @ vectors_BRD[:, place].transpose(0, 2, 1)
-        cosine_BQS[~(known_BR[:, request, None] & known_BR[:, None, place])] = np.nan
+        cosine_BQS[cosine_BQS == 0] = np.nan  # exactly 0 only with the vector of a missing text
         parts = [cosine_BQS]
-        if self.settings["axes"]:
-            numbers, history_B = np.unique(history_B, return_inverse=True)
-            histories_HKL = histories_HKL[numbers]
-            known_BKL = self.has_text[histories_HKL][history_B]
-            known_BKL &= self.has_text[place_B, None, None]
-            similarity_BKL = self.similarities(place_B, history_B, histories_HKL)
-            axis_BA = self.place_PD[place_B] @ np.array(self.settings["axes"], np.float32).T
-            parts += [*history_figures(similarity_BKL, known_BKL), axis_BA]
-        flat = [part.reshape(len(place_B), math.prod(part.shape[1:])) for part in parts]
+        if static:
+            candidate_BD = unit(vectors_BRD[:, static].sum(axis=1))
+            similarity_BKL = self.similarities(candidate_BD, history_B, histories_HKL)
+            axis_BA = candidate_BD @ np.array(self.settings["axes"], np.float32).T
+            parts += [*history_figures(similarity_BKL), axis_BA]
+        flat = [part.reshape(len(text_BR), math.prod(part.shape[1:])) for part in parts]
         return np.concatenate(flat, axis=1)
 
-    def similarities(self, place_B: Array, history_B: Array, histories_HKL: Array) -> Floats:
-        """Returns those of each row's place to the places of its history, [B, K, L]."""
-        if len(self.place_PD) <= SMALL_CATALOGUE:
-            return self.similarity[place_B[:, None, None], histories_HKL[history_B]]
-        similarity_BX = np.empty((len(place_B), histories_HKL[0].size), np.float32)
-        by_history_B = np.argsort(history_B, kind="stable")
-        ends = np.cumsum(np.bincount(history_B, minlength=len(histories_HKL)))
-        for history_KL, rows in zip(histories_HKL, np.split(by_history_B, ends), strict=False):
-            compared_XD = self.place_PD[history_KL.ravel()]
-            similarity_BX[rows] = self.place_PD[place_B[rows]] @ compared_XD.T
+    def similarities(self, candidate_BD: Floats, history_B: Array, histories_HKL: Array) -> Floats:
+        """Returns those of each candidate to the places of its history, [B, K, L].
+
+        They are -inf where a place or its text is missing.
+        """
+        numbers, history_B = np.unique(history_B, return_inverse=True)
+        similarity_BX = np.full((len(candidate_BD), histories_HKL[0].size), -np.inf, np.float32)
+        ends = np.cumsum(np.bincount(history_B, minlength=len(numbers)))
+        rows_of_each = np.split(np.argsort(history_B, kind="stable"), ends)
+        for number, rows in zip(numbers, rows_of_each, strict=False):
+            place_X = histories_HKL[number].ravel()
+            known_X = np.flatnonzero(self.has_text[place_X])
+            product_BX = candidate_BD[rows] @ self.place_PD[place_X[known_X]].T
+            similarity_BX[rows[:, None], known_X] = product_BX
+        similarity_BX[~candidate_BD.any(axis=1)] = -np.inf
         return similarity_BX.reshape(-1, *histories_HKL.shape[1:])
 
     @cached_property
-    def has_text(self) -> npt.NDArray[np.bool_]:
-        """Which places have a text."""
+    def has_text(self) -> Array:
+        """Which places have a text, bool [P]."""
         return np.asarray(self.place_PD.any(axis=1))
 
     @cached_property
-    def similarity(self) -> Floats:
-        """The similarity of each place to each."""
-        return self.place_PD @ self.place_PD.T
+    def scales(self) -> Scales:
+        """The means and deviations of the training rows."""
+        mean_G, deviation_G = (np.array(self.settings[name]) for name in ("means", "deviations"))
+        return Scales(tuple(self.settings["names"]), mean_G, deviation_G)
 
 
-def history_figures(
-    similarity_BKL: Floats, known_BKL: npt.NDArray[np.bool_]
-) -> tuple[Floats, Floats]:
+def history_figures(similarity_BKL: Floats) -> tuple[Floats, Floats]:
     """Returns `OF_KIND` of each kind, [B, K, F], NaN for one without places, and `OF_ALL`, [B, F].
 
     On canteen purchases PLE's GAUC rises from .601 to .629 with the first three of a kind, .638
     with the histogram, .649 with what is accepted of the similar (letters, two held-back days).
     """
-    masked_BKL = np.where(known_BKL, similarity_BKL, -np.inf)
+    known_BKL = np.isfinite(similarity_BKL)
     count_BK = known_BKL.sum(axis=2)
-    largest_BK = masked_BKL.max(axis=2)
-    finite_BK1 = np.where(count_BK > 0, largest_BK, 0)[..., None]
-    weight_BKL = np.exp(SHARPNESS * (masked_BKL - finite_BK1))
-    similarity_BKL = np.where(known_BKL, similarity_BKL, 0)
+    known_similarity_BKL = np.where(known_BKL, similarity_BKL, 0)
+    weight_BKL = np.exp(SHARPNESS * (similarity_BKL - 1))
+    softly_BK = (weight_BKL * known_similarity_BKL).sum(axis=2)
     figures = [
-        largest_BK,
-        similarity_BKL.sum(axis=2) / np.maximum(count_BK, 1),
-        (weight_BKL * similarity_BKL).sum(axis=2) / np.maximum(weight_BKL.sum(axis=2), SMALLEST),
-        *(np.log1p((masked_BKL > tier).sum(axis=2)) for tier in TIERS),
+        similarity_BKL.max(axis=2),
+        known_similarity_BKL.sum(axis=2) / np.maximum(count_BK, 1),
+        softly_BK / np.maximum(weight_BKL.sum(axis=2), SMALLEST),
+        *(np.log1p((similarity_BKL > tier).sum(axis=2)) for tier in TIERS),
     ]
     of_kind_BKF: Floats = np.stack(figures, axis=2, dtype=np.float32)
     of_kind_BKF[count_BK == 0] = np.nan
     of_all = []
     for kernel in KERNELS:
-        weight_BK = np.exp(kernel * (masked_BKL - 1)).sum(axis=2)
+        weight_BK = np.exp(kernel * (similarity_BKL - 1)).sum(axis=2)
         total_B = weight_BK.sum(axis=1)
         accepted_B = total_B - weight_BK[:, KINDS.index("left")] + PRIOR_SHARE * PRIOR_WEIGHT
         of_all += [accepted_B / (total_B + PRIOR_WEIGHT), np.log1p(total_B)]
@@ -175,14 +172,14 @@ def write_figures(config: Config, vectors: Path, folder: Path) -> None:
     figures = _unscaled(config, vectors, folder)
     arrays: dict[str, np.memmap] = {}
     for split in SPLITS:
-        names = ("texts", "keys", "history")
+        names = ("texts", "history")
         read = [np.load(data / split / f"{name}.npy", mmap_mode="r") for name in names]
         shape = (len(read[0]), len(figures.settings["names"]))
         arrays[split] = artifacts.new_array(folder / f"{split}.npy", np.float32, shape)
         with track(f"figures of {vectors.parent.name}, {split}", shape[0], "rows") as advance:
             for start in range(0, shape[0], ROWS):
-                text_BR, key_B2, history_B1 = (array[start : start + ROWS] for array in read)
-                raw_BG = figures.raw(text_BR, key_B2[:, 1], history_B1[:, 0], histories_HKL)
+                text_BR, history_B1 = (array[start : start + ROWS] for array in read)
+                raw_BG = figures.raw(text_BR, history_B1[:, 0], histories_HKL)
                 arrays[split][start : start + ROWS] = raw_BG
                 advance(len(raw_BG))
     scales = _scales(figures.settings["names"], arrays["train"])
@@ -197,50 +194,54 @@ def write_figures(config: Config, vectors: Path, folder: Path) -> None:
 def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     """Returns the figures without means and deviations; writes the vectors that they read."""
     data = artifacts.folder(config, "prepare")
-    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
-    vector_VD = np.load(vectors, mmap_mode="r")
-    rows, dimension = vector_VD.shape
-    text_VD = artifacts.new_array(folder / TEXTS, np.float32, (rows + 1, dimension))
-    for keyword in keyword_V.unique():
-        number_N = (keyword_V == keyword).arg_true().to_numpy()
-        parts = np.array_split(number_N, len(number_N) // ROWS + 1)
-        mean_D = sum(vector_VD[part].sum(axis=0, dtype=np.float64) for part in parts) / len(
-            number_N
-        )
-        for part in parts:
-            text_VD[part] = _unit(vector_VD[part] - mean_D.astype(np.float32))
-    text_VD.flush()
-    text_PS = pl.read_parquet(data / PLACE_TEXTS).to_numpy()
-    place_PD = artifacts.new_array(folder / PLACES, np.float32, (max(len(text_PS), 1), dimension))
-    for start in range(0, len(text_PS), ROWS):
-        text_BS = text_PS[start : start + ROWS]
-        place_PD[start : start + ROWS] = _unit(text_VD[text_BS].sum(axis=1))
-    place_PD.flush()
-    owners = {keyword.name: keyword.owner for keyword in config.scene_keywords}
-    slots = {
-        side: [
-            n for n, owner in enumerate(owners.values()) if (owner == "poi") == (side == "place")
-        ]
-        for side in ("request", "place")
-    }
-    keywords, axes_AD = (
-        [*owners],
-        _main_axes(place_PD) if text_PS.size else np.zeros((0, dimension)),
-    )
-    names = [f"{keywords[q]}_x_{keywords[s]}" for q in slots["request"] for s in slots["place"]]
-    if len(axes_AD):
+    keywords = [keyword.name for keyword in config.scene_keywords]
+    owners = [keyword.owner for keyword in config.scene_keywords]
+    text_VD = _write_texts(data, keywords, np.load(vectors, mmap_mode="r"), folder)
+    place_texts = pl.read_parquet(data / PLACE_TEXTS)
+    place_PD = _write_places(place_texts.to_numpy(), text_VD, folder)
+    request = [slot for slot, owner in enumerate(owners) if owner != "poi"]
+    place = [slot for slot, owner in enumerate(owners) if owner == "poi"]
+    static = [keywords.index(name) for name in place_texts.columns]
+    names = [f"{keywords[q]}_x_{keywords[s]}" for q in request for s in place]
+    axes_AD = _main_axes(place_PD) if static else place_PD[:0]
+    if static:
         names += [f"{kind}_{figure}" for kind in KINDS for figure in OF_KIND]
         names += [*OF_ALL, *(f"axis_{number}" for number in range(1, len(axes_AD) + 1))]
-    settings = {
-        "names": names,
-        "request_slots": slots["request"],
-        "place_slots": slots["place"],
-        "axes": axes_AD.tolist(),
-    }
+    slots = dict(zip(SLOTS, (request, place, static), strict=True))
+    settings = {**slots, "names": names, "axes": axes_AD.tolist()}
     return TextFigures(text_VD, place_PD, settings)
 
 
-def _unit(vector_ND: Array) -> Array:
+def _write_texts(data: Path, keywords: list[str], vector_VD: Array, folder: Path) -> Floats:
+    """Writes the texts' centred unit vectors and the keywords' centres, [R, D]."""
+    keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
+    rows, dimension = vector_VD.shape
+    text_VD = artifacts.new_array(folder / TEXTS, np.float32, (rows + 1, dimension))
+    centre_RD = np.zeros((len(keywords), dimension))
+    for slot, keyword in enumerate(keywords):
+        number_N = (keyword_V == keyword).arg_true().to_numpy()
+        parts = [number_N[start : start + ROWS] for start in range(0, len(number_N), ROWS)]
+        for part in parts:
+            centre_RD[slot] += vector_VD[part].sum(axis=0, dtype=np.float64) / len(number_N)
+        for part in parts:
+            text_VD[part] = unit(vector_VD[part] - centre_RD[slot])
+    np.save(folder / CENTRES, centre_RD.astype(np.float32))
+    text_VD.flush()
+    return text_VD
+
+
+def _write_places(text_PS: Array, text_VD: Floats, folder: Path) -> Floats:
+    """Writes the unit vectors of places, from the numbers of their texts that do not change."""
+    shape = (max(len(text_PS), 1), text_VD.shape[1])
+    place_PD = artifacts.new_array(folder / PLACES, np.float32, shape)
+    for start in range(0, len(text_PS), ROWS):
+        text_BS = text_PS[start : start + ROWS]
+        place_PD[start : start + ROWS] = unit(text_VD[text_BS].sum(axis=1))
+    place_PD.flush()
+    return place_PD
+
+
+def unit(vector_ND: Array) -> Array:
     """Returns vectors of the length 1; a vector of zeros stays as it is."""
     length_N1 = np.linalg.norm(vector_ND, axis=1, keepdims=True)
     return np.asarray(vector_ND / np.maximum(length_N1, SMALLEST))
