@@ -134,6 +134,7 @@ def main() -> None:
     columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
 
     request, candidates = reader.request(scene), reader.candidates(scene["user_id"], columns)
+    figures = np.zeros((CANDIDATES, sum(model.figures.values())), np.float32)
     rows = folded.look_up(request) | folded.place_table.take(candidates.places)
     texts = [torch.from_numpy(rows[f"request_{name}"])[None] for name in ("logits", "values")]
     known = merged(agg_partial(model.scene), partial(*texts))
@@ -151,7 +152,7 @@ def main() -> None:
         "encoder, folded": in_onnx(model.scene, folded_encoder, parts),
         "scoring, complete": in_onnx(every, probabilities, batch._asdict()),
         "scoring, <agg> alone": in_onnx(model, probabilities, batch._asdict()),
-        "scoring, folded": lambda: folded.logits(request, candidates),
+        "scoring, folded": lambda: folded.logits(request, candidates, figures),
         "reading the request": lambda: reader.request(scene),
         "reading the candidates": lambda: reader.candidates(scene["user_id"], columns),
         "all: columns in, probabilities out": lambda: ranker.score(scene, columns),

@@ -33,14 +33,20 @@ from larr.serve.app import Service
 from larr.serve.http import PatientProtocol
 from larr.serve.store import RANKER, VERSIONS, Store
 from larr.serve.version import ServedVersion
+from larr.text.figures import write_figures
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 """The columns of a candidate."""
 MEMBERS = {
-    f"best_{number}": {"of": of, "vectors": None, "settings": {}, "weight": weight}
-    for number, (of, weight) in enumerate({"larr": 0.5, "din": 0.25, "lightgbm": 0.25}.items(), 1)
+    f"best_{number}": {
+        "of": of,
+        "vectors": None,
+        "settings": {"figures": [] if of == "din" else ["encoder"]},
+        "weight": 0.5 if of == "larr" else 0.25,
+    }
+    for number, of in enumerate(("larr", "din", "lightgbm"), 1)
 }
-"""Of `best`: one of each kind that is served in its own way."""
+"""Of `best`: one of each kind that is served in its own way; two of them read text figures."""
 
 
 def log(city: Config) -> pl.DataFrame:
@@ -107,6 +113,10 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     (output / "embed" / "encoder").mkdir(parents=True)
     vectors = random.normal(size=(texts, 128)).astype(np.float32)
     np.save(output / "embed" / "encoder" / "vectors.npy", vectors)
+    if name == BEST:
+        figures = output / "embed" / "encoder" / "figures"
+        figures.mkdir()
+        write_figures(config, figures.parent / "vectors.npy", figures)
     (output / "contrast").mkdir()
     if name == BEST:
         (output / "choose").mkdir()
@@ -115,7 +125,8 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     for member in best.trained(config):
         ranker = rankers.build(with_members, member)
         if isinstance(ranker, LightGbm):
-            ranker.fit(LogRows(output / "prepare" / "train"), seed=0)
+            log = LogRows(output / "prepare" / "train")
+            ranker.fit(log.with_figures(ranker.figures), seed=0)
         (output / "align" / member).mkdir(parents=True)
         ranker.save(output / "align" / member / "model.safetensors")
     return config

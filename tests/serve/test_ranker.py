@@ -19,10 +19,12 @@ from larr.data.features import ColumnSplit
 from larr.rankers import build
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.predict import load_ranker, predict, probabilities
+from larr.rankers.ranker import Ranker
 from larr.serve.features import CandidateInputs, PlaceInputs, RequestInputs
 from larr.serve.publish import write_ranker
 from larr.serve.ranker import ServedRanker, scores
 from larr.serve.version import ServedVersion
+from larr.text.figures import TextFigures
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
 from tests.serving import SENT, log
 
@@ -64,7 +66,8 @@ class BatchReader:
             self.batch.texts[0, REQUEST_SLOTS],
             self.batch.recent[0],
         )
-        return RequestInputs(*(row.numpy() for row in inputs), True, [], [], {})
+        history = np.zeros((3, 1), np.int32)
+        return RequestInputs(*(row.numpy() for row in inputs), history, True, [], [], {})
 
     def candidates(self, _: str, columns: Any) -> CandidateInputs:
         rows = columns["row"]
@@ -151,6 +154,16 @@ def test_served_scores_are_those_of_the_evaluation(served: Config, version: Serv
     assert np.abs(np.concatenate(served_scores) - expected_NT).max() < 1e-5
 
 
+def figures_of(ranker: Ranker, texts: torch.Tensor, data: Path) -> torch.Tensor:
+    """The text figures of the first test rows, with other texts."""
+    history_N = np.load(data / "test" / "history.npy")[: len(texts), 0]
+    parts = [torch.zeros(len(texts), 0)]
+    for folder, width in ranker.figures.items():
+        read = texts.numpy(), history_N, np.load(data / "histories.npy")
+        parts.append(torch.from_numpy(TextFigures.open(folder).of_rows(*read)[:, :width]))
+    return torch.cat(parts, dim=1)
+
+
 def test_what_a_text_adds_is_the_score_less_that_without_it(
     served: Config, version: ServedVersion
 ) -> None:
@@ -163,7 +176,8 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(
     chosen = [7, 2]
     ranker = load_ranker(served, served.align.models[0])
     data = artifacts.folder(served, "prepare")
-    batch = next(LogRows(data / "test").in_order(group.height))
+    rows = LogRows(data / "test").with_figures(ranker.figures)
+    batch = next(rows.in_order(group.height))
     keywords = [keyword.name for keyword in served.scene_keywords]
     score_B = scores(probabilities(ranker, batch))
     texts = pl.read_parquet(data / "texts.parquet")["text"]
@@ -175,6 +189,7 @@ def test_what_a_text_adds_is_the_score_less_that_without_it(
             left = batch._replace(texts=batch.texts.clone())
             assert effect.text == texts[int(left.texts[number, slot])]
             left.texts[:, slot] = -1
+            left = left._replace(figures=figures_of(ranker, left.texts, data))
             without = scores(probabilities(ranker, left))
             assert effect.adds == pytest.approx(score_B[number] - without[number], abs=1e-6)
         assert max(abs(effect.adds) for effect in effects) > 1e-4

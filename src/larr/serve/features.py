@@ -18,6 +18,7 @@ import polars as pl
 
 from larr.config import Config
 from larr.data.features import FeatureEncoder, read_features
+from larr.data.histories import HISTORIES
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
 from larr.data.names import LOOKED_UP, raw_column
 from larr.data.transforms import (
@@ -31,6 +32,8 @@ from larr.data.transforms import (
 )
 from larr.data.within import with_figures, within_names, within_request
 from larr.serve.crosses import CandidateCross, with_rows
+from larr.serve.tables import open_array
+from larr.text.figures import TextFigures
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
@@ -48,6 +51,8 @@ class RequestInputs(NamedTuple):
     numbers: Floats
     texts: Ints
     recent: Ints
+    history: Ints
+    """What the user took, clicked and left, [3, L]; see `larr.data.histories`."""
     known: bool
     """Whether the log has the user."""
     missing: list[str]
@@ -109,6 +114,7 @@ class Reader:
         self.place_rows = {
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
+        self.histories_UKL = open_array(data / KNOWN / HISTORIES)
         self.levels = {level.name: level for level in self.known.levels}
         places = self.known.describe_places(self.known.places)
         self.crosses = [
@@ -144,8 +150,10 @@ class Reader:
                     columns[column] = kinds.get(column, (str, int, float, bool))
         return sent
 
-    def table(self, rows: pl.DataFrame) -> dict[str, Array]:
+    def table(self, rows: pl.DataFrame, figures: Mapping[Path, int] = {}) -> dict[str, Array]:
         """Returns what rankers read of rows with the columns of the contract's impressions.
+
+        `figures` are those of a ranker, see `Ranker.figures`.
 
         The arrays are those that `larr prepare` would write for rows of the day after training;
         a text that `larr embed` has not seen is missing. The other methods read one request.
@@ -153,7 +161,14 @@ class Reader:
         rows = self.known.enrich(with_time_columns(rows))
         rows = with_figures(rows, self.within)
         texts = {template.keyword.name: template.column(rows) for template in self.templates}
-        return self.encoder.arrays(rows) | {"texts": self.numbered(texts, rows.height)}
+        text_NR = self.numbered(texts, rows.height)
+        users = self.known.user_rows
+        user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
+        parts = [np.zeros((rows.height, 0), np.float32)]
+        for folder, width in figures.items():
+            of_source = TextFigures.open(folder).of_rows(text_NR, user_N, self.histories_UKL)
+            parts.append(of_source[:, :width])
+        return self.encoder.arrays(rows) | {"texts": text_NR, "figures": np.hstack(parts)}
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
@@ -207,6 +222,7 @@ class Reader:
             self.request_scales.value(number_M),
             np.array(texts, np.int32),
             self.encoder.places.padded_value(places, self.encoder.recent),
+            self.histories_UKL[self.known.user_rows.get(row["user_id"], -1) + 1],
             row["user_id"] in self.known.user_rows,
             missing,
             unknown,

@@ -172,7 +172,8 @@ class Scoring(nn.Module):
         self.model, first = model, _FirstLevel(model)
         self.larr = scene_part(model)
         self.request_weight = first.of_columns(categories.request, numbers.request)
-        rest = [first.number[list(numbers.candidate)], first.recent, first.more]
+        figures = range(sum(map(len, numbers)), len(first.number))  # they are the last numbers
+        rest = [first.number[[*numbers.candidate, *figures]], first.recent, first.more]
         self.rest_weight = torch.cat(rest).contiguous()
         # Categories that differ within a request (levels, positions) have few values, so that the
         # products of all of them are constants of the graph. All values of a hidden category have

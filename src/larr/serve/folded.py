@@ -49,13 +49,17 @@ class Folded(Served):
         """
 
     def logits(
-        self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
+        self,
+        request: RequestInputs,
+        candidates: CandidateInputs,
+        figure_KG: Array,
+        places: PlaceInputs | None = None,
     ) -> Array:
         """Returns the logits of candidates, [K, T]."""
         stored = self.place_rows(places) if places else self.place_table.take(candidates.places)
         inputs = self.look_up(request) | stored
         inputs["candidate_categories"] = candidates.categories
-        inputs["candidate_numbers"] = candidates.numbers
+        inputs["candidate_numbers"] = np.hstack([candidates.numbers, figure_KG])
         return self.graph("scoring")(inputs)["logits"]
 
     def place_rows(self, places: PlaceInputs) -> Columns:

@@ -52,6 +52,7 @@ from larr.serve.store import (
 )
 from larr.serve.tables import Columns, Table, write_table
 from larr.serve.version import ServedVersion
+from larr.text.figures import copy_figures
 
 DATA = ("features.json", "texts.parquet", "vocabularies", "known")
 """Files of `larr prepare` that serving reads."""
@@ -113,7 +114,7 @@ def _copy_run(
     data = artifacts.folder(config, "prepare")
     copied = [data / name for name in DATA]
     read = [artifacts.folder(config, "align") / name for name in members]
-    sources = {source for name in members if (source := rankers.text_vectors(config, name))}
+    sources = {source for name in members for source in rankers.vector_sources(config, name)}
     read += [artifacts.folder(config, "embed") / source for source in sorted(sources)]
     if "encoder" in sources:  # it embeds the texts of new places
         copied.append(artifacts.folder(config, "contrast"))
@@ -158,8 +159,14 @@ def write_ranker(
             if source:
                 embedded = artifacts.folder(reader.config, "embed")
                 shutil.copy(embedded / source / VECTORS, folder / name)
-            ranker.write_graph(folder / name / GRAPH, two)
-        described[name] = {"form": form, "weight": weight / total, "source": source}
+            example = torch.zeros((two.rows, sum(ranker.figures.values())))
+            ranker.write_graph(folder / name / GRAPH, two._replace(figures=example))
+        figures = {path.parent.name: width for path, width in ranker.figures.items()}
+        for path in ranker.figures:
+            if not (target := folder / served.FIGURES / path.parent.name).is_dir():
+                copy_figures(path, target)
+        read = {"source": source, "figures": figures}
+        described[name] = {"form": form, "weight": weight / total} | read
     artifacts.write_json(folder / served.MEMBERS, described)
 
 
@@ -198,7 +205,8 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
     request = ranker.look_up(reader.request({"user_id": "", "time": datetime.now()}))
     example = request | ranker.place_rows(two)
     example["candidate_categories"] = np.zeros((2, len(reader.categories.candidate)), np.int32)
-    example["candidate_numbers"] = np.zeros((2, len(reader.numbers.candidate)), np.float32)
+    candidate_numbers = len(reader.numbers.candidate) + sum(model.figures.values())
+    example["candidate_numbers"] = np.zeros((2, candidate_numbers), np.float32)
     write_graph(scoring, example, folder / "scoring.onnx", of_request=request)
     rows = len(places.categories)
     starts = range(0, rows, PART_ROWS)
@@ -224,7 +232,7 @@ def _golden(
     They are asked on the day after the training days, whatever their day in the log was.
     """
     reader = version.ranker.reader
-    raw_NT = probabilities(trained, Batch.without_labels(reader.table(rows)))
+    raw_NT = probabilities(trained, Batch.without_labels(reader.table(rows, trained.figures)))
     expected_NT = undo_sampling(raw_NT, reader.features.sampling_rate)
     scene, candidate = version.accepted
     rows = with_time_columns(rows.with_row_index("number"))

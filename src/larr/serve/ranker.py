@@ -18,12 +18,13 @@ from larr.data.features import undo_sampling
 from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
+from larr.serve.figures import ServedFigures
 from larr.serve.folded import Folded
 from larr.serve.request import TextEffect
 from larr.serve.served import Plain, Served, in_order
 from larr.serve.tables import Array, Table
 
-MEMBERS, PLACES = "members.json", "places"
+MEMBERS, PLACES, FIGURES = "members.json", "places", "figures"
 FORMS: dict[str, type[Served]] = {"folded": Folded, "plain": Plain}
 """How a trained ranker is served: of a folded one what does not depend on the request is stored."""
 Embed = Callable[[list[tuple[str, str]]], Array]
@@ -46,27 +47,31 @@ class Member(NamedTuple):
     weight: float
     source: str | None
     """Of the text vectors that it reads; None if it reads none."""
+    figures: dict[str, int]
+    """The sources of its text figures, and how many of each it reads."""
 
 
 class ServedRanker:
     """The weighted mean of its members' logits, with the reader of their requests."""
 
     def __init__(self, folder: Path, reader: Reader) -> None:
-        """Opens what `larr.serve.publish.write_ranker` wrote."""
+        """Opens what `larr.serve.publish` wrote."""
+        self.figures = ServedFigures(folder / FIGURES, reader)
         self.reader, self.places = reader, Table.open(folder / PLACES)
         self.added_rows: dict[str, int] = {}
         """The rows of the places that were added, those forgotten since among them."""
         self.members: list[Member] = []
         for name, member in artifacts.read_json(folder / MEMBERS).items():
             served = FORMS[member["form"]](folder / name, reader, self.places)
-            self.members.append(Member(served, member["weight"], member["source"]))
+            read = member["weight"], member["source"], member["figures"]
+            self.members.append(Member(served, *read))
         self.sources = {m.source for m in self.members if m.source is not None}
         """Of the text vectors that the members read."""
 
     @property
     def reads_texts(self) -> bool:
         """Whether a member reads texts."""
-        return bool(self.sources)
+        return bool(self.sources or self.figures.by_source)
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
@@ -78,8 +83,16 @@ class ServedRanker:
         self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
     ) -> Array:
         """Returns the probabilities of candidates, float64 [K, T]; `places` as in `Served`."""
-        logits = (m.weight * m.served.logits(request, candidates, places) for m in self.members)
-        mean_KT = np.sum([*logits], axis=0, dtype=np.float64)
+        figures: dict[str, Array] = {}
+        if self.figures.by_source:
+            of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
+            figures = self.figures.of_candidates(request, of_candidates)
+        logits = []
+        for served, weight, _, widths in self.members:
+            parts = [figures[source][:, :width] for source, width in widths.items()]
+            figure_KG = np.hstack([np.zeros((len(candidates.places), 0), np.float32), *parts])
+            logits.append(weight * served.logits(request, candidates, figure_KG, places))
+        mean_KT = np.sum(logits, axis=0, dtype=np.float64)
         probability_KT = (1 + np.tanh(mean_KT / 2)) / 2  # its sigmoid, without an overflow
         return undo_sampling(probability_KT, self.reader.features.sampling_rate)
 
@@ -144,7 +157,8 @@ class ServedRanker:
     def _add_texts(self, texts: Mapping[str, pl.Series], embedders: Mapping[str, Embed]) -> None:
         """Embeds the texts of new places that have no vectors yet.
 
-        Where the vectors of one source cannot be computed, these texts stay missing for all.
+        Where the vectors of one source cannot be computed, these texts stay missing for all; where
+        they are only read as figures, for these.
         """
         known, keywords = self.reader.texts, self.reader.features.scene_keywords
         new = [
@@ -153,14 +167,16 @@ class ServedRanker:
             for text in column.drop_nulls().unique(maintain_order=True)
             if known.value(keyword, text) == MISSING
         ]
-        if not new or not self.sources or not self.sources <= embedders.keys():
+        wanted = self.sources | (self.figures.by_source.keys() & embedders.keys())
+        if not new or not wanted or not wanted <= embedders.keys():
             return
-        vectors = {source: embedders[source](new) for source in self.sources}
+        vectors = {source: embedders[source](new) for source in wanted}
         slot_N = np.array([keywords.index(keyword) for keyword, _ in new])
         numbers = range(len(known), len(known) + len(new))
         for member in self.members:
             if member.source:
                 member.served.add_texts(numbers, slot_N, vectors[member.source])
+        self.figures.add_texts(slot_N, vectors)
         for keyword, text in new:  # last, as soon as a number is known it is looked up
             known.add_value(keyword, text)
 

@@ -1,7 +1,7 @@
 """A trained ranker as it is served: a graph of ONNX over the arrays of a request, without torch.
 
-Shapes: K candidates, T tasks, P places, F categories, M numbers, R scene keywords, V texts, N new
-texts, D dimension of their vectors.
+Shapes: K candidates, T tasks, P places, F categories, M numbers, G text figures, R scene keywords,
+V texts, N new texts, D dimension of their vectors.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ class Served(ABC):
 
     @abstractmethod
     def logits(
-        self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
+        self,
+        request: RequestInputs,
+        candidates: CandidateInputs,
+        figure_KG: Array,
+        places: PlaceInputs | None = None,
     ) -> Array:
-        """Returns the logits of candidates, float32 [K, T].
+        """Returns the logits of candidates, float32 [K, T], from their text figures, too.
 
         With `places` these are the inputs of the candidates' places instead of the stored ones.
         """
@@ -75,7 +79,11 @@ class Plain(Served):
         self.vectors_VD = open_array(path) if path.is_file() else np.zeros((0, 0), np.float32)
 
     def logits(
-        self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
+        self,
+        request: RequestInputs,
+        candidates: CandidateInputs,
+        figure_KG: Array,
+        places: PlaceInputs | None = None,
     ) -> Array:
         """Returns the logits of candidates, [K, T]."""
         reader, rows = self.reader, len(candidates.places)
@@ -89,6 +97,7 @@ class Plain(Served):
             "texts": in_order(slots, (place.texts, request.texts), rows),
             "recent": np.tile(request.recent, (rows, 1)),
             "vectors": self.vectors_VD,
+            "figures": figure_KG,
         }
         return self.graph(inputs)["logits"]
 

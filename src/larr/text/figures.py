@@ -15,6 +15,7 @@ dimension of the vectors, A main axes, F figures of a kind of history, G figures
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ from larr.progress import track
 FIGURES = "figures"
 """The folder of a source's figures, within that of its vectors."""
 SETTINGS, TEXTS, PLACES, CENTRES = "figures.json", "texts.npy", "places.npy", "centres.npy"
+ARRAYS = (TEXTS, PLACES, CENTRES)
 AXES = 6
 TIERS = (0.2, 0.4, 0.6, 0.8)
 """Of a kind of history the places are counted that are closer than each of these (SimTier's
@@ -58,7 +60,7 @@ SMALLEST = 1e-9
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TextFigures:
     """The figures of one vector source: `of_rows` computes them, offline as online."""
 
@@ -66,15 +68,17 @@ class TextFigures:
     """Centred unit vectors of the texts; a last row of zeros stands for a missing one."""
     place_PD: Floats
     """Those of the places: unit vectors of the sum of their texts that do not change."""
+    centre_RD: Floats
+    """The mean vector of each scene keyword's texts."""
     settings: Mapping[str, Any]
     """The content of `figures.json`."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Returns the figures of a folder; their vectors stay on the disk."""
-        text_VD, place_PD = (np.load(folder / name, mmap_mode="r") for name in (TEXTS, PLACES))
-        settings = artifacts.read_json(folder / SETTINGS)
-        return cls(text_VD.view(np.ndarray), place_PD.view(np.ndarray), settings)
+        arrays = (np.load(folder / name, mmap_mode="r").view(np.ndarray) for name in ARRAYS)
+        text_VD, place_PD, centre_RD = arrays
+        return cls(text_VD, place_PD, centre_RD, artifacts.read_json(folder / SETTINGS))
 
     def of_rows(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
         """Returns the standardised figures of rows, [B, G]; 0 for what is missing.
@@ -114,6 +118,13 @@ class TextFigures:
             similarity_BX[rows[:, None], known_X] = product_BX
         similarity_BX[~candidate_BD.any(axis=1)] = -np.inf
         return similarity_BX.reshape(-1, *histories_HKL.shape[1:])
+
+    def add_texts(self, slot_N: Array, vectors_ND: Array | None) -> None:
+        """Adds texts with the next numbers: their keywords' slots, and their vectors if any."""
+        new_ND = np.zeros((len(slot_N), self.text_VD.shape[1]), np.float32)
+        if vectors_ND is not None:
+            new_ND[:] = unit(vectors_ND - self.centre_RD[slot_N])
+        self.text_VD = np.concatenate([self.text_VD[:-1], new_ND, self.text_VD[-1:]])
 
     @cached_property
     def has_text(self) -> Array:
@@ -161,6 +172,13 @@ def width(folder: Path, *, with_axes: bool) -> int:
     return len(settings["names"]) - (0 if with_axes else len(settings["axes"]))
 
 
+def copy_figures(source: Path, target: Path) -> None:
+    """Copies what `TextFigures.open` reads."""
+    target.mkdir(parents=True)
+    for name in (*ARRAYS, SETTINGS):
+        shutil.copy(source / name, target)
+
+
 def write_figures(config: Config, vectors: Path, folder: Path) -> None:
     """Writes the figures of both splits from a source's vectors, and what computes them online.
 
@@ -196,7 +214,7 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     data = artifacts.folder(config, "prepare")
     keywords = [keyword.name for keyword in config.scene_keywords]
     owners = [keyword.owner for keyword in config.scene_keywords]
-    text_VD = _write_texts(data, keywords, np.load(vectors, mmap_mode="r"), folder)
+    text_VD, centre_RD = _write_texts(data, keywords, np.load(vectors, mmap_mode="r"), folder)
     place_texts = pl.read_parquet(data / PLACE_TEXTS)
     place_PD = _write_places(place_texts.to_numpy(), text_VD, folder)
     request = [slot for slot, owner in enumerate(owners) if owner != "poi"]
@@ -209,25 +227,27 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
         names += [*OF_ALL, *(f"axis_{number}" for number in range(1, len(axes_AD) + 1))]
     slots = dict(zip(SLOTS, (request, place, static), strict=True))
     settings = {**slots, "names": names, "axes": axes_AD.tolist()}
-    return TextFigures(text_VD, place_PD, settings)
+    return TextFigures(text_VD, place_PD, centre_RD, settings)
 
 
-def _write_texts(data: Path, keywords: list[str], vector_VD: Array, folder: Path) -> Floats:
+def _write_texts(
+    data: Path, keywords: list[str], vector_VD: Array, folder: Path
+) -> tuple[Floats, Floats]:
     """Writes the texts' centred unit vectors and the keywords' centres, [R, D]."""
     keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
     rows, dimension = vector_VD.shape
     text_VD = artifacts.new_array(folder / TEXTS, np.float32, (rows + 1, dimension))
-    centre_RD = np.zeros((len(keywords), dimension))
+    centre_RD = np.zeros((len(keywords), dimension), np.float32)
     for slot, keyword in enumerate(keywords):
         number_N = (keyword_V == keyword).arg_true().to_numpy()
         parts = [number_N[start : start + ROWS] for start in range(0, len(number_N), ROWS)]
-        for part in parts:
-            centre_RD[slot] += vector_VD[part].sum(axis=0, dtype=np.float64) / len(number_N)
+        sums = [vector_VD[part].sum(axis=0, dtype=np.float64) for part in parts]
+        centre_RD[slot] = sum(sums) / max(len(number_N), 1)
         for part in parts:
             text_VD[part] = unit(vector_VD[part] - centre_RD[slot])
-    np.save(folder / CENTRES, centre_RD.astype(np.float32))
     text_VD.flush()
-    return text_VD
+    np.save(folder / CENTRES, centre_RD)
+    return text_VD, centre_RD
 
 
 def _write_places(text_PS: Array, text_VD: Floats, folder: Path) -> Floats:

@@ -93,8 +93,8 @@ def score(config: Config, market: Market, rankers: tuple[str, ...]) -> dict[str,
     with track("candidates", rows.height, "rows") as advance:
         for start in range(0, rows.height, size):
             part = slice(start, start + size)
-            batch = Batch.without_labels(reader.table(rows[part]))
             for name, ranker in loaded.items():
+                batch = Batch.without_labels(reader.table(rows[part], ranker.figures))
                 probability_NT = probabilities(ranker, batch)
                 scores[name][request_N[part], candidate_N[part]] = undo_sampling(
                     probability_NT, config.dataset.sampling_rate
