@@ -1,14 +1,16 @@
 """Cross statistics are those that a naive twin counts row by row, of earlier days alone."""
 
+import math
 from datetime import date, timedelta
-from math import log, log1p
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from larr.config import Config
-from larr.data.cross import PRIOR, DailyCross
+from larr.data.cross import PRIOR, DailyCross, with_pairs
+from larr.data.log import Log
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
 
 HALF_LIFE_DAYS = 3.0
@@ -70,10 +72,10 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
         for t in values
     )
     return [
-        log1p(chosen),
-        log1p(orders),
-        log((chosen + PRIOR) / (expected + PRIOR)),
-        log((clicks + PRIOR) / (of_impressions + PRIOR)),
+        math.log1p(chosen),
+        math.log1p(orders),
+        math.log((chosen + PRIOR) / (expected + PRIOR)),
+        math.log((clicks + PRIOR) / (of_impressions + PRIOR)),
     ]
 
 
@@ -104,3 +106,21 @@ def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> No
     first_day = daily.as_of(FIRST, HALF_LIFE_DAYS, pl.DataFrame({"user_id": ["u"]}))
     figures = first_day.enrich(rows.head(20)).select(first_day.names)
     assert (figures.to_numpy() == 0).all(), "the first day has no past"
+
+
+def test_pairs_are_chosen_of_columns_whose_values_come_again(tmp_path: Path) -> None:
+    """Users and kinds do; each dish is sold on one day."""
+    days = pl.DataFrame({"day": [FIRST + timedelta(days=n) for n in range(4)]})
+    rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
+    rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))
+    rows.write_parquet(tmp_path / "log.parquet")
+    places = rows.select("poi_id", poi_kind=pl.lit("soup, hot")).unique()
+    users, files = rows.select("user_id").unique(), [tmp_path / "log.parquet"]
+    log = Log(places, users, pl.DataFrame(), files, ["click"], [])
+    config = Config.model_validate(
+        {"features": {"categories": ["poi_id", "poi_kind", "weather", "poi_ctr_level"]}}
+    )
+    chosen = with_pairs(config, log).statistics or []
+    assert [pair.columns for pair in chosen] == [("user_id", "poi_kind"), ("user_id", "weather")]
+    off = Config.model_validate({"statistics": []})
+    assert with_pairs(off, log) is off

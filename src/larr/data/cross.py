@@ -29,8 +29,9 @@ from larr.data.transforms import Array, Vocabulary, text_column
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
 SUMS = ("taken", "orders", "clicks", "expected_clicks")
-MOST_PAIRS, FEW_VALUES = 8, 12
-"""Of the pairs chosen by default: how many there are, and the values of a column of the scene."""
+MOST_PAIRS, FEW_VALUES, LEAST_RECURRING = 8, 12, 0.2
+"""Of the pairs chosen by default: how many there are, the most values of a column of the scene, and
+the least share of a column's values that occurred on an earlier day."""
 POSITION = "position"
 PRIOR = 3.0
 """Added to a count and to what is expected of it. Measured: see docs/log.md."""
@@ -207,7 +208,7 @@ class DailyCross:
 def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """Returns a row for each pair of values of each row; rows that miss one are left out."""
     schema = rows.collect_schema()
-    for column, side in zip(columns, KEY, strict=True):
+    for column, side in zip(columns, KEY, strict=False):
         value = text_column(column, schema[column])
         if is_listed(column):
             rows = rows.with_columns(value.str.split(",").alias(side)).explode(side)
@@ -220,21 +221,38 @@ def with_pairs(config: Config, log: Log) -> Config:
     """Returns the configuration with pairs for cross statistics, chosen if none are configured.
 
     Users with each column of places that is a feature or in a profile, then users and places with
-    each category of the scene that has few values.
+    each category of the scene that has few values; without columns whose values hardly ever occur
+    on a second day.
     """
     if config.statistics is not None:
         return config
-    categories, rows = config.features.categories, log.scan()
+    categories, rows = config.features.categories, log.counted()
     raw = {name: raw_column(config, name) for name in categories}
-    places = [name for name in categories if is_listed(name) and raw[name] in log.places]
+    places = [name for name in categories if is_listed(name) and raw[name] in log.places.columns]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
     scene = [name for name in categories if raw[name] in rows.collect_schema()]
     scene = [name for name in scene if name not in ("user_id", "poi_id", POSITION)]
     distinct = [pl.col(raw[name]).n_unique().alias(name) for name in scene]
-    counts = rows.select(distinct).collect(engine="streaming") if scene else pl.DataFrame()
+    values = rows.select(distinct).collect(engine="streaming").to_dicts()[0] if scene else {}
     words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
-    scene = [name for name in scene if words.get(name, counts[name].item()) <= FEW_VALUES]
+    scene = [name for name in scene if (values | words)[name] <= FEW_VALUES]
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
-    chosen = [StatisticConfig(columns=pair) for pair in pairs[:MOST_PAIRS]]
-    return config.model_copy(update={"statistics": chosen})
+    joined = rows.join(log.places.lazy(), on="poi_id", how="left")
+    recur = {
+        name: name in scene or name in words or _recurring(joined, name) >= LEAST_RECURRING
+        for name in dict.fromkeys(["user_id", "poi_id", *places, *scene])
+    }
+    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(recur[name] for name in pair)]
+    return config.model_copy(update={"statistics": chosen[:MOST_PAIRS]})
+
+
+def _recurring(rows: pl.LazyFrame, column: str) -> float:
+    """Returns the share of the values of a column that occurred on an earlier day, too."""
+    daily = _values(rows, [column]).group_by("first", "day").agg(rows=pl.len())
+    is_earlier = pl.col("day") > pl.col("day").min().over("first")
+    counts = daily.collect(engine="streaming").select(
+        again=pl.col("rows").filter(is_earlier).sum(), all=pl.col("rows").sum()
+    )
+    again, all_rows = counts.row(0)
+    return float(again / max(all_rows, 1))
