@@ -34,8 +34,7 @@ LABELS = {
 
 def canteen_tables(config: Config, _: Path) -> Tables:
     """Returns the purchases as tables of the contract; DataError if a column is missing."""
-    path = path_of(config, "canteen")
-    rows = table(path, COLUMNS, str(path), SOURCE)
+    rows = table(path_of(config, "canteen"), COLUMNS, SOURCE)
     is_tested = pl.col("day").cast(pl.Int64) >= FIRST_TEST_DAY
     impressions = rows.select(
         request_id="visit",

@@ -20,21 +20,29 @@ def found(path: Path, source: str) -> Path:
 
 
 def table(
-    file: Path | bytes, columns: Collection[str], name: str, source: str, separator: str = ","
+    path: Path,
+    columns: Collection[str],
+    source: str,
+    separator: str = ",",
+    content: bytes | None = None,
 ) -> pl.LazyFrame:
-    """Returns these columns of a CSV file as texts; a file with tabs has no quotes.
+    """Returns these columns of a CSV file as texts; one that is separated by tabs has no quotes.
 
-    `file` is its path or its content. In RecBole's files a column has its type behind its name,
-    `user_id:token`, which is left out. Raises DataError without the file or a column.
+    `content` is read instead of the file where the file is in an archive. In RecBole's files the
+    name of a column has its type behind it, `user_id:token`, which is left out. Raises DataError
+    without the file or a column; `source` is where the file can be had.
     """
-    if isinstance(file, Path):
-        found(file, source)
     quote = None if separator == "\t" else '"'
-    with reading(name):
-        rows = pl.read_csv(file, separator=separator, quote_char=quote, infer_schema=False)
+    with reading(str(path)):
+        rows = pl.read_csv(
+            content or found(path, source),
+            separator=separator,
+            quote_char=quote,
+            infer_schema=False,
+        )
     names = {column.partition(":")[0]: column for column in rows.columns}
     if missing := [column for column in columns if column not in names]:
-        raise DataError(f"{name}: no column {', '.join(missing)}; expected the file from {source}")
+        raise DataError(f"{path}: no column {', '.join(missing)}; expected the file from {source}")
     return rows.lazy().select(pl.col(names[column]).alias(column) for column in columns)
 
 

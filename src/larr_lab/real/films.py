@@ -49,7 +49,7 @@ def films_tables(config: Config, _: Path) -> Tables:
 
 def _table(config: Config, kind: str, *columns: str) -> pl.LazyFrame:
     path = path_of(config, "films") / f"ml-100k.{kind}"
-    return table(path, columns, str(path), SOURCE, separator="\t")
+    return table(path, columns, SOURCE, separator="\t")
 
 
 FILMS = Dataset(films_tables)

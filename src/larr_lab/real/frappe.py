@@ -78,7 +78,7 @@ def _table(config: Config, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
             content = archive.read(member)
     except (zipfile.BadZipFile, KeyError) as error:
         raise DataError(f"{path}: no archive with {member}; expected that from {SOURCE}") from error
-    rows = table(content, columns, f"{path}: {name}", SOURCE, separator="\t")
+    rows = table(path / name, columns, SOURCE, separator="\t", content=content)
     return rows.with_columns(pl.exclude("item").replace("unknown", None)).collect()
 
 

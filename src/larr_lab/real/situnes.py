@@ -61,7 +61,7 @@ def situnes_tables(config: Config, _: Path) -> Tables:
     parts = []
     for part in ("train", "valid", "test"):
         path = settings.path / SPLITS / name / f"{name}.{part}.inter"
-        rows = table(path, (*columns, *NUMBERS), str(path), SOURCE, separator="\t")
+        rows = table(path, (*columns, *NUMBERS), SOURCE, separator="\t")
         parts.append(rows.with_columns(split=pl.lit("test" if part == "test" else "train")))
     rated = pl.concat(parts).with_row_index("row")
     return Tables(
@@ -73,9 +73,8 @@ def situnes_tables(config: Config, _: Path) -> Tables:
 
 def _songs(folder: Path) -> pl.LazyFrame:
     """Returns a row for each song; those without a name have a number as name."""
-    files = [folder / name for name in ("music_info.csv", "music_info_withname.csv")]
-    songs = table(files[0], ("item_id", "key", "general_genre", *SOUND), str(files[0]), SOURCE)
-    names = table(files[1], ("i_id_c", "music", "singer"), str(files[1]), SOURCE)
+    songs = table(folder / "music_info.csv", ("item_id", "key", "general_genre", *SOUND), SOURCE)
+    names = table(folder / "music_info_withname.csv", ("i_id_c", "music", "singer"), SOURCE)
     names = names.with_columns(item_id=_whole("i_id_c"))
     return songs.join(names, on="item_id", how="left", maintain_order="left").select(
         pl.col(*SOUND).cast(pl.Float64),

@@ -1,4 +1,4 @@
-"""UniMobile: which of the listed apps does a person choose for a search task told in words?
+"""UniMobile: which of the listed apps does a person choose for a search task described in words?
 
 Aliannejadi, Zamani, Crestani and Croft, SIGIR'18; released for research. A query is a request, its
 candidates are the 19 apps that were listed in random order, those that were chosen are clicks; apps
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from larr.config import Config
@@ -35,13 +34,12 @@ FIRST_DAY = "2018-01-01"
 def unimobile_tables(config: Config, _: Path) -> Tables:
     """Returns the queries as tables of the contract."""
     settings = unimobile_settings(config)
-    files = [settings.path / name for name in ("mobile_queries.csv", "tasks.csv")]
-    queries = table(
-        files[0], ("index", "TaskId", "WorkerId", "Query", *CHOSEN), str(files[0]), SOURCE
-    )
-    tasks = table(files[1], ("TaskId", "TaskDesc"), str(files[1]), SOURCE).collect()
-    days = _days(tasks, final=settings.final).lazy()
-    log = queries.join(days, on="TaskId", maintain_order="left")
+    columns = ("index", "TaskId", "WorkerId", "Query", *CHOSEN)
+    queries = table(settings.path / "mobile_queries.csv", columns, SOURCE)
+    tasks = table(settings.path / "tasks.csv", ("TaskId", "TaskDesc"), SOURCE)
+    days = _days(tasks.collect()["TaskId"].to_list(), final=settings.final)
+    table_of_days = pl.LazyFrame({"TaskId": [*days], "day": [*days.values()]})
+    log = queries.join(tasks.join(table_of_days, on="TaskId"), on="TaskId", maintain_order="left")
     apps = pl.LazyFrame({"poi_id": [name.lower() for name in APPS], "name": APPS})
     is_last = pl.col("day") == TRAIN_DAYS
     impressions = log.join(apps, how="cross").select(
@@ -61,21 +59,20 @@ def unimobile_tables(config: Config, _: Path) -> Tables:
     )
 
 
-def _days(tasks: pl.DataFrame, *, final: bool) -> pl.DataFrame:
-    """Returns the tasks of this split with their days; the last day is that of the tested ones.
+def _days(tasks: list[str], *, final: bool) -> dict[str, int]:
+    """Returns the day of each task of this split, that of tested ones the last.
 
-    Without `final` those that it tests are left out.
+    Without `final` the tasks that it tests are left out.
     """
-    number = [draw(f"task-{task}") for task in tasks["TaskId"]]
-    is_final = pl.Series([n % 10 < 3 for n in number])
-    order = np.argsort(np.array(number, dtype=object), kind="stable")
-    tasks = tasks.with_columns(is_final=is_final)[order]
-    developed = tasks.filter(~pl.col("is_final"))
-    tested = tasks.filter("is_final") if final else developed.tail(TEST_TASKS)
-    trained = developed if final else developed.head(-TEST_TASKS)
-    day = np.arange(trained.height) * TRAIN_DAYS // max(1, trained.height)
-    days = pl.concat([pl.Series(day), pl.Series(np.full(tested.height, TRAIN_DAYS))])
-    return pl.concat([trained, tested]).select("TaskId", "TaskDesc", day=days)
+    number = {task: draw(f"task-{task}") for task in tasks}
+    order = sorted(tasks, key=number.__getitem__)
+    kept = [task for task in order if number[task] % 10 < 3]
+    developed = [task for task in order if number[task] % 10 >= 3]
+    trained, tested = developed[:-TEST_TASKS], developed[-TEST_TASKS:]
+    if final:
+        trained, tested = developed, kept
+    days = {task: TRAIN_DAYS * place // len(trained) for place, task in enumerate(trained)}
+    return days | dict.fromkeys(tested, TRAIN_DAYS)
 
 
 UNIMOBILE = Dataset(unimobile_tables)

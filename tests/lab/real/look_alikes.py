@@ -85,7 +85,7 @@ def write_frappe(folder: Path) -> None:
 
 
 def write_unimobile(folder: Path) -> None:
-    """Writes `unimobile/`: of each of 60 tasks three people ask; a task tells its app."""
+    """Writes `unimobile/`: three people ask about each of 60 tasks; a task names its app."""
     tasks = [
         {"TaskId": number, "TaskDesc": f"Find thing {number}, on {unimobile.APPS[number % 19]}."}
         for number in range(TASKS)
