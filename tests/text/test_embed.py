@@ -88,7 +88,7 @@ def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
         np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-4)
     assert artifacts.stage(embedded, "embed").is_current()
     folders = {path.name for path in (embedded.output / "embed").rglob("*") if path.is_dir()}
-    assert folders == set(embed.SOURCES), "no shards are left"
+    assert folders == {*embed.SOURCES, embed.FITTED}, "no shards are left"
     assert not list((embedded.output / "embed").rglob("*.partial"))
 
 
@@ -174,6 +174,18 @@ def test_tfidf_sees_shared_words(embedded: Config) -> None:
         for text in ("likes Sichuan food", "likes dessert food", "lunch")
     )
     assert sichuan @ dessert > sichuan @ lunch
+
+
+@pytest.mark.parametrize("source", ["encoder", "sentence_encoder", "tfidf", "letters"])
+def test_later_texts_are_embedded_as_the_stored_ones(embedded: Config, source: str) -> None:
+    later = embed.SOURCES[source].later
+    assert later
+    texts = texts_of(embedded).sample(20, seed=0)
+    vectors_ND = later(embedded, embedded.output / "embed" / source)(
+        texts.select("keyword", "text").rows()
+    )
+    stored_ND = vectors_of(embedded, source)[texts["text_id"].to_numpy()]
+    np.testing.assert_allclose(vectors_ND, stored_ND, atol=1e-5)
 
 
 def test_only_what_the_rankers_read_is_computed(embedded: Config) -> None:

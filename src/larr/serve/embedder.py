@@ -15,6 +15,7 @@ from rich.markup import escape
 from larr import artifacts
 from larr.config import Config
 from larr.errors import UnavailableError
+from larr.plugins import with_plugins
 from larr.progress import console
 
 Text = tuple[str, str]
@@ -39,10 +40,12 @@ class Embedder:
     Decision 28. A file that cannot be read or written costs the embedding and nothing else.
     """
 
-    def __init__(self, config: Config, model: str, path: Path | str = ":memory:") -> None:
-        """`model` identifies the text embedding model in the file `path`."""
-        self.config, self.model, self.path = config, model, path
-        self._encoder: Any = None
+    def __init__(
+        self, config: Config, source: str, model: str, path: Path | str = ":memory:"
+    ) -> None:
+        """Embeds as a source of vectors did; `model` identifies it in the file `path`."""
+        self.config, self.source, self.model, self.path = config, source, model, path
+        self._embed: Any = None
 
     def __call__(self, texts: list[Text]) -> Vectors:
         """Returns the vectors of texts in their order, [N, D]."""
@@ -76,14 +79,14 @@ class Embedder:
             )
 
     def compute(self, texts: list[Text]) -> Vectors:
-        """Returns the text embedding model's vectors; the model is loaded with the first texts."""
+        """Returns the vectors of the source; what computes them is loaded with the first texts."""
         self.require_packages()
-        # Most services are never sent a new place, and these need torch and transformers.
-        from larr.text.encoder import compute, load_encoder  # noqa: PLC0415
+        # Most services are never sent a new place, and this needs torch and transformers.
+        from larr.text.embed import SOURCES  # noqa: PLC0415
 
-        if self._encoder is None:
-            self._encoder = load_encoder(artifacts.folder(self.config, "contrast"))
-        vectors: Vectors = compute(
-            self._encoder, [[text] for text in texts], self.config.embed.batch_tokens
-        )
+        if self._embed is None:
+            later = with_plugins(SOURCES, "vectors")[self.source].later
+            assert later is not None  # noqa: S101 - a version has no other embedders
+            self._embed = later(self.config, artifacts.folder(self.config, "embed") / self.source)
+        vectors: Vectors = self._embed(texts)
         return vectors

@@ -28,6 +28,7 @@ from larr.serve.features import Reader
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import Arm, RankRequest
 from larr.serve.version import ServedVersion
+from larr.text.fitted import FITTED
 
 STORE = "store"
 """A store's folder in the output of a run, unless another one is given."""
@@ -165,10 +166,13 @@ def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
     run = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(run["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"))
-    encoder, embedders = artifacts.folder(config, "contrast"), {}
-    if encoder.is_dir():
-        files = {name: sha for name, sha in run["sources"].items() if name.startswith(encoder.name)}
-        embedders["encoder"] = Embedder(config, identity(files), vectors)
+    embedders, models = {}, {"encoder": artifacts.folder(config, "contrast")}
+    models |= {path.parent.name: path for path in folder.glob(f"embed/*/{FITTED}")}
+    for source, model in models.items():
+        if model.is_dir():
+            below = model.relative_to(folder).as_posix() + "/"
+            files = {name: sha for name, sha in run["sources"].items() if name.startswith(below)}
+            embedders[source] = Embedder(config, source, identity(files), vectors)
     is_published = (folder / MANIFEST).is_file()
     version = artifacts.read_json(folder / MANIFEST)["version"] if is_published else "unpublished"
     return ServedVersion(ServedRanker(folder / RANKER, reader), version, embedders)

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from sentence_transformers import SentenceTransformer
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from larr import artifacts
 from larr.artifacts import Artifact
@@ -32,6 +30,7 @@ from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
 from larr.text.figures import FIGURES, write_figures
+from larr.text.fitted import FITTED, Counts, Reduction
 
 VECTORS = "vectors.npy"
 SHARDS = "shards"
@@ -40,7 +39,14 @@ SHARD = 8_192
 """Texts in a file there; an interrupted run continues after its last shard."""
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """What TF-IDF counts: words, and each Chinese character by itself."""
-VOCABULARY = 100_000
+COUNTED: dict[str, dict[str, Any]] = {
+    "tfidf": {"token_pattern": WORDS, "ngram_range": (1, 2)},
+    "letters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
+}
+"""The terms that sources count, as options of scikit-learn's `TfidfVectorizer`."""
+Text = tuple[str, str]
+"""A keyword and its text."""
+Embed = Callable[[list[Text]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class VectorSource:
     """The stages whose folders it reads."""
     sources: tuple[str, ...] = ()
     """The sources whose vectors it reads."""
+    later: Callable[[Config, Path], Embed] | None = None
+    """Returns what embeds texts of new places, from the folder of the source; None if nothing does.
+    For serving, where the stages before have no folders but `contrast/`."""
 
 
 def encoder(job: Job, vectors_ND: np.ndarray) -> None:
@@ -99,26 +108,47 @@ def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     _write_reduced(job, model, vectors_ND, with_markers=False)
 
 
-def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the main axes of TF-IDF counts of words and pairs of words."""
-    _write_counts(job, vectors_ND, token_pattern=WORDS, ngram_range=(1, 2))
-
-
-def letters(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the main axes of TF-IDF counts of runs of letters: for names in any language."""
-    _write_counts(job, vectors_ND, analyzer="char_wb", ngram_range=(2, 4))
-
-
-def _write_counts(job: Job, vectors_ND: np.ndarray, **counted: Any) -> None:
-    """Writes the main axes of TF-IDF counts of what is counted."""
-    counter = TfidfVectorizer(max_features=VOCABULARY, dtype=np.float32, **counted)
+def counts(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the main axes of TF-IDF counts of words, or of runs of letters: for any language."""
+    options = COUNTED[job.folder.name]
     with track(f"TF-IDF ({job.folder.name})", len(job.texts), "texts") as advance:
-        counts_NW = counter.fit_transform(job.texts["text"])
-        axes = min(vectors_ND.shape[1], min(counts_NW.shape) - 1)
-        svd = TruncatedSVD(max(1, axes), n_iter=4, random_state=job.config.seed)
-        reduced_ND = svd.fit_transform(counts_NW)
+        fitted = Counts.fit(job.texts["text"], vectors_ND.shape[1], job.config.seed, options)
+        fitted.save(job.folder / FITTED)
+        reduced_ND = fitted.vectors(job.texts["text"])
         advance(len(job.texts))
     vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
+
+
+def later_encoder(config: Config, _: Path) -> Embed:
+    """Returns the model of stage 2."""
+    model = load_encoder(artifacts.folder(config, "contrast"))
+    return lambda texts: compute(model, [[text] for text in texts], config.embed.batch_tokens)
+
+
+def later_counts(config: Config, folder: Path) -> Embed:
+    """Returns what counts the same terms."""
+    fitted = Counts.load(folder / FITTED, COUNTED[folder.name])
+    return lambda texts: _padded(config, fitted.vectors([text for _, text in texts]))
+
+
+def later_sentence_encoder(config: Config, folder: Path) -> Embed:
+    """Returns the ready-made sentence encoder, reduced as before."""
+    model = load_sentence_encoder(config.sentence_encoder)
+    reduction = Reduction.load(folder / FITTED)
+
+    def embed_later(texts: list[Text]) -> np.ndarray:
+        raw_NH = model.encode([text for _, text in texts])
+        keywords = pl.Series([keyword for keyword, _ in texts])
+        return _padded(config, reduction.vectors(keywords, raw_NH))
+
+    return embed_later
+
+
+def _padded(config: Config, reduced_ND: np.ndarray) -> np.ndarray:
+    """Returns vectors of the stored length."""
+    vectors_ND = np.zeros((len(reduced_ND), config.embed.dimension), np.float32)
+    vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
+    return vectors_ND
 
 
 def random(job: Job, vectors_ND: np.ndarray) -> None:
@@ -142,7 +172,7 @@ def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
 
 
 SOURCES = {
-    "encoder": VectorSource(encoder, stages=("contrast",)),
+    "encoder": VectorSource(encoder, stages=("contrast",), later=later_encoder),
     "untuned": VectorSource(
         untuned,
         settings=("backbone", "contrast.pooling"),
@@ -153,9 +183,10 @@ SOURCES = {
         sentence_encoder,
         settings=("sentence_encoder",),
         files=lambda config: (config.sentence_encoder,),
+        later=later_sentence_encoder,
     ),
-    "tfidf": VectorSource(tfidf),
-    "letters": VectorSource(letters),
+    "tfidf": VectorSource(counts, later=later_counts),
+    "letters": VectorSource(counts, later=later_counts),
     "random": VectorSource(random),
     "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }
@@ -287,6 +318,7 @@ def _write_reduced(
     mean is subtracted, and of the rest the D main axes are kept if there are more than D.
     """
     shards = _shards(job, model, with_markers=with_markers)
+    keywords = job.texts["keyword"].unique().sort().to_list()
     keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     counts_K1 = np.bincount(keywords_N)[:, None]
     width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
@@ -298,6 +330,8 @@ def _write_reduced(
     if width > dimension:
         covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
         axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
+    reduction = Reduction(keywords, means_KH, axes_HD)
+    reduction.save(job.folder / FITTED)
     for rows, raw_BH in shards:
-        reduced_BD = (raw_BH - means_KH[keywords_N[rows]]) @ axes_HD
+        reduced_BD = reduction.vectors(job.texts["keyword"][rows], raw_BH)
         vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)

@@ -1,0 +1,94 @@
+"""What is fitted on the stored texts to embed them; kept, so that later texts are embedded alike.
+
+Shapes: N texts, K keywords, V terms, H hidden units, D main axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+FITTED = "fitted"
+"""The folder, within that of a source's vectors."""
+TERMS, MEANS, AXES = "terms.parquet", "means.parquet", "axes.npy"
+VOCABULARY = 100_000
+
+
+@dataclass(frozen=True)
+class Counts:
+    """TF-IDF counts of terms on their main axes; what is a term, `options` of scikit-learn say."""
+
+    counter: Any
+    axes_DV: np.ndarray
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], axes: int, seed: int, options: Mapping[str, Any]) -> Self:
+        """Returns the counts of these texts, on at most so many axes."""
+        from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - serving imports this file
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
+        counter = TfidfVectorizer(max_features=VOCABULARY, dtype=np.float32, **options)
+        counts_NV = counter.fit_transform(texts)
+        axes = max(1, min(axes, *(size - 1 for size in counts_NV.shape)))
+        svd = TruncatedSVD(axes, n_iter=4, random_state=seed).fit(counts_NV)
+        return cls(counter, svd.components_)
+
+    def vectors(self, texts: Iterable[str]) -> np.ndarray:
+        """Returns the texts on the main axes, [N, D]."""
+        vectors_ND: np.ndarray = self.counter.transform(texts) @ self.axes_DV.T
+        return vectors_ND
+
+    def save(self, folder: Path) -> None:
+        """Writes the terms and the axes."""
+        folder.mkdir(exist_ok=True)
+        terms = {"term": self.counter.get_feature_names_out(), "idf": self.counter.idf_}
+        pl.DataFrame(terms, schema={"term": pl.String, "idf": pl.Float32}).write_parquet(
+            folder / TERMS
+        )
+        np.save(folder / AXES, self.axes_DV)
+
+    @classmethod
+    def load(cls, folder: Path, options: Mapping[str, Any]) -> Self:
+        """Returns what `save` wrote."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+
+        terms = pl.read_parquet(folder / TERMS)
+        vocabulary = terms["term"].to_list()
+        counter = TfidfVectorizer(vocabulary=vocabulary, dtype=np.float32, **options)
+        counter.idf_ = terms["idf"].to_numpy()
+        return cls(counter, np.load(folder / AXES, mmap_mode="r"))
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Vectors less the mean of their keyword, on the main axes of what remains."""
+
+    keywords: Sequence[str]
+    means_KH: np.ndarray
+    axes_HD: np.ndarray
+
+    def vectors(self, keywords: pl.Series, raw_NH: np.ndarray) -> np.ndarray:
+        """Returns the vectors of texts of these keywords, [N, D]; a new keyword has no mean."""
+        means_KH = np.vstack([self.means_KH, np.zeros(raw_NH.shape[1])])
+        number = {keyword: row for row, keyword in enumerate(self.keywords)}
+        row_N = [number.get(keyword, len(number)) for keyword in keywords]
+        vectors_ND: np.ndarray = (raw_NH - means_KH[row_N]) @ self.axes_HD
+        return vectors_ND
+
+    def save(self, folder: Path) -> None:
+        """Writes the means and the axes."""
+        folder.mkdir(exist_ok=True)
+        means = {"keyword": self.keywords, "mean": self.means_KH}
+        pl.DataFrame(means).write_parquet(folder / MEANS)
+        np.save(folder / AXES, self.axes_HD)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Returns what `save` wrote."""
+        means = pl.read_parquet(folder / MEANS)
+        return cls(means["keyword"].to_list(), means["mean"].to_numpy(), np.load(folder / AXES))
