@@ -33,6 +33,7 @@ from larr.serve.app import Service
 from larr.serve.http import PatientProtocol
 from larr.serve.store import RANKER, VERSIONS, Store
 from larr.serve.version import ServedVersion
+from larr.text.embed import SOURCES, Job
 from larr.text.figures import write_figures
 
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
@@ -41,10 +42,12 @@ MEMBERS = {
     f"best_{number}": {
         "of": of,
         "vectors": None,
-        "settings": {"figures": [] if of == "din" else ["encoder"]},
+        "settings": {"figures": sources},
         "weight": 0.5 if of == "larr" else 0.25,
     }
-    for number, of in enumerate(("larr", "din", "lightgbm"), 1)
+    for number, (of, sources) in enumerate(
+        {"larr": ["encoder"], "din": [], "lightgbm": ["encoder", "letters"]}.items(), 1
+    )
 }
 """Of `best`: one of each kind that is served in its own way; two of them read text figures."""
 
@@ -109,14 +112,18 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     trees = TreesConfig(rounds=10)
     align = city.align.model_copy(update={"models": [name], "trees": trees})
     config = city.model_copy(update={"output": output, "align": align})
-    texts = pl.read_parquet(output / "prepare" / "texts.parquet").height
-    (output / "embed" / "encoder").mkdir(parents=True)
-    vectors = random.normal(size=(texts, 128)).astype(np.float32)
-    np.save(output / "embed" / "encoder" / "vectors.npy", vectors)
-    if name == BEST:
-        figures = output / "embed" / "encoder" / "figures"
-        figures.mkdir()
-        write_figures(config, figures.parent / "vectors.npy", figures)
+    texts = pl.read_parquet(output / "prepare" / "texts.parquet")
+    for source in ("encoder", "letters") if name == BEST else ("encoder",):
+        folder = output / "embed" / source
+        folder.mkdir(parents=True)
+        vectors = random.normal(size=(texts.height, 128)).astype(np.float32)
+        if source == "letters":
+            vectors[:] = 0
+            SOURCES[source].compute(Job(config, texts, folder), vectors)
+        np.save(folder / "vectors.npy", vectors)
+        if name == BEST:
+            (folder / "figures").mkdir()
+            write_figures(config, folder / "vectors.npy", folder / "figures")
     (output / "contrast").mkdir()
     if name == BEST:
         (output / "choose").mkdir()

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.errors import InputError
 from larr.serve.app import Service
 from larr.serve.embedder import Embedder
@@ -26,6 +27,7 @@ from larr.serve.ranker import ServedRanker
 from larr.serve.request import RankRequest, decode
 from larr.serve.store import VECTORS, Store
 from larr_lab.page.page import Page
+from tests.serving import Published
 
 PLACE = {
     "poi_id": "brand new",
@@ -99,6 +101,17 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     columns = folded.place_table.take(place)
     assert np.allclose(*columns["place_vectors"][:, same])
     assert np.isfinite(columns["place_products"]).all()
+
+
+def test_later_texts_have_the_vectors_of_their_source(published: Published) -> None:
+    if published.run.align.models != [BEST]:
+        pytest.skip("it reads nothing of letters")
+    store, data = published.store, artifacts.folder(published.run, "prepare")
+    embedder = store.load(store.arms()[0].version).embedders["letters"]
+    texts = pl.read_parquet(data / "texts.parquet").sample(20, seed=0)
+    stored_VD = np.load(artifacts.folder(published.run, "embed") / "letters" / "vectors.npy")
+    vectors_ND = embedder(texts.select("keyword", "text").rows())
+    np.testing.assert_allclose(vectors_ND, stored_VD[texts["text_id"].to_numpy()], atol=1e-5)
 
 
 def test_the_latest_columns_of_a_place_count(live: Live, asked: dict[str, Any]) -> None:

@@ -53,6 +53,7 @@ from larr.serve.store import (
 from larr.serve.tables import Columns, Table, write_table
 from larr.serve.version import ServedVersion
 from larr.text.figures import copy_figures
+from larr.text.fitted import FITTED
 
 DATA = ("features.json", "texts.parquet", "vocabularies", "known")
 """Files of `larr prepare` that serving reads."""
@@ -111,12 +112,14 @@ def _copy_run(
     config: Config, model: str, members: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Copies the files of a run that are served as they are; writes and returns its description."""
-    data = artifacts.folder(config, "prepare")
+    data, embedded = (artifacts.folder(config, stage) for stage in ("prepare", "embed"))
     copied = [data / name for name in DATA]
     read = [artifacts.folder(config, "align") / name for name in members]
     sources = {source for name in members for source in rankers.vector_sources(config, name)}
-    read += [artifacts.folder(config, "embed") / source for source in sorted(sources)]
-    if "encoder" in sources:  # it embeds the texts of new places
+    read += [embedded / source for source in sorted(sources)]
+    # What embeds the texts of new places.
+    copied += [path / FITTED for path in read if (path / FITTED).is_dir()]
+    if "encoder" in sources:
         copied.append(artifacts.folder(config, "contrast"))
     for path in copied:
         target = folder / path.relative_to(config.output)

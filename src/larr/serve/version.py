@@ -113,13 +113,14 @@ class ServedVersion:
         Raises UnavailableError where this machine cannot embed its texts.
         """
         as_known(row, self.known_places)
-        for source in self.ranker.sources:
-            if source not in self.embedders:
+        for source in self.ranker.sources | self.ranker.figures.by_source.keys():
+            if source in self.embedders:
+                self.embedders[source].require_packages()
+            elif source in self.ranker.sources:  # of another one the figures are missing
                 raise InputError(
                     f"this version cannot embed new texts as `{source}` does, so places cannot be "
                     "added"
                 )
-            self.embedders[source].require_packages()
 
     def follow(self, accepted: Mapping[str, Columns]) -> None:
         """Adds, changes and forgets places, so that those of `accepted` are known, by their IDs.

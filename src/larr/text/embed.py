@@ -105,7 +105,7 @@ def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
     model = load_sentence_encoder(job.config.sentence_encoder)
-    _write_reduced(job, model, vectors_ND, with_markers=False)
+    _write_reduced(job, model, vectors_ND, with_markers=False).save(job.folder / FITTED)
 
 
 def counts(job: Job, vectors_ND: np.ndarray) -> None:
@@ -311,7 +311,7 @@ def _shards(
 
 def _write_reduced(
     job: Job, model: SentenceTransformer, vectors_ND: np.ndarray, *, with_markers: bool = True
-) -> None:
+) -> Reduction:
     """Writes the vectors of a model that was not tuned for these texts, so that they compare well.
 
     Its vectors all point nearly the same way, those of one keyword still more. So each keyword's
@@ -331,7 +331,7 @@ def _write_reduced(
         covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
         axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
     reduction = Reduction(keywords, means_KH, axes_HD)
-    reduction.save(job.folder / FITTED)
     for rows, raw_BH in shards:
         reduced_BD = reduction.vectors(job.texts["keyword"][rows], raw_BH)
         vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)
+    return reduction
