@@ -57,20 +57,20 @@ def test_a_ranker_a_metric_and_vectors_of_another_package_reach_the_report(
 ) -> None:
     for verb in ("prepare", "pretrain", "contrast"):
         (tmp_path / verb).symlink_to(tiny_run.output / verb)
-    variant = {"larr_letters": {"of": "larr", "vectors": "letters"}}
-    align = {"models": ["popularity", "larr_letters"], "variants": variant, "batch_size": 1000}
+    variant = {"larr_characters": {"of": "larr", "vectors": "characters"}}
+    align = {"models": ["popularity", "larr_characters"], "variants": variant, "batch_size": 1000}
     changes = {"output": tmp_path, "align": align, "encoders": {}}
-    evaluate = {"bootstrap": 10, "gains": [("larr_letters", "popularity")]}
+    evaluate = {"bootstrap": 10, "gains": [("larr_characters", "popularity")]}
     config = Config.model_validate(tiny_run.model_dump() | changes | {"evaluate": evaluate})
     for verb in ("embed", "align", "evaluate"):
         run_stage(config, verb)
-    vectors_ND = np.load(tmp_path / "embed" / "letters" / "vectors.npy")
+    vectors_ND = np.load(tmp_path / "embed" / "characters" / "vectors.npy")
     np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-5)
     report = artifacts.read_json(tmp_path / "evaluate" / "report.json")
     metrics = report["models"]["popularity"]
     assert 0 < metrics["ctr_brier"]["mean"] < 0.25
     assert metrics["ctr_auc"]["mean"] > 0.5
-    assert "larr_letters_over_popularity" in report["gains"]
+    assert "larr_characters_over_popularity" in report["gains"]
 
 
 def test_a_ranker_of_another_package_is_written_as_a_graph(
@@ -108,5 +108,6 @@ def test_a_verb_of_another_package_is_called(
 
 
 def test_a_name_of_larr_cannot_be_taken(package: Path) -> None:
-    with pytest.raises(ConfigError, match=r"declares 'letters' in larr\.vectors, which larr has"):
-        with_plugins({"letters": object()}, "vectors")
+    message = r"declares 'characters' in larr\.vectors, which larr has"
+    with pytest.raises(ConfigError, match=message):
+        with_plugins({"characters": object()}, "vectors")
