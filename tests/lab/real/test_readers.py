@@ -61,6 +61,16 @@ def test_a_missing_file_is_named_with_its_source(name: str, tmp_path: Path) -> N
         tables_of(config)
 
 
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    canteen, apps = loaded("canteen", tmp_path), loaded("frappe", tmp_path)
+    (tmp_path / "canteen.csv.gz").write_text("visit\n1\n")
+    with pytest.raises(DataError, match="no column day, date"):
+        tables_of(canteen)
+    (tmp_path / "Mobile_Frappe.zip").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"no archive with Mobile_Frappe/frappe/frappe\.csv"):
+        tables_of(apps)
+
+
 def test_a_visit_to_the_canteen_is_a_request_and_its_days_decide_the_split(tmp_path: Path) -> None:
     log = tables_of(loaded("canteen", tmp_path)).impressions.collect()
     assert log.height == 11 * PEOPLE * 3
