@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,11 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
     for variant in list(leaders.values())[:LEADERS]:
         kind, base = rankers.find(config, variant.of), config.align.of(variant.of)
         current = base.with_settings(variant.settings)
-        changes = [(path, value) for path, values in kind.alternatives.items() for value in values]
+        changes = [
+            (path, value)
+            for path, values in kind.alternatives.items()
+            for value in _next_to(attrgetter(path)(current), values)
+        ]
         if len(current.figures) > 1:
             changes += [("figures", [source]) for source in current.figures]
         for path, value in changes:
@@ -167,11 +172,22 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
             if changed != current and not is_long:
                 varied = variant.model_copy(update={"settings": settings})
                 untried[_key(varied)] = varied
-        for source in config.choose.sources if kind.text_vectors else ():
-            varied = variant.model_copy(update={"vectors": source})
-            untried[_key(varied)] = varied
+        read = variant.vectors or kind.text_vectors
+        for source in config.choose.sources if read else ():
+            if source != read:
+                varied = variant.model_copy(update={"vectors": source})
+                untried[_key(varied)] = varied
     tried = {_key(trial.variant) for trial in trials}
     return [variant for key, variant in untried.items() if key not in tried]
+
+
+def _next_to(current: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """Returns the next smaller and the next larger one of rising numbers; all, if they are none."""
+    if not isinstance(current, int | float):
+        return values
+    below = [value for value in values if value < current]
+    above = [value for value in values if value > current]
+    return [*below[-1:], *above[:1]]
 
 
 def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, float]:

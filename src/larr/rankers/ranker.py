@@ -88,7 +88,8 @@ class Ranker(ABC):
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
     alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}
-    """The values that `larr choose` tries instead of those of some settings, one at a time."""
+    """The values that `larr choose` tries instead of those of some settings, one at a time. Numbers
+    rise; of these the next smaller and the next larger one are tried."""
 
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:
