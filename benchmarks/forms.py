@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections import ChainMap
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ import torch
 
 from larr import artifacts
 from larr.data.batches import LogRows
+from larr.rankers import best
+from larr.rankers.blend import members_of
 from larr.rankers.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.publish import write_ranker
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
+    config = best.with_members(config)
     data = artifacts.folder(config, "prepare")
     reader, two = Reader(config, data), next(LogRows(data / "test").in_order(2))
     rows = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
@@ -47,7 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         served = {}
         for name in options.models:
-            members = {each: (load_ranker(config, each), 1.0) for each in name.split("+")}
+            rankers = ((each, load_ranker(config, each)) for each in name.split("+"))
+            members = ChainMap(*(members_of(*ranker) for ranker in rankers))
             write_ranker(members, reader, two, Path(scratch) / name)
             served[name] = ServedRanker(Path(scratch) / name, reader)
         for _ in range(ROUNDS):
