@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from rich.markup import escape
 
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.errors import ConfigError, InputError, LarrError
 from larr.plugins import plugins
 from larr.progress import console
@@ -129,7 +130,10 @@ Share = Annotated[
 def publish(
     config: ConfigPath,
     override: Overrides = None,
-    model: Annotated[str, typer.Option(help="One of `align.models`, such as best.")] = "larr",
+    model: Annotated[
+        str | None,
+        typer.Option(help="One of `align.models`; by default best, or else larr."),
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Where the versions are kept; OUTPUT/store by default.")
     ] = None,
@@ -140,6 +144,7 @@ def publish(
     from larr.serve.publish import publish as write  # noqa: PLC0415
     from larr.serve.store import STORE, Store  # noqa: PLC0415
 
+    model = model or (BEST if BEST in loaded.align.models else "larr")
     target = Store(store or loaded.output / STORE)
     version = write(target, loaded, model)
     scene, candidate = target.activate(version, share).accepted
