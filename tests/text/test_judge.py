@@ -38,13 +38,13 @@ def names_of(judged: Judge, numbers: np.ndarray) -> set[str]:
 
 
 def test_the_judged_orders_are_held_back_and_new_places_judge_apart(tmp_path: Path) -> None:
-    config = make_data(tmp_path, orders=600)
+    config = make_data(tmp_path, orders=1_200)
     apart = held_out(config)
     judged = Judge.of(config, apart)
     assert judged is not None
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
-    last = orders.filter(pl.col("log_row") >= 500)
-    assert apart.rows.to_list() == list(range(500, 600)), "the last of six days"
+    last = orders.filter(pl.col("log_row") >= 1_000)
+    assert apart.rows.to_list() == list(range(1_000, 1_200)), "the last of six days"
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     beside = shown.join(last, on="beside", how="semi")
     with_new, without = judged.parts

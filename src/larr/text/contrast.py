@@ -96,9 +96,7 @@ def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: i
             "contrast.mask_false_negatives = false, or give impressions that were not clicked"
         )
     if not checks.auc:
-        console.print(
-            "  too few orders of held-out users to judge by: the model of the last step is kept"
-        )
+        console.print("  no order is held out to judge by: the model of the last step is kept")
     elif checks.kept_step:
         console.print(
             f"  held-out users' orders score above what was shown beside them in "
