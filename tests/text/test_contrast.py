@@ -257,7 +257,7 @@ def test_a_training_that_learns_nothing_is_reported_and_undone(
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
     assert manifest["figures"]["kept_start"]
-    assert "from before" in capsys.readouterr().err
+    assert "did not help" in capsys.readouterr().err
     tea, noodles = load_encoder(config.output / "contrast").encode(
         ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
     )

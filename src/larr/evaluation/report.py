@@ -142,8 +142,8 @@ def sentences(content: Json) -> Iterator[str]:
     if kept_start:
         seeds = "" if kept_start == 1 else f" on {kept_start:.0%} of the seeds"
         yield (
-            f"After contrastive tuning held-out users' orders were ranked no better than before"
-            f"{seeds}: larr uses the vectors from before it."
+            f"Contrastive tuning did not help to rank held-out orders{seeds}: larr uses the "
+            "vectors from before it."
         )
     key = slice_metrics()[0]
     title = metrics[key].title

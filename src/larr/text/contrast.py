@@ -50,8 +50,8 @@ MOST_ALONE = 0.5
 def contrast(config: Config) -> None:
     """Trains the text embedding model on users, places and orders, and measures retrieval.
 
-    Held-out users and places judge the model a few times on the way. The best one is kept; that may
-    be the one that the training started from, as when all texts get the same vector.
+    Held-out orders judge the model a few times on the way. The best one is kept; that may be the
+    one that the training started from, as when all texts get the same vector.
     """
     with artifacts.making(config, "contrast") as work:
         set_seed(config.seed)
@@ -87,7 +87,7 @@ def contrast(config: Config) -> None:
 
 
 def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
-    """Prints what held-out users say of the model that is kept, and why it may be no better."""
+    """Prints how the kept model ranks held-out orders, and why it may have learned little."""
     alone = without_negatives(config.contrast, rows)
     if alone > MOST_ALONE:
         console.print(
@@ -99,17 +99,17 @@ def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: i
         console.print("  no order is held out to judge by: the model of the last step is kept")
     elif checks.kept_step:
         console.print(
-            f"  held-out users' orders score above what was shown beside them in "
-            f"{max(checks.auc):.1%} of the pairs after step {checks.kept_step} of {steps}, which "
-            f"is kept (before the training {checks.auc[0]:.1%}, chance 50 %)"
+            f"  orders that are held out score above what was shown beside them in "
+            f"{checks.auc[checks.best]:.1%} of the pairs after step {checks.kept_step} of {steps}, "
+            f"which is kept (before the training {checks.auc[0]:.1%}, chance 50 %)"
         )
     else:
         console.print(
-            f"  no step of contrastive tuning ranks held-out users' orders better than the model "
-            f"from before it ({checks.auc[0]:.1%} of the pairs; then at most "
-            f"{max(checks.auc[1:]):.1%}), so that one is kept. The texts may not show which place "
-            "a user orders from; else lower contrast.learning_rate or contrast.batch_size, or "
-            "raise contrast.triples"
+            "  contrastive tuning did not help to rank orders that are held out (before it they "
+            f"score above what was shown beside them in {checks.auc[0]:.1%} of the pairs, then in "
+            f"at most {max(checks.auc[1:]):.1%}, chance 50 %): the model from before it is kept. "
+            "The texts may not show which place a user orders from; else lower "
+            "contrast.learning_rate or contrast.batch_size, or raise contrast.triples"
         )
 
 
