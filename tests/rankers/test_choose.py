@@ -101,7 +101,8 @@ def test_a_stopped_choice_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         choose.choose(config)
     choose.choose(config)
-    assert calls == ["trial_1", "trial_2", "trial_2", "trial_3"]
+    assert len(calls) == 4
+    assert calls[1] == calls[2]
 
 
 def test_a_candidate_that_diverges_is_not_chosen(
@@ -110,21 +111,23 @@ def test_a_candidate_that_diverges_is_not_chosen(
     scores = choose.held_back_probabilities
 
     def diverging(config: Config, name: str, *arguments: Any) -> np.ndarray:
-        if name == "trial_1":
+        if name.startswith("ple"):
             raise DivergedError("the loss is nan")
         return scores(config, name, *arguments)
 
     monkeypatch.setattr(choose, "held_back_probabilities", diverging)
     config = choosing(tmp_path, trials=4)
     choose.choose(config)
-    assert choice_of(config)["trials"]["trial_1"]["weight"] == 0
+    assert not any(
+        trial["weight"] for trial in choice_of(config)["trials"].values() if trial["of"] == "ple"
+    )
 
 
 def test_variations_change_one_setting_of_a_leader(tmp_path: Path) -> None:
     config = choosing(tmp_path, kinds=["ple"], sources=[], rows=2_000)
     parts = folds(config)
     variant = VariantConfig(of="ple", settings={"figures": []})
-    trials = choose._tried(config, {"trial_1": variant}, parts, tmp_path / "trials")
+    trials = choose._tried(config, [variant], parts, tmp_path / "trials")
     varied = choose._variations(config, trials, rows=300)
     changes = [{k: v for k, v in v.settings.items() if k != "figures"} for v in varied]
     # ten and thirty epochs of 300 rows are too long

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -78,9 +79,8 @@ def choose(config: Config) -> None:
         untried = list(_starts(config))
         while untried:
             loss = min((trial.loss for trial in trials), default=np.inf)
-            names = [f"trial_{n}" for n in range(len(trials) + 1, config.choose.trials + 1)]
-            new = dict(zip(names, untried, strict=False))
-            trials += _tried(config, new, parts, work.folder / TRIALS)
+            affordable = untried[: config.choose.trials - len(trials)]
+            trials += _tried(config, affordable, parts, work.folder / TRIALS)
             improved = min(trial.loss for trial in trials) < loss
             untried = _variations(config, trials, len(parts[0].train)) if improved else []
         weights = _blend(config, trials, parts)
@@ -101,9 +101,10 @@ def _starts(config: Config) -> Iterator[VariantConfig]:
 
 
 def _tried(
-    config: Config, variants: dict[str, VariantConfig], parts: list[Fold], folder: Path
+    config: Config, candidates: list[VariantConfig], parts: list[Fold], folder: Path
 ) -> list[Trial]:
     """Trains and judges candidates, each an artifact, so that a stopped search can go on."""
+    variants = {_name(variant): variant for variant in candidates}
     config = with_variants(config, variants)
     trial_artifacts, jobs = {}, {}
     for name in variants:
@@ -123,7 +124,7 @@ def _tried(
         reads_texts = bool(rankers.vector_sources(config, name))
         cost = artifacts.read_json(folder / name / COST)
         trials.append(Trial(name, variant, reads_texts, logit_JT, figures, **cost))
-        console.print(f"  {name}: {_title(variant)}: loss {figures['loss']:.4f}", soft_wrap=True)
+        console.print(f"  {_title(variant)}: loss {figures['loss']:.4f}", soft_wrap=True)
     return trials
 
 
@@ -171,14 +172,14 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
             is_long = path == "epochs" and changed.epochs * rows > config.choose.rows
             if changed != current and not is_long:
                 varied = variant.model_copy(update={"settings": settings})
-                untried[_key(varied)] = varied
+                untried[_name(varied)] = varied
         read = variant.vectors or kind.text_vectors
         for source in config.choose.sources if read else ():
             if source != read:
                 varied = variant.model_copy(update={"vectors": source})
-                untried[_key(varied)] = varied
-    tried = {_key(trial.variant) for trial in trials}
-    return [variant for key, variant in untried.items() if key not in tried]
+                untried[_name(varied)] = varied
+    tried = {trial.name for trial in trials}
+    return [variant for name, variant in untried.items() if name not in tried]
 
 
 def _next_to(current: Any, values: Sequence[Any]) -> Sequence[Any]:
@@ -295,5 +296,7 @@ def _print(choice: dict[str, Any]) -> None:
     console.print(f"  {choice['decision']}", soft_wrap=True)
 
 
-def _key(variant: VariantConfig) -> str:
-    return json.dumps(variant.model_dump(), sort_keys=True)
+def _name(variant: VariantConfig) -> str:
+    """Returns a name that depends on the candidate alone, so that its folder is found again."""
+    content = json.dumps(variant.model_dump(), sort_keys=True)
+    return f"{variant.of}_{zlib.crc32(content.encode()):08x}"
