@@ -107,7 +107,7 @@ def _write_figures(output: Path, folder: Path, vectors: np.ndarray) -> None:
             figures[:, 0] = 4 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
         figures[:, 1] = np.random.default_rng(2).normal(size=len(texts))
         np.save(folder / f"{split}.npy", figures)
-    artifacts.write_json(folder / SETTINGS, {"names": ["text", "noise"], "axes": []})
+    artifacts.write_json(folder / SETTINGS, {"names": ["text", "noise"]})
     part.finish()
 
 

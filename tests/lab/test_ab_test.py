@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -112,7 +114,7 @@ def test_a_candidate_is_scored_as_if_shown_first(
         seen.append(batch)
         return np.full((batch.rows, 2), 0.5, np.float32)
 
-    monkeypatch.setattr(module, "load_ranker", lambda *_: None)
+    monkeypatch.setattr(module, "load_ranker", lambda *_: SimpleNamespace(figures={}))
     monkeypatch.setattr(module, "probabilities", probabilities)
     scores = score(city, market, (NOISE,))
     assert (scores[NOISE][market.place_RM >= 0] == 0.5).all()

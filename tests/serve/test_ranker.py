@@ -158,9 +158,9 @@ def figures_of(ranker: Ranker, texts: torch.Tensor, data: Path) -> torch.Tensor:
     """The text figures of the first test rows, with other texts."""
     history_N = np.load(data / "test" / "history.npy")[: len(texts), 0]
     parts = [torch.zeros(len(texts), 0)]
-    for folder, width in ranker.figures.items():
+    for folder in ranker.figures:
         read = texts.numpy(), history_N, np.load(data / "histories.npy")
-        parts.append(torch.from_numpy(TextFigures.open(folder).of_rows(*read)[:, :width]))
+        parts.append(torch.from_numpy(TextFigures.open(folder).of_rows(*read)))
     return torch.cat(parts, dim=1)
 
 

@@ -14,15 +14,12 @@ from larr.config import Config
 from larr.data.histories import KINDS
 from larr.text.embed import embed
 from larr.text.figures import (
-    AXES,
+    DIFFERENT_TEXTS,
     KERNELS,
     OF_KIND,
     PRIOR_SHARE,
     PRIOR_WEIGHT,
-    SHARPNESS,
-    TIERS,
     TextFigures,
-    width,
 )
 
 
@@ -52,7 +49,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def naive(config: Config, row: int) -> Iterator[float]:
-    """Yields the figures of a test row but for the axes, before they are standardised."""
+    """Yields the figures of a test row, before they are standardised."""
     data = config.output / "prepare"
     keywords = pl.read_parquet(data / "texts.parquet")["keyword"].to_numpy()
     vectors = np.load(config.output / "embed" / "letters" / "vectors.npy").astype(np.float64)
@@ -62,7 +59,14 @@ def naive(config: Config, row: int) -> Iterator[float]:
     }
     owners = [keyword.owner for keyword in config.scene_keywords]
     texts = load(config, "test/texts")[row]
-    for request in (slot for slot, owner in enumerate(owners) if owner != "poi"):
+    names = [keyword.name for keyword in config.scene_keywords]
+    compared = [
+        slot
+        for slot, owner in enumerate(owners)
+        if owner != "poi" and (keywords == names[slot]).sum() >= DIFFERENT_TEXTS
+    ]
+    assert compared
+    for request in compared:
         for place in (slot for slot, owner in enumerate(owners) if owner == "poi"):
             both = [centred.get(texts[slot], np.zeros(128)) for slot in (request, place)]
             yield both[0] @ both[1] if both[0].any() and both[1].any() else np.nan
@@ -81,9 +85,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
         if not len(close):
             yield from [np.nan] * len(OF_KIND)
             continue
-        weights = np.exp(SHARPNESS * close)
-        yield from (close.max(), close.mean(), (weights * close).sum() / weights.sum())
-        yield from (np.log1p((close > tier).sum()) for tier in TIERS)
+        yield from (close.max(), close.mean())
     for kernel in KERNELS:
         taken, clicked, left = (np.exp(kernel * (close - 1)).sum() for close in kinds)
         accepted, similar = taken + clicked, taken + clicked + left
@@ -96,21 +98,19 @@ def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
     stored = np.load(folder(written) / "test.npy")
     mean, deviation = np.array(settings["means"]), np.array(settings["deviations"])
     for row in (0, 57, len(stored) - 1):
-        expected = (np.array(list(naive(written, row))) - mean[:-AXES]) / deviation[:-AXES]
+        expected = (np.array(list(naive(written, row))) - mean) / deviation
         expected = np.clip(np.nan_to_num(expected, nan=0.0), -5, 5)
-        np.testing.assert_allclose(stored[row, :-AXES], expected, atol=1e-3)
+        np.testing.assert_allclose(stored[row], expected, atol=1e-3)
 
 
 def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -> None:
     names = artifacts.read_json(folder(written) / "figures.json")["names"]
     train = np.load(folder(written) / "train.npy")
-    assert train.shape[1] == len(names) == len(set(names)) == width(folder(written), with_axes=True)
-    assert width(folder(written), with_axes=False) == len(names) - AXES
+    assert train.shape[1] == len(names) == len(set(names))
     assert {f"{kind}_largest" for kind in KINDS} < set(names)
     assert np.isfinite(train).all()
-    axes = train[:, -AXES:]
-    np.testing.assert_allclose(axes.mean(axis=0), 0, atol=1e-2)
-    np.testing.assert_allclose(axes.std(axis=0), 1, atol=1e-2)
+    complete = train[:, names.index("similar_10")]
+    np.testing.assert_allclose((complete.mean(), complete.std()), (0, 1), atol=1e-2)
 
 
 def test_computed_online_they_are_those_of_the_log(written: Config) -> None:

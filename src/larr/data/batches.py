@@ -6,8 +6,8 @@ T tasks, G text figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -79,9 +79,8 @@ class LogRows:
     `requests.npy`, a hash of each row's request."""
     numbers_N: npt.NDArray[np.int64] | None = None
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
-    figures: Mapping[Path, int] = field(default_factory=dict)
-    """The files of the figures of all rows and how many of their columns are read, the first ones;
-    they stand side by side in `Batch.figures`."""
+    figures: tuple[Path, ...] = ()
+    """The files of the figures of all rows, side by side in `Batch.figures`."""
 
     def __len__(self) -> int:
         return len(self.array("labels") if self.numbers_N is None else self.numbers_N)
@@ -93,7 +92,7 @@ class LogRows:
 
     def figure_arrays(self) -> list[np.ndarray]:
         """Returns the text figures of each source, [N, G]; as `array` does."""
-        mapped = [np.load(path, mmap_mode="r")[:, :width] for path, width in self.figures.items()]
+        mapped = [np.load(path, mmap_mode="r") for path in self.figures]
         return mapped if self.numbers_N is None else [array[self.numbers_N] for array in mapped]
 
     def select(self, rows_N: npt.NDArray[np.int64]) -> LogRows:
@@ -101,10 +100,9 @@ class LogRows:
         numbers_N = rows_N if self.numbers_N is None else self.numbers_N[rows_N]
         return replace(self, numbers_N=numbers_N)
 
-    def with_figures(self, widths: Mapping[Path, int]) -> LogRows:
-        """Returns the same rows with text figures: folders of sources -> columns that are read."""
-        files = {path / f"{self.folder.name}.npy": width for path, width in widths.items()}
-        return replace(self, figures=files)
+    def with_figures(self, folders: Iterable[Path]) -> LogRows:
+        """Returns the same rows with the text figures of these folders, one of each source."""
+        return replace(self, figures=tuple(path / f"{self.folder.name}.npy" for path in folders))
 
     def latest(self, rows: int) -> LogRows:
         """Returns the rows of the latest days, in the order of the log."""
@@ -155,6 +153,5 @@ class LogRows:
 
         arrays = {name: read(self.folder / f"{name}.npy") for name in FILES}
         none = torch.zeros((len(arrays["keys"]), 0))
-        parts = (read(path)[:, :width] for path, width in self.figures.items())
-        figures = torch.cat([none, *parts], dim=1)
+        figures = torch.cat([none, *(read(path) for path in self.figures)], dim=1)
         return Batch(**arrays, figures=figures)

@@ -21,7 +21,7 @@ from larr.rankers.larr import Larr
 from larr.rankers.lightgbm import LightGbm
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Ranker, RankerInputs
-from larr.text.figures import FIGURES, width
+from larr.text.figures import FIGURES, SETTINGS
 
 RANKERS: dict[str, type[Ranker]] = {
     "wide_deep": WideDeep,
@@ -60,7 +60,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
     owners = {keyword.name: keyword.owner for keyword in config.keywords}
     slots = tuple(n for n, name in enumerate(features.scene_keywords) if owners[name] == "poi")
     folders = [embedded / source / FIGURES for source in settings.figures]
-    figures = {path: width(path, with_axes=ranker_class.reads_axes) for path in folders}
+    figures = {path: len(artifacts.read_json(path / SETTINGS)["names"]) for path in folders}
     inputs: dict[str, Any] = {"poi_slots": slots, "figures": sum(figures.values())}
     if (keyword := config.features.recent_keyword) and features.recent:
         inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))

@@ -6,6 +6,7 @@ Shapes: B rows of a batch, G text figures, T tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,11 +29,8 @@ class Blend(Ranker):
         weights = {name: weight for name, (_, weight) in self.members.items()}
         if not weights or min(weights.values()) <= 0:
             raise ConfigError(f"a blend needs members with weights above 0, got {weights}")
-        widths: dict[Path, int] = {}
-        for ranker, _ in self.members.values():
-            for folder, width in ranker.figures.items():
-                widths[folder] = max(width, widths.get(folder, 0))
-        self.figures = widths
+        read = (ranker.figures.items() for ranker, _ in self.members.values())
+        self.figures = dict(chain(*read))
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains each member; returns the losses of the first."""
@@ -46,7 +44,7 @@ class Blend(Ranker):
         by_folder = dict(zip(self.figures, columns, strict=True))
         logits = []
         for ranker, weight in self.members.values():
-            parts = [by_folder[folder][:, :width] for folder, width in ranker.figures.items()]
+            parts = [by_folder[folder] for folder in ranker.figures]
             figures_BG = torch.cat([batch.figures[:, :0], *parts], dim=1)
             logits.append(weight * ranker.score(batch._replace(figures=figures_BG)))
         return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())

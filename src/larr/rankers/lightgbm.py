@@ -28,7 +28,6 @@ class LightGbm(Ranker):
     Categories in `align.hidden` are left out: of IDs with many values trees memorise who clicked.
     """
 
-    reads_axes = True
     search_space: ClassVar = {
         "trees.learning_rate": Range(0.02, 0.2),
         "trees.leaves": Range(8, 128, integer=True),

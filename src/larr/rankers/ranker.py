@@ -79,12 +79,8 @@ class Ranker(ABC):
     """The folder under `embed/` of the text vectors that it reads, unless a variant names another;
     None if it reads no texts."""
     figures: Mapping[Path, int] = {}
-    """The folders of the text figures that it reads, in the order of a batch's columns, and how
-    many of each it reads; set by `larr.rankers.build`."""
-    reads_axes: ClassVar[bool] = False
-    """Whether it reads the main axes among the text figures, in which trees find what a place is
-    like. Networks recall by them who took what: with them the GAUC of canteen purchases rises from
-    .633 to .647 in LightGBM and falls from .649 to .626 in PLE."""
+    """The folders of the text figures that it reads and their numbers of columns, in the order of
+    a batch's; set by `larr.rankers.build`."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
     alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}

@@ -8,7 +8,7 @@ keywords, L recent places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,10 +150,10 @@ class Reader:
                     columns[column] = kinds.get(column, (str, int, float, bool))
         return sent
 
-    def table(self, rows: pl.DataFrame, figures: Mapping[Path, int] = {}) -> dict[str, Array]:
+    def table(self, rows: pl.DataFrame, figures: Iterable[Path] = ()) -> dict[str, Array]:
         """Returns what rankers read of rows with the columns of the contract's impressions.
 
-        `figures` are those of a ranker, see `Ranker.figures`.
+        `figures` are the folders of those that a ranker reads.
 
         The arrays are those that `larr prepare` would write for rows of the day after training;
         a text that `larr embed` has not seen is missing. The other methods read one request.
@@ -165,9 +165,9 @@ class Reader:
         users = self.known.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
         parts = [np.zeros((rows.height, 0), np.float32)]
-        for folder, width in figures.items():
-            of_source = TextFigures.open(folder).of_rows(text_NR, user_N, self.histories_UKL)
-            parts.append(of_source[:, :width])
+        for folder in figures:
+            opened = TextFigures.open(folder)
+            parts.append(opened.of_rows(text_NR, user_N, self.histories_UKL))
         return self.encoder.arrays(rows) | {"texts": text_NR, "figures": np.hstack(parts)}
 
     def place_inputs(self) -> PlaceInputs:

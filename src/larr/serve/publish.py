@@ -164,7 +164,7 @@ def write_ranker(
                 shutil.copy(embedded / source / VECTORS, folder / name)
             example = torch.zeros((two.rows, sum(ranker.figures.values())))
             ranker.write_graph(folder / name / GRAPH, two._replace(figures=example))
-        figures = {path.parent.name: width for path, width in ranker.figures.items()}
+        figures = [path.parent.name for path in ranker.figures]
         for path in ranker.figures:
             if not (target := folder / served.FIGURES / path.parent.name).is_dir():
                 copy_figures(path, target)

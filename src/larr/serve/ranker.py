@@ -47,8 +47,8 @@ class Member(NamedTuple):
     weight: float
     source: str | None
     """Of the text vectors that it reads; None if it reads none."""
-    figures: dict[str, int]
-    """The sources of its text figures, and how many of each it reads."""
+    figures: list[str]
+    """The sources of its text figures."""
 
 
 class ServedRanker:
@@ -88,8 +88,8 @@ class ServedRanker:
             of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
             figures = self.figures.of_candidates(request, of_candidates)
         logits = []
-        for served, weight, _, widths in self.members:
-            parts = [figures[source][:, :width] for source, width in widths.items()]
+        for served, weight, _, sources in self.members:
+            parts = [figures[source] for source in sources]
             figure_KG = np.hstack([np.zeros((len(candidates.places), 0), np.float32), *parts])
             logits.append(weight * served.logits(request, candidates, figure_KG, places))
         mean_KT = np.sum(logits, axis=0, dtype=np.float64)
