@@ -126,7 +126,7 @@ def test_levels_and_figures_of_pairs_follow_the_declaration() -> None:
 
 def test_cross_statistics_differ_where_one_of_their_columns_does() -> None:
     pairs = [["user_id", "poi_name"], ["weather", "position"], ["user_id", "weather"]]
-    config = configured(statistics=[{"columns": pair} for pair in pairs])
+    config = configured(statistics=[{"columns": pair, "figures": ["ctr"]} for pair in pairs])
     names = ["user_id_x_poi_name_ctr", "weather_x_position_ctr", "user_id_x_weather_ctr"]
     assert candidate_features(config, names) == names[:2]
 

@@ -14,6 +14,7 @@ from larr.data.log import Log
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
 
 HALF_LIFE_DAYS = 3.0
+FIGURES = ["log_clicks", "share", "ctr"]
 FIRST = date(2024, 4, 1)
 Row = dict[str, object]
 
@@ -62,7 +63,6 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
 
     values, all_rows = listed(tags), count(rows, None, None)
     overall = count(rows, None, None, "click") / all_rows if all_rows else 0.0
-    orders = sum(count(rows, user, t, "order") + count(history, user, t) for t in values)
     clicks = sum(count(rows, user, t, "click") for t in values)
     chosen = sum(taken(user, t) for t in values)
     expected = sum(taken(user, None) * taken(None, t) for t in values)
@@ -73,7 +73,6 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
     )
     return [
         math.log1p(chosen),
-        math.log1p(orders),
         math.log((chosen + PRIOR) / (expected + PRIOR)),
         math.log((clicks + PRIOR) / (of_impressions + PRIOR)),
     ]
@@ -84,7 +83,7 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
 def test_figures_are_those_of_a_naive_twin(
     rows: pl.DataFrame, columns: tuple[str, str], age: int
 ) -> None:
-    config = Config.model_validate({"statistics": [{"columns": columns}]})
+    config = Config.model_validate({"statistics": [{"columns": columns, "figures": FIGURES}]})
     history = rows.head(9).with_columns(day=FIRST - timedelta(days=2))
     pair, day = config.statistics[0], FIRST + timedelta(days=age)  # type: ignore[index]
     cross = DailyCross.of(config, pair, rows.lazy(), history.lazy())
@@ -109,16 +108,18 @@ def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> No
 
 
 def test_pairs_are_chosen_of_columns_whose_values_come_again(tmp_path: Path) -> None:
-    """Users and kinds do; each dish is sold on one day."""
+    """Users and kinds do, and kinds differ within requests; each dish is sold on one day."""
     days = pl.DataFrame({"day": [FIRST + timedelta(days=n) for n in range(4)]})
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
     rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))
+    rows = rows.with_columns(request_id="day", poi_id=pl.col("poi_id") + pl.col("user_id"))
     rows.write_parquet(tmp_path / "log.parquet")
-    places = rows.select("poi_id", poi_kind=pl.lit("soup, hot")).unique()
+    kind = pl.when(user_id="u").then(pl.lit("soup, hot")).otherwise(pl.lit("salad"))
+    places = rows.select("poi_id", poi_kind=kind, poi_city=pl.lit("Munich")).unique()
     users, files = rows.select("user_id").unique(), [tmp_path / "log.parquet"]
     log = Log(places, users, pl.DataFrame(), files, ["click"], [])
     config = Config.model_validate(
-        {"features": {"categories": ["poi_id", "poi_kind", "weather", "poi_ctr_level"]}}
+        {"features": {"categories": ["poi_id", "poi_kind", "poi_city", "weather", "poi_ctr_level"]}}
     )
     chosen = with_pairs(config, log).statistics or []
     assert [pair.columns for pair in chosen] == [("user_id", "poi_kind"), ("user_id", "weather")]

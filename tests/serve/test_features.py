@@ -21,6 +21,7 @@ PAIRS = [
     ["poi_id", "temperature_c_level"],
     ["poi_tags", "poi_price_yuan_level"],
 ]
+FIGURES = ["log_clicks", "share", "ctr"]
 WITHIN = ["poi_ctr", "user_id_x_poi_tags_share", "distance_km", "pair_log_clicks", "temperature_c"]
 
 
@@ -34,7 +35,7 @@ def crossed(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The same city with other cross statistics, levels of them, and figures within requests."""
     tree = city.model_dump(exclude={"encoders"})
     tree["output"] = tmp_path_factory.mktemp("crossed")
-    tree["statistics"] = [{"columns": pair} for pair in PAIRS]
+    tree["statistics"] = [{"columns": pair, "figures": FIGURES} for pair in PAIRS]
     for name in ("user_id_x_poi_tags_share", "user_gender_x_weather_ctr"):
         tree["buckets"] = [*tree["buckets"], {"column": name, "words": ["low", "high"]}]
         tree["features"]["categories"] = [*tree["features"]["categories"], f"{name}_level"]

@@ -151,6 +151,11 @@ class StatisticConfig(Section):
     places each value between commas counts. Without any pair larr chooses some by the features;
     `statistics = []` for none."""
 
+    figures: list[Literal["log_clicks", "share", "ctr"]] = Field(["log_clicks"], min_length=1)
+    """`log_clicks`: how often they were clicked together, orders from before the log included;
+    `share`: that count over the one that the totals of both let expect; `ctr`: clicks over those
+    expected from impressions and both rates. The last two are smoothed logarithms."""
+
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
         if self.columns[0] == self.columns[1]:

@@ -1,7 +1,7 @@
 """Cross statistics: what earlier days show of two values together, such as a user and a category.
 
-Two figures compare what was counted with what each of the values alone lets expect. They, and the
-logarithms of the counts, are 0 for values that were never seen together.
+Two of the figures compare what was counted with what each of the values alone lets expect. All are
+0 for values that were never seen together.
 
 Shapes: N rows, V and W values of a row's columns (a text of a place may hold several), P pairs of
 values, G figures.
@@ -28,13 +28,14 @@ from larr.data.transforms import Array, Vocabulary, text_column
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
-SUMS = ("taken", "orders", "clicks", "expected_clicks")
-MOST_PAIRS, FEW_VALUES, LEAST_RECURRING = 8, 12, 0.2
-"""Of the pairs chosen by default: how many there are, the most values of a column of the scene, and
-the least share of a column's values that occurred on an earlier day."""
+SUMS = ("taken", "clicks", "expected_clicks")
+MOST_PAIRS, FEW_VALUES, LEAST_RECURRING, LEAST_DIFFERING = 8, 12, 0.2, 0.2
+"""Of the pairs chosen by default: how many there are, the most values of a column of the scene, the
+least share of a column's values that occurred on an earlier day, and the least share of the
+requests in which a column of places has several values."""
 POSITION = "position"
-PRIOR = 3.0
-"""Added to a count and to what is expected of it. Measured: see docs/log.md."""
+PRIOR = 10.0
+"""Added to a count and to what is expected of it; 3 is worse on the city, see docs/log.md."""
 
 
 @dataclass(frozen=True)
@@ -69,41 +70,40 @@ class Cross:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """The keys of the pairs, rising, int64 [P + 1], and their `SUMS`, [P + 1, 4].
+        """The keys of the pairs, rising, int64 [P + 1], and their `SUMS`, [P + 1, 3].
 
         The last row stands for values that were never seen together; no key is as large as its.
         """
         first, second = self.vocabularies
         key_P = self._key(first.column(self.pairs["first"]), second.column(self.pairs["second"]))
         order_P = np.argsort(key_P)
-        sums_P4 = self.pairs.select(SUMS).to_numpy()[order_P]
+        sums_P3 = self.pairs.select(SUMS).to_numpy()[order_P]
         keys = np.append(key_P[order_P], np.iinfo(np.int64).max)
-        return keys, np.append(sums_P4, np.zeros((1, len(SUMS))), axis=0)
+        return keys, np.append(sums_P3, np.zeros((1, len(SUMS))), axis=0)
 
     def _key(self, first: Array, second: Array) -> Array:
         return first.astype(np.int64) * (len(self.vocabularies[1].texts) + 1) + second
 
     def figures(self, first_NV: Array, second_NW: Array) -> Array:
-        """Returns `FIGURES` of values given by their indices (0 is none), float64 [N, G].
+        """Returns the figures of values given by their indices (0 is none), float64 [N, G].
 
         Where a row has several values their counts are added up.
         """
-        keys_P, sums_P4 = self._table
+        keys_P, sums_P3 = self._table
         key_NX = self._key(first_NV[:, :, None], second_NW[:, None, :]).reshape(len(first_NV), -1)
         row_NX = np.searchsorted(keys_P, key_NX)
         row_NX[keys_P[row_NX] != key_NX] = len(keys_P) - 1
-        sums_N4 = sums_P4[row_NX].sum(axis=1)
-        taken_N, orders_N, clicks_N, expected_clicks_N = sums_N4.T
+        sums_N3 = sums_P3[row_NX].sum(axis=1)
+        taken_N, clicks_N, expected_clicks_N = sums_N3.T
         taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
-        figures = (
-            np.log1p(taken_N),
-            np.log1p(orders_N),
-            np.log((taken_N + PRIOR) / (expected_N + PRIOR)),
-            np.log((clicks_N + PRIOR) / (expected_clicks_N + PRIOR)),
-        )
-        return np.stack(figures, axis=1)
+        figures = {
+            "log_clicks": np.log1p(taken_N),
+            "share": np.log((taken_N + PRIOR) / (expected_N + PRIOR)),
+            "ctr": np.log((clicks_N + PRIOR) / (expected_clicks_N + PRIOR)),
+        }
+        return np.stack([figures[name] for name in self.pair.figures], axis=1)
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows that have both columns."""
@@ -194,9 +194,8 @@ class DailyCross:
         taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
         pairs = pairs.select(
             *KEY,
-            taken.alias("taken"),
-            "orders",
             "clicks",
+            taken=taken,
             expected_clicks=pl.col("impressions") * rate.clip(upper_bound=1.0),
         )
         sides = (
@@ -222,7 +221,7 @@ def with_pairs(config: Config, log: Log) -> Config:
 
     Users with each column of places that is a feature or in a profile, then users and places with
     each category of the scene that has few values; without columns whose values hardly ever occur
-    on a second day.
+    on a second day, and columns of places that hardly ever differ between candidates.
     """
     if config.statistics is not None:
         return config
@@ -239,11 +238,15 @@ def with_pairs(config: Config, log: Log) -> Config:
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
     joined = rows.join(log.places.lazy(), on="poi_id", how="left")
-    recur = {
-        name: name in scene or name in words or _recurring(joined, name) >= LEAST_RECURRING
+    telling = {
+        name: name in scene
+        or (
+            (name in words or _recurring(joined, name) >= LEAST_RECURRING)
+            and (name == "user_id" or _differing(joined, raw.get(name, name)) >= LEAST_DIFFERING)
+        )
         for name in dict.fromkeys(["user_id", "poi_id", *places, *scene])
     }
-    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(recur[name] for name in pair)]
+    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(telling[n] for n in pair)]
     return config.model_copy(update={"statistics": chosen[:MOST_PAIRS]})
 
 
@@ -256,3 +259,12 @@ def _recurring(rows: pl.LazyFrame, column: str) -> float:
     )
     again, all_rows = counts.row(0)
     return float(again / max(all_rows, 1))
+
+
+def _differing(rows: pl.LazyFrame, column: str) -> float:
+    """Returns the share of the requests with several values of a column; of one candidate, 1."""
+    differs = pl.col(column).min() != pl.col(column).max()
+    requests = rows.group_by("request_id").agg(differs=differs, rows=pl.len())
+    several = requests.filter(pl.col("rows") > 1).select(pl.col("differs").mean())
+    share = several.collect(engine="streaming").item()
+    return 1.0 if share is None else float(share)

@@ -10,13 +10,11 @@ from larr.data.within import within_names
 
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
-FIGURES = ("log_clicks", "log_orders", "share", "ctr")
-"""The figures of a pair of columns; see `larr.data.cross`."""
 
 
 def figure_names(pair: StatisticConfig) -> list[str]:
     """Returns the names of the figures of a pair of columns."""
-    return [f"{pair.name}_{figure}" for figure in FIGURES]
+    return [f"{pair.name}_{figure}" for figure in pair.figures]
 
 
 def row_numbers(config: Config) -> list[str]:
