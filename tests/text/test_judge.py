@@ -48,8 +48,8 @@ def test_the_judged_orders_are_held_back_and_new_places_judge_apart(tmp_path: Pa
     judged = Judge.of(config, apart)
     assert judged is not None
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
-    last = orders.filter(pl.col("log_row") >= 1_000)
-    assert apart.rows.to_list() == list(range(1_000, 1_200)), "the last of six days"
+    last = orders.filter(pl.col("log_row") >= 600)
+    assert sorted(apart.rows) == list(range(600, 1_200)), "the last three of six days"
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     beside = shown.join(last, on="beside", how="semi")
     with_new, without = judged.parts

@@ -56,7 +56,7 @@ def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> No
         assert f'"{name}"' not in texts
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
     trained = orders.filter(apart.is_trained)
-    assert trained["log_row"].max() < 250, "the last of six days is held back"
+    assert trained["log_row"].max() < 150, "the last three of six days are held back"
     assert len(set(columns["user"])) <= len(trained)
     both = orders_of(config, apart.is_user & apart.is_place, 1000)
     assert len(both) > 0

@@ -1,6 +1,7 @@
 """The rows of the training days that are held back, to judge models and settings by them.
 
-`larr choose` and `larr tune` train rankers on the others, and so does stage 2 with the first part.
+`larr choose` and `larr tune` train rankers on the others, and so does stage 2 the text embedding
+model, so that the vectors by which they judge do not know who took what there.
 The labels of the test days are never read; which users, places, texts and values are new there
 decides what is held back, so that the rows that judge are new in the same way as those of the test.
 

@@ -60,7 +60,7 @@ class HeldOut:
     places: pl.Series
     """Values of `poi_id`."""
     rows: pl.Series
-    """Numbers of the training rows that `larr.data.holdout` holds back first."""
+    """Numbers of the training rows that `larr.data.holdout` holds back, of at most half of them."""
 
     @property
     def is_user(self) -> pl.Expr:
@@ -102,11 +102,23 @@ def held_out(config: Config) -> HeldOut:
     )
     brands = share(places["brand"].unique().sort())
     chosen = places.filter(pl.col("brand").is_in(brands.implode()))["poi_id"]
-    try:
-        rows_N = folds(config)[0].judge.numbers_N if config.contrast.held_out else None
-    except DataError:  # a log of one user or place, which has no part to hold back
-        rows_N = None
+    rows_N = _held_back(config) if config.contrast.held_out else []
     return HeldOut(share(users), chosen, pl.Series(rows_N, dtype=pl.UInt32))
+
+
+def _held_back(config: Config) -> list[int]:
+    """Returns the numbers of the rows by which `larr choose` judges, of at most half of the log."""
+    try:
+        parts = folds(config)
+    except DataError:  # a log of one user or place, which has no part to hold back
+        return []
+    half = (len(parts[0].train) + len(parts[0].judge)) / 2
+    rows: list[int] = []
+    for part in parts:
+        if rows and len(rows) + len(part.judge) > half:
+            break
+        rows += np.array(part.judge.numbers_N).tolist()
+    return rows
 
 
 def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
