@@ -27,10 +27,12 @@ def test_missing_texts_are_left_out() -> None:
     assert texts_of(row, keywords) == [("poi_name", "A")]
 
 
-def test_nothing_to_predict_is_an_error(prepared: Config) -> None:
+def test_all_texts_are_predicted_where_every_keyword_is_a_prompt(prepared: Config) -> None:
     prompts = [keyword.model_copy(update={"prompt": True}) for keyword in prepared.keywords]
-    with pytest.raises(ConfigError, match="prompt = false"):
-        descriptions(prepared.model_copy(update={"keywords": prompts}))
+    first = descriptions(prepared.model_copy(update={"keywords": prompts}))[1]
+    assert not first.prompt
+    places = [keyword.name for keyword in prompts if keyword.owner == "poi"]
+    assert [keyword for keyword, _ in first.target] == places
 
 
 def test_general_text_is_a_file_read_in_order(tmp_path: Path) -> None:

@@ -42,16 +42,12 @@ def texts_of(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> li
 def descriptions(config: Config) -> list[Description]:
     """Returns D, the descriptions of all places that have a text to predict. Paper: Eq. (1).
 
-    Raises ConfigError if no keyword is to be predicted, DataError if no place has a text for one.
+    Where every keyword of places is a prompt, such as a name alone, all of them are predicted.
+    Raises DataError if no place has a text.
     """
     keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    targets = [keyword for keyword in keywords if not keyword.prompt]
-    if not targets:
-        raise ConfigError(
-            "stage 1 has nothing to predict: give at least one keyword with owner = "
-            '"poi" and prompt = false'
-        )
-    prompts = [keyword for keyword in keywords if keyword.prompt]
+    targets = [keyword for keyword in keywords if not keyword.prompt] or keywords
+    prompts = [keyword for keyword in keywords if keyword not in targets]
     every_place = [
         Description(texts_of(row, prompts), texts_of(row, targets), row["chain"])
         for row in descriptions_table(config).iter_rows(named=True)
