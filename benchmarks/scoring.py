@@ -68,12 +68,8 @@ def with_every_token(model: Any) -> Any:
     larr's own computes `<agg>` alone, also while it trains.
     """
     changed = copy.deepcopy(model)
-
-    def pool(tokens_BRD: Tensor) -> Tensor:
-        agg_B1D = changed.scene.agg.expand(tokens_BRD.shape[0], 1, -1)
-        return changed.scene.first(torch.cat([agg_B1D, tokens_BRD], dim=1))[:, 0]
-
-    changed.scene.pool = pool
+    # a pooling that it does not know keeps it from the short way
+    changed.scene.scene = changed.scene.scene.model_copy(update={"pooling": "every"})
     return changed
 
 
@@ -133,7 +129,8 @@ def main() -> None:
     scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)
     columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
 
-    request, candidates = reader.request(scene), reader.candidates(scene["user_id"], columns)
+    request = reader.request(scene)
+    candidates = reader.candidates(request, columns)
     figures = np.zeros((CANDIDATES, sum(model.figures.values())), np.float32)
     rows = folded.look_up(request) | folded.place_table.take(candidates.places)
     texts = [torch.from_numpy(rows[f"request_{name}"])[None] for name in ("logits", "values")]
@@ -154,7 +151,7 @@ def main() -> None:
         "scoring, <agg> alone": in_onnx(model, probabilities, batch._asdict()),
         "scoring, folded": lambda: folded.logits(request, candidates, figures),
         "reading the request": lambda: reader.request(scene),
-        "reading the candidates": lambda: reader.candidates(scene["user_id"], columns),
+        "reading the candidates": lambda: reader.candidates(request, columns),
         "all: columns in, probabilities out": lambda: ranker.score(scene, columns),
     }
     slow = {"the LM reads the texts at request time": in_the_loop(config, reader, batch)}
