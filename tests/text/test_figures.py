@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
     for row in (0, 57, len(stored) - 1):
         expected = (np.array(list(naive(written, row))) - mean) / deviation
         expected = np.clip(np.nan_to_num(expected, nan=0.0), -5, 5)
-        np.testing.assert_allclose(stored[row], expected, atol=1e-3)
+        np.testing.assert_allclose(stored[row], expected, atol=3e-3)
 
 
 def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -> None:

@@ -52,6 +52,8 @@ of fewer hardly depend on the request, and trees learn by them which place was t
 six such texts the LogLoss on canteen purchases is .518 instead of .505."""
 ROWS = 8_192
 """Rows that are computed at a time: memory is bounded by them."""
+DECIMALS = 4
+"""Of a figure as computed."""
 SLOTS = ("request_slots", "place_slots", "static_slots")
 """Of the settings: the scene keywords of the request that are compared, those of the place, and of
 these the ones whose texts do not change."""
@@ -98,7 +100,9 @@ class TextFigures:
             similarity_BKL = self.similarities(candidate_BD, history_B, histories_HKL)
             parts += history_figures(similarity_BKL)
         flat = [part.reshape(len(text_BR), math.prod(part.shape[1:])) for part in parts]
-        return np.concatenate(flat, axis=1)
+        # The last bits of a product depend on how many rows are computed at a time; rounded, trees
+        # take the same branch for a request as for the log.
+        return np.concatenate(flat, axis=1).round(DECIMALS)
 
     def similarities(self, candidate_BD: Floats, history_B: Array, histories_HKL: Array) -> Floats:
         """Returns those of each candidate to the places of its history, [B, K, L].
