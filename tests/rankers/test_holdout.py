@@ -45,6 +45,20 @@ def test_a_day_with_enough_rows_is_held_back_alone(
     assert len(holdout.folds(config)) == 1
 
 
+def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
+    log = log_of(config)
+    days = np.repeat(np.arange(40, dtype=np.int32), SIZES.rows // 40)[:, None] - 100
+    np.save(log.folder / "days.npy", days)
+    parts = holdout.folds(config)
+    assert len(parts) == 5  # each has a tenth of the rows, and half of them are always trained on
+    for number, part in enumerate(parts, 1):
+        first = 40 - 4 * number - 100
+        np.testing.assert_array_equal(
+            np.unique(part.judge.array("days")), np.arange(first, first + 4)
+        )
+        assert part.train.array("days").max() == first - 1
+
+
 @pytest.mark.parametrize(("new", "column"), [("users", 0), ("places", 1)])
 def test_new_users_or_places_judge_if_those_of_the_test_are_new(
     config: Config, new: str, column: int

@@ -195,8 +195,9 @@ class ChooseConfig(Section):
 
     kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
     """Entries of `larr.rankers.RANKERS`."""
-    sources: list[str] = ["encoder", "letters"]
-    """Sources of text vectors whose figures are tried; none: only LARR reads texts."""
+    sources: list[str] = ["encoder", "letters", "tfidf"]
+    """Sources of text vectors: all rankers are tried with their figures, LARR with the vectors of
+    each. Add `sentence_encoder` if you can afford to embed every text with it."""
     trials: Positive = 24
     """Trainings at most."""
     rows: Positive = 300_000

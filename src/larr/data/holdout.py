@@ -23,8 +23,8 @@ from larr.errors import DataError
 
 ENOUGH_ROWS = 20_000
 """With fewer rows to judge by, more parts of the log are held back in turn."""
-MOST_DAYS = 3
-"""Days that are held back in turn, the last first."""
+LEAST_SHARE = 0.1
+"""Days with fewer of the rows are held back together with the days before them."""
 PARTS = 5
 """Without days, a fifth is held back at a time."""
 MOSTLY = 0.5
@@ -43,8 +43,8 @@ class Fold(NamedTuple):
 def folds(config: Config) -> list[Fold]:
     """Returns the parts of the training days that are held back in turn, each with the rest.
 
-    Where the test days come after the training days, the last training day is held back, and is
-    trained on the days before it. Otherwise it is a fifth of the users if most users of the test
+    Where the test days come after the training days, the last training days are held back, with
+    the days before them to train on. Otherwise it is a fifth of the users if most users of the test
     rows are new there; of the places, texts or other values if most of these are; else of the
     requests. Raises DataError if there is only one day, user, ... to train on.
     """
@@ -66,14 +66,20 @@ def folds(config: Config) -> list[Fold]:
 
 
 def _last_days(log: LogRows, day_N: npt.NDArray[np.int32]) -> Iterator[Fold]:
-    """Yields the last days in turn, each to be judged after a training on the days before it."""
-    judged = 0
-    for day in np.unique(day_N)[:0:-1][:MOST_DAYS]:
-        earlier, judge = np.flatnonzero(day_N < day), np.flatnonzero(day_N == day)
+    """Yields blocks of the last days in turn, each with the days before it to train on."""
+    day_D, rows_D = np.unique(day_N, return_counts=True)
+    least = min(ENOUGH_ROWS, LEAST_SHARE * len(log))
+    stop, block, judged = int(day_D[-1]) + 1, 0, 0
+    for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):
+        block += rows
+        if block < least and day > day_D[1]:
+            continue
+        earlier = np.flatnonzero(day_N < day)
         if judged and len(earlier) < len(log) / 2:
             return  # too little is left to say how a training on all days would do
+        judge = np.flatnonzero((day_N >= day) & (day_N < stop))
         yield Fold(log.select(earlier), log.select(judge))
-        judged += len(judge)
+        stop, block, judged = day, 0, judged + block
         if judged >= ENOUGH_ROWS:
             return
 

@@ -92,12 +92,19 @@ def choose(config: Config) -> None:
 
 
 def _starts(config: Config) -> Iterator[VariantConfig]:
-    """Yields each kind without texts, if it can do without, and with those of all sources."""
+    """Yields each kind with the figures of all sources, and without texts or with vectors of each.
+
+    The latter depends on whether it reads text vectors.
+    """
+    settings: dict[str, Any] = {"figures": config.choose.sources}
     for kind in config.choose.kinds:
-        if not rankers.find(config, kind).text_vectors:
+        if rankers.find(config, kind).text_vectors:
+            for source in config.choose.sources or (None,):
+                yield VariantConfig(of=kind, settings=settings, vectors=source)
+        else:
             yield VariantConfig(of=kind, settings={"figures": []})
-        if config.choose.sources:
-            yield VariantConfig(of=kind, settings={"figures": config.choose.sources})
+            if config.choose.sources:
+                yield VariantConfig(of=kind, settings=settings)
 
 
 def _tried(
@@ -144,7 +151,7 @@ def _train(config: Config, name: str, parts: list[Fold], folder: Path) -> None:
 
 
 def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantConfig]:
-    """Returns the untried candidates that differ from a leader in one setting, or in the vectors.
+    """Returns the untried candidates that differ from a leader in one setting.
 
     More epochs are tried only where they read no more samples than `choose.rows`.
     """
@@ -172,11 +179,6 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
             is_long = path == "epochs" and changed.epochs * rows > config.choose.rows
             if changed != current and not is_long:
                 varied = variant.model_copy(update={"settings": settings})
-                untried[_name(varied)] = varied
-        read = variant.vectors or kind.text_vectors
-        for source in config.choose.sources if read else ():
-            if source != read:
-                varied = variant.model_copy(update={"vectors": source})
                 untried[_name(varied)] = varied
     tried = {trial.name for trial in trials}
     return [variant for name, variant in untried.items() if name not in tried]

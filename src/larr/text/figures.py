@@ -46,7 +46,7 @@ PRIOR_WEIGHT, PRIOR_SHARE = 0.5, 0.2
 """Added to the weights of places, and the share of it that counts as accepted."""
 OF_ALL = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
 """Figures of all kinds: the share of the weight that was not left, and log(1 + weight)."""
-DIFFERENT_TEXTS = 100
+DIFFERENT_TEXTS = 30
 """A text of the request is compared with the place's if its keyword has at least this many. Cosines
 of fewer hardly depend on the request, and trees learn by them which place was taken: with those of
 six such texts the LogLoss on canteen purchases is .518 instead of .505."""
