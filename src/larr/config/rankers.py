@@ -200,7 +200,7 @@ class ChooseConfig(Section):
     each. Add `sentence_encoder` if you can afford to embed every text with it."""
     trials: Positive = 24
     """Trainings at most."""
-    rows: Positive = 300_000
+    rows: Positive = 150_000
     """The latest training rows that a trial is trained on, at most."""
     members: Positive = 3
     """Rankers at most whose mean `best` is; each costs time at every request."""
