@@ -247,7 +247,9 @@ def _choice(
 
 def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
     """Returns in words whether texts are read, and what they were worth."""
-    title = " and ".join(_title(trial.variant) for trial in chosen)
+    title = "; ".join(_title(trial.variant) for trial in chosen)
+    if len(chosen) > 1:
+        title = f"a mean of: {title}"
     losses = [[t.loss for t in trials if t.reads_texts == reads] for reads in (True, False)]
     if not all(losses):
         return f"best is {title}."
@@ -280,9 +282,9 @@ def _title(variant: VariantConfig) -> str:
         words.append(f"vectors of {variant.vectors}")
     if figures:
         words.append(f"texts of {' and '.join(figures)}")
-    for path, value in settings.items():
-        shown = "/".join(value) if isinstance(value, list) else value
-        words.append(f"{path.rpartition('.')[2]} {shown}")
+    if hidden := settings.pop("hidden", []):
+        words.append(f"without {' and '.join(hidden)}")
+    words += [f"{path.rpartition('.')[2]} {value}" for path, value in settings.items()]
     return ", ".join(words)
 
 
