@@ -196,10 +196,10 @@ class ChooseConfig(Section):
     kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
     """Entries of `larr.rankers.RANKERS`."""
     sources: list[str] = ["encoder", "letters", "tfidf"]
-    """Sources of text vectors: all rankers are tried with their figures, LARR with the vectors of
-    each. Add `sentence_encoder` if you can afford to embed every text with it."""
-    trials: Positive = 24
-    """Trainings at most."""
+    """Sources of text vectors: rankers are tried with their figures, LARR with the vectors of each.
+    Add `sentence_encoder` if you can afford to embed every text with it."""
+    trials: Positive = 30
+    """Candidates at most."""
     rows: Positive = 150_000
     """The latest training rows that a trial is trained on, at most."""
     members: Positive = 3

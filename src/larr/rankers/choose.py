@@ -92,19 +92,19 @@ def choose(config: Config) -> None:
 
 
 def _starts(config: Config) -> Iterator[VariantConfig]:
-    """Yields each kind with the figures of all sources, and without texts or with vectors of each.
+    """Yields each kind without texts and with the figures of all sources.
 
-    The latter depends on whether it reads text vectors.
+    A kind that reads text vectors comes with those of each source instead, and without figures.
     """
-    settings: dict[str, Any] = {"figures": config.choose.sources}
+    sources = config.choose.sources
     for kind in config.choose.kinds:
+        vectors: list[str | None] = []
         if rankers.find(config, kind).text_vectors:
-            for source in config.choose.sources or (None,):
-                yield VariantConfig(of=kind, settings=settings, vectors=source)
-        else:
-            yield VariantConfig(of=kind, settings={"figures": []})
-            if config.choose.sources:
-                yield VariantConfig(of=kind, settings=settings)
+            vectors += sources
+        for source in vectors or [None]:
+            yield VariantConfig(of=kind, settings={"figures": []}, vectors=source)
+        if sources and not vectors:
+            yield VariantConfig(of=kind, settings={"figures": sources})
 
 
 def _tried(
@@ -169,8 +169,9 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
             for path, values in kind.alternatives.items()
             for value in _next_to(attrgetter(path)(current), values)
         ]
-        if len(current.figures) > 1:
-            changes += [("figures", [source]) for source in current.figures]
+        if current.figures or kind.text_vectors:
+            single = [[source] for source in config.choose.sources]
+            changes += [("figures", figures) for figures in (*single, config.choose.sources)]
         for path, value in changes:
             if path == "hidden" and not set(value) <= set(names):
                 continue
