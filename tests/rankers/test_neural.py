@@ -18,7 +18,7 @@ from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 
 def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: Path) -> None:
-    config = write_log(tmp_path, Sizes(rows=1_000))
+    config = write_log(tmp_path, Sizes(rows=1_000), small_align(id_dropout=0.0))
     categories = log_of(config).array("categories").copy()
     categories[:, 0] = np.maximum(categories[:, 0], 1)  # no row has the unknown user
     categories[categories[:, 1] == 7, 1] = 8  # or the place 7
