@@ -96,6 +96,20 @@ def test_requests_judge_if_nothing_of_the_test_is_new(config: Config) -> None:
         assert set(fold.judge.array("keys")[:, 0]) & set(fold.train.array("keys")[:, 0])
 
 
+def test_training_lacks_as_many_places_as_are_new_in_the_test(config: Config) -> None:
+    without_time(config)
+    test = log_of(config, "test").folder / "keys.npy"
+    keys = np.load(test)
+    keys[: SIZES.test_rows // 4, 1] += 1_000
+    np.save(test, keys)
+    for fold in holdout.folds(config):
+        trained, judging = (set(log.array("keys")[:, 1]) for log in fold)
+        new = judging - trained
+        share = np.isin(fold.judge.array("keys")[:, 1], list(new)).mean()
+        assert 0.1 < share < 0.4
+        assert set(fold.judge.array("keys")[:, 0]) & set(fold.train.array("keys")[:, 0])
+
+
 def test_a_log_of_one_user_is_refused(config: Config) -> None:
     without_time(config)
     np.save(log_of(config).folder / "keys.npy", np.ones((SIZES.rows, 2), np.int32))

@@ -11,7 +11,7 @@ Shapes: N rows of a log.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ def folds(config: Config) -> list[Fold]:
     Where the test days come after the training days, the last training days are held back, with
     the days before them to train on. Otherwise it is a fifth of the users if most users of the test
     rows are new there; of the places, texts or other values if most of these are; else of the
-    requests. Raises DataError if there is only one day, user, ... to train on.
+    requests. If some users or places of the test rows are new, the rows to train on lack as large
+    a share of them. Raises DataError if there is only one day, user, ... to train on.
     """
     data = artifacts.folder(config, "prepare")
     log, test = LogRows(data / "train"), LogRows(data / "test")
@@ -54,10 +55,12 @@ def folds(config: Config) -> list[Fold]:
     if day_N.max() < test.array("days").min() and day_N.min() < day_N.max():
         return list(_last_days(log, day_N))
     name, group_N = _groups(log, test)
-    part_N = (group_N.astype(np.uint64) * SCATTER) >> np.uint64(32)
-    part_N %= np.uint64(PARTS)
+    part_N, is_new_N = (_scattered(group_N) * PARTS).astype(np.int64), _new(log, test)
     wanted = min(PARTS, -(-ENOUGH_ROWS * PARTS // len(log)))
-    parts = [_fold(log, part_N == part) for part in range(wanted)]
+    parts = [
+        Fold(*(log.select(np.flatnonzero(rows)) for rows in (~is_new_N & ~is_held_N, is_held_N)))
+        for is_held_N in (part_N == part for part in range(wanted))
+    ]
     if not all(len(part.train) and len(part.judge) for part in parts):
         raise DataError(
             f"{log.folder}: too few different {name} to hold back a part of them; give a longer log"
@@ -96,5 +99,20 @@ def _groups(log: LogRows, test: LogRows) -> tuple[str, npt.NDArray[np.int64]]:
     return "requests", log.array("requests")[:, 0]
 
 
-def _fold(log: LogRows, is_held_N: npt.NDArray[np.bool_]) -> Fold:
-    return Fold(log.select(np.flatnonzero(~is_held_N)), log.select(np.flatnonzero(is_held_N)))
+def _new(log: LogRows, test: LogRows) -> npt.NDArray[np.bool_]:
+    """Returns rows of users and places that training is to lack, as many as are new in the test.
+
+    Users or places of which most are new there are held back themselves.
+    """
+    is_new_N = np.zeros(len(log), bool)
+    for id_N, test_N in zip(log.array("keys").T, test.array("keys").T, strict=True):
+        share = float((~np.isin(test_N, id_N)).mean())
+        if share <= MOSTLY:
+            is_new_N |= _scattered(id_N) < share
+    return is_new_N
+
+
+def _scattered(value_N: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Returns a number from 0 to 1 for each value, the same for equal ones."""
+    product_N = (value_N.astype(np.uint64) * SCATTER) >> np.uint64(32)
+    return np.asarray(product_N / 2**32)
