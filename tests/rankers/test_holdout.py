@@ -129,3 +129,13 @@ def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config
     aucs = [auc(labels[rows, 0], scores[rows, 0]) for rows in (slice(end), slice(end, None))]
     assert figures["ctr_auc"] == pytest.approx(np.mean(aucs))
     assert 0 < figures["ctcvr_gauc"] < 1
+
+
+def test_a_metric_that_is_not_defined_is_left_out(config: Config) -> None:
+    path = log_of(config).folder / "keys.npy"
+    keys = np.load(path)
+    keys[:, 0] = np.arange(len(keys))  # no user has a row of each class
+    np.save(path, keys)
+    parts = holdout.folds(config)
+    scores = np.full((sum(len(fold.judge) for fold in parts), 2), 0.5)
+    assert set(judged(config, scores, parts)) == {"loss", "ctr_auc", "ctcvr_auc"}

@@ -42,7 +42,8 @@ def judged(config: Config, probability_JT: Array, parts: list[Fold]) -> dict[str
     """Returns the `loss` on the rows that judge, and by task the AUC and GAUC.
 
     The loss is the sum of the tasks' LogLoss. AUC and GAUC are means over the folds, since the
-    scores of different trainings cannot be compared.
+    scores of different trainings cannot be compared. One that no fold has, for lack of a class or
+    of users with both, is left out.
     """
     label_JT = np.concatenate([fold.judge.array("labels") for fold in parts])
     user_J = np.concatenate([fold.judge.array("keys")[:, 0] for fold in parts])
@@ -58,5 +59,6 @@ def judged(config: Config, probability_JT: Array, parts: list[Fold]) -> dict[str
                 number_N = np.unique(user_N, return_inverse=True)[1]
                 everyone_U1 = np.ones((int(number_N.max()) + 1, 1))
                 values.append(of_fold(label_N, score_N, number_N).under(everyone_U1)[0])
-            figures[f"{TASKS[task]}_{kind}"] = float(np.mean(values))
+            if defined := [value for value in values if np.isfinite(value)]:
+                figures[f"{TASKS[task]}_{kind}"] = float(np.mean(defined))
     return figures
