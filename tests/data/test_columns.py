@@ -202,6 +202,10 @@ def test_a_template_with_a_wrong_column_is_refused(
             },
             "cannot read poi_ctr_level",
         ),
+        (
+            {"statistics": [{"columns": ["user_id", "poi_name"], "figures": ["cvr"]}]},
+            "statistics user_id_x_poi_name: cvr counts orders, and impressions have no column",
+        ),
         ({"keywords": []}, "none has the owner poi"),
     ],
 )

@@ -14,7 +14,7 @@ from larr.data.log import Log
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
 
 HALF_LIFE_DAYS = 3.0
-FIGURES = ["log_clicks", "share", "ctr"]
+FIGURES = ["log_clicks", "share", "ctr", "cvr"]
 FIRST = date(2024, 4, 1)
 Row = dict[str, object]
 
@@ -57,25 +57,26 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
     def taken(of: str | None, tag: str | None) -> float:
         return count(rows, of, tag, "click") + count(history, of, tag)
 
-    def rate(of: str | None, tag: str | None) -> float:
+    def rate(of: str | None, tag: str | None, event: str, overall: float) -> float:
         seen = count(rows, of, tag) + SMOOTHING_IMPRESSIONS
-        return (count(rows, of, tag, "click") + SMOOTHING_IMPRESSIONS * overall) / seen
+        return (count(rows, of, tag, event) + SMOOTHING_IMPRESSIONS * overall) / seen
 
-    values, all_rows = listed(tags), count(rows, None, None)
-    overall = count(rows, None, None, "click") / all_rows if all_rows else 0.0
-    clicks = sum(count(rows, user, t, "click") for t in values)
+    def ratio(event: str) -> float:
+        all_rows = count(rows, None, None)
+        overall = count(rows, None, None, event) / all_rows if all_rows else 0.0
+        expected = 0.0
+        for t in values:
+            of_user, of_tag = (rate(*of, event, overall) for of in ((user, None), (None, t)))
+            expected += count(rows, user, t) * min(1.0, of_user * of_tag / (overall or 1.0))
+        counted = sum(count(rows, user, t, event) for t in values)
+        return math.log((counted + PRIOR) / (expected + PRIOR))
+
+    values = listed(tags)
     chosen = sum(taken(user, t) for t in values)
     expected = sum(taken(user, None) * taken(None, t) for t in values)
     expected /= max(taken(None, None), 1.0)
-    of_impressions = sum(
-        count(rows, user, t) * min(1.0, rate(user, None) * rate(None, t) / (overall or 1.0))
-        for t in values
-    )
-    return [
-        math.log1p(chosen),
-        math.log((chosen + PRIOR) / (expected + PRIOR)),
-        math.log((clicks + PRIOR) / (of_impressions + PRIOR)),
-    ]
+    share = math.log((chosen + PRIOR) / (expected + PRIOR))
+    return [math.log1p(chosen), share, ratio("click"), ratio("order")]
 
 
 @pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])

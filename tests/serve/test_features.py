@@ -21,7 +21,7 @@ PAIRS = [
     ["poi_id", "temperature_c_level"],
     ["poi_tags", "poi_price_yuan_level"],
 ]
-FIGURES = ["log_clicks", "share", "ctr"]
+FIGURES = ["log_clicks", "share", "ctr", "cvr"]
 WITHIN = ["poi_ctr", "user_id_x_poi_tags_share", "distance_km", "pair_log_clicks", "temperature_c"]
 
 

@@ -151,10 +151,13 @@ class StatisticConfig(Section):
     places each value between commas counts. Without any pair larr chooses some by the features;
     `statistics = []` for none."""
 
-    figures: list[Literal["log_clicks", "share", "ctr"]] = Field(["log_clicks"], min_length=1)
+    figures: list[Literal["log_clicks", "share", "ctr", "cvr"]] = Field(
+        ["log_clicks"], min_length=1
+    )
     """`log_clicks`: how often they were clicked together, orders from before the log included;
     `share`: that count over the one that the totals of both let expect; `ctr`: clicks over those
-    expected from impressions and both rates. The last two are smoothed logarithms."""
+    expected from impressions and both rates; `cvr`: the same of orders. All but the first are
+    smoothed logarithms."""
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:

@@ -8,7 +8,7 @@ request, so it cannot read what differs between the candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import polars as pl
 from rich.markup import escape
@@ -84,7 +84,7 @@ def check_columns(config: Config, log: Log) -> None:
                     "texts in which commas join them"
                 )
     _check_keywords(config)
-    _check_features(config, impressions)
+    _check_features(config, impressions, log.tasks)
     _check_undeclared(config, uses, log, impressions)
 
 
@@ -158,9 +158,15 @@ def _check_keywords(config: Config) -> None:
         raise ConfigError("keywords: none has the owner poi; places need at least one text")
 
 
-def _check_features(config: Config, impressions: pl.Schema) -> None:
-    """Raises ConfigError for wrong recent places or declared columns of candidates."""
+def _check_features(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> None:
+    """Raises ConfigError for wrong statistics, recent places or declared columns of candidates."""
     settings = config.features
+    for pair in config.statistics or []:
+        if "cvr" in pair.figures and "order" not in tasks:
+            raise ConfigError(
+                f"statistics {pair.name}: cvr counts orders, and impressions have no column order; "
+                "take it out of figures"
+            )
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if settings.recent_keyword and settings.recent_keyword not in texts:
         raise ConfigError(

@@ -1,10 +1,10 @@
 """Cross statistics: what earlier days show of two values together, such as a user and a category.
 
-Two of the figures compare what was counted with what each of the values alone lets expect. All are
-0 for values that were never seen together.
+All figures but the first compare what was counted with what each of the values alone lets expect.
+All are 0 for values that were never seen together.
 
 Shapes: N rows, V and W values of a row's columns (a text of a place may hold several), P pairs of
-values, G figures.
+values, S of their sums, G figures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from larr.data.transforms import Array, Vocabulary, text_column
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
-SUMS = ("taken", "clicks", "expected_clicks")
+EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
+"""What a figure counts of the impressions."""
 MOST_PAIRS, FEW_VALUES, LEAST_RECURRING, LEAST_DIFFERING = 8, 12, 0.2, 0.2
 """Of the pairs chosen by default: how many there are, the most values of a column of the scene, the
 least share of a column's values that occurred on an earlier day, and the least share of the
@@ -46,7 +47,8 @@ class Cross:
     differs: bool
     """Whether its figures differ between the candidates of a request."""
     pairs: pl.DataFrame
-    """first, second (values of the columns) and `SUMS`."""
+    """first, second (values of the columns), `taken`, and for each figure of `EVENTS` the number of
+    its events and the expected one."""
     firsts: pl.DataFrame
     """first and `taken`, of all values."""
     seconds: pl.DataFrame
@@ -70,16 +72,16 @@ class Cross:
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
-        """The keys of the pairs, rising, int64 [P + 1], and their `SUMS`, [P + 1, 3].
+        """The keys of the pairs, rising, int64 [P + 1], and their sums, [P + 1, S].
 
         The last row stands for values that were never seen together; no key is as large as its.
         """
         first, second = self.vocabularies
         key_P = self._key(first.column(self.pairs["first"]), second.column(self.pairs["second"]))
         order_P = np.argsort(key_P)
-        sums_P3 = self.pairs.select(SUMS).to_numpy()[order_P]
+        sums_PS = self.pairs.drop(KEY).to_numpy()[order_P]
         keys = np.append(key_P[order_P], np.iinfo(np.int64).max)
-        return keys, np.append(sums_P3, np.zeros((1, len(SUMS))), axis=0)
+        return keys, np.append(sums_PS, np.zeros((1, sums_PS.shape[1])), axis=0)
 
     def _key(self, first: Array, second: Array) -> Array:
         return first.astype(np.int64) * (len(self.vocabularies[1].texts) + 1) + second
@@ -89,20 +91,21 @@ class Cross:
 
         Where a row has several values their counts are added up.
         """
-        keys_P, sums_P3 = self._table
+        keys_P, sums_PS = self._table
         key_NX = self._key(first_NV[:, :, None], second_NW[:, None, :]).reshape(len(first_NV), -1)
         row_NX = np.searchsorted(keys_P, key_NX)
         row_NX[keys_P[row_NX] != key_NX] = len(keys_P) - 1
-        sums_N3 = sums_P3[row_NX].sum(axis=1)
-        taken_N, clicks_N, expected_clicks_N = sums_N3.T
+        sum_of = dict(zip(self.pairs.columns[2:], sums_PS[row_NX].sum(axis=1).T, strict=True))
         taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
         figures = {
-            "log_clicks": np.log1p(taken_N),
-            "share": np.log((taken_N + PRIOR) / (expected_N + PRIOR)),
-            "ctr": np.log((clicks_N + PRIOR) / (expected_clicks_N + PRIOR)),
+            "log_clicks": np.log1p(sum_of["taken"]),
+            "share": _log_ratio(sum_of["taken"], expected_N),
         }
+        for name, event in EVENTS.items():
+            if event in sum_of:
+                figures[name] = _log_ratio(sum_of[event], sum_of[f"expected_{event}"])
         return np.stack([figures[name] for name in self.pair.figures], axis=1)
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -130,6 +133,12 @@ class Cross:
         """Returns what `save` wrote."""
         paths = (folder / f"{pair.name}-{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
+
+
+def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
+    """Returns the smoothed logarithm of what was counted over what was expected."""
+    ratio_N: Array = np.log((counted_N + PRIOR) / (expected_N + PRIOR))
+    return ratio_N
 
 
 def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
@@ -180,28 +189,37 @@ class DailyCross:
         pairs = as_of(self.pairs, day, KEY, half_life_days, *wanted[:1])
         firsts = as_of(self.firsts, day, KEY[:1], half_life_days)
         seconds = as_of(self.seconds, day, KEY[1:], half_life_days)
-        # A click or order per impression that both values let expect, each rate smoothed.
-        clicks, seen = (float(firsts[name].sum()) for name in ("clicks", "impressions"))
-        overall = clicks / seen if seen else 0.0
-        smoothed = (pl.col("clicks") + SMOOTHING_IMPRESSIONS * overall) / (
-            pl.col("impressions") + SMOOTHING_IMPRESSIONS
-        )
-        for side, table in zip(KEY, (firsts, seconds), strict=True):
-            rates = table.select(side, smoothed.alias(f"{side}_rate"))
-            pairs = pairs.join(rates, on=side, how="left", maintain_order="left")
-        rate = pl.col("first_rate") * pl.col("second_rate") / (overall or 1.0)
         # Orders from before the log were taken, too, but not among its impressions.
-        taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
-        pairs = pairs.select(
-            *KEY,
-            "clicks",
-            taken=taken,
-            expected_clicks=pl.col("impressions") * rate.clip(upper_bound=1.0),
-        )
+        taken, sums = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders"), ["taken"]
+        pairs = pairs.with_columns(taken=taken)
+        for event in (EVENTS[name] for name in self.pair.figures if name in EVENTS):
+            pairs = _with_expected(pairs, firsts, seconds, event)
+            sums += [event, f"expected_{event}"]
+        pairs = pairs.select(*KEY, *sums)
         sides = (
             table.select(table.columns[0], taken.alias("taken")) for table in (firsts, seconds)
         )
         return Cross(self.pair, self.differs, pairs, *sides)
+
+
+def _with_expected(
+    pairs: pl.DataFrame, firsts: pl.DataFrame, seconds: pl.DataFrame, event: str
+) -> pl.DataFrame:
+    """Adds how many clicks or orders of the impressions both values let expect.
+
+    Each value's rate is smoothed towards the rate of all.
+    """
+    count, seen = (float(firsts[name].sum()) for name in (event, "impressions"))
+    overall = count / seen if seen else 0.0
+    smoothed = (pl.col(event) + SMOOTHING_IMPRESSIONS * overall) / (
+        pl.col("impressions") + SMOOTHING_IMPRESSIONS
+    )
+    for side, table in zip(KEY, (firsts, seconds), strict=True):
+        rates = table.select(side, smoothed.alias(f"{side}_rate"))
+        pairs = pairs.join(rates, on=side, how="left", maintain_order="left")
+    rate = pl.col("first_rate") * pl.col("second_rate") / (overall or 1.0)
+    expected = pl.col("impressions") * rate.clip(upper_bound=1.0)
+    return pairs.with_columns(expected.alias(f"expected_{event}")).drop("^.*_rate$")
 
 
 def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
