@@ -9,9 +9,12 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.data import StatisticConfig
+from larr.data import parts
 from larr.data.features import read_features, sample
+from larr.data.holdout import folds
 from larr.data.prepare import prepare
-from larr.data.transforms import MISSING, Template, with_time_columns
+from larr.data.transforms import CLIP_DEVIATIONS, MISSING, Template, with_time_columns
 from larr.errors import ConfigError
 from larr.serve.features import Reader
 from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
@@ -122,9 +125,13 @@ def test_what_happens_on_the_test_day_changes_nothing_before_it(
 
 
 def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
-    city: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    city: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Other labels of the test rows change nothing that rankers read, and no order for stage 2."""
+    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
     tested = pl.col("request_id").hash(1) % 3 == 0
     log = raw(city).with_columns(
         split=pl.when(tested).then(pl.lit("test")).otherwise(pl.lit("train"))
@@ -145,7 +152,7 @@ def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
         capsys.readouterr().err.split()
     )
     for name in ("categories", "numbers", "recent", "history", "texts"):
-        for split in ("train", "test"):
+        for split in ("train", "test", "held_back/0/train", "held_back/0/test"):
             before, after = (load(config, f"{split}/{name}") for config in configs)
             assert (before == after).all(), f"{split}/{name}"
     tables = ["orders.parquet", *(f"known/{name}.parquet" for name in ("users", "pairs", "recent"))]
@@ -154,6 +161,72 @@ def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
         assert before.equals(after), table
     assert (load(configs[0], "histories") == load(configs[1], "histories")).all()
     assert load(configs[0], "test/numbers").any(axis=0).all(), "test rows have figures"
+
+
+def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
+    """Returns what the arrays of a split hold, without the numbers that a log gives to values."""
+    data = config.output / "prepare"
+    features = read_features(data)
+    texts = pl.read_parquet(data / "texts.parquet")["text"].to_list()
+    scales = pl.read_parquet(data / "vocabularies" / "scales.parquet")
+    vocabularies = {
+        category.name: np.array(
+            [None, *pl.read_parquet(data / "vocabularies" / f"{category.name}.parquet")["value"]]
+        )
+        for category in features.categories
+    }
+    categories = load(config, f"{folder}/categories")
+    histories = load(config, f"{folder.rpartition('/')[0] or '.'}/histories")
+    scaled = load(config, f"{folder}/numbers")
+    scaled = np.where((scaled == 0) | (np.abs(scaled) >= CLIP_DEVIATIONS), np.nan, scaled)
+    return {
+        "categories": np.stack(
+            [words[index] for words, index in zip(vocabularies.values(), categories.T, strict=True)]
+        ),
+        "recent": vocabularies["poi_id"][load(config, f"{folder}/recent")],
+        "texts": np.array([*texts, None])[load(config, f"{folder}/texts")],
+        "numbers": scaled * scales["deviation"].to_numpy() + scales["mean"].to_numpy(),
+        "history": histories[load(config, f"{folder}/history")[:, 0]],
+        **{name: load(config, f"{folder}/{name}") for name in ("labels", "keys", "days")},
+    }
+
+
+def test_a_part_that_is_held_back_is_written_as_if_it_were_tested(
+    city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin: a log of the part alone, whose test rows are those that are held back."""
+    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
+    is_new = pl.col("poi_id").hash(1) % 8 == 0
+    tested = is_new | (pl.col("request_id").hash(1) % 6 == 0)
+    log = raw(city).with_columns(
+        split=pl.when(tested).then(pl.lit("test")).otherwise(pl.lit("train"))
+    )
+    log.write_parquet(tmp_path / "log.parquet")
+    config = with_tables(city, tmp_path / "complete", impressions=tmp_path / "log.parquet")
+    pairs = {"statistics": [StatisticConfig(columns=("user_id", "poi_category"))]}
+    config = config.model_copy(update=pairs)
+    prepare(config)
+    (split,) = parts.splits(config.output / "prepare")
+    assert {*np.unique(split)} == {"", "train", "test"}, "some places are left out of the training"
+    part = log.filter(pl.col("split") == "train").with_columns(pl.Series("split", split))
+    part.filter(pl.col("split") != "").write_parquet(tmp_path / "part.parquet")
+    twin = with_tables(city, tmp_path / "twin", impressions=tmp_path / "part.parquet")
+    prepare(twin.model_copy(update=pairs))
+    for name in ("train", "test"):
+        found, expected = decoded(config, f"held_back/0/{name}"), decoded(twin, name)
+        numbers, twins = found.pop("numbers"), expected.pop("numbers")
+        known = np.isfinite(numbers) & np.isfinite(twins)  # missing ones depend on the scales
+        assert known.mean() > 0.8
+        np.testing.assert_allclose(numbers[known], twins[known], atol=1e-5)
+        for array, values in expected.items():
+            assert (found[array] == values).all(), f"{name}, {array}"
+    judged = load(config, "held_back/0/test/keys")[:, 1]
+    new = ~np.isin(judged, load(config, "held_back/0/train/keys")[:, 1])
+    assert 0.2 < new.mean() < 0.6
+    (fold,) = folds(config)
+    names = [category.name for category in read_features(config.output / "prepare").categories]
+    assert not fold.judge.array("categories")[new, names.index("poi_id")].any()
+    np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(split != "train"))
 
 
 def test_a_sample_is_of_all_positions_of_a_request() -> None:

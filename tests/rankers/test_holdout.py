@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from larr.config import Config
-from larr.data import holdout
+from larr.data import holdout, parts
+from larr.data.batches import LogRows
 from larr.errors import DataError
 from larr.metrics import auc, log_loss
 from larr.rankers.holdout import judged
@@ -22,10 +23,13 @@ def config(tmp_path: Path) -> Config:
     return write_log(tmp_path, SIZES)
 
 
-def without_time(config: Config) -> None:
-    """Gives all rows of both splits one day."""
-    for split, rows in (("train", SIZES.rows), ("test", SIZES.test_rows)):
-        np.save(log_of(config, split).folder / "days.npy", np.zeros((rows, 1), np.int32))
+def rows_of_parts(config: Config) -> list[tuple[LogRows, LogRows]]:
+    """The rows of each part that are trained on, and those that judge."""
+    log = log_of(config)
+    return [
+        (log.select(np.flatnonzero(split == "train")), log.select(np.flatnonzero(split == "test")))
+        for split in parts.splits(log.folder.parent)
+    ]
 
 
 def test_the_last_training_days_are_held_back_after_the_days_before_them(config: Config) -> None:
@@ -36,6 +40,11 @@ def test_the_last_training_days_are_held_back_after_the_days_before_them(config:
     for last, fold in ((3, first), (2, second)):
         np.testing.assert_array_equal(fold.train.numbers_N, np.flatnonzero(days[:, 0] < last))
         np.testing.assert_array_equal(fold.judge.numbers_N, np.flatnonzero(days[:, 0] == last))
+        np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(days[:, 0] >= last))
+        latest = fold.shortened(50).train.numbers_N
+        np.testing.assert_array_equal(
+            latest, np.sort(np.argsort(np.where(days < last, days, -1)[:, 0], kind="stable")[-50:])
+        )
 
 
 def test_a_day_with_enough_rows_is_held_back_alone(
@@ -49,9 +58,9 @@ def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
     log = log_of(config)
     days = np.repeat(np.arange(40, dtype=np.int32), SIZES.rows // 40)[:, None] - 100
     np.save(log.folder / "days.npy", days)
-    parts = holdout.folds(config)
-    assert len(parts) == 5  # each has a tenth of the rows, and half of them are always trained on
-    for number, part in enumerate(parts, 1):
+    folds = holdout.folds(config)
+    assert len(folds) == 5  # each has a tenth of the rows, and half of them are always trained on
+    for number, part in enumerate(folds, 1):
         first = 40 - 4 * number - 100
         np.testing.assert_array_equal(
             np.unique(part.judge.array("days")), np.arange(first, first + 4)
@@ -63,69 +72,75 @@ def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
 def test_new_users_or_places_judge_if_those_of_the_test_are_new(
     config: Config, new: str, column: int
 ) -> None:
-    without_time(config)
     test = log_of(config, "test").folder / "keys.npy"
     keys = np.load(test)
     keys[:, column] += 1_000
     np.save(test, keys)
-    parts = holdout.folds(config)
-    assert len(parts) == holdout.PARTS
-    judged = np.concatenate([fold.judge.numbers_N for fold in parts])
+    found = rows_of_parts(config)
+    assert len(found) == parts.PARTS
+    judged = np.concatenate([judge.numbers_N for _, judge in found])
     np.testing.assert_array_equal(np.sort(judged), np.arange(SIZES.rows))
-    for fold in parts:
-        trained, judging = (set(log.array("keys")[:, column]) for log in fold)
+    for part in found:
+        trained, judging = (set(log.array("keys")[:, column]) for log in part)
         assert not judging & trained
 
 
 def test_texts_judge_if_those_of_the_test_are_new(config: Config) -> None:
-    without_time(config)
     test = log_of(config, "test").folder / "texts.npy"
     texts = np.load(test)
     texts[:, 2] += 1_000
     np.save(test, texts)
-    for fold in holdout.folds(config):
-        trained, judging = (set(log.array("texts")[:, 2]) for log in fold)
+    for part in rows_of_parts(config):
+        trained, judging = (set(log.array("texts")[:, 2]) for log in part)
         assert not judging & trained
 
 
 def test_requests_judge_if_nothing_of_the_test_is_new(config: Config) -> None:
-    without_time(config)
-    for fold in holdout.folds(config):
-        trained, judging = (set(log.array("requests")[:, 0]) for log in fold)
+    for train, judge in rows_of_parts(config):
+        trained, judging = (set(log.array("requests")[:, 0]) for log in (train, judge))
         assert not judging & trained
-        assert set(fold.judge.array("keys")[:, 0]) & set(fold.train.array("keys")[:, 0])
+        assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 
 def test_training_lacks_as_many_places_as_are_new_in_the_test(config: Config) -> None:
-    without_time(config)
     test = log_of(config, "test").folder / "keys.npy"
     keys = np.load(test)
     keys[: SIZES.test_rows // 4, 1] += 1_000
     np.save(test, keys)
-    for fold in holdout.folds(config):
-        trained, judging = (set(log.array("keys")[:, 1]) for log in fold)
+    for train, judge in rows_of_parts(config):
+        trained, judging = (set(log.array("keys")[:, 1]) for log in (train, judge))
         new = judging - trained
-        share = np.isin(fold.judge.array("keys")[:, 1], list(new)).mean()
+        share = np.isin(judge.array("keys")[:, 1], list(new)).mean()
         assert 0.1 < share < 0.4
-        assert set(fold.judge.array("keys")[:, 0]) & set(fold.train.array("keys")[:, 0])
+        assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
+
+
+def test_nothing_more_is_left_out_if_enough_is_new_in_what_is_held_back(config: Config) -> None:
+    for split, every, first in (("train", 3, 1_000), ("test", 6, 2_000)):
+        path = log_of(config, split).folder / "keys.npy"
+        keys = np.zeros_like(np.load(path))
+        keys[::every, 1] = first + np.arange(len(keys[::every]))  # places of a single row
+        np.save(path, keys)
+    assert not any((split == "").any() for split in parts.splits(log_of(config).folder.parent))
 
 
 def test_a_log_of_one_user_is_refused(config: Config) -> None:
-    without_time(config)
-    np.save(log_of(config).folder / "keys.npy", np.ones((SIZES.rows, 2), np.int32))
-    np.save(log_of(config, "test").folder / "keys.npy", np.full((SIZES.test_rows, 2), 2, np.int32))
+    for split, rows, user in (("train", SIZES.rows, 1), ("test", SIZES.test_rows, 2)):
+        np.save(log_of(config, split).folder / "days.npy", np.zeros((rows, 1), np.int32))
+        np.save(log_of(config, split).folder / "keys.npy", np.full((rows, 2), user, np.int32))
+    assert not parts.splits(log_of(config).folder.parent)
     with pytest.raises(DataError, match="too few different users"):
         holdout.folds(config)
 
 
 def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config) -> None:
-    parts = holdout.folds(config)
-    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
+    folds = holdout.folds(config)
+    labels = np.concatenate([fold.judge.array("labels") for fold in folds])
     scores = np.random.default_rng(1).random(labels.shape)
-    figures = judged(config, scores, parts)
+    figures = judged(config, scores, folds)
     losses = [log_loss(label, score) for label, score in zip(labels.T, scores.T, strict=True)]
     assert figures["loss"] == pytest.approx(sum(losses))
-    end = len(parts[0].judge)
+    end = len(folds[0].judge)
     aucs = [auc(labels[rows, 0], scores[rows, 0]) for rows in (slice(end), slice(end, None))]
     assert figures["ctr_auc"] == pytest.approx(np.mean(aucs))
     assert 0 < figures["ctcvr_gauc"] < 1
@@ -136,6 +151,6 @@ def test_a_metric_that_is_not_defined_is_left_out(config: Config) -> None:
     keys = np.load(path)
     keys[:, 0] = np.arange(len(keys))  # no user has a row of each class
     np.save(path, keys)
-    parts = holdout.folds(config)
-    scores = np.full((sum(len(fold.judge) for fold in parts), 2), 0.5)
-    assert set(judged(config, scores, parts)) == {"loss", "ctr_auc", "ctcvr_auc"}
+    folds = holdout.folds(config)
+    scores = np.full((sum(len(fold.judge) for fold in folds), 2), 0.5)
+    assert set(judged(config, scores, folds)) == {"loss", "ctr_auc", "ctcvr_auc"}

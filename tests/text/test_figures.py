@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
+from larr.data.batches import LogRows
 from larr.data.histories import KINDS
+from larr.data.log import SPLITS
+from larr.data.parts import HELD_BACK
 from larr.text.embed import embed
 from larr.text.figures import (
     DIFFERENT_TEXTS,
@@ -20,6 +24,7 @@ from larr.text.figures import (
     PRIOR_SHARE,
     PRIOR_WEIGHT,
     TextFigures,
+    write_figures,
 )
 
 
@@ -129,3 +134,27 @@ def test_they_are_computed_once(written: Config) -> None:
     assert (folder(written) / "train.npy").stat().st_mtime_ns == before
     embed(written, ["letters"])
     assert (folder(written) / "train.npy").stat().st_mtime_ns == before
+
+
+def test_parts_that_are_held_back_have_figures_by_their_own_histories(
+    written: Config, tmp_path: Path
+) -> None:
+    data = shutil.copytree(written.output / "prepare", tmp_path / "prepare")
+    part = data / HELD_BACK / "0"
+    for split in SPLITS:
+        (part / split).mkdir(parents=True)
+        for name in ("texts", "history"):
+            np.save(part / split / f"{name}.npy", load(written, f"{split}/{name}")[::-1])
+    histories = load(written, "histories").copy()
+    histories[load(written, "test/history")[-1, 0]] = 0
+    np.save(part / "histories.npy", histories)
+    (tmp_path / "figures").mkdir()
+    vectors = folder(written).parent / "vectors.npy"
+    write_figures(written.model_copy(update={"output": tmp_path}), vectors, tmp_path / "figures")
+    rows = LogRows(part / "test", part=f"{HELD_BACK}/0").with_figures([tmp_path / "figures"])
+    (found,), complete = rows.figure_arrays(), np.load(folder(written) / "test.npy")[::-1]
+    changed = (histories != load(written, "histories"))[load(written, "test/history")[:, 0]]
+    changed = changed.any(axis=(1, 2))[::-1]
+    assert 0 < changed.sum() < len(changed)
+    np.testing.assert_allclose(found[~changed], complete[~changed], atol=3e-3)
+    assert (found[changed] != complete[changed]).any(axis=1).all()

@@ -81,6 +81,8 @@ class LogRows:
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
     figures: tuple[Path, ...] = ()
     """The files of the figures of all rows, side by side in `Batch.figures`."""
+    part: str = ""
+    """The folder of a held-back part within that of `larr prepare`, such as `held_back/0`."""
 
     def __len__(self) -> int:
         return len(self.array("labels") if self.numbers_N is None else self.numbers_N)
@@ -102,7 +104,8 @@ class LogRows:
 
     def with_figures(self, folders: Iterable[Path]) -> LogRows:
         """Returns the same rows with the text figures of these folders, one of each source."""
-        return replace(self, figures=tuple(path / f"{self.folder.name}.npy" for path in folders))
+        name = f"{self.folder.name}.npy"
+        return replace(self, figures=tuple(path / self.part / name for path in folders))
 
     def latest(self, rows: int) -> LogRows:
         """Returns the rows of the latest days, in the order of the log."""

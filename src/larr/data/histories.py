@@ -28,8 +28,8 @@ first row is that of an unknown place."""
 Ints = npt.NDArray[np.int64]
 
 
-def write_histories(log: Log, folder: Path, end: date) -> None:
-    """Writes `histories.npy`, the histories' numbers of the rows, and those of users at `end`.
+def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
+    """Writes `histories.npy`, the histories' numbers of the rows, and users' histories at `end`.
 
     `histories.npy` (int32 [H, K, L]) holds places as `keys.npy` numbers them, the latest first,
     padded with 0. `history.npy` of a split (int32 [N, 1]) has the number of each row's history.
@@ -47,12 +47,12 @@ def write_histories(log: Log, folder: Path, end: date) -> None:
     users = len(log.users) + 1
     latest_GL = np.zeros((users * len(KINDS), LENGTH), np.int32)
     latest_UKL = latest_GL.reshape(users, len(KINDS), LENGTH)
-    events, at_end = _events(log), (end - date(1970, 1, 1)).days
-    last = max(at_end, int(days[-1]))
+    events, at_end = _events(log), ((end or date.min) - date(1970, 1, 1)).days
+    asked = {*days.tolist(), at_end} if end else {*days.tolist()}
     all_days = events.select(pl.col("day").unique()).collect(engine="streaming")["day"].to_list()
     with track("histories", len(distinct), "user days") as advance:
-        for day in sorted({*all_days, *days.tolist(), at_end}):
-            if day > last:
+        for day in sorted(asked.union(all_days)):
+            if day > max(asked):
                 break
             first, stop = np.searchsorted(days, [day, day + 1])
             histories[first + 1 : stop + 1] = latest_UKL[user[first:stop]]

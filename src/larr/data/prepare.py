@@ -8,6 +8,7 @@ since vocabularies and scales are fitted on enriched rows before the first row i
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.names import candidate_features, is_crossed, raw_column, row_numbers
-from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
+from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
+from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import console, track
 
@@ -55,10 +57,7 @@ def prepare(config: Config) -> None:
         evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
         _write_requests(log, folder)
         beside = _beside(log)
-        _write_enriched(enricher, texts, evaluated, beside, folder)
-        enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
-        if within := config.features.within_request:
-            add_figures([*enriched["train"], *enriched["test"]], within)
+        enriched = _write_enriched(enricher, texts, evaluated, folder, beside)
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
         encoder.save(folder / "vocabularies")
         counts = {
@@ -67,8 +66,14 @@ def prepare(config: Config) -> None:
         }
         test = pl.scan_parquet(enriched["test"]).select(evaluated)
         test.sink_parquet(folder / "test" / "rows.parquet")
+        for split in SPLITS:
+            _report_unknown(encoder, folder / split)
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, folder)
+        if not has_last_days(folder):
+            for number, split_N in enumerate(splits(folder)):
+                part = folder / HELD_BACK / str(number)
+                _write_part(config, log, encoder, texts, split_N, part)
         # The texts of every past order as of the start of its day, for stage 2.
         train = log.scan().filter(pl.col("split") == "train").with_row_index("log_row")
         orders = enricher.enrich(past_orders(log, train), crossed=_read_in_texts(config))
@@ -87,12 +92,58 @@ def prepare(config: Config) -> None:
         work.figures |= counts | {"distinct_texts": len(texts), "rejected": log.rejected}
 
 
-def _write_enriched(
-    enricher: Enricher, texts: TextNumbers, evaluated: list[str], beside: str, folder: Path
+def _write_part(
+    config: Config,
+    log: Log,
+    encoder: FeatureEncoder,
+    texts: TextNumbers,
+    split_N: Array,
+    folder: Path,
 ) -> None:
+    """Writes the arrays and histories of a part that is held back, see `larr.data.parts`.
+
+    `split_N` replaces the split of the training rows; the test rows are left out.
+    """
+    (folder / "checked").mkdir(parents=True)
+    np.save(folder / LEFT_OUT, np.flatnonzero(split_N != "train"))
+    files, start = [], 0
+    for number, chunk in enumerate(log.chunks("train")):
+        files.append(folder / "checked" / f"{number:05}.parquet")
+        column = pl.Series("split", split_N[start : start + chunk.height])
+        chunk.with_columns(column).write_parquet(files[-1])
+        start += chunk.height
+    tested = int((split_N == "test").sum())
+    console.print(f"  {tested:,} training rows as if they were tested, to decide by them:")
+    log = replace(log, impressions=files, is_split_by_time=False)
+    columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
+    enriched = _write_enriched(Enricher(config, log), texts, columns, folder)
+    for split, rows in enriched.items():
+        _write_arrays(config, log, encoder, rows, folder / split)
+    write_histories(log, folder)
+    # Values that are new to the part are unknown in it; they have indices of the complete log.
+    trained_NF = np.load(folder / "train" / "categories.npy")
+    places_N = dict(zip(encoder.vocabularies, trained_NF.T, strict=True)).get("poi_id", [])
+    for split in SPLITS:
+        names = ("categories", "recent")
+        index_NF, recent_NL = (np.load(folder / split / f"{n}.npy", mmap_mode="r+") for n in names)
+        for index_N, trained_N in zip(index_NF.T, trained_NF.T, strict=True):
+            index_N[~np.isin(index_N, trained_N)] = 0
+        recent_NL[~np.isin(recent_NL, places_N)] = 0
+    for scratch in ("checked", "enriched"):
+        shutil.rmtree(folder / scratch)
+
+
+def _write_enriched(
+    enricher: Enricher,
+    texts: TextNumbers,
+    evaluated: list[str],
+    folder: Path,
+    beside: str | None = None,
+) -> dict[str, list[Path]]:
     """Writes the columns that the arrays are built from, a file for each chunk; numbers texts.
 
-    Writes also the texts of places that were shown beside an order and not clicked, for stage 2.
+    With `beside`, writes also the texts of places that were shown beside an order and not clicked,
+    for stage 2. Returns the files of each split.
     """
     config, log = enricher.config, enricher.log
     (folder / "enriched").mkdir()
@@ -103,7 +154,8 @@ def _write_enriched(
         key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
         for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
     }
-    ordered = train.filter(pl.col("order")).select(beside).unique().collect(engine="streaming")
+    orders = train.filter(pl.col("order")).select(beside or "request_id").unique()
+    ordered = orders.collect(engine="streaming")
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
     names = [*evaluated, "click", "order", "recent", *row_numbers(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
@@ -112,7 +164,7 @@ def _write_enriched(
             start = 0
             for number, chunk in enumerate(log.chunks(split)):
                 rows = enricher.enrich(chunk)
-                if split == "train":
+                if split == "train" and beside:
                     left = rows.with_row_index("log_row", start).filter(~pl.col("click"))
                     left = left.join(ordered, on=beside, how="semi", maintain_order="left")
                     left = left.with_columns(beside=beside)
@@ -130,6 +182,10 @@ def _write_enriched(
                 rows.write_parquet(folder / "enriched" / f"{split}-{number:05}.parquet")
                 start += chunk.height
                 advance(chunk.height)
+    enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
+    if within := config.features.within_request:
+        add_figures([*enriched["train"], *enriched["test"]], within)
+    return enriched
 
 
 def _beside(log: Log) -> str:
@@ -157,7 +213,7 @@ def _write_requests(log: Log, folder: Path) -> None:
 def _write_arrays(
     config: Config, log: Log, encoder: FeatureEncoder, enriched: list[Path], folder: Path
 ) -> int:
-    """Writes the arrays of a split and reports features that say little; returns its rows."""
+    """Writes the arrays of a split; returns its rows."""
     folder.mkdir()
     total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
     texts = [TEXT.format(keyword.name) for keyword in config.scene_keywords]
@@ -183,16 +239,20 @@ def _write_arrays(
                 mapped[name][start : start + rows.height] = values
             start += rows.height
             advance(rows.height)
+    return total
+
+
+def _report_unknown(encoder: FeatureEncoder, folder: Path) -> None:
+    """Prints the features of a split that are unknown in most of its rows."""
     new = " or new" if folder.name == "test" else ""
     for array, names, reason in (
         ("categories", encoder.vocabularies, f"missing{new}"),
         ("numbers", encoder.scales.names, "missing or at its mean"),
     ):
-        share_X = (mapped[array] == 0).mean(axis=0)
+        share_X = (np.load(folder / f"{array}.npy", mmap_mode="r") == 0).mean(axis=0)
         for name, share in zip(names, share_X, strict=True):
             if share > MOST_UNKNOWN:
                 console.print(f"  {name}: {reason} in {share:.0%} of the {folder.name} rows")
-    return total
 
 
 def _write_features(

@@ -73,8 +73,7 @@ def choose(config: Config) -> None:
     for kind in config.choose.kinds:
         rankers.find(config, kind)
     with artifacts.making(config, "choose") as work:
-        rows = config.choose.rows
-        parts = [Fold(fold.train.latest(rows), fold.judge) for fold in folds(config)]
+        parts = [fold.shortened(config.choose.rows) for fold in folds(config)]
         trials: list[Trial] = []
         untried = list(_starts(config))
         while untried:

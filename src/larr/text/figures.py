@@ -30,6 +30,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.histories import HISTORIES, KINDS, PLACE_TEXTS
 from larr.data.log import SPLITS
+from larr.data.parts import HELD_BACK
 from larr.data.transforms import Array, Scales
 from larr.progress import track
 
@@ -171,24 +172,27 @@ def copy_figures(source: Path, target: Path) -> None:
 def write_figures(config: Config, vectors: Path, folder: Path) -> None:
     """Writes the figures of both splits from a source's vectors, and what computes them online.
 
-    `train.npy` and `test.npy` (float32 [N, G]) are standardised by the training rows;
-    `figures.json` has the names, means and deviations.
+    `train.npy` and `test.npy` (float32 [N, G]) are standardised by the training rows, and so are
+    those of the parts in `held_back/`; `figures.json` has the names, means and deviations.
     """
     data = artifacts.folder(config, "prepare")
-    histories_HKL = np.load(data / HISTORIES, mmap_mode="r")
     figures = _unscaled(config, vectors, folder)
     arrays: dict[str, np.memmap] = {}
-    for split in SPLITS:
-        names = ("texts", "history")
-        read = [np.load(data / split / f"{name}.npy", mmap_mode="r") for name in names]
-        shape = (len(read[0]), len(figures.settings["names"]))
-        arrays[split] = artifacts.new_array(folder / f"{split}.npy", np.float32, shape)
-        with track(f"figures of {vectors.parent.name}, {split}", shape[0], "rows") as advance:
-            for start in range(0, shape[0], ROWS):
-                text_BR, history_B1 = (array[start : start + ROWS] for array in read)
-                raw_BG = figures.raw(text_BR, history_B1[:, 0], histories_HKL)
-                arrays[split][start : start + ROWS] = raw_BG
-                advance(len(raw_BG))
+    for part in (data, *sorted((data / HELD_BACK).glob("*"))):
+        histories_HKL = np.load(part / HISTORIES, mmap_mode="r")
+        for split in SPLITS:
+            names = ("texts", "history")
+            read = [np.load(part / split / f"{name}.npy", mmap_mode="r") for name in names]
+            shape = (len(read[0]), len(figures.settings["names"]))
+            name = (part / split).relative_to(data).as_posix()
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            arrays[name] = artifacts.new_array(folder / f"{name}.npy", np.float32, shape)
+            with track(f"figures of {vectors.parent.name}, {name}", shape[0], "rows") as advance:
+                for start in range(0, shape[0], ROWS):
+                    text_BR, history_B1 = (array[start : start + ROWS] for array in read)
+                    raw_BG = figures.raw(text_BR, history_B1[:, 0], histories_HKL)
+                    arrays[name][start : start + ROWS] = raw_BG
+                    advance(len(raw_BG))
     scales = _scales(figures.settings["names"], arrays["train"])
     for array_NG in arrays.values():
         for start in range(0, len(array_NG), ROWS):

@@ -60,7 +60,7 @@ class HeldOut:
     places: pl.Series
     """Values of `poi_id`."""
     rows: pl.Series
-    """Numbers of the training rows that `larr.data.holdout` holds back, of at most half of them."""
+    """Numbers of the training rows that `larr.data.holdout` leaves out, at most half of them."""
 
     @property
     def is_user(self) -> pl.Expr:
@@ -107,18 +107,19 @@ def held_out(config: Config) -> HeldOut:
 
 
 def _held_back(config: Config) -> list[int]:
-    """Returns the numbers of the rows by which `larr choose` judges, of at most half of the log."""
+    """Returns the numbers of rows that `larr choose` leaves out of training, at most half."""
     try:
         parts = folds(config)
     except DataError:  # a log of one user or place, which has no part to hold back
         return []
-    half = (len(parts[0].train) + len(parts[0].judge)) / 2
-    rows: list[int] = []
+    half = (len(parts[0].train) + len(parts[0].left_out_N)) / 2
+    rows: set[int] = set()
     for part in parts:
-        if rows and len(rows) + len(part.judge) > half:
+        more = rows.union(part.left_out_N.tolist())
+        if rows and len(more) > half:
             break
-        rows += np.array(part.judge.numbers_N).tolist()
-    return rows
+        rows = more
+    return sorted(rows)
 
 
 def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
