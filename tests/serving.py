@@ -42,7 +42,7 @@ MEMBERS = {
     f"best_{number}": {
         "of": of,
         "vectors": None,
-        "settings": {"figures": sources},
+        "settings": {"figures": sources, "ple.cross_layers": 1},
         "weight": 0.5 if of == "larr" else 0.25,
     }
     for number, (of, sources) in enumerate(

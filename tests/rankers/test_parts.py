@@ -157,7 +157,7 @@ def test_crosses_of_dcn_are_products_with_the_inputs(config: Config) -> None:
     first, second = model.crosses
     one_BD = x_BD * (x_BD @ first.weight.T + first.bias) + x_BD
     expected_BD = x_BD * (one_BD @ second.weight.T + second.bias) + one_BD
-    torch.testing.assert_close(model.crossed(x_BD), expected_BD)
+    torch.testing.assert_close(model.crosses(x_BD), expected_BD)
 
 
 def naive_level(
@@ -197,8 +197,11 @@ def naive_ple(model: Ple, x: Tensor, tasks: int) -> Tensor:
         ]
         inputs = naive_level(level.mixture, tasks, owners, first, gates)
     logits = []
+    crossed = x
+    for layer in model.crosses:
+        crossed = x * (layer.weight @ crossed + layer.bias) + crossed
     for task in range(tasks):
-        value = inputs[task]
+        value = torch.cat([inputs[task], crossed]) if model.crosses else inputs[task]
         for layer in model.towers.layers[:-1]:
             value = (layer.weight[task] @ value + layer.bias[task, 0]).relu()
         last = model.towers.layers[-1]
@@ -210,6 +213,7 @@ def naive_ple(model: Ple, x: Tensor, tasks: int) -> Tensor:
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_ple_equals_a_ple_of_single_experts(tasks: int, levels: int, tmp_path: Path) -> None:
     ple = {"levels": levels, "shared_experts": 3, "expert_units": [6, 5, 4], "tower_units": [3]}
+    ple["cross_layers"] = levels - 1
     names = ("click", "order")[:tasks]
     config = write_log(tmp_path, Sizes(10, tasks=names, test_rows=10), small_align(ple=ple))
     model = rankers.build(config, "ple").eval()

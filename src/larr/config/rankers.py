@@ -32,6 +32,9 @@ class PleConfig(Section):
     """Layers of an expert."""
     tower_units: list[Positive] = [64]
     """Layers of a task's tower."""
+    cross_layers: Annotated[int, Field(ge=0)] = 0
+    """DCN-v2's cross layers over the inputs, which the towers of PLE and LARR read beside what the
+    experts give. Paper: 0."""
 
 
 class SceneConfig(Section):

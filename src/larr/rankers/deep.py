@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from larr.data.batches import Batch
 from larr.rankers.embedding import EmbeddedFeatures, FeatureEmbedding
-from larr.rankers.layers import Towers, with_product
+from larr.rankers.layers import Crosses, Towers, with_product
 from larr.rankers.neural import EmbeddingRanker
 from larr.rankers.ranker import RankerInputs
 
@@ -109,24 +109,17 @@ class DeepFm(DeepRanker):
 
 
 class Dcn(DeepRanker):
-    """DCN-v2 (Wang et al., 2021): cross layers with full matrices beside the deep network."""
+    """DCN-v2 (Wang et al., 2021): cross layers beside the deep network."""
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__(inputs)
         width = self.encoder.width
-        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(CROSS_LAYERS))
+        self.crosses = Crosses(width, CROSS_LAYERS)
         self.towers = Towers(self.settings, self.tasks, width + self.deep_units)
 
     def logits(self, features: EmbeddedFeatures) -> Tensor:
         """Returns the logits of towers that read both networks, [B, T]."""
         x_BD = features.joined()
-        joined_BD = torch.cat([self.crossed(x_BD), self.bottom(x_BD)], dim=1)
+        joined_BD = torch.cat([self.crosses(x_BD), self.bottom(x_BD)], dim=1)
         logits_BT: Tensor = self.towers(joined_BD.expand(self.tasks, -1, -1))
         return logits_BT
-
-    def crossed(self, first_BD: Tensor) -> Tensor:
-        """Returns the last x_(l+1) = x_0 * (W x_l + b) + x_l: products of l + 2 inputs, [B, D]."""
-        x_BD = first_BD
-        for layer in self.crosses:
-            x_BD = first_BD * layer(x_BD) + x_BD
-        return x_BD

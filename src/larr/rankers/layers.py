@@ -51,6 +51,20 @@ class Towers(nn.Module):
         return logits_TB.T
 
 
+class Crosses(nn.ModuleList):
+    """DCN-v2's cross layers with full matrices (Wang et al., 2021)."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__(nn.Linear(width, width) for _ in range(layers))
+
+    def forward(self, first_BI: Tensor) -> Tensor:
+        """Returns the last x_(l+1) = x_0 * (W x_l + b) + x_l: products of l + 2 inputs, [B, I]."""
+        x_BI = first_BI
+        for layer in self:
+            x_BI = first_BI * layer(x_BI) + x_BI
+        return x_BI
+
+
 def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
     """Returns the rate that each tower predicts; with `product` the second is given a click."""
     if ctcvr == "tower" or len(rates_T) < 2:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
 from larr.rankers.embedding import FeatureEmbedding
-from larr.rankers.layers import Parallel, Towers, with_product
+from larr.rankers.layers import Crosses, Parallel, Towers, with_product
 from larr.rankers.neural import EmbeddingRanker
 from larr.rankers.ranker import RankerInputs
 
@@ -99,18 +99,23 @@ class NextLevel(nn.Module):
 
 
 class Ple(EmbeddingRanker):
-    """Features, extraction levels, a tower for each task."""
+    """Features, extraction levels, a tower for each task; DCN-v2's cross layers as an option."""
+
+    alternatives = EmbeddingRanker.alternatives | {"ple.cross_layers": (2,)}
+    crosses: Crosses
 
     def __init__(self, inputs: RankerInputs, more: int = 0) -> None:
         """Builds the model; `more` inputs beside the ordinary features come from a subclass."""
         super().__init__(inputs)
         levels, units = self.settings.ple.levels, self.settings.ple.expert_units
         self.encoder = FeatureEmbedding(inputs)
-        self.first = FirstLevel(self.settings, self.tasks, self.encoder.width + more)
+        width, cross_layers = self.encoder.width + more, self.settings.ple.cross_layers
+        self.first = FirstLevel(self.settings, self.tasks, width)
         self.next = nn.Sequential(
             *(NextLevel(self.settings, self.tasks, last=n == levels) for n in range(2, levels + 1))
         )
-        self.towers = Towers(self.settings, self.tasks, units[-1])
+        self.crosses = Crosses(width, cross_layers)
+        self.towers = Towers(self.settings, self.tasks, units[-1] + width * bool(cross_layers))
 
     @property
     def foldable(self) -> bool:
@@ -123,9 +128,15 @@ class Ple(EmbeddingRanker):
 
     def logits(self, x_BD: Tensor) -> Tensor:
         """Returns the logits of all inputs side by side, [B, T]."""
-        return self.logits_after(self.first.linear(x_BD))
+        return self.logits_after(self.first.linear(x_BD), x_BD)
 
-    def logits_after(self, products_BH: Tensor) -> Tensor:
-        """Returns the logits after the first level's product, which `larr serve` adds up itself."""
+    def logits_after(self, products_BH: Tensor, x_BD: Tensor | None) -> Tensor:
+        """Returns the logits after the first level's product, which `larr serve` adds up itself.
+
+        The inputs are read by cross layers, and None without these.
+        """
         mixed_GBO = self.next(self.first(products_BH))
+        if self.crosses:
+            crossed_GBD = self.crosses(x_BD).expand(self.tasks, -1, -1)
+            mixed_GBO = torch.cat([mixed_GBO, crossed_GBD], dim=2)
         return with_product(self.towers(mixed_GBO), self.settings.ctcvr)

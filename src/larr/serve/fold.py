@@ -4,6 +4,7 @@ Two properties of the rankers make this exact up to the rounding of float32:
 
 - PLE's first level multiplies all inputs with one matrix, so each input adds its own piece to the
   products. A place's pieces are stored; those of a request are added up once for all candidates.
+  Cross layers multiply inputs with each other: they are computed for each candidate.
 - With one layer read at `<agg>`, the scene encoder's only query is a constant, and the key and the
   value of a token follow from one stored text. A softmax over some of the texts can be kept before
   its division (`Partial`) and merged with that over the others, as online softmax does (Milakov and
@@ -16,9 +17,9 @@ without torch, and faster: the fifty small operations of `Scoring` cost torch mo
 in arithmetic.
 
 Shapes: N texts, K candidates, P places, L recent places, R scene keywords, Q of them of the
-request, S of the place, F categories, M numbers, E embedding, O products of the first level, H
-attention heads, C = D / H, D dimension of the vectors, A dimension of e_s, U of the common space,
-T tasks.
+request, S of the place, F categories, M numbers, E embedding, I inputs and O products of the first
+level, H attention heads, C = D / H, D dimension of the vectors, A dimension of e_s, U of the common
+space, T tasks.
 """
 
 from __future__ import annotations
@@ -124,21 +125,20 @@ class TextRows(nn.Module):
         return {"vectors": vectors_RD, "logits": logits_RH, "values": values_RHC}
 
 
-class _FirstLevel:
-    """The weights of PLE's first products, [inputs, O], by what they are multiplied with."""
+class _Inputs:
+    """The positions of PLE's inputs, by what they are."""
 
     def __init__(self, model: Ple) -> None:
-        encoder, linear = model.encoder, model.first.linear
+        encoder, inputs = model.encoder, model.first.linear.in_features
         width = encoder.embedding
         flat, recent = len(encoder.seen) * width, width * (encoder.counts[1] > 0)
-        sizes = [flat, recent, encoder.width - flat - recent, linear.in_features - encoder.width]
-        by_category, self.recent, self.number, self.more = linear.weight.detach().T.split(sizes)
+        sizes = [flat, recent, encoder.width - flat - recent, inputs - encoder.width]
+        by_category, self.recent, self.number, self.more = torch.arange(inputs).split(sizes)
         self.category = by_category.unflatten(0, (-1, width))
 
     def of_columns(self, categories: Sequence[int], numbers: Sequence[int]) -> Tensor:
         """Returns those of some categories' embeddings and some numbers, side by side."""
-        by_category = self.category[list(categories)].flatten(0, 1)
-        return torch.cat([by_category, self.number[list(numbers)]]).contiguous()
+        return torch.cat([self.category[list(categories)].flatten(), self.number[list(numbers)]])
 
 
 class PlaceRows(nn.Module):
@@ -146,16 +146,21 @@ class PlaceRows(nn.Module):
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.weight = _FirstLevel(model).of_columns(categories.place, numbers.place)
+        position_I = _Inputs(model).of_columns(categories.place, numbers.place)
+        self.weight = model.first.linear.weight.detach().T[position_I]
+        self.has_crosses = bool(model.crosses)
         self.larr = scene_part(model)
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Takes rows of embeddings [P, F, E] and numbers [P, M], and for LARR those of its texts.
 
-        Returns the place's part of the first products, of the softmax and of the common space.
+        Returns the place's part of the first products, of the softmax and of the common space, and
+        of the inputs for cross layers.
         """
-        columns_PD = torch.cat([inputs["categories"].flatten(1), inputs["numbers"]], dim=1)
-        rows = {"place_products": columns_PD @ self.weight}
+        columns_PI = torch.cat([inputs["categories"].flatten(1), inputs["numbers"]], dim=1)
+        rows = {"place_products": columns_PI @ self.weight}
+        if self.has_crosses:
+            rows["place_inputs"] = columns_PI
         if self.larr:
             texts = partial(inputs["logits"], inputs["values"])
             rows |= {f"place_{name}": tensor for name, tensor in texts._asdict().items()}
@@ -169,34 +174,40 @@ class Scoring(nn.Module):
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.model, first = model, _FirstLevel(model)
-        self.larr = scene_part(model)
-        self.request_weight = first.of_columns(categories.request, numbers.request)
-        figures = range(sum(map(len, numbers)), len(first.number))  # they are the last numbers
-        rest = [first.number[[*numbers.candidate, *figures]], first.recent, first.more]
-        self.rest_weight = torch.cat(rest).contiguous()
+        self.model, self.larr, position = model, scene_part(model), _Inputs(model)
+        weight_IO = model.first.linear.weight.detach().T
+        request_I = position.of_columns(categories.request, numbers.request)
+        self.request_weight = weight_IO[request_I]
+        figures = range(sum(map(len, numbers)), len(position.number))  # they are the last numbers
+        numbers_I = position.number[[*numbers.candidate, *figures]]
+        rest_I = torch.cat([numbers_I, position.recent, position.more])
+        self.rest_weight = weight_IO[rest_I]
         # Categories that differ within a request (levels, positions) have few values, so that the
         # products of all of them are constants of the graph. All values of a hidden category have
         # the embedding of its unknown value, the first.
-        encoder, self.candidate_values = model.encoder, []
+        self.candidate_values, self.candidate_products = [], []
+        encoder = model.encoder
         starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
         for column in categories.candidate:
             value_V = torch.arange(starts[column + 1] - starts[column]) * encoder.seen[column]
             rows_VE = encoder.table.rows[starts[column] + value_V, : encoder.embedding].detach()
-            self.candidate_values.append(rows_VE @ first.category[column])
+            self.candidate_values.append(rows_VE)
+            self.candidate_products.append(rows_VE @ weight_IO[position.category[column]])
+        place_I = position.of_columns(categories.place, numbers.place)
+        columns_I = position.category[list(categories.candidate)].flatten()
+        self.order_I = torch.cat([place_I, request_I, columns_I, rest_I]).argsort()
         if self.larr:
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Takes the inputs that `larr.serve.folded` looks up; returns `logits`, [K, T]."""
         request = [inputs["request_categories"].flatten(), inputs["request_numbers"]]
-        request_1O = torch.addmm(
-            self.model.first.linear.bias, torch.cat(request)[None], self.request_weight
-        )
+        request_1I = torch.cat(request)[None]
+        request_1O = torch.addmm(self.model.first.linear.bias, request_1I, self.request_weight)
         products_KO = inputs["place_products"] + request_1O
-        for column, values_VO in enumerate(self.candidate_values):
+        for column, products_VO in enumerate(self.candidate_products):
             index_K = inputs["candidate_categories"][:, column]
-            products_KO = products_KO + values_VO.index_select(0, index_K)
+            products_KO = products_KO + products_VO.index_select(0, index_K)
         rest = [inputs["candidate_numbers"]]
         if self.model.encoder.counts[1]:
             rest.append(self._recent(inputs))
@@ -208,7 +219,16 @@ class Scoring(nn.Module):
             if self.larr.matching:
                 rest += self._figures(self.larr.matching, inputs)
         products_KO = torch.addmm(products_KO, torch.cat(rest, dim=1), self.rest_weight)
-        return {"logits": self.model.logits_after(products_KO)}
+        x_KI = self._joined(inputs, request_1I, rest) if self.model.crosses else None
+        return {"logits": self.model.logits_after(products_KO, x_KI)}
+
+    def _joined(self, inputs: Inputs, request_1I: Tensor, rest: list[Tensor]) -> Tensor:
+        """Returns all inputs side by side, in the order in which the ranker has them, [K, I]."""
+        place_KI = inputs["place_inputs"]
+        columns = [place_KI, request_1I.expand(place_KI.shape[0], -1)]
+        for column, values_VE in enumerate(self.candidate_values):
+            columns.append(values_VE.index_select(0, inputs["candidate_categories"][:, column]))
+        return torch.cat([*columns, *rest], dim=1).index_select(1, self.order_I)
 
     def _recent(self, inputs: Inputs) -> Tensor:
         """Returns `TargetAttention` over the recent places of one user, [K, E].
