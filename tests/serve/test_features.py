@@ -22,7 +22,6 @@ PAIRS = [
     ["poi_tags", "poi_price_yuan_level"],
 ]
 FIGURES = ["log_clicks", "share", "ctr", "cvr"]
-WITHIN = ["poi_ctr", "user_id_x_poi_tags_share", "distance_km", "pair_log_clicks", "temperature_c"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def crossed(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     for name in ("user_id_x_poi_tags_share", "user_gender_x_weather_ctr"):
         tree["buckets"] = [*tree["buckets"], {"column": name, "words": ["low", "high"]}]
         tree["features"]["categories"] = [*tree["features"]["categories"], f"{name}_level"]
-    tree["features"]["within_request"] = WITHIN
+    tree["features"]["within_request"] = True
     config = Config.model_validate(tree)
     prepare(config)
     return config

@@ -161,7 +161,7 @@ def figures_of(ranker: Ranker, texts: torch.Tensor, data: Path) -> torch.Tensor:
     history_N = np.load(data / "test" / "history.npy")[: len(texts), 0]
     parts = [torch.zeros(len(texts), 0)]
     for folder in ranker.figures:
-        read = texts.numpy(), history_N, np.load(data / "histories.npy")
+        read = texts.numpy(), history_N, np.load(data / "histories.npy"), np.zeros_like(history_N)
         parts.append(torch.from_numpy(TextFigures.open(folder).of_rows(*read)))
     return torch.cat(parts, dim=1)
 

@@ -16,6 +16,7 @@ from larr.data.batches import LogRows
 from larr.data.histories import KINDS
 from larr.data.log import SPLITS
 from larr.data.parts import HELD_BACK
+from larr.text import figures
 from larr.text.embed import embed
 from larr.text.figures import (
     DIFFERENT_TEXTS,
@@ -124,8 +125,35 @@ def test_computed_online_they_are_those_of_the_log(written: Config) -> None:
     opened = TextFigures.open(folder(written))
     for row in (0, 57, len(texts) - 1):
         one = slice(row, row + 1)
-        found = opened.of_rows(texts[one], history[one, 0], histories)
+        found = opened.of_rows(texts[one], history[one, 0], histories, np.zeros(1, np.int64))
         np.testing.assert_allclose(found, stored[one], atol=1e-5)
+
+
+def test_within_requests_they_are_those_of_complete_requests(
+    written: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "ROWS", 100)  # requests are divided among chunks
+    config = written.model_copy(
+        update={"features": written.features.model_copy(update={"within_request": True})}
+    )
+    vectors = written.output / "embed" / "letters" / "vectors.npy"
+    figures.write_figures(config, vectors, tmp_path)
+    names = artifacts.read_json(tmp_path / "figures.json")["names"]
+    assert {"taken_largest_rank", "accepted_10_difference"} < set(names)
+    stored, alone = (np.load(path / "test.npy") for path in (tmp_path, folder(written)))
+    np.testing.assert_allclose(stored[:, : alone.shape[1]], alone, atol=1e-3)
+    texts, history, requests = (
+        load(written, f"test/{name}") for name in ("texts", "history", "requests")
+    )
+    opened, histories = TextFigures.open(tmp_path), load(written, "histories")
+    for request in np.unique(requests)[:3]:
+        rows = np.flatnonzero(requests[:, 0] == request)
+        one = np.zeros(len(rows), np.int64)
+        found = opened.of_rows(texts[rows], history[rows, 0], histories, one)
+        # A last digit may be rounded otherwise where other rows are computed at a time.
+        assert (np.abs(found - stored[rows]) < 1e-3).mean() > 0.99
+        rank = opened.raw(texts[rows], history[rows, 0], histories)[:, 0].argsort().argsort()
+        assert (np.diff(stored[rows, alone.shape[1]][rank.argsort()]) >= 0).all()
 
 
 def test_they_are_computed_once(written: Config) -> None:

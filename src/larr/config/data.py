@@ -178,9 +178,10 @@ class FeatureConfig(Section):
     """Columns looked up in an embedding table: IDs and scene fields."""
     numbers: list[str] = []
     """Columns standardised with the mean and deviation of the training days."""
-    within_request: list[str] = []
-    """Numbers that rankers read, cross statistics among them, of which they read the rank and the
-    difference from the mean among the candidates of the request, too, and how many these are."""
+    within_request: bool = False
+    """Whether rankers also read, of each number that differs between the candidates of a request,
+    the rank and the difference from the mean among these, and their number. Set it if the rows of
+    a request are all candidates that were to be ranked, and not only those that were shown."""
     candidate_columns: list[str] = ["position", "distance_km"]
     """Columns of impressions that differ between the candidates of a request: clients send them
     with each candidate, all others once for a request. Columns of places need no entry."""

@@ -20,9 +20,9 @@ from larr.data.log import Log
 from larr.data.names import (
     LOOKED_UP,
     candidate_features,
+    compared_numbers,
     figure_names,
     raw_column,
-    row_numbers,
 )
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS, Template
@@ -51,9 +51,8 @@ def check_columns(config: Config, log: Log) -> None:
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
     figures |= {"user_order_price_yuan", *PAIR_FIGURES}
     figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
-    within = config.features.within_request
     internal = {"recent", "poi_impressions", "user_impressions"}  # added, but not to be read
-    internal |= {*within_names(within)}
+    internal |= {*within_names(compared_numbers(config))}
     _check_tables(config, log, impressions, figures | levels | internal)
     if "poi_price_yuan" not in log.places.columns:
         figures.discard("user_order_price_yuan")
@@ -61,8 +60,6 @@ def check_columns(config: Config, log: Log) -> None:
     numbers = {*tables, *figures} - internal
     uses = _uses(config, log, impressions, numbers, numbers | levels)
     counted = {*tables, *(f"{name}_level" for name in tables)} & (numbers | levels)
-    readable = row_numbers(config)
-    uses.append(("features.within_request", within, readable, "a number that rankers read"))
     expected = "a column of a table or of the time, or a level of one"
     uses += [
         (f"statistics {pair.name}", [*pair.columns], counted, expected)

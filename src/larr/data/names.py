@@ -25,7 +25,15 @@ def row_numbers(config: Config) -> list[str]:
 
 def number_names(config: Config) -> list[str]:
     """Returns the names of all numbers that rankers read: of rows, then within requests."""
-    return [*row_numbers(config), *within_names(config.features.within_request)]
+    return [*row_numbers(config), *within_names(compared_numbers(config))]
+
+
+def compared_numbers(config: Config) -> list[str]:
+    """Returns the names of the numbers that are compared within requests: those that may differ."""
+    if not config.features.within_request:
+        return []
+    numbers, differing = row_numbers(config), _differing(config)
+    return [n for n in numbers if n in differing or n.startswith(("poi_", "pair_"))]
 
 
 def is_listed(column: str) -> bool:
@@ -60,10 +68,13 @@ def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
     They are declared columns, figures of a user at a place, cross statistics of a column that
     differs, levels of all these, and figures within the request.
     """
-    differing = {*config.features.candidate_columns, *within_names(config.features.within_request)}
-    for pair in config.statistics or []:
-        if figures_differ(config, pair):
-            differing.update(figure_names(pair))
+    differing = _differing(config) | {*within_names(compared_numbers(config))}
     return [
         name for name in names if raw_column(config, name) in differing or name.startswith("pair_")
     ]
+
+
+def _differing(config: Config) -> set[str]:
+    """Returns the declared columns, and the cross statistics of a column that differs."""
+    pairs = [pair for pair in config.statistics or [] if figures_differ(config, pair)]
+    return {*config.features.candidate_columns, *(n for pair in pairs for n in figure_names(pair))}

@@ -25,7 +25,13 @@ from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
-from larr.data.names import candidate_features, is_crossed, raw_column, row_numbers
+from larr.data.names import (
+    candidate_features,
+    compared_numbers,
+    is_crossed,
+    raw_column,
+    row_numbers,
+)
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
@@ -183,8 +189,8 @@ def _write_enriched(
                 start += chunk.height
                 advance(chunk.height)
     enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
-    if within := config.features.within_request:
-        add_figures([*enriched["train"], *enriched["test"]], within)
+    if compared := compared_numbers(config):
+        add_figures([*enriched["train"], *enriched["test"]], compared)
     return enriched
 
 

@@ -49,11 +49,16 @@ def within_request(number_NW: Array, request_N: Array) -> Array:
     return figures
 
 
+def request_numbers(rows: pl.DataFrame) -> Array:
+    """Returns the number of each row's request, from 0 without gaps, int64 [N]."""
+    return rows["request_id"].rank("dense").to_numpy().astype(np.int64) - 1
+
+
 def with_figures(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """Adds the figures of some numbers to the rows of complete requests."""
     if not names:
         return rows
-    request_N = rows["request_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    request_N = request_numbers(rows)
     number_NW = np.stack([rows[name].cast(pl.Float64).to_numpy() for name in names], axis=1)
     figures = within_request(number_NW, request_N).T
     return rows.with_columns(map(pl.Series, within_names(names), figures))

@@ -91,19 +91,20 @@ def choose(config: Config) -> None:
 
 
 def _starts(config: Config) -> Iterator[VariantConfig]:
-    """Yields each kind without texts and with the figures of all sources.
+    """Yields each kind's starts without texts and with the figures of all sources.
 
     A kind that reads text vectors comes with those of each source instead, and without figures.
     """
     sources = config.choose.sources
     for kind in config.choose.kinds:
-        vectors: list[str | None] = []
-        if rankers.find(config, kind).text_vectors:
-            vectors += sources
-        for source in vectors or [None]:
-            yield VariantConfig(of=kind, settings={"figures": []}, vectors=source)
-        if sources and not vectors:
-            yield VariantConfig(of=kind, settings={"figures": sources})
+        ranker = rankers.find(config, kind)
+        vectors: list[str | None] = [*sources] if ranker.text_vectors else []
+        for start in ranker.starts:
+            for source in vectors or [None]:
+                settings = {"figures": [], **start}
+                yield VariantConfig(of=kind, settings=settings, vectors=source)
+            if sources and not vectors:
+                yield VariantConfig(of=kind, settings={"figures": sources, **start})
 
 
 def _tried(

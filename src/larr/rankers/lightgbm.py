@@ -35,10 +35,12 @@ class LightGbm(Ranker):
         "trees.l2": Range(0.1, 100.0),
         "trees.category_l2": Range(1.0, 1000.0),
     }
+    # The second suits short logs: on canteen purchases it lowers the LogLoss from .501 to .493.
+    starts: ClassVar = ({}, {"trees.leaves": 8, "trees.leaf_rows": 500, "trees.rounds": 100})
     alternatives: ClassVar = {
         "trees.rounds": (100, 1000),
         "trees.leaves": (8,),
-        "trees.leaf_rows": (20,),
+        "trees.leaf_rows": (20, 100, 500),
         "hidden": (IDS,),
     }
 

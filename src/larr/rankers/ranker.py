@@ -83,6 +83,8 @@ class Ranker(ABC):
     a batch's; set by `larr.rankers.build`."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
+    starts: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
+    """The settings with which `larr choose` tries this kind first, by their paths."""
     alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}
     """The values that `larr choose` tries instead of those of some settings, one at a time. Numbers
     rise; of these the next smaller and the next larger one are tried."""

@@ -20,7 +20,7 @@ from larr.config import Config
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.histories import HISTORIES
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
-from larr.data.names import LOOKED_UP, raw_column
+from larr.data.names import LOOKED_UP, compared_numbers, raw_column
 from larr.data.transforms import (
     MISSING,
     TIME_COLUMNS,
@@ -30,7 +30,7 @@ from larr.data.transforms import (
     Vocabulary,
     with_time_columns,
 )
-from larr.data.within import with_figures, within_names, within_request
+from larr.data.within import request_numbers, with_figures, within_names, within_request
 from larr.serve.crosses import CandidateCross, with_rows
 from larr.serve.tables import open_array
 from larr.text.figures import TextFigures
@@ -120,7 +120,7 @@ class Reader:
         self.crosses = [
             CandidateCross(cross, places) for cross in self.known.crosses if cross.differs
         ]
-        self.within = config.features.within_request
+        self.within = compared_numbers(config)
         self.compared = [name for name in self.within if name in places.columns]
         """Numbers of places that are compared within requests."""
         unknown = self.known.describe_places(UNKNOWN)
@@ -164,10 +164,11 @@ class Reader:
         text_NR = self.numbered(texts, rows.height)
         users = self.known.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
+        request_N = request_numbers(rows)
         parts = [np.zeros((rows.height, 0), np.float32)]
         for folder in figures:
             opened = TextFigures.open(folder)
-            parts.append(opened.of_rows(text_NR, user_N, self.histories_UKL))
+            parts.append(opened.of_rows(text_NR, user_N, self.histories_UKL, request_N))
         return self.encoder.arrays(rows) | {"texts": text_NR, "figures": np.hstack(parts)}
 
     def place_inputs(self) -> PlaceInputs:
@@ -268,8 +269,8 @@ class Reader:
             values |= zip(crossed.cross.names, figure_KG.T, strict=True)
         if self.within:
             values |= zip(self.compared, self.place_numbers_PW[row_K].T, strict=True)
-            same = {name: [request.values.get(name)] * len(row_K) for name in self.within}
-            number_WK = np.array([(same | values)[name] for name in self.within], np.float64)
+            nothing: Sequence[Any] = [None] * len(row_K)
+            number_WK = np.array([values.get(name, nothing) for name in self.within], np.float64)
             figures = within_request(number_WK.T, np.zeros(len(row_K), np.int64))
             values |= zip(within_names(self.within), figures.T, strict=True)
         return values

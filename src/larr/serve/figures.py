@@ -30,7 +30,7 @@ class ServedFigures:
         text_KR = in_order(slots, (places.texts, request.texts), rows)
         same_K = np.zeros(rows, np.int64)
         return {
-            source: figures.of_rows(text_KR, same_K, request.history[None])
+            source: figures.of_rows(text_KR, same_K, request.history[None], same_K)
             for source, figures in self.by_source.items()
         }
 

@@ -99,20 +99,15 @@ class ServedRanker:
     def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[TextEffect]]:
         """Returns for some candidates the effect of each text: the score minus that without it.
 
-        Exact, for the text wherever a ranker reads it; IDs and numbers stay.
+        Exact, for the text wherever a ranker reads it; IDs and numbers stay. A text of places is
+        left out for all candidates, since figures within the request compare them.
         """
-        reader, request, rows = self.reader, scored.request, list(chosen)
-        candidates = CandidateInputs(
-            scored.candidates.places[rows],
-            scored.candidates.categories[rows],
-            scored.candidates.numbers[rows],
-            scored.candidates.unknown,
-        )
+        reader, request, candidates = self.reader, scored.request, scored.candidates
         places = PlaceInputs(**self.places.take(candidates.places))
         slots = (reader.place_slots, reader.request_slots)
-        text_KR = in_order(slots, (places.texts, request.texts), len(rows))
-        attention_KR = self._attention(text_KR)
-        score_K = scores(scored.probabilities[rows])
+        text_KR = in_order(slots, (places.texts, request.texts), len(candidates.places))
+        attention_KR = self._attention(text_KR[list(chosen)])
+        score_K = scores(scored.probabilities)
         effects: list[list[TextEffect]] = [[] for _ in chosen]
         for slot, keyword in enumerate(reader.features.scene_keywords):
             without_K = text_KR.copy()
@@ -124,10 +119,12 @@ class ServedRanker:
                 changed = places._replace(texts=without_K[:, reader.place_slots])
                 left_KT = self.probabilities(request, candidates, changed)
             adds_K = score_K - scores(left_KT)
-            for number in np.flatnonzero(text_KR[:, slot] != MISSING).tolist():
-                text = reader.texts.text(text_KR[number, slot])
+            for number, row in enumerate(chosen):
+                if text_KR[row, slot] == MISSING:
+                    continue
+                text = reader.texts.text(text_KR[row, slot])
                 attention = None if attention_KR is None else float(attention_KR[number, slot])
-                effects[number].append(TextEffect(keyword, text, attention, float(adds_K[number])))
+                effects[number].append(TextEffect(keyword, text, attention, float(adds_K[row])))
         return effects
 
     def _attention(self, text_KR: Array) -> Array | None:

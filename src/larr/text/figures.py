@@ -32,6 +32,7 @@ from larr.data.histories import HISTORIES, KINDS, PLACE_TEXTS
 from larr.data.log import SPLITS
 from larr.data.parts import HELD_BACK
 from larr.data.transforms import Array, Scales
+from larr.data.within import within_names, within_request
 from larr.progress import track
 
 FIGURES = "figures"
@@ -47,6 +48,13 @@ PRIOR_WEIGHT, PRIOR_SHARE = 0.5, 0.2
 """Added to the weights of places, and the share of it that counts as accepted."""
 OF_ALL = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
 """Figures of all kinds: the share of the weight that was not left, and log(1 + weight)."""
+AFFINITIES = (
+    *(f"taken_{figure}" for figure in OF_KIND),
+    *(name for name in OF_ALL if name.startswith("accepted")),
+)
+"""Compared within requests, as cosines are. On canteen purchases the LogLoss of rankers' mean is
+.4892 without, .4864 with ranks and differences of these, .488 with those of all figures, with
+differences alone, or with those of cosines, too."""
 DIFFERENT_TEXTS = 30
 """A text of the request is compared with the place's if its keyword has at least this many. Cosines
 of fewer hardly depend on the request, and trees learn by them which place was taken: with those of
@@ -58,6 +66,8 @@ DECIMALS = 4
 SLOTS = ("request_slots", "place_slots", "static_slots")
 """Of the settings: the scene keywords of the request that are compared, those of the place, and of
 these the ones whose texts do not change."""
+COMPARED = "compared"
+"""The positions of the figures that are compared within requests."""
 SMALLEST = 1e-9
 Floats = npt.NDArray[np.float32]
 
@@ -82,15 +92,20 @@ class TextFigures:
         text_VD, place_PD, centre_RD = arrays
         return cls(text_VD, place_PD, centre_RD, artifacts.read_json(folder / SETTINGS))
 
-    def of_rows(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
+    def of_rows(
+        self, text_BR: Array, history_B: Array, histories_HKL: Array, request_B: Array
+    ) -> Floats:
         """Returns the standardised figures of rows, [B, G]; 0 for what is missing.
 
-        It takes `texts.npy` and histories with each row's number.
+        It takes `texts.npy`, histories with each row's number, and the number of its request, from
+        0 without gaps. The rows are those of complete requests.
         """
-        return self.scales.value(self.raw(text_BR, history_B, histories_HKL))
+        raw_BG = self.raw(text_BR, history_B, histories_HKL)
+        within_BG = _within(raw_BG[:, self.settings[COMPARED]], request_B)
+        return self.scales.value(np.concatenate([raw_BG, within_BG], axis=1))
 
     def raw(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
-        """Returns the figures as computed, [B, G]; NaN where a text or a history is missing."""
+        """Returns the figures of rows on their own, [B, F]; NaN where something is missing."""
         vectors_BRD = self.text_VD[text_BR]
         request, place, static = (self.settings[name] for name in SLOTS)
         cosine_BQS = vectors_BRD[:, request] @ vectors_BRD[:, place].transpose(0, 2, 1)
@@ -162,6 +177,12 @@ def history_figures(similarity_BKL: Floats) -> tuple[Floats, Floats]:
     return of_kind_BKF, np.stack(of_all, axis=1, dtype=np.float32)
 
 
+def _within(figure_BC: Floats, request_B: Array) -> Floats:
+    """Returns the ranks and differences of figures within requests, [B, 2 C]."""
+    within: Floats = within_request(figure_BC, request_B)[:, : 2 * figure_BC.shape[1]]
+    return within.astype(np.float32).round(DECIMALS)
+
+
 def copy_figures(source: Path, target: Path) -> None:
     """Copies what `TextFigures.open` reads."""
     target.mkdir(parents=True)
@@ -191,8 +212,10 @@ def write_figures(config: Config, vectors: Path, folder: Path) -> None:
                 for start in range(0, shape[0], ROWS):
                     text_BR, history_B1 = (array[start : start + ROWS] for array in read)
                     raw_BG = figures.raw(text_BR, history_B1[:, 0], histories_HKL)
-                    arrays[name][start : start + ROWS] = raw_BG
+                    arrays[name][start : start + ROWS, : raw_BG.shape[1]] = raw_BG
                     advance(len(raw_BG))
+            if compared := figures.settings[COMPARED]:
+                _compare(arrays[name], compared, np.load(part / split / "requests.npy")[:, 0])
     scales = _scales(figures.settings["names"], arrays["train"])
     for array_NG in arrays.values():
         for start in range(0, len(array_NG), ROWS):
@@ -200,6 +223,17 @@ def write_figures(config: Config, vectors: Path, folder: Path) -> None:
         array_NG.flush()
     found = {"means": scales.mean_M.tolist(), "deviations": scales.deviation_M.tolist()}
     artifacts.write_json(folder / SETTINGS, {**figures.settings, **found})
+
+
+def _compare(array_NG: Array, compared: list[int], request_N: Array) -> None:
+    """Fills in the ranks and differences of the compared figures, some requests at a time."""
+    order_N = np.argsort(request_N, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(request_N[order_N])) + 1, len(order_N))
+    cuts = ends[np.searchsorted(ends, np.arange(ROWS, len(order_N), ROWS))]
+    for rows in np.split(order_N, np.unique(cuts)):
+        number_B = np.unique(request_N[rows], return_inverse=True)[1]
+        figure_BC = array_NG[rows][:, compared]
+        array_NG[rows, array_NG.shape[1] - 2 * len(compared) :] = _within(figure_BC, number_B)
 
 
 def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
@@ -221,7 +255,11 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     names = [f"{keywords[q]}_x_{keywords[s]}" for q in request for s in place]
     if static:
         names += [*(f"{kind}_{figure}" for kind in KINDS for figure in OF_KIND), *OF_ALL]
-    settings = {**dict(zip(SLOTS, (request, place, static), strict=True)), "names": names}
+    cosines, wanted = len(request) * len(place), config.features.within_request
+    compared = [f for f, n in enumerate(names) if wanted and (f < cosines or n in AFFINITIES)]
+    names += within_names([names[figure] for figure in compared])[: 2 * len(compared)]
+    slots = dict(zip(SLOTS, (request, place, static), strict=True))
+    settings = {**slots, COMPARED: compared, "names": names}
     return TextFigures(text_VD, place_PD, centre_RD, settings)
 
 
