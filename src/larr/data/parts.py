@@ -55,7 +55,7 @@ def splits(data: Path) -> list[npt.NDArray[np.str_]]:
     found = []
     for part in np.unique(part_N)[:wanted]:
         is_held_N = part_N == part
-        is_left_N = _left_out(data, is_held_N)
+        is_left_N = _left_out(data, is_held_N, (part + 0.5) / PARTS)
         found.append(np.where(is_held_N, SPLITS[1], np.where(is_left_N, "", SPLITS[0])))
     return [split_N for split_N in found if (split_N == SPLITS[0]).any()]
 
@@ -70,17 +70,22 @@ def _groups(data: Path) -> npt.NDArray[np.int64]:
     return np.asarray(_both(data, "requests")[0][:, 0])
 
 
-def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt.NDArray[np.bool_]:
     """Returns rows of users and places without which as many are new as in the test rows.
 
-    Users or places of which most are new there are held back themselves.
+    Users or places of which most are new there are held back themselves. The others are chosen at
+    equal distances in the order of their rows, from `start` (0 to 1): in a few of them chosen at
+    random, one of the most popular would decide how hard the new ones are to rank.
     """
     is_left_N = np.zeros(len(is_held_N), bool)
     for id_N, test_N in zip(*(keys.T for keys in _both(data, "keys")), strict=True):
-        share, draw_N = _share_new(test_N, id_N), scattered(id_N)
+        share = _share_new(test_N, id_N)
         missing = share - _share_new(id_N[is_held_N], id_N[~is_held_N])
         if missing > 0 and share <= MOSTLY:
-            is_left_N |= draw_N < np.quantile(draw_N[is_held_N], missing)
+            ids, rows = np.unique(id_N, return_counts=True)
+            steps = np.floor(np.arange(len(ids) + 1) * missing + start)
+            by_rows = ids[np.argsort(rows, kind="stable")]
+            is_left_N |= np.isin(id_N, by_rows[np.diff(steps) > 0])
     return is_left_N
 
 
