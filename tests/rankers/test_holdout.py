@@ -112,6 +112,10 @@ def test_training_lacks_as_many_places_as_are_new_in_the_test(config: Config) ->
         new = judging - trained
         share = np.isin(judge.array("keys")[:, 1], list(new)).mean()
         assert 0.1 < share < 0.4
+        log = log_of(config)
+        taken = np.isin(log.array("keys")[:, 1], list(new)) & (log.array("labels")[:, 0] > 0)
+        requests = log.array("requests")[taken, 0]
+        assert not set(requests) & set(train.array("requests")[:, 0])
         assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 

@@ -75,7 +75,9 @@ def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt
 
     Users or places of which most are new there are held back themselves. The others are chosen at
     equal distances in the order of their rows, from `start` (0 to 1): in a few of them chosen at
-    random, one of the most popular would decide how hard the new ones are to rank.
+    random, one of the most popular would decide how hard the new ones are to rank. Requests in
+    which one was clicked are left out completely: with their other rows alone, a low CTR of a user
+    would show who takes what is left out.
     """
     is_left_N = np.zeros(len(is_held_N), bool)
     for id_N, test_N in zip(*(keys.T for keys in _both(data, "keys")), strict=True):
@@ -86,7 +88,8 @@ def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt
             steps = np.floor(np.arange(len(ids) + 1) * missing + start)
             by_rows = ids[np.argsort(rows, kind="stable")]
             is_left_N |= np.isin(id_N, by_rows[np.diff(steps) > 0])
-    return is_left_N
+    click_N, request_N = (_both(data, name)[0][:, 0] for name in ("labels", "requests"))
+    return is_left_N | np.isin(request_N, request_N[is_left_N & (click_N > 0)])
 
 
 def _share_new(value_N: npt.NDArray[Any], known_N: npt.NDArray[Any]) -> float:

@@ -123,8 +123,9 @@ def _write_part(
     log = replace(log, impressions=files, is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enriched = _write_enriched(Enricher(config, log), texts, columns, folder)
+    scales = fit(config, pl.scan_parquet(enriched["train"])).scales
     for split, rows in enriched.items():
-        _write_arrays(config, log, encoder, rows, folder / split)
+        _write_arrays(config, log, replace(encoder, scales=scales), rows, folder / split)
     write_histories(log, folder)
     # Values that are new to the part are unknown in it; they have indices of the complete log.
     trained_NF = np.load(folder / "train" / "categories.npy")
