@@ -58,6 +58,17 @@ def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
     assert not torch.allclose(model.score(batch), expected)
 
 
+def test_a_dropped_text_is_read_as_missing_and_in_training_alone(
+    config: Config, batch: Batch
+) -> None:
+    nearly_all = {"scene.text_dropout": 0.99999, "scene.dropout": 0.0, "id_dropout": 0.0}
+    model = build(config, **nearly_all)
+    without = batch._replace(texts=torch.full_like(batch.texts, -1))
+    with torch.no_grad():
+        torch.testing.assert_close(model.train().outputs(batch)[1], model.outputs(without)[1])
+    assert not torch.allclose(model.score(batch), model.score(without))
+
+
 def test_ple_and_larr_start_alike(config: Config) -> None:
     ple, larr = rankers.build(config, "ple"), rankers.build(config, "larr")
     shared = ple.state_dict().keys() & larr.state_dict().keys()

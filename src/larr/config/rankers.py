@@ -48,6 +48,9 @@ class SceneConfig(Section):
     """Units of the feed-forward part."""
     dropout: Fraction = 0.1
     """Dropout within the encoder's layers."""
+    text_dropout: Fraction = 0.0
+    """Chance that LARR reads a text of a row as missing in training, so that it does not rely on
+    single texts."""
     pooling: Literal["agg", "mean"] = "agg"
     """Output at `<agg>`, or the mean of all outputs. Decision 15."""
     pre_norm: bool = True

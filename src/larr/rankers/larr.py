@@ -30,7 +30,7 @@ class Larr(Ple):
         "scene.weight_decay": Range(0.1, 30.0),
         "beta_alignment": Range(1e-3, 1e-1),
     }
-    alternatives = Ple.alternatives | {"scene.weight_decay": (30.0,)}
+    alternatives = Ple.alternatives | {"scene.weight_decay": (30.0,), "scene.text_dropout": (0.3,)}
     vectors: Tensor
     centres: Tensor
     scales: Tensor
@@ -63,6 +63,9 @@ class Larr(Ple):
         """Returns logits [B, T], e_s [B, A] and the embeddings behind e_t [B, F, E]."""
         features = self.encoder(batch)
         missing_BR = batch.texts < 0
+        if self.training and self.settings.scene.text_dropout:
+            drawn_BR = torch.rand(missing_BR.shape, device=missing_BR.device)
+            missing_BR = missing_BR | (drawn_BR < self.settings.scene.text_dropout)
         vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
         vectors_BRD = (vectors_BRD - self.centres) * self.scales
         vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
