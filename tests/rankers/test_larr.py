@@ -100,6 +100,20 @@ def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
     assert torch.isfinite(scales_R1).all()
 
 
+def test_whitened_vectors_have_equal_variance_on_all_axes() -> None:
+    """With a keyword of many texts and one of few, whose variances differ and count alike."""
+    random = np.random.default_rng(1)
+    keyword = pl.Series(["a"] * 40 + ["b"] * 400)
+    deviations = np.where((keyword == "a").to_numpy()[:, None], [3.0, 1.0, 0.1], [0.2, 5.0, 0.4])
+    vectors = torch.from_numpy(5 + deviations * random.normal(size=(440, 3))).float()
+    axes = rankers.whitening(vectors, keyword, ("b", "a"))
+    torch.testing.assert_close(axes, axes.T)
+    centred = [rows - rows.mean(dim=0) for rows in vectors.split([40, 400])]
+    variance = sum(rows.T @ rows / rows.square().sum() for rows in centred)
+    white = axes @ variance @ axes
+    torch.testing.assert_close(white, torch.eye(3), atol=0.1, rtol=0)
+
+
 def test_alignment_reads_user_and_place_without_the_scene(config: Config, batch: Batch) -> None:
     model = build(config).eval()
     with torch.no_grad():

@@ -114,6 +114,8 @@ def one_request(batch: Batch) -> Batch:
         ("larr", {"ctcvr": "product", "hidden": ["scene_0"]}),
         ("ple", {"ple.cross_layers": 1, "hidden": ["poi_id"]}),
         ("larr", {"ple.cross_layers": 2}),
+        ("larr", {"scene.whitened": True}),
+        ("larr", {"scene.whitened": True, "scene.layers": 2}),
         ("larr", {"scene.layers": 2}),
         ("larr", {"scene.pooling": "mean"}),
         ("dcn", {}),

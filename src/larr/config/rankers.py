@@ -48,6 +48,9 @@ class SceneConfig(Section):
     """Units of the feed-forward part."""
     dropout: Fraction = 0.1
     """Dropout within the encoder's layers."""
+    whitened: bool = False
+    """Rescales text vectors to the same variance in all directions before LARR reads them. Those of
+    a language model mostly differ in a few; where stage 2 learned which count, this is worse."""
     text_dropout: Fraction = 0.0
     """Chance that LARR reads a text of a row as missing in training, so that it does not rely on
     single texts."""

@@ -33,6 +33,9 @@ RANKERS: dict[str, type[Ranker]] = {
     "larr": Larr,
 }
 
+LEAST_VARIANCE = 1e-3
+"""Of the mean variance, added in whitening: directions that are next to empty stay small."""
+
 
 def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
     """Returns an untrained ranker for the data of this run, with the parameters of its seed.
@@ -69,8 +72,11 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
         # mapped privately: what is not read costs no memory, and the file can never change
         vectors_VD = torch.from_numpy(np.load(embedded / source / "vectors.npy", mmap_mode="c"))
         keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
-        centres_RD, scales_R1 = centres(vectors_VD, keyword_V, features.scene_keywords)
-        inputs |= {"vectors": vectors_VD, "centres": centres_RD, "scales": scales_R1}
+        read_VD, inputs["vectors"] = vectors_VD, vectors_VD
+        if settings.scene.whitened:
+            inputs["axes"] = whitening(vectors_VD, keyword_V, features.scene_keywords)
+            read_VD = vectors_VD @ inputs["axes"]
+        inputs["centres"], inputs["scales"] = centres(read_VD, keyword_V, features.scene_keywords)
     with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
@@ -124,3 +130,22 @@ def centres(
         means.append(mean.float())
         scales.append(spread.clamp(min=1e-6).rsqrt().float()[None])
     return torch.stack(means), torch.stack(scales)
+
+
+def whitening(vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]) -> Tensor:
+    """Returns `RankerInputs.axes`, on which vectors vary alike in all directions (ZCA whitening).
+
+    The variance is the mean of those of the keywords, each centred and scaled to length 1: one of
+    many texts does not decide alone. The axes are the same for all keywords, so that products of
+    two keywords' vectors keep their meaning.
+    """
+    centres_RD, scales_R1 = centres(vectors_VD, keyword_V, keywords)
+    covariance_DD = torch.zeros(2 * [vectors_VD.shape[1]], dtype=torch.float64)
+    for keyword, centre_D, scale_1 in zip(keywords, centres_RD, scales_R1, strict=True):
+        rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
+        centred_ND = ((vectors_VD.index_select(0, rows) - centre_D) * scale_1).double()
+        covariance_DD += centred_ND.T @ centred_ND / max(len(rows), 1)
+    variance_D, axes_DD = torch.linalg.eigh(covariance_DD)
+    variance_D = (variance_D + LEAST_VARIANCE * variance_D.mean()).clamp(min=1e-9)
+    whitening_DD: Tensor = axes_DD * variance_D.rsqrt() @ axes_DD.T
+    return whitening_DD.float()

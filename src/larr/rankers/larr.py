@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from larr.data.batches import Batch
 from larr.losses import click_loss, info_nce
-from larr.rankers.matching import Matching
+from larr.rankers.matching import Matching, on_axes
 from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Range, RankerInputs
@@ -30,8 +30,13 @@ class Larr(Ple):
         "scene.weight_decay": Range(0.1, 30.0),
         "beta_alignment": Range(1e-3, 1e-1),
     }
-    alternatives = Ple.alternatives | {"scene.weight_decay": (30.0,), "scene.text_dropout": (0.3,)}
+    alternatives = Ple.alternatives | {
+        "scene.weight_decay": (30.0,),
+        "scene.text_dropout": (0.3,),
+        "scene.whitened": (True,),
+    }
     vectors: Tensor
+    axes: Tensor
     centres: Tensor
     scales: Tensor
     targets: Tensor
@@ -43,6 +48,7 @@ class Larr(Ple):
         self.negatives = inputs.settings.negatives
         self.scene, self.matching = SceneEncoder(inputs), matching
         self.register_buffer("vectors", inputs.vectors, persistent=False)
+        self.register_buffer("axes", inputs.axes)
         self.register_buffer("centres", inputs.centres)
         self.register_buffer("scales", inputs.scales)
         sides = [category.side for category in inputs.features.categories]
@@ -67,6 +73,7 @@ class Larr(Ple):
             drawn_BR = torch.rand(missing_BR.shape, device=missing_BR.device)
             missing_BR = missing_BR | (drawn_BR < self.settings.scene.text_dropout)
         vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
+        vectors_BRD = on_axes(vectors_BRD, self.axes)
         vectors_BRD = (vectors_BRD - self.centres) * self.scales
         vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
         e_s = self.scene(vectors_BRD, missing_BR)

@@ -26,6 +26,7 @@ class Matching(nn.Module):
     """Similarities of request and place, and the product of both in a learned common space."""
 
     recent_texts: Tensor
+    axes: Tensor
     centre: Tensor
     scale: Tensor
 
@@ -38,6 +39,7 @@ class Matching(nn.Module):
         self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
         dimension = inputs.vectors.shape[1]
         slot = self.recent_slot or 0
+        self.register_buffer("axes", inputs.axes, persistent=False)
         self.register_buffer("centre", inputs.centres[slot], persistent=False)
         self.register_buffer("scale", inputs.scales[slot], persistent=False)
         request = len(self.request_slots) + (self.recent_slot is not None)
@@ -58,6 +60,7 @@ class Matching(nn.Module):
             texts_BL = self.recent_texts[recent_BL]
             known_BL = texts_BL >= 0
             recent_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
+            recent_BLD = on_axes(recent_BLD, self.axes)
             recent_BLD = (recent_BLD - self.centre) * self.scale * known_BL[:, :, None]
             place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
             figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), known_BL))
@@ -65,6 +68,11 @@ class Matching(nn.Module):
             request_side.append(recent_BLD.sum(dim=1) / recent_B1)
         product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BPD.flatten(1))
         return torch.cat([*figures, product_BK], dim=1)
+
+
+def on_axes(vectors: Tensor, axes_DD: Tensor) -> Tensor:
+    """Returns vectors on `RankerInputs.axes`; as they are if there are none."""
+    return vectors @ axes_DD if axes_DD.numel() else vectors
 
 
 def similarities(product_BL: Tensor, known_BL: Tensor) -> Tensor:

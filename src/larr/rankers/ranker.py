@@ -57,6 +57,8 @@ class RankerInputs:
     """
     scales: Tensor = field(default_factory=lambda: torch.ones(1, 1))
     """Factors that give each keyword's centred vectors the mean squared length 1, [R, 1]."""
+    axes: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """What vectors are multiplied with before all else, [D, D]; empty for nothing."""
     poi_slots: tuple[int, ...] = ()
     """Which of the scene keywords describe the place."""
     recent_texts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))

@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from larr.data.features import ColumnSplit
 from larr.rankers.larr import Larr
-from larr.rankers.matching import Matching, similarities
+from larr.rankers.matching import Matching, on_axes, similarities
 from larr.rankers.ple import Ple
 from larr.rankers.scene_encoder import SceneEncoder, after_attention, folded_query
 
@@ -111,7 +111,7 @@ class TextRows(nn.Module):
     def forward(self, inputs: Inputs) -> Inputs:
         """Takes `raw` [N, D] and `slots` [N]; returns centred vectors, logits, and values."""
         model, slot_N = self.model, inputs["slots"]
-        centred_ND = inputs["raw"] - model.centres.index_select(0, slot_N)
+        centred_ND = on_axes(inputs["raw"], model.axes) - model.centres.index_select(0, slot_N)
         centred_ND = centred_ND * model.scales.index_select(0, slot_N)
         tokens_ND = centred_ND + model.scene.slots.index_select(0, slot_N)
         logits_NH, values_NHC = attention_of(model.scene, tokens_ND)
