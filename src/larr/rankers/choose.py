@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -153,36 +154,44 @@ def _train(config: Config, name: str, parts: list[Fold], folder: Path) -> None:
 def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantConfig]:
     """Returns the untried candidates that differ from a leader in one setting.
 
-    More epochs are tried only where they read no more samples than `choose.rows`.
+    The leaders take turns, so that each is varied where not all candidates can be afforded.
     """
-    categories = read_features(artifacts.folder(config, "prepare")).categories
-    names = [category.name for category in categories]
     leaders: dict[tuple[str, bool], VariantConfig] = {}
     for trial in sorted(trials, key=lambda trial: trial.loss):
         leaders.setdefault((trial.variant.of, trial.reads_texts), trial.variant)
-    untried: dict[str, VariantConfig] = {}
-    for variant in list(leaders.values())[:LEADERS]:
-        kind, base = rankers.find(config, variant.of), config.align.of(variant.of)
-        current = base.with_settings(variant.settings)
-        changes = [
-            (path, value)
-            for path, values in kind.alternatives.items()
-            for value in _next_to(attrgetter(path)(current), values)
-        ]
-        if current.figures or kind.text_vectors:
-            single = [[source] for source in config.choose.sources]
-            changes += [("figures", figures) for figures in (*single, config.choose.sources)]
-        for path, value in changes:
-            if path == "hidden" and not set(value) <= set(names):
-                continue
-            settings = variant.settings | {path: value}
-            changed = base.with_settings(settings)
-            is_long = path == "epochs" and changed.epochs * rows > config.choose.rows
-            if changed != current and not is_long:
-                varied = variant.model_copy(update={"settings": settings})
-                untried[_name(varied)] = varied
+    of_leaders = [_varied(config, leader, rows) for leader in list(leaders.values())[:LEADERS]]
+    turns = chain.from_iterable(zip_longest(*of_leaders))
+    untried = {_name(variant): variant for variant in turns if variant}
     tried = {trial.name for trial in trials}
     return [variant for name, variant in untried.items() if name not in tried]
+
+
+def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantConfig]:
+    """Returns the candidates that differ from one in a setting.
+
+    More epochs are tried only where they read no more samples than `choose.rows`.
+    """
+    categories = read_features(artifacts.folder(config, "prepare")).categories
+    names = {category.name for category in categories}
+    kind, base = rankers.find(config, variant.of), config.align.of(variant.of)
+    current = base.with_settings(variant.settings)
+    changes = [
+        (path, value)
+        for path, values in kind.alternatives.items()
+        for value in _next_to(attrgetter(path)(current), values)
+        if path != "hidden" or names.issuperset(value)
+    ]
+    if current.figures or kind.text_vectors:
+        single = [[source] for source in config.choose.sources]
+        changes += [("figures", figures) for figures in (*single, config.choose.sources)]
+    varied = []
+    for path, value in changes:
+        settings = variant.settings | {path: value}
+        changed = base.with_settings(settings)
+        is_long = path == "epochs" and changed.epochs * rows > config.choose.rows
+        if changed != current and not is_long:
+            varied.append(variant.model_copy(update={"settings": settings}))
+    return varied
 
 
 def _next_to(current: Any, values: Sequence[Any]) -> Sequence[Any]:
