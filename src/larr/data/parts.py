@@ -55,7 +55,7 @@ def splits(data: Path) -> list[npt.NDArray[np.str_]]:
     found = []
     for part in np.unique(part_N)[:wanted]:
         is_held_N = part_N == part
-        is_left_N = _left_out(data, is_held_N, (part + 0.5) / PARTS)
+        is_left_N = _left_out(data, is_held_N, (part / PARTS + 0.5) % 1)
         found.append(np.where(is_held_N, SPLITS[1], np.where(is_left_N, "", SPLITS[0])))
     return [split_N for split_N in found if (split_N == SPLITS[0]).any()]
 
@@ -74,10 +74,10 @@ def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt
     """Returns rows of users and places without which as many are new as in the test rows.
 
     Users or places of which most are new there are held back themselves. The others are chosen at
-    equal distances in the order of their rows, from `start` (0 to 1): in a few of them chosen at
-    random, one of the most popular would decide how hard the new ones are to rank. Requests in
-    which one was clicked are left out completely: with their other rows alone, a low CTR of a user
-    would show who takes what is left out.
+    equal distances in the order of their rows, where `start` (0 to 1) moves the first one: among
+    some chosen at random, one of the most popular would decide how hard they are to rank. Requests
+    in which one was clicked are left out completely: with their other rows alone, a low CTR of a
+    user would show who takes what is left out.
     """
     is_left_N = np.zeros(len(is_held_N), bool)
     for id_N, test_N in zip(*(keys.T for keys in _both(data, "keys")), strict=True):
@@ -86,7 +86,7 @@ def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt
         if missing > 0 and share <= MOSTLY:
             ids, rows = np.unique(id_N, return_counts=True)
             steps = np.floor(np.arange(len(ids) + 1) * missing + start)
-            by_rows = ids[np.argsort(rows, kind="stable")]
+            by_rows = ids[np.argsort(-rows, kind="stable")]
             is_left_N |= np.isin(id_N, by_rows[np.diff(steps) > 0])
     click_N, request_N = (_both(data, name)[0][:, 0] for name in ("labels", "requests"))
     return is_left_N | np.isin(request_N, request_N[is_left_N & (click_N > 0)])
