@@ -66,6 +66,18 @@ def test_the_members_are_trained_on_all_days_and_best_is_their_mean(tmp_path: Pa
     predict.require_ranker(config, "best")
 
 
+def test_larr_starts_without_figures_where_the_tuned_encoder_is_read(tmp_path: Path) -> None:
+    config = choosing(tmp_path, kinds=["ple", "larr"], sources=["encoder", "letters"])
+    started = [(v.of, v.vectors, v.settings["figures"]) for v in choose._starts(config)]
+    assert started == [
+        ("ple", None, []),
+        ("ple", None, ["encoder", "letters"]),
+        ("larr", "encoder", []),
+        ("larr", "letters", []),
+        ("larr", "letters", ["letters"]),
+    ]
+
+
 def test_a_member_that_equals_a_trained_ranker_is_trained_once(tmp_path: Path) -> None:
     config = choosing(tmp_path, kinds=["ple"], sources=[], trials=1)
     choose.choose(config)

@@ -94,18 +94,24 @@ def choose(config: Config) -> None:
 def _starts(config: Config) -> Iterator[VariantConfig]:
     """Yields each kind's starts without texts and with the figures of all sources.
 
-    A kind that reads text vectors comes with those of each source instead, and without figures.
+    A kind that reads text vectors comes with those of each source instead, without figures; and
+    with figures where neither they nor the vectors are of the tuned encoder, which has learned from
+    the rows that are trained on: the ranker would rely on what it says of these.
     """
     sources = config.choose.sources
     for kind in config.choose.kinds:
         ranker = rankers.find(config, kind)
-        vectors: list[str | None] = [*sources] if ranker.text_vectors else []
+        inputs: list[tuple[str | None, list[str]]] = [(None, [])]
+        if tuned := ranker.text_vectors:
+            others = [source for source in sources if source != tuned]
+            of_others = [(source, others) for source in others]
+            inputs = [*((source, []) for source in sources), *of_others] or inputs
+        elif sources:
+            inputs += [(None, sources)]
         for start in ranker.starts:
-            for source in vectors or [None]:
-                settings = {"figures": [], **start}
-                yield VariantConfig(of=kind, settings=settings, vectors=source)
-            if sources and not vectors:
-                yield VariantConfig(of=kind, settings={"figures": sources, **start})
+            for vectors, figures in inputs:
+                settings = {"figures": figures, **start}
+                yield VariantConfig(of=kind, settings=settings, vectors=vectors)
 
 
 def _tried(
