@@ -145,7 +145,7 @@ def test_variations_change_one_setting_of_a_leader(tmp_path: Path) -> None:
     # ten and thirty epochs of 300 rows are too long
     hidden = {"hidden": ("user_id", "poi_id")}
     crosses = {"ple.cross_layers": 2}
-    assert changes == [{"epochs": 3}, {"dropout": 0.2}, {"id_dropout": 0.3}, hidden, crosses]
+    assert changes == [crosses, {"epochs": 3}, {"dropout": 0.2}, {"id_dropout": 0.3}, hidden]
 
 
 def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ vectors, F categories, E embedding, A dimension of e_s and e_t, T tasks.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,11 @@ class Larr(Ple):
         "scene.weight_decay": Range(0.1, 30.0),
         "beta_alignment": Range(1e-3, 1e-1),
     }
-    alternatives = Ple.alternatives | {
-        "scene.weight_decay": (30.0,),
+    alternatives: ClassVar = {
         "scene.text_dropout": (0.3,),
         "scene.whitened": (True,),
+        "scene.weight_decay": (30.0,),
+        **Ple.alternatives,
     }
     vectors: Tensor
     axes: Tensor

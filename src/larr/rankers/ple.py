@@ -11,6 +11,7 @@ layer and O of its last, G gates of a level (the tasks', then the shared one), T
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ class NextLevel(nn.Module):
 class Ple(EmbeddingRanker):
     """Features, extraction levels, a tower for each task; DCN-v2's cross layers as an option."""
 
-    alternatives = EmbeddingRanker.alternatives | {"ple.cross_layers": (2,)}
+    alternatives: ClassVar = {"ple.cross_layers": (2,), **EmbeddingRanker.alternatives}
     crosses: Crosses
 
     def __init__(self, inputs: RankerInputs, more: int = 0) -> None:

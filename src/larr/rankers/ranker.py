@@ -88,8 +88,8 @@ class Ranker(ABC):
     starts: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
     """The settings with which `larr choose` tries this kind first, by their paths."""
     alternatives: ClassVar[Mapping[str, Sequence[Any]]] = {}
-    """The values that `larr choose` tries instead of those of some settings, one at a time. Numbers
-    rise; of these the next smaller and the next larger one are tried."""
+    """The values that `larr choose` tries instead of those of some settings, one at a time, in this
+    order. Numbers rise; of these the next smaller and the next larger one are tried."""
 
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:
