@@ -8,6 +8,7 @@ Shapes: R requests, M candidates, K places shown, T tasks, U users of the reques
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,12 @@ def score(config: Config, market: Market, rankers: tuple[str, ...]) -> dict[str,
         name: np.zeros((*market.place_RM.shape, len(reader.features.tasks))) for name in rankers
     }
     request_N, candidate_N = np.nonzero(market.place_RM >= 0)
-    rows = market.rows().with_columns(position=pl.lit(1, pl.Int16))
-    size = REQUESTS_AT_A_TIME * CANDIDATES
+    first = pl.lit(1, pl.Int16)
+    rows = market.rows().with_columns(position=first, request_id=pl.Series(request_N))
+    requests = np.arange(0, len(market.place_RM) + REQUESTS_AT_A_TIME, REQUESTS_AT_A_TIME)
     with track("candidates", rows.height, "rows") as advance:
-        for start in range(0, rows.height, size):
-            part = slice(start, start + size)
+        for start, stop in pairwise(np.searchsorted(request_N, requests).tolist()):
+            part = slice(start, stop)
             for name, ranker in loaded.items():
                 batch = Batch.without_labels(reader.table(rows[part], ranker.figures))
                 probability_NT = probabilities(ranker, batch)
