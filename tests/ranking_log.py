@@ -23,7 +23,7 @@ VIEWS = ("profile", "profile", "action", "basic")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How big the log is."""
+    """How big the log is, and its `dataset.sampling_rate`."""
 
     rows: int = 3_000
     categories: tuple[int, ...] = (40, 30, 6)
@@ -34,6 +34,7 @@ class Sizes:
     dimension: int = 16
     tasks: tuple[str, ...] = ("click", "order")
     test_rows: int = 500
+    sampling_rate: float = 1.0
 
 
 def small_align(**changes: object) -> AlignConfig:
@@ -136,6 +137,7 @@ def _features(sizes: Sizes) -> Features:
         scene_keywords=tuple(f"k{i}" for i in range(sizes.keywords)),
         train_rows=sizes.rows,
         test_rows=sizes.test_rows,
+        sampling_rate=sizes.sampling_rate,
     )
 
 

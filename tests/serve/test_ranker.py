@@ -15,7 +15,7 @@ import torch
 from larr import artifacts
 from larr.config import Config
 from larr.data.batches import Batch, LogRows
-from larr.data.features import ColumnSplit
+from larr.data.features import ColumnSplit, undo_sampling
 from larr.rankers import build
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.predict import load_ranker, predict, probabilities
@@ -131,7 +131,7 @@ def test_served_scores_are_those_of_the_model(
     data = artifacts.folder(config, "prepare")
     batch = one_request(next(LogRows(data / "test").in_order(SIZES.test_rows)))
     features = SimpleNamespace(
-        scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=1.0
+        scene_keywords=tuple(f"k{slot}" for slot in range(SIZES.keywords)), sampling_rate=0.2
     )
     texts = SimpleNamespace(table=lambda: pl.read_parquet(data / "texts.parquet"))
     reader: Any = BatchReader(config, batch, features, texts)
@@ -140,7 +140,8 @@ def test_served_scores_are_those_of_the_model(
     ranker = ServedRanker(tmp_path / "ranker", reader)
     row_K = np.random.default_rng(0).permutation(SIZES.test_rows)
     with torch.inference_mode():
-        expected = model(batch.select(torch.from_numpy(row_K))).sigmoid().numpy()
+        raw = model(batch.select(torch.from_numpy(row_K))).sigmoid().numpy()
+    expected = undo_sampling(raw, 0.2)
     assert expected.std() > 1e-3
     for count in (len(row_K), 1):
         scored = ranker.score({"user_id": "u"}, {"row": row_K[:count]})

@@ -18,7 +18,7 @@ from torch import Tensor
 from larr import artifacts, progress
 from larr.config import Config
 from larr.data.batches import LogRows
-from larr.data.features import Features, read_features
+from larr.data.features import Features, read_features, undo_sampling
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
 from larr.rankers.graph import Logits, inputs_of, write_graph
@@ -48,7 +48,8 @@ def export(config: Config, model: str, target: Path) -> None:
         log = LogRows(data / split).with_figures(ranker.figures)
         _write_rows(ranker, features, log, target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
-    write_graph(_Probabilities(ranker), inputs_of(next(log.in_order(2))), target / ONNX)
+    graph = _Probabilities(ranker, features.sampling_rate)
+    write_graph(graph, inputs_of(next(log.in_order(2))), target / ONNX)
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
@@ -81,10 +82,21 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 
 
 class _Probabilities(Logits):
-    """A ranker from what it reads, as named tensors, to `probabilities`, [B, T], for any B."""
+    """A ranker from what it reads, as named tensors, to `probabilities`, [B, T], for any B.
+
+    They are those of `larr evaluate`, with the correction for `dataset.sampling_rate`.
+    """
+
+    def __init__(self, ranker: Larr, sampling_rate: float) -> None:
+        super().__init__(ranker)
+        self.sampling_rate = sampling_rate
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"probabilities": super().forward(inputs)["logits"].sigmoid()}
+        # Arithmetic alone, which is the same for tensors.
+        undo: Any = undo_sampling
+        return {
+            "probabilities": undo(super().forward(inputs)["logits"].sigmoid(), self.sampling_rate)
+        }
 
 
 def _write_rows(ranker: Larr, features: Features, log: LogRows, path: Path) -> None:
