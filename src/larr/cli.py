@@ -147,10 +147,13 @@ def publish(
     model = model or (BEST if BEST in loaded.align.models else "larr")
     target = Store(store or loaded.output / STORE)
     version = write(target, loaded, model)
-    scene, candidate = target.activate(version, share).accepted
+    served = target.activate(version, share)
+    scene, candidate = served.accepted
     console.print(f"{target.folder}: {model} is version {version}; `larr serve {target.folder}`")
     console.print(f"  columns of a request's scene: {', '.join(scene)}", soft_wrap=True)
     console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)
+    without = "unknown (dataset.tables.time_zone); send the local time with each request"
+    console.print(f"  time zone: {served.time_zone or without}", soft_wrap=True)
 
 
 @app.command()

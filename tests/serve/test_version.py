@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from msgspec.json import encode
 
 from larr.errors import InputError
-from larr.serve.request import RankRequest, decode
+from larr.serve.request import RankRequest, decode, local_time
 from larr.serve.version import ServedVersion
 
 
@@ -117,8 +118,9 @@ def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
         ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),
         ({"scene": {"mood": "good"}}, "no column 'mood'"),
         ({"candidates": [{"poi_id": "a", "position": 0}]}, "the first one is 1"),
-        ({"time": "yesterday"}, "time"),
-        ({"time": "2024-04-08T04:10:00Z"}, "without a zone"),
+        ({"time": "yesterday"}, "such as 2024-04-08T12:10:00"),
+        ({"time": "2024-04-08T04:10:00Z"}, "does not know the time zone"),
+        ({"time": True}, "time"),
     ],
 )
 def test_wrong_values_are_named(
@@ -126,6 +128,62 @@ def test_wrong_values_are_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         rank(version, asked | change)
+
+
+SHANGHAI = "Asia/Shanghai"
+SECONDS = 1_712_549_400
+"""Of 2024-04-08, 12:10 in Shanghai."""
+
+
+@pytest.mark.parametrize("zone", ["", SHANGHAI])
+@pytest.mark.parametrize("separator", "T ")
+@pytest.mark.parametrize("seconds", ["", ":00", ":00.000"])
+def test_a_clock_needs_no_seconds(zone: str, separator: str, seconds: str) -> None:
+    time = f"2024-04-08{separator}12:10{seconds}"
+    assert local_time(time, zone) == datetime(2024, 4, 8, 12, 10)
+
+
+@pytest.mark.parametrize(
+    "instant",
+    [
+        *("2024-04-08T04:10Z", "2024-04-08 04:10:00+00:00", "2024-04-08T01:10:00-0300"),
+        *(SECONDS, float(SECONDS), SECONDS * 1_000, SECONDS * 10**6, SECONDS * 10**9),
+    ],
+)
+def test_an_instant_is_converted_if_the_zone_is_known(instant: str | float) -> None:
+    assert local_time(instant, SHANGHAI) == datetime(2024, 4, 8, 12, 10)
+    with pytest.raises(InputError, match=r"does not know the time zone .*dataset\.tables"):
+        local_time(instant, "")
+
+
+@pytest.mark.parametrize("zone", ["", SHANGHAI])
+@pytest.mark.parametrize(
+    "time",
+    [
+        *("2024-04-08", "12:10", "20240408", "1712549400", "1711123100000", "2024-13-08T12:10"),
+        *("08/04/2024 12:10", "2024-04-08T25:10", "0001-01-01T00:00Z", "0202-04-08T12:10", ""),
+        *("2024-04-08T12:10:00 Shanghai", 0, 1210, -SECONDS, 1e300, float("inf"), 10**400),
+    ],
+)
+def test_what_may_be_several_times_is_refused(zone: str, time: str | float) -> None:
+    with pytest.raises(InputError, match=r"got .* expected .* such as 2024-04-08T12:10:00") as why:
+        local_time(time, zone)
+    assert repr(time)[:80] in str(why.value)
+
+
+def test_without_a_time_it_is_now_at_the_places(
+    version: ServedVersion, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for hours, zone in ((8, SHANGHAI), (-10, "Pacific/Honolulu")):
+        passed = local_time(None, zone) - datetime.now(UTC).replace(tzinfo=None)
+        assert abs(passed - timedelta(hours=hours)) < timedelta(minutes=1)
+    without = {name: value for name, value in asked.items() if name != "time"}
+    assert rank(version, without)["degraded"][0] == "missing:time"
+    monkeypatch.setattr(version, "time_zone", SHANGHAI)
+    now = local_time(None, SHANGHAI).isoformat()
+    answer = rank(version, without)
+    assert "missing:time" not in answer["degraded"]
+    assert answer["items"] == rank(version, asked | {"time": now})["items"]
 
 
 @pytest.mark.parametrize(

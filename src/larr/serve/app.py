@@ -226,8 +226,10 @@ class Service:
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: whether it can rank, with which versions, and which it refused."""
         is_ready = self.live.has_followed
-        arms = [opened.arm for opened in self.live.opened]
-        content = Readiness("ok" if is_ready else "starting", arms, self.live.refused)
+        arms, versions = zip(*self.live.opened, strict=True)
+        zones = {version.id: version.time_zone for version in versions}
+        status = "ok" if is_ready else "starting"
+        content = Readiness(status, list(arms), zones, self.live.refused)
         return Response(encode(content), 200 if is_ready else 503, media_type=JSON)
 
     async def metrics(self, _: Request) -> Response:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct
 
+from larr.data.contract import OLDEST
 from larr.errors import InputError
 from larr.serve.features import FIRST, POSITION, Kinds
 
 EXPLAINED = 50
 LARGEST = 1e15
+DATE_AND_TIME, EXAMPLE = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"), "2024-04-08T12:10:00"
+EPOCHS = ((1e11, 1), (1e14, 1e3), (1e17, 1e6))
+"""Below which number a time is in seconds, milliseconds or microseconds, as in tables."""
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
@@ -41,8 +47,9 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     """Instead of `candidates`: the places around."""
     scene: Columns = {}
     """The columns of the scene: city, weather, ..."""
-    time: Annotated[datetime, Meta(tz=False)] | None = None
-    """Local time of the place, without a zone; the server's clock if absent."""
+    time: str | int | float | None = None
+    """The clock of the place, such as 2024-04-08T12:10; now if absent. A time with an offset, or
+    seconds since 1970, needs a version that knows its time zone."""
     k: Annotated[int, Meta(ge=1, le=1000)] = 20
     """How many places to give back."""
     explain: bool = False
@@ -81,8 +88,8 @@ class RankAnswer(Struct):
     arm: str
     """Of a test of two versions; A without a test."""
     degraded: list[str]
-    """What was not known: `unknown_user`, `missing:COLUMN` and `unknown_value:COLUMN` of the scene
-    or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
+    """What was not known: `unknown_user`, `missing:time`, `missing:COLUMN` and
+    `unknown_value:COLUMN` of the scene or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
     items: list[RankedPlace]
 
 
@@ -106,6 +113,8 @@ class Readiness(Struct):
 
     status: str
     arms: list[Arm]
+    time_zones: dict[str, str]
+    """Of the tables of each version, empty where it is not known."""
     refused: str | None = None
 
 
@@ -123,10 +132,41 @@ def decode(body: bytes, kind: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        reason = str(error)
-        if "`$.time`" in reason:  # msgspec asks for RFC 3339, whose times have a zone
-            reason = "time: expected local time without a zone, such as 2024-04-08T12:10:00"
-        raise InputError(f"the body cannot be read: {reason}") from error
+        raise InputError(f"the body cannot be read: {error}") from error
+
+
+def local_time(time: str | float | None, zone: str) -> datetime:
+    """Returns what the clock of the place shows at `time`, or now, without a zone.
+
+    `zone` is that of the version's tables, "" where it is not known. Raises InputError for what is
+    no time, and for an instant (seconds to nanoseconds since 1970, or an offset) without a zone.
+    """
+    here = ZoneInfo(zone) if zone else None
+    if time is None:
+        return datetime.now(here).replace(tzinfo=None)
+    try:
+        if isinstance(time, str):
+            # Python reads a date alone as midnight, and most digits alone as a date.
+            read = datetime.fromisoformat(time if DATE_AND_TIME.match(time) else "")
+        else:
+            unit = next((unit for limit, unit in EPOCHS if time < limit), 1e9)
+            read = datetime.fromtimestamp(time / unit, UTC)
+        if read.tzinfo and here:
+            read = read.astimezone(here).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        read = datetime.min
+    if read.replace(tzinfo=None) < OLDEST:
+        raise InputError(
+            f"time: got {time!r:.80}, expected the clock of the place, such as {EXAMPLE}; or a "
+            f"time with an offset, such as {EXAMPLE}+08:00; or seconds since 1970"
+        )
+    if read.tzinfo:
+        raise InputError(
+            f"time: {time!r:.80} has to be converted, and this version does not know the time "
+            f"zone of its tables; send the clock of the place, such as {EXAMPLE}, or set "
+            "dataset.tables.time_zone, run `larr run` and `larr publish`"
+        )
+    return read
 
 
 def candidate_columns(

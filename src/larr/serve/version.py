@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
 
 import numpy as np
 import polars as pl
@@ -31,6 +30,7 @@ from larr.serve.request import (
     Scalar,
     candidate_columns,
     check_values,
+    local_time,
 )
 
 Candidates = dict[str, list[Scalar]]
@@ -46,6 +46,8 @@ class ServedVersion:
         self.ranker, self.id, self.embedders = ranker, version, embedders
         self.accepted = ranker.reader.sent()
         """The columns that may be sent of the scene, and those of a candidate."""
+        self.time_zone = ranker.reader.config.dataset.tables.time_zone
+        """That of the tables' times; empty where it is not known."""
         self.known_places = ranker.reader.known.places
         self.trained = frozenset(self.known_places["poi_id"])
         self.added: dict[str, Columns] = {}
@@ -74,15 +76,18 @@ class ServedVersion:
             )
         if request.explain and not self.ranker.reads_texts:
             raise InputError("explain: the ranker of this version reads no texts")
+        time = local_time(request.time, self.time_zone)
         answer = RankAnswer(uuid.uuid4().hex, self.id, "A", [], [])
         if not candidates["poi_id"]:
             answer.degraded += ["nothing_near"] if request.near else []
             return answer
         # As in the tables of the data contract, an empty text counts as missing.
         scene = {name: value for name, value in request.scene.items() if value not in (None, "")}
-        row = {**scene, "user_id": str(request.user_id), "time": request.time or datetime.now()}
+        row = {**scene, "user_id": str(request.user_id), "time": time}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
+        if request.time is None and not self.time_zone:  # the server's clock may be in another one
+            answer.degraded.insert(0, "missing:time")
         score_K, tasks = scores(scored.probabilities), self.ranker.reader.features.tasks
         best = np.argsort(-score_K, kind="stable")[: request.k].tolist()
         for number in best:

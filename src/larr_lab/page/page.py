@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -220,7 +219,7 @@ class SceneForm:
         scene |= {name: by_city.get(city) for name, by_city in self.of_city.items()}
         user_id = values.get("user_id", "")
         content: dict[str, Any] = {"user_id": user_id, "scene": scene, "k": SHOWN}
-        content["time"] = _time(values.get("time", ""))
+        content["time"] = values.get("time") or None
         if city in self.centres:
             lat, lon = self.centres[city]
             content["near"] = {"lat": lat, "lon": lon, "within_km": WITHIN_KM}
@@ -321,13 +320,6 @@ def _pinned_values(text: str) -> FormValues:
         return msgspec.json.decode(text.encode(), type=dict[str, str])
     except (msgspec.MsgspecError, UnicodeEncodeError) as error:
         raise InputError(f"the pinned scene cannot be read: {error}") from None
-
-
-def _time(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text) if text else datetime.now()
-    except ValueError:
-        raise InputError(f"time: expected a date and a time, got {text!r:.80}") from None
 
 
 def _form_value(value: Any) -> str:
