@@ -41,7 +41,7 @@ STAGES = {
         "larr.data.prepare:prepare",
         inputs=(),
         settings=("seed", "dataset", "keywords", "buckets", "profiles", "statistics", "features"),
-        files=lambda config: config.dataset.files,
+        files=lambda config: config.sources,
     ),
     "pretrain": Stage(
         "Stage 1 -> pretrain/: continual pretraining of the LM on place descriptions (Eq. 1-7).",

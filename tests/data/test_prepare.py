@@ -86,7 +86,9 @@ def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
     source = city.output / "prepare" / "raw"
     tables = {"places": source / "places.parquet", "users": source / "users.parquet"}
     tables |= {name: source / name for name in ("orders", "impressions")} | paths
-    settings = city.dataset.tables.model_copy(update=tables)
+    settings = city.dataset.tables.model_copy(
+        update={name: str(path) for name, path in tables.items()}
+    )
     dataset = city.dataset.model_copy(update={"kind": "tables", "tables": settings})
     return city.model_copy(update={"output": folder, "dataset": dataset})
 

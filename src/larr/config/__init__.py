@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 from pydantic import Field, create_model, model_validator
 
@@ -15,6 +15,8 @@ from larr.config.data import (
     KeywordConfig,
     ProfileConfig,
     StatisticConfig,
+    TableName,
+    is_query,
 )
 from larr.config.rankers import CONTROLS, AlignConfig, ChooseConfig, TuneConfig
 from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
@@ -105,6 +107,22 @@ class Config(Section):
         """Returns the configuration that trains one of `encoders`, in its own output folder."""
         tree = changed(self.model_dump(exclude={"encoders"}), self.encoders[name])
         return Config.model_validate(tree | {"output": self.output / "encoders" / name})
+
+    def source(self, path: Path | str) -> Path:
+        """Returns where a file of the data set is, from how it is named."""
+        return self.dataset.folder / str(path).replace("{seed}", str(self.seed))
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files, and folders of files, that the data set reads."""
+        tables = dict(self.dataset.tables)
+        paths = [tables[name] for name in get_args(TableName)]
+        named = [file.path for file in self.dataset.files.values()]
+        own = [path for path in paths if path and not is_query(path)]
+        section = getattr(self.dataset, self.dataset.kind, None)
+        values = dict(section).values() if isinstance(section, Section) else ()
+        of_plugin = [value for value in values if isinstance(value, Path)]
+        return [self.source(path) for path in (*own, *filter(None, named), *of_plugin)]
 
     @property
     def scene_keywords(self) -> list[KeywordConfig]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
@@ -15,16 +16,51 @@ RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near", "besid
 """Columns of files that have a column for each keyword, too."""
 
 
-class TablesConfig(Section):
-    """Your tables, each a Parquet or CSV file or a folder of them; see docs/your_data.md."""
+class FileConfig(Section):
+    """A file, a folder of files of one kind, or a query of a database, for the SQL of
+    `[dataset.tables]`. What is not set of a CSV file is detected and printed."""
 
-    places: Path | None = None
-    """A Parquet or CSV file, or a folder of them; required."""
-    users: Path | None = None
-    """The same."""
-    impressions: Path | None = None
-    """The same."""
-    orders: Path | None = None
+    path: Path | None = None
+    """A Parquet or CSV file (`.gz` and `.zst`, too), or a folder of files of one kind. `{seed}`
+    stands for the run's seed."""
+    uri: str = ""
+    """A database instead of a path, for example `sqlite:///shop.db`, `duckdb:///shop.duckdb` or
+    `postgresql://user@host/shop`; all but DuckDB need the extra `databases`."""
+    query: str = ""
+    """What is read from the database."""
+    columns: list[str] = []
+    """The names of the columns of a CSV file without a header."""
+    separator: str = ""
+    """Between the values of a CSV file."""
+    quote: str | None = None
+    """The quotation mark of a CSV file; empty if it has none."""
+    escape: str | None = None
+    """What precedes a quotation mark within quotes: another quotation mark, or a backslash."""
+    encoding: str = ""
+    """Of a CSV file, such as `utf-8`, `utf-16`, `latin-1` or `gb18030`."""
+    decimal: Literal["", ".", ","] = ""
+    """The decimal mark of the numbers in a CSV file."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Lines of a CSV file before the header, or before the first row."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) != bool(self.uri and self.query):
+            raise ValueError("a file needs either path, or uri and query")
+        return self
+
+
+class TablesConfig(Section):
+    """Your tables: each a path, or SQL (DuckDB's) over `[dataset.files]`; see docs/your_data.md."""
+
+    places: str | None = None
+    """A file or folder as in `[dataset.files]`, or a query that begins with SELECT, FROM or WITH.
+    Without it the places are those of the impressions."""
+    users: str | None = None
+    """The same; without it the users are those of the impressions."""
+    impressions: str | None = None
+    """The same; required. Queries of the other tables can read it by its name."""
+    orders: str | None = None
     """Orders from before the log; may be absent."""
     rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
@@ -38,6 +74,11 @@ class TablesConfig(Section):
         if name and name not in available_timezones():
             raise ValueError(f"no time zone {name!r}; expected a name like Asia/Shanghai or UTC")
         return name
+
+
+def is_query(table: str) -> bool:
+    """Returns whether a table is given as SQL, and not as a path."""
+    return re.match(r"\s*(select|from|with)\s", table, re.IGNORECASE) is not None
 
 
 class DatasetConfig(Section):
@@ -54,7 +95,18 @@ class DatasetConfig(Section):
     """Share of the impressions without a click that the training days contain. Decision 27."""
     chunk_rows: Positive = 250_000
     """Impressions in memory at a time, in rows."""
+    folder: Path = Path()
+    """The folder at which relative paths of tables and files begin."""
+    files: dict[Name, FileConfig] = {}
+    """Files and databases that the SQL of `tables` reads by these names."""
     tables: TablesConfig = TablesConfig()
+
+    @field_validator("files")
+    @classmethod
+    def _no_name_of_a_table(cls, files: dict[str, FileConfig]) -> dict[str, FileConfig]:
+        if taken := sorted(files.keys() & get_args(TableName)):
+            raise ValueError(f"{taken[0]} is the name of a table; give the file another name")
+        return files
 
     @model_validator(mode="after")
     def _tables_are_read(self) -> Self:
@@ -63,13 +115,6 @@ class DatasetConfig(Section):
                 f'tables are given, but kind is "{self.kind}"; set kind = "tables" to read them'
             )
         return self
-
-    @property
-    def files(self) -> list[Path]:
-        """The paths in the data set's section, `[dataset.KIND]`, such as `[dataset.tables]`."""
-        section = getattr(self, self.kind, None)
-        values = dict(section) if isinstance(section, Section) else {}
-        return [value for value in values.values() if isinstance(value, Path)]
 
 
 class BucketConfig(Section):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import polars.selectors as cs
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
-from larr.data.contract import TABLES, Rule, broken_rules, sentence
+from larr.data.contract import NUMBER, TABLES, Rule, broken_rules, sentence
 from larr.data.transforms import text_column
 from larr.errors import DataError
 from larr.progress import console
@@ -51,23 +52,34 @@ def check_columns(table: str, columns: list[str]) -> None:
 
 
 def check_rows(
-    table: str, frame: pl.DataFrame, known: Mapping[str, pl.Series], now: datetime, zone: str = ""
+    table: str,
+    frame: pl.DataFrame,
+    known: Mapping[str, pl.Series],
+    now: datetime,
+    zone: str = "",
+    numbers: Collection[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Returns the good rows, in the types of the contract, and the rejected rows as given.
 
     Rejected rows begin with `reason` (sentences joined by "; ") and `broken_rules` (a list of
     structs with the fields of `Rule`). `known` holds the IDs that a row may refer to, `zone` is
-    `dataset.tables.time_zone`.
+    `dataset.tables.time_zone`, and `numbers` are columns beyond the contract that hold numbers.
     """
-    contract = TABLES[table]
+    # Only texts, as CSV files have them, have to be read as numbers.
+    own = {name for name in numbers if frame.schema.get(name) == pl.String}
+    own -= TABLES[table].columns.keys()
+    optional = TABLES[table].optional | dict.fromkeys(sorted(own), NUMBER)
+    contract = replace(TABLES[table], optional=optional)
     # Null for blank texts, and for NaN and infinity beyond the contract. Texts of required columns
     # stay as they are, so that the reason can be that they are empty.
     texts = cs.string() - cs.by_name(*contract.required, require_all=False)
-    numbers = cs.float() - cs.by_name(*contract.columns, require_all=False)
+    floats = cs.float() - cs.by_name(*contract.columns, require_all=False)
+    numerals = cs.by_name(*own)
+    is_number = numerals.cast(pl.Float64, strict=False).is_finite().fill_null(value=True)
     given = frame.with_columns(
         pl.when(texts.str.strip_chars() != "").then(texts),
-        pl.when(numbers.is_finite()).then(numbers),
-    )
+        pl.when(floats.is_finite()).then(floats),
+    ).with_columns(pl.when(is_number).then(numerals))
     typed = given.select(
         _as_type(name, given.schema[name], column.dtype, zone)
         for name, column in contract.columns.items()
@@ -81,8 +93,9 @@ def check_rows(
 class Checker:
     """Checks the tables of a run, one after the other, and keeps the rejected rows in `folder`."""
 
-    def __init__(self, folder: Path, zone: str) -> None:
-        self.folder, self.zone = folder, zone
+    def __init__(self, folder: Path, zone: str, numbers: Mapping[str, Collection[str]]) -> None:
+        """`numbers` are the columns of each table beyond the contract that hold numbers."""
+        self.folder, self.zone, self.numbers = folder, zone, numbers
         # Times of the contract are local, so "now" is the latest that any clock shows.
         self.now = datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
         self.known: dict[str, pl.Series] = {}
@@ -96,9 +109,26 @@ class Checker:
         """Returns the good rows of a table, or of one of its chunks."""
         check_columns(table, frame.columns)
         self.rows[table] += frame.height
-        good, rejected = check_rows(table, frame, self.known, self.now, self.zone)
+        good, rejected = check_rows(
+            table, frame, self.known, self.now, self.zone, self.numbers.get(table, ())
+        )
         self._keep(table, rejected, f"{chunk:05}")
         return good
+
+    def keep_lines(self, lines: pl.DataFrame) -> None:
+        """Keeps lines of files that are no rows of a table, see `Files.unreadable`."""
+        for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
+            self.rows_rejected[str(file)] += rows.height
+            self.summary[str(file), str(reason)] = {
+                "table": str(file),
+                "reason": str(reason),
+                "rows": rows.height,
+                "broken_rules": [],
+                "examples": rows.head(EXAMPLES).select("line", "text").to_dicts(),
+            }
+        if lines.height:
+            self.folder.mkdir(exist_ok=True)
+            lines.write_parquet(self.folder / "lines.parquet")
 
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
         """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
@@ -157,7 +187,7 @@ class Checker:
                         f"{column.expected}. Without these rows the log would be biased"
                     )
         for table, rejected in self.rows_rejected.items():
-            if rejected > MOST_REJECTED * self.rows[table]:
+            if table in TABLES and rejected > MOST_REJECTED * self.rows[table]:
                 raise DataError(
                     f"table {table}: {rejected:,} of {self.rows[table]:,} rows break the data "
                     f"contract (table above, rows in {self.folder}), too many to learn from the "

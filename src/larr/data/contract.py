@@ -47,6 +47,7 @@ class Table:
 
 ID = NAME = Column(pl.String(), nullable=False)
 TEXT = Column(pl.String())
+NUMBER = Column(pl.Float64())
 LATITUDE = Column(pl.Float64(), low=-90, high=90)
 LONGITUDE = Column(pl.Float64(), low=-180, high=180)
 CELSIUS = Column(pl.Float64(), low=-90, high=70)

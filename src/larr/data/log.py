@@ -15,7 +15,9 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
-from larr.data.datasets import Tables, reading
+from larr.data.datasets import Tables
+from larr.data.names import own_numbers
+from larr.data.sql import reading
 from larr.data.transforms import with_time_columns
 from larr.errors import DataError
 from larr.progress import console, track
@@ -67,7 +69,10 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
 
     Raises DataError if a table cannot be read or too little of it is good.
     """
-    checker = Checker(folder / "rejected", config.dataset.tables.time_zone)
+    zone = config.dataset.tables.time_zone
+    checker = Checker(folder / "rejected", zone, own_numbers(config))
+    if tables.unreadable is not None:
+        checker.keep_lines(tables.unreadable)
     places = checker.good_rows("places", _read(tables.places, "places"))
     users = checker.good_rows("users", _read(tables.users, "users"))
     checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}

@@ -36,6 +36,16 @@ def compared_numbers(config: Config) -> list[str]:
     return [n for n in numbers if n in differing or n.startswith(("poi_", "pair_"))]
 
 
+def own_numbers(config: Config) -> dict[str, list[str]]:
+    """Returns the columns of each table that are read as numbers, as the table names them."""
+    names = {*config.features.numbers, *(bucket.column for bucket in config.buckets)}
+    prefixes = {"places": "poi_", "users": "user_", "impressions": "", "orders": ""}
+    return {
+        table: sorted({*names, *(name.removeprefix(prefix) for name in names)})
+        for table, prefix in prefixes.items()
+    }
+
+
 def is_listed(column: str) -> bool:
     """Returns whether a column may hold several values, joined by commas."""
     return column.startswith("poi_") and column != "poi_id"

@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from larr.config import Config
-from larr.data.datasets import Dataset, Tables, scan
+from larr.data.datasets import Dataset, Tables
 from larr.progress import track
 from larr_lab.city import tables
 from larr_lab.settings import CityConfig, city_settings
@@ -33,10 +33,10 @@ def city_tables(config: Config, folder: Path) -> Tables:
     with track("simulating the city", settings.impressions, "impressions") as advance:
         write(settings, config.seed, folder, advance)
     return Tables(
-        places=scan(folder / "places.parquet"),
-        users=scan(folder / "users.parquet"),
-        impressions=scan(folder / "impressions"),
-        orders=scan(folder / "orders"),
+        places=pl.scan_parquet(folder / "places.parquet"),
+        users=pl.scan_parquet(folder / "users.parquet"),
+        impressions=pl.scan_parquet(folder / "impressions"),
+        orders=pl.scan_parquet(folder / "orders"),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from larr.config import Config
-from larr.data.datasets import Dataset, Tables, scan
+from larr.data.datasets import Dataset, Tables
 from larr.errors import DataError
 from larr_lab import knowledge
 from larr_lab.settings import path_of
@@ -40,7 +40,7 @@ COLUMNS = [
 def coupon_tables(config: Config, _: Path) -> Tables:
     """Returns the survey as tables of the contract; DataError if a column is missing."""
     path = path_of(config, "coupon")
-    survey = scan(path).collect().with_row_index("answer").rename(UCI_NAMES, strict=False)
+    survey = pl.read_csv(path).with_row_index("answer").rename(UCI_NAMES, strict=False)
     missing = [name for name in COLUMNS if name not in survey.columns]
     if missing:
         raise DataError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from larr.data.datasets import reading
+from larr.data.sql import reading
 from larr.errors import DataError
 
 

@@ -1,0 +1,315 @@
+"""CSV files: how their cells are separated, and which of their lines are rows.
+
+A file is read strictly and all its cells as texts: what they mean depends on their use, and `1.10`
+or `007` would lose something as a number. Separator, quotes, encoding and decimal mark are detected
+on what the file holds, unless `[dataset.files]` sets them. Lines that are no rows of the table are
+counted and kept apart.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from charset_normalizer import from_bytes
+from duckdb import DuckDBPyConnection
+from rich.markup import escape
+
+from larr.config.data import FileConfig
+from larr.data.sql import identifier, literal, paths
+from larr.errors import DataError
+from larr.progress import console
+
+BLOCK = 2**20
+"""Bytes of which the encoding is detected, and that are decoded at a time."""
+SAMPLE = 10_000
+"""Rows of which decimal commas are suspected."""
+MOST_UNREADABLE = 0.01
+"""A larger share of lines that are no rows shows that the file is not read as it was written."""
+EXAMPLES = 3
+UNREADABLE = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}
+"""The columns of a table of lines that are no rows."""
+ENCODINGS = ["gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1252"]
+"""Encodings other than Unicode that are still met."""
+QUOTED = (('"', '"'), ('"', "\\"), ("", ""))
+"""Quotes and what precedes a quotation mark within them, in the order in which they are tried."""
+OPTIONS = "name the file in [dataset.files] and set its separator, quote, escape or encoding"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a column of numbers may be written so that its texts have to be changed."""
+
+    name: str
+    cell: str
+    """What each cell matches, as a regular expression."""
+    old: str
+    """What at least one cell contains."""
+    new: str
+
+    def test(self, column: str) -> str:
+        """Returns the SQL that is true for a column that is written so."""
+        name = identifier(column)
+        return (
+            f"coalesce(bool_and(regexp_full_match(trim({name}), {literal(self.cell)})) "
+            f"AND bool_or(contains({name}, {literal(self.old)})), false)"
+        )
+
+    def replaced(self, columns: Iterable[str]) -> str:
+        """Returns the SQL of columns in the usual form."""
+        old, new = literal(self.old), literal(self.new)
+        return ", ".join(f"replace({n}, {old}, {new}) AS {n}" for n in map(identifier, columns))
+
+
+DECIMAL_COMMA = Form("decimal commas", r"[+-]?\d*(,\d+)?", ",", ".")
+WHOLE_FLOAT = Form("whole numbers without their .0", r"-?\d+\.0", ".0", "")
+"""What other programs make of whole numbers as soon as one is missing."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the cells of a CSV file are separated, and what is read of it."""
+
+    separator: str
+    quote: str
+    escape: str
+    columns: tuple[str, ...]
+    has_header: bool
+    skip: int
+
+    @property
+    def options(self) -> str:
+        """The arguments of DuckDB's `read_csv` after the files."""
+        columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.columns)
+        return (
+            f"auto_detect=false, header={self.has_header}, skip={self.skip}, "
+            f"delim={literal(self.separator)}, quote={literal(self.quote)}, "
+            f"escape={literal(self.escape)}, columns={{{columns}}}, "
+            "hive_types_autocast=false, strict_mode=true, null_padding=false, store_rejects=true"
+        )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What reading files in a dialect gives."""
+
+    dialect: Dialect
+    rows: int
+    unreadable: pl.DataFrame
+    swallowing: str | None
+    """A cell within quotes that holds what looks like rows, if there is one."""
+
+    @property
+    def lost(self) -> int:
+        """The number of lines that are no rows; all if a cell holds rows."""
+        lines = int((self.unreadable["text"].str.count_matches("\n") + 1).sum())
+        return lines + (self.rows if self.swallowing else 0)
+
+
+class CsvReader:
+    """Reads CSV files with DuckDB."""
+
+    def __init__(self, database: DuckDBPyConnection, folder: Path) -> None:
+        """`folder` is for copies of files that are not in UTF-8."""
+        self.database, self.folder = database, folder
+        self.unreadable = pl.DataFrame(schema=UNREADABLE)
+        """Lines that are no rows."""
+
+    def scan(self, path: Path, files: list[Path], file: FileConfig) -> str:
+        """Returns the SQL that reads CSV files; files whose columns differ are joined by name."""
+        encoding = file.encoding or detected_encoding(files[0])
+        if encoding != "utf-8":
+            files = self._in_utf8(path, files, encoding)
+        headers = [(self._dialect(file, one), one) for one in files]
+        groups = [
+            (dialect, [one for _, one in group])
+            for dialect, group in groupby(headers, key=lambda header: header[0])
+        ]
+        first = groups[0][0]
+        notes = []
+        if (first.separator, first.quote, first.escape) != (",", '"', '"'):
+            notes.append(f"separator {first.separator!r}, quote {first.quote!r}")
+        scans = []
+        for read_as, some in groups:
+            if differing := set(read_as.columns) ^ set(first.columns):
+                notes.append(f"{', '.join(sorted(differing))} not in every file ({some[0].name})")
+            dialect = self._plausible(path, some, read_as, file)
+            scan = f"read_csv({paths(some)}, {dialect.options})"
+            has_commas = file.decimal == "," or (not file.decimal and dialect.separator != ",")
+            for form in (DECIMAL_COMMA, WHOLE_FLOAT) if has_commas else (WHOLE_FLOAT,):
+                if columns := self._written_as(form, scan, dialect.columns):
+                    notes.append(f"{form.name} in {', '.join(columns)}")
+                    scan = f"(SELECT * REPLACE ({form.replaced(columns)}) FROM {scan})"  # noqa: S608
+            scans.append(f"SELECT * FROM {scan}")  # noqa: S608
+        if notes:
+            console.print(escape(f"  {path}: {'; '.join(notes)}"), soft_wrap=True)
+        return f"({' UNION ALL BY NAME '.join(scans)})"
+
+    def _dialect(self, file: FileConfig, path: Path) -> Dialect:
+        """Returns the separator, quotes and columns of a file by its settings and its beginning."""
+        given = {"delim": file.separator, "quote": file.quote, "escape": file.escape}
+        options = "".join(f", {key}={literal(value)}" for key, value in given.items() if value)
+        marks = self._row(
+            "SELECT Delimiter, Quote, Escape FROM sniff_csv("  # noqa: S608
+            f"{literal(path)}, all_varchar=true, header=false, skip={file.skip}, "
+            f"ignore_errors=true{options})"
+        )
+        separator, quote, escaped = ("" if mark == "(empty)" else mark for mark in marks)
+        dialect = Dialect(
+            separator=file.separator or separator,
+            quote=(quote or '"') if file.quote is None else file.quote,
+            escape=file.escape or escaped or '"',
+            columns=tuple(file.columns),
+            has_header=not file.columns,
+            skip=file.skip,
+        )
+        return dialect if file.columns else replace(dialect, columns=self._names(path, dialect))
+
+    def _names(self, path: Path, dialect: Dialect) -> tuple[str, ...]:
+        """Returns the names in the first line of a file; a column without a name gets a number."""
+        row = self._row(
+            f"SELECT * FROM read_csv({literal(path)}, all_varchar=true, header=false, "  # noqa: S608
+            f"skip={dialect.skip}, delim={literal(dialect.separator)}, "
+            f"quote={literal(dialect.quote)}, escape={literal(dialect.escape)}, "
+            "ignore_errors=true, hive_partitioning=false) LIMIT 1"
+        )
+        given = [str(name or "").strip() for name in row]
+        columns = tuple(name or f"column_{number}" for number, name in enumerate(given, 1))
+        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+            raise DataError(
+                f"{path}: two columns are called {', '.join(repeated)}; rename one of each"
+            )
+        return columns
+
+    def _plausible(
+        self, path: Path, files: list[Path], dialect: Dialect, file: FileConfig
+    ) -> Dialect:
+        """Returns the dialect with those quotes in which the most lines are rows.
+
+        If quotes occur first after thousands of rows, the beginning of the file does not show
+        whether a quotation mark within them is doubled or has a backslash.
+        """
+        is_given = file.quote is not None or file.escape is not None
+        scans: list[Scan] = []
+        for quote, escaped in dict.fromkeys([(dialect.quote, dialect.escape), *QUOTED]):
+            scans.append(self._scanned(files, replace(dialect, quote=quote, escape=escaped)))
+            if is_given or not scans[-1].lost:
+                break
+        best = min(scans, key=lambda scan: scan.lost)
+        if best.swallowing and not is_given:
+            raise DataError(
+                f"{path}: a cell within quotes holds what looks like rows: "
+                f"{best.swallowing[:200]!r}; {OPTIONS}"
+            )
+        lost, lines = best.unreadable.height, best.rows + best.unreadable.height
+        if lost > MOST_UNREADABLE * lines:
+            examples = best.unreadable.head(EXAMPLES).select("line", "reason", "text").rows()
+            raise DataError(
+                f"{path}: {lost:,} of {lines:,} lines are no rows of its {len(dialect.columns)} "
+                f"columns, for example (line, reason, text) {str(examples)[:500]}; correct them, "
+                f"or {OPTIONS}"
+            )
+        self.unreadable = pl.concat([self.unreadable, best.unreadable])
+        return best.dialect
+
+    def _scanned(self, files: list[Path], dialect: Dialect) -> Scan:
+        """Reads files in a dialect, and counts."""
+        for table in ("reject_errors", "reject_scans"):
+            self.database.execute(f"DROP TABLE IF EXISTS {table}")
+        between = len(dialect.columns) - 1
+        row = rf"\n[^\n]*({re.escape(dialect.separator)}[^\n]*){{{max(between, 2)}}}"
+        cells = ", ".join(
+            f"any_value({cell}) FILTER (contains({cell}, chr(10)) "
+            f"AND regexp_matches({cell}, {literal(row)}))"
+            for cell in map(identifier, dialect.columns)
+        )
+        rows, *swallowing = self._row(
+            f"SELECT count(*), {cells} FROM read_csv({paths(files)}, {dialect.options})"  # noqa: S608
+        )
+        rejected = self.database.sql(
+            "SELECT file_path AS file, line, lower(error_type::VARCHAR) AS reason, "
+            "csv_line AS text FROM reject_errors JOIN reject_scans USING (scan_id, file_id) "
+            "ORDER BY file, line"
+        ).pl()
+        # A line can have several errors.
+        unreadable = rejected.cast(UNREADABLE).unique(["file", "line"], maintain_order=True)
+        return Scan(dialect, rows, unreadable, next(filter(None, swallowing), None))
+
+    def _written_as(self, form: Form, scan: str, columns: Iterable[str]) -> list[str]:
+        """Returns the columns that are written in a form, in all cells."""
+        columns = list(columns)
+        for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):  # noqa: S608
+            if columns:
+                tests = ", ".join(map(form.test, columns))
+                row = self._row(f"SELECT {tests} FROM {source}")  # noqa: S608
+                columns = [name for name, is_so in zip(columns, row, strict=True) if is_so]
+        return columns
+
+    def _row(self, sql: str) -> tuple[Any, ...]:
+        """Returns the row of a query that has one; empty if it has none."""
+        rows = self.database.sql(sql).fetchall()
+        return rows[0] if rows else ()
+
+    def _in_utf8(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
+        """Writes copies of files in UTF-8; raises DataError for a file in another encoding."""
+        folder = self.folder / f"{path.name}-utf8"
+        folder.mkdir(parents=True, exist_ok=True)
+        copies = []
+        for number, one in enumerate(files):
+            copies.append(folder / f"{number:05}.csv")
+            try:
+                with copies[-1].open("wb") as copy:
+                    for piece in decoded(one, encoding):
+                        copy.write(piece.encode())
+            except (UnicodeError, LookupError) as error:
+                raise DataError(
+                    f"{one}: cannot be read in the encoding {encoding}: {error}; {OPTIONS}"
+                ) from error
+        return copies
+
+
+def detected_encoding(path: Path) -> str:
+    """Returns the encoding of a file, by its byte order mark or its beginning."""
+    with opened(path) as stream:
+        beginning = stream.read(BLOCK)
+    for mark, encoding in (
+        (codecs.BOM_UTF32_LE, "utf-32"),
+        (codecs.BOM_UTF32_BE, "utf-32"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if beginning.startswith(mark):
+            return encoding
+    try:
+        # A character may be cut in two at the end.
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        best = from_bytes(beginning, cp_isolation=ENCODINGS).best()
+        if best is None:
+            raise DataError(f"{path}: is not in UTF-8; {OPTIONS}") from None
+        example = re.search(r".{0,30}[^\x00-\x7f].{0,30}", str(best))
+        shown = f", such as {example[0]!r}; set encoding if that is wrong" if example else ""
+        console.print(escape(f"  {path}: read as {best.encoding}{shown}"), soft_wrap=True)
+        return best.encoding
+    return "utf-8"
+
+
+def decoded(path: Path, encoding: str) -> Iterator[str]:
+    """Yields the text of a file, piece by piece."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with opened(path) as stream:
+        while block := stream.read(BLOCK):
+            yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
+
+
+def opened(path: Path) -> pa.NativeFile:
+    """Opens a file that may be compressed."""
+    return pa.input_stream(str(path), compression="detect")

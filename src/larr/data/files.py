@@ -1,0 +1,122 @@
+"""Reads files and databases through DuckDB: each becomes a view that SQL can name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+
+from larr.config.data import FileConfig
+from larr.data.csv_files import CsvReader
+from larr.data.sql import identifier, literal, paths, reading
+from larr.errors import DataError
+from larr.progress import console
+
+PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
+CSV = re.compile(r"\.(csv|tsv|txt|tab|dat|data)(\.(gz|zst))?$", re.IGNORECASE)
+"""Names of CSV files in a folder; a single file that is not Parquet is CSV in any case."""
+HIDDEN = (".", "_")
+"""Files that other programs write beside tables begin with these, for example _SUCCESS."""
+BATCH = 100_000
+"""Rows of a database in memory at a time."""
+
+
+class Files:
+    """The files and databases of a configuration, and the tables that SQL makes of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is for copies of what DuckDB cannot read where it is."""
+        self.folder = folder
+        self.database = duckdb.connect()
+        # Times with an offset arrive in UTC; they are converted to local ones later.
+        self.database.execute("SET TimeZone = 'UTC'")
+        self.csv = CsvReader(self.database, folder)
+
+    def add(self, name: str, file: FileConfig) -> None:
+        """Lets SQL read a file under a name; raises DataError if it cannot be read."""
+        if file.path is None:
+            source = f"read_parquet({literal(self._copied(name, file))})"
+        else:
+            files, is_parquet = found(file.path)
+            with reading(str(file.path)):
+                if is_parquet:
+                    source = f"read_parquet({paths(files)}, union_by_name=true)"
+                else:
+                    source = self.csv.scan(file.path, files, file)
+        with reading(str(file.path or file.uri)):
+            self._create(name, source)
+
+    def query(self, name: str, sql: str) -> None:
+        """Lets SQL read the result of a query under a name.
+
+        The result is written to a file, on one thread: joins and groups on several have no order.
+        """
+        path = self._path(name)
+        with reading(f"dataset.tables.{name}"):
+            self.database.execute("SET threads = 1")
+            self.database.execute(f"COPY ({sql.strip().rstrip(';')}) TO {literal(path)}")
+            self.database.execute("RESET threads")
+            self._create(name, f"read_parquet({literal(path)})")
+
+    def table(self, name: str) -> pl.LazyFrame:
+        """Returns what a name stands for, lazily."""
+        # A cursor for each, since a connection reads one result at a time.
+        rows = self.database.cursor().sql(f"FROM {identifier(name)}")
+        table: pl.LazyFrame = rows.pl(lazy=True)
+        return table
+
+    def _create(self, name: str, source: str) -> None:
+        view = f"CREATE VIEW {identifier(name)} AS SELECT * FROM {source}"  # noqa: S608
+        self.database.execute(view)
+
+    def _path(self, name: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{name}.parquet"
+
+    def _copied(self, name: str, file: FileConfig) -> Path:
+        """Writes what a query of a database returns to a Parquet file; returns its path."""
+        path = self._path(name)
+        with reading(f"dataset.files.{name} ({file.uri})"):
+            if file.uri.startswith("duckdb:///"):
+                with duckdb.connect(file.uri.removeprefix("duckdb:///"), read_only=True) as other:
+                    other.execute(f"COPY ({file.query}) TO {literal(path)}")
+                return path
+            try:
+                import connectorx  # noqa: PLC0415 - an extra
+            except ModuleNotFoundError as error:
+                needed = "connectorx is not installed; run `pip install 'larr[databases]'`"
+                raise DataError(f"{file.uri}: {needed}") from error
+            batches = connectorx.read_sql(
+                file.uri, file.query, return_type="arrow_stream", batch_size=BATCH
+            )
+            with pq.ParquetWriter(path, batches.schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        return path
+
+
+def found(path: Path) -> tuple[list[Path], bool]:
+    """Returns the files of a table, and whether they are Parquet and not CSV.
+
+    Raises DataError if something in a folder is no table: no file is left out silently.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    files = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
+    files = [one for one in files if not one.name.startswith(HIDDEN)]
+    kinds = {PARQUET.search(one.name) is not None for one in files}
+    wrong = [one.name for one in files if not (PARQUET.search(one.name) or CSV.search(one.name))]
+    if path.is_dir() and (wrong or len(kinds) != 1):
+        raise DataError(
+            f"{path}: expected Parquet files or CSV files, and nothing else, got "
+            f"{', '.join(wrong[:5] or [one.name for one in files][:5]) or 'an empty folder'}"
+        )
+    if empty := [one for one in files if not one.stat().st_size]:
+        console.print(f"  {path}: {len(empty)} files are empty, such as {empty[0].name}")
+    files = [one for one in files if one.stat().st_size]
+    if not files:
+        raise DataError(f"{path}: is empty")
+    return files, kinds.pop()

@@ -1,0 +1,179 @@
+"""Files of every dialect are read as they were written, or refused with what is wrong."""
+
+import gzip
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from larr.config.data import FileConfig
+from larr.data.files import Files
+from larr.errors import DataError
+
+
+def read(path: Path, **settings: object) -> pl.DataFrame:
+    """The rows of a file."""
+    return files_with(path, **settings).table("it").collect()
+
+
+def files_with(path: Path, **settings: object) -> Files:
+    files = Files(path.parent / "copies")
+    files.add("it", FileConfig.model_validate({"path": path, **settings}))
+    return files
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    """Writes a CSV file."""
+
+    def write(content: str | bytes) -> Path:
+        path = tmp_path / "a.csv"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id,name\n01,"a, b"\n1e3,ü\n',
+        "id;name\r\n01;a, b\r\n1e3;ü\r\n",
+        "id\tname\n01\ta, b\n1e3\tü\n",
+        "id|name\n01|a, b\n1e3|ü",
+        "\ufeffid,'name'\n01,'a, b'\n1e3,'ü'\n",
+        'id,name\n01,"a, b"\n1e3,ü\n'.encode("utf-16"),
+    ],
+)
+def test_dialects_are_detected_and_cells_keep_what_is_written(
+    written: Callable[[str | bytes], Path], content: str | bytes
+) -> None:
+    frame = read(written(content))
+    assert frame.columns == ["id", "name"]
+    assert frame.rows() == [("01", "a, b"), ("1e3", "ü")]
+
+
+def test_an_older_encoding_is_detected(written: Callable[[str | bytes], Path]) -> None:
+    dish = "Käsespätzle mit Röstzwiebeln und grünem Salat, dazu Brötchen"
+    assert read(written(f'id,name\n1,"{dish}"\n'.encode("latin-1")))["name"].item() == dish
+    dish = "麻婆豆腐盖饭，配紫菜蛋花汤和凉拌黄瓜，微辣，米饭免费续，营业时间早上九点到晚上十点"
+    assert read(written(f'id,name\n1,"{dish}"\n'.encode("gb18030")))["name"].item() == dish
+
+
+def test_what_is_detected_can_be_set(written: Callable[[str | bytes], Path]) -> None:
+    path = written("a note\n1::x\n2::y\n")
+    frame = read(path, skip=1, separator="::", columns=["id", "name"])
+    assert frame.rows() == [("1", "x"), ("2", "y")]
+
+
+def test_decimal_commas_become_points(written: Callable[[str | bytes], Path]) -> None:
+    path = written("id;price;tags\n1;3,50;1,2,3\n2;;4\n3;-,5;7,8\n")
+    assert read(path)["price"].to_list() == ["3.50", None, "-.5"]
+    assert read(path)["tags"].to_list() == ["1,2,3", "4", "7,8"]
+    assert read(path, decimal=".")["price"].to_list() == ["3,50", None, "-,5"]
+
+
+def test_whole_numbers_that_became_floats_are_whole_again(
+    written: Callable[[str | bytes], Path],
+) -> None:
+    frame = read(written("id,code,half\n1.0,1.0,1.0\n,1.10,2.5\n3.0,2,3.0\n"))
+    assert frame.rows() == [("1", "1.0", "1.0"), (None, "1.10", "2.5"), ("3", "2", "3.0")]
+
+
+@pytest.mark.parametrize("mark", ['""', '\\"'])
+def test_quotes_that_come_late_are_read_as_they_are_escaped(
+    written: Callable[[str | bytes], Path], mark: str
+) -> None:
+    """After more rows than a detection looks at; a backslash is how Spark escapes them."""
+    rows = [f"{number},plain,1" for number in range(25_000)]
+    rows += [f'{number},"say {mark}hi{mark}, you {mark}",1' for number in range(3)]
+    frame = read(written("id,name,x\n" + "\n".join(rows) + "\n"))
+    assert frame.height == 25_003
+    assert frame["name"][-1] == 'say "hi", you "'
+
+
+def test_lines_that_are_no_rows_are_kept_apart(written: Callable[[str | bytes], Path]) -> None:
+    path = written("id,name\n" + "1,x\n" * 500 + "2\n3,y,z\n")
+    files = files_with(path)
+    assert files.table("it").collect().height == 500
+    assert files.csv.unreadable.select("line", "reason", "text").rows() == [
+        (502, "missing columns", "2"),
+        (503, "too many columns", "3,y,z"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,x\n1,2,3\n", "1 of 1 lines are no rows of its 2 columns"),
+        ('id,x,y\n1,"a,b\n2,a,b\n3,a",b\n4,"a,b",c\n', "no rows of its 3"),
+        ("click,click\n1,0\n", "two columns are called click"),
+        ("id,x\r\n1,2\n3,4\r\n", "cannot be read"),
+        ("", "is empty"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused(
+    written: Callable[[str | bytes], Path], content: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(written(content))
+
+
+def test_a_folder_of_files_is_one_table_and_other_files_are_not_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "1.CSV").write_text("id,x\n1,2\n")
+    (folder / "2.csv").write_text("x,id\n3,2\n")
+    with gzip.open(folder / "3.csv.gz", "wt") as file:
+        file.write("id,x\n3,4\n")
+    with pa.output_stream(folder / "4.csv.zst", compression="zstd") as stream:
+        stream.write(b"id,x\n4,5\n")
+    (folder / "_SUCCESS").touch()
+    (folder / "5.csv").touch()
+    assert read(folder).sort("id").select("id", "x").rows() == [
+        ("1", "2"), ("2", "3"), ("3", "4"), ("4", "5")
+    ]  # fmt: skip
+    (folder / "2.doc").write_text("x")
+    with pytest.raises(DataError, match=r"got 2\.doc"):
+        read(folder)
+
+
+def test_partitions_are_columns(tmp_path: Path) -> None:
+    for day in ("1", "02"):
+        (tmp_path / "log" / f"day={day}").mkdir(parents=True)
+        (tmp_path / "log" / f"day={day}" / "0.csv").write_text(f"id\na{day}\n")
+    assert sorted(read(tmp_path / "log").rows()) == [("a02", "02"), ("a1", "1")]
+
+
+def test_parquet_parts_of_differing_types_are_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    (folder / "city=Bonn").mkdir(parents=True)
+    pl.DataFrame({"id": [1], "x": [None]}).write_parquet(folder / "city=Bonn" / "0.parquet")
+    (folder / "city=Ulm").mkdir()
+    pl.DataFrame({"id": ["b"], "x": [2.5]}).write_parquet(folder / "city=Ulm" / "1.parquet")
+    assert read(folder).rows() == [("1", None, "Bonn"), ("b", 2.5, "Ulm")]
+
+
+def test_databases_are_read_by_their_uri(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as shop:
+        shop.execute("CREATE TABLE shops (id INTEGER, name TEXT)")
+        shop.execute("INSERT INTO shops VALUES (1, 'Tea'), (2, NULL)")
+    with duckdb.connect(tmp_path / "shop.duckdb") as other:
+        other.execute("CREATE TABLE shops AS SELECT 3 AS id, 'Soup' AS name")
+    files = Files(tmp_path / "copies")
+    for kind, file in (("sqlite", "shop.db"), ("duckdb", "shop.duckdb")):
+        uri = f"{kind}:///{tmp_path}/{file}"
+        files.add(kind, FileConfig(uri=uri, query="SELECT * FROM shops ORDER BY id"))
+    assert files.table("sqlite").collect().rows() == [(1, "Tea"), (2, None)]
+    assert files.table("duckdb").collect().rows() == [(3, "Soup")]
+    with pytest.raises(DataError, match=r"dataset\.files\.it .*cannot be read"):
+        files.add("it", FileConfig(uri=f"sqlite:///{tmp_path}/shop.db", query="SELECT x FROM y"))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read(tmp_path / "users.csv")
