@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,12 +15,14 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
-from larr.data.datasets import Tables
 from larr.data.names import own_numbers
 from larr.data.sql import reading
 from larr.data.transforms import with_time_columns
 from larr.errors import DataError
 from larr.progress import console, track
+
+if TYPE_CHECKING:  # serving, which imports this module, reads no files
+    from larr.data.datasets import Tables
 
 SPLITS = ("train", "test")
 MOST_AT_MIDNIGHT = 0.1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import duckdb
 from polars.exceptions import PolarsError
 
 from larr.errors import DataError
@@ -29,6 +28,8 @@ def paths(files: Iterable[object]) -> str:
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Raises DataError for what cannot be read."""
+    import duckdb  # noqa: PLC0415 - serving, which imports this module, does without it
+
     try:
         yield
     except (duckdb.Error, PolarsError, OSError, RuntimeError) as error:
