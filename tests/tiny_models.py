@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -25,11 +26,17 @@ CORPUS = [
 KINDS = ("qwen2", "llama", "gpt2")
 
 
-def make_model(folder: Path, kind: str, pad: bool = True, padding_side: str = "right") -> Path:
+def make_model(
+    folder: Path,
+    kind: str,
+    pad: bool = True,
+    padding_side: str = "right",
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Writes a model folder; `pad` False leaves the tokenizer without a padding token."""
     tokenizer = make_tokenizer(pad, padding_side)
     torch.manual_seed(1)
-    model = _MODELS[kind](len(tokenizer))
+    model = _MODELS[kind](len(tokenizer)).to(dtype)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -53,6 +60,18 @@ def make_tokenizer(pad: bool = True, padding_side: str = "right") -> PreTrainedT
         pad_token="<|pad|>" if pad else None,
         padding_side=padding_side,
     )
+
+
+def make_holes(folder: Path, first: int, last: int) -> None:
+    """Takes words out of a model's tokenizer, by their ids, but none that others consist of."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
+    parts = {part for merge in merges for part in merge}
+    gone = {word for word, id_ in vocabulary.items() if first <= id_ <= last and word not in parts}
+    content["model"]["vocab"] = {word: vocabulary[word] for word in vocabulary.keys() - gone}
+    content["model"]["merges"] = [merge for merge in merges if "".join(merge) not in gone]
+    path.write_text(json.dumps(content))
 
 
 def _qwen2(vocabulary: int) -> PreTrainedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer
 
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
+from larr.text import backbone
 from larr.text.backbone import LanguageModel, load_base
 from larr.text.encoder import EndTokenPooling, as_encoder, as_input, from_input, load_encoder
 from tests.fake_data import KEYWORDS
-from tests.tiny_models import KINDS, make_model, make_tokenizer
+from tests.tiny_models import CORPUS, KINDS, make_holes, make_model, make_tokenizer
 
 PARTS = [("poi_name", "Noodle shop"), ("poi_menu", "mapo tofu, claypot rice"), ("poi_tags", "food")]
 FORGERIES = [
@@ -28,8 +31,8 @@ FORGERIES = [
 ]
 
 
-def config_of(model: Path | str, **backbone: object) -> Config:
-    settings = {"model": str(model), "max_length": 64} | backbone
+def config_of(model: Path | str, **changes: object) -> Config:
+    settings = {"model": str(model), "max_length": 64} | changes
     return Config.model_validate({"keywords": KEYWORDS, "backbone": settings})
 
 
@@ -183,6 +186,53 @@ def test_input_of_another_form_is_refused(given: str) -> None:
 def test_unknown_keyword_is_refused(lm: LanguageModel) -> None:
     with pytest.raises(LarrError, match="'weather'"):
         lm.tokens.encode([("weather", "rain")])
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize("special", [True, False])
+def test_new_tokens_take_no_ids_of_words(tmp_path: Path, kind: str, special: bool) -> None:
+    folder = make_model(tmp_path / "model", kind, pad=special)
+    make_holes(folder, 270, 300)
+    if not special:  # a token for padding is added, too
+        (folder / "tokenizer_config.json").write_text("{}")
+    given = AutoTokenizer.from_pretrained(folder)
+    assert len(given) < max(given.get_vocab().values())
+    lm = load_base(config_of(folder))
+    tokenizer = lm.tokens.tokenizer
+    new = {*lm.tokens.marker_ids, tokenizer.pad_token_id} - {given.pad_token_id}
+    assert not new & set(given.get_vocab().values())
+    assert max(new) < lm.model.get_input_embeddings().num_embeddings
+    assert lm.tokens.text_ids(CORPUS) == given(CORPUS)["input_ids"]
+    tokenizer.save_pretrained(tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
+
+
+def test_two_tokens_with_one_id_are_refused(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "qwen2")
+    make_holes(folder, 280, 284)  # the library gives <|endoftext|> the id of a word
+    with pytest.raises(ConfigError, match=r"<\|endoftext\|>.* the same id, 31\d"):
+        load_base(config_of(folder))
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_cpu_reads_16_bits_as_32(
+    tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_model(tmp_path / "model", "llama", dtype=torch.float16)
+    config = config_of(folder, lora_rank=rank)
+    monkeypatch.setattr(backbone, "device", lambda: "cpu")
+    assert load_base(config).model.dtype == torch.float32
+    assert "torch.float16; they are read as torch.float32" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_the_head_stays_exact_beside_16_bits(lm: LanguageModel) -> None:
+    half = LanguageModel(deepcopy(lm.model).to(torch.bfloat16), lm.tokens)
+    encoder = as_encoder(half, 16)
+    assert encoder[2].linear.weight.dtype == torch.float32
+    vector = encoder.encode(as_input(PARTS))
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])

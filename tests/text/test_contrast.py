@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModelForCausalLM
 
 from larr import artifacts
 from larr.config import Config
@@ -24,6 +22,7 @@ from larr.text.encoder import as_encoder, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
 from tests.fake_data import make_data
+from tests.tiny_models import make_model
 
 
 def rows_of(config: Config, count: int) -> list[dict[str, Any]]:
@@ -213,12 +212,10 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def adapted(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run up to stage 2 with LoRA on a model in half precision."""
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run up to stage 2 with LoRA on a model whose weights have 16 bits."""
     folder = tmp_path_factory.mktemp("adapted")
-    shutil.copytree(models["llama"], folder / "model")
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
-    model.save_pretrained(folder / "model")
+    make_model(folder / "model", "llama", dtype=torch.float16)
     backbone = {"model": str(folder / "model"), "lora_rank": 4}
     config = make_data(folder / "run", backbone=backbone)
     pretrain(config)
@@ -240,13 +237,11 @@ def test_adapters_are_merged_and_seeds_repeat(adapted: Config, copy: Callable[..
     assert load_encoder(adapted.output / "contrast").encode('[["poi_menu", "tea"]]').shape == (128,)
 
 
-def test_half_precision_model_keeps_its_head_exact(adapted: Config) -> None:
+def test_a_model_in_16_bits_is_tuned(adapted: Config) -> None:
     encoder = load_encoder(adapted.output / "contrast")
-    assert encoder[0].model.dtype == torch.bfloat16
-    assert encoder[2].linear.weight.dtype == torch.float32
     theirs = SentenceTransformer(str(adapted.output / "contrast"), trust_remote_code=True)
     text = '[["poi_menu", "milk tea"]]'
-    np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=0.05)
+    np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=1e-6)
 
 
 def test_a_training_that_learns_nothing_is_reported_and_undone(

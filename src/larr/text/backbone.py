@@ -6,15 +6,18 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import LoraConfig
 from tokenizers import AddedToken
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -26,11 +29,14 @@ from larr.config import Config
 from larr.config.text import BUILTIN_MODEL, BackboneConfig
 from larr.errors import ConfigError, LarrError
 from larr.machine import device
+from larr.progress import console
 
 disable_progress_bar()
 
 BUILTIN = Path(__file__).parent / "builtin_lm"
 CACHED_TEXTS = 200_000
+PAD = "<|pad|>"
+"""Added to a tokenizer without a token for padding."""
 
 KeywordText = tuple[str, str]
 """A keyword and its text: one piece t_i^k of a description. Paper: Eq. (2)."""
@@ -151,6 +157,14 @@ def load_language_model(folder: Path, config: Config) -> LanguageModel:
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
 
+def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
+    """Returns the type of a model's weights: float32, or the checkpoint's if `frozen` on a GPU.
+
+    Adam's small steps are lost in 16-bit weights, and a CPU lacks operations of float16.
+    """
+    return "auto" if frozen and device() == "cuda" else torch.float32
+
+
 def attention() -> str:
     """Returns the fastest attention: at these lengths, on a CPU, fused kernels do not pay."""
     return "sdpa" if device() == "cuda" else "eager"
@@ -174,13 +188,16 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
 
 def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     source = str(BUILTIN) if backbone.model == BUILTIN_MODEL else backbone.model
-    # Adam's small steps are lost in 16-bit weights; frozen weights keep their checkpoint's type
-    dtype = torch.float32 if backbone.lora_rank == 0 else "auto"
     options = {"revision": backbone.revision, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        stored = AutoConfig.from_pretrained(source, **options).dtype
         model = AutoModelForCausalLM.from_pretrained(
-            source, use_safetensors=True, attn_implementation=attention(), dtype=dtype, **options
+            source,
+            use_safetensors=True,
+            attn_implementation=attention(),
+            dtype=weights_type(frozen=backbone.lora_rank > 0),
+            **options,
         )
     except Exception as error:  # three libraries raise their own types, which share no base
         reason = f"{type(error).__name__}: {error}"
@@ -189,6 +206,8 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
             "`builtin`, a folder, or the Hugging Face name of a causal language model with "
             "safetensors weights and no code of its own"
         ) from error
+    if stored in (torch.float16, torch.bfloat16) and model.dtype != stored:
+        console.print(f"  {backbone.model} has weights in {stored}; they are read as {model.dtype}")
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and backbone.max_length > positions:
         raise ConfigError(
@@ -197,9 +216,6 @@ def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrained
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
-    if tokenizer.pad_token is None:
-        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-        _resize(tokenizer, model)
     model.config.use_cache = False
     return tokenizer, model.to(device())
 
@@ -218,9 +234,8 @@ def _add_markers(
         name: tokenizer(name.replace("_", " ").strip(), add_special_tokens=False)["input_ids"]
         for name in keywords
     }
-    added = [AddedToken(token, special=True, normalized=False) for token in new]
-    tokenizer.add_tokens(added, special_tokens=True)
-    _resize(tokenizer, model)
+    _add_tokens(tokenizer, model, new if tokenizer.pad_token else [*new, PAD])
+    tokenizer.pad_token = tokenizer.pad_token or PAD
     ids = tokenizer.get_vocab()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
@@ -230,7 +245,41 @@ def _add_markers(
                 weight[[ids[token] for token in markers(name)]] = weight[words[name]].mean(dim=0)
 
 
-def _resize(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Adds embedding rows if the tokenizer has more tokens than the model."""
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False, pad_to_multiple_of=64)
+def _add_tokens(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, tokens: Sequence[str]
+) -> None:
+    """Adds special tokens, and rows to the model's embeddings where it has too few.
+
+    Raises ConfigError if two tokens have the same id.
+    """
+    _fill_holes(tokenizer)
+    added = [AddedToken(token, special=True, normalized=False) for token in tokens]
+    tokenizer.add_tokens(added, special_tokens=True)
+    names: dict[int, str] = {}
+    for token, id_ in tokenizer.get_vocab().items():
+        if (other := names.setdefault(id_, token)) != token:
+            raise ConfigError(
+                f"backbone.model: its tokenizer gives {other!r} and {token!r} the same id, {id_}; "
+                "number its vocabulary without holes, special tokens included"
+            )
+    rows = max(names) + 1
+    if rows > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(rows, mean_resizing=False, pad_to_multiple_of=64)
+
+
+def _fill_holes(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Gives the ids without a word, below the largest one, to words that no text contains.
+
+    The library numbers new tokens from the count of words on: with holes these are ids of words.
+    """
+    if not tokenizer.is_fast:
+        return
+    words = tokenizer.backend_tokenizer.model
+    state = json.loads(words.__getstate__())
+    vocabulary = state["vocab"]
+    if isinstance(vocabulary, dict):  # a list has no holes
+        holes = set(range(max(vocabulary.values()))) - set(vocabulary.values())
+        named = {id_: token for token, id_ in tokenizer.get_vocab().items()}
+        vocabulary |= {named.get(id_, f"<unused {id_}>"): id_ for id_ in holes}
+        words.__setstate__(json.dumps(state).encode())
+        tokenizer.backend_tokenizer.model = words

@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.errors import ConfigError, LarrError
-from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention
+from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention, weights_type
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
@@ -91,8 +91,13 @@ class KeywordTransformer(InputModule):
     def load(cls, model_name_or_path: str, **_: Any) -> Self:
         """Returns what `save` wrote."""
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, trust_remote_code=False)
-        options = {"use_safetensors": True, "attn_implementation": attention()}
-        model = AutoModel.from_pretrained(model_name_or_path, trust_remote_code=False, **options)
+        model = AutoModel.from_pretrained(
+            model_name_or_path,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=attention(),
+            dtype=weights_type(frozen=True),
+        )
         return cls(model, KeywordTokenizer(tokenizer, **cls.load_config(model_name_or_path)))
 
 
