@@ -14,7 +14,8 @@ from larr.config.data import KeywordConfig
 from larr.config.rankers import AlignConfig, ChooseConfig, PleConfig, SceneConfig, TreesConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Category, Features
-from larr.text.figures import FIGURES, SETTINGS
+from larr.text.embed import figures_artifact, vectors_artifact
+from larr.text.figures import SETTINGS
 
 SOURCES = ("encoder", "untuned", "tfidf", "random", "shuffled")
 OWNERS = ("user", "user", "scene", "poi")
@@ -88,18 +89,17 @@ def write_log(
     for verb in ("pretrain", "contrast"):
         with artifacts.making(config, verb):
             pass
-    with artifacts.making(config, "embed") as work:
+    with artifacts.making(config, "embed"):
         for source in SOURCES:
-            part = artifacts.Artifact(work.folder / source, {})
+            part = vectors_artifact(config, source)
             part.start(resume=False)
             np.save(part.folder / "vectors.npy", vectors)
             part.finish()
-            _write_figures(output, work.folder / source / FIGURES, vectors)
+            _write_figures(output, figures_artifact(config, part), vectors)
     return config
 
 
-def _write_figures(output: Path, folder: Path, vectors: np.ndarray) -> None:
-    part = artifacts.Artifact(folder, {})
+def _write_figures(output: Path, part: artifacts.Artifact, vectors: np.ndarray) -> None:
     part.start(resume=False)
     for split in ("train", "test"):
         texts = np.load(output / "prepare" / split / "texts.npy")
@@ -107,8 +107,8 @@ def _write_figures(output: Path, folder: Path, vectors: np.ndarray) -> None:
         if texts.shape[1]:
             figures[:, 0] = 4 * np.where(texts[:, -1] >= 0, vectors[texts[:, -1], 0], 0)
         figures[:, 1] = np.random.default_rng(2).normal(size=len(texts))
-        np.save(folder / f"{split}.npy", figures)
-    artifacts.write_json(folder / SETTINGS, {"names": ["text", "noise"]})
+        np.save(part.folder / f"{split}.npy", figures)
+    artifacts.write_json(part.folder / SETTINGS, {"names": ["text", "noise"]})
     part.finish()
 
 

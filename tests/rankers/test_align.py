@@ -135,6 +135,23 @@ def test_what_has_not_changed_is_not_trained_again(tmp_path: Path) -> None:
     require_ranker(changed, "ple")
 
 
+def test_a_ranker_is_refused_beside_another_text_side(tmp_path: Path) -> None:
+    figures = VariantConfig(of="ple", settings={"figures": ["untuned"]})
+    models = ["larr", "ple", "ple_figures"]
+    align_config = small_align(models=models, epochs=1, variants={"ple_figures": figures})
+    config = write_log(tmp_path, SIZES, align_config)
+    align(config)
+    for name in models:
+        require_ranker(config, name)
+    other = config.contrast.model_copy(update={"pooling": "end"})
+    changed = config.model_copy(update={"contrast": other})
+    with pytest.raises(StaleError, match=r"contrast: .* other settings \(contrast\.pooling\)"):
+        require_ranker(changed, "larr")
+    with pytest.raises(StaleError, match=r"untuned: .* other settings \(contrast\.pooling\)"):
+        require_ranker(changed, "ple_figures")
+    require_ranker(changed, "ple")
+
+
 def test_a_variant_has_its_settings_vectors_and_name(tmp_path: Path) -> None:
     settings = small_align(
         models=["larr", "mean"],

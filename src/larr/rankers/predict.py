@@ -65,7 +65,11 @@ def probabilities(ranker: Ranker, batch: Batch) -> np.ndarray:
 
 
 def require_ranker(config: Config, name: str) -> None:
-    """Raises StaleError if this ranker is missing or out of date, whatever the others are."""
+    """Raises StaleError if this ranker is missing or out of date, whatever the others are.
+
+    So it does if the configuration has another text side than that of the vectors it was trained
+    with: texts of new places would get vectors of another kind.
+    """
     artifacts.require(config, "prepare")
     if name == BEST:
         artifacts.require(config, "choose")
@@ -74,6 +78,9 @@ def require_ranker(config: Config, name: str) -> None:
         for member in best.weights(config):
             require_ranker(config, member)
         return
+    from larr.text import embed  # noqa: PLC0415 - it loads transformers
+
+    embed.require(config, rankers.vector_sources(config, name), config.align.of(name).figures)
     artifact = ranker_artifact(config, name)
     if reason := artifact.why_stale():
         raise StaleError(

@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 from larr import artifacts
 from larr.artifacts import Artifact
 from larr.config import Config
-from larr.errors import ConfigError
+from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
@@ -204,17 +204,14 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
     text figures of sources in `figures`, in `embed/NAME/figures`.
     """
     names = sources(config, [*wanted, *figures])
-    entries = with_plugins(SOURCES, "vectors")
     with artifacts.making(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
         embedded = 0
         for name in names:
-            is_further = name in config.encoders
-            source_config = config.for_encoder(name) if is_further else config
-            source = entries["encoder" if is_further else name]
-            artifact = _artifact(source_config, source, work.folder / name)
+            artifact = vectors_artifact(config, name)
             if not artifact.is_current():
                 artifact.start(resume=True)
+                source_config, source = _source(config, name)
                 _write_vectors(Job(source_config, texts, artifact.folder), source)
                 artifact.finish()
                 embedded += len(texts)
@@ -226,6 +223,25 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
                     part.finish()
         work.measured(embedded, "texts")
         work.figures |= {"texts": len(texts), "sources": names}
+
+
+def require(config: Config, wanted: Iterable[str], figures: Collection[str]) -> None:
+    """Raises StaleError if what `embed` writes for these sources is missing or out of date."""
+    for name in sources(config, [*wanted, *figures]):
+        part = vectors_artifact(config, name)
+        reason = part.why_stale()
+        if name in figures and not reason:
+            part = figures_artifact(config, part)
+            reason = part.why_stale()
+        if reason:
+            raise StaleError(f"{part.folder}: {reason}; run `larr run` with the same configuration")
+
+
+def _source(config: Config, name: str) -> tuple[Config, VectorSource]:
+    """Returns a source and the configuration with which it is computed."""
+    if name in config.encoders:
+        return config.for_encoder(name), SOURCES["encoder"]
+    return config, with_plugins(SOURCES, "vectors")[name]
 
 
 def _write_vectors(job: Job, source: VectorSource) -> None:
@@ -259,13 +275,15 @@ def sources(config: Config, wanted: Iterable[str]) -> list[str]:
     return [name for name in known if name in needed]
 
 
-def _artifact(config: Config, source: VectorSource, folder: Path) -> Artifact:
+def vectors_artifact(config: Config, name: str) -> Artifact:
     """Returns the artifact of a source's vectors; raises StaleError if an input is out of date."""
+    folder = artifacts.folder(config, "embed") / name
+    config, source = _source(config, name)
     artifacts.require(config, *source.stages)
     prepared = artifacts.folder(config, "prepare")
     inputs: dict[str, str | None] = {"texts": artifacts.key(prepared, "texts.parquet")}
     inputs |= {stage: artifacts.key(artifacts.folder(config, stage)) for stage in source.stages}
-    inputs |= {name: artifacts.key(folder.parent / name) for name in source.sources}
+    inputs |= {other: artifacts.key(folder.parent / other) for other in source.sources}
     tree = config.model_dump(mode="json")
     paths = ("seed", "embed.dimension", *source.settings)
     settings = {path: reduce(getitem, path.split("."), tree) for path in paths}
