@@ -170,7 +170,7 @@ def activate(
 
 @app.command()
 def rollback(store: StorePath) -> None:
-    """Undoes the last change of what is served."""
+    """Undoes the last change of what is served; called again, the one before it."""
     from larr.serve.store import Store  # noqa: PLC0415
 
     arms = ", ".join(f"{arm.name}: {arm.version}" for arm in Store(store).roll_back())

@@ -101,9 +101,12 @@ def test_a_change_is_taken_back(store: Store, second: str) -> None:
         store.roll_back()
     store.activate(second)
     assert [arm.version for arm in store.arms()] == [second]
+    store.activate(first[0].version, share=0.3)
+    store.activate(first[0].version, share=0.3)  # changes nothing, and so is no change to undo
+    assert [arm.version for arm in store.roll_back()] == [second]
     assert store.roll_back() == store.arms() == first
-    store.activate(first[0].version)  # changes nothing, so a second way back stays
-    assert store.roll_back()[0].version == second
+    with pytest.raises(VersionError, match="nothing was served before"):
+        store.roll_back()
 
 
 def test_a_user_is_always_in_the_same_of_two_arms(store: Store, second: str) -> None:

@@ -2,7 +2,7 @@
 
 STORE/versions/ID/    a ranker and the part of a run that serving reads; manifest.json has the
                       sha256 of each file, READY is written last and means "complete"
-STORE/current.json    the version to be served, and the one before it
+STORE/current.json    the version to be served, and those before it
 STORE/places.jsonl    the places that were added since
 STORE/vectors.sqlite  the vectors of their texts
 """
@@ -48,7 +48,8 @@ class VersionError(InputError):
 
 class _Pointer(msgspec.Struct):
     arms: list[Arm]
-    previous: list[Arm] | None = None
+    before: list[list[Arm]] = []
+    """What was served before that, the latest last."""
 
 
 @dataclass(frozen=True)
@@ -89,28 +90,29 @@ class Store:
             raise ConfigError(f"--share {share:g}: expected more than 0, and at most 1")
         opened = self.load(version)
         with FileLock(self.folder / LOCK):
-            before = self._pointer().arms if (self.folder / CURRENT).is_file() else None
+            served = self._pointer() if (self.folder / CURRENT).is_file() else _Pointer([])
             arms = [Arm("A", version, 1.0)]
             if share < 1:
-                if before is None or before[0].version == version:
+                if not served.arms or served.arms[0].version == version:
                     raise VersionError(
                         f"{self.folder}: a test needs another version to be current than {version}"
                     )
-                arms = [Arm("A", before[0].version, 1 - share), Arm("B", version, share)]
-            if arms != before:
+                arms = [Arm("A", served.arms[0].version, 1 - share), Arm("B", version, share)]
+            if arms != served.arms:
+                before = [*served.before, served.arms] if served.arms else []
                 self._point(_Pointer(arms, before))
         return opened
 
     def roll_back(self) -> list[Arm]:
-        """Serves what was served before the last change; returns it."""
+        """Undoes the last change that is not undone; returns what is served now."""
         with FileLock(self.folder / LOCK):
-            previous = self._pointer().previous
-            if previous is None:
+            before = self._pointer().before
+            if not before:
                 raise VersionError(f"{self.folder}: nothing was served before this")
-            for arm in previous:
+            for arm in before[-1]:
                 self.load(arm.version)
-            self._point(_Pointer(previous, self.arms()))
-        return previous
+            self._point(_Pointer(before[-1], before[:-1]))
+        return before[-1]
 
     def load(self, version: str) -> ServedVersion:
         """Returns a version whose files were checked and whose golden requests were replayed."""
