@@ -81,6 +81,19 @@ def is_query(table: str) -> bool:
     return re.match(r"\s*(select|from|with)\s", table, re.IGNORECASE) is not None
 
 
+class NegativesConfig(Section):
+    """Places sampled as not clicked, for a log in which each row is a click. They are drawn evenly
+    from those that have been clicked by then and still will be."""
+
+    per_request: Positive = 4
+    """How many, beside what was clicked."""
+    within: list[str] = []
+    """Columns that places and impressions have in common, such as `city`: only places with the
+    value of the request are drawn."""
+    not_taken_in: list[str] = ["request_id"]
+    """Places that were clicked in rows with the same values of these columns are not drawn."""
+
+
 class DatasetConfig(Section):
     """Where the tables come from and how they are checked and split."""
 
@@ -89,8 +102,16 @@ class DatasetConfig(Section):
     bad_rows: Literal["reject", "stop"] = "reject"
     """What happens if rows break the contract: they are moved to `prepare/rejected/`, or the run
     stops."""
+    split_by: Literal["time", "user_id", "poi_id", "request_id"] = "time"
+    """What separates the test set, unless impressions have a column `split`: the last rows by time,
+    or users, places or requests drawn at random. A log without times is split by users instead."""
     test_days: Positive = 1
-    """The last days of the log are the test set, unless impressions have a column `split`."""
+    """How many days at the end of the log are tested, unless `test_share` is set."""
+    test_share: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """The share of the rows that is tested, or of the users, places or requests; of these a fifth
+    if it is not set."""
+    negatives: NegativesConfig | None = None
+    """Set it if each row is a click, to sample places that were not clicked."""
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the impressions without a click that the training days contain. Decision 27."""
     chunk_rows: Positive = 250_000

@@ -71,6 +71,10 @@ def check_columns(config: Config, log: Log) -> None:
                 raise ConfigError(
                     f"{where}: {name} is known only after the impression; take it out"
                 )
+            if not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
+                raise ConfigError(
+                    f"{where}: impressions have no time, so {name} means nothing; take it out"
+                )
             if name not in known:
                 raise ConfigError(
                     f"{where}: cannot read {name}; expected {expected}: {', '.join(sorted(known))}"

@@ -146,8 +146,8 @@ class CsvReader:
             for form in (DECIMAL_COMMA, WHOLE_FLOAT) if has_commas else (WHOLE_FLOAT,):
                 if columns := self._written_as(form, scan, dialect.columns):
                     notes.append(f"{form.name} in {', '.join(columns)}")
-                    scan = f"(SELECT * REPLACE ({form.replaced(columns)}) FROM {scan})"  # noqa: S608
-            scans.append(f"SELECT * FROM {scan}")  # noqa: S608
+                    scan = f"(SELECT * REPLACE ({form.replaced(columns)}) FROM {scan})"
+            scans.append(f"SELECT * FROM {scan}")
         if notes:
             console.print(escape(f"  {path}: {'; '.join(notes)}"), soft_wrap=True)
         return f"({' UNION ALL BY NAME '.join(scans)})"
@@ -157,7 +157,7 @@ class CsvReader:
         given = {"delim": file.separator, "quote": file.quote, "escape": file.escape}
         options = "".join(f", {key}={literal(value)}" for key, value in given.items() if value)
         marks = self._row(
-            "SELECT Delimiter, Quote, Escape FROM sniff_csv("  # noqa: S608
+            "SELECT Delimiter, Quote, Escape FROM sniff_csv("
             f"{literal(path)}, all_varchar=true, header=false, skip={file.skip}, "
             f"ignore_errors=true{options})"
         )
@@ -175,7 +175,7 @@ class CsvReader:
     def _names(self, path: Path, dialect: Dialect) -> tuple[str, ...]:
         """Returns the names in the first line of a file; a column without a name gets a number."""
         row = self._row(
-            f"SELECT * FROM read_csv({literal(path)}, all_varchar=true, header=false, "  # noqa: S608
+            f"SELECT * FROM read_csv({literal(path)}, all_varchar=true, header=false, "
             f"skip={dialect.skip}, delim={literal(dialect.separator)}, "
             f"quote={literal(dialect.quote)}, escape={literal(dialect.escape)}, "
             "ignore_errors=true, hive_partitioning=false) LIMIT 1"
@@ -231,7 +231,7 @@ class CsvReader:
             for cell in map(identifier, dialect.columns)
         )
         rows, *swallowing = self._row(
-            f"SELECT count(*), {cells} FROM read_csv({paths(files)}, {dialect.options})"  # noqa: S608
+            f"SELECT count(*), {cells} FROM read_csv({paths(files)}, {dialect.options})"
         )
         rejected = self.database.sql(
             "SELECT file_path AS file, line, lower(error_type::VARCHAR) AS reason, "
@@ -245,10 +245,10 @@ class CsvReader:
     def _written_as(self, form: Form, scan: str, columns: Iterable[str]) -> list[str]:
         """Returns the columns that are written in a form, in all cells."""
         columns = list(columns)
-        for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):  # noqa: S608
+        for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):
             if columns:
                 tests = ", ".join(map(form.test, columns))
-                row = self._row(f"SELECT {tests} FROM {source}")  # noqa: S608
+                row = self._row(f"SELECT {tests} FROM {source}")
                 columns = [name for name, is_so in zip(columns, row, strict=True) if is_so]
         return columns
 

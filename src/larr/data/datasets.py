@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,9 @@ from larr.errors import ConfigError, DataError
 from larr.plugins import with_plugins
 from larr.progress import console
 
+UNDATED = datetime(2000, 1, 1, 12)
+"""The time of all rows of a log without times."""
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -28,6 +32,8 @@ class Tables:
     orders: pl.LazyFrame | None = None
     unreadable: pl.DataFrame | None = None
     """Lines of files that are no rows: file, line, reason, text."""
+    is_dated: bool = True
+    """Whether the impressions have times; otherwise all of them have the time `UNDATED`."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +83,44 @@ def own_tables(config: Config, folder: Path) -> Tables:
         else:
             files.add(name, FileConfig(path=config.source(source)))
         tables[name] = _renamed(files.table(name), name, given.rename.get(name, {}))
-    log = tables["impressions"]
+    is_dated = "time" in tables["impressions"].collect_schema()
+    log = tables["impressions"] = _completed(tables["impressions"], files, config)
     for name, key in (("users", "user_id"), ("places", "poi_id")):
         if name not in tables and key in log.collect_schema():
             console.print(f"  {name}: no table is given; they are those of the impressions")
             tables[name] = log.select(key).drop_nulls().unique(maintain_order=True)
     if given.places is None and "places" in tables:
         tables["places"] = tables["places"].with_columns(name=pl.col("poi_id"))
-    return Tables(**tables, unreadable=files.csv.unreadable)
+    return Tables(**tables, unreadable=files.csv.unreadable, is_dated=is_dated)
+
+
+def _completed(log: pl.LazyFrame, files: Files, config: Config) -> pl.LazyFrame:
+    """Returns impressions with the columns of the contract that follow from others.
+
+    Raises DataError if no row can be a click.
+    """
+    columns = log.collect_schema().names()
+    if "request_id" not in columns and {"user_id", "time"} <= {*columns}:
+        console.print("  impressions: rows of one user_id and time are a request")
+        user, time = (pl.col(name).cast(pl.String).fill_null("") for name in ("user_id", "time"))
+        log = log.with_columns(request_id=user + " " + time)
+    elif "request_id" not in columns and "time" not in columns:
+        console.print("  impressions: each row is a request")
+        yours = config.dataset.tables.rename.get("impressions", {})
+        numbered = files.table("impressions", "row_number() OVER () AS request_id, *")
+        log = _renamed(numbered, "impressions", yours)
+    if "time" not in columns:
+        console.print("  impressions: no time; rows are dealt to days at random")
+        log = log.with_columns(time=pl.lit(UNDATED))
+    if "click" not in columns and config.dataset.negatives:
+        log = log.with_columns(click=pl.lit(value=True))
+    elif "click" not in columns:
+        raise DataError(
+            f"table impressions: no column click; it has {', '.join(columns)}. Name yours with "
+            '[dataset.tables.rename.impressions], such as click = "bought", or compute it in SQL, '
+            "such as rating::INT >= 4 AS click; if each row is a click, write [dataset.negatives]"
+        )
+    return log
 
 
 def _renamed(table: pl.LazyFrame, name: str, yours: dict[str, str]) -> pl.LazyFrame:

@@ -63,6 +63,8 @@ class Features(BaseModel, frozen=True):
     train_rows: int
     test_rows: int
     sampling_rate: float = 1.0
+    sampled_share: float | None = None
+    """Which share of the places that were not clicked `[dataset.negatives]` has sampled."""
     candidate_features: tuple[str, ...] = ()
     """Categories and numbers that differ between the candidates of a request."""
 

@@ -61,15 +61,15 @@ class Files:
             self.database.execute("RESET threads")
             self._create(name, f"read_parquet({literal(path)})")
 
-    def table(self, name: str) -> pl.LazyFrame:
-        """Returns what a name stands for, lazily."""
+    def table(self, name: str, columns: str = "*") -> pl.LazyFrame:
+        """Returns columns (SQL) of what a name stands for, lazily."""
         # A cursor for each, since a connection reads one result at a time.
-        rows = self.database.cursor().sql(f"FROM {identifier(name)}")
+        rows = self.database.cursor().sql(f"SELECT {columns} FROM {identifier(name)}")
         table: pl.LazyFrame = rows.pl(lazy=True)
         return table
 
     def _create(self, name: str, source: str) -> None:
-        view = f"CREATE VIEW {identifier(name)} AS SELECT * FROM {source}"  # noqa: S608
+        view = f"CREATE VIEW {identifier(name)} AS SELECT * FROM {source}"
         self.database.execute(view)
 
     def _path(self, name: str) -> Path:

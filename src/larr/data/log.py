@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, time
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from larr.config import Config
 from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
 from larr.data.names import own_numbers
+from larr.data.negatives import add_negatives
 from larr.data.sql import reading
 from larr.data.transforms import with_time_columns
 from larr.errors import DataError
@@ -25,6 +26,12 @@ if TYPE_CHECKING:  # serving, which imports this module, reads no files
     from larr.data.datasets import Tables
 
 SPLITS = ("train", "test")
+SEED = 1
+"""Of splits at random, the same for all seeds of a run."""
+DEFAULT_SHARE = 0.2
+"""Of the users, places or requests that are tested at random."""
+DEALT_DAYS = 6
+"""Training days of a log without times."""
 MOST_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates without a time."""
 
@@ -44,6 +51,10 @@ class Log:
     """A summary by table and reason, see `Checker`."""
     is_split_by_time: bool = True
     """Whether all test days come after the training days."""
+    is_dated: bool = True
+    """Whether the rows have times; otherwise days are dealt to them, and times mean nothing."""
+    sampled_share: float | None = None
+    """Which share of the places that could be drawn `[dataset.negatives]` has drawn."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
@@ -87,7 +98,9 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     checker.finish(
         artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
     )
-    last = _split(files, config.dataset.test_days)
+    last = _split(config, files, is_dated=tables.is_dated)
+    wanted = config.dataset.negatives
+    sampled = add_negatives(config, wanted, places, files) if wanted else None
     is_split_by_time = _check_split(files, tasks, config.dataset.sampling_rate)
     # Each order counts once: those that the log contains are taken from there.
     key = ["user_id", "poi_id", "day"]
@@ -104,7 +117,9 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         impressions=files,
         tasks=tasks,
         rejected=list(checker.summary.values()),
-        is_split_by_time=is_split_by_time,
+        is_split_by_time=is_split_by_time and tables.is_dated,
+        is_dated=tables.is_dated,
+        sampled_share=sampled,
     )
 
 
@@ -143,11 +158,13 @@ def _check_impressions(
     return files, ["click", "order"] if "order" in columns else ["click"]
 
 
-def _split(files: list[Path], test_days: int) -> date:
-    """Gives every impression its `split`, that of the log or test for the last days.
+def _split(config: Config, files: list[Path], *, is_dated: bool) -> date:
+    """Gives every impression its `split`, that of the log or that of the configuration.
 
-    Returns the last day; raises DataError if there is none.
+    A log without times gets days: users (or what it is split by) are dealt to the training days at
+    random, and the test rows come last. Returns the last day; raises DataError if there is none.
     """
+    settings, key = config.dataset, config.dataset.split_by
     last: date | None = None
     if files:
         days = pl.scan_parquet(files).select(pl.col("day").max())
@@ -156,13 +173,30 @@ def _split(files: list[Path], test_days: int) -> date:
         raise DataError(
             "table impressions: no row is left: it is empty, or all rows were rejected (see above)"
         )
-    is_late = (pl.lit(last) - pl.col("day")).dt.total_days() < test_days
-    by_time = pl.when(is_late).then(pl.lit("test")).otherwise(pl.lit("train"))
+    if not is_dated and key == "time":
+        key = "user_id"
+    draw = pl.col("request_id" if key == "time" else key).cast(pl.String).hash(SEED)
+    draw = draw.cast(pl.Float64) / 2.0**64
+    if key != "time":
+        console.print(f"  split by {key}, at random")
+        is_tested = draw < (settings.test_share or DEFAULT_SHARE)
+    elif settings.test_share:
+        times = pl.scan_parquet(files).select(pl.col("time").quantile(1 - settings.test_share))
+        is_tested = pl.col("time") > times.collect(engine="streaming").item()
+    else:
+        is_tested = (pl.lit(last) - pl.col("day")).dt.total_days() < settings.test_days
+    drawn = pl.when(is_tested).then(pl.lit("test")).otherwise(pl.lit("train"))
     for path in files:
         rows = pl.read_parquet(path)
-        split = pl.col("split").cast(pl.String) if "split" in rows.columns else by_time
-        rows.with_columns(split=split).write_parquet(path)
-    return last
+        split = pl.col("split").cast(pl.String) if "split" in rows.columns else drawn
+        rows = rows.with_columns(split=split)
+        if not is_dated:
+            # Other digits of the number that decides what is tested.
+            day = (draw * DEALT_DAYS * 1000 % DEALT_DAYS).cast(pl.Int64)
+            day = pl.when(pl.col("split") == "test").then(DEALT_DAYS).otherwise(day)
+            rows = with_time_columns(rows.with_columns(time=pl.col("time") + pl.duration(days=day)))
+        rows.write_parquet(path)
+    return last if is_dated else last + timedelta(days=DEALT_DAYS)
 
 
 def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> bool:

@@ -282,6 +282,7 @@ def _write_features(
         statistics=tuple(config.statistics or ()),
         scene_keywords=tuple(keyword.name for keyword in config.scene_keywords),
         sampling_rate=config.dataset.sampling_rate,
+        sampled_share=log.sampled_share,
         candidate_features=tuple(candidate_features(config, names)),
         **counts,
     )

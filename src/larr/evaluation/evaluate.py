@@ -219,6 +219,7 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
         "dataset": days.features["dataset"],
         "tasks": list(days.labels),
         "sampling_rate": days.features["sampling_rate"],
+        "sampled_share": days.features.get("sampled_share"),
         "train_rows": days.features["train_rows"],
         "sizes": _sizes(config, days),
         "gauc_coverage": coverage,

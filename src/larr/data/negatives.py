@@ -1,0 +1,125 @@
+"""Samples places that were not clicked, for logs in which each row is a click.
+
+The draws of a request depend on its ID alone: they are the same for every seed of a run, and
+however the log is cut into files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from larr.config import Config
+from larr.config.data import NegativesConfig
+from larr.errors import ConfigError, DataError
+from larr.progress import console, track
+
+TRIES = 5
+"""Places drawn for each that is wanted: some repeat, were clicked, or are not there yet."""
+
+
+def add_negatives(
+    config: Config, wanted: NegativesConfig, places: pl.DataFrame, files: list[Path]
+) -> float:
+    """Adds rows without a click beside the first click of each request, in the files of the log.
+
+    Returns which share of the places that could be drawn was drawn. The odds that a model of these
+    rows gives, times that share, are odds among all places.
+    """
+    log = pl.scan_parquet(files)
+    _check(config, wanted, places.columns, log.collect_schema().names())
+    clicks = log.filter(pl.col("click"))
+    there = _there(clicks, places, wanted)
+    taken = clicks.select(*wanted.not_taken_in, "poi_id").unique().collect(engine="streaming")
+    first = _first_files(files)
+    total = int(log.select(pl.len()).collect(engine="streaming").item())
+    requests = drawn = could_be = 0
+    with track("sampling places", total, "rows") as advance:
+        for number, path in enumerate(files):
+            rows = pl.read_parquet(path).with_row_index("row")
+            asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
+            earlier = first.filter(pl.col("file") < number)
+            asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
+            candidates = _drawn(asked, there, wanted)
+            sampled = candidates.join(taken, on=taken.columns, how="anti", maintain_order="left")
+            sampled = sampled.group_by("row", maintain_order=True).head(wanted.per_request)
+            could_be += int(candidates.unique("row")["places"].sum())
+            requests, drawn = requests + asked.height, drawn + sampled.height
+            rows = pl.concat([rows, sampled.select(rows.columns)]).sort("row", maintain_order=True)
+            rows.drop("row").write_parquet(path)
+            advance(rows.height)
+    if not drawn:
+        raise DataError("dataset.negatives: there is no place to draw beside those clicked")
+    share = drawn / could_be
+    console.print(
+        f"  {drawn:,} places that were not clicked are sampled, {drawn / requests:.1f} in a "
+        f"request, {share:.1%} of those that could be drawn"
+    )
+    return share
+
+
+def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list[str]) -> None:
+    """Raises ConfigError for columns that sampled places cannot have, or that are not there."""
+    if lacking := [name for name in config.features.candidate_columns if name in log]:
+        raise ConfigError(
+            f"features.candidate_columns: {', '.join(lacking)} is not known of places that "
+            "[dataset.negatives] samples, and would show what was clicked; leave it out of the "
+            "impressions (SELECT * EXCLUDE ...), or compute it from columns of places and requests"
+        )
+    for where, names, columns in (
+        ("within", wanted.within, [name for name in places if name in log]),
+        ("not_taken_in", wanted.not_taken_in, log),
+    ):
+        if absent := [name for name in names if name not in columns]:
+            raise ConfigError(
+                f"dataset.negatives.{where}: no column {', '.join(absent)}; expected some of "
+                f"{', '.join(columns) or 'none that places and impressions have in common'}"
+            )
+
+
+def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
+    """Returns the places that can be drawn, numbered in each split and each group of `within`.
+
+    Training rows draw those that were clicked in training rows, test rows all.
+    """
+    of_split = [
+        clicks.filter(pl.col("split").is_in(splits))
+        .group_by("poi_id")
+        .agg(since=pl.col("day").min(), until=pl.col("day").max())
+        .with_columns(split=pl.lit(split))
+        for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
+    ]
+    there = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
+    there = there.join(places.select("poi_id", *wanted.within), on="poi_id", maintain_order="left")
+    group = ["split", *wanted.within]
+    return there.with_columns(
+        number=pl.int_range(pl.len(), dtype=pl.UInt64).over(group),
+        places=pl.len().over(group).cast(pl.UInt64),
+    )
+
+
+def _first_files(files: list[Path]) -> pl.DataFrame:
+    """Returns the first `file` of each request that several files contain."""
+    requests = [
+        pl.scan_parquet(path).select(pl.col("request_id").unique(), file=pl.lit(number))
+        for number, path in enumerate(files)
+    ]
+    of_request = pl.concat(requests).group_by("request_id")
+    found = of_request.agg(pl.col("file").min(), files=pl.len()).filter(pl.col("files") > 1)
+    return found.select("request_id", "file").collect(engine="streaming")
+
+
+def _drawn(asked: pl.DataFrame, there: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
+    """Returns rows without a click for each row of `asked`, of different places that are there."""
+    group = ["split", *wanted.within]
+    draws = pl.lit(list(range(wanted.per_request * TRIES))).alias("draw")
+    sizes = there.select(*group, "places").unique()
+    rows = asked.drop("poi_id").join(sizes, on=group, maintain_order="left")
+    rows = rows.with_columns(draws).explode("draw")
+    draw = pl.concat_str("request_id", "draw", separator="|").hash()
+    rows = rows.with_columns(number=draw % pl.col("places"))
+    rows = rows.join(there.drop("places"), on=[*group, "number"], maintain_order="left")
+    rows = rows.filter(pl.col("day").is_between("since", "until"))
+    rows = rows.unique(["row", "poi_id"], maintain_order=True)
+    return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))
