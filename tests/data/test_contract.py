@@ -6,12 +6,16 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 
-from larr.data.checks import check_columns, check_rows
+from larr.config import Config
+from larr.data.checks import Checked, Checks
 from larr.data.contract import SENTENCES, Rule, sentence
+from larr.data.rejected import check_columns
+from larr.data.values import plain
 from larr.errors import DataError
 
 NOW = datetime(2024, 5, 1)
 KNOWN = {"poi_id": pl.Series(["p1", "p2"]), "user_id": pl.Series(["u1"])}
+REJECTED = {"poi_id": pl.Series(["p3"])}
 GOOD = {
     "request_id": "r1",
     "user_id": "u1",
@@ -22,8 +26,12 @@ GOOD = {
 }
 
 
-def check(table: str, rows: pl.DataFrame, zone: str = "") -> tuple[pl.DataFrame, pl.DataFrame]:
-    return check_rows(table, rows, KNOWN, NOW, zone)
+def check(table: str, rows: pl.DataFrame, **settings: object) -> Checked:
+    """What becomes of some rows; `settings` are those of [dataset.tables] and [features]."""
+    tables = {name: settings.pop(name) for name in ("time_zone", "naive_times") if name in settings}
+    config = Config.model_validate({"dataset": {"tables": tables}, "features": settings})
+    plain_rows = plain(rows.lazy(), table).collect()
+    return Checks(config, KNOWN, REJECTED, NOW).check(table, plain_rows)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +39,9 @@ def check(table: str, rows: pl.DataFrame, zone: str = "") -> tuple[pl.DataFrame,
     [
         ({"poi_id": "p9"}, "unknown poi_id"),
         ({"user_id": None}, "user_id is missing"),
-        ({"user_id": " "}, "user_id is empty; unknown user_id"),
+        ({"user_id": " "}, "user_id is missing"),
+        ({"user_id": "NULL"}, "user_id is missing"),
+        ({"poi_id": "p3"}, "poi_id of a rejected row of places or users"),
         ({"click": False, "order": True}, "order without a click"),
         ({"time": datetime(2025, 1, 1)}, "time in the future"),
         ({"time": 20240408}, "time before 1980"),
@@ -40,8 +50,6 @@ def check(table: str, rows: pl.DataFrame, zone: str = "") -> tuple[pl.DataFrame,
         ({"time": "noon"}, "time cannot be read"),
         ({"click": None}, "click is missing"),
         ({"click": "perhaps"}, "click cannot be read"),
-        ({"lat": float("nan")}, "lat is above its range (max 90); lat is NaN"),
-        ({"lat": float("-inf")}, "lat is below its range (min -90); lat is infinite"),
         ({"position": 0}, "position is below its range (min 1)"),
         ({"probability_click": 1.5}, "probability_click is above its range (max 1)"),
     ],
@@ -50,7 +58,7 @@ def test_a_broken_impression_is_rejected_with_its_reason(
     change: dict[str, object], reason: str
 ) -> None:
     rows = pl.DataFrame([GOOD | {"lat": 30.0, "position": 1, "probability_click": 0.1} | change])
-    good, rejected = check("impressions", rows)
+    good, rejected, *_ = check("impressions", rows)
     assert good.height == 0
     assert rejected["reason"].to_list() == [reason]
     rules = [Rule(**rule) for rule in rejected["broken_rules"][0]]
@@ -64,7 +72,7 @@ def test_every_kind_of_rule_has_a_sentence() -> None:
 
 def test_the_first_of_two_equal_keys_is_kept() -> None:
     rows = pl.DataFrame([GOOD, GOOD | {"click": False}, GOOD | {"poi_id": "p2"}])
-    good, rejected = check("impressions", rows)
+    good, rejected, *_ = check("impressions", rows)
     assert good["poi_id"].to_list() == ["p1", "p2"]
     assert good["click"].to_list() == [True, True]
     assert rejected["reason"].to_list() == ["duplicate key request_id + poi_id"]
@@ -75,10 +83,10 @@ def test_columns_beyond_the_contract_are_kept_and_nan_is_missing_in_them() -> No
         {"poi_id": list("abc"), "name": ["n", "m", " "], "stars": [1.5, float("nan"), 2.0]}
         | {"chain": [" ", "x", "y"]}
     )
-    good, rejected = check("places", rows)
+    good, rejected, *_ = check("places", rows)
     assert good.rows() == [("a", "n", None, 1.5), ("b", "m", "x", None)]
     assert good.columns == ["poi_id", "name", "chain", "stars"]
-    assert rejected.drop("broken_rules").rows() == [("name is empty", "c", " ", 2.0, "y")]
+    assert rejected.drop("broken_rules").rows() == [("name is missing", "c", " ", 2.0, "y")]
 
 
 def test_a_missing_column_is_reported_with_how_to_rename_one() -> None:
@@ -100,14 +108,125 @@ def test_a_missing_column_is_reported_with_how_to_rename_one() -> None:
         (["2024-04-01T04:10:00Z"], "Asia/Shanghai"),
         (["2024-04-01T00:10:00-0400"], "Asia/Shanghai"),
         (["2024-04-01 12:10+08:00"], "Asia/Shanghai"),
-        (["2024-04-01 12:10:00"], "Asia/Shanghai"),
         ([1_711_944_600.0], "Asia/Shanghai"),
+        (["1711944600"], "Asia/Shanghai"),
+        (["1711973400000000"], ""),
+        (["1711973400.0"], ""),
         ([datetime(2024, 4, 1, 4, 10, tzinfo=ZoneInfo("UTC"))], "Asia/Shanghai"),
     ],
 )
 def test_a_time_is_that_of_the_clock_in_the_zone(times: list[object], zone: str) -> None:
-    good, _ = check("impressions", pl.DataFrame([GOOD]).with_columns(time=pl.Series(times)), zone)
+    rows = pl.DataFrame([GOOD]).with_columns(time=pl.Series(times))
+    good = check("impressions", rows, time_zone=zone).good
     assert good["time"].to_list() == [datetime(2024, 4, 1, 12, 10)]
+
+
+NAIVE = pl.Series([datetime(2024, 4, 1, 12, 10)])
+
+
+@pytest.mark.parametrize(
+    "times", [NAIVE, NAIVE.cast(pl.Datetime("ns")), NAIVE.dt.to_string("%Y-%m-%d %H:%M")]
+)
+def test_times_without_an_offset_need_a_decision_where_there_is_a_zone(times: pl.Series) -> None:
+    rows = pl.DataFrame([GOOD]).with_columns(time=times)
+    with pytest.raises(DataError, match=r"2024-04-01 12:10.* has no offset .*naive_times"):
+        check("impressions", rows, time_zone="Asia/Shanghai")
+    for naive_times, hour in (("local", 12), ("utc", 20)):
+        checked = check("impressions", rows, time_zone="Asia/Shanghai", naive_times=naive_times)
+        assert checked.good["time"].to_list() == [datetime(2024, 4, 1, hour, 10)]
+
+
+def test_a_date_is_the_same_in_every_zone() -> None:
+    for dates in (NAIVE.dt.date(), NAIVE.dt.to_string("%Y-%m-%d")):
+        rows = pl.DataFrame([GOOD]).with_columns(time=dates)
+        good = check("impressions", rows, time_zone="Asia/Shanghai", naive_times="utc").good
+        assert good["time"].to_list() == [datetime(2024, 4, 1)]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("lat", 200.0, "lat is above its range (max 90)"),
+        ("lon", -181.0, "lon is below its range (min -180)"),
+        ("temperature_c", 75.0, "temperature_c is above its range (max 70)"),
+    ],
+)
+def test_a_bad_value_of_an_optional_column_is_missing_and_its_row_is_kept(
+    column: str, value: float, reason: str, *, as_text: bool
+) -> None:
+    rows = pl.DataFrame([GOOD | {column: value}, GOOD | {"poi_id": "p2", column: 20.0}])
+    rows = rows.with_columns(pl.col(column).cast(pl.String)) if as_text else rows
+    checked = check("impressions", rows)
+    assert checked.good[column].to_list() == [None, 20.0]
+    kept = ("r1", "p1", column, str(value), reason)
+    assert checked.blanked.select("request_id", "poi_id", "column", "value", "reason").rows() == [
+        kept
+    ]
+    assert not checked.rejected.height
+
+
+def test_bad_values_of_rejected_rows_are_not_counted() -> None:
+    checked = check("impressions", pl.DataFrame([GOOD | {"lat": 200.0, "poi_id": "p9"}]))
+    assert (checked.blanked.height, checked.rejected.height) == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", [pl.Float64, pl.Float32, pl.String])
+def test_what_stands_for_a_missing_number_is_missing(dtype: type[pl.DataType]) -> None:
+    numbers = pl.Series([float("nan"), None, 7.5])
+    rows = pl.DataFrame({"poi_id": list("abc"), "name": "n", "rating": numbers, "own": numbers})
+    checked = check("places", rows.cast({"rating": dtype, "own": dtype}), numbers=["poi_own"])
+    assert checked.good.select("rating", "own").rows() == [(None, None), (None, None), (7.5, 7.5)]
+    assert not checked.blanked.height + checked.rejected.height
+
+
+WORDS = ["-", "N/A", "None", "null", r"\N", "nan", "NA", "#N/A", "<NA>", " NULL "]
+
+
+def test_words_for_a_missing_value_are_missing_everywhere_and_counted() -> None:
+    rows = pl.DataFrame(
+        {"poi_id": [f"p{n}" for n in range(len(WORDS) + 1)], "name": "n"}
+        | {name: [*WORDS, "4"] for name in ("rating", "tags", "own", "stars")}
+    )
+    checked = check("places", rows, numbers=["poi_stars"])
+    assert checked.good[-1].select("rating", "tags", "own", "stars").row(0) == (4.0, "4", "4", 4.0)
+    for column in ("rating", "tags", "own", "stars"):
+        assert checked.good[column].null_count() == len(WORDS)
+        assert [checked.words[column, word.strip()] for word in WORDS] == [1] * len(WORDS)
+    assert not checked.blanked.height
+
+
+def test_a_number_of_ones_own_that_cannot_be_read_is_missing() -> None:
+    own = ["3", " 4.5 ", "TRUE", "cheap", "1e3"]
+    rows = pl.DataFrame([GOOD | {"request_id": str(n), "fee": fee} for n, fee in enumerate(own)])
+    checked = check("impressions", rows, numbers=["fee"])
+    assert checked.good["fee"].to_list() == [3.0, 4.5, 1.0, None, 1000.0]
+    assert checked.blanked.select("value", "reason").rows() == [("cheap", "fee cannot be read")]
+    assert check("impressions", rows).good["fee"].to_list() == own
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (pl.Series([2**24 - 1], dtype=pl.Float32), "16777215"),
+        (pl.Series([2.0**53 - 1]), "9007199254740991"),
+        (pl.Series([2**64 - 1], dtype=pl.UInt64), "18446744073709551615"),
+        (pl.Series([7], dtype=pl.Int8), "7"),
+        (pl.Series([10**30], dtype=pl.Decimal(38, 0)), "1" + "0" * 30),
+        (pl.Series([2**100], dtype=pl.Int128), str(2**100)),
+        (pl.Series(["u1"], dtype=pl.Categorical), "u1"),
+    ],
+)
+def test_ids_of_any_type_are_texts(ids: pl.Series, expected: str) -> None:
+    assert check("users", ids.alias("user_id").to_frame()).good["user_id"].to_list() == [expected]
+
+
+@pytest.mark.parametrize(
+    "ids", [pl.Series([2**24], dtype=pl.Float32), pl.Series([1.0, -(2.0**53)])]
+)
+def test_ids_that_floats_have_rounded_are_refused(ids: pl.Series) -> None:
+    with pytest.raises(DataError, match=r"table users: user_id holds Float.*Export the column as"):
+        check("users", ids.alias("user_id").to_frame())
 
 
 @pytest.mark.parametrize(
@@ -116,12 +235,13 @@ def test_a_time_is_that_of_the_clock_in_the_zone(times: list[object], zone: str)
         (["yes", "F", "1.0", "0"], [True, False, True, False], []),
         ([1.0, 2.0, 0.5, None], [True, True], ["click cannot be read", "click is missing"]),
         ([3, 0, -1, 1], [True, False, True], ["click cannot be read"]),
+        (["3", "0", "-1", "NULL"], [True, False], ["click cannot be read", "click is missing"]),
     ],
 )
 def test_a_label_may_be_a_word_or_a_count(
     clicks: list[object], good: list[bool], reasons: list[str]
 ) -> None:
     rows = pl.DataFrame([GOOD | {"request_id": str(i)} for i in range(4)])
-    labelled, rejected = check("impressions", rows.with_columns(click=pl.Series(clicks)))
+    labelled, rejected, *_ = check("impressions", rows.with_columns(click=pl.Series(clicks)))
     assert labelled["click"].to_list() == good
     assert rejected["reason"].to_list() == reasons

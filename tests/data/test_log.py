@@ -1,5 +1,6 @@
 """The checked log: what is rejected, how it is split, and which logs are refused."""
 
+import shutil
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ def checked(folder: Path, *settings: str, **tables: pl.DataFrame) -> Log:
     """The log of `TABLES` with changes, checked in `folder/work`."""
     config = own_config(folder, [*write_own(folder, **tables), *settings])
     work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     return check_tables(config, own_tables(config, work), work)
 
@@ -51,6 +53,45 @@ def test_rejected_rows_stop_the_run_if_wanted(tmp_path: Path) -> None:
     places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
     with pytest.raises(DataError, match="1 rows break the data contract"):
         checked(tmp_path, "dataset.bad_rows=stop", places=places)
+
+
+def test_rows_of_a_rejected_place_are_counted_as_such(tmp_path: Path) -> None:
+    places = pl.DataFrame({"id": ["p1", "p2", "p3"], "title": ["Noodles", "Tea", None]})
+    rows = [TABLES["impressions"].with_columns(pl.col("request_id") + end) for end in "xyz"]
+    rows[0] = rows[0].with_columns(pl.col("poi_id").replace("p2", "p3"))
+    log = checked(tmp_path, places=places, impressions=pl.concat(rows))
+    assert {group["reason"]: group["rows"] for group in log.rejected} == {
+        "name is missing": 1,
+        "poi_id of a rejected row of places or users": 2,
+    }
+
+
+def test_bad_values_are_missing_and_kept_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings = pl.DataFrame({"rating": ["12", "-3"], "tags": ["NULL", "hot"]})
+    places = pl.concat([TABLES["places"], ratings], how="horizontal")
+    log = checked(tmp_path, places=places)
+    assert log.places["poi_rating"].to_list() == [12.0, None]
+    assert log.places["poi_tags"].to_list() == [None, "hot"]
+    assert log.rejected == []
+    reason = "rating is below its range (min 0)"
+    word = {"column": "tags", "reason": "NULL stands for a missing value", "examples": []}
+    bad = {"column": "rating", "reason": reason, "examples": ["-3"]}
+    assert [*log.blanked] == [{"table": "places", "cells": 1} | group for group in (word, bad)]
+    kept = pl.read_parquet(tmp_path / "work" / "rejected" / "places-00000-values.parquet")
+    assert kept.rows() == [("p2", "Tea", "rating", "-3", reason)]
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "NULL stands for a missing value" in printed
+    assert "50% of the values of rating are bad" in printed
+    with pytest.raises(DataError, match="0 rows break the data contract, and 1 more values"):
+        checked(tmp_path, "output=b", "dataset.bad_rows=stop", places=places)
+
+
+def test_a_number_that_is_a_text_in_most_rows_is_refused(tmp_path: Path) -> None:
+    rows = TABLES["impressions"].with_columns(mood=pl.Series(["glad", "sad", "glad", "1"]))
+    with pytest.raises(DataError, match="75% of the values of mood are bad"):
+        checked(tmp_path, "features.numbers=['mood']", impressions=rows)
 
 
 @pytest.mark.parametrize(

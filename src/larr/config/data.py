@@ -15,6 +15,12 @@ TableName = Literal["places", "users", "impressions", "orders"]
 RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near", "beside", "log_row"}
 """Columns of files that have a column for each keyword, too."""
 
+MISSING = (
+    *("NULL", "Null", "null", "(null)", r"\N", "None", "<NA>", "NA", "#NA", "N/A", "n/a", "#N/A"),
+    *("NaN", "nan", "-NaN", "-nan", "NaT", "#N/A N/A", "1.#QNAN", "-1.#IND", "-", "--", "?"),
+)
+"""What databases, spreadsheets and pandas write for a missing value."""
+
 
 class FileConfig(Section):
     """A file, a folder of files of one kind, or a query of a database, for the SQL of
@@ -67,6 +73,9 @@ class TablesConfig(Section):
     time_zone: str = ""
     """The zone of the places, for example Asia/Shanghai, to which seconds since 1970 and times with
     an offset are converted. Empty: they are not converted, and offsets are dropped."""
+    naive_times: Literal["", "local", "utc"] = ""
+    """What times without an offset are, if there is a `time_zone`: `local` times of the places, or
+    `utc`, which is converted as well."""
 
     @field_validator("time_zone")
     @classmethod
@@ -74,6 +83,12 @@ class TablesConfig(Section):
         if name and name not in available_timezones():
             raise ValueError(f"no time zone {name!r}; expected a name like Asia/Shanghai or UTC")
         return name
+
+    @model_validator(mode="after")
+    def _utc_needs_a_zone(self) -> Self:
+        if self.naive_times == "utc" and not self.time_zone:
+            raise ValueError('naive_times = "utc" needs time_zone, the zone of the places')
+        return self
 
 
 def is_query(table: str) -> bool:
@@ -114,6 +129,8 @@ class DatasetConfig(Section):
     """Set it if each row is a click, to sample places that were not clicked."""
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the impressions without a click that the training days contain. Decision 27."""
+    missing: list[str] = [*MISSING]
+    """Words that stand for a missing value in a text, a number or an ID."""
     chunk_rows: Positive = 250_000
     """Impressions in memory at a time, in rows."""
     folder: Path = Path()

@@ -26,13 +26,12 @@ from larr.data.names import (
 )
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS, Template
+from larr.data.values import NESTED
 from larr.data.within import within_names
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
-NESTED = (pl.List, pl.Struct, pl.Array)
-"""Types of columns that hold no single values."""
 MOST_DIFFERING = 0.05
 """In a larger share of the requests, different values are no slip of the log."""
 Use = tuple[str, list[str], Collection[str], str]

@@ -28,6 +28,11 @@ class Column:
     expected: str = ""
     """What the column should hold, where a log that breaks this in many rows must be refused."""
 
+    @property
+    def rejects(self) -> bool:
+        """Whether a bad value rejects its row; else the value is missing, and the row is kept."""
+        return not self.nullable or bool(self.expected)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -47,7 +52,7 @@ class Table:
 
 ID = NAME = Column(pl.String(), nullable=False)
 TEXT = Column(pl.String())
-NUMBER = Column(pl.Float64())
+NUMBER, NUMBER_FROM_0 = Column(pl.Float64()), Column(pl.Float64(), low=0)
 LATITUDE = Column(pl.Float64(), low=-90, high=90)
 LONGITUDE = Column(pl.Float64(), low=-180, high=180)
 CELSIUS = Column(pl.Float64(), low=-90, high=70)
@@ -82,8 +87,8 @@ TABLES = {
             "menu": TEXT,
             "intro": TEXT,
             "chain": TEXT,
-            "price_yuan": Column(pl.Float64(), low=0, high=1e6),
-            "rating": Column(pl.Float64(), low=0, high=5),
+            "price_yuan": NUMBER_FROM_0,
+            "rating": NUMBER_FROM_0,
         },
     ),
     "users": Table(
@@ -130,13 +135,11 @@ class Rule:
 SENTENCES = {
     "missing": "{column} is missing",
     "unreadable": "{column} cannot be read",
-    "empty": "{column} is empty",
     "below": "{column} is below its range (min {limit:g})",
     "above": "{column} is above its range (max {limit:g})",
-    "nan": "{column} is NaN",
-    "infinite": "{column} is infinite",
     "duplicate": "duplicate key {column}",
     "unknown": "unknown {column}",
+    "rejected": "{column} of a rejected row of places or users",
     "future": "{column} in the future",
     "old": f"{{column}} before {OLDEST.year}",
     "no_click": "{column} without a click",
@@ -149,44 +152,51 @@ def sentence(rule: Rule) -> str:
     return SENTENCES[rule.kind].format(**asdict(rule))
 
 
-def broken_rules(
-    table: Table,
-    given: pl.DataFrame,
-    typed: pl.DataFrame,
-    known: Mapping[str, pl.Series],
-    now: datetime,
+def broken_in_columns(
+    columns: Mapping[str, Column], given: pl.DataFrame, typed: pl.DataFrame
 ) -> dict[Rule, pl.Series]:
-    """Returns for each rule of the table which rows break it, as a Boolean series without nulls.
+    """Returns for each rule of the columns which rows break it, as a Boolean series without nulls.
 
-    `given` holds the rows as read, `typed` its columns of the contract in their types, with null
-    for what cannot be converted. `known` holds the IDs that `refers_to` may refer to.
+    `given` holds the values as read, `typed` the same in the types of the columns, with null for
+    what cannot be converted.
     """
     broken: dict[Rule, pl.Series] = {}
-    for name, column in table.columns.items():
-        if name not in typed.columns:
-            continue
-        values = typed[name]
+    for name, values in zip(typed.columns, typed, strict=True):
+        column = columns[name]
         broken[Rule(name, "unreadable")] = values.is_null() & given[name].is_not_null()
         if not column.nullable:
             broken[Rule(name, "missing")] = given[name].is_null()
-            if column.dtype == pl.String:
-                broken[Rule(name, "empty")] = values.str.strip_chars() == ""
         if column.low is not None:
             broken[Rule(name, "below", column.low)] = values < column.low
         if column.high is not None:
             broken[Rule(name, "above", column.high)] = values > column.high
-        if column.dtype.is_float():
-            broken[Rule(name, "nan")] = values.is_nan()
-            broken[Rule(name, "infinite")] = values.is_infinite()
+    # A comparison with null is null: what is missing breaks no rule but `missing`.
+    return {rule: rows.fill_null(False) for rule, rows in broken.items()}
+
+
+def broken_in_rows(
+    table: Table,
+    typed: pl.DataFrame,
+    known: Mapping[str, pl.Series],
+    rejected: Mapping[str, pl.Series],
+    now: datetime,
+) -> dict[Rule, pl.Series]:
+    """Returns the same for the rules of keys, times and orders.
+
+    `known` holds the IDs that `refers_to` may refer to, `rejected` those of rejected rows.
+    """
+    broken: dict[Rule, pl.Series] = {}
     if table.key:
         repeated = typed.select(~pl.struct(table.key).is_first_distinct()).to_series()
         broken[Rule(" + ".join(table.key), "duplicate")] = repeated
     for name in table.refers_to:
-        broken[Rule(name, "unknown")] = ~typed[name].is_in(known[name].implode())
+        is_unknown = ~typed[name].is_in(known[name].implode())
+        was_rejected = typed[name].is_in(rejected.get(name, typed[name].clear()).implode())
+        broken[Rule(name, "unknown")] = is_unknown & ~was_rejected
+        broken[Rule(name, "rejected")] = is_unknown & was_rejected
     if "time" in typed.columns:
         broken[Rule("time", "future")] = typed["time"] > now
         broken[Rule("time", "old")] = typed["time"] < OLDEST
     if "order" in typed.columns:
         broken[Rule("order", "no_click")] = typed["order"] & ~typed["click"]
-    # A comparison with null is null: what is missing breaks no rule but `missing`.
     return {rule: rows.fill_null(False) for rule, rows in broken.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -13,12 +13,12 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.checks import Checker, check_columns
 from larr.data.contract import TABLES
-from larr.data.names import own_numbers
 from larr.data.negatives import add_negatives
+from larr.data.rejected import Checker, check_columns
 from larr.data.sql import reading
 from larr.data.transforms import with_time_columns
+from larr.data.values import plain
 from larr.errors import DataError
 from larr.progress import console, track
 
@@ -55,6 +55,8 @@ class Log:
     """Whether the rows have times; otherwise days are dealt to them, and times mean nothing."""
     sampled_share: float | None = None
     """Which share of the places that could be drawn `[dataset.negatives]` has drawn."""
+    blanked: Sequence[dict[str, Any]] = ()
+    """A summary of values that are missing from here on, see `Checker`."""
 
     def scan(self) -> pl.LazyFrame:
         """All impressions, with time columns and `split`, lazily."""
@@ -82,8 +84,7 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
 
     Raises DataError if a table cannot be read or too little of it is good.
     """
-    zone = config.dataset.tables.time_zone
-    checker = Checker(folder / "rejected", zone, own_numbers(config))
+    checker = Checker(folder / "rejected", config)
     if tables.unreadable is not None:
         checker.keep_lines(tables.unreadable)
     places = checker.good_rows("places", _read(tables.places, "places"))
@@ -120,17 +121,18 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
         is_split_by_time=is_split_by_time and tables.is_dated,
         is_dated=tables.is_dated,
         sampled_share=sampled,
+        blanked=list(checker.blanked.values()),
     )
 
 
 def _read(table: pl.LazyFrame, name: str) -> pl.DataFrame:
     with reading(f"table {name}"):
-        return table.collect(engine="streaming")
+        return plain(table, name).collect(engine="streaming")
 
 
 def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataFrame]:
     with reading(f"table {name}"):
-        yield from table.collect_batches(chunk_size=rows, maintain_order=True)
+        yield from plain(table, name).collect_batches(chunk_size=rows, maintain_order=True)
 
 
 def _check_impressions(

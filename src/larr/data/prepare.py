@@ -95,7 +95,8 @@ def prepare(config: Config) -> None:
         for scratch in ("checked", "enriched"):
             shutil.rmtree(folder / scratch)
         work.measured(sum(counts.values()), "impressions")
-        work.figures |= counts | {"distinct_texts": len(texts), "rejected": log.rejected}
+        work.figures |= counts | {"distinct_texts": len(texts)}
+        work.figures |= {"rejected": log.rejected, "blanked": log.blanked}
 
 
 def _write_part(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,13 @@ import polars as pl
 from filelock import FileLock
 from rich.markup import escape
 
-from larr.data.checks import OFFSET, check_rows
+from larr.config import Config
+from larr.data.checks import Checks
 from larr.data.contract import TABLES
 from larr.data.statistics import NEVER_SEEN
-from larr.errors import InputError
+from larr.data.transforms import text_column
+from larr.data.values import plain
+from larr.errors import DataError, InputError
 from larr.progress import console
 
 JOURNAL = "places.jsonl"
@@ -28,6 +30,8 @@ ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
 STATISTICS = {PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr")}
 LONGEST_LINE = 2**22
 """Bytes; the body of a request, and so a place, is shorter."""
+AS_SENT = Config.model_validate({"dataset": {"missing": []}})
+"""In JSON a missing value is null, and no word stands for it."""
 Row = dict[str, Any]
 
 
@@ -98,16 +102,15 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:
         table = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
-        good, rejected = check_rows("places", table, {}, datetime.now())
-        if rejected.height:
-            raise InputError(f"the place is refused: {rejected['reason'].item()}")
-        columns = []
-        for name in row:
-            column = good[name]
-            if column.dtype == pl.String and kinds[name] == pl.Datetime:
-                # The clock of the place counts, and the zone is dropped.
-                column = column.str.replace(OFFSET, "$1").str.to_datetime(time_unit="us")
-            columns.append(column.cast(kinds[name]).alias(name if name == ID else PREFIX + name))
-        return pl.DataFrame(columns)
-    except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        checked = Checks(AS_SENT).check("places", plain(table.lazy(), "places").collect())
+        if reasons := [*checked.rejected["reason"], *checked.blanked["reason"]]:
+            raise InputError(f"the place is refused: {reasons[0]}")
+        types = checked.good.schema
+        return checked.good.select(
+            (text_column(name, types[name]) if kinds[name] == pl.String else pl.col(name))
+            .cast(kinds[name])
+            .alias(name if name == ID else PREFIX + name)
+            for name in row
+        )
+    except (DataError, TypeError, OverflowError, pl.exceptions.PolarsError) as error:
         raise InputError(f"the place cannot be read: {error!s:.200}") from error

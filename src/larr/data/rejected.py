@@ -1,0 +1,205 @@
+"""Checks the tables of a run, keeps the bad rows and values in files, and reports them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.markup import escape
+from rich.table import Table as TerminalTable
+
+from larr.config import Config
+from larr.data.checks import Checked, Checks, with_reasons
+from larr.data.contract import TABLES, Rule, sentence
+from larr.data.names import own_numbers
+from larr.data.transforms import text_column
+from larr.errors import DataError
+from larr.progress import console
+
+MOST_REJECTED = 0.5
+"""If a larger share of a table is rejected, larr stops even with `dataset.bad_rows = "reject"`."""
+MOST_LOST = 0.01
+"""The same for rows that break a rule of a column with `expected`: labels, times, splits and
+positions are not wrong at random, and the rest of the log would be biased."""
+MOST_BLANKED = 0.05
+"""If a larger share of a column's values is bad, it may have another unit or meaning."""
+EXAMPLES = 3
+"""Rows of each reason that are shown."""
+
+
+def check_columns(table: str, columns: list[str]) -> None:
+    """Raises DataError if a required column is missing."""
+    missing = [name for name in TABLES[table].required if name not in columns]
+    if missing:
+        raise DataError(
+            f"table {table}: no column {', '.join(missing)}; it has {', '.join(columns)}. "
+            f"Rename yours with [dataset.tables.rename.{table}], for example "
+            f'{missing[0]} = "your column"'
+        )
+
+
+class Checker(Checks):
+    """Checks the tables of a run, one after the other, and keeps what is bad in `folder`."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        super().__init__(config)
+        self.folder = folder
+        self.rows: Counter[str] = Counter()
+        self.rows_rejected: Counter[str] = Counter()
+        self.summary: dict[tuple[str, str], dict[str, Any]] = {}
+        """By table and reason: `broken_rules`, the number of `rows` and some `examples`."""
+        self.values: Counter[tuple[str, str]] = Counter()
+        """How many values each column of a table has."""
+        self.blanked: dict[tuple[str, str, str], dict[str, Any]] = {}
+        """By table, column and reason: the number of `cells`, and some `examples` of bad ones."""
+
+    def good_rows(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
+        """Returns the good rows of a table, or of one of its chunks."""
+        check_columns(table, frame.columns)
+        self.rows[table] += frame.height
+        checked = self.check(table, frame)
+        self._keep(table, checked.rejected, f"{chunk:05}")
+        self._count_missing(table, checked, f"{chunk:05}")
+        for key in TABLES[table].key if table in ("places", "users") else ():
+            ids = checked.rejected.select(text_column(key, frame.schema[key])).to_series()
+            self.rejected[key] = ids.filter(~ids.is_in(checked.good[key].implode())).drop_nulls()
+        return checked.good
+
+    def keep_lines(self, lines: pl.DataFrame) -> None:
+        """Keeps lines of files that are no rows of a table, see `Files.unreadable`."""
+        for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
+            self.rows_rejected[str(file)] += rows.height
+            self.summary[str(file), str(reason)] = {
+                "table": str(file),
+                "reason": str(reason),
+                "rows": rows.height,
+                "broken_rules": [],
+                "examples": rows.head(EXAMPLES).select("line", "text").to_dicts(),
+            }
+        if lines.height:
+            self.folder.mkdir(exist_ok=True)
+            lines.write_parquet(self.folder / "lines.parquet")
+
+    def reject_repeated(self, table: str, chunks: list[Path]) -> None:
+        """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
+        key = list(TABLES[table].key)
+        rule = Rule(" + ".join(key), "duplicate")
+        counts = pl.scan_parquet(chunks).group_by(key).len()
+        repeated = counts.filter(pl.col("len") > 1).collect(engine="streaming")
+        seen = repeated.clear()  # only keys that occur twice are held in memory
+        for path in chunks if repeated.height else ():
+            rows = pl.read_parquet(path)
+            again = rows.join(seen, on=key, how="semi", maintain_order="left")
+            if again.height:
+                everywhere = pl.repeat(True, again.height, eager=True)
+                self._keep(table, with_reasons(again, {rule: everywhere}), f"{path.stem}-repeated")
+                rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
+            seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
+
+    def _keep(self, table: str, rejected: pl.DataFrame, name: str) -> None:
+        """Writes rejected rows to a file and adds them to the summary."""
+        if not rejected.height:
+            return
+        self.folder.mkdir(exist_ok=True)
+        rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
+        self.rows_rejected[table] += rejected.height
+        for (reason,), rows in rejected.group_by("reason", maintain_order=True):
+            rules = rows["broken_rules"][0].to_list()
+            new = {"table": table, "reason": reason, "rows": 0, "broken_rules": rules}
+            group = self.summary.setdefault((table, str(reason)), new | {"examples": []})
+            group["rows"] += rows.height
+            columns = dict.fromkeys([*TABLES[table].required, *(rule["column"] for rule in rules)])
+            examples = rows.select(name for name in columns if name in rows.columns)
+            examples = examples.head(EXAMPLES - len(group["examples"])).cast(pl.String)
+            group["examples"] += examples.to_dicts()
+
+    def _count_missing(self, table: str, checked: Checked, name: str) -> None:
+        """Writes bad values to a file, and adds them and words for missing values to `blanked`."""
+        self.values.update({(table, column): count for column, count in checked.values.items()})
+        for (column, word), count in checked.words.items():
+            reason = f"{word} stands for a missing value"
+            group = self._blanked_group(table, column, reason)
+            group["cells"] += count
+        if not checked.blanked.height:
+            return
+        self.folder.mkdir(exist_ok=True)
+        checked.blanked.write_parquet(self.folder / f"{table}-{name}-values.parquet")
+        for (column, reason), cells in checked.blanked.group_by("column", "reason"):
+            group = self._blanked_group(table, str(column), str(reason))
+            group["cells"] += cells.height
+            examples = cells["value"].unique(maintain_order=True).head(EXAMPLES)
+            group["examples"] = [*dict.fromkeys([*group["examples"], *examples])][:EXAMPLES]
+
+    def _blanked_group(self, table: str, column: str, reason: str) -> dict[str, Any]:
+        new = {"table": table, "column": column, "reason": reason, "cells": 0, "examples": []}
+        return self.blanked.setdefault((table, column, reason), new)
+
+    def finish(self, kept_in: Path, *, stop: bool) -> None:
+        """Prints what was rejected; raises DataError if it is too much, or anything and `stop`.
+
+        `kept_in` is where `folder` will be once the stage is complete.
+        """
+        bad_cells = self._print_missing()
+        if not (self.summary or bad_cells):
+            return
+        title = "Rows that break the data contract"
+        printed = TerminalTable("table", "rows", "reason", "examples", title=title)
+        for group in self.summary.values():
+            examples = escape("; ".join(map(str, group["examples"])))
+            printed.add_row(group["table"], f"{group['rows']:,}", group["reason"], examples)
+        if self.summary:
+            console.print(printed)
+        for group in self.summary.values():
+            table, rows = group["table"], self.rows[group["table"]]
+            for rule in group["broken_rules"]:
+                column = TABLES[table].columns.get(rule["column"])
+                if column and column.expected and group["rows"] > MOST_LOST * rows:
+                    raise DataError(
+                        f"table {table}: {sentence(Rule(**rule))} in {group['rows']:,} of "
+                        f"{rows:,} rows, for example {group['examples'][0]}; expected "
+                        f"{column.expected}. Without these rows the log would be biased"
+                    )
+        for table, rejected in self.rows_rejected.items():
+            if table in TABLES and rejected > MOST_REJECTED * self.rows[table]:
+                raise DataError(
+                    f"table {table}: {rejected:,} of {self.rows[table]:,} rows break the data "
+                    f"contract (table above, rows in {self.folder}), too many to learn from the "
+                    "others; correct them"
+                )
+        console.print(f"  kept in {kept_in}")
+        if stop:
+            raise DataError(
+                f"{self.rows_rejected.total():,} rows break the data contract, and {bad_cells:,} "
+                f"more values (tables above, all in {self.folder}); correct them, or set "
+                'dataset.bad_rows = "reject" to go on without them'
+            )
+
+    def _print_missing(self) -> int:
+        """Prints what is read as missing; returns the number of bad values.
+
+        Raises DataError for a column without numbers that is read as numbers.
+        """
+        title = "Values that are missing from here on"
+        printed = TerminalTable("table", "column", "values", "reason", "examples", title=title)
+        bad: Counter[tuple[str, str]] = Counter()
+        for group in self.blanked.values():
+            table, column, cells = group["table"], group["column"], group["cells"]
+            examples = ", ".join(map(repr, group["examples"]))
+            reason = group["reason"]
+            printed.add_row(table, escape(column), f"{cells:,}", escape(reason), escape(examples))
+            bad[table, column] += cells if group["examples"] else 0
+        if self.blanked:
+            console.print(printed)
+        for (table, column), cells in bad.items():
+            share = cells / max(self.values[table, column], 1)
+            line = f"table {table}: {share:.0%} of the values of {column} are bad (table above)"
+            if share > MOST_REJECTED and column in own_numbers(self.config)[table]:
+                raise DataError(
+                    f"{line}, and features.numbers or buckets read them; correct them, or leave "
+                    "the column out there"
+                )
+            if share > MOST_BLANKED:
+                console.print(escape(f"  {line}: does it have another unit or meaning?"))
+        return bad.total()
