@@ -22,14 +22,22 @@ from .conftest import ROOT
 DOCS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(path: Path, language: str, after: str = "") -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)
+
+
+def test_each_example_of_own_tables_is_a_configuration(tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(ROOT / "docs" / "your_data.md", "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        load_config(path)
 
 
 def test_the_configuration_for_own_tables_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = "\n".join(blocks(ROOT / "docs" / "your_data.md", "toml"))
+    text = "\n".join(blocks(ROOT / "docs" / "your_data.md", "toml", "## A configuration"))
     (tmp_path / "mine.toml").write_text(text)
     pl.DataFrame({"shop": [1, 2], "title": ["A", "B"], "kitchen": ["Sichuan", None]}).write_csv(
         tmp_path / "shops.csv"
