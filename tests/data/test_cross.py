@@ -11,12 +11,15 @@ import pytest
 from larr.config import Config
 from larr.data.cross import PRIOR, DailyCross, with_pairs
 from larr.data.log import Log
+from larr.data.names import PLACE, USER
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
 
 HALF_LIFE_DAYS = 3.0
 FIGURES = ["log_clicks", "share", "ctr", "cvr"]
 FIRST = date(2024, 4, 1)
 Row = dict[str, object]
+USERS = pl.DataFrame({"user_id": ["u", "v", "w", "new"]}).with_row_index(USER, offset=1)
+LOG = Log(pl.DataFrame({"poi_id": []}), USERS, pl.DataFrame(), [], ["click"], [])
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +30,14 @@ def rows() -> pl.DataFrame:
     click = random.random(count) < 0.4
     return pl.DataFrame(
         {
-            "user_id": random.choice(["u", "v", "w"], count),
+            "user_id": random.choice([*USERS["user_id"]], count),
             "poi_tags": [tags[number] for number in random.integers(0, 5, count)],
             "day": [FIRST + timedelta(days=int(day)) for day in random.integers(0, 5, count)],
             "split": "train",
             "click": click,
             "order": click & (random.random(count) < 0.5),
         }
-    )
+    ).join(USERS, on="user_id", maintain_order="left")
 
 
 def listed(tags: object) -> list[str]:
@@ -84,27 +87,29 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
 def test_figures_are_those_of_a_naive_twin(
     rows: pl.DataFrame, columns: tuple[str, str], age: int
 ) -> None:
-    config = Config.model_validate({"statistics": [{"columns": columns, "figures": FIGURES}]})
+    tree = {"features": {"half_life_days": HALF_LIFE_DAYS}}
+    tree |= {"statistics": [{"columns": columns, "figures": FIGURES}]}
+    config = Config.model_validate(tree)
     history = rows.head(9).with_columns(day=FIRST - timedelta(days=2))
     pair, day = config.statistics[0], FIRST + timedelta(days=age)  # type: ignore[index]
-    cross = DailyCross.of(config, pair, rows.lazy(), history.lazy())
-    asked = pl.DataFrame({"user_id": ["u", "v", "new"]})
-    known = cross.as_of(day, HALF_LIFE_DAYS, asked)
-    asked = asked.join(
-        pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]}), how="cross"
-    )
-    figures = known.enrich(asked).select(known.names)
+    cross = DailyCross.of(config, LOG, pair, rows.lazy(), history.lazy())
+    tags = pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]})
+    asked = USERS.join(tags, how="cross").with_columns(day=day)
+    served = cross.known((day - date(1970, 1, 1)).days)
     logs = rows.to_dicts(), history.to_dicts()
-    expected = [naive(*logs, user, tags, day) for user, tags in asked.rows()]
-    assert np.allclose(figures.to_numpy(), expected)
+    expected = [
+        naive(*logs, row["user_id"], row["poi_tags"], day) for row in asked.iter_rows(named=True)
+    ]
+    for way in (cross, served):
+        assert np.allclose(way.enrich(asked).select(served.names).to_numpy(), expected)
 
 
 def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> None:
     config = Config.model_validate({"statistics": [{"columns": ["user_id", "poi_tags"]}]})
     pair = config.statistics[0]  # type: ignore[index]
-    daily = DailyCross.of(config, pair, rows.lazy(), rows.lazy().clear())
-    first_day = daily.as_of(FIRST, HALF_LIFE_DAYS, pl.DataFrame({"user_id": ["u"]}))
-    figures = first_day.enrich(rows.head(20)).select(first_day.names)
+    cross = DailyCross.of(config, LOG, pair, rows.lazy(), rows.lazy().clear())
+    first_day = rows.filter(day=FIRST)
+    figures = cross.enrich(first_day)[:, len(rows.columns) :]
     assert (figures.to_numpy() == 0).all(), "the first day has no past"
 
 
@@ -114,6 +119,7 @@ def test_pairs_are_chosen_of_columns_whose_values_come_again(tmp_path: Path) -> 
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
     rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))
     rows = rows.with_columns(request_id="day", poi_id=pl.col("poi_id") + pl.col("user_id"))
+    rows = rows.with_columns(pl.col("user_id").alias(USER), pl.col("poi_id").alias(PLACE))
     rows.write_parquet(tmp_path / "log.parquet")
     kind = pl.when(user_id="u").then(pl.lit("soup, hot")).otherwise(pl.lit("salad"))
     places = rows.select("poi_id", poi_kind=kind, poi_city=pl.lit("Munich")).unique()

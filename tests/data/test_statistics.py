@@ -1,78 +1,85 @@
 """Statistics are those of the start of the day, as a naive twin computes them; nothing leaks."""
 
-from datetime import date, datetime
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
 from larr.config.data import ProfileConfig
+from larr.data.names import USER
 from larr.data.statistics import (
-    as_of,
+    Favourites,
+    RecentPlaces,
+    Statistics,
+    Sums,
     daily_counts,
     daily_spending,
-    daily_values,
-    favourites,
-    recent_places,
-    with_statistics,
 )
 
 HALF_LIFE_DAYS = 3.0
 DAYS = [date(2024, 4, day) for day in (1, 2, 3)]
 ORDERS = pl.DataFrame(
     {
-        "user_id": ["u", "u", "u", "v"],
+        USER: [1, 1, 1, 2],
         "poi_id": ["a", "b", "a", "b"],
         "day": [DAYS[0], DAYS[0], DAYS[1], DAYS[1]],
         "meal_slot": ["lunch", "dinner", "lunch", "lunch"],
     }
 )
-USERS = pl.DataFrame({"user_id": ["u", "v"]})
 PLACES = pl.DataFrame(
     {"poi_id": ["a", "b"], "poi_tags": ["spicy, cheap,", "cheap"], "poi_price_yuan": [10.0, None]}
 )
 
 
-def naive(daily: pl.DataFrame, key: str, day: date) -> float:
-    """The sum of one key before one day, row by row."""
+def days_of(*days: date) -> np.ndarray:
+    """Days as the look-ups take them, counted from 1970."""
+    return pl.Series(days).to_physical().to_numpy()
+
+
+def naive(daily: pl.DataFrame, key: int, day: date) -> float | None:
+    """The sum of one key before one day, row by row; None without a row."""
     rows = daily.filter((pl.col("key") == key) & (pl.col("day") < day)).to_dicts()
-    return sum(r["count"] * 0.5 ** (((day - r["day"]).days - 1) / HALF_LIFE_DAYS) for r in rows)
+    weights = [0.5 ** (((day - row["day"]).days - 1) / HALF_LIFE_DAYS) for row in rows]
+    return sum(row["count"] * w for row, w in zip(rows, weights, strict=True)) if rows else None
 
 
-def test_as_of_equals_a_naive_sum_of_earlier_days() -> None:
+def test_sums_of_any_key_and_day_equal_naive_sums_of_earlier_days() -> None:
     rng = np.random.default_rng(0)
-    days = [date(2024, 4, d) for d in range(1, 9)]
-    daily = (
-        pl.DataFrame(
-            {
-                "key": rng.choice(["a", "b", "c"], 60),
-                "day": [days[i] for i in rng.integers(0, 8, 60)],
-                "count": rng.random(60),
-            }
-        )
-        .group_by("key", "day")
-        .agg(pl.col("count").sum())
+    days = [date(2024, 4, 1) + timedelta(days=n) for n in range(40)]
+    daily = pl.DataFrame(
+        {
+            "key": rng.choice([1, 3, 4], 90),
+            "day": [days[n] for n in rng.integers(5, 35, 90)],
+            "count": rng.random(90),
+        }
     )
-    wanted = pl.DataFrame({"key": ["a", "b", "z"]})
-    for day in (days[3], days[7]):
-        sums = dict(as_of(daily, day, ["key"], HALF_LIFE_DAYS, wanted).iter_rows())
-        assert sums == {key: pytest.approx(naive(daily, key, day)) for key in ("a", "b")}
-    assert as_of(daily, days[0], ["key"], HALF_LIFE_DAYS).is_empty(), "no day is before the first"
+    daily = daily.group_by("key", "day").agg(pl.col("count").sum())
+    asked = [(key, day) for key in range(6) for day in days]
+    keys = np.array([key for key, _ in asked])
+    sums = Sums(daily, HALF_LIFE_DAYS).as_of(keys, days_of(*(day for _, day in asked)))
+    for (key, day), found in zip(asked, sums["count"], strict=True):
+        assert found == pytest.approx(naive(daily, key, day)), (key, day)
+    nothing = Sums(daily.clear(), HALF_LIFE_DAYS).as_of(keys[:2], days_of(*days[:2]))
+    assert nothing["count"].to_list() == [None, None]
 
 
 def test_the_day_itself_and_later_days_change_nothing() -> None:
     day = date(2024, 4, 5)
-    daily = pl.DataFrame({"key": ["a", "a"], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
-    later = pl.DataFrame({"key": ["a"], "day": [date(2024, 4, 9)], "count": [99.0]})
-    before = as_of(daily.head(1), day, ["key"], HALF_LIFE_DAYS)
-    assert as_of(pl.concat([daily, later]), day, ["key"], HALF_LIFE_DAYS).equals(before)
+    daily = pl.DataFrame({"key": [1, 1], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
+    later = pl.DataFrame({"key": [1], "day": [date(2024, 4, 9)], "count": [99.0]})
+    before, after = (
+        Sums(rows, HALF_LIFE_DAYS).as_of(np.array([1]), days_of(day))
+        for rows in (daily.head(1), pl.concat([daily, later]))
+    )
+    assert after.equals(before)
 
 
 def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
     day = date(2024, 4, 3)
     daily = pl.DataFrame(
         {
-            "poi_id": ["a", "b", "b", "b"],
+            "key": [1, 2, 2, 2],
             "day": [date(2024, 4, 1), date(2024, 4, 1), date(2024, 4, 2), day],
             "impressions": [60.0, 20.0, 20.0, 1000.0],
             "clicks": [6.0, 2.0, 2.0, 1000.0],
@@ -80,8 +87,8 @@ def test_rates_are_smoothed_towards_the_rate_of_the_day() -> None:
             "orders": [5.0, 0.0, 0.0, 1000.0],
         }
     )
-    places = pl.DataFrame({"poi_id": ["a", "new"]})
-    row, new = with_statistics(places, "poi", daily, day, 1e9).to_dicts()
+    places = Statistics("poi", daily, 1e9).as_of(np.array([1, 3]), days_of(day, day))
+    row, new = places.to_dicts()
     assert row["poi_ctr"] == pytest.approx((6 + 20 * 0.1) / 80)
     assert row["poi_cvr"] == pytest.approx((2 + 20 * 0.02) / 80)
     assert row["poi_log_orders"] == pytest.approx(np.log1p(5))
@@ -117,25 +124,25 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
     within: str | None, top: int, expected: dict[tuple[str, ...], str]
 ) -> None:
     profile = ProfileConfig(name="taste", column="tags", within=within, top=top)
-    daily = daily_values(ORDERS, PLACES, profile)
-    rows = favourites(daily, DAYS[2], USERS.head(1), profile, half_life_days=1.0).rows()
-    assert {tuple(situation): text for _, *situation, text in rows} == expected
-    assert favourites(daily, DAYS[1], USERS.tail(1), profile, half_life_days=1.0).is_empty()
+    texts = Favourites(ORDERS, PLACES, profile, half_life_days=1.0)
+    number, ids = pl.Series([DAYS[2]]).to_physical().item(), pl.Series("user_id", ["u", "v"])
+    if within:
+        rows = texts.known(number, ids).filter(user_id="u").rows()
+        assert {tuple(situation): text for _, *situation, text in rows} == expected
+    asked = pl.DataFrame({USER: [1] * 2 + [2], "day": [DAYS[2]] * 2 + [DAYS[1]]})
+    asked = asked.with_columns(meal_slot=pl.Series(["lunch", "dinner", "lunch"]))
+    lunch, dinner = (expected.get((slot,), expected.get(())) for slot in ("lunch", "dinner"))
+    assert texts.as_of(asked).to_list() == [lunch, dinner, None]
 
 
 def test_spending_counts_the_orders_that_have_a_price() -> None:
-    rows = daily_spending(ORDERS, PLACES).rows()
-    assert rows == [("u", DAYS[0], 10.0, 1.0), ("u", DAYS[1], 10.0, 1.0)]
+    rows = daily_spending(ORDERS.rename({USER: "key"}), PLACES).sort("day").rows()
+    assert rows == [(1, DAYS[0], 10.0, 1.0), (1, DAYS[1], 10.0, 1.0)]
 
 
 def test_recent_places_are_distinct_newest_first_and_before_the_day() -> None:
-    events = pl.DataFrame(
-        {
-            "user_id": ["u"] * 5,
-            "poi_id": ["a", "b", "a", "c", "d"],
-            "time": [datetime(2024, 4, 1, hour) for hour in (8, 9, 10, 11)]
-            + [datetime(2024, 4, 2, 8)],
-        }
-    ).with_columns(day=pl.col("time").dt.date())
-    assert recent_places(events, DAYS[1], USERS, length=2).rows() == [("u", ["c", "a"])]
-    assert recent_places(events, DAYS[0], USERS, length=2).is_empty()
+    days = [DAYS[1]] + [DAYS[0]] * 4
+    events = pl.DataFrame({"user": [1] * 5, "place": [4, 3, 1, 2, 1], "day": days})
+    recent = RecentPlaces(events, users=2, length=2)
+    found = recent.as_of(np.array([1, 1, 1, 2]), days_of(DAYS[1], DAYS[0], DAYS[2], DAYS[2]))
+    assert found.tolist() == [[3, 1], [0, 0], [4, 3], [0, 0]]

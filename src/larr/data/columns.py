@@ -44,7 +44,7 @@ def check_columns(config: Config, log: Log) -> None:
 
     Prints columns that differ within so few requests that it may be a slip of the log.
     """
-    impressions = log.scan().collect_schema()
+    impressions = log.schema()
     levels = {f"{bucket.column}_level" for bucket in config.buckets}
     names = (*NEVER_SEEN, "ctr", "cvr")
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}

@@ -10,8 +10,7 @@ values, S of their sums, G figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +21,8 @@ import polars as pl
 from larr.config import Config
 from larr.config.data import StatisticConfig
 from larr.data.log import Log
-from larr.data.names import figure_names, figures_differ, is_listed, raw_column
-from larr.data.statistics import SMOOTHING_IMPRESSIONS, as_of, daily_counts
+from larr.data.names import ROWS, figure_names, figures_differ, is_listed, raw_column
+from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums, daily_counts
 from larr.data.transforms import Array, Vocabulary, text_column
 
 TABLES = ("pairs", "firsts", "seconds")
@@ -99,23 +98,14 @@ class Cross:
         taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
-        figures = {
-            "log_clicks": np.log1p(sum_of["taken"]),
-            "share": _log_ratio(sum_of["taken"], expected_N),
-        }
-        for name, event in EVENTS.items():
-            if event in sum_of:
-                figures[name] = _log_ratio(sum_of[event], sum_of[f"expected_{event}"])
-        return np.stack([figures[name] for name in self.pair.figures], axis=1)
+        columns = _figures(self.pair, sum_of, expected_N)
+        return np.stack([column.to_numpy() for column in columns], axis=1)
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows that have both columns."""
         sides = zip(self.pair.columns, self.vocabularies, strict=True)
         figure_NG = self.figures(*(indices(rows, name, words) for name, words in sides))
-        return rows.with_columns(
-            pl.Series(name, figure_N)
-            for name, figure_N in zip(self.names, figure_NG.T, strict=True)
-        )
+        return rows.with_columns(map(pl.Series, self.names, figure_NG.T))
 
     def of_values(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Returns the figures of one row, whose columns hold single values."""
@@ -133,6 +123,21 @@ class Cross:
         """Returns what `save` wrote."""
         paths = (folder / f"{pair.name}-{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
+
+
+def _figures(
+    pair: StatisticConfig, sum_of: Mapping[str, Array], expected_N: Array
+) -> list[pl.Series]:
+    """Returns the figures of a pair: of the sums of rows, and how often they expect it taken."""
+    figures = {
+        "log_clicks": np.log1p(sum_of["taken"]),
+        "share": _log_ratio(sum_of["taken"], expected_N),
+    }
+    for name, event in EVENTS.items():
+        if event in sum_of:
+            figures[name] = _log_ratio(sum_of[event], sum_of[f"expected_{event}"])
+    chosen = (figures[name] for name in pair.figures)
+    return list(map(pl.Series, figure_names(pair), chosen))
 
 
 def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
@@ -155,51 +160,148 @@ def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
 
 @dataclass(frozen=True)
 class DailyCross:
-    """The counts of a pair of columns on each day of the log."""
+    """The sums of a pair of columns as of any day of the log."""
 
     pair: StatisticConfig
     differs: bool
-    pairs: pl.DataFrame
-    """first, second, day and counts, see `daily_counts`."""
-    firsts: pl.DataFrame
-    seconds: pl.DataFrame
+    vocabularies: tuple[Vocabulary, Vocabulary]
+    """The values of each column."""
+    sums: dict[str, Sums]
+    """`pairs`: `taken`, and with rates among the figures what they count. Unless figures are
+    `log_clicks` alone, the same of `first` and `second`."""
+    tables: dict[str, tuple[str, Array]]
+    """For a column of users or places: the column with their rows, and the values of each row."""
+    totals: dict[int, pl.DataFrame] = field(default_factory=dict)
+    """The sums of all values of the first column at the start of each day asked for."""
 
     @classmethod
     def of(
-        cls, config: Config, pair: StatisticConfig, rows: pl.LazyFrame, history: pl.LazyFrame
+        cls,
+        config: Config,
+        log: Log,
+        pair: StatisticConfig,
+        rows: pl.LazyFrame,
+        history: pl.LazyFrame,
     ) -> Self:
-        """Returns the counts of rows that have both columns; `history` may lack them."""
+        """Returns the sums of rows that have both columns; `history` may lack them."""
         if not {*pair.columns} <= {*history.collect_schema()}:
             history = rows.clear()
-        rows, history = _values(rows, pair.columns), _values(history, pair.columns)
-        pairs = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
-        sides = (
-            pairs.drop(other).group_by(side, "day").sum().sort(side, "day")
-            for side, other in (KEY, KEY[::-1])
-        )
-        return cls(pair, figures_differ(config, pair), pairs, *sides)
-
-    def as_of(self, day: date, half_life_days: float, users: pl.DataFrame) -> Cross:
-        """Returns what is known at the start of a day; of columns of users for some users alone."""
-        wanted = [
-            users.select(text_column(column, users.schema[column]).alias(side)).unique()
-            for column, side in zip(self.pair.columns, KEY, strict=True)
-            if column in users.columns
-        ]
-        pairs = as_of(self.pairs, day, KEY, half_life_days, *wanted[:1])
-        firsts = as_of(self.firsts, day, KEY[:1], half_life_days)
-        seconds = as_of(self.seconds, day, KEY[1:], half_life_days)
+        counts = ["taken"]
+        if events := [EVENTS[name] for name in pair.figures if name in EVENTS]:
+            counts += ["impressions", *events]
+        else:
+            rows = rows.filter(pl.col("click"))
+        rows, history = (_values(table, pair.columns) for table in (rows, history))
+        daily = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
         # Orders from before the log were taken, too, but not among its impressions.
-        taken, sums = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders"), ["taken"]
-        pairs = pairs.with_columns(taken=taken)
+        taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
+        daily = daily.with_columns(taken=taken)
+        vocabularies, tables = [], {}
+        for side, column in zip(KEY, pair.columns, strict=True):
+            if column in ROWS:
+                table = log.users if column == "user_id" else log.places
+                vocabularies.append(Vocabulary(table[column]))
+                continue
+            words = Vocabulary(daily[side].unique().sort())
+            vocabularies.append(words)
+            daily = daily.with_columns(pl.Series(side, words.column(daily[side])))
+            for key, table in (("user_id", log.users), ("poi_id", log.places)):
+                if column in table.columns:
+                    tables[column] = (ROWS[key], indices(table, column, words))
+        first, second = vocabularies
+        pairs = pl.col("first").cast(pl.Int64) * (len(second.texts) + 1) + pl.col("second")
+        keys = {"pairs": pairs}
+        if pair.figures != ["log_clicks"]:
+            keys |= {name: pl.col(name) for name in KEY}
+        half_life = config.features.half_life_days
+        sums = {
+            name: Sums(daily.group_by("day", key=key).agg(pl.col(counts).sum()), half_life)
+            for name, key in keys.items()
+        }
+        return cls(pair, figures_differ(config, pair), (first, second), sums, tables)
+
+    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds the figures to rows that have both columns."""
+        first_NV, second_NW = (
+            self._indices(rows, column, words)
+            for column, words in zip(self.pair.columns, self.vocabularies, strict=True)
+        )
+        pair_NVW = first_NV[:, :, None] * (len(self.vocabularies[1].texts) + 1)
+        pair_NVW = pair_NVW + second_NW[:, None, :]
+        key_of = {"pairs": pair_NVW, "first": first_NV[:, :, None], "second": second_NW[:, None, :]}
+        day_N = rows["day"].to_physical().to_numpy()
+        at = {name: _as_of(sums, key_of[name], day_N) for name, sums in self.sums.items()}
+        sum_of = {name: sum_NVW.sum(axis=(1, 2)) for name, sum_NVW in at["pairs"].items()}
+        expected_N = np.zeros(rows.height)
+        if "first" in at:
+            first, second, total = at["first"], at["second"], self._totals(rows["day"])
+            expected_N = first["taken"].sum(axis=(1, 2)) * second["taken"].sum(axis=(1, 2))
+            expected_N /= np.maximum(total["taken"], 1.0)
+        for event in sum_of.keys() & EVENTS.values():
+            seen_N = total["impressions"]
+            overall = (total[event] / np.where(seen_N, seen_N, 1.0))[:, None, None]
+            rates = (
+                (side[event] + SMOOTHING_IMPRESSIONS * overall)
+                / (side["impressions"] + SMOOTHING_IMPRESSIONS)
+                for side in (first, second)
+            )
+            rate = np.multiply(*rates) / np.where(overall, overall, 1.0)
+            expected_NVW = at["pairs"]["impressions"] * np.minimum(rate, 1.0)
+            sum_of[f"expected_{event}"] = expected_NVW.sum(axis=(1, 2))
+        return rows.with_columns(_figures(self.pair, sum_of, expected_N))
+
+    def _totals(self, days: pl.Series) -> dict[str, Array]:
+        """Returns the sums of all values of the first column at the start of each row's day."""
+        distinct = days.to_physical().unique().sort()
+        for day in distinct:
+            if day not in self.totals:
+                self.totals[day] = self.sums["first"].of_day(day).drop("key").sum()
+        totals = pl.concat([self.totals[day] for day in distinct])
+        totals = totals[distinct.search_sorted(days.to_physical())].fill_null(0.0)
+        return {column.name: column.to_numpy() for column in totals}
+
+    def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
+        """Returns the indices of the values of a column in each row, int64 [N, V]."""
+        if column in ROWS:
+            index_NV = rows[ROWS[column]].to_numpy()[:, None]
+        elif column in self.tables:
+            row, index_RV = self.tables[column]
+            index_NV = index_RV[rows[row].to_numpy() - 1]
+        else:
+            index_NV = indices(rows, column, words)
+        return index_NV.astype(np.int64)
+
+    def known(self, day: int) -> Cross:
+        """Returns what is known at the start of a day, which counts from 1970."""
+        sums = self.sums["pairs"].of_day(day)
+        index = np.divmod(sums["key"].to_numpy(), len(self.vocabularies[1].texts) + 1)
+        pairs = sums.drop("key").with_columns(
+            words.texts[index_P - 1].alias(side)
+            for words, index_P, side in zip(self.vocabularies, index, KEY, strict=True)
+        )
+        pairs = pairs.select(*KEY, *sums.columns[1:]).sort(KEY)
+        tables = []
+        for words, side in zip(self.vocabularies, KEY, strict=True):
+            if side in self.sums:
+                table = self.sums[side].of_day(day)
+                table = table.with_columns(words.texts[table["key"] - 1].alias(side)).drop("key")
+            else:
+                table = pairs.group_by(side).agg(pl.col("taken").sum().round_sig_figs(SUM_DIGITS))
+            tables.append(table.select(side, *pairs.columns[2:]).sort(side))
+        firsts, seconds = tables
+        counts = ["taken"]
         for event in (EVENTS[name] for name in self.pair.figures if name in EVENTS):
             pairs = _with_expected(pairs, firsts, seconds, event)
-            sums += [event, f"expected_{event}"]
-        pairs = pairs.select(*KEY, *sums)
-        sides = (
-            table.select(table.columns[0], taken.alias("taken")) for table in (firsts, seconds)
-        )
-        return Cross(self.pair, self.differs, pairs, *sides)
+            counts += [event, f"expected_{event}"]
+        sides = (table.select(table.columns[0], "taken") for table in tables)
+        return Cross(self.pair, self.differs, pairs.select(*KEY, *counts), *sides)
+
+
+def _as_of(sums: Sums, key_NVW: Array, day_N: Array) -> dict[str, Array]:
+    """Returns the sums of keys at the start of each row's day, each [N, V, W]; 0 without a past."""
+    day_NVW = np.broadcast_to(day_N[:, None, None], key_NVW.shape)
+    rows = sums.as_of(key_NVW.ravel(), day_NVW.ravel()).fill_null(0.0)
+    return {column.name: column.to_numpy().reshape(key_NVW.shape) for column in rows}
 
 
 def _with_expected(
@@ -226,6 +328,9 @@ def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """Returns a row for each pair of values of each row; rows that miss one are left out."""
     schema = rows.collect_schema()
     for column, side in zip(columns, KEY, strict=False):
+        if column in ROWS:
+            rows = rows.with_columns(pl.col(ROWS[column]).alias(side))
+            continue
         value = text_column(column, schema[column])
         if is_listed(column):
             rows = rows.with_columns(value.str.split(",").alias(side)).explode(side)

@@ -103,14 +103,13 @@ class FeatureEncoder:
     recent: int
 
     def arrays(self, rows: pl.DataFrame) -> dict[str, Array]:
-        """Returns what rankers read of enriched rows, texts aside.
+        """Returns what rankers read of enriched rows, texts and recent places aside.
 
-        `categories` int32 [N, F], `numbers` float32 [N, M], `recent` int32 [N, L].
+        `categories` int32 [N, F], `numbers` float32 [N, M].
         """
         return {
             "categories": self.categories(rows, self.vocabularies),
             "numbers": self.scales.column(rows),
-            "recent": self.places.padded_column(rows["recent"], self.recent),
         }
 
     def categories(self, rows: pl.DataFrame, names: Collection[str]) -> Array:

@@ -17,11 +17,11 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.config.data import ProfileConfig
 from larr.data import statistics
 from larr.data.cross import Cross, DailyCross
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
+from larr.data.names import PLACE, ROWS, USER
 from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES = "known", "edges.json"
@@ -178,47 +178,61 @@ class Known:
 
 
 class Enricher:
-    """Builds `Known` for any day from the checked log.
+    """Adds to rows of the checked log what was known at the start of their days.
 
-    Of the log it keeps counts of each day and the clicks in memory. All that a row gets is summed
-    over earlier days by `statistics.as_of` or chosen from them by `recent_places`, so
-    neither the row itself nor anything later can leak into it.
+    Of the log it keeps in memory sums for each key and day with an event, and the clicks. All that
+    a row gets is looked up by `statistics.Past`, so neither the row itself nor anything later can
+    leak into it.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
+        self.half_life = half_life = config.features.half_life_days
+        rate = config.dataset.sampling_rate
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
-        rate = config.dataset.sampling_rate
-        self.counts = {
-            owner: statistics.daily_counts(impressions, history, [f"{owner}_id"], rate)
-            for owner in ("poi", "user")
+        self.statistics = {
+            owner: statistics.Statistics(
+                owner,
+                statistics.daily_counts(impressions, history, [row], rate).rename({row: "key"}),
+                half_life,
+            )
+            for owner, row in (("poi", PLACE), ("user", USER))
         }
-        self.pairs = statistics.daily_counts(clicked, history, PAIR).select(
-            *PAIR, "day", pair_log_clicks="clicks", pair_log_orders="orders"
+        pairs = statistics.daily_counts(clicked, history, [USER, PLACE])
+        key = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
+        self.pairs = statistics.Sums(
+            pairs.select("day", key=key, pair_log_clicks="clicks", pair_log_orders="orders"),
+            half_life,
         )
-        columns = [*PAIR, "time", "day"]
-        events = pl.concat([history.select(columns), clicked.select(columns)])
-        self.events = events.collect(engine="streaming")
-        orders = past_orders(log, log.counted())  # `as_of` reads those of earlier days alone
-        has_prices = "poi_price_yuan" in log.places.columns
-        self.spending = statistics.daily_spending(orders, log.places) if has_prices else None
+        columns = {"user": USER, "place": PLACE, "poi_id": "poi_id", "time": "time", "day": "day"}
+        events = pl.concat([history.select(**columns), clicked.select(**columns)])
+        events = events.sort("time", "poi_id", descending=True).select("user", "place", "day")
+        self.recent = statistics.RecentPlaces(
+            events.collect(engine="streaming"), len(log.users), config.features.recent
+        )
+        orders = past_orders(log, log.counted())
+        self.spending: statistics.Sums | None = None
+        if "poi_price_yuan" in log.places.columns:
+            daily = statistics.daily_spending(orders.rename({USER: "key"}), log.places)
+            self.spending = statistics.Sums(daily, half_life)
         # Profiles and cross statistics count within levels, whose edges are fitted on columns that
         # need neither; levels of cross statistics come after them.
-        self.profiles: list[tuple[ProfileConfig, pl.DataFrame]] = []
+        self.favourites: list[statistics.Favourites] = []
         self.levels: list[Levels] = []
         self.crosses: list[DailyCross] = []
         train = sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS)
         self._fit_levels(train)
         rows, earlier = self._with_values(impressions), self._with_values(history)
         self.crosses = [
-            DailyCross.of(config, pair, rows, earlier) for pair in config.statistics or []
+            DailyCross.of(config, log, pair, rows, earlier) for pair in config.statistics or []
         ]
         self._fit_levels(train)
         orders = with_levels(orders, self.levels)
-        for profile in config.profiles:
-            values = statistics.daily_values(orders, log.places, profile)
-            self.profiles.append((profile, values))
+        self.favourites = [
+            statistics.Favourites(orders, log.places, profile, half_life)
+            for profile in config.profiles
+        ]
 
     def _fit_levels(self, train: pl.DataFrame) -> None:
         """Adds the levels of those columns that rows have by now."""
@@ -234,7 +248,8 @@ class Enricher:
     def _with_values(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Adds the columns of users and places, and the levels, that cross statistics count."""
         for table, key in ((self.log.places, "poi_id"), (self.log.users, "user_id")):
-            rows = rows.join(table.lazy(), on=key, how="left")
+            numbered = table.lazy().drop(key).with_row_index(ROWS[key], offset=1)
+            rows = rows.join(numbered, on=ROWS[key], how="left")
         columns = rows.collect_schema().names()
         return rows.with_columns(
             pl.col(level.bucket.column)
@@ -247,42 +262,71 @@ class Enricher:
     def enrich(self, rows: pl.DataFrame, crossed: bool = True) -> pl.DataFrame:
         """Returns the rows, in their order, with what was known at the start of their days.
 
-        Cross statistics, which take most of the time, are added where they are wanted.
+        Cross statistics are added where they are wanted.
         """
-        numbered = rows.with_row_index(ROW)
-        if not rows.height:
-            return self.known(date.min, numbered, crossed).enrich(numbered).drop(ROW)
-        days = numbered.group_by("day", maintain_order=True)
-        parts = [self.known(day, part, crossed).enrich(part) for (day,), part in days]
-        return pl.concat(parts).sort(ROW).drop(ROW)
+        user_N, place_N = rows[USER].to_numpy(), rows[PLACE].to_numpy()
+        day_N = rows["day"].to_physical().to_numpy()
+        # The rows of a request share their user, most places come several times a day.
+        for row, table in ((PLACE, self._places), (USER, self._users)):
+            distinct = rows.select(row, "day").unique(maintain_order=True).with_row_index(ROW)
+            days = distinct["day"].to_physical()
+            known = with_levels(table(distinct[row].to_numpy(), days.to_numpy()), self.levels)
+            index = rows.join(distinct, on=[row, "day"], how="left", maintain_order="left")[ROW]
+            rows = rows.hstack(known.drop(PAIR, strict=False)[index])
+        pair_N = user_N.astype(np.int64) * (len(self.log.places) + 1) + place_N
+        pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
+        rows = with_levels(rows.hstack(pairs), self.levels)
+        for cross in self.crosses if crossed else ():
+            rows = cross.enrich(rows)
+        rows = with_levels(rows, self.levels)  # of the figures just added
+        return rows.with_columns(
+            texts.as_of(rows) for texts in self.favourites if texts.profile.within
+        )
 
-    def known(self, day: date, rows: pl.DataFrame | None = None, crossed: bool = True) -> Known:
-        """Returns what is known at the start of a day, of all users or of those of some rows."""
-        half_life = self.config.features.half_life_days
-        users = self.log.users
-        if rows is not None:
-            users = users.join(rows, on="user_id", how="semi", maintain_order="left")
-        counts = self.counts
-        places = statistics.with_statistics(self.log.places, "poi", counts["poi"], day, half_life)
-        users = statistics.with_statistics(users, "user", counts["user"], day, half_life)
-        asked = users.select("user_id")
+    def _places(self, place_N: Array, day_N: Array) -> pl.DataFrame:
+        """Returns places with their statistics."""
+        figures = self.statistics["poi"].as_of(place_N, day_N)
+        return self.log.places[place_N.astype(np.int64) - 1].hstack(figures)
+
+    def _users(self, user_N: Array, day_N: Array) -> pl.DataFrame:
+        """Returns users with their statistics and profiles."""
+        users = self.log.users[user_N.astype(np.int64) - 1]
+        users = users.hstack(self.statistics["user"].as_of(user_N, day_N))
         if self.spending is not None:
             mean = pl.col("spent_yuan") / pl.col("priced_orders")
-            spent = statistics.as_of(self.spending, day, ["user_id"], half_life, asked)
-            spent = spent.select("user_id", user_order_price_yuan=mean)
-            users = users.join(spent, on="user_id", how="left", maintain_order="left")
-        situations = {}
-        for profile, values in self.profiles:
-            words = statistics.favourites(values, day, asked, profile, half_life)
-            if profile.within:
-                situations[profile.name] = words
-            else:
-                users = users.join(words, on="user_id", how="left", maintain_order="left")
-        pairs = statistics.as_of(self.pairs, day, PAIR, half_life, asked)
-        pairs = pairs.select(*PAIR, pl.col(PAIR_FIGURES).log1p())
-        recent = statistics.recent_places(self.events, day, asked, self.config.features.recent)
-        crosses = [cross.as_of(day, half_life, users) for cross in self.crosses if crossed]
-        return Known(places, users, situations, pairs, recent, self.levels, crosses)
+            spent = self.spending.as_of(user_N, day_N).select(user_order_price_yuan=mean)
+            users = users.hstack(spent)
+        rows = pl.DataFrame({USER: user_N, "day": pl.Series(day_N).cast(pl.Date)})
+        return users.with_columns(
+            texts.as_of(rows) for texts in self.favourites if not texts.profile.within
+        )
+
+    def known(self, day: date) -> Known:
+        """Returns what is known at the start of a day."""
+        places, users = self.log.places, self.log.users
+        at = (day - date(1970, 1, 1)).days
+        place_P, user_U = (np.arange(1, len(table) + 1) for table in (places, users))
+        pairs = self.pairs.of_day(at)
+        user_N, place_N = np.divmod(pairs["key"].to_numpy(), len(places) + 1)
+        ids = [users["user_id"][user_N - 1], places["poi_id"][place_N - 1]]
+        pairs = pl.DataFrame(ids).hstack(pairs.select(pl.col(PAIR_FIGURES).log1p())).sort(PAIR)
+        recent_UL = self.recent.as_of(user_U, np.full(len(users), at))
+        user_N, position_N = np.nonzero(recent_UL)
+        ids = [users["user_id"][user_N], places["poi_id"][recent_UL[user_N, position_N] - 1]]
+        recent = pl.DataFrame(ids).group_by("user_id", maintain_order=True)
+        return Known(
+            self._places(place_P, np.full(len(places), at)),
+            self._users(user_U, np.full(len(users), at)),
+            {
+                texts.profile.name: texts.known(at, users["user_id"])
+                for texts in self.favourites
+                if texts.profile.within
+            },
+            pairs,
+            recent.agg(recent="poi_id"),
+            self.levels,
+            [cross.known(at) for cross in self.crosses],
+        )
 
 
 def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data.contract import TABLES
+from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
 from larr.data.rejected import Checker, check_columns
 from larr.data.sql import reading
@@ -59,8 +60,12 @@ class Log:
     """A summary of values that are missing from here on, see `Checker`."""
 
     def scan(self) -> pl.LazyFrame:
-        """All impressions, with time columns and `split`, lazily."""
+        """All impressions, with time columns, `ROWS` and `split`, lazily."""
         return pl.scan_parquet(self.impressions)
+
+    def schema(self) -> pl.Schema:
+        """Returns the columns of the impressions that a configuration may name."""
+        return self.scan().drop(ROWS.values(), strict=False).collect_schema()
 
     def counted(self) -> pl.LazyFrame:
         """Returns the impressions that statistics may count, lazily.
@@ -106,7 +111,8 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     # Each order counts once: those that the log contains are taken from there.
     key = ["user_id", "poi_id", "day"]
     ordered = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
-    earlier = with_time_columns(history).filter(pl.col("day") <= last)
+    earlier = _with_rows(with_time_columns(history), checker.known)
+    earlier = earlier.filter(pl.col("day") <= last)
     logged = ordered.collect(engine="streaming")
     earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
     if left_out := history.height - earlier.height:
@@ -149,6 +155,7 @@ def _check_impressions(
         chunks = _read_chunks(table, "impressions", config.dataset.chunk_rows)
         for number, chunk in enumerate(chunks):
             good = with_time_columns(checker.good_rows("impressions", chunk, number))
+            good = _with_rows(good, checker.known)
             if "order" not in columns:
                 # The features count orders; where none are logged, a click counts as one.
                 good = good.with_columns(order=pl.col("click"))
@@ -158,6 +165,14 @@ def _check_impressions(
     if len(files) > 1:
         checker.reject_repeated("impressions", files)
     return files, ["click", "order"] if "order" in columns else ["click"]
+
+
+def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Adds `ROWS`."""
+    for key, name in ROWS.items():
+        table = known[key].to_frame().with_row_index(name, offset=1)
+        frame = frame.join(table, on=key, how="left", maintain_order="left")
+    return frame
 
 
 def _split(config: Config, files: list[Path], *, is_dated: bool) -> date:

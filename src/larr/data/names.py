@@ -8,6 +8,10 @@ from larr.config import Config
 from larr.config.data import StatisticConfig
 from larr.data.within import within_names
 
+ROWS = {"user_id": "row of the user", "poi_id": "row of the place"}
+"""Columns that `larr.data.log` adds to impressions and orders: the rows of their user and place in
+these tables, from 1. Numbers are counted, sorted and looked up several times faster than IDs."""
+USER, PLACE = ROWS.values()
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
 

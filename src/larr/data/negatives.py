@@ -12,6 +12,7 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import NegativesConfig
+from larr.data.names import PLACE, ROWS
 from larr.errors import ConfigError, DataError
 from larr.progress import console, track
 
@@ -28,7 +29,7 @@ def add_negatives(
     rows gives, times that share, are odds among all places.
     """
     log = pl.scan_parquet(files)
-    _check(config, wanted, places.columns, log.collect_schema().names())
+    _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())
     clicks = log.filter(pl.col("click"))
     there = _there(clicks, places, wanted)
     taken = clicks.select(*wanted.not_taken_in, "poi_id").unique().collect(engine="streaming")
@@ -91,7 +92,8 @@ def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) 
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
     there = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
-    there = there.join(places.select("poi_id", *wanted.within), on="poi_id", maintain_order="left")
+    places = places.with_row_index(PLACE, offset=1).select("poi_id", PLACE, *wanted.within)
+    there = there.join(places, on="poi_id", maintain_order="left")
     group = ["split", *wanted.within]
     return there.with_columns(
         number=pl.int_range(pl.len(), dtype=pl.UInt64).over(group),
@@ -115,7 +117,7 @@ def _drawn(asked: pl.DataFrame, there: pl.DataFrame, wanted: NegativesConfig) ->
     group = ["split", *wanted.within]
     draws = pl.lit(list(range(wanted.per_request * TRIES))).alias("draw")
     sizes = there.select(*group, "places").unique()
-    rows = asked.drop("poi_id").join(sizes, on=group, maintain_order="left")
+    rows = asked.drop("poi_id", PLACE).join(sizes, on=group, maintain_order="left")
     rows = rows.with_columns(draws).explode("draw")
     draw = pl.concat_str("request_id", "draw", separator="|").hash()
     rows = rows.with_columns(number=draw % pl.col("places"))

@@ -26,6 +26,9 @@ from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.names import (
+    PLACE,
+    ROWS,
+    USER,
     candidate_features,
     compared_numbers,
     is_crossed,
@@ -33,7 +36,7 @@ from larr.data.names import (
     row_numbers,
 )
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
-from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
+from larr.data.transforms import MISSING, Array, Template, TextNumbers
 from larr.data.within import add_figures
 from larr.progress import console, track
 
@@ -67,7 +70,7 @@ def prepare(config: Config) -> None:
         encoder = fit(config, pl.scan_parquet(enriched["train"]))
         encoder.save(folder / "vocabularies")
         counts = {
-            f"{split}_rows": _write_arrays(config, log, encoder, files, folder / split)
+            f"{split}_rows": _write_arrays(enricher, encoder, files, folder / split)
             for split, files in enriched.items()
         }
         test = pl.scan_parquet(enriched["test"]).select(evaluated)
@@ -123,10 +126,11 @@ def _write_part(
     console.print(f"  {tested:,} training rows as if they were tested, to decide by them:")
     log = replace(log, impressions=files, is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
-    enriched = _write_enriched(Enricher(config, log), texts, columns, folder)
+    enricher = Enricher(config, log)
+    enriched = _write_enriched(enricher, texts, columns, folder)
     scales = fit(config, pl.scan_parquet(enriched["train"])).scales
     for split, rows in enriched.items():
-        _write_arrays(config, log, replace(encoder, scales=scales), rows, folder / split)
+        _write_arrays(enricher, replace(encoder, scales=scales), rows, folder / split)
     write_histories(log, folder)
     # Values that are new to the part are unknown in it; they have indices of the complete log.
     trained_NF = np.load(folder / "train" / "categories.npy")
@@ -165,7 +169,7 @@ def _write_enriched(
     orders = train.filter(pl.col("order")).select(beside or "request_id").unique()
     ordered = orders.collect(engine="streaming")
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    names = [*evaluated, "click", "order", "recent", *row_numbers(config)]
+    names = [*evaluated, *ROWS.values(), "click", "order", *row_numbers(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
@@ -215,29 +219,31 @@ def _write_requests(log: Log, folder: Path) -> None:
     requests = first["request_id"].unique(maintain_order=True)
     chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)
     rows = first.filter(pl.col("request_id").is_in(chosen.implode()))
-    rows.drop("split", "day").write_parquet(folder / REQUESTS)
+    rows.drop("split", "day", *ROWS.values()).write_parquet(folder / REQUESTS)
 
 
 def _write_arrays(
-    config: Config, log: Log, encoder: FeatureEncoder, enriched: list[Path], folder: Path
+    enricher: Enricher, encoder: FeatureEncoder, enriched: list[Path], folder: Path
 ) -> int:
     """Writes the arrays of a split; returns its rows."""
     folder.mkdir()
+    log = enricher.log
     total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
-    texts = [TEXT.format(keyword.name) for keyword in config.scene_keywords]
-    users, places = Vocabulary(log.users["user_id"]), Vocabulary(log.places["poi_id"])
+    texts = [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords]
+    place_P = np.insert(encoder.places.column(log.places["poi_id"]), 0, 0)
     # Mapped files are filled chunk by chunk, so memory holds one chunk and not the log.
     mapped: dict[str, np.memmap] = {}
     start = 0
     with track(f"arrays of {folder.name}", total, "rows") as advance:
         for path in enriched:
             rows = pl.read_parquet(path)
-            keys = [users.column(rows["user_id"]), places.column(rows["poi_id"])]
+            days = rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32)
             arrays = encoder.arrays(rows) | {
+                "recent": place_P[enricher.recent.as_of(rows[USER].to_numpy(), days[:, 0])],
                 "texts": rows.select(texts).to_numpy().astype(np.int32).reshape(rows.height, -1),
-                "days": rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32),
+                "days": days,
                 "labels": rows.select(log.tasks).to_numpy().astype(np.uint8),
-                "keys": np.stack(keys, axis=1),
+                "keys": rows.select(USER, PLACE).to_numpy().astype(np.int32),
                 "requests": rows.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
             }
             for name, values in arrays.items():

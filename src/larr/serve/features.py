@@ -169,7 +169,9 @@ class Reader:
         for folder in figures:
             opened = TextFigures.open(folder)
             parts.append(opened.of_rows(text_NR, user_N, self.histories_UKL, request_N))
-        return self.encoder.arrays(rows) | {"texts": text_NR, "figures": np.hstack(parts)}
+        recent_NL = self.encoder.places.padded_column(rows["recent"], self.encoder.recent)
+        arrays = {"recent": recent_NL, "texts": text_NR, "figures": np.hstack(parts)}
+        return self.encoder.arrays(rows) | arrays
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
