@@ -152,8 +152,9 @@ def publish(
     console.print(f"{target.folder}: {model} is version {version}; `larr serve {target.folder}`")
     console.print(f"  columns of a request's scene: {', '.join(scene)}", soft_wrap=True)
     console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)
-    without = "unknown (dataset.tables.time_zone); send the local time with each request"
-    console.print(f"  time zone: {served.time_zone or without}", soft_wrap=True)
+    if served.needs_time:
+        hint = "send the local `time` with each request, or set dataset.tables.time_zone"
+        console.print(f"  the time zone of the tables is not known: {hint}", soft_wrap=True)
 
 
 @app.command()

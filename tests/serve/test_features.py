@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.serve.features import Reader
+from tests.own_tables import own_config, write_own
 from tests.serving import SENT, log
 
 PAIRS = [
@@ -50,6 +52,15 @@ def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) ->
     numbers = [reader.features.numbers[column] for column in reader.numbers.candidate]
     assert {"distance_km", "delivery_minutes", "pair_log_clicks"} <= set(numbers)
     assert "temperature_c" not in numbers
+
+
+def test_whether_the_time_is_read_is_known(reader: Reader, tmp_path: Path) -> None:
+    assert reader.reads_time
+    for categories, expected in (("'poi_id'", False), ("'poi_id', 'meal_slot'", True)):
+        settings = [*write_own(tmp_path), f"features.categories=['user_id', {categories}]"]
+        config = own_config(tmp_path, settings)
+        prepare(config)
+        assert Reader(config, config.output / "prepare").reads_time == expected
 
 
 @pytest.fixture(params=["city", "crossed"])

@@ -180,6 +180,7 @@ def test_without_a_time_it_is_now_at_the_places(
     without = {name: value for name, value in asked.items() if name != "time"}
     assert rank(version, without)["degraded"][0] == "missing:time"
     monkeypatch.setattr(version, "time_zone", SHANGHAI)
+    monkeypatch.setattr(version, "needs_time", False)
     now = local_time(None, SHANGHAI).isoformat()
     answer = rank(version, without)
     assert "missing:time" not in answer["degraded"]

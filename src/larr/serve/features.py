@@ -126,8 +126,14 @@ class Reader:
         unknown = self.known.describe_places(UNKNOWN)
         self.place_numbers_PW = np.append(self._compared(unknown), self._compared(places), axis=0)
 
-    def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
-        """Returns the columns that a client sends of the scene and of a candidate, with types."""
+    @property
+    def reads_time(self) -> bool:
+        """Whether the time of a request is read; it is not if the log has no times."""
+        scene, _ = self._columns()
+        return any(raw_column(self.config, name) in TIME_COLUMNS for name in scene)
+
+    def _columns(self) -> tuple[list[str], list[str]]:
+        """Returns all columns that are read of the scene, and those of a candidate."""
         texts = [template for template in self.templates if template.keyword.owner != "poi"]
         scene = [name for template in texts for name in template.columns]
         scene += [profile.within for profile in self.config.profiles if profile.within]
@@ -136,6 +142,10 @@ class Reader:
         declared = self.config.features.candidate_columns
         for name in (name for pair in self.features.statistics for name in pair.columns):
             (candidate if raw_column(self.config, name) in declared else scene).append(name)
+        return scene, candidate
+
+    def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
+        """Returns the columns that a client sends of the scene and of a candidate, with types."""
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
         looked_up |= {name for cross in self.known.crosses for name in cross.names}
         kinds: dict[str, Kinds] = {
@@ -143,7 +153,7 @@ class Reader:
         }
         kinds |= dict.fromkeys(self.features.numbers, (int, float))
         sent: tuple[dict[str, Kinds], dict[str, Kinds]] = ({}, {"poi_id": (str,)})
-        for columns, names in zip(sent, (scene, candidate), strict=True):
+        for columns, names in zip(sent, self._columns(), strict=True):
             for name in names:
                 column = raw_column(self.config, name)  # of a level the number is sent
                 if column not in looked_up and not column.startswith(LOOKED_UP):

@@ -48,6 +48,8 @@ class ServedVersion:
         """The columns that may be sent of the scene, and those of a candidate."""
         self.time_zone = ranker.reader.config.dataset.tables.time_zone
         """That of the tables' times; empty where it is not known."""
+        self.needs_time = ranker.reader.reads_time and not self.time_zone
+        """Whether requests have to send it, since the server's clock may be in another zone."""
         self.known_places = ranker.reader.known.places
         self.trained = frozenset(self.known_places["poi_id"])
         self.added: dict[str, Columns] = {}
@@ -86,7 +88,7 @@ class ServedVersion:
         row = {**scene, "user_id": str(request.user_id), "time": time}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
-        if request.time is None and not self.time_zone:  # the server's clock may be in another one
+        if request.time is None and self.needs_time:
             answer.degraded.insert(0, "missing:time")
         score_K, tasks = scores(scored.probabilities), self.ranker.reader.features.tasks
         best = np.argsort(-score_K, kind="stable")[: request.k].tolist()
