@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 from pydantic_core import to_json
-from rich.markup import escape
+from rich.text import Text
 
 from larr.config import Config
 from larr.config.rankers import BEST
@@ -260,7 +260,7 @@ def main() -> None:
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         failure = f"{type(error).__name__}: {error}; please report it with {log}"
         message, status = f"a failure inside larr: {failure}", 1
-    console.print(f"[bold red]larr:[/bold red] {escape(message)}", soft_wrap=True)
+    console.print(Text("larr:", style="bold red"), message, soft_wrap=True)
     sys.exit(status)
 
 

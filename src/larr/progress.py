@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 SECONDS_BETWEEN_LINES = 15.0
 
 Advance = Callable[[int], None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from rich.text import Text
+
 from larr import artifacts, machine
 from larr.config import Config
 from larr.config.rankers import BEST
@@ -16,11 +18,11 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     """Runs a stage if it is not up to date, and prints what it cost."""
     target = artifacts.folder(config, verb)
     if not force and artifacts.stage(config, verb).is_current():
-        console.print(f"[dim]{verb}: {target} is up to date[/dim]")
+        console.print(f"{verb}: {target} is up to date", style="dim")
         return
     if force:
         artifacts.forget(config, verb)
-    console.print(f"[bold]{verb}[/bold] -> {target}")
+    console.print(Text(verb, style="bold"), f"-> {target}")
     machine.keep_freed_memory()
     module, name = STAGES[verb].function.split(":")
     try:

@@ -68,4 +68,4 @@ def _start_worker(threads: int) -> None:
     machine.end_with_parent()
     machine.keep_freed_memory()
     torch.set_num_threads(threads)
-    progress.console = Console(stderr=True, highlight=False, force_terminal=False)
+    progress.console = Console(stderr=True, highlight=False, markup=False, force_terminal=False)

@@ -144,6 +144,7 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
         ("plain", "poi", "names no column"),
         ("{poi_name", "poi", "without its other half"),
         ("{poi_name} [x", "poi", "without its other half"),
+        ("{fee[/km]}", "scene", "rename a column with one of these in its name"),
         ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
         ("{click}", "scene", "known only after the impression"),
         ("{probability_click}", "scene", "known only after the impression"),

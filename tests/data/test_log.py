@@ -184,6 +184,14 @@ def test_orders_that_the_log_contains_or_that_are_later_are_left_out(
     assert "orders: 2 left out" in capsys.readouterr().err
 
 
+def test_a_column_that_is_replaced_is_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = TABLES["impressions"].with_columns(season=pl.lit("monsoon"))
+    assert "monsoon" not in checked(tmp_path, impressions=rows).scan().collect()["season"]
+    assert "their season is replaced by what larr computes" in capsys.readouterr().err
+
+
 def test_times_that_may_be_dates_are_pointed_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,8 @@
 """`prepare/`: complete, split by time, without a look ahead; arrays with the content of the log."""
 
+import re
 from datetime import datetime, time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from larr.data.features import read_features, sample
 from larr.data.holdout import folds
 from larr.data.prepare import prepare
 from larr.data.transforms import MISSING, Template, with_time_columns
-from larr.errors import ConfigError
+from larr.errors import ConfigError, DataError
 from larr.serve.features import Reader
 from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
 
@@ -172,9 +174,9 @@ def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
     texts = pl.read_parquet(data / "texts.parquet")["text"].to_list()
     vocabularies = {
         category.name: np.array(
-            [None, *pl.read_parquet(data / "vocabularies" / f"{category.name}.parquet")["value"]]
+            [None, *pl.read_parquet(data / "vocabularies" / f"{number:03}.parquet")["value"]]
         )
-        for category in features.categories
+        for number, category in enumerate(features.categories)
     }
     categories = load(config, f"{folder}/categories")
     histories = load(config, f"{folder.rpartition('/')[0] or '.'}/histories")
@@ -382,8 +384,61 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     texts = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
     assert texts["chain"].to_list() == [None, None]
     assert texts["k"].to_list() == ["4 stars", None]
-    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "poi_stars.parquet")
+    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "002.parquet")
     assert words["value"].to_list() == ["4"]
+
+
+NAMES = ["row", "row_number", "log_row", "beside", "number", "first", "second", "places", "value"]
+NAMES += ["user", "place", "file", "clicks", "reason", "reason_given", "broken_rules", "column"]
+NAMES += ["a/b", "../up", "scales", "fee[/km]", "x{y}", "a*", "000", "价格", "n" * 300, "."]
+
+
+def named(names: list[str], folder: Path) -> Config:
+    """Prepares tables with columns of each name that features, statistics and profiles read."""
+    log = pl.concat([TABLES["impressions"], WITH_DUPLICATE.tail(1)], how="diagonal_relaxed")
+    values = {"impressions": list("abaaa"), "places": ["x, y", "z"], "users": ["u", "v"]}
+    tables = {
+        table: rows.with_columns(pl.Series(name, values[table]) for name in names)
+        for table, rows in (TABLES | {"impressions": log}).items()
+    }
+    numbers = [f"{name} 2" for name in names]
+    tables["impressions"] = tables["impressions"].with_columns(pl.lit(2).alias(n) for n in numbers)
+    settings = own_config(folder, write_own(folder, **tables)).model_dump()
+    owned = [(name, f"poi_{name}", f"user_{name}", f"{name} 2_level") for name in names]
+    settings["features"] |= {"categories": list(chain(["user_id", "poi_id"], *owned))}
+    settings["features"] |= {"numbers": numbers, "candidate_columns": names}
+    settings["buckets"] = [{"column": number, "words": ["low", "high"]} for number in numbers]
+    pairs = chain(*([("user_id", name), (name, f"poi_{name}")] for name in names))
+    settings["statistics"] = [{"columns": pair} for pair in pairs]
+    settings["profiles"] = [
+        {"name": f"likes_{n}", "column": name, "within": f"{name} 2"}
+        for n, name in enumerate(names)
+    ]
+    config = Config.model_validate(settings)
+    prepare(config)
+    return config
+
+
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    names = ["mood", *NAMES]
+    config = named(names, tmp_path)
+    for split in ("train", "test"):
+        category_NF, number_NM = (load(config, f"{split}/{a}") for a in ("categories", "numbers"))
+        first, *others = np.split(category_NF[:, 2:], len(names), axis=1)
+        statistics_NM = number_NM[:, len(names) :]
+        first_statistics, *other_statistics = np.split(statistics_NM, len(names), axis=1)
+        for name, categories, numbers in zip(NAMES, others, other_statistics, strict=True):
+            np.testing.assert_array_equal(categories, first, name)
+            np.testing.assert_array_equal(numbers, first_statistics, name)
+    assert first_statistics.any()
+    reader = Reader(config, tmp_path / "out" / "prepare")
+    assert list(reader.encoder.vocabularies) == config.features.categories
+
+
+@pytest.mark.parametrize("name", ["^.*$", "*", "larr:row"])
+def test_a_name_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"no column may be called {re.escape(repr(name))}; rename"):
+        named([name], tmp_path)
 
 
 def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:

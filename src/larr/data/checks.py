@@ -185,7 +185,9 @@ def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.Dat
         .sort("row")
     )
     given = rows[reasons["row"]]
-    for name in WHY:
-        while name in given.columns:  # until none of the suffixes is a name of the user's
-            given = given.rename({name: f"{name}_given"}, strict=True)
+    for name in (name for name in WHY if name in given.columns):
+        new = f"{name}_given"
+        while new in given.columns:
+            new += "_given"
+        given = given.rename({name: new})
     return pl.concat([reasons.select(WHY), given], how="horizontal")

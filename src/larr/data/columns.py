@@ -11,7 +11,6 @@ import json
 from collections.abc import Collection, Sequence
 
 import polars as pl
-from rich.markup import escape
 
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
@@ -150,7 +149,8 @@ def _check_keywords(config: Config) -> None:
         if not template.is_balanced:
             raise ConfigError(
                 f"{where} {keyword.template!r} has a bracket or brace without its other half; "
-                "write columns in {braces}, optional parts in [brackets]"
+                "write columns in {braces}, optional parts in [brackets]; rename a column with "
+                "one of these in its name ([dataset.tables.rename])"
             )
         if not template.columns:
             raise ConfigError(f"{where} {keyword.template!r} names no column; write one in braces")
@@ -216,7 +216,7 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
             findings[name] = line
         else:
             line += "; the column is not in features.candidate_columns, so a request has one value"
-            console.print(escape(f"  values differ between the candidates: {line}"))
+            console.print(f"  values differ between the candidates: {line}")
     if findings:
         toml = json.dumps([*(name for name in declared if name in impressions), *findings])
         raise DataError(

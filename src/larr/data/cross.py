@@ -27,6 +27,8 @@ from larr.data.transforms import Array, Vocabulary, text_column
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
+COUNTED = ("day", "split", "click", "order")
+"""Columns of the impressions by which values are counted."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
 """What a figure counts of the impressions."""
 MOST_PAIRS, FEW_VALUES, LEAST_RECURRING, LEAST_DIFFERING = 8, 12, 0.2, 0.2
@@ -115,13 +117,14 @@ class Cross:
 
     def save(self, folder: Path) -> None:
         """Writes the tables, for serving."""
+        folder.mkdir()
         for name in TABLES:
-            getattr(self, name).write_parquet(folder / f"{self.pair.name}-{name}.parquet")
+            getattr(self, name).write_parquet(folder / f"{name}.parquet")
 
     @classmethod
     def load(cls, config: Config, pair: StatisticConfig, folder: Path) -> Self:
         """Returns what `save` wrote."""
-        paths = (folder / f"{pair.name}-{name}.parquet" for name in TABLES)
+        paths = (folder / f"{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
 
 
@@ -327,15 +330,18 @@ def _with_expected(
 def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """Returns a row for each pair of values of each row; rows that miss one are left out."""
     schema = rows.collect_schema()
+    values = {
+        side: pl.col(ROWS[column]) if column in ROWS else text_column(column, schema[column])
+        for column, side in zip(columns, KEY, strict=False)
+    }
+    rows = rows.select(*(name for name in COUNTED if name in schema), **values)
     for column, side in zip(columns, KEY, strict=False):
         if column in ROWS:
-            rows = rows.with_columns(pl.col(ROWS[column]).alias(side))
             continue
-        value = text_column(column, schema[column])
         if is_listed(column):
-            rows = rows.with_columns(value.str.split(",").alias(side)).explode(side)
-            value = pl.col(side).str.strip_chars()
-        rows = rows.with_columns(value.alias(side)).filter(pl.col(side) != "")
+            rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
+            rows = rows.with_columns(pl.col(side).str.strip_chars())
+        rows = rows.filter(pl.col(side) != "")
     return rows
 
 

@@ -20,7 +20,6 @@ import polars as pl
 import pyarrow as pa
 from charset_normalizer import from_bytes
 from duckdb import DuckDBPyConnection
-from rich.markup import escape
 
 from larr.config.data import FileConfig
 from larr.data.sql import identifier, literal, paths
@@ -149,7 +148,7 @@ class CsvReader:
                     scan = f"(SELECT * REPLACE ({form.replaced(columns)}) FROM {scan})"
             scans.append(f"SELECT * FROM {scan}")
         if notes:
-            console.print(escape(f"  {path}: {'; '.join(notes)}"), soft_wrap=True)
+            console.print(f"  {path}: {'; '.join(notes)}", soft_wrap=True)
         return f"({' UNION ALL BY NAME '.join(scans)})"
 
     def _dialect(self, file: FileConfig, path: Path) -> Dialect:
@@ -296,7 +295,7 @@ def detected_encoding(path: Path) -> str:
             raise DataError(f"{path}: is not in UTF-8; {OPTIONS}") from None
         example = re.search(r".{0,30}[^\x00-\x7f].{0,30}", str(best))
         shown = f", such as {example[0]!r}; set encoding if that is wrong" if example else ""
-        console.print(escape(f"  {path}: read as {best.encoding}{shown}"), soft_wrap=True)
+        console.print(f"  {path}: read as {best.encoding}{shown}", soft_wrap=True)
         return best.encoding
     return "utf-8"
 

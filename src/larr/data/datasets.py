@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +18,7 @@ from larr.errors import ConfigError, DataError
 from larr.plugins import with_plugins
 from larr.progress import console
 
-UNDATED = datetime(2000, 1, 1, 12)
+UNDATED = datetime(2000, 1, 1, 12, tzinfo=UTC)
 """The time of all rows of a log without times."""
 
 

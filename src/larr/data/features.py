@@ -19,13 +19,13 @@ from pydantic import BaseModel
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data.names import number_names
+from larr.data.names import INTERNAL, number_names
 from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
 SCALE_ROWS = 1_000_000
 """Training rows from which means and deviations are computed."""
-ROW = "row of the sample"
+ROW = f"{INTERNAL}row of the sample"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
 
@@ -125,10 +125,11 @@ class FeatureEncoder:
         return self.vocabularies.get("poi_id", Vocabulary(pl.Series([], dtype=pl.String)))
 
     def save(self, folder: Path) -> None:
-        """Writes each vocabulary and the scales, for serving."""
+        """Writes the vocabularies, in the order of `features.categories`, and the scales."""
         folder.mkdir(exist_ok=True)
-        for name, vocabulary in self.vocabularies.items():
-            vocabulary.texts.rename("value").to_frame().write_parquet(folder / f"{name}.parquet")
+        for number, vocabulary in enumerate(self.vocabularies.values()):
+            texts = vocabulary.texts.rename("value").to_frame()
+            texts.write_parquet(folder / f"{number:03}.parquet")
         scales = self.scales
         columns = {"name": scales.names, "mean": scales.mean_M, "deviation": scales.deviation_M}
         types = {"name": pl.String, "mean": pl.Float64, "deviation": pl.Float64}
@@ -138,8 +139,8 @@ class FeatureEncoder:
     def load(cls, config: Config, folder: Path) -> Self:
         """Returns what `save` wrote."""
         vocabularies = {
-            name: Vocabulary(pl.read_parquet(folder / f"{name}.parquet")["value"])
-            for name in config.features.categories
+            name: Vocabulary(pl.read_parquet(folder / f"{number:03}.parquet")["value"])
+            for number, name in enumerate(dict.fromkeys(config.features.categories))
         }
         names, mean_M, deviation_M = pl.read_parquet(folder / "scales.parquet").get_columns()
         scales = Scales(tuple(names), mean_M.to_numpy(), deviation_M.to_numpy())

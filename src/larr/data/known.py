@@ -21,16 +21,16 @@ from larr.data import statistics
 from larr.data.cross import Cross, DailyCross
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
-from larr.data.names import PLACE, ROWS, USER
+from larr.data.names import INTERNAL, PLACE, ROWS, USER
 from larr.data.transforms import Array, Levels, time_columns
 
-KNOWN, EDGES = "known", "edges.json"
+KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
 """Training rows from which the quantiles of buckets are computed."""
-ROW = "row of the chunk"
+ROW = f"{INTERNAL}row of the chunk"
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]
 
@@ -157,8 +157,8 @@ class Known:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
         for name, table in self.situations.items():
             table.write_parquet(folder / f"situation-{name}.parquet")
-        for cross in self.crosses:
-            cross.save(folder)
+        for number, cross in enumerate(self.crosses):
+            cross.save(folder / CROSS.format(number))
         edges = {level.bucket.column: level.edges for level in self.levels}
         artifacts.write_json(folder / EDGES, edges)
 
@@ -173,7 +173,10 @@ class Known:
         }
         edges = artifacts.read_json(folder / EDGES)
         levels = [Levels(bucket, edges[bucket.column]) for bucket in config.buckets]
-        crosses = [Cross.load(config, pair, folder) for pair in config.statistics or []]
+        crosses = [
+            Cross.load(config, pair, folder / CROSS.format(number))
+            for number, pair in enumerate(config.statistics or [])
+        ]
         return cls(**tables, situations=situations, levels=levels, crosses=crosses)
 
 

@@ -18,7 +18,7 @@ from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
 from larr.data.rejected import Checker, check_columns
 from larr.data.sql import reading
-from larr.data.transforms import with_time_columns
+from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.data.values import plain
 from larr.errors import DataError
 from larr.progress import console, track
@@ -149,6 +149,11 @@ def _check_impressions(
     with reading("table impressions"):
         columns = table.collect_schema().names()
     check_columns("impressions", columns)
+    if replaced := [name for name in TIME_COLUMNS if name in columns]:
+        console.print(
+            f"  impressions: their {', '.join(replaced)} is replaced by what larr computes from "
+            "the time; rename it to use your own"
+        )
     total = int(_read(table.select(pl.len()), "impressions").item())
     files: list[Path] = []
     with track("checking impressions", total, "rows") as advance:

@@ -8,7 +8,9 @@ from larr.config import Config
 from larr.config.data import StatisticConfig
 from larr.data.within import within_names
 
-ROWS = {"user_id": "row of the user", "poi_id": "row of the place"}
+INTERNAL = "larr:"
+"""How the names of columns begin that larr adds to your rows for a while."""
+ROWS = {"user_id": f"{INTERNAL}row of the user", "poi_id": f"{INTERNAL}row of the place"}
 """Columns that `larr.data.log` adds to impressions and orders: the rows of their user and place in
 these tables, from 1. Numbers are counted, sorted and looked up several times faster than IDs."""
 USER, PLACE = ROWS.values()

@@ -12,10 +12,13 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import NegativesConfig
-from larr.data.names import PLACE, ROWS
+from larr.data.names import INTERNAL, PLACE, ROWS
 from larr.errors import ConfigError, DataError
 from larr.progress import console, track
 
+ROW, DRAW, NUMBER, PLACES, SINCE, UNTIL = (
+    f"{INTERNAL}{name}" for name in ("row", "draw", "number", "places", "since", "until")
+)
 TRIES = 5
 """Places drawn for each that is wanted: some repeat, were clicked, or are not there yet."""
 
@@ -38,17 +41,17 @@ def add_negatives(
     requests = drawn = could_be = 0
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
-            rows = pl.read_parquet(path).with_row_index("row")
+            rows = pl.read_parquet(path).with_row_index(ROW)
             asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
             asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
             candidates = _drawn(asked, there, wanted)
             sampled = candidates.join(taken, on=taken.columns, how="anti", maintain_order="left")
-            sampled = sampled.group_by("row", maintain_order=True).head(wanted.per_request)
-            could_be += int(candidates.unique("row")["places"].sum())
+            sampled = sampled.group_by(ROW, maintain_order=True).head(wanted.per_request)
+            could_be += int(candidates.unique(ROW)[PLACES].sum())
             requests, drawn = requests + asked.height, drawn + sampled.height
-            rows = pl.concat([rows, sampled.select(rows.columns)]).sort("row", maintain_order=True)
-            rows.drop("row").write_parquet(path)
+            rows = pl.concat([rows, sampled.select(rows.columns)]).sort(ROW, maintain_order=True)
+            rows.drop(ROW).write_parquet(path)
             advance(rows.height)
     if not drawn:
         raise DataError("dataset.negatives: there is no place to draw beside those clicked")
@@ -87,7 +90,7 @@ def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) 
     of_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
-        .agg(since=pl.col("day").min(), until=pl.col("day").max())
+        .agg(pl.col("day").min().alias(SINCE), pl.col("day").max().alias(UNTIL))
         .with_columns(split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
@@ -96,8 +99,8 @@ def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) 
     there = there.join(places, on="poi_id", maintain_order="left")
     group = ["split", *wanted.within]
     return there.with_columns(
-        number=pl.int_range(pl.len(), dtype=pl.UInt64).over(group),
-        places=pl.len().over(group).cast(pl.UInt64),
+        pl.int_range(pl.len(), dtype=pl.UInt64).over(group).alias(NUMBER),
+        pl.len().over(group).cast(pl.UInt64).alias(PLACES),
     )
 
 
@@ -115,13 +118,13 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
 def _drawn(asked: pl.DataFrame, there: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
     """Returns rows without a click for each row of `asked`, of different places that are there."""
     group = ["split", *wanted.within]
-    draws = pl.lit(list(range(wanted.per_request * TRIES))).alias("draw")
-    sizes = there.select(*group, "places").unique()
+    draws = pl.lit(list(range(wanted.per_request * TRIES))).alias(DRAW)
+    sizes = there.select(*group, PLACES).unique()
     rows = asked.drop("poi_id", PLACE).join(sizes, on=group, maintain_order="left")
-    rows = rows.with_columns(draws).explode("draw")
-    draw = pl.concat_str("request_id", "draw", separator="|").hash()
-    rows = rows.with_columns(number=draw % pl.col("places"))
-    rows = rows.join(there.drop("places"), on=[*group, "number"], maintain_order="left")
-    rows = rows.filter(pl.col("day").is_between("since", "until"))
-    rows = rows.unique(["row", "poi_id"], maintain_order=True)
+    rows = rows.with_columns(draws).explode(DRAW)
+    draw = pl.concat_str("request_id", DRAW, separator="|").hash()
+    rows = rows.with_columns((draw % pl.col(PLACES)).alias(NUMBER))
+    rows = rows.join(there.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
+    rows = rows.filter(pl.col("day").is_between(SINCE, UNTIL))
+    rows = rows.unique([ROW, "poi_id"], maintain_order=True)
     return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from rich.markup import escape
 
 from larr import artifacts
 from larr.config import Config
@@ -26,6 +25,7 @@ from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables
 from larr.data.names import (
+    INTERNAL,
     PLACE,
     ROWS,
     USER,
@@ -36,7 +36,7 @@ from larr.data.names import (
     row_numbers,
 )
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
-from larr.data.transforms import MISSING, Array, Template, TextNumbers
+from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import console, track
 
@@ -49,8 +49,9 @@ EXAMPLES = 40
 REPORTED_ROWS = 1_000_000
 MOST_UNKNOWN = 0.5
 """A feature that is unknown in a larger share of the rows is reported."""
-TEXT = "text {}"
+TEXT = INTERNAL + "text {}"
 """The column of a keyword's text numbers; a keyword may be named as a feature is."""
+LOG_ROW = f"{INTERNAL}row of the log"
 
 
 def prepare(config: Config) -> None:
@@ -78,16 +79,16 @@ def prepare(config: Config) -> None:
         for split in SPLITS:
             _report_unknown(encoder, folder / split)
         _write_features(config, log, encoder, counts, folder)
-        _write_known(enricher, texts, folder)
+        _write_known(enricher, texts, encoder.places, folder)
         if not has_last_days(folder):
             for number, split_N in enumerate(splits(folder)):
                 part = folder / HELD_BACK / str(number)
                 _write_part(config, log, encoder, texts, split_N, part)
         # The texts of every past order as of the start of its day, for stage 2.
-        train = log.scan().filter(pl.col("split") == "train").with_row_index("log_row")
+        train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
         orders = enricher.enrich(past_orders(log, train), crossed=_read_in_texts(config))
-        orders = orders.with_columns(beside=beside)
-        keys = ["user_id", "poi_id", "time", "beside", "log_row"]
+        keys = {name: name for name in ("user_id", "poi_id", "time")}
+        keys |= {"beside": beside, "log_row": LOG_ROW}
         _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
         left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
         left.sink_parquet(folder / "not_taken.parquet")
@@ -177,10 +178,10 @@ def _write_enriched(
             for number, chunk in enumerate(log.chunks(split)):
                 rows = enricher.enrich(chunk)
                 if split == "train" and beside:
-                    left = rows.with_row_index("log_row", start).filter(~pl.col("click"))
+                    left = rows.with_row_index(LOG_ROW, start).filter(~pl.col("click"))
                     left = left.join(ordered, on=beside, how="semi", maintain_order="left")
-                    left = left.with_columns(beside=beside)
-                    left = _rendered(of_places, left, ["beside", "poi_id", "log_row"])
+                    keys = {"beside": beside, "poi_id": "poi_id", "log_row": LOG_ROW}
+                    left = _rendered(of_places, left, keys)
                     left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
@@ -296,7 +297,9 @@ def _write_features(
     artifacts.write_json(folder / "features.json", description.model_dump(mode="json"))
 
 
-def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
+def _write_known(
+    enricher: Enricher, texts: TextNumbers, recent_places: Vocabulary, folder: Path
+) -> None:
     """Writes what is known at the end of training, and the texts of all places and users.
 
     Places and users without a row in the log get numbers for their texts, too, so that
@@ -309,7 +312,7 @@ def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
     known.save(folder / KNOWN)
     write_histories(enricher.log, folder, end.item())
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    places = _rendered(of_places, known.describe_places(known.places), ["poi_id"])
+    places = _rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"})
     places.write_parquet(folder / "descriptions.parquet")
     place_texts = {}
     for keyword in config.scene_keywords:
@@ -325,7 +328,7 @@ def _write_known(enricher: Enricher, texts: TextNumbers, folder: Path) -> None:
                 texts.add(template.column(users))
     pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)
     if config.features.recent_keyword:
-        vocabulary = pl.read_parquet(folder / "vocabularies" / "poi_id.parquet")
+        vocabulary = recent_places.texts.rename("value").to_frame()
         recent = vocabulary.join(
             places, left_on="value", right_on="poi_id", how="left", maintain_order="left"
         )
@@ -340,12 +343,12 @@ def _read_in_texts(config: Config) -> bool:
 
 
 def _rendered(
-    keywords: list[KeywordConfig], rows: pl.DataFrame, columns: list[str]
+    keywords: list[KeywordConfig], rows: pl.DataFrame, columns: dict[str, str]
 ) -> pl.DataFrame:
-    """Returns columns of the rows, their `chain`, and their texts of the keywords."""
+    """Returns columns of the rows under new names, `chain`, and their texts of the keywords."""
     chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)
     rendered = [Template(keyword).column(rows) for keyword in keywords]
-    return rows.select(*columns, chain.alias("chain")).with_columns(rendered)
+    return rows.select(chain.alias("chain"), *rendered, **columns)
 
 
 def _report_texts(config: Config, folder: Path) -> None:
@@ -357,4 +360,4 @@ def _report_texts(config: Config, folder: Path) -> None:
         texts = table.filter(keyword=keyword.name)["text"]
         example = f", such as “{texts[0]:.60}”" if len(texts) else ""
         line = f"  {keyword.name}: in {share:.0%} of the rows, {len(texts):,} texts{example}"
-        console.print(escape(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)

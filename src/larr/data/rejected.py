@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.markup import escape
 from rich.table import Table as TerminalTable
 
 from larr.config import Config
@@ -147,7 +146,7 @@ class Checker(Checks):
         title = "Rows that break the data contract"
         printed = TerminalTable("table", "rows", "reason", "examples", title=title)
         for group in self.summary.values():
-            examples = escape("; ".join(map(str, group["examples"])))
+            examples = "; ".join(map(str, group["examples"]))
             printed.add_row(group["table"], f"{group['rows']:,}", group["reason"], examples)
         if self.summary:
             console.print(printed)
@@ -187,8 +186,7 @@ class Checker(Checks):
         for group in self.blanked.values():
             table, column, cells = group["table"], group["column"], group["cells"]
             examples = ", ".join(map(repr, group["examples"]))
-            reason = group["reason"]
-            printed.add_row(table, escape(column), f"{cells:,}", escape(reason), escape(examples))
+            printed.add_row(table, column, f"{cells:,}", group["reason"], examples)
             bad[table, column] += cells if group["examples"] else 0
         if self.blanked:
             console.print(printed)
@@ -201,5 +199,5 @@ class Checker(Checks):
                     "the column out there"
                 )
             if share > MOST_BLANKED:
-                console.print(escape(f"  {line}: does it have another unit or meaning?"))
+                console.print(f"  {line}: does it have another unit or meaning?")
         return bad.total()

@@ -13,7 +13,7 @@ import polars as pl
 
 from larr.config.data import ProfileConfig
 from larr.data.histories import add_latest
-from larr.data.names import USER
+from larr.data.names import INTERNAL, USER
 from larr.data.transforms import Array, text_column
 
 SMOOTHING_IMPRESSIONS = 20.0
@@ -22,6 +22,7 @@ SUM_DIGITS = 10
 """Significant digits of sums; the last digits depend on the order of summing."""
 NEVER_SEEN = ("log_impressions_per_day", "log_orders")
 """Figures that are 0 for a place or user without a past; rates are missing."""
+NUMBER = f"{INTERNAL}number"
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
@@ -171,7 +172,7 @@ class Favourites:
         within = [profile.within] if profile.within else []
         orders = orders.drop_nulls(within)
         situations = orders.select(within).unique().sort(within) if within else pl.DataFrame()
-        self.situations = situations.with_row_index("number", offset=1)
+        self.situations = situations.with_row_index(NUMBER, offset=1)
         """The values of the scene column within which orders count, if any, from 1."""
         texts = text_column(profile.poi_column, places.schema[profile.poi_column])
         words = places.select("poi_id", value=texts.str.split(",")).explode("value")
@@ -199,7 +200,7 @@ class Favourites:
         within = rows.select(self.profile.within)
         numbers = within.join(
             self.situations, on=within.columns, how="left", maintain_order="left"
-        )["number"]
+        )[NUMBER]
         return user_N * (len(self.situations) + 1) + numbers.fill_null(0)
 
     def as_of(self, rows: pl.DataFrame) -> pl.Series:
@@ -215,7 +216,7 @@ class Favourites:
         key_N = np.unique(self.past.key_M)
         user_N, number_N = np.divmod(key_N, len(self.situations) + 1)
         texts = self.past.before(key_N, np.full(len(key_N), day))
-        situations = self.situations.drop("number")[number_N - 1]
+        situations = self.situations.drop(NUMBER)[number_N - 1]
         return users[user_N - 1].to_frame().hstack(situations).hstack(texts).drop_nulls()
 
 

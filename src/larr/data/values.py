@@ -6,14 +6,20 @@ served.
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 
 from larr.config.data import TablesConfig
 from larr.data.contract import TABLES
+from larr.data.names import INTERNAL
 from larr.data.transforms import text_column
+from larr.errors import DataError
 
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
 """Types whose values larr cannot read; most lists are read as texts before."""
+UNUSABLE = re.compile(rf"^(\^.*\$|\*|{INTERNAL}.*|)$")
+"""Names that polars reads as patterns, names that larr uses, and none."""
 TIME_FORMATS: dict[type[pl.DataType], str] = {
     pl.Date: "%Y-%m-%d",
     pl.Time: "%H:%M:%S%.f",
@@ -39,6 +45,11 @@ def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
     """
     contract = TABLES[name].columns
     columns = {}
+    if wrong := [n for n in table.collect_schema() if UNUSABLE.search(n)]:
+        raise DataError(
+            f"table {name}: no column may be called {wrong[0]!r}; rename it "
+            "([dataset.tables.rename]), or give it another name in SQL"
+        )
     for column, dtype in table.collect_schema().items():
         wanted = contract[column].dtype if column in contract else None
         value = pl.col(column)

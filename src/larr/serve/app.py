@@ -21,7 +21,7 @@ import uvicorn
 from msgspec.json import encode
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from rich.markup import escape as markup
+from rich.text import Text
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -289,6 +289,6 @@ def create() -> Starlette:
     try:
         return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()
     except LarrError as error:
-        console.print(f"[bold red]not served:[/bold red] {markup(str(error))}")
+        console.print(Text("not served:", style="bold red"), str(error))
         time.sleep(RETRY_SECONDS)
         raise SystemExit(2) from None

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.markup import escape
 
 from larr import artifacts
 from larr.config import Config
@@ -65,7 +64,7 @@ class Embedder:
                 file.execute(SCHEMA)
                 return [result for row in rows for result in file.execute(statement, row)]
         except sqlite3.Error as error:
-            console.print(escape(f"{self.path}: vectors are not kept: {error}"))
+            console.print(f"{self.path}: vectors are not kept: {error}")
             return []
 
     def require_packages(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from typing import NamedTuple
 
-from rich.markup import escape
+from rich.text import Text
 
 from larr.errors import InputError, LarrError
 from larr.progress import console
@@ -118,7 +118,7 @@ class Live:
         except Exception as error:  # a bad version must not stop the service of a good one
             reason = str(error) if isinstance(error, LarrError) else f"{error!r}"
             if reason != self.refused:
-                console.print(f"[bold red]not served:[/bold red] {escape(reason)}")
+                console.print(Text("not served:", style="bold red"), reason)
             self.refused = reason
         self.has_followed = True
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 from filelock import FileLock
-from rich.markup import escape
 
 from larr.config import Config
 from larr.data.checks import Checks
@@ -78,7 +77,7 @@ class Journal:
             if isinstance(row, dict) and isinstance(row.get(ID, row.get(WITHDRAWN)), str):
                 rows.append(row)
             else:
-                console.print(escape(f"{self.path}: {line!r:.80} is no place and is passed over"))
+                console.print(f"{self.path}: {line!r:.80} is no place and is passed over")
         return rows
 
 

@@ -21,6 +21,7 @@ from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.batches import Batch
 from larr.data.features import undo_sampling
+from larr.data.names import INTERNAL
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.rankers import best
@@ -57,6 +58,7 @@ from larr.text.fitted import FITTED
 
 DATA = ("features.json", "texts.parquet", "vocabularies", "known")
 """Files of `larr prepare` that serving reads."""
+NUMBER = f"{INTERNAL}number"
 PART_ROWS = 16_384
 """Rows of a table that are computed at a time: memory is bounded by them."""
 
@@ -238,7 +240,7 @@ def _golden(
     raw_NT = probabilities(trained, Batch.without_labels(reader.table(rows, trained.figures)))
     expected_NT = undo_sampling(raw_NT, reader.features.sampling_rate)
     scene, candidate = version.accepted
-    rows = with_time_columns(rows.with_row_index("number"))
+    rows = with_time_columns(rows.with_row_index(NUMBER))
     of_scene = [name for name in (*scene, *TIME_COLUMNS) if name in rows.columns]
     for _, group in rows.group_by("request_id", maintain_order=True):
         if group["poi_id"].is_duplicated().any() or group.select(of_scene).n_unique() > 1:
@@ -251,5 +253,5 @@ def _golden(
             "candidates": group.select(n for n in candidate if n in first).to_dicts(),
             "k": group.height,
         }
-        expected = zip(group["poi_id"], expected_NT[group["number"]].tolist(), strict=True)
+        expected = zip(group["poi_id"], expected_NT[group[NUMBER]].tolist(), strict=True)
         yield {"request": request, "probabilities": dict(expected)}

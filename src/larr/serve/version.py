@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-from rich.markup import escape
 
 from larr.data.known import Row
 from larr.errors import InputError
@@ -167,7 +166,7 @@ class ServedVersion:
             else:
                 self.left_out |= wanted
                 message = f"version {self.id}: {', '.join(wanted)} is left out: {error}"
-                console.print(escape(message))
+                console.print(message)
             return
         self.nearby = self.nearby.changed(wanted, Nearby.of(frame))
         self.added |= wanted
