@@ -9,6 +9,8 @@ counted and kept apart.
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +18,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 from charset_normalizer import from_bytes
-from duckdb import DuckDBPyConnection
 
 from larr.config.data import FileConfig
 from larr.data.sql import identifier, literal, paths
@@ -35,6 +37,12 @@ MOST_UNREADABLE = 0.01
 EXAMPLES = 3
 UNREADABLE = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}
 """The columns of a table of lines that are no rows."""
+SEPARATORS = ",;\t|"
+"""Of the header's characters outside of quotes, the most frequent of these separates it."""
+QUOTES = re.compile(r"\"[^\"]*\"|'[^']*'")
+SINGLE = re.compile(r"'[^']*'")
+LINES = 20
+"""Lines that are looked at for single quotes."""
 ENCODINGS = ["gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1252"]
 """Encodings other than Unicode that are still met."""
 QUOTED = (('"', '"'), ('"', "\\"), ("", ""))
@@ -115,7 +123,7 @@ class Scan:
 class CsvReader:
     """Reads CSV files with DuckDB."""
 
-    def __init__(self, database: DuckDBPyConnection, folder: Path) -> None:
+    def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
         """`folder` is for copies of files that are not in UTF-8."""
         self.database, self.folder = database, folder
         self.unreadable = pl.DataFrame(schema=UNREADABLE)
@@ -125,8 +133,21 @@ class CsvReader:
         """Returns the SQL that reads CSV files; files whose columns differ are joined by name."""
         encoding = file.encoding or detected_encoding(files[0])
         if encoding != "utf-8":
-            files = self._in_utf8(path, files, encoding)
-        headers = [(self._dialect(file, one), one) for one in files]
+            files = self._copied(path, files, encoding)
+        try:
+            return self._in_groups(path, files, file)
+        except duckdb.InvalidInputException:
+            # DuckDB wants one kind of line ends, and the copies have it.
+            files = self._copied(path, files, "utf-8")
+        try:
+            return self._in_groups(path, files, file)
+        except duckdb.InvalidInputException as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{path}: cannot be read as CSV: {reason}; {OPTIONS}") from error
+
+    def _in_groups(self, path: Path, files: list[Path], file: FileConfig) -> str:
+        """Returns the SQL that reads files in UTF-8, those with the same columns together."""
+        headers = [(beginning_dialect(one, file), one) for one in files]
         groups = [
             (dialect, [one for _, one in group])
             for dialect, group in groupby(headers, key=lambda header: header[0])
@@ -150,42 +171,6 @@ class CsvReader:
         if notes:
             console.print(f"  {path}: {'; '.join(notes)}", soft_wrap=True)
         return f"({' UNION ALL BY NAME '.join(scans)})"
-
-    def _dialect(self, file: FileConfig, path: Path) -> Dialect:
-        """Returns the separator, quotes and columns of a file by its settings and its beginning."""
-        given = {"delim": file.separator, "quote": file.quote, "escape": file.escape}
-        options = "".join(f", {key}={literal(value)}" for key, value in given.items() if value)
-        marks = self._row(
-            "SELECT Delimiter, Quote, Escape FROM sniff_csv("
-            f"{literal(path)}, all_varchar=true, header=false, skip={file.skip}, "
-            f"ignore_errors=true{options})"
-        )
-        separator, quote, escaped = ("" if mark == "(empty)" else mark for mark in marks)
-        dialect = Dialect(
-            separator=file.separator or separator,
-            quote=(quote or '"') if file.quote is None else file.quote,
-            escape=file.escape or escaped or '"',
-            columns=tuple(file.columns),
-            has_header=not file.columns,
-            skip=file.skip,
-        )
-        return dialect if file.columns else replace(dialect, columns=self._names(path, dialect))
-
-    def _names(self, path: Path, dialect: Dialect) -> tuple[str, ...]:
-        """Returns the names in the first line of a file; a column without a name gets a number."""
-        row = self._row(
-            f"SELECT * FROM read_csv({literal(path)}, all_varchar=true, header=false, "
-            f"skip={dialect.skip}, delim={literal(dialect.separator)}, "
-            f"quote={literal(dialect.quote)}, escape={literal(dialect.escape)}, "
-            "ignore_errors=true, hive_partitioning=false) LIMIT 1"
-        )
-        given = [str(name or "").strip() for name in row]
-        columns = tuple(name or f"column_{number}" for number, name in enumerate(given, 1))
-        if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-            raise DataError(
-                f"{path}: two columns are called {', '.join(repeated)}; rename one of each"
-            )
-        return columns
 
     def _plausible(
         self, path: Path, files: list[Path], dialect: Dialect, file: FileConfig
@@ -256,9 +241,9 @@ class CsvReader:
         rows = self.database.sql(sql).fetchall()
         return rows[0] if rows else ()
 
-    def _in_utf8(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
-        """Writes copies of files in UTF-8; raises DataError for a file in another encoding."""
-        folder = self.folder / f"{path.name}-utf8"
+    def _copied(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
+        """Writes copies in UTF-8 with one kind of line ends; DataError for another encoding."""
+        folder = self.folder / f"{path.name}-copy"
         folder.mkdir(parents=True, exist_ok=True)
         copies = []
         for number, one in enumerate(files):
@@ -272,6 +257,34 @@ class CsvReader:
                     f"{one}: cannot be read in the encoding {encoding}: {error}; {OPTIONS}"
                 ) from error
         return copies
+
+
+def beginning_dialect(path: Path, file: FileConfig) -> Dialect:
+    """Returns the dialect that the first lines of a file in UTF-8 show, and its columns.
+
+    A column without a name gets a number. Raises DataError if two have the same name.
+    """
+    lines = next(decoded(path, "utf-8-sig"), "").split("\n")[file.skip :]
+    blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
+    outside = QUOTES.sub("", lines[blank])
+    separator = file.separator or max(SEPARATORS, key=outside.count)
+    cells = [cell for line in lines[blank : blank + LINES] for cell in line.split(separator)]
+    single = any(SINGLE.fullmatch(cell) for cell in cells)
+    quote = "'" if single and not any(cell.startswith('"') for cell in cells) else '"'
+    quote = quote if file.quote is None else file.quote
+    if file.columns:
+        names = file.columns
+    elif len(separator) == 1:
+        header = csv.reader(lines[blank:], delimiter=separator, quotechar=quote or None)
+        names = [name.strip() for name in next(header)]
+    else:
+        names = lines[blank].split(separator)
+    columns = tuple(name or f"column_{number}" for number, name in enumerate(names, 1))
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        raise DataError(f"{path}: two columns are called {', '.join(repeated)}; rename one of each")
+    return Dialect(
+        separator, quote, file.escape or '"', columns, not file.columns, file.skip + blank
+    )
 
 
 def detected_encoding(path: Path) -> str:
@@ -301,8 +314,8 @@ def detected_encoding(path: Path) -> str:
 
 
 def decoded(path: Path, encoding: str) -> Iterator[str]:
-    """Yields the text of a file, piece by piece."""
-    decoder = codecs.getincrementaldecoder(encoding)()
+    """Yields the text of a file, piece by piece, its lines ending in a line feed."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     with opened(path) as stream:
         while block := stream.read(BLOCK):
             yield decoder.decode(block)

@@ -23,6 +23,8 @@ from larr.data.names import INTERNAL, number_names
 from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
+LARGEST = 1e30
+"""Larger numbers are slips, and their squares would overflow; they do not count in the scales."""
 SCALE_ROWS = 1_000_000
 """Training rows from which means and deviations are computed."""
 ROW = f"{INTERNAL}row of the sample"
@@ -159,6 +161,7 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
     mean_M, deviation_M = np.zeros(len(names)), np.ones(len(names))
     for position, name in enumerate(names):
         values = as_numbers(sampled[name], "features.numbers").drop_nulls().drop_nans().to_numpy()
+        values = values[np.abs(values) < LARGEST]
         if len(values):
             # fsum is exact, so the order of the rows, which threads may change, does not show.
             mean_M[position] = mean = math.fsum(values) / len(values)
