@@ -39,14 +39,18 @@ def real(
     ],
     override: Overrides = None,
     seeds: Annotated[
-        str, typer.Option(metavar="1,2,3", help="The seeds that are run and pooled.")
-    ] = "1,2,3,4,5",
+        str,
+        typer.Option(
+            metavar="101,102",
+            help="The seeds that are run and pooled; the splits of SiTunes have 101 to 110.",
+        ),
+    ] = "101,102,103,104,105",
     output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/real"),
 ) -> None:
     """Data sets of real people side by side: those whose files are in FOLDER.
 
-    `dataset.KIND.path` of each configuration is a path in FOLDER; docs/experiments.md says where
-    the files can be had.
+    `dataset.folder` of each configuration is a path in FOLDER; docs/experiments.md names where the
+    files can be had.
     """
     loaded = {path.stem: load_config(path, override) for path in configs}
     from larr_lab.studies import real as module  # noqa: PLC0415

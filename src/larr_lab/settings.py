@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import Field, RootModel, model_validator
 
@@ -28,53 +27,6 @@ class CityConfig(Section):
     """First day of the log. Paper: April 1st, 2024."""
     candidates: Positive = 10
     """Places shown in one request."""
-
-
-class CouponConfig(Section):
-    """The UCI in-vehicle coupon survey: real answers to food coupons in a scene."""
-
-    path: Path = Path("coupon.csv")
-    """The survey's CSV file; a relative path is read from the working directory."""
-
-
-class CanteenConfig(Section):
-    """Purchases in a dining hall (`larr_lab.real.canteen`)."""
-
-    path: Path = Path("canteen.csv.gz")
-    """The CSV file of the purchases."""
-
-
-class FilmsConfig(Section):
-    """Ratings of films, MovieLens 100k (`larr_lab.real.films`)."""
-
-    path: Path = Path("ml-100k")
-    """A folder with ml-100k.inter, ml-100k.item and ml-100k.user, as RecBole has them."""
-
-
-class FrappeConfig(Section):
-    """Apps used by hour, weather and place (`larr_lab.real.frappe`)."""
-
-    path: Path = Path("Mobile_Frappe.zip")
-    """The archive as CARSKit has it."""
-
-
-class SiTunesConfig(Section):
-    """Songs rated by people in the weather and activity of the moment (`larr_lab.real.situnes`)."""
-
-    path: Path = Path("SiTunes_dataset")
-    """A copy of the repository."""
-    setting: Literal[2, 3] = 2
-    """Of the paper: 2 tests a fifth of the first field study, 3 the second one."""
-
-
-class UniMobileConfig(Section):
-    """Apps that people choose for search tasks (`larr_lab.real.unimobile`)."""
-
-    path: Path = Path("unimobile")
-    """A folder with mobile_queries.csv and tasks.csv."""
-    final: bool = False
-    """Whether the test set is the tasks that are kept for one final report. If not, 30 of the other
-    tasks are tested, to develop on."""
 
 
 class StudyConfig(Section):
@@ -114,21 +66,6 @@ class StudiesConfig(RootModel[dict[str, StudyConfig]]):
 def city_settings(config: Any) -> CityConfig:
     """`[dataset.city]` of a configuration."""
     return cast(CityConfig, config.dataset.city)
-
-
-def path_of(config: Any, name: str) -> Path:
-    """`path` of `[dataset.NAME]` of a configuration."""
-    return cast(Path, getattr(config.dataset, name).path)
-
-
-def situnes_settings(config: Any) -> SiTunesConfig:
-    """`[dataset.situnes]` of a configuration."""
-    return cast(SiTunesConfig, config.dataset.situnes)
-
-
-def unimobile_settings(config: Any) -> UniMobileConfig:
-    """`[dataset.unimobile]` of a configuration."""
-    return cast(UniMobileConfig, config.dataset.unimobile)
 
 
 def studies_of(config: Any) -> dict[str, StudyConfig]:

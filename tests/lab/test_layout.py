@@ -9,7 +9,7 @@ import larr_lab
 
 ROOT = Path(larr_lab.__file__).parent
 LAB = (
-    *("knowledge", "settings", "encyclopedia", "city", "real", "p5"),
+    *("knowledge", "settings", "encyclopedia", "city", "p5"),
     *("page", "studies", "commands"),
 )
 CITY = (

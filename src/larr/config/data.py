@@ -23,7 +23,7 @@ MISSING = (
 
 
 class FileConfig(Section):
-    """A file, a folder of files of one kind, or a query of a database, for the SQL of
+    """A file, a folder of files of one kind, or the result of a query, for the SQL of
     `[dataset.tables]`. What is not set of a CSV file is detected and printed."""
 
     path: Path | None = None
@@ -33,7 +33,7 @@ class FileConfig(Section):
     """A database instead of a path, for example `sqlite:///shop.db`, `duckdb:///shop.duckdb` or
     `postgresql://user@host/shop`; all but DuckDB need the extra `databases`."""
     query: str = ""
-    """What is read from the database."""
+    """What is read from the database; without `uri`, SQL (DuckDB's) over the files named before."""
     columns: list[str] = []
     """The names of the columns of a CSV file without a header."""
     separator: str = ""
@@ -51,8 +51,8 @@ class FileConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.path is None) != bool(self.uri and self.query):
-            raise ValueError("a file needs either path, or uri and query")
+        if (self.path is None) != bool(self.query) or (self.uri and not self.query):
+            raise ValueError("a file needs either path, or query, to which uri may be added")
         return self
 
 

@@ -79,7 +79,7 @@ def own_tables(config: Config, folder: Path) -> Tables:
         if source is None:
             continue
         if is_query(source):
-            files.query(name, source)
+            files.query(name, source, f"dataset.tables.{name}")
         else:
             files.add(name, FileConfig(path=config.source(source)))
         tables[name] = _renamed(files.table(name), name, given.rename.get(name, {}))

@@ -37,6 +37,9 @@ class Files:
 
     def add(self, name: str, file: FileConfig) -> None:
         """Lets SQL read a file under a name; raises DataError if it cannot be read."""
+        if file.path is None and not file.uri:
+            self.query(name, file.query, f"dataset.files.{name}")
+            return
         if file.path is None:
             source = f"read_parquet({literal(self._copied(name, file))})"
         else:
@@ -49,13 +52,13 @@ class Files:
         with reading(str(file.path or file.uri)):
             self._create(name, source)
 
-    def query(self, name: str, sql: str) -> None:
-        """Lets SQL read the result of a query under a name.
+    def query(self, name: str, sql: str, where: str) -> None:
+        """Lets SQL read the result of a query, which the configuration has at `where`.
 
         The result is written to a file, on one thread: joins and groups on several have no order.
         """
         path = self._path(name)
-        with reading(f"dataset.tables.{name}"):
+        with reading(where):
             self.database.execute("SET threads = 1")
             self.database.execute(f"COPY ({sql.strip().rstrip(';')}) TO {literal(path)}")
             self.database.execute("RESET threads")

@@ -19,19 +19,9 @@ from larr.evaluation.report import effects_of, rendered
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
 from larr.sections import changed
-from larr_lab.real import canteen, coupon, films, frappe, situnes, unimobile
-from larr_lab.settings import path_of
 
 RESULTS, PAGE = "real.json", "real.html"
-SOURCES = {
-    "canteen": canteen.SOURCE,
-    "coupon": coupon.SOURCE,
-    "films": films.SOURCE,
-    "frappe": frappe.SOURCE,
-    "situnes": situnes.SOURCE,
-    "unimobile": unimobile.SOURCE,
-}
-"""The kind of a data set -> where its files can be had."""
+SEE = "docs/experiments.md names where files can be had"
 Json = dict[str, Any]
 
 
@@ -42,16 +32,16 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
     """
     runs, missing = {}, []
     for name, config in configs.items():
-        suited = compared(config, folder, output / name)
-        path = path_of(suited, config.dataset.kind)
-        if path.exists():
-            runs[name] = for_seeds(suited, seeds)
+        of_seeds = for_seeds(compared(config, folder, output / name), seeds)
+        absent = [path for one in of_seeds for path in one.sources if not path.exists()]
+        if absent:
+            missing.append(f"{name}, as there is no {absent[0]}")
         else:
-            missing.append(f"{path}, which can be had from {SOURCES[config.dataset.kind]}")
+            runs[name] = of_seeds
     if not runs:
-        raise ConfigError(f"{folder} has none of the data sets: no {'; no '.join(missing)}")
+        raise ConfigError(f"{folder} has none of the data sets: {'; '.join(missing)}; {SEE}")
     for what in missing:
-        console.print(f"  left out: no {what}", soft_wrap=True)
+        console.print(f"  left out: {what}; {SEE}", soft_wrap=True)
     reports = {}
     for name, of_seeds in runs.items():
         for config in of_seeds:
@@ -66,13 +56,10 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
 
 def compared(config: Config, folder: Path, output: Path) -> Config:
     """Returns the configuration with its files below the folder, and each pair to be compared."""
-    kind = config.dataset.kind
-    if kind not in SOURCES:
-        raise ConfigError(f"dataset.kind is {kind}; `larr real` runs {', '.join(SOURCES)}")
     others = [name for name in config.align.models if name not in RIVALS]
     settings = {
         "output": output,
-        f"dataset.{kind}.path": folder / path_of(config, kind),
+        "dataset.folder": folder / config.dataset.folder,
         "evaluate.gains": [*config.evaluate.gains, *product(others, RIVALS)],
     }
     return Config.model_validate(changed(config.model_dump(), settings))

@@ -1,1 +1,0 @@
-"""Readers of public data sets about real people; users bring the files, see docs/experiments.md."""
