@@ -149,6 +149,32 @@ def test_partitions_are_columns(tmp_path: Path) -> None:
     assert sorted(read(tmp_path / "log").rows()) == [("a02", "02"), ("a1", "1")]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_files_keep_their_names_and_partitions_where_they_are_copied(
+    tmp_path: Path, encoding: str
+) -> None:
+    for day, row in (("1", "é"), ("2", "ü")):
+        (tmp_path / f"day={day}").mkdir()
+        content = gzip.compress(f"id\n{row}\n".encode(encoding))
+        (tmp_path / f"day={day}" / "a.b.csv.gz").write_bytes(content)
+    frame = read(tmp_path, encoding=encoding, file_column="file")
+    assert sorted(frame.select("id", "day", "file").rows()) == [
+        ("é", "1", "a.b"),
+        ("ü", "2", "a.b"),
+    ]
+    files = Files(tmp_path.parent / f"{tmp_path.name}-copies")
+    for day in ("1", "2"):
+        path = tmp_path / f"day={day}" / "a.b.csv.gz"
+        files.add(f"of_{day}", FileConfig(path=path, encoding=encoding))
+    assert [files.table(f"of_{day}").collect()["id"].item() for day in "12"] == ["é", "ü"]
+
+
+def test_rows_of_parquet_files_have_their_names(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    pl.DataFrame({"id": [1]}).write_parquet(tmp_path / "log" / "2024-04-08.parquet")
+    assert read(tmp_path / "log", file_column="file").rows() == [(1, "2024-04-08")]
+
+
 def test_parquet_parts_of_differing_types_are_one_table(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     (folder / "city=Bonn").mkdir(parents=True)

@@ -48,6 +48,9 @@ class FileConfig(Section):
     """The decimal mark of the numbers in a CSV file."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Lines of a CSV file before the header, or before the first row."""
+    file_column: str = ""
+    """The name of a column to add: which file a row is from, by its name without `.csv` and the
+    like. For dates that only the names of files have."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -14,7 +14,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ import pyarrow as pa
 from charset_normalizer import from_bytes
 
 from larr.config.data import FileConfig
-from larr.data.sql import identifier, literal, paths
+from larr.data.sql import identifier, literal, paths, with_file_name
 from larr.errors import DataError
 from larr.progress import console
 
+COMPRESSED = re.compile(r"\.(gz|zst)$", re.IGNORECASE)
+"""What copies do without."""
 BLOCK = 2**20
 """Bytes of which the encoding is detected, and that are decoded at a time."""
 SAMPLE = 10_000
@@ -125,7 +127,7 @@ class CsvReader:
 
     def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
         """`folder` is for copies of files that are not in UTF-8."""
-        self.database, self.folder = database, folder
+        self.database, self.folder, self.copies = database, folder, count()
         self.unreadable = pl.DataFrame(schema=UNREADABLE)
         """Lines that are no rows."""
 
@@ -162,6 +164,8 @@ class CsvReader:
                 notes.append(f"{', '.join(sorted(differing))} not in every file ({some[0].name})")
             dialect = self._plausible(path, some, read_as, file)
             scan = f"read_csv({paths(some)}, {dialect.options})"
+            if file.file_column:
+                scan = with_file_name(scan, file.file_column)
             has_commas = file.decimal == "," or (not file.decimal and dialect.separator != ",")
             for form in (DECIMAL_COMMA, WHOLE_FLOAT) if has_commas else (WHOLE_FLOAT,):
                 if columns := self._written_as(form, scan, dialect.columns):
@@ -242,12 +246,16 @@ class CsvReader:
         return rows[0] if rows else ()
 
     def _copied(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
-        """Writes copies in UTF-8 with one kind of line ends; DataError for another encoding."""
-        folder = self.folder / f"{path.name}-copy"
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes copies in UTF-8 with one kind of line ends; DataError for another encoding.
+
+        They keep their names and folders, which can hold values such as `city=Bonn`.
+        """
+        folder = self.folder / f"copy-{next(self.copies)}"
         copies = []
-        for number, one in enumerate(files):
-            copies.append(folder / f"{number:05}.csv")
+        for one in files:
+            below = one.relative_to(path) if one != path else one.name
+            copies.append(folder / COMPRESSED.sub("", str(below)))
+            copies[-1].parent.mkdir(parents=True, exist_ok=True)
             try:
                 with copies[-1].open("wb") as copy:
                     for piece in decoded(one, encoding):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from larr.config.data import FileConfig
 from larr.data.csv_files import CsvReader
-from larr.data.sql import identifier, literal, paths, reading
+from larr.data.sql import identifier, literal, paths, reading, with_file_name
 from larr.errors import DataError
 from larr.progress import console
 
@@ -47,6 +47,8 @@ class Files:
             with reading(str(file.path)):
                 if is_parquet:
                     source = f"read_parquet({paths(files)}, union_by_name=true)"
+                    if file.file_column:
+                        source = with_file_name(source, file.file_column)
                 else:
                     source = self.csv.scan(file.path, files, file)
         with reading(str(file.path or file.uri)):

@@ -9,6 +9,8 @@ from polars.exceptions import PolarsError
 
 from larr.errors import DataError
 
+ENDING = r"\.(csv|tsv|txt|tab|dat|data|parquet|pq)(\.(gz|zst))?$"
+
 
 def literal(value: object) -> str:
     """Returns a value as a text of SQL."""
@@ -23,6 +25,12 @@ def identifier(name: str) -> str:
 def paths(files: Iterable[object]) -> str:
     """Returns paths as a list of SQL."""
     return f"[{', '.join(map(literal, files))}]"
+
+
+def with_file_name(source: str, column: str) -> str:
+    """Returns the SQL of files with a column of their names, without endings like `.csv.gz`."""
+    name = f"regexp_replace(parse_filename(filename), {literal(ENDING)}, '', 'i')"
+    return f"(SELECT *, {name} AS {identifier(column)} FROM {source})"
 
 
 @contextmanager

@@ -327,7 +327,7 @@ def write_eleme(folder: Path) -> None:
             for person in range(PEOPLE)
             for dish in range(person % 6, person % 6 + 3)
         ]
-        _write(folder / f"day={day}" / f"D{day}_0.csv", rows, header=False)
+        _write(folder / f"D{day}_0.csv", rows, header=False)
 
 
 def write_mind(folder: Path) -> None:

@@ -195,7 +195,7 @@ def test_an_order_of_several_products_is_one_click(tmp_path: Path) -> None:
     ]
 
 
-def test_dishes_shown_together_are_a_request_of_the_folder_s_day(tmp_path: Path) -> None:
+def test_dishes_shown_together_are_a_request_of_the_file_s_day(tmp_path: Path) -> None:
     log = tables_of(loaded("eleme", tmp_path)).impressions.collect()
     requests = log.group_by("request_id").agg(
         pl.len(), pl.col("click").cast(pl.Int64).sum(), pl.col("time").n_unique()
