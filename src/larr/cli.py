@@ -68,6 +68,19 @@ for _verb in STAGES:
     _add_stage(_verb)
 
 
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where your tables are.")],
+    to: Annotated[Path, typer.Option(help="The configuration to write.")] = Path("mine.toml"),
+) -> None:
+    """Looks at tables, and writes a configuration for them with comments on what it guessed."""
+    if to.exists():
+        raise ConfigError(f"{to} exists; give another name with --to, or delete it")
+    from larr.data.draft import init as write  # noqa: PLC0415
+
+    write(folder, to)
+
+
 @app.command("run")
 def run_all(
     config: ConfigPath, override: Overrides = None, seeds: Seeds = None, force: Force = False

@@ -23,8 +23,8 @@ from larr.data.contract import (
     broken_in_rows,
     sentence,
 )
-from larr.data.names import own_categories, own_numbers
-from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, as_type, is_naive
+from larr.data.names import own_numbers
+from larr.data.values import LARGEST_EXACT, NESTED, as_type, is_naive
 from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
@@ -79,8 +79,6 @@ class Checks:
         own = dict.fromkeys(texts.intersection(own_numbers(self.config)[table]), NUMBER)
         columns = {n: c for n, c in (own | contract.columns).items() if n in frame.columns}
         _check_types(table, frame.select(*columns))
-        looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
-        _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
         given, words = _without_words(frame, self.config.dataset.missing)
         typed = given.select(
             as_type(name, given.schema[name], column.dtype, tables)
@@ -118,30 +116,22 @@ class Checks:
 
 
 def _check_types(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for a column without single values."""
+    """Raises DataError for a column without single values, and for IDs that floats have rounded."""
     for name, dtype in frame.schema.items():
         if isinstance(dtype, NESTED):
             raise DataError(
                 f"table {table}: its column {name} holds {dtype}; give one text, number, Boolean "
                 "or time a row"
             )
-
-
-def _check_ids(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for IDs that floats have rounded."""
-    for name, dtype in frame.schema.items():
-        if dtype.is_float():
-            is_rounded = pl.col(name).is_finite() & (pl.col(name).abs() >= LARGEST_EXACT[dtype])
-        elif dtype == pl.String and name in IDS:
-            is_rounded = pl.col(name).str.contains(ROUNDED)
-        else:
+        limit = LARGEST_EXACT.get(dtype.base_type())
+        if name not in IDS or limit is None:
             continue
-        rounded = frame[name].filter(frame.select(is_rounded.fill_null(value=False)).to_series())
+        rounded = frame[name].filter(frame[name].is_finite() & (frame[name].abs() >= limit))
         if len(rounded):
             raise DataError(
-                f"table {table}: {name} holds floats, such as {rounded[0]}, but floats of this "
-                "size leave whole numbers out, so that different IDs have become one. Export the "
-                "column as integers or as texts"
+                f"table {table}: {name} holds {dtype}, with values such as {rounded[0]:.0f}, but "
+                f"above {limit:,} this type leaves whole numbers out, so that different IDs have "
+                "become one. Export the column as integers or as texts"
             )
 
 
@@ -172,10 +162,8 @@ def _without_words(
             counts = text.filter(is_word).value_counts()
             words.update({(column.name, word): count for word, count in counts.iter_rows()})
         columns.append(column.set(is_word | (text == ""), None))
-    given = frame.with_columns(columns).with_columns(pl.when(numbers.is_finite()).then(numbers))
-    # The shortest decimal, such as 5.4, and not 5.400000095367432.
-    short = (cs.float() - cs.by_dtype(pl.Float64)).cast(pl.String).cast(pl.Float64)
-    return given.with_columns(short), words
+    finite = pl.when(numbers.is_finite()).then(numbers)
+    return frame.with_columns(columns).with_columns(finite), words
 
 
 def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:

@@ -148,8 +148,10 @@ class Reader:
         """Returns the columns that a client sends of the scene and of a candidate, with types."""
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
         looked_up |= {name for cross in self.known.crosses for name in cross.names}
-        numbers = [*self.features.numbers, *(bucket.column for bucket in self.config.buckets)]
-        kinds: dict[str, Kinds] = dict.fromkeys(numbers, (int, float, bool))
+        kinds: dict[str, Kinds] = {
+            bucket.column: (int, float, bool) for bucket in self.config.buckets
+        }
+        kinds |= dict.fromkeys(self.features.numbers, (int, float))
         sent: tuple[dict[str, Kinds], dict[str, Kinds]] = ({}, {"poi_id": (str,)})
         for columns, names in zip(sent, self._columns(), strict=True):
             for name in names:

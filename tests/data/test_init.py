@@ -1,0 +1,165 @@
+"""`larr init` writes configurations that `larr prepare` takes as they are."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from larr.config import Config
+from larr.data.draft import init
+from larr.data.look import words_of
+from larr.data.prepare import prepare
+from larr.errors import DataError
+from larr.settings import load_config
+
+DISHES = ["Potato soup", "Beef stew with noodles", "Apple pie", "Green tea", "Rice bowl"]
+KINDS = ["savoury", "savoury", "sweet", "drink", "savoury"]
+
+
+def wide(visits: int = 120) -> pl.DataFrame:
+    """A row for each of three dishes on offer at a visit; the middle one is bought."""
+    rows = [
+        {
+            "visit": f"v{visit}",
+            "card": f"c{visit % 17}",
+            "group": "staff" if visit % 17 < 5 else "student",
+            "date": f"2024-04-{1 + visit // 12:02}",
+            "clock": f"{11 + visit % 3}:30",
+            "weather": ["sun", "rain"][visit // 12 % 2],
+            "guests": 10 + visit * 7 % 83,
+            "dish": DISHES[(visit + offer) % 5],
+            "kind": KINDS[(visit + offer) % 5],
+            "price": 3 + offer + visit % 40 / 10,
+            "receipt": f"r{visit}" if offer == 1 else None,
+            "canteen": "main",
+            "bought": int(offer == 1),
+        }
+        for visit in range(visits)
+        for offer in range(3)
+    ]
+    return pl.DataFrame(rows)
+
+
+def drafted(folder: Path) -> tuple[str, Config]:
+    """Returns what `larr init` writes for a folder, as text and as a configuration."""
+    path = folder.parent / "mine.toml"
+    init(folder, path)
+    return path.read_text(), load_config(path, [f"output={folder.parent}/out"])
+
+
+def texts(config: Config) -> set[str]:
+    prepare(config)
+    return set(pl.read_parquet(config.output / "prepare" / "texts.parquet")["text"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tables").mkdir()
+    return tmp_path / "tables"
+
+
+def test_one_wide_table_gives_users_places_and_a_scene(folder: Path) -> None:
+    wide().write_csv(folder / "sales.csv")
+    (folder / "README.md").write_text("no table")
+    text, config = drafted(folder)
+    assert "visit AS request_id,  -- sure" in text
+    assert "receipt: only rows with a click have it" in text
+    assert "canteen: it is 'main' in all rows" in text
+    assert config.features.candidate_columns == ["price"]
+    assert {"poi_kind", "user_group", "weather"} <= {*config.features.categories}
+    assert {"Potato soup", "kind sweet", "group staff", "11 o'clock, weekday"} <= texts(config)
+    init(folder, folder.parent / "again.toml")
+    assert (folder.parent / "again.toml").read_text() == text.replace("mine.toml", "again.toml")
+
+
+def test_files_without_headers_are_joined_by_what_they_hold(folder: Path) -> None:
+    """As those of MovieLens 100k: IDs of users are IDs of films, too."""
+    ratings = [
+        (user, film, 1 + (user * film) % 5, 880_000_000 + 7_000 * (user * 31 + film))
+        for user in range(1, 25)
+        for film in range(1, 41)
+        if (user + film) % 3
+    ]
+    films = [
+        (
+            *(film, f"Film number {film} (19{50 + film})", f"01-Jan-19{50 + film}", ""),
+            *(int((film + flag) % 4 == 0) for flag in range(5)),
+        )
+        for film in range(1, 41)
+    ]
+    people = [
+        (user, 20 + user * 7 % 50, "MF"[user % 2], 90000 + 37 * user) for user in range(1, 25)
+    ]
+    for name, rows, separator in (
+        ("u.data", ratings, "\t"),
+        ("u.item", films, "|"),
+        ("u.user", people, "|"),
+    ):
+        lines = (separator.join(map(str, row)) for row in rows)
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="latin-1")
+    text, config = drafted(folder)
+    assert "number_1 AS user_id" in text
+    assert "TRY_CAST(category_3 AS DOUBLE) >= 4 AS click" in text
+    assert "code_4: nearly every row has another value" in text
+    found = texts(config)
+    assert "Film number 7 (1957)" in found
+    assert any(re.match(r"kinds flag 5, flag 9, date 3 year 1954", one) for one in found)
+
+
+def test_three_tables_of_a_database_with_orders_before_the_log(folder: Path) -> None:
+    log = wide()
+    tables = {
+        "menu": log.select("dish", title="dish", tags=pl.lit("a|b")).unique(
+            "dish", maintain_order=True
+        ),
+        "customers": log.select("card", "group").unique("card", maintain_order=True),
+        "impressions": log.select("visit", "card", "dish", "date", clicked="bought"),
+        "past_orders": log.filter(bought=1).select(
+            "card", "dish", time=pl.col("date").str.replace("04", "03")
+        ),
+    }
+    with duckdb.connect(folder / "shop.duckdb") as database:
+        for name, table in tables.items():
+            database.register("frame", table)
+            database.execute(f"CREATE TABLE {name} AS FROM frame")
+    text, config = drafted(folder)
+    assert "FROM past_orders" in text
+    assert "duckdb:///" in text
+    assert config.dataset.test_days == 1
+    assert "group staff" in texts(config)
+
+
+def test_sales_alone_get_sampled_negatives_and_no_columns_that_show_the_click(folder: Path) -> None:
+    sales = wide().filter(bought=1).select("card", "dish", "weather", "price", timestamp="date")
+    with sqlite3.connect(folder / "shop.db") as database:
+        database.execute("CREATE TABLE sales (card, dish, weather, price, timestamp)")
+        database.executemany("INSERT INTO sales VALUES (?, ?, ?, ?, ?)", sales.rows())
+    text, config = drafted(folder)
+    assert config.dataset.negatives is not None
+    assert "# CHECK: no column says what was clicked" in text
+    assert "weather" in config.features.categories
+    prepare(config)
+
+
+def test_a_log_without_times_is_split_by_users(folder: Path) -> None:
+    wide().drop("date", "clock", "visit").write_csv(folder / "log.csv", separator=";")
+    _, config = drafted(folder)
+    assert config.dataset.split_by == "user_id"
+    assert "group staff" in texts(config)
+
+
+def test_what_is_no_table_is_refused_with_what_was_looked_at(folder: Path) -> None:
+    (folder / "notes.txt").write_text("one\ntwo\n")
+    with pytest.raises(DataError, match=r"no table found.*notes\.txt: 1 columns"):
+        drafted(folder)
+    pl.DataFrame({"a": [1, 2], "b": [3, 4]}).write_csv(folder / "numbers.csv")
+    with pytest.raises(DataError, match=r"no table looks like a log .* numbers: a, b"):
+        drafted(folder)
+
+
+def test_names_are_split_into_words() -> None:
+    assert words_of("userId:token") == ["user", "id"]
+    assert words_of("RestaurantLessThan20") == ["restaurant", "less", "than20"]
