@@ -119,11 +119,13 @@ def test_pairs_are_chosen_of_columns_whose_values_come_again(tmp_path: Path) -> 
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
     rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))
     rows = rows.with_columns(request_id="day", poi_id=pl.col("poi_id") + pl.col("user_id"))
-    rows = rows.with_columns(pl.col("user_id").alias(USER), pl.col("poi_id").alias(PLACE))
-    rows.write_parquet(tmp_path / "log.parquet")
     kind = pl.when(user_id="u").then(pl.lit("soup, hot")).otherwise(pl.lit("salad"))
     places = rows.select("poi_id", poi_kind=kind, poi_city=pl.lit("Munich")).unique()
     users, files = rows.select("user_id").unique(), [tmp_path / "log.parquet"]
+    for table, row in ((users, USER), (places, PLACE)):
+        numbered = table.select(pl.first()).with_row_index(row, offset=1)
+        rows = rows.join(numbered, on=table.columns[0])
+    rows.write_parquet(files[0])
     log = Log(places, users, pl.DataFrame(), files, ["click"], [])
     config = Config.model_validate(
         {"features": {"categories": ["poi_id", "poi_kind", "poi_city", "weather", "poi_ctr_level"]}}

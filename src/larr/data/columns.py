@@ -15,7 +15,7 @@ import polars as pl
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import PAIR_FIGURES
-from larr.data.log import Log
+from larr.data.log import Log, some_requests
 from larr.data.names import (
     LOOKED_UP,
     candidate_features,
@@ -203,7 +203,7 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
     # Unlike n_unique, min and max take constant memory for each request. They skip missing values:
     # a value that is missing in some rows does not differ.
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
-    requests = log.scan().group_by("request_id").agg(differs).fill_null(value=False)
+    requests = some_requests(log.scan()).group_by("request_id").agg(differs).fill_null(value=False)
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
     findings: dict[str, str] = {}
     for name, share in zip(columns, shares, strict=True):

@@ -20,14 +20,24 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data.log import Log
-from larr.data.names import ROWS, figure_names, figures_differ, is_listed, raw_column
+from larr.data.log import Log, some_requests
+from larr.data.names import (
+    INTERNAL,
+    PLACE,
+    ROWS,
+    USER,
+    figure_names,
+    figures_differ,
+    is_listed,
+    raw_column,
+)
 from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums, daily_counts
 from larr.data.transforms import Array, Vocabulary, text_column
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
-COUNTED = ("day", "split", "click", "order")
+COUNT = f"{INTERNAL}count"
+COUNTED = ("day", "split", "click", "order", COUNT)
 """Columns of the impressions by which values are counted."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
 """What a figure counts of the impressions."""
@@ -366,34 +376,50 @@ def with_pairs(config: Config, log: Log) -> Config:
     scene = [name for name in scene if (values | words)[name] <= FEW_VALUES]
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
-    joined = rows.join(log.places.lazy(), on="poi_id", how="left")
-    telling = {
-        name: name in scene
-        or (
-            (name in words or _recurring(joined, name) >= LEAST_RECURRING)
-            and (name == "user_id" or _differing(joined, raw.get(name, name)) >= LEAST_DIFFERING)
+    names = list(dict.fromkeys(["user_id", "poi_id", *places, *scene]))
+    table = log.places.lazy().with_row_index(PLACE, offset=1)
+    compared = [name for name in names if name not in ("user_id", *scene)]
+    differing = _differing(
+        some_requests(rows).join(table, on=PLACE, how="left"),
+        {name: raw.get(name, name) for name in compared},
+    )
+    telling = dict.fromkeys(scene, True)
+    for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
+        daily = (
+            rows.group_by(row, "day").agg(pl.len().alias(COUNT)).collect(engine="streaming").lazy()
         )
-        for name in dict.fromkeys(["user_id", "poi_id", *places, *scene])
-    }
+        daily = daily.join(table, on=row, how="left") if row == PLACE else daily
+        for name in columns:
+            recurs = name in words or _recurring(daily, name) >= LEAST_RECURRING
+            telling[name] = recurs and differing.get(name, 1.0) >= LEAST_DIFFERING
     chosen = [StatisticConfig(columns=pair) for pair in pairs if all(telling[n] for n in pair)]
     return config.model_copy(update={"statistics": chosen[:MOST_PAIRS]})
 
 
-def _recurring(rows: pl.LazyFrame, column: str) -> float:
-    """Returns the share of the values of a column that occurred on an earlier day, too."""
-    daily = _values(rows, [column]).group_by("first", "day").agg(rows=pl.len())
+def _recurring(daily: pl.LazyFrame, column: str) -> float:
+    """Returns the share of the values of a column that occurred on an earlier day, too.
+
+    `daily` has the column, `day`, and `COUNT`, the rows that have both.
+    """
+    values = _values(daily, [column]).group_by("first", "day").agg(pl.col(COUNT).sum())
     is_earlier = pl.col("day") > pl.col("day").min().over("first")
-    counts = daily.collect(engine="streaming").select(
-        again=pl.col("rows").filter(is_earlier).sum(), all=pl.col("rows").sum()
+    counts = values.collect(engine="streaming").select(
+        again=pl.col(COUNT).filter(is_earlier).sum(), all=pl.col(COUNT).sum()
     )
     again, all_rows = counts.row(0)
     return float(again / max(all_rows, 1))
 
 
-def _differing(rows: pl.LazyFrame, column: str) -> float:
-    """Returns the share of the requests with several values of a column; of one candidate, 1."""
-    differs = pl.col(column).min() != pl.col(column).max()
-    requests = rows.group_by("request_id").agg(differs=differs, rows=pl.len())
-    several = requests.filter(pl.col("rows") > 1).select(pl.col("differs").mean())
-    share = several.collect(engine="streaming").item()
-    return 1.0 if share is None else float(share)
+def _differing(rows: pl.LazyFrame, columns: Mapping[str, str]) -> dict[str, float]:
+    """Returns by name the share of the requests with several values of a column.
+
+    It is 1 where all requests have a single candidate.
+    """
+    differs = [
+        (pl.col(column).min() != pl.col(column).max()).alias(name)
+        for name, column in columns.items()
+    ]
+    requests = rows.group_by("request_id").agg(*differs, pl.len().alias(COUNT))
+    several = requests.filter(pl.col(COUNT) > 1).select(pl.col(list(columns)).mean())
+    shares = several.collect(engine="streaming").row(0, named=True)
+    return {name: 1.0 if share is None else float(share) for name, share in shares.items()}

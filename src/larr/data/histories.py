@@ -6,7 +6,9 @@ empty one), K kinds, L places, G groups (a user and a kind each).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,13 @@ import polars as pl
 
 from larr import artifacts
 from larr.data.log import SPLITS, Log
+from larr.data.names import PLACE, USER
 from larr.progress import track
 
 KINDS = ("taken", "clicked", "left")
 """Ordered (clicked, in a log without orders); clicked and not ordered; shown and not clicked."""
+BLOCK = 4_000_000
+"""Rows whose user and day are in memory at a time."""
 LENGTH = 50
 """The latest distinct places of each kind that are kept."""
 HISTORIES, HISTORY = "histories.npy", "history.npy"
@@ -36,26 +41,31 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
     `known/histories.npy` (int32 [U, K, L]) has the same for each user at the start of the day
     `end`. Only events of earlier days are in a history.
     """
-    pairs = {split: _user_days(folder / split) for split in SPLITS}
-    distinct = np.unique(np.concatenate(list(pairs.values())))  # ordered by day, then by user
-    for split, pair_N in pairs.items():
-        numbers_N1 = (np.searchsorted(distinct, pair_N) + 1).astype(np.int32)[:, None]
-        np.save(folder / split / HISTORY, numbers_N1)
+    parts = (np.unique(pair_N) for split in SPLITS for pair_N in _user_days(folder / split))
+    distinct = reduce(np.union1d, parts)  # ordered by day, then by user
+    for split in SPLITS:
+        shape = np.load(folder / split / "days.npy", mmap_mode="r").shape
+        with artifacts.array_file(folder / split / HISTORY, np.int32, shape) as file:
+            for pair_N in _user_days(folder / split):
+                file.write((np.searchsorted(distinct, pair_N) + 1).astype(np.int32).data)
     days, user = distinct >> 32, distinct & (2**32 - 1)
-    shape = (len(distinct) + 1, len(KINDS), LENGTH)
-    histories = artifacts.new_array(folder / HISTORIES, np.int32, shape)
     users = len(log.users) + 1
     latest_GL = np.zeros((users * len(KINDS), LENGTH), np.int32)
     latest_UKL = latest_GL.reshape(users, len(KINDS), LENGTH)
     events, at_end = _events(log), ((end or date.min) - date(1970, 1, 1)).days
     asked = {*days.tolist(), at_end} if end else {*days.tolist()}
     all_days = events.select(pl.col("day").unique()).collect(engine="streaming")["day"].to_list()
-    with track("histories", len(distinct), "user days") as advance:
+    shape = (len(distinct) + 1, len(KINDS), LENGTH)
+    with (
+        artifacts.array_file(folder / HISTORIES, np.int32, shape) as file,
+        track("histories", len(distinct), "user days") as advance,
+    ):
+        file.write(latest_UKL[0].data)
         for day in sorted(asked.union(all_days)):
             if day > max(asked):
                 break
             first, stop = np.searchsorted(days, [day, day + 1])
-            histories[first + 1 : stop + 1] = latest_UKL[user[first:stop]]
+            file.write(latest_UKL[user[first:stop]].data)
             if day == at_end:
                 np.save(folder / "known" / HISTORIES, latest_UKL)
             of_day = events.filter(pl.col("day") == day).collect(engine="streaming")
@@ -68,41 +78,38 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
 def add_latest(latest_GL: npt.NDArray[np.int32], group_N: Ints, place_N: Ints) -> None:
     """Puts places, the newest first, before those that their groups have, each place once."""
     changed = np.unique(group_N)
-    length = latest_GL.shape[1]
-    group_N = np.concatenate([group_N, np.repeat(changed, length)])
-    place_N = np.concatenate([place_N, latest_GL[changed].ravel()])
-    group_N, place_N = group_N[place_N > 0], place_N[place_N > 0]
+    row_N, column_N = np.nonzero(latest_GL[changed])
+    group_N = np.concatenate([group_N, changed[row_N]])
+    place_N = np.concatenate([place_N, latest_GL[changed[row_N], column_N]])
     # `unique` gives the first of equal pairs, which is the newest; a stable sort keeps that order.
     _, newest = np.unique(group_N << 32 | place_N, return_index=True)
     newest.sort()
     newest = newest[np.argsort(group_N[newest], kind="stable")]
     group_N, place_N = group_N[newest], place_N[newest]
     rank_N = np.arange(len(group_N)) - np.searchsorted(group_N, group_N)
-    kept_N = rank_N < length
+    kept_N = rank_N < latest_GL.shape[1]
     latest_GL[changed] = 0
     latest_GL[group_N[kept_N], rank_N[kept_N]] = place_N[kept_N]
 
 
-def _user_days(split: Path) -> Ints:
-    """Returns day and user of each row as one number, [N]."""
-    day_N, user_N = (np.load(split / f"{name}.npy")[:, 0] for name in ("days", "keys"))
-    return np.asarray(day_N.astype(np.int64) << 32 | user_N)
+def _user_days(split: Path) -> Iterator[Ints]:
+    """Yields day and user of each row as one number, a block of rows at a time."""
+    arrays = [np.load(split / f"{name}.npy", mmap_mode="r") for name in ("days", "keys")]
+    for start in range(0, len(arrays[0]), BLOCK):
+        day_N, user_N = (array[start : start + BLOCK, 0].astype(np.int64) for array in arrays)
+        yield day_N << 32 | user_N
 
 
 def _events(log: Log) -> pl.LazyFrame:
     """Returns user, place and kind of all impressions and earlier orders as numbers, with time."""
     kind = pl.when("order").then(0).when("click").then(1).otherwise(2)
-    numbered = (
-        log.users.select("user_id").with_row_index("user", offset=1),
-        log.places.select("poi_id").with_row_index("place", offset=1),
-    )
-    columns = ["user_id", "poi_id", "time", "day"]
-    orders = log.history.lazy().select(*columns, kind=0)
-    events = pl.concat([orders, log.counted().select(*columns, kind=kind)], how="vertical_relaxed")
-    for table in numbered:
-        events = events.join(table.lazy(), on=table.columns[1], how="inner")
-    return events.select(
-        pl.col("user", "place", "kind").cast(pl.Int64),
-        "time",
-        day=pl.col("day").dt.epoch("d").cast(pl.Int64),
+    rows = [log.history.lazy().with_columns(kind=0), log.counted().with_columns(kind=kind)]
+    columns = {"user": USER, "place": PLACE, "kind": "kind"}
+    return pl.concat(
+        table.select(
+            "time",
+            day=pl.col("day").dt.epoch("d").cast(pl.Int64),
+            **{name: pl.col(column).cast(pl.Int64) for name, column in columns.items()},
+        )
+        for table in rows
     )

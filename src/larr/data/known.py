@@ -30,7 +30,8 @@ PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
 """Training rows from which the quantiles of buckets are computed."""
-ROW = f"{INTERNAL}row of the chunk"
+ON_ITS_DAY = INTERNAL + "{} on its day"
+"""The column with a number for each place (or user) and day among the rows of a chunk."""
 NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]
 
@@ -190,6 +191,7 @@ class Enricher:
 
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
+        self._tables = {PLACE: self._places, USER: self._users}
         self.half_life = half_life = config.features.half_life_days
         rate = config.dataset.sampling_rate
         impressions, history = log.counted(), log.history.lazy()
@@ -217,7 +219,7 @@ class Enricher:
         orders = past_orders(log, log.counted())
         self.spending: statistics.Sums | None = None
         if "poi_price_yuan" in log.places.columns:
-            daily = statistics.daily_spending(orders.rename({USER: "key"}), log.places)
+            daily = statistics.daily_spending(orders.select("poi_id", "day", key=USER), log.places)
             self.spending = statistics.Sums(daily, half_life)
         # Profiles and cross statistics count within levels, whose edges are fitted on columns that
         # need neither; levels of cross statistics come after them.
@@ -236,6 +238,12 @@ class Enricher:
             statistics.Favourites(orders, log.places, profile, half_life)
             for profile in config.profiles
         ]
+        nobody = np.zeros(0, np.int64)
+        self.owned = {
+            row: {*with_levels(table(nobody, nobody), self.levels).columns}
+            for row, table in self._tables.items()
+        }
+        """The columns that are the same in all rows of a place, or of a user, on a day."""
 
     def _fit_levels(self, train: pl.DataFrame) -> None:
         """Adds the levels of those columns that rows have by now."""
@@ -270,12 +278,13 @@ class Enricher:
         user_N, place_N = rows[USER].to_numpy(), rows[PLACE].to_numpy()
         day_N = rows["day"].to_physical().to_numpy()
         # The rows of a request share their user, most places come several times a day.
-        for row, table in ((PLACE, self._places), (USER, self._users)):
-            distinct = rows.select(row, "day").unique(maintain_order=True).with_row_index(ROW)
-            days = distinct["day"].to_physical()
-            known = with_levels(table(distinct[row].to_numpy(), days.to_numpy()), self.levels)
-            index = rows.join(distinct, on=[row, "day"], how="left", maintain_order="left")[ROW]
-            rows = rows.hstack(known.drop(PAIR, strict=False)[index])
+        for row, table in self._tables.items():
+            number = ON_ITS_DAY.format(row)
+            distinct = rows.select(row, "day").unique(maintain_order=True).with_row_index(number)
+            days_N = distinct["day"].to_physical().to_numpy()
+            known = with_levels(table(distinct[row].to_numpy(), days_N), self.levels)
+            rows = rows.join(distinct, on=[row, "day"], how="left", maintain_order="left")
+            rows = rows.hstack(known.drop(PAIR, strict=False)[rows[number]])
         pair_N = user_N.astype(np.int64) * (len(self.log.places) + 1) + place_N
         pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
         rows = with_levels(rows.hstack(pairs), self.levels)

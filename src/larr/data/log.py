@@ -33,6 +33,8 @@ DEFAULT_SHARE = 0.2
 """Of the users, places or requests that are tested at random."""
 DEALT_DAYS = 6
 """Training days of a log without times."""
+SOME_ROWS = 2_000_000
+"""From which shares of requests are estimated."""
 MOST_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates without a time."""
 
@@ -79,9 +81,19 @@ class Log:
     def chunks(self, split: str) -> Iterator[pl.DataFrame]:
         """Yields the impressions of a split, chunk by chunk."""
         for path in self.impressions:
-            rows = pl.read_parquet(path).filter(pl.col("split") == split)
+            rows = pl.scan_parquet(path).filter(pl.col("split") == split).collect()
             if rows.height:
                 yield rows
+
+
+def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Returns complete requests of about `SOME_ROWS` rows of the log, all of a smaller one.
+
+    A state for each request of a log would need more memory than all else.
+    """
+    count = int(rows.select(pl.len()).collect(engine="streaming").item())
+    parts = -(-count // SOME_ROWS)
+    return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
 
 
 def check_tables(config: Config, tables: Tables, folder: Path) -> Log:

@@ -8,8 +8,12 @@ since vocabularies and scales are fitted on enriched rows before the first row i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -22,8 +26,8 @@ from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
-from larr.data.known import KNOWN, Enricher, past_orders
-from larr.data.log import SPLITS, Log, check_tables
+from larr.data.known import KNOWN, ON_ITS_DAY, Enricher, past_orders
+from larr.data.log import SPLITS, Log, check_tables, some_requests
 from larr.data.names import (
     INTERNAL,
     PLACE,
@@ -89,7 +93,8 @@ def prepare(config: Config) -> None:
         orders = enricher.enrich(past_orders(log, train), crossed=_read_in_texts(config))
         keys = {name: name for name in ("user_id", "poi_id", "time")}
         keys |= {"beside": beside, "log_row": LOG_ROW}
-        _rendered(config.keywords, orders, keys).write_parquet(folder / "orders.parquet")
+        orders = _rendered(config.keywords, orders, keys, enricher.owned)
+        orders.write_parquet(folder / "orders.parquet")
         left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
         left.sink_parquet(folder / "not_taken.parquet")
         log.places.write_parquet(folder / "places.parquet")
@@ -181,16 +186,17 @@ def _write_enriched(
                     left = rows.with_row_index(LOG_ROW, start).filter(~pl.col("click"))
                     left = left.join(ordered, on=beside, how="semi", maintain_order="left")
                     keys = {"beside": beside, "poi_id": "poi_id", "log_row": LOG_ROW}
-                    left = _rendered(of_places, left, keys)
+                    left = _rendered(of_places, left, keys, enricher.owned)
                     left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
                     rows = rows.join(counts, on=key, how="left", maintain_order="left")
                 rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
-                numbered = [
-                    pl.Series(TEXT.format(t.keyword.name), texts.add(t.column(rows)))
-                    for t in templates
-                ]
+                numbered = []
+                for template in templates:
+                    distinct, index_N = _once(template, rows, enricher.owned)
+                    number_N = texts.add(template.column(distinct))[index_N]
+                    numbered.append(pl.Series(TEXT.format(template.keyword.name), number_N))
                 rows = rows.select(list(dict.fromkeys(names))).with_columns(numbered)
                 rows.write_parquet(folder / "enriched" / f"{split}-{number:05}.parquet")
                 start += chunk.height
@@ -207,7 +213,8 @@ def _beside(log: Log) -> str:
     It is `request_id`, or `user_id` where most requests with an order show nothing else: then it
     was shown to the user, if not in this request.
     """
-    requests = log.scan().filter(pl.col("split") == "train").group_by("request_id")
+    train = some_requests(log.scan().filter(pl.col("split") == "train"))
+    requests = train.group_by("request_id")
     ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
     share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()
     return "request_id" if share > MOST_UNKNOWN else "user_id"
@@ -232,10 +239,8 @@ def _write_arrays(
     total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
     texts = [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords]
     place_P = np.insert(encoder.places.column(log.places["poi_id"]), 0, 0)
-    # Mapped files are filled chunk by chunk, so memory holds one chunk and not the log.
-    mapped: dict[str, np.memmap] = {}
-    start = 0
-    with track(f"arrays of {folder.name}", total, "rows") as advance:
+    with ExitStack() as opened, track(f"arrays of {folder.name}", total, "rows") as advance:
+        files: dict[str, BinaryIO] = {}
         for path in enriched:
             rows = pl.read_parquet(path)
             days = rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32)
@@ -248,11 +253,11 @@ def _write_arrays(
                 "requests": rows.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
             }
             for name, values in arrays.items():
-                if name not in mapped:
+                if name not in files:
                     shape = (total, values.shape[1])
-                    mapped[name] = artifacts.new_array(folder / f"{name}.npy", values.dtype, shape)
-                mapped[name][start : start + rows.height] = values
-            start += rows.height
+                    file = artifacts.array_file(folder / f"{name}.npy", values.dtype, shape)
+                    files[name] = opened.enter_context(file)
+                files[name].write(np.ascontiguousarray(values).data)
             advance(rows.height)
     return total
 
@@ -343,12 +348,34 @@ def _read_in_texts(config: Config) -> bool:
 
 
 def _rendered(
-    keywords: list[KeywordConfig], rows: pl.DataFrame, columns: dict[str, str]
+    keywords: list[KeywordConfig],
+    rows: pl.DataFrame,
+    columns: dict[str, str],
+    owned: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> pl.DataFrame:
     """Returns columns of the rows under new names, `chain`, and their texts of the keywords."""
     chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)
-    rendered = [Template(keyword).column(rows) for keyword in keywords]
+    rendered = []
+    for template in map(Template, keywords):
+        distinct, index_N = _once(template, rows, owned)
+        rendered.append(template.column(distinct)[index_N])
     return rows.select(chain.alias("chain"), *rendered, **columns)
+
+
+def _once(
+    template: Template, rows: pl.DataFrame, owned: Mapping[str, Collection[str]]
+) -> tuple[pl.DataFrame, Array]:
+    """Returns rows with all texts of the template, in their order, and which of these each row has.
+
+    What reads a place alone, or a user, is rendered once for all its rows of a day.
+    """
+    for row, columns in owned.items():
+        if {*template.columns} <= {*columns}:
+            number_N = rows[ON_ITS_DAY.format(row)].to_numpy()
+            _, first, index_N = np.unique(number_N, return_index=True, return_inverse=True)
+            order = np.argsort(first)
+            return rows[first[order]], np.argsort(order)[index_N]
+    return rows, np.arange(rows.height)
 
 
 def _report_texts(config: Config, folder: Path) -> None:

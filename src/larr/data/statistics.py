@@ -189,7 +189,7 @@ class Favourites:
         ordered = (
             asked.hstack(sums).drop_nulls("count").sort("count", "value", descending=[True, False])
         )
-        chosen = pl.col("value").head(profile.top).str.join(", ").alias(profile.name)
+        chosen = pl.col("value").head(profile.top).str.join(", ").alias("text")
         self.past = Past(ordered.group_by("key", "day", maintain_order=True).agg(chosen))
 
     def _keys(self, rows: pl.DataFrame) -> pl.Series:
@@ -206,7 +206,8 @@ class Favourites:
     def as_of(self, rows: pl.DataFrame) -> pl.Series:
         """Returns the text of each row, which has a user, a day, and the scene column."""
         day_N = rows["day"].to_physical().to_numpy()
-        return self.past.before(self._keys(rows).to_numpy(), day_N).to_series()
+        texts = self.past.before(self._keys(rows).to_numpy(), day_N)
+        return texts["text"].alias(self.profile.name)
 
     def known(self, day: int, users: pl.Series) -> pl.DataFrame:
         """Returns user_id, the scene column and the texts at the start of a day, where it has one.
@@ -217,7 +218,8 @@ class Favourites:
         user_N, number_N = np.divmod(key_N, len(self.situations) + 1)
         texts = self.past.before(key_N, np.full(len(key_N), day))
         situations = self.situations.drop(NUMBER)[number_N - 1]
-        return users[user_N - 1].to_frame().hstack(situations).hstack(texts).drop_nulls()
+        rows = users[user_N - 1].to_frame().hstack(situations)
+        return rows.with_columns(texts["text"].alias(self.profile.name)).drop_nulls()
 
 
 def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
