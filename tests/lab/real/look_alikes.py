@@ -275,7 +275,7 @@ def write_foursquare(folder: Path) -> None:
 def write_delivery_hero(folder: Path) -> None:
     """Each person orders two products from one of eight vendors on each of 20 days."""
     vendors = [
-        {"": number, "vendor_id": f"v{number}", "chain_id": None, "geohash": "w21zt"}
+        {"": number, "vendor_id": f"v{number}", "chain_id": None, "geohash": f"w21z{number % 2}"}
         | {"primary_cuisine": ("pizza", "chinese")[number % 2]}
         for number in range(8)
     ]
@@ -291,7 +291,7 @@ def write_delivery_hero(folder: Path) -> None:
             {
                 "": number,
                 "customer_id": f"c{person}",
-                "geohash": "w21z",
+                "geohash": "w21zu",
                 "order_id": f"o{day}-{person}",
                 "vendor_id": f"v{(person + day) % 8}",
                 "product_id": f"p{3 * ((person + day) % 8) + product}",
@@ -344,7 +344,7 @@ def write_mind(folder: Path) -> None:
                 "id": 20 * day + person,
                 "user": f"U{person}",
                 "time": f"11/{day}/2019 {person + 1}:36:57 PM",
-                "history": f"N{2 * person} N{2 * person + 1}",
+                "history": f"N{2 * person} N{2 * person + 1}" if person else None,
                 "shown": " ".join(
                     f"N{number % NEWS}-{int(number % 4 == 0)}"
                     for number in range(4 * person, 4 * person + 4)

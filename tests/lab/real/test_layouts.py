@@ -188,10 +188,11 @@ def test_an_order_of_several_products_is_one_click(tmp_path: Path) -> None:
     assert log.height == log["request_id"].n_unique() == 20 * PEOPLE
     assert log["click"].all()
     first = log.filter(request_id="o3-1").row(0, named=True)
-    assert (first["poi_id"], first["weekday"], first["split"]) == ("v4", "Thursday", "train")
+    assert (first["poi_id"], first["weekday"], first["split"]) == ("v4", "Wednesday", "train")
     assert first["time"] == datetime(2022, 1, 4, 12, 30)
-    assert places.filter(poi_id="v1").select("menu", "category", "region").rows() == [
-        ("dish 3, dish 4, dish 5", "chinese", "w21z")
+    assert (first["area"], first["customer_area"]) == ("w21z0", "w21zu")
+    assert places.filter(poi_id="v1").select("menu", "category", "area").rows() == [
+        ("dish 3, dish 4, dish 5", "chinese", "w21z1")
     ]
 
 
