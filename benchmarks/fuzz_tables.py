@@ -264,7 +264,8 @@ def losses(log: Log, checked: Path, rows: dict[str, Any], victim: str, folder: P
     if is_cut:
         content = (folder / "damaged").read_text(encoding="utf-8", errors="replace")
         notes = {note for note in notes if re.search(rf"(?<!\w){re.escape(note)}(?!\w)", content)}
-    missing = [note for note in notes - seen if note.startswith("note ") and note not in lines]
+    everything = set(re.findall(r"note \d+", lines + "\n".join(seen)))
+    missing = [note for note in notes - everything if note.startswith("note ")]
     return f"{len(missing)} rows are nowhere: {missing[:5]}" if missing else ""
 
 

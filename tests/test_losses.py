@@ -60,4 +60,7 @@ def test_click_loss_adds_the_tasks_means() -> None:
     labels = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
     click = (math.log(2) + math.log(1 + math.e)) / 2
     order = (math.log(1 + math.exp(2)) + math.log(1 + math.e)) / 2
-    assert click_loss(logits, labels).item() == pytest.approx(click + order, abs=1e-6)
+    same, weights = torch.empty(2, 0), torch.tensor([[2.0], [0.0]])
+    assert click_loss(logits, labels, same).item() == pytest.approx(click + order, abs=1e-6)
+    first = math.log(2) + math.log(1 + math.exp(2))
+    assert click_loss(logits, labels, weights).item() == pytest.approx(first, abs=1e-6)

@@ -1,7 +1,7 @@
 """The losses: a function for each equation of stages 2 and 3.
 
 Shapes: A anchors, B candidates (the first A of them are the anchors' positives, in order),
-T tasks.
+T tasks, W = 1 or 0 weights of a row.
 """
 
 from __future__ import annotations
@@ -61,14 +61,17 @@ class _InfoNce(torch.autograd.Function):
         return slope_AB, None, None
 
 
-def click_loss(logits_BT: Tensor, labels_BT: Tensor) -> Tensor:
+def click_loss(logits_BT: Tensor, labels_BT: Tensor, weights_BW: Tensor) -> Tensor:
     """Returns L_ctr: the sum over the tasks of the mean binary cross-entropy.
 
-    Paper: Eq. (26); BCE(click) + BCE(order) where there are orders (decision 26).
+    Paper: Eq. (26); BCE(click) + BCE(order) where there are orders (decision 26). `weights_BW` has
+    one column, or none where all rows count the same.
     """
     losses_BT = functional.binary_cross_entropy_with_logits(
         logits_BT.float(), labels_BT.float(), reduction="none"
     )
+    if weights_BW.shape[1]:
+        losses_BT = losses_BT * weights_BW
     return losses_BT.mean(dim=0).sum()
 
 

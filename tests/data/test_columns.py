@@ -146,8 +146,8 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
         ("{poi_name} [x", "poi", "without its other half"),
         ("{fee[/km]}", "scene", "rename a column with one of these in its name"),
         ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
-        ("{click}", "scene", "known only after the impression"),
-        ("{probability_click}", "scene", "known only after the impression"),
+        ("{click}", "scene", "not known before the impression"),
+        ("{probability_click}", "scene", "not known before the impression"),
         ("likes {poi_name}", "user", "cannot read poi_name; .* one value for a request"),
         ("{user_order_price_yuan}", "user", "cannot read user_order_price_yuan"),
     ],
@@ -164,8 +164,8 @@ def test_a_template_with_a_wrong_column_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": {"numbers": ["click"]}}, "features.numbers: click is known only"),
-        ({"features": {"categories": ["order"]}}, "features.categories: order is known"),
+        ({"features": {"numbers": ["click"]}}, "features.numbers: click is not known before"),
+        ({"features": {"categories": ["order"]}}, "features.categories: order is not known"),
         (
             {"features": {"numbers": ["poi_stars"]}},
             "cannot read poi_stars; expected a column of numbers",
@@ -173,7 +173,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
         ({"features": {"recent": 5}}, "needs poi_id"),
         ({"features": {"recent_keyword": "k"}}, "k is no scene keyword of a place"),
-        ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click: click is known"),
+        ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click: click is not known"),
         ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes: cannot read likes"),
         (
             {"profiles": [{"name": "t", "column": "kitchen"}]},
@@ -183,13 +183,13 @@ def test_a_template_with_a_wrong_column_is_refused(
         ({"profiles": [{"name": "user_ctr", "column": "name"}]}, "user_ctr: larr adds a column"),
         (
             {"profiles": [{"name": "t", "column": "name", "within": "order"}]},
-            "within of profile t: order is known only after",
+            "within of profile t: order is not known before",
         ),
         (
             {"profiles": [{"name": "t", "column": "name", "within": "place"}]},
             "within of profile t: cannot read place; expected .* that impressions have",
         ),
-        ({"statistics": [{"columns": ["user_id", "click"]}]}, "click is known only after"),
+        ({"statistics": [{"columns": ["user_id", "click"]}]}, "click is not known before"),
         (
             {"statistics": [{"columns": ["user_id", "poi_kitchen"]}]},
             "statistics user_id_x_poi_kitchen: cannot read poi_kitchen; expected a column of a",

@@ -305,6 +305,14 @@ def test_own_csv_tables_are_read_and_are_stale_once_they_change(
     assert "impressions.csv" in str(artifacts.stage(config, "prepare").why_stale())
 
 
+def test_weights_have_the_mean_1_in_training(tmp_path: Path) -> None:
+    weighted = TABLES["impressions"].with_columns(weight=pl.Series([1, 2, 3, 4]))
+    config = own_config(tmp_path, write_own(tmp_path, impressions=weighted))
+    prepare(config)
+    assert load(config, "train/weights").tolist() == [[0.5], [1], [1.5]]
+    assert load(config, "test/weights").tolist() == [[2]]
+
+
 def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
     log = raw(city)
     last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())

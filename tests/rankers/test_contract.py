@@ -83,6 +83,18 @@ def test_it_learns_what_was_planted(logits: Tensor, batch: Batch) -> None:
         assert log_loss(labels, logits[:, task].sigmoid()) < log_loss(labels, constant)
 
 
+def test_rows_without_weight_are_not_learned(name: str, batch: Batch, tmp_path: Path) -> None:
+    """Half of the rows have wrong labels and no weight."""
+    config = write_log(tmp_path, PLANTED, SETTINGS)
+    folder = config.output / "prepare" / "train"
+    labels, weights = np.load(folder / "labels.npy"), np.full((PLANTED.rows, 1), 2, np.float32)
+    labels[::2], weights[::2] = 1 - labels[::2], 0
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "weights.npy", weights)
+    logits_BT = fit(config, name, epochs=6)[0].score(batch)
+    assert roc_auc_score(batch.labels[:, 0], logits_BT[:, 0]) > 0.65
+
+
 def test_rows_are_scored_independently(fitted: Ranker, logits: Tensor, batch: Batch) -> None:
     order = torch.randperm(batch.rows)[: batch.rows // 2]
     half = fitted.score(batch.select(order))

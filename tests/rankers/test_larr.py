@@ -61,7 +61,7 @@ def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
 def test_a_dropped_text_is_read_as_missing_and_in_training_alone(
     config: Config, batch: Batch
 ) -> None:
-    nearly_all = {"scene.text_dropout": 0.99999, "scene.dropout": 0.0, "id_dropout": 0.0}
+    nearly_all = {"scene.text_dropout": 0.9999999, "scene.dropout": 0.0, "id_dropout": 0.0}
     model = build(config, **nearly_all)
     without = batch._replace(texts=torch.full_like(batch.texts, -1))
     with torch.no_grad():
@@ -145,7 +145,8 @@ def keyed(keys: list[list[int]], texts: list[list[int]]) -> Batch:
     rows = len(keys)
     empty = torch.empty(rows, 0)
     numbers = torch.tensor(texts, dtype=torch.int32)
-    return Batch(empty, empty, empty, numbers, empty, torch.tensor(keys, dtype=torch.int32), empty)
+    keys_B2 = torch.tensor(keys, dtype=torch.int32)
+    return Batch(empty, empty, empty, numbers, empty, keys_B2, empty, empty)
 
 
 def test_the_same_user_and_the_same_scene_are_not_negatives() -> None:

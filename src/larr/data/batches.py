@@ -34,17 +34,19 @@ class Batch(NamedTuple):
     """uint8 [B, T]."""
     keys: Tensor
     """int32 [B, 2], the numbers of the user and of the place."""
+    weights: Tensor
+    """float32 [B, 1], how much a row counts in training; [B, 0] in a log without weights."""
     figures: Tensor
     """float32 [B, G], those of several vector sources side by side; see `larr.text.figures`."""
 
     @classmethod
     def without_labels(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Returns a batch to be scored; `arrays` has all fields but `labels` and `keys`.
+        """Returns a batch to be scored; `arrays` has the fields that are read for it.
 
         It may lack `figures`.
         """
         rows = len(arrays["categories"])
-        inputs = {"figures": torch.zeros((rows, 0))}
+        inputs = {"figures": torch.zeros((rows, 0)), "weights": torch.zeros((rows, 0))}
         inputs |= {name: torch.from_numpy(array) for name, array in arrays.items()}
         nothing = torch.zeros((rows, 0), dtype=torch.uint8)
         return cls(**inputs, labels=nothing, keys=torch.zeros((rows, 2), dtype=torch.int32))
@@ -63,7 +65,7 @@ class Batch(NamedTuple):
         return Batch(*(array.index_select(0, index_B) for array in self))
 
 
-FILES = tuple(name for name in Batch._fields if name != "figures")
+FILES = tuple(name for name in Batch._fields if name not in ("weights", "figures"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class LogRows:
 
     folder: Path
     """Holds one `.npy` file for each field of `Batch` but `figures`, `days.npy`, and
-    `requests.npy`, a hash of each row's request."""
+    `requests.npy`, a hash of each row's request; `weights.npy` if the log has weights."""
     numbers_N: npt.NDArray[np.int64] | None = None
     """Rising numbers of the rows in the folder's arrays; None for all rows."""
     figures: tuple[Path, ...] = ()
@@ -96,6 +98,11 @@ class LogRows:
         """Returns the text figures of each source, [N, G]; as `array` does."""
         mapped = [np.load(path, mmap_mode="r") for path in self.figures]
         return mapped if self.numbers_N is None else [array[self.numbers_N] for array in mapped]
+
+    def weights(self) -> np.ndarray | None:
+        """Returns how much each row counts in training, float32 [N]; None for equal weights."""
+        exists = (self.folder / "weights.npy").exists()
+        return self.array("weights")[:, 0] if exists else None
 
     def select(self, rows_N: npt.NDArray[np.int64]) -> LogRows:
         """Returns those of these rows that have given, rising positions among them."""
@@ -156,5 +163,7 @@ class LogRows:
 
         arrays = {name: read(self.folder / f"{name}.npy") for name in FILES}
         none = torch.zeros((len(arrays["keys"]), 0))
+        path = self.folder / "weights.npy"
+        weights = read(path) if path.exists() else none
         figures = torch.cat([none, *(read(path) for path in self.figures)], dim=1)
-        return Batch(**arrays, figures=figures)
+        return Batch(**arrays, weights=weights, figures=figures)

@@ -67,7 +67,7 @@ def check_columns(config: Config, log: Log) -> None:
         for name in columns:
             if name in NEVER_FEATURES:
                 raise ConfigError(
-                    f"{where}: {name} is known only after the impression; take it out"
+                    f"{where}: {name} is not known before the impression; take it out"
                 )
             if not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
                 raise ConfigError(

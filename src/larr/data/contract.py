@@ -11,8 +11,8 @@ from datetime import datetime
 
 import polars as pl
 
-NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "split")
-"""Columns of impressions that state the outcome; no feature or keyword may read them."""
+NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "split", "weight")
+"""Columns of impressions that no feature or keyword may read: a request does not have them."""
 OLDEST = datetime(1980, 1, 1)
 """No log is older; the date 20240408, read as seconds since 1970, would be."""
 
@@ -71,6 +71,7 @@ ORDER = Column(
     expected="true or false, yes or no, or a number of orders; each with its click",
 )
 SPLIT = Column(pl.Enum(["train", "test"]), nullable=False, expected="train or test")
+WEIGHT = Column(pl.Float64(), nullable=False, low=1e-6, expected="a number above 0")
 POSITION = Column(pl.Int64(), low=1, expected="1 for the place that was shown first")
 
 TABLES = {
@@ -103,6 +104,7 @@ TABLES = {
             "order": ORDER,
             "split": SPLIT,
             "position": POSITION,
+            "weight": WEIGHT,
             "lat": LATITUDE,
             "lon": LONGITUDE,
             "temperature_c": CELSIUS,

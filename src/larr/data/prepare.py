@@ -175,7 +175,8 @@ def _write_enriched(
     orders = train.filter(pl.col("order")).select(beside or "request_id").unique()
     ordered = orders.collect(engine="streaming")
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    names = [*evaluated, *ROWS.values(), "click", "order", *row_numbers(config)]
+    weight = ["weight"] if "weight" in log.scan().collect_schema() else []
+    names = [*evaluated, *ROWS.values(), "click", "order", *weight, *row_numbers(config)]
     total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
     with track("statistics and texts", total, "rows") as advance:
         for split in SPLITS:
@@ -239,6 +240,7 @@ def _write_arrays(
     total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
     texts = [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords]
     place_P = np.insert(encoder.places.column(log.places["poi_id"]), 0, 0)
+    mean = _mean_weight(log)
     with ExitStack() as opened, track(f"arrays of {folder.name}", total, "rows") as advance:
         files: dict[str, BinaryIO] = {}
         for path in enriched:
@@ -252,6 +254,8 @@ def _write_arrays(
                 "keys": rows.select(USER, PLACE).to_numpy().astype(np.int32),
                 "requests": rows.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
             }
+            if mean:
+                arrays["weights"] = (rows.select("weight").to_numpy() / mean).astype(np.float32)
             for name, values in arrays.items():
                 if name not in files:
                     shape = (total, values.shape[1])
@@ -260,6 +264,14 @@ def _write_arrays(
                 files[name].write(np.ascontiguousarray(values).data)
             advance(rows.height)
     return total
+
+
+def _mean_weight(log: Log) -> float | None:
+    """Returns the mean weight of the training rows, None in a log without weights."""
+    if "weight" not in log.scan().collect_schema():
+        return None
+    train = log.scan().filter(pl.col("split") == "train")
+    return float(train.select(pl.col("weight").mean()).collect(engine="streaming").item())
 
 
 def _report_unknown(encoder: FeatureEncoder, folder: Path) -> None:

@@ -40,7 +40,7 @@ class Logits(nn.Module):
         nothing = inputs["categories"][:, :0]
         fields = {name: inputs.get(name, nothing).long() for name in INDICES}
         fields |= {name: inputs.get(name, nothing).float() for name in FLOATS}
-        batch = Batch(**fields, labels=nothing, keys=nothing)
+        batch = Batch(**fields, labels=nothing, keys=nothing, weights=nothing)
         if VECTORS in inputs:
             ranker: nn.Module = self.score  # type: ignore[assignment]
             return {"logits": functional_call(ranker, {VECTORS: inputs[VECTORS]}, (batch,))}

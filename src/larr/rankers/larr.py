@@ -99,7 +99,7 @@ class Larr(Ple):
         18); what maps them to each other is trained in either case.
         """
         logits_BT, e_s, categories_BFE = self.outputs(batch)
-        click = click_loss(logits_BT, batch.labels)
+        click = click_loss(logits_BT, batch.labels, batch.weights)
         alignment = torch.zeros_like(click)
         if weights.alignment:
             if self.settings.stop_gradient == "collaborative":

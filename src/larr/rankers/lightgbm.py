@@ -74,6 +74,7 @@ class LightGbm(Ranker):
                 rows = lightgbm.Dataset(
                     _rows(log, self.columns),
                     label_N,
+                    weight=log.weights(),
                     categorical_feature=list(range(len(self.columns))),
                     params={"verbosity": -1},
                 )

@@ -74,7 +74,7 @@ class NeuralRanker(nn.Module, Ranker):
 
     def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:  # noqa: ARG002
         """Returns L_3 of a batch and its two parts, L_ctr and L_cl, [3]. Paper: Eq. (26)."""
-        click = click_loss(self(batch), batch.labels)
+        click = click_loss(self(batch), batch.labels, batch.weights)
         return torch.stack([weights.click * click, click, torch.zeros_like(click)])
 
     def phases(self) -> list[tuple[int, Weights]]:
