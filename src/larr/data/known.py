@@ -21,7 +21,7 @@ from larr.data import statistics
 from larr.data.cross import Cross, DailyCross
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
-from larr.data.names import INTERNAL, PLACE, ROWS, USER
+from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
 from larr.data.transforms import Array, Levels, time_columns
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
@@ -216,7 +216,9 @@ class Enricher:
         self.recent = statistics.RecentPlaces(
             events.collect(engine="streaming"), len(log.users), config.features.recent
         )
-        orders = past_orders(log, log.counted())
+        within = {raw_column(config, p.within) for p in config.profiles if p.within}
+        needed = {"day", "order", "time", *ROWS, *ROWS.values(), *within}
+        orders = past_orders(log, log.counted().select(sorted(needed)))
         self.spending: statistics.Sums | None = None
         if "poi_price_yuan" in log.places.columns:
             daily = statistics.daily_spending(orders.select("poi_id", "day", key=USER), log.places)

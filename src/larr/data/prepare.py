@@ -90,13 +90,16 @@ def prepare(config: Config) -> None:
                 _write_part(config, log, encoder, texts, split_N, part)
         # The texts of every past order as of the start of its day, for stage 2.
         train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
-        orders = enricher.enrich(past_orders(log, train), crossed=_read_in_texts(config))
         keys = {name: name for name in ("user_id", "poi_id", "time")}
         keys |= {"beside": beside, "log_row": LOG_ROW}
-        orders = _rendered(config.keywords, orders, keys, enricher.owned)
-        orders.write_parquet(folder / "orders.parquet")
-        left = pl.scan_parquet(sorted((folder / "enriched").glob("not_taken-*")))
-        left.sink_parquet(folder / "not_taken.parquet")
+        chunks = past_orders(log, train).iter_slices(config.dataset.chunk_rows)
+        for number, chunk in enumerate(chunks):
+            orders = enricher.enrich(chunk, crossed=_read_in_texts(config))
+            orders = _rendered(config.keywords, orders, keys, enricher.owned)
+            orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
+        for name in ("orders", "not_taken"):
+            parts = pl.scan_parquet(sorted((folder / "enriched").glob(f"{name}-*")))
+            parts.sink_parquet(folder / f"{name}.parquet")
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
         texts.table().write_parquet(folder / "texts.parquet")

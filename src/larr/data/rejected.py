@@ -85,10 +85,17 @@ class Checker(Checks):
         """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
         key = list(TABLES[table].key)
         rule = Rule(" + ".join(key), "duplicate")
-        counts = pl.scan_parquet(chunks).group_by(key).len()
+        # Keys of all rows would need more memory than all else: their hashes show which may repeat.
+        log, hashed = pl.scan_parquet(chunks), pl.struct(key).hash()
+        hash_N = log.select(hashed).collect(engine="streaming").to_series().to_numpy(writable=True)
+        hash_N.sort()
+        twice = pl.Series(hash_N[1:][hash_N[1:] == hash_N[:-1]]).unique()
+        if twice.is_empty():
+            return
+        counts = log.filter(hashed.is_in(twice.implode())).group_by(key).len()
         repeated = counts.filter(pl.col("len") > 1).collect(engine="streaming")
         seen = repeated.clear()  # only keys that occur twice are held in memory
-        for path in chunks if repeated.height else ():
+        for path in chunks:
             rows = pl.read_parquet(path)
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
             if again.height:
