@@ -1,6 +1,6 @@
 """Each way to break the data contract is named; other rows are read into their types."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
@@ -215,6 +215,7 @@ def test_a_number_of_ones_own_that_cannot_be_read_is_missing() -> None:
         (pl.Series([10**30], dtype=pl.Decimal(38, 0)), "1" + "0" * 30),
         (pl.Series([2**100], dtype=pl.Int128), str(2**100)),
         (pl.Series(["u1"], dtype=pl.Categorical), "u1"),
+        (pl.Series(["1e3"]), "1e3"),
     ],
 )
 def test_ids_of_any_type_are_texts(ids: pl.Series, expected: str) -> None:
@@ -222,11 +223,23 @@ def test_ids_of_any_type_are_texts(ids: pl.Series, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ids", [pl.Series([2**24], dtype=pl.Float32), pl.Series([1.0, -(2.0**53)])]
+    "ids",
+    [
+        pl.Series([2**24], dtype=pl.Float32),
+        pl.Series([1.0, None, -(2.0**53)]),
+        pl.Series(["4.0", "9007199254740992.0"]),
+        pl.Series(["1.23457E+15"]),
+        pl.Series(["1e+16"]),
+    ],
 )
 def test_ids_that_floats_have_rounded_are_refused(ids: pl.Series) -> None:
-    with pytest.raises(DataError, match=r"table users: user_id holds Float.*Export the column as"):
+    with pytest.raises(DataError, match=r"table users: user_id holds floats.*Export the column as"):
         check("users", ids.alias("user_id").to_frame())
+    if ids.dtype != pl.String:
+        rows = pl.DataFrame({"user_id": [f"u{n}" for n in range(len(ids))], "club": ids})
+        with pytest.raises(DataError, match="table users: club holds floats"):
+            check("users", rows, categories=["user_club"])
+        assert check("users", rows).good.height == len(ids)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +258,56 @@ def test_a_label_may_be_a_word_or_a_count(
     labelled, rejected, *_ = check("impressions", rows.with_columns(click=pl.Series(clicks)))
     assert labelled["click"].to_list() == good
     assert rejected["reason"].to_list() == reasons
+
+
+MANY = {
+    "code": (pl.Series(["a", " "], dtype=pl.Categorical), ["a", None]),
+    "mood": (pl.Series(["a", "b"], dtype=pl.Enum(["b", "a"])), ["a", "b"]),
+    "fee": (pl.Series(["5.40", "6"], dtype=pl.Decimal(10, 2)), [5.4, 6.0]),
+    "serial": (pl.Series([10**20, 1], dtype=pl.Decimal(38, 0)), ["1" + "0" * 20, "1"]),
+    "day_of": (pl.Series([datetime(2024, 4, 1)] * 2).dt.date(), ["2024-04-01"] * 2),
+    "since": (pl.Series([datetime(2024, 4, 1, 9, 5)] * 2), ["2024-04-01T09:05:00"] * 2),
+    "opens": (pl.Series([datetime(2024, 4, 1, 9, 5)] * 2).dt.time(), ["09:05:00"] * 2),
+    "waited": (pl.Series([timedelta(minutes=1, milliseconds=500), None]), [60.5, None]),
+    "share": (pl.Series([5.4, float("inf")], dtype=pl.Float32), [5.4, None]),
+    "words": (pl.Series([["hot, mild", "new"], []]), ["hot; mild, new", None]),
+    "shelves": (pl.Series([[3, None, 4], [1, 2, 3]], dtype=pl.List(pl.Int8)), ["3, 4", "1, 2, 3"]),
+    "pair": (pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2)), ["1, 2", "3, 4"]),
+    "none": (pl.Series([None, None]), [None, None]),
+    "photo": (pl.Series([b"a", b"b"]), [b"a", b"b"]),
+}
+
+
+def test_columns_of_ones_own_hold_what_json_can() -> None:
+    rows = pl.DataFrame({"poi_id": ["a", "b"], "name": "n"})
+    rows = rows.with_columns(values.alias(name) for name, (values, _) in MANY.items())
+    good = check("places", rows).good
+    assert {name: good[name].to_list() for name in MANY} == {n: v for n, (_, v) in MANY.items()}
+
+
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum(["1", "0", "3", " "])])
+def test_encoded_labels_and_numbers_are_read(dtype: pl.DataType) -> None:
+    rows = pl.DataFrame([GOOD | {"request_id": str(n)} for n in range(3)])
+    encoded = pl.Series(["3", "0", " "], dtype=dtype)
+    rows = rows.with_columns(click=encoded, lat=encoded, position=pl.Series(["3", "1", " "]))
+    checked = check("impressions", rows)
+    assert checked.good.select("click", "lat", "position").rows() == [
+        (True, 3.0, 3),
+        (False, 0.0, 1),
+    ]
+    assert checked.rejected["reason"].to_list() == ["click is missing"]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("user_id", [b"u"]), ("click", [{"a": 1}]), ("lat", [[1.5]])],
+)
+def test_columns_of_the_contract_hold_single_values(column: str, values: list[object]) -> None:
+    rows = pl.DataFrame([GOOD]).with_columns(pl.Series(column, values))
+    with pytest.raises(DataError, match=f"table impressions: its column {column} holds"):
+        check("impressions", rows)
+
+
+def test_lists_of_texts_are_tags() -> None:
+    rows = pl.DataFrame({"poi_id": ["a"], "name": "n", "tags": [["hot", "new"]]})
+    assert check("places", rows).good["tags"].to_list() == ["hot, new"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from larr.config import Config
 from larr.data.prepare import prepare
 from larr.serve.features import Reader
-from tests.own_tables import own_config, write_own
+from larr.serve.request import candidate_columns
+from tests.own_tables import TABLES, own_config, write_own
 from tests.serving import SENT, log
 
 PAIRS = [
@@ -100,6 +102,50 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, prepared: Config) -> 
         assert (of_log["recent"] == request.recent).all()
         assert request.missing == []
     assert start == rows.height
+
+
+def test_values_of_any_type_are_sent_as_json(tmp_path: Path) -> None:
+    """The rows of a request in the log give the same inputs after a way through JSON."""
+    moment = datetime(2024, 4, 1, 9, 5)
+    values = {
+        "fee": pl.Series(["5.40", "6"], dtype=pl.Decimal(10, 2)),
+        "share": pl.Series([5.4, None], dtype=pl.Float32),
+        "campaign": pl.Series([2 * 10**15, 2**62]),
+        "serial": pl.Series([10**20, 1], dtype=pl.Decimal(38, 0)),
+        "code": pl.Series(["a", "b"], dtype=pl.Categorical),
+        "is_new": pl.Series([True, None]),
+        "turnover": pl.Series([3e18, -1e100]),
+        "promo": pl.Series([moment, None]).dt.date(),
+        "since": pl.Series([moment, moment]),
+        "opens": pl.Series([moment.time(), None]),
+        "waited": pl.Series([timedelta(seconds=3), timedelta(0)]),
+        "words": pl.Series([["a", "b"], []]),
+    }
+    settings = write_own(tmp_path)
+    rows = TABLES["impressions"].with_columns(
+        pl.concat([column, column]).reverse().alias(name) for name, column in values.items()
+    )
+    rows.write_parquet(tmp_path / "log.parquet")
+    settings.append(f"dataset.tables.impressions={tmp_path}/log.parquet")
+    settings.append(f"features.categories={['user_id', 'poi_id', *values]}")
+    numbers = ["fee", "share", "is_new", "turnover", "waited", "campaign"]
+    settings.append(f"features.numbers={numbers}")
+    settings.append(f"features.candidate_columns={[*values]}")
+    config = own_config(tmp_path, settings)
+    prepare(config)
+    reader = Reader(config, config.output / "prepare")
+    log = pl.read_parquet(config.output / "prepare" / "requests.parquet")
+    _, accepted = reader.sent()
+    sent = msgspec.json.decode(msgspec.json.encode(log.select(*accepted).to_dicts()))
+    columns = candidate_columns(sent, accepted)
+    request = reader.request(log.row(0, named=True))
+    candidates, arrays = reader.candidates(request, columns), reader.table(log)
+    positions = reader.categories.candidate
+    np.testing.assert_array_equal(candidates.categories, arrays["categories"][:, positions])
+    positions = reader.numbers.candidate
+    np.testing.assert_array_equal(candidates.numbers, arrays["numbers"][:, positions])
+    assert candidates.categories[0].all()
+    assert not candidates.unknown
 
 
 def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None:

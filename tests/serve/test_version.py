@@ -213,7 +213,7 @@ def test_the_places_of_the_answer_are_explained(
     assert "texts" not in rank(version, asked)["items"][0]
 
 
-@pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400, "1e300"])
+@pytest.mark.parametrize("number", ["1" * 400, "-" + "9" * 400])
 def test_huge_numbers_are_refused(
     version: ServedVersion, asked: dict[str, Any], number: str
 ) -> None:

@@ -18,13 +18,14 @@ from larr.config import Config
 from larr.data.contract import (
     NUMBER,
     TABLES,
+    Column,
     Rule,
     broken_in_columns,
     broken_in_rows,
     sentence,
 )
-from larr.data.names import own_numbers
-from larr.data.values import LARGEST_EXACT, NESTED, as_type, is_naive
+from larr.data.names import by_table, own_categories, own_numbers
+from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, as_type, is_naive
 from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
@@ -74,11 +75,10 @@ class Checks:
         no value can be read rightly.
         """
         contract, tables = TABLES[table], self.config.dataset.tables
-        # Only texts, as CSV files have them, have to be read as numbers.
-        texts = {*frame.select(cs.string()).columns}
-        own = dict.fromkeys(texts.intersection(own_numbers(self.config)[table]), NUMBER)
-        columns = {n: c for n, c in (own | contract.columns).items() if n in frame.columns}
+        columns = self._columns(table, frame)
         _check_types(table, frame.select(*columns))
+        looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
+        _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
         given, words = _without_words(frame, self.config.dataset.missing)
         typed = given.select(
             as_type(name, given.schema[name], column.dtype, tables)
@@ -114,24 +114,41 @@ class Checks:
             Counter({name: given[name].count() for name in columns}),
         )
 
+    def _columns(self, table: str, frame: pl.DataFrame) -> dict[str, Column]:
+        """Returns the columns that have to have a type: those of the contract, and own numbers."""
+        own = {*own_numbers(self.config)[table]} & {*frame.select(cs.string()).columns}
+        # A client sends numbers for features, and may send true or false for buckets.
+        features = {*by_table(self.config.features.numbers)[table]}
+        own |= features & {*frame.select(cs.boolean()).columns}
+        columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
+        return {name: column for name, column in columns.items() if name in frame.columns}
+
 
 def _check_types(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for a column without single values, and for IDs that floats have rounded."""
+    """Raises DataError for a column without single values."""
     for name, dtype in frame.schema.items():
         if isinstance(dtype, NESTED):
             raise DataError(
                 f"table {table}: its column {name} holds {dtype}; give one text, number, Boolean "
                 "or time a row"
             )
-        limit = LARGEST_EXACT.get(dtype.base_type())
-        if name not in IDS or limit is None:
+
+
+def _check_ids(table: str, frame: pl.DataFrame) -> None:
+    """Raises DataError for IDs that floats have rounded."""
+    for name, dtype in frame.schema.items():
+        if dtype.is_float():
+            is_rounded = pl.col(name).is_finite() & (pl.col(name).abs() >= LARGEST_EXACT[dtype])
+        elif dtype == pl.String and name in IDS:
+            is_rounded = pl.col(name).str.contains(ROUNDED)
+        else:
             continue
-        rounded = frame[name].filter(frame[name].is_finite() & (frame[name].abs() >= limit))
+        rounded = frame[name].filter(frame.select(is_rounded.fill_null(value=False)).to_series())
         if len(rounded):
             raise DataError(
-                f"table {table}: {name} holds {dtype}, with values such as {rounded[0]:.0f}, but "
-                f"above {limit:,} this type leaves whole numbers out, so that different IDs have "
-                "become one. Export the column as integers or as texts"
+                f"table {table}: {name} holds floats, such as {rounded[0]}, but floats of this "
+                "size leave whole numbers out, so that different IDs have become one. Export the "
+                "column as integers or as texts"
             )
 
 
@@ -162,8 +179,10 @@ def _without_words(
             counts = text.filter(is_word).value_counts()
             words.update({(column.name, word): count for word, count in counts.iter_rows()})
         columns.append(column.set(is_word | (text == ""), None))
-    finite = pl.when(numbers.is_finite()).then(numbers)
-    return frame.with_columns(columns).with_columns(finite), words
+    given = frame.with_columns(columns).with_columns(pl.when(numbers.is_finite()).then(numbers))
+    # The shortest decimal, such as 5.4, and not 5.400000095367432.
+    short = (cs.float() - cs.by_dtype(pl.Float64)).cast(pl.String).cast(pl.Float64)
+    return given.with_columns(short), words
 
 
 def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:

@@ -78,8 +78,8 @@ class Form:
 
 
 DECIMAL_COMMA = Form("decimal commas", r"[+-]?\d*(,\d+)?", ",", ".")
-WHOLE_FLOAT = Form("whole numbers without their .0", r"-?\d+\.0", ".0", "")
-"""What other programs make of whole numbers as soon as one is missing."""
+WHOLE_FLOAT = Form("whole numbers without their .0", r"-?\d{1,15}\.0", ".0", "")
+"""What other programs make of whole numbers as soon as one is missing; larger ones are rounded."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,17 @@ def compared_numbers(config: Config) -> list[str]:
 
 def own_numbers(config: Config) -> dict[str, list[str]]:
     """Returns the columns of each table that are read as numbers, as the table names them."""
-    names = {*config.features.numbers, *(bucket.column for bucket in config.buckets)}
+    return by_table([*config.features.numbers, *(bucket.column for bucket in config.buckets)])
+
+
+def own_categories(config: Config) -> dict[str, list[str]]:
+    """Returns the same of columns whose values are looked up or counted: IDs are among them."""
+    counted = [name for pair in config.statistics or [] for name in pair.columns]
+    return by_table([*config.features.categories, *counted])
+
+
+def by_table(names: list[str]) -> dict[str, list[str]]:
+    """Returns the names that columns have in each table, before places and users are joined."""
     prefixes = {"places": "poi_", "users": "user_", "impressions": "", "orders": ""}
     return {
         table: sorted({*names, *(name.removeprefix(prefix) for name in names)})

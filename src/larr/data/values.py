@@ -33,8 +33,14 @@ SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
 """Sign, hours and minutes of an offset; Z and UTC have none."""
 TRUTH = {"true": 1.0, "false": 0.0}
 LABELS = TRUTH | {"t": 1.0, "yes": 1.0, "y": 1.0, "f": 0.0, "no": 0.0, "n": 0.0}
-LARGEST_EXACT: dict[type[pl.DataType], int] = {pl.Float32: 2**24, pl.Float64: 2**53}
+LARGEST_EXACT: dict[pl.DataType, int] = {
+    pl.Float16(): 2**11,
+    pl.Float32(): 2**24,
+    pl.Float64(): 2**53,
+}
 """From here on floats leave whole numbers out, so that two IDs may have become one."""
+ROUNDED = r"^-?(\d{16,}\.0|\d+(\.\d+)?[eE]\+\d+)$"
+"""The same as texts: what spreadsheets and pandas write of large floats."""
 
 
 def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
@@ -52,14 +58,8 @@ def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
         )
     for column, dtype in table.collect_schema().items():
         wanted = contract[column].dtype if column in contract else None
-        value = pl.col(column)
-        if wanted == pl.Datetime and dtype.base_type() in (pl.Date, pl.Datetime):
-            continue
-        if wanted is None and dtype == pl.Float32:
-            # The shortest decimal, such as 5.4, and not 5.400000095367432.
-            columns[column] = value.cast(pl.String).cast(pl.Float64)
-        else:
-            columns[column] = _plain(value, dtype)
+        if wanted != pl.Datetime or dtype.base_type() not in (pl.Date, pl.Datetime):
+            columns[column] = _plain(pl.col(column), dtype)
     return table.with_columns(**columns)
 
 
