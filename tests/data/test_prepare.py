@@ -174,9 +174,9 @@ def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
     texts = pl.read_parquet(data / "texts.parquet")["text"].to_list()
     vocabularies = {
         category.name: np.array(
-            [None, *pl.read_parquet(data / "vocabularies" / f"{number:03}.parquet")["value"]]
+            [None, *pl.read_parquet(data / "vocabularies" / f"{category.name}.parquet")["value"]]
         )
-        for number, category in enumerate(features.categories)
+        for category in features.categories
     }
     categories = load(config, f"{folder}/categories")
     histories = load(config, f"{folder.rpartition('/')[0] or '.'}/histories")
@@ -392,7 +392,7 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     texts = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
     assert texts["chain"].to_list() == [None, None]
     assert texts["k"].to_list() == ["4 stars", None]
-    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "002.parquet")
+    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "poi_stars.parquet")
     assert words["value"].to_list() == ["4"]
 
 

@@ -6,6 +6,7 @@ Shapes: N rows, F categories, M numbers, L recent places, T tasks.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ LARGEST = 1e30
 SCALE_ROWS = 1_000_000
 """Training rows from which means and deviations are computed."""
 ROW = f"{INTERNAL}row of the sample"
+SCALES = "scales"
+PLAIN_NAME = re.compile(rf"(?!{SCALES}$)[a-z0-9_]{{1,100}}")
+"""Names of columns that a file can have on any system."""
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
 
@@ -129,24 +133,29 @@ class FeatureEncoder:
     def save(self, folder: Path) -> None:
         """Writes the vocabularies, in the order of `features.categories`, and the scales."""
         folder.mkdir(exist_ok=True)
-        for number, vocabulary in enumerate(self.vocabularies.values()):
+        for number, (name, vocabulary) in enumerate(self.vocabularies.items()):
             texts = vocabulary.texts.rename("value").to_frame()
-            texts.write_parquet(folder / f"{number:03}.parquet")
+            texts.write_parquet(folder / _file(number, name))
         scales = self.scales
         columns = {"name": scales.names, "mean": scales.mean_M, "deviation": scales.deviation_M}
         types = {"name": pl.String, "mean": pl.Float64, "deviation": pl.Float64}
-        pl.DataFrame(columns, schema=types).write_parquet(folder / "scales.parquet")
+        pl.DataFrame(columns, schema=types).write_parquet(folder / f"{SCALES}.parquet")
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
         """Returns what `save` wrote."""
         vocabularies = {
-            name: Vocabulary(pl.read_parquet(folder / f"{number:03}.parquet")["value"])
+            name: Vocabulary(pl.read_parquet(folder / _file(number, name))["value"])
             for number, name in enumerate(dict.fromkeys(config.features.categories))
         }
-        names, mean_M, deviation_M = pl.read_parquet(folder / "scales.parquet").get_columns()
+        names, mean_M, deviation_M = pl.read_parquet(folder / f"{SCALES}.parquet").get_columns()
         scales = Scales(tuple(names), mean_M.to_numpy(), deviation_M.to_numpy())
         return cls(vocabularies, scales, config.features.recent)
+
+
+def _file(number: int, name: str) -> str:
+    """Returns the name of the file of a vocabulary."""
+    return f"{name}.parquet" if PLAIN_NAME.fullmatch(name) else f"column-{number}.parquet"
 
 
 def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
