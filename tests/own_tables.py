@@ -46,10 +46,12 @@ def write_own(folder: Path, **changes: pl.DataFrame) -> list[str]:
 
 
 def own_config(folder: Path, overrides: list[str]) -> Config:
-    """A configuration with one keyword and three categories."""
+    """A configuration with a keyword of each side and three categories."""
     (folder / "mine.toml").write_text(
         '[features]\ncategories = ["user_id", "poi_id", "meal_slot"]\nrecent = 2\n'
         '[[keywords]]\nname = "poi_title"\nowner = "poi"\nview = "business"\n'
         'template = "{poi_name}"\nprompt = true\n'
+        '[[keywords]]\nname = "member"\nowner = "user"\nview = "profile"\n'
+        'template = "{user_id}"\n'
     )
     return load_config(folder / "mine.toml", overrides)

@@ -73,7 +73,9 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
     monkeypatch.setattr("larr.run.embed", embed)
     align = {"models": ["larr", "no_cpt", "in_order"], "variants": VARIANTS}
-    return make_data(tmp_path / "run", encoders=ENCODERS, align=align)
+    return make_data(
+        tmp_path / "run", encoders=ENCODERS, align=align, features={"categories": ["poi_id"]}
+    )
 
 
 def run_to_vectors(config: Config) -> None:

@@ -20,6 +20,10 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     if not force and artifacts.stage(config, verb).is_current():
         console.print(f"{verb}: {target} is up to date", style="dim")
         return
+    if verb != "prepare" and artifacts.manifest(artifacts.folder(config, "prepare")):
+        from larr.data.columns import check_later_stages  # noqa: PLC0415
+
+        check_later_stages(config)
     if force:
         artifacts.forget(config, verb)
     console.print(Text(verb, style="bold"), f"-> {target}")
@@ -38,10 +42,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
 
 def run(config: Config, *, force: bool = False) -> None:
     """Runs every stage up to the report that is not up to date, also for `config.encoders`."""
-    from larr.evaluation.evaluate import check_slices  # noqa: PLC0415
-
-    wanted = vector_sources(config)  # here and in check_slices wrong names are refused at once
-    check_slices(config)
+    wanted = vector_sources(config)  # here wrong names are refused at once
     for verb in RUN:
         if verb == "embed":
             train_encoders(config, wanted, force=force)

@@ -208,6 +208,11 @@ def test_a_template_with_a_wrong_column_is_refused(
             "statistics user_id_x_poi_name: cvr counts orders, and impressions have no column",
         ),
         ({"keywords": []}, "none has the owner poi"),
+        ({"keywords": [PLACE_TEXT]}, "none has the owner user or scene; stage 2 needs one"),
+        ({"contrast": {"near": "poi_planet"}}, "contrast.near: cannot read poi_planet"),
+        ({"features": {"categories": []}}, "features.categories: the rankers need at least one"),
+        ({"align": {"tuned": {"ple": {"hidden": ["no_such"]}}}}, "ple: hidden names no_such"),
+        ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows will have no column"),
     ],
 )
 def test_a_setting_with_a_wrong_column_is_refused(
@@ -239,3 +244,13 @@ def test_no_column_has_the_name_of_one_that_is_added(
         log = replace(log, **{field: getattr(log, field).with_columns(added)})
     with pytest.raises(DataError, match=f"table {table}: its column {column} has the name"):
         check_columns(configured(), log)
+
+
+def test_what_later_stages_need_is_checked_with_the_rest_in_one_list(log: Log) -> None:
+    changes = {"contrast": {"near": "poi_planet"}, "features": {"numbers": ["no_such"]}}
+    with pytest.raises(ConfigError, match="2 settings have to be changed") as caught:
+        check_columns(configured(**changes), log)
+    assert [line[:20] for line in str(caught.value).splitlines()[1:]] == [
+        "- features.numbers: ",
+        "- contrast.near: can",
+    ]

@@ -384,7 +384,8 @@ def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path)
     )
     overrides = write_own(tmp_path, places=places)
     overrides.append(
-        "keywords=[{name='k', owner='poi', view='basic', template='{poi_stars} stars'}]"
+        "keywords=[{name='k', owner='poi', view='basic', template='{poi_stars} stars'}, "
+        "{name='u', owner='user', view='profile', template='{user_id}'}]"
     )
     overrides.append("features.categories=['user_id', 'poi_id', 'poi_stars']")
     config = own_config(tmp_path, overrides)

@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from larr import artifacts, metrics
 from larr.config import Config
 from larr.config.rankers import CONTROLS
-from larr.errors import ConfigError, DataError, InputError, LarrError, StaleError
+from larr.errors import DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import mean_tree
 from larr.metrics import METRICS, Metric, mean_of, metrics_of
@@ -252,23 +252,18 @@ def test_pairs_that_were_not_trained_are_left_out(tmp_path, monkeypatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "message"),
+    ("scores", "message"),
     [
-        ({"evaluate": {"slices": ["moon_phase"]}}, ConfigError, "no column moon_phase"),
-        ({"scores": np.zeros((7, 2), np.float32)}, LarrError, r"shape \(7, 2\)"),
-        ({"scores": np.full((300, 2), np.nan, np.float32)}, LarrError, "are NaN"),
+        (np.zeros((7, 2), np.float32), r"shape \(7, 2\)"),
+        (np.full((300, 2), np.nan, np.float32), "are NaN"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_a_reason(
-    tmp_path, monkeypatch, change, error, message
+    tmp_path, monkeypatch, scores, message
 ) -> None:
     config = make_run(tmp_path, monkeypatch, rows=300)
-    if "evaluate" in change:
-        wanted = config.evaluate.model_copy(update=change["evaluate"])
-        config = config.model_copy(update={"evaluate": wanted})
-    else:
-        monkeypatch.setattr("larr.rankers.predict.predict", lambda *_: change["scores"])
-    with pytest.raises(error, match=message):
+    monkeypatch.setattr("larr.rankers.predict.predict", lambda *_: scores)
+    with pytest.raises(LarrError, match=message):
         evaluate(config)
     assert not (config.output / "evaluate" / "manifest.json").exists()
 

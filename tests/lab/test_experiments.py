@@ -12,7 +12,6 @@ from larr import run as runner
 from larr.config import Config
 from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
-from larr.rankers import build
 from larr.rankers.align import align
 from larr.settings import load_config
 from larr_lab.settings import StudyConfig, studies_of
@@ -160,7 +159,6 @@ def test_the_latest_rows_alone_and_hidden_categories(tmp_path: Path) -> None:
     variants = {
         "few": {"of": "ple", "settings": {"rows": 500}},
         "blind": {"of": "ple", "settings": {"hidden": ["user_id", "poi_id"]}},
-        "wrong": {"of": "ple", "settings": {"hidden": ["no_such"]}},
     }
     models = ["ple", "few", "blind"]
     config = write_log(tmp_path, align=small_align(models=models, variants=variants, epochs=1))
@@ -170,5 +168,3 @@ def test_the_latest_rows_alone_and_hidden_categories(tmp_path: Path) -> None:
         for name in ("ple", "few")
     }
     assert trained["few"] == 500 < trained["ple"]
-    with pytest.raises(ConfigError, match="hidden names no_such; the categories are"):
-        build(config, "wrong")

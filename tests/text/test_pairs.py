@@ -13,7 +13,7 @@ import pytest
 
 from larr.config import Config
 from larr.config.text import ContrastConfig
-from larr.errors import ConfigError, DataError
+from larr.errors import DataError
 from larr.text import pairs
 from larr.text.pairs import (
     EMPTY,
@@ -139,13 +139,6 @@ def test_near_orders_come_into_a_batch_together(
     assert of_one_city >= 37, "40 groups, less those where one city ends"
     batches = [set(cities[start : start + 8]) for start in range(0, 160, 8)]
     assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups in a batch"
-
-
-def test_unknown_near_column_is_an_error(config: Config) -> None:
-    contrast = config.contrast.model_copy(update={"near": "poi_planet"})
-    config = config.model_copy(update={"contrast": contrast})
-    with pytest.raises(ConfigError, match="poi_planet"):
-        examples(config, held_out(config))
 
 
 def test_few_orders_come_again_with_other_keywords(tmp_path: Path) -> None:

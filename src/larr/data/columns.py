@@ -8,10 +8,11 @@ request, so it cannot read what differs between the candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
+from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import PAIR_FIGURES
@@ -30,6 +31,9 @@ from larr.data.within import within_names
 from larr.errors import ConfigError, DataError
 from larr.progress import console
 
+IMPRESSIONS = ("user_impressions", "poi_impressions")
+"""Columns of the number of training rows of a row's user and place."""
+KEPT_FOR_EVALUATION = ("request_id", "user_id", "poi_id", "time", *IMPRESSIONS)
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
 MOST_DIFFERING = 0.05
 """In a larger share of the requests, different values are no slip of the log."""
@@ -63,28 +67,78 @@ def check_columns(config: Config, log: Log) -> None:
         (f"statistics {pair.name}", [*pair.columns], counted, expected)
         for pair in config.statistics or []
     ]
+    refuse(
+        [
+            *_wrong_uses(config, uses, tables, is_dated=log.is_dated),
+            *_wrong_templates(config),
+            *_wrong_features(config, impressions, log.tasks),
+            *needs_of_later_stages(config, log.places.columns),
+        ]
+    )
+    _check_undeclared(config, uses, log, impressions)
+
+
+def refuse(wrong: Iterable[str]) -> None:
+    """Raises ConfigError with what has to be changed, if anything has."""
+    problems = [*wrong]
+    if len(problems) > 1:
+        lines = "\n- ".join(problems)
+        raise ConfigError(f"{len(problems)} settings have to be changed:\n- {lines}")
+    if problems:
+        raise ConfigError(problems[0])
+
+
+def needs_of_later_stages(config: Config, places: Collection[str]) -> Iterator[str]:
+    """Yields what stages after `prepare` would refuse; `places` are the columns of places."""
+    owners = {keyword.owner for keyword in config.keywords}
+    if "poi" not in owners:
+        yield "keywords: none has the owner poi; places need at least one text"
+    if not owners & {"user", "scene"}:
+        yield "keywords: none has the owner user or scene; stage 2 needs one of them"
+    near, categories = config.contrast.near, config.features.categories
+    if near and near not in places:
+        known = ", ".join(sorted(places))
+        yield f"contrast.near: cannot read {near}; expected a column of places: {known}"
+    if not categories:
+        yield "features.categories: the rankers need at least one, got none"
+    for name in dict.fromkeys([*config.align.models, *config.choose.kinds]):
+        if unknown := set(config.align.of(name).hidden).difference(categories):
+            yield (
+                f"{name}: hidden names {', '.join(sorted(unknown))}; the categories are "
+                f"{', '.join(categories)}"
+            )
+    kept = [*KEPT_FOR_EVALUATION, *categories]
+    if missing := [name for name in config.evaluate.slices if name not in kept]:
+        yield (
+            f"evaluate.slices: the test rows will have no column {', '.join(missing)}; they have "
+            f"{', '.join(kept)}, for those in features.categories are kept"
+        )
+
+
+def check_later_stages(config: Config) -> None:
+    """Raises ConfigError for what has been set since `prepare` and a later stage cannot do."""
+    places = artifacts.folder(config, "prepare") / "places.parquet"
+    refuse(needs_of_later_stages(config, pl.read_parquet_schema(places)))
+
+
+def _wrong_uses(
+    config: Config, uses: list[Use], tables: Mapping[str, pl.DataType], *, is_dated: bool
+) -> Iterator[str]:
+    """Yields what is wrong with the columns that are read."""
     for where, columns, known, expected in uses:
         for name in columns:
             if name in NEVER_FEATURES:
-                raise ConfigError(
-                    f"{where}: {name} is not known before the impression; take it out"
-                )
-            if not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
-                raise ConfigError(
-                    f"{where}: impressions have no time, so {name} means nothing; take it out"
-                )
-            if name not in known:
-                raise ConfigError(
-                    f"{where}: cannot read {name}; expected {expected}: {', '.join(sorted(known))}"
-                )
-            if isinstance(tables.get(name), NESTED):
-                raise ConfigError(
+                yield f"{where}: {name} is not known before the impression; take it out"
+            elif not is_dated and raw_column(config, name) in TIME_COLUMNS:
+                yield f"{where}: impressions have no time, so {name} means nothing; take it out"
+            elif name not in known:
+                names = ", ".join(sorted(known))
+                yield f"{where}: cannot read {name}; expected {expected}: {names}"
+            elif isinstance(tables.get(name), NESTED):
+                yield (
                     f"{where}: {name} holds {tables[name]}; give a column of single values, or of "
                     "texts in which commas join them"
                 )
-    _check_keywords(config)
-    _check_features(config, impressions, log.tasks)
-    _check_undeclared(config, uses, log, impressions)
 
 
 def _uses(
@@ -100,8 +154,6 @@ def _uses(
         ("features.categories", config.features.categories, columns, "a column of a table"),
         ("features.numbers", config.features.numbers, numbers, "a column of numbers"),
     ]
-    if near := config.contrast.near:
-        uses.append(("contrast.near", [near], log.places.columns, "a column of places"))
     for bucket in config.buckets:
         where = f"bucket {bucket.column}"
         uses.append((where, [bucket.column], numbers, "a column of numbers"))
@@ -142,47 +194,45 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[s
             )
 
 
-def _check_keywords(config: Config) -> None:
-    """Raises ConfigError for a template that cannot be read, or if places have no text."""
+def _wrong_templates(config: Config) -> Iterator[str]:
+    """Yields what is wrong with templates."""
     for keyword in config.keywords:
         template, where = Template(keyword), f"keyword {keyword.name}: template"
         if not template.is_balanced:
-            raise ConfigError(
+            yield (
                 f"{where} {keyword.template!r} has a bracket or brace without its other half; "
                 "write columns in {braces}, optional parts in [brackets]; rename a column with "
                 "one of these in its name ([dataset.tables.rename])"
             )
         if not template.columns:
-            raise ConfigError(f"{where} {keyword.template!r} names no column; write one in braces")
-    if not any(keyword.owner == "poi" for keyword in config.keywords):
-        raise ConfigError("keywords: none has the owner poi; places need at least one text")
+            yield f"{where} {keyword.template!r} names no column; write one in braces"
 
 
-def _check_features(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> None:
-    """Raises ConfigError for wrong statistics, recent places or declared columns of candidates."""
+def _wrong_features(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> Iterator[str]:
+    """Yields what is wrong with statistics, recent places and declared columns of candidates."""
     settings = config.features
     for pair in config.statistics or []:
         if "cvr" in pair.figures and "order" not in tasks:
-            raise ConfigError(
+            yield (
                 f"statistics {pair.name}: cvr counts orders, and impressions have no column order; "
                 "take it out of figures"
             )
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if settings.recent_keyword and settings.recent_keyword not in texts:
-        raise ConfigError(
+        yield (
             f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
             f"these are {', '.join(texts)}"
         )
     if settings.recent and "poi_id" not in settings.categories:
-        raise ConfigError("features.recent needs poi_id among features.categories")
+        yield "features.recent needs poi_id among features.categories"
     for name in settings.candidate_columns:
         if name not in impressions and "candidate_columns" in settings.model_fields_set:
-            raise ConfigError(
+            yield (
                 f"features.candidate_columns: impressions have no column {name}; they have "
                 f"{', '.join(impressions)}"
             )
         if name in OF_THE_REQUEST or name.startswith(LOOKED_UP):
-            raise ConfigError(
+            yield (
                 f"features.candidate_columns: {name} is looked up or belongs to the request, so no "
                 "client sends it with a candidate; take it out"
             )

@@ -21,7 +21,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import KeywordConfig
-from larr.data.columns import check_columns
+from larr.data.columns import IMPRESSIONS, KEPT_FOR_EVALUATION, check_columns
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
@@ -44,8 +44,6 @@ from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabula
 from larr.data.within import add_figures
 from larr.progress import console, track
 
-IMPRESSIONS = ("user_impressions", "poi_impressions")
-KEPT_FOR_EVALUATION = ("request_id", "user_id", "poi_id", "time", *IMPRESSIONS)
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
 EXAMPLES = 40

@@ -17,8 +17,7 @@ import polars as pl
 from larr import artifacts, metrics, progress
 from larr.config import Config
 from larr.data.datasets import dataset
-from larr.data.prepare import KEPT_FOR_EVALUATION
-from larr.errors import ConfigError, DataError, InputError, LarrError
+from larr.errors import DataError, InputError, LarrError
 from larr.evaluation import bootstrap, findings, report
 from larr.evaluation.findings import Json
 from larr.metrics import TASKS, Array, Statistic
@@ -112,20 +111,9 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
     return content
 
 
-def check_slices(config: Config) -> None:
-    """Raises ConfigError for a column that is not kept for the test rows."""
-    kept = [*KEPT_FOR_EVALUATION, *config.features.categories]
-    if missing := [name for name in config.evaluate.slices if name not in kept]:
-        raise ConfigError(
-            f"evaluate.slices: the test rows will have no column {', '.join(missing)}; they have "
-            f"{', '.join(kept)}, for those in features.categories are kept"
-        )
-
-
 def _read(config: Config) -> TestDays:
     data = artifacts.folder(config, "prepare")
     rows = pl.read_parquet(data / "test" / "rows.parquet")
-    check_slices(config)
     if not rows.height:
         raise DataError(f"{data / 'test'}: no impressions to evaluate; is the test period empty?")
     features = artifacts.read_json(data / "features.json")

@@ -40,26 +40,12 @@ LEAST_VARIANCE = 1e-3
 def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
     """Returns an untrained ranker for the data of this run, with the parameters of its seed.
 
-    Without `settings` it has those that the configuration gives this name. Raises ConfigError if
-    settings and data do not fit.
+    Without `settings` it has those that the configuration gives this name.
     """
     ranker_class, source = find(config, name), text_vectors(config, name)
     settings = settings or config.align.of(name)
     data, embedded = (artifacts.folder(config, stage) for stage in ("prepare", "embed"))
     features = read_features(data)
-    categories = [category.name for category in features.categories]
-    if not categories:
-        raise ConfigError("features.categories: the rankers need at least one, got none")
-    if unknown := set(settings.hidden).difference(categories):
-        raise ConfigError(
-            f"{name}: hidden names {', '.join(sorted(unknown))}; the categories are "
-            f"{', '.join(categories)}"
-        )
-    if source and not features.scene_keywords:
-        raise ConfigError(
-            f"align.models: {name} reads scene texts and the data have none; declare keywords with "
-            "`scene = true`, or leave it out"
-        )
     owners = {keyword.name: keyword.owner for keyword in config.keywords}
     slots = tuple(n for n, name in enumerate(features.scene_keywords) if owners[name] == "poi")
     folders = [embedded / source / FIGURES for source in settings.figures]
@@ -106,8 +92,17 @@ def find(config: Config, name: str) -> type[Ranker]:
 
 
 def text_vectors(config: Config, name: str) -> str | None:
-    """Returns the source (a folder under `embed/`) of the text vectors that a ranker reads."""
-    return config.align.variant(name).vectors or find(config, name).text_vectors
+    """Returns the source (a folder under `embed/`) of the text vectors that a ranker reads.
+
+    Raises ConfigError if it reads some and there are no scene texts.
+    """
+    source = config.align.variant(name).vectors or find(config, name).text_vectors
+    if source and not config.scene_keywords:
+        raise ConfigError(
+            f"align.models: {name} reads scene texts and the data have none; declare keywords with "
+            "`scene = true`, or leave it out"
+        )
+    return source
 
 
 def vector_sources(config: Config, name: str, settings: RankerConfig | None = None) -> list[str]:

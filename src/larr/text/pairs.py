@@ -16,7 +16,7 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.text import ContrastConfig
 from larr.data.holdout import folds
-from larr.errors import ConfigError, DataError
+from larr.errors import DataError
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import as_input
@@ -38,17 +38,6 @@ def keywords_of(config: Config, view: str) -> list[KeywordConfig]:
     """Returns the keywords of one of VIEWS, in the configuration's order. Paper: Eq. (17)-(18)."""
     halves = {"user": ("profile", "action"), "place": ("business", "basic")}
     return [keyword for keyword in config.keywords if keyword.view in halves.get(view, (view,))]
-
-
-def check_pairs(config: Config) -> None:
-    """Raises ConfigError if users or places have no texts, or `contrast.near` is no column."""
-    for side, owners in (("user", "user or scene"), ("place", "poi")):
-        if not keywords_of(config, side):
-            raise ConfigError(f"keywords: stage 2 needs one of owner {owners} at least")
-    places = artifacts.folder(config, "prepare") / "places.parquet"
-    near, columns = config.contrast.near, pl.read_parquet_schema(places)
-    if near and near not in columns:
-        raise ConfigError(f"contrast.near is {near!r}, but places have {', '.join(columns)}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +121,6 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     left out. All texts are from strictly before the order (decision 11). Raises DataError for less
     than two orders.
     """
-    check_pairs(config)
     orders = orders_of(config, apart.is_trained, config.contrast.triples)
     for view in ("user", "place"):
         names = [keyword.name for keyword in keywords_of(config, view)]

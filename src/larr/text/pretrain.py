@@ -24,7 +24,6 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
-from larr.text.pairs import check_pairs
 
 IGNORED = -100
 """The label of a token that is not to be predicted, as torch and transformers use it."""
@@ -51,7 +50,6 @@ Row = dict[Literal["input_ids", "labels"], list[int]]
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text."""
     artifacts.require(config, "prepare")
-    check_pairs(config)  # an error of stage 2 that is known before hours of stage 1
     set_seed(config.seed)
     lm = load_base(config)  # before the files of an earlier run are deleted
     with artifacts.making(config, "pretrain") as work:
