@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from larr import artifacts
-from larr.data.prepare import prepare
+from larr.run import run_stage
 from larr.settings import load_config
 
 CANDIDATES, FILE_ROWS, START = 10, 1_000_000, np.datetime64("2024-04-01", "us")
@@ -138,12 +137,7 @@ def main() -> None:
         write_tables(folder / "tables", options.rows, options.days)
         (folder / "prepare.toml").write_text(TOML.format(folder=folder / "tables"))
     config = load_config(folder / "prepare.toml", [f"output={folder}/run", *options.overrides])
-    prepare(config)
-    measured = (artifacts.manifest(artifacts.folder(config, "prepare")) or {})["measured"]
-    print(
-        f"{measured['count']:,} rows in {measured['seconds']:.1f} s, {measured['rate']:,.0f} "
-        f"rows/s, {measured['peak_memory_mb']:,.0f} MB at most"
-    )
+    run_stage(config, "prepare", force=True)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,17 @@ class Past:
         at_N: Array = np.clip(day_N - self.first, 0, self.days - 1)
         return key_N.astype(np.int64) * self.days + at_N
 
+    def keys(self) -> Array:
+        """Returns all keys, rising."""
+        keys: Array = self.key_M[np.diff(self.key_M, prepend=-1) != 0]
+        return keys
+
     def rows(self, key_N: Array, day_N: Array) -> pl.Series:
         """Returns the row of each key's latest day before a day, null where there is none."""
-        row_N = np.searchsorted(self.at_M, self._at(key_N, day_N)) - 1
+        at_N = self._at(key_N, day_N)
+        order_N = np.argsort(at_N)  # neighbours find what they need in the cache: twice as fast
+        row_N = np.empty(len(at_N), np.int64)
+        row_N[order_N] = np.searchsorted(self.at_M, at_N[order_N]) - 1
         is_found_N = row_N >= 0
         is_found_N[is_found_N] = self.key_M[row_N[is_found_N]] == key_N[is_found_N]
         return pl.Series(row_N).set(pl.Series(~is_found_N), None)
@@ -91,7 +99,7 @@ class Sums(Past):
 
     def of_day(self, day: int) -> pl.DataFrame:
         """Returns all keys with a past at the start of a day, which counts from 1970, and sums."""
-        key_N = np.unique(self.key_M)
+        key_N = self.keys()
         sums = self.as_of(key_N, np.full(len(key_N), day))
         return pl.DataFrame({"key": key_N}).hstack(sums).drop_nulls()
 
@@ -214,7 +222,7 @@ class Favourites:
 
         `day` counts from 1970; `users` are the IDs in the order of their rows.
         """
-        key_N = np.unique(self.past.key_M)
+        key_N = self.past.keys()
         user_N, number_N = np.divmod(key_N, len(self.situations) + 1)
         texts = self.past.before(key_N, np.full(len(key_N), day))
         situations = self.situations.drop(NUMBER)[number_N - 1]
