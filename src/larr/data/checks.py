@@ -20,6 +20,7 @@ from larr.data.contract import (
     TABLES,
     Column,
     Rule,
+    Table,
     broken_in_columns,
     broken_in_rows,
     sentence,
@@ -80,9 +81,8 @@ class Checks:
         looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
         _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
         given, words = _without_words(frame, self.config.dataset.missing)
-        typed = given.select(
-            as_type(name, given.schema[name], column.dtype, tables)
-            for name, column in columns.items()
+        typed = pl.DataFrame(
+            [as_type(given[name], column.dtype, tables) for name, column in columns.items()]
         )
         if tables.time_zone and not tables.naive_times and "time" in frame.columns:
             _check_times(table, given["time"], tables.time_zone)
@@ -90,20 +90,12 @@ class Checks:
         blanked = {rule: broken.pop(rule) for rule in [*broken] if not columns[rule.column].rejects}
         broken |= broken_in_rows(contract, typed, self.known, self.rejected, self.now)
         is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
-        bad_cells = {name: pl.lit(False) for name in columns}
+        blanked = {rule: rows for rule, rows in blanked.items() if rows.any()}
+        good = typed.with_columns(given.drop(typed.columns))
         for rule, rows in blanked.items():
-            bad_cells[rule.column] |= rows
-        good = typed.with_columns(
-            pl.when(~rows).then(name).alias(name) for name, rows in bad_cells.items()
-        )
-        good = good.with_columns(given.drop(typed.columns))
-        required = frame.select(*contract.required)
+            good = good.with_columns(pl.when(~rows).then(rule.column).alias(rule.column))
         cells = [
-            required.with_columns(
-                column=pl.lit(rule.column),
-                value=frame[rule.column].cast(pl.String),
-                reason=pl.lit(sentence(rule)),
-            ).filter(rows & ~is_bad)
+            _bad_values(frame.filter(rows & ~is_bad), contract, rule)
             for rule, rows in blanked.items()
         ]
         return Checked(
@@ -122,6 +114,16 @@ class Checks:
         own |= features & {*frame.select(cs.boolean()).columns}
         columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
         return {name: column for name, column in columns.items() if name in frame.columns}
+
+
+def _bad_values(rows: pl.DataFrame, contract: Table, rule: Rule) -> pl.DataFrame:
+    """Returns `Checked.blanked` of rows that break the rule of a column."""
+    return rows.select(
+        *contract.required,
+        column=pl.lit(rule.column),
+        value=pl.col(rule.column).cast(pl.String),
+        reason=pl.lit(sentence(rule)),
+    )
 
 
 def _check_types(table: str, frame: pl.DataFrame) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 import polars as pl
+from polars.exceptions import ComputeError
 
 from larr.config.data import TablesConfig
 from larr.data.contract import TABLES
@@ -16,7 +17,7 @@ from larr.data.names import INTERNAL
 from larr.data.transforms import text_column
 from larr.errors import DataError
 
-NESTED = (pl.List, pl.Array, pl.Struct, pl.Binary, pl.Object)
+NESTED = (pl.List, pl.Array, pl.Struct, pl.Object)
 """Types whose values larr cannot read; most lists are read as texts before."""
 UNUSABLE = re.compile(rf"^(\^.*\$|\*|{INTERNAL}.*|)$")
 """Names that polars reads as patterns, names that larr uses, and none."""
@@ -27,6 +28,8 @@ TIME_FORMATS: dict[type[pl.DataType], str] = {
 }
 YEAR_FIRST = r"^\d{4}\D"
 """A date with another order is not read: 04/05/2024 may be in April or in May."""
+FAST_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
+"""Other forms are found value by value, which takes several times as long."""
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 """A time of day (group 1) and its offset from UTC at the end of a text."""
 SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
@@ -46,8 +49,9 @@ ROUNDED = r"^-?(\d{16,}\.0|\d+(\.\d+)?[eE]\+\d+)$"
 def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
     """Returns a table of the contract without types that JSON lacks, lazily.
 
-    Encoded texts and lists of texts or whole numbers become texts, decimals and durations (in
-    seconds) numbers, dates and times texts as in ISO 8601. Columns of type `NESTED` stay.
+    Encoded texts and lists of texts or whole numbers become texts, as does what is binary (in hex
+    if it is no UTF-8), decimals and durations (in seconds) numbers, dates and times texts as in ISO
+    8601. Columns of type `NESTED` stay.
     """
     contract = TABLES[name].columns
     columns = {}
@@ -66,48 +70,67 @@ def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
 def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Decimal):
         # Whole numbers may have more digits than a float keeps.
-        return value.cast(pl.Float64 if dtype.scale else pl.String)
-    if dtype in (pl.Categorical, pl.Enum, pl.Null, pl.Int128, pl.UInt128):
-        return value.cast(pl.String)
-    if dtype == pl.Duration:
-        return value.dt.total_microseconds() / 1e6
-    if dtype.base_type() in TIME_FORMATS:
-        return value.dt.to_string(TIME_FORMATS[dtype.base_type()])
-    if isinstance(dtype, pl.List | pl.Array):
+        value = value.cast(pl.Float64 if dtype.scale else pl.String)
+    elif dtype in (pl.Categorical, pl.Enum, pl.Null, pl.Int128, pl.UInt128):
+        value = value.cast(pl.String)
+    elif dtype == pl.Binary:
+        value = value.map_batches(_decoded, return_dtype=pl.String, is_elementwise=True)
+    elif dtype == pl.Duration:
+        value = value.dt.total_microseconds() / 1e6
+    elif dtype.base_type() in TIME_FORMATS:
+        value = value.dt.to_string(TIME_FORMATS[dtype.base_type()])
+    elif isinstance(dtype, pl.List | pl.Array):
         inner = dtype.inner
         if inner.is_integer() or inner in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
             # Commas separate the values from here on.
             texts = pl.element().cast(pl.String).str.replace_all(",", ";")
-            return value.cast(pl.List(inner)).list.eval(texts).list.join(", ")
+            value = value.cast(pl.List(inner)).list.eval(texts).list.join(", ")
     return value
 
 
-def as_type(column: str, dtype: pl.DataType, wanted: pl.DataType, tables: TablesConfig) -> pl.Expr:
-    """Returns a column of type `dtype` in the type `wanted`; null for what cannot be read."""
-    value = pl.col(column)
+def _decoded(values: pl.Series) -> pl.Series:
+    """Returns bytes as texts: older writers of Parquet do not mark texts as such."""
+    try:
+        return values.cast(pl.String)
+    except ComputeError:
+        texts = [None if value is None else _text(value) for value in values]
+        return pl.Series(values.name, texts, pl.String)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()
+
+
+def as_type(values: pl.Series, wanted: pl.DataType, tables: TablesConfig) -> pl.Series:
+    """Returns a column in the type `wanted`; null for what cannot be read."""
     if wanted == pl.Datetime:
-        return _as_time(value, dtype, tables)
+        return _as_time(values, tables)
     if wanted == pl.String:
-        return text_column(column, dtype)
+        return values.to_frame().select(text_column(values.name, values.dtype)).to_series()
     if isinstance(wanted, pl.Enum):
-        return value.cast(pl.String).cast(wanted, strict=False)
-    number = _as_number(value, dtype, LABELS if wanted == pl.Boolean else TRUTH)
+        return values.cast(pl.String).cast(wanted, strict=False)
+    number = _as_number(values, LABELS if wanted == pl.Boolean else TRUTH)
     if wanted == pl.Boolean:
         # Logs often hold how many clicks a row had; a fraction or a negative number is no count.
-        return pl.when((number >= 0) & (number % 1 == 0)).then(number > 0)
+        return (number > 0).set((number < 0) | (number % 1 != 0), None)
     if wanted.is_integer():
-        return pl.when(number % 1 == 0).then(number).cast(wanted, strict=False)
+        return number.set(number % 1 != 0, None).cast(wanted, strict=False)
     return number
 
 
-def _as_number(value: pl.Expr, dtype: pl.DataType, words: dict[str, float]) -> pl.Expr:
+def _as_number(values: pl.Series, words: dict[str, float]) -> pl.Series:
     """Returns float64; null for what is no number, infinity and NaN among it."""
-    if dtype == pl.String:
-        text = value.str.strip_chars().str.to_lowercase()
-        word = text.replace_strict(words, default=None, return_dtype=pl.Float64)
-        value = pl.coalesce(word, text.cast(pl.Float64, strict=False))
-    number = value.cast(pl.Float64, strict=False)
-    return pl.when(number.is_finite()).then(number)
+    if values.dtype == pl.String:
+        values = values.str.strip_chars()
+    number = values.cast(pl.Float64, strict=False)
+    if values.dtype == pl.String and number.null_count() > values.null_count():
+        text = values.str.to_lowercase()
+        number = number.set(text.is_in([word for word in words if words[word]]), 1.0)
+        number = number.set(text.is_in([word for word in words if not words[word]]), 0.0)
+    return number.set(~number.is_finite(), None)
 
 
 def is_naive(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -118,38 +141,45 @@ def is_naive(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(isinstance(dtype, pl.Datetime) and dtype.time_zone is None)
 
 
-def _as_time(value: pl.Expr, dtype: pl.DataType, tables: TablesConfig) -> pl.Expr:
+def _as_time(values: pl.Series, tables: TablesConfig) -> pl.Series:
     """Returns the times that a clock at the place shows, without a zone.
 
     Without `tables.time_zone` the reading of the clock is kept and the offset dropped.
     """
-    zone = tables.time_zone
+    zone, dtype, value = tables.time_zone, values.dtype, pl.col(values.name)
+    rows = values.to_frame()
     if dtype.is_numeric():
-        return _instant(value.cast(pl.Int64, strict=False), zone)
+        return rows.select(_instant(value.cast(pl.Int64, strict=False), zone)).to_series()
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
-        value = value.dt.convert_time_zone(zone or dtype.time_zone).dt.replace_time_zone(None)
-        return value.cast(pl.Datetime("us"))
-    clock = value
-    if dtype == pl.String:
-        dated = pl.when(value.str.contains(YEAR_FIRST)).then(value.str.replace(OFFSET, "$1"))
-        clock = dated.str.to_datetime(strict=False, time_unit="us")
-    local = clock.cast(pl.Datetime("us"), strict=False)
+        local = value.dt.convert_time_zone(zone or dtype.time_zone).dt.replace_time_zone(None)
+        return rows.select(local.cast(pl.Datetime("us"))).to_series()
+    clock = _clock(values) if dtype == pl.String else values.cast(pl.Datetime("us"), strict=False)
+    local = pl.lit(clock)
     if tables.naive_times == "utc":
         local = pl.when(is_naive(value, dtype)).then(_in_zone(local, zone)).otherwise(local)
-    if dtype != pl.String:
-        return local
-    if zone:
+    if dtype == pl.String and zone:
         # A text with an offset is an instant, which can be moved to another zone.
         sign, hours, minutes = (value.str.extract(SIGNED_OFFSET, group) for group in (1, 2, 3))
         size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
         offset = pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
-        moved = _in_zone(clock - offset, zone)
+        moved = _in_zone(pl.lit(clock) - offset, zone)
         local = pl.when(value.str.contains(OFFSET)).then(moved).otherwise(local)
-    number = pl.coalesce(
-        value.cast(pl.Int64, strict=False),
-        value.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
+    if dtype == pl.String and clock.null_count() > values.null_count():
+        number = value.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        local = pl.coalesce(local, _instant(number, zone))
+    return rows.select(local.alias(values.name)).to_series()
+
+
+def _clock(texts: pl.Series) -> pl.Series:
+    """Returns the times that texts show, whatever their offsets."""
+    for form in FAST_FORMATS:
+        clock = texts.str.to_datetime(form, time_unit="us", strict=False)
+        if clock.null_count() == texts.null_count():
+            return clock
+    dated = pl.when(pl.col(texts.name).str.contains(YEAR_FIRST)).then(
+        pl.col(texts.name).str.replace(OFFSET, "$1")
     )
-    return pl.coalesce(local, _instant(number, zone))
+    return texts.to_frame().select(dated.str.to_datetime(strict=False, time_unit="us")).to_series()
 
 
 def _instant(number: pl.Expr, zone: str) -> pl.Expr:
