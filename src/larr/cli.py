@@ -81,6 +81,15 @@ def init(
     write(folder, to)
 
 
+@app.command()
+def check(config: ConfigPath, override: Overrides = None) -> None:
+    """Reads the tables as prepare does, and looks for leaks; status 2 if something must change."""
+    loaded = load_config(config, override)
+    from larr.data.leaks import check as look  # noqa: PLC0415
+
+    look(loaded)
+
+
 @app.command("run")
 def run_all(
     config: ConfigPath, override: Overrides = None, seeds: Seeds = None, force: Force = False

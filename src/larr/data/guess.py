@@ -275,6 +275,8 @@ def _times(columns: list[Column]) -> dict[str, tuple[Column, str]]:
 def _why_not(column: Column, roles: dict[str, tuple[Column, str]]) -> str:
     """Returns why a column of the log is not read; empty if it is."""
     missing = share(column.values.is_null())
+    if _is(column, "outcome"):
+        return "its name says that it is known only after the impression"
     if column.kind in ("time", "date", "clock"):
         return f"a time that {missing:.0%} of the rows do not have" if missing else "a further time"
     for time in _of(roles, "time"):
@@ -294,8 +296,6 @@ def _why_not(column: Column, roles: dict[str, tuple[Column, str]]) -> str:
 
 def why_not(column: Column) -> str:
     """Returns why a column is not read, by itself; empty if it is."""
-    if _is(column, "outcome"):
-        return "its name says that it is known only after the impression"
     reasons = {
         "missing": "it has no values",
         "constant": f"it is {example(column)} in all rows",

@@ -96,10 +96,11 @@ def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
 
 
-def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
+def check_tables(config: Config, tables: Tables, folder: Path, kept_in: Path | None = None) -> Log:
     """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
 
-    Raises DataError if a table cannot be read or too little of it is good.
+    The user reads that rejected rows are kept in `kept_in`, by default that of `prepare/`. Raises
+    DataError if a table cannot be read or too little of it is good.
     """
     checker = Checker(folder / "rejected", config)
     if tables.unreadable is not None:
@@ -113,9 +114,8 @@ def check_tables(config: Config, tables: Tables, folder: Path) -> Log:
     else:
         history = checker.good_rows("orders", _read(tables.orders, "orders"))
     files, tasks = _check_impressions(config, checker, tables.impressions, folder / "checked")
-    checker.finish(
-        artifacts.folder(config, "prepare") / "rejected", stop=config.dataset.bad_rows == "stop"
-    )
+    kept_in = kept_in or artifacts.folder(config, "prepare") / "rejected"
+    checker.finish(kept_in, stop=config.dataset.bad_rows == "stop")
     last = _split(config, files, is_dated=tables.is_dated)
     wanted = config.dataset.negatives
     sampled = add_negatives(config, wanted, places, files) if wanted else None

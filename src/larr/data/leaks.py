@@ -1,0 +1,198 @@
+"""`larr check`: reads tables as `larr prepare` does, and looks for what a ranker must not know.
+
+Labels are those of training rows alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import polars as pl
+
+from larr import metrics
+from larr.config import Config
+from larr.data.columns import check_columns
+from larr.data.contract import NEVER_FEATURES
+from larr.data.cross import with_pairs
+from larr.data.datasets import dataset
+from larr.data.features import sample
+from larr.data.guess import KNOWN
+from larr.data.log import Log, check_tables
+from larr.data.look import share, words_of
+from larr.data.names import raw_column
+from larr.data.transforms import TIME_COLUMNS, Template
+from larr.errors import DataError
+from larr.progress import console
+
+MOST_ROWS = 200_000
+"""Training rows that are looked at."""
+MOST_AUC = 0.95
+"""A column that alone predicts clicks better than this is the click in another form."""
+MOST_APART = 0.5
+"""If a column is present in that much larger a share of the rows with a click, or without, its
+presence may depend on what happened."""
+MOST_ALIKE = 0.9
+"""A number of places or users with a higher rank correlation with the log's counts counts it."""
+LEAST_COUNTED = 10
+"""Places or users with numbers of which a correlation shows something."""
+MOST_NEW, MOST_REPEATED = 0.5, 0.01
+FOLDS, PRIOR = 5, 1.0
+COUNTS = {"total", "count", "counts", "orders", "sales", "sold", "clicks", "views", "visits"}
+COUNTS |= {"popularity", "ctr", "cvr", "conversion", "reviews", "ratings", "bought"}
+"""Words of names of numbers that may count what the log holds."""
+NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
+
+
+def check(config: Config) -> None:
+    """Reads and checks the tables, and prints what may be wrong with them.
+
+    Writes rejected rows to `check/rejected/` in the output folder. Raises DataError with what has
+    to be changed, ConfigError for settings that do not fit the tables.
+    """
+    source, folder = dataset(config), config.output / "check"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        tables = source.tables(config, folder / "raw")
+        log = check_tables(config, tables, folder, folder / "rejected")
+        check_columns(with_pairs(config, log), log)
+        console.print(f"  {log.places.height:,} places, {log.users.height:,} users")
+        wrong = []
+        for finding, must_change in (*_leaks(config, log), *_counts(log), *_split(log)):
+            if must_change:
+                wrong.append(finding)
+            else:
+                console.print(f"  look at this: {finding}", soft_wrap=True)
+    finally:
+        for scratch in ("raw", "checked"):
+            shutil.rmtree(folder / scratch, ignore_errors=True)
+    if wrong:
+        lines = "\n- ".join(wrong)
+        raise DataError(
+            f"{len(wrong)} columns have to be taken out of the configuration:\n- {lines}"
+        )
+    console.print("  nothing has to be changed")
+
+
+def used_columns(config: Config) -> set[str]:
+    """Returns the columns that features, texts, profiles and statistics read."""
+    names = [*config.features.categories, *config.features.numbers]
+    names += [name for keyword in config.keywords for name in Template(keyword).columns]
+    names += [name for pair in config.statistics or [] for name in pair.columns]
+    names += [bucket.column for bucket in config.buckets]
+    names += [profile.poi_column for profile in config.profiles]
+    return {raw_column(config, name) for name in names}
+
+
+def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
+    """Yields columns that show what happened, and whether the configuration reads them."""
+    used = used_columns(config)
+    rows = sample(log.scan().filter(pl.col("split") == "train"), MOST_ROWS)
+    of_log = [name for name in log.schema() if name not in NO_COLUMNS]
+    rows = rows.join(log.places, on="poi_id", how="left", maintain_order="left")
+    rows = rows.join(log.users, on="user_id", how="left", maintain_order="left")
+    names = [*of_log, *log.places.columns, *log.users.columns]
+    click = rows["click"]
+    for name in dict.fromkeys(names):
+        if name in NO_COLUMNS or rows[name].dtype.is_nested():
+            continue
+        is_used = name in used
+        has_value = rows[name].is_not_null()
+        clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
+        area = _auc(rows.select("request_id", "click", value=name))
+        shares = f"{clicked:.0%} of the rows with a click have it, {not_clicked:.0%} of the others"
+        if clicked and not not_clicked:
+            yield f"{name}: {shares}", is_used
+        elif area > MOST_AUC:
+            yield (
+                f"{name}: alone it predicts the clicks of the training rows, AUC {area:.3f}",
+                is_used,
+            )
+        elif abs(clicked - not_clicked) > MOST_APART:
+            yield (
+                f"{name}: {clicked:.0%} of the rows with a click have it, {not_clicked:.0%} of the others",
+                False,
+            )
+        elif name in of_log and not KNOWN["outcome"].isdisjoint(words_of(name)):
+            yield (
+                f"{name}: its name says that it is known only after the impression; if it is known "
+                "before, give it another name",
+                is_used,
+            )
+
+
+def _auc(rows: pl.DataFrame) -> float:
+    """Returns the AUC of a column's values as scores, or of the click rate of each value.
+
+    The rate of a row's value is that in other requests: five parts, each by the other four.
+    """
+    label_N = rows["click"].to_numpy()
+    if label_N.all() or not label_N.any():
+        return 0.5
+    part, value = pl.col("request_id").hash() % FOLDS, pl.col("value").cast(pl.String).fill_null("")
+    rows = rows.with_columns(part=part, text=value)
+    both = rows.group_by("text").agg(pl.col("click").sum(), rows=pl.len())
+    inside = rows.group_by("text", "part").agg(pl.col("click").sum(), rows=pl.len())
+    rates = inside.join(both, on="text", suffix="_all").select(
+        "text",
+        "part",
+        score=(pl.col("click_all") - pl.col("click") + PRIOR * label_N.mean())
+        / (pl.col("rows_all") - pl.col("rows") + PRIOR),
+    )
+    scored = rows.join(rates, on=["text", "part"], how="left", maintain_order="left")
+    areas = [metrics.auc(label_N, scored["score"].to_numpy())]
+    numbers = rows["value"].cast(pl.Float64, strict=False)
+    if numbers.count() > numbers.len() / 2:
+        area = metrics.auc(label_N, numbers.rank("dense").fill_null(0).to_numpy())
+        areas += [area, 1 - area]
+    return max(areas)
+
+
+def _counts(log: Log) -> Iterator[tuple[str, bool]]:
+    """Yields numbers of places and users that may count events of the log's own days."""
+    train = log.scan().filter(pl.col("split") == "train")
+    for key, table in (("poi_id", log.places), ("user_id", log.users)):
+        counts = train.group_by(key).agg(shown=pl.len(), clicked=pl.col("click").sum())
+        joined = table.join(counts.collect(engine="streaming"), on=key)
+        for name in table.columns:
+            numbers = joined.with_columns(pl.col(name).cast(pl.Float64, strict=False)).drop_nulls(
+                name
+            )
+            if name == key or numbers.height < max(LEAST_COUNTED, joined.height / 2):
+                continue
+            ranks = [pl.corr(name, other, method="spearman") for other in ("shown", "clicked")]
+            alike = max(abs(rank or 0) for rank in numbers.select(a=ranks[0], b=ranks[1]).row(0))
+            is_alike = MOST_ALIKE < alike <= 1
+            if is_alike or not COUNTS.isdisjoint(words_of(name)):
+                reason = f"rank correlation with the log {alike:.2f}" if is_alike else "by its name"
+                yield (
+                    f"{name}: a table of places or users has one value for all days; if it counts "
+                    f"what happened on the log's days, it knows the future ({reason})",
+                    False,
+                )
+
+
+def _split(log: Log) -> Iterator[tuple[str, bool]]:
+    """Yields what training and test rows have, or do not have, in common."""
+    if not log.is_split_by_time:
+        yield "training rows are not all earlier than test rows: no test of tomorrow", False
+    rows = log.scan()
+    for key, what in (("user_id", "users"), ("poi_id", "places")):
+        known = rows.filter(pl.col("split") == "train").select(pl.col(key).unique())
+        new = rows.filter(pl.col("split") == "test").join(known, on=key, how="anti")
+        counts = [frame.select(pl.len()) for frame in (new, rows.filter(pl.col("split") == "test"))]
+        news, tested = (frame.collect(engine="streaming").item() for frame in counts)
+        if news > MOST_NEW * tested:
+            yield (
+                f"{news / tested:.0%} of the test rows are of {what} without a training row",
+                False,
+            )
+    pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
+    repeated = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
+    again, total = repeated.collect(engine="streaming").row(0)
+    if again > MOST_REPEATED * total and log.is_dated:
+        yield (
+            f"{again:,} rows repeat user, place and time of another row; are they duplicates?",
+            False,
+        )

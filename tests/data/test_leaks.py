@@ -1,0 +1,115 @@
+"""`larr check` finds columns that show what happened, by training rows alone."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from larr.data.leaks import check
+from larr.errors import ConfigError, DataError
+from tests.own_tables import own_config, write_own
+
+DAYS, USERS, PLACES = 10, 12, 15
+
+
+def tables(**columns: pl.Expr) -> dict[str, pl.DataFrame]:
+    """A log of random clicks with further columns, computed from `click` and `draw`."""
+    random = np.random.default_rng(1)
+    log = pl.DataFrame(
+        [
+            {
+                "request_id": f"{day}-{user}",
+                "user_id": user,
+                "poi_id": f"p{place}",
+                "time": f"2024-04-{day + 1:02} 12:00:00",
+                "click": int(random.random() < 0.1 + 0.05 * place),
+                "draw": random.random(),
+            }
+            for day in range(DAYS)
+            for user in range(USERS)
+            for place in random.permutation(PLACES)[:4].tolist()
+        ]
+    )
+    places = pl.DataFrame({"id": [f"p{n}" for n in range(PLACES)], "title": "x"})
+    return {
+        "impressions": log.with_columns(**columns).drop("draw"),
+        "users": pl.DataFrame({"user_id": range(USERS)}),
+        "places": places.with_columns(sold=pl.int_range(PLACES), seats=pl.lit(4)),
+    }
+
+
+def checked(folder: Path, *settings: str, **changes: pl.DataFrame) -> None:
+    check(own_config(folder, [*write_own(folder, **changes), *settings]))
+
+
+def test_a_column_that_predicts_or_follows_the_click_must_not_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clicked = pl.col("click") == 1
+    log = tables(
+        receipt=pl.when(clicked).then(pl.format("r{}", "user_id")),
+        state=pl.when(clicked).then(pl.lit("b")).otherwise(pl.lit("a")),
+        dwell_seconds="draw",
+        weather=pl.when(pl.col("draw") < 0.5).then(pl.lit("rain")).otherwise(pl.lit("sun")),
+        seconds=pl.col("click") + pl.col("draw"),
+    )
+    declared = "features.candidate_columns=['receipt', 'state', 'dwell_seconds', 'weather']"
+    used = "features.categories=['user_id', 'poi_id', 'receipt', 'state', 'weather']"
+    numbers = "features.numbers=['dwell_seconds']"
+    with pytest.raises(DataError, match="3 columns have to be taken out") as caught:
+        checked(tmp_path, declared, used, numbers, **log)
+    found = {line.partition(":")[0] for line in str(caught.value).splitlines()[1:]}
+    assert found == {"- receipt", "- state", "- dwell_seconds"}
+    printed = capsys.readouterr().err
+    assert "look at this: seconds: alone it predicts the clicks" in printed, "it is not read"
+    assert "weather" not in printed
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["check"]
+
+
+def test_the_labels_of_test_rows_are_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A column that predicts clicks of the test day alone is no leak that a check may see."""
+    is_last = pl.col("time").str.starts_with(f"2024-04-{DAYS}")
+    state = pl.when(is_last).then(pl.col("click")).otherwise((pl.col("draw") * 2).cast(pl.Int64))
+    checked(tmp_path, **tables(state=state))
+    printed = capsys.readouterr().err
+    assert "state" not in printed
+    assert "nothing has to be changed" in printed
+
+
+def test_numbers_of_places_that_count_the_log_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = tables()
+    counts = changes["impressions"].group_by(id="poi_id").agg(known=pl.col("click").sum())
+    changes["places"] = changes["places"].join(counts, on="id", maintain_order="left")
+    checked(tmp_path, **changes)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "poi_sold: a table of places or users has one value for all days" in printed
+    assert "poi_known: a table of places or users has one value" in printed
+    assert "(rank correlation with the log 0.9" in printed
+    assert "poi_seats" not in printed
+
+
+def test_a_split_across_time_new_users_and_repeated_rows_are_said_plainly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = tables()
+    log = changes["impressions"]
+    again = log.head(30).with_columns(request_id=pl.lit("again-") + pl.col("request_id"))
+    changes["impressions"] = pl.concat([log, again])
+    checked(tmp_path, "dataset.split_by=user_id", **changes)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "training rows are not all earlier than test rows" in printed
+    assert "100% of the test rows are of users without a training row" in printed
+    assert "30 rows repeat user, place and time" in printed
+
+
+def test_wrong_settings_and_rejected_rows_are_reported_as_by_prepare(tmp_path: Path) -> None:
+    changes = tables()
+    changes["places"] = changes["places"].head(PLACES - 1)
+    with pytest.raises(ConfigError, match="cannot read no_such"):
+        checked(tmp_path, "features.numbers=['no_such']", **changes)
+    assert [*(tmp_path / "out" / "check" / "rejected").glob("impressions-*.parquet")]
