@@ -54,6 +54,9 @@ these users has one value of it; the same for places."""
 MOST_DIFFERING = 0.05
 """As in `larr.data.columns`."""
 TRAINING_SHARE = 0.8
+LEAST_BY_CHANCE = 10.0
+"""Rows without a click that have a value, as one would expect by chance, from which on it shows
+something that there are none."""
 RISING = 0.99
 SURE, LIKELY, GUESS = "sure", "likely", "a guess: please check"
 
@@ -288,8 +291,11 @@ def _why_not(column: Column, roles: dict[str, tuple[Column, str]]) -> str:
             return "it rises with the time, so that the test days have values of their own"
         for click in _of(roles, "click"):
             rows = pl.DataFrame({"t": time.times, "y": click.values, "c": column.values}).sort("t")
-            rows = rows.head(int(TRAINING_SHARE * len(rows))).drop_nulls("c")
-            if missing and {*rows["y"]} == {click.distinct.max()}:
+            rows = rows.head(int(TRAINING_SHARE * len(rows)))
+            left = rows["y"] != click.distinct.max()
+            present = rows["c"].is_not_null()
+            by_chance = share(present) * int(left.sum())
+            if not present.filter(left).any() and by_chance > LEAST_BY_CHANCE:
                 return "only rows with a click have it"
     return why_not(column)
 

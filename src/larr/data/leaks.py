@@ -17,7 +17,7 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import sample
-from larr.data.guess import KNOWN
+from larr.data.guess import KNOWN, LEAST_BY_CHANCE
 from larr.data.log import Log, check_tables
 from larr.data.look import share, words_of
 from larr.data.names import raw_column
@@ -102,18 +102,13 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
         clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
         area = _auc(rows.select("request_id", "click", value=name))
         shares = f"{clicked:.0%} of the rows with a click have it, {not_clicked:.0%} of the others"
-        if clicked and not not_clicked:
+        by_chance = share(has_value) * int((~click).sum())
+        if not not_clicked and by_chance > LEAST_BY_CHANCE:
             yield f"{name}: {shares}", is_used
         elif area > MOST_AUC:
-            yield (
-                f"{name}: alone it predicts the clicks of the training rows, AUC {area:.3f}",
-                is_used,
-            )
+            yield f"{name}: alone it predicts the clicks to train, AUC {area:.3f}", is_used
         elif abs(clicked - not_clicked) > MOST_APART:
-            yield (
-                f"{name}: {clicked:.0%} of the rows with a click have it, {not_clicked:.0%} of the others",
-                False,
-            )
+            yield f"{name}: {shares}", False
         elif name in of_log and not KNOWN["outcome"].isdisjoint(words_of(name)):
             yield (
                 f"{name}: its name says that it is known only after the impression; if it is known "
