@@ -76,13 +76,17 @@ def test_bad_values_are_missing_and_kept_and_counted(
     assert log.places["poi_tags"].to_list() == [None, "hot"]
     assert log.rejected == []
     reason = "rating is below its range (min 0)"
-    word = {"column": "tags", "reason": "NULL stands for a missing value", "examples": []}
+    word = {
+        "column": "tags",
+        "reason": "NULL is a word for a missing value (dataset.missing)",
+        "examples": [],
+    }
     bad = {"column": "rating", "reason": reason, "examples": ["-3"]}
     assert [*log.blanked] == [{"table": "places", "cells": 1} | group for group in (word, bad)]
     kept = pl.read_parquet(tmp_path / "work" / "rejected" / "places-00000-values.parquet")
     assert kept.rows() == [("p2", "Tea", "rating", "-3", reason)]
     printed = " ".join(capsys.readouterr().err.split())
-    assert "NULL stands for a missing value" in printed
+    assert "NULL is a word for a missing value" in printed
     assert "50% of the values of rating are bad" in printed
     with pytest.raises(DataError, match="0 rows break the data contract, and 1 more values"):
         checked(tmp_path, "output=b", "dataset.bad_rows=stop", places=places)
@@ -197,6 +201,18 @@ def test_times_that_may_be_dates_are_pointed_out(
 ) -> None:
     checked(tmp_path, impressions=WITH_DUPLICATE.with_columns(pl.col("time").str.head(10)))
     assert "100% of the times are midnight" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_log_without_times_may_have_a_time_zone(tmp_path: Path) -> None:
+    rows = TABLES["impressions"].drop("time").with_columns(user_id=pl.Series([1, 2, 1, 2]))
+    log = checked(
+        tmp_path,
+        "dataset.tables.time_zone=Asia/Shanghai",
+        "dataset.split_by=request_id",
+        "dataset.test_share=0.5",
+        impressions=pl.concat([rows, rows.with_columns(request_id="x" + pl.col("request_id"))]),
+    )
+    assert not log.is_dated
 
 
 @pytest.mark.parametrize(("test_ctr", "is_good"), [(0.02, True), (0.4, False)])

@@ -125,7 +125,7 @@ class Checker(Checks):
         """Writes bad values to a file, and adds them and words for missing values to `blanked`."""
         self.values.update({(table, column): count for column, count in checked.values.items()})
         for (column, word), count in checked.words.items():
-            reason = f"{word} stands for a missing value"
+            reason = f"{word} is a word for a missing value (dataset.missing)"
             group = self._blanked_group(table, column, reason)
             group["cells"] += count
         if not checked.blanked.height:
