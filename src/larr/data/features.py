@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -108,21 +109,30 @@ class FeatureEncoder:
     scales: Scales
     recent: int
 
-    def arrays(self, rows: pl.DataFrame) -> dict[str, Array]:
+    def arrays(
+        self, rows: pl.DataFrame, known: Mapping[str, Array] = MappingProxyType({})
+    ) -> dict[str, Array]:
         """Returns what rankers read of enriched rows, texts and recent places aside.
 
-        `categories` int32 [N, F], `numbers` float32 [N, M].
+        `categories` int32 [N, F], `numbers` float32 [N, M]. `known` are the indices of those
+        categories that need not be looked up.
         """
         return {
-            "categories": self.categories(rows, self.vocabularies),
+            "categories": self.categories(rows, self.vocabularies, known),
             "numbers": self.scales.column(rows),
         }
 
-    def categories(self, rows: pl.DataFrame, names: Collection[str]) -> Array:
-        """Returns the indices of some categories, int32 [N, F]."""
+    def categories(
+        self,
+        rows: pl.DataFrame,
+        names: Collection[str],
+        known: Mapping[str, Array] = MappingProxyType({}),
+    ) -> Array:
+        """Returns the indices of some categories, int32 [N, F]; see `arrays`."""
         index_NF = np.zeros((rows.height, len(names)), np.int32)
         for position, name in enumerate(names):
-            index_NF[:, position] = self.vocabularies[name].column(rows[name])
+            words = self.vocabularies[name]
+            index_NF[:, position] = known[name] if name in known else words.column(rows[name])
         return index_NF
 
     @property

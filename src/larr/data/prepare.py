@@ -241,13 +241,21 @@ def _write_arrays(
     total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
     texts = [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords]
     place_P = np.insert(encoder.places.column(log.places["poi_id"]), 0, 0)
+    # What a table has is looked up once for each of its rows, and by their numbers from then on.
+    indices = {
+        name: (ROWS[key], np.insert(words.column(table[name]), 0, 0))
+        for key, table in (("user_id", log.users), ("poi_id", log.places))
+        for name, words in encoder.vocabularies.items()
+        if name in table.columns
+    }
     mean = _mean_weight(log)
     with ExitStack() as opened, track(f"arrays of {folder.name}", total, "rows") as advance:
         files: dict[str, BinaryIO] = {}
         for path in enriched:
             rows = pl.read_parquet(path)
             days = rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32)
-            arrays = encoder.arrays(rows) | {
+            known = {name: index[rows[row].to_numpy()] for name, (row, index) in indices.items()}
+            arrays = encoder.arrays(rows, known) | {
                 "recent": place_P[enricher.recent.as_of(rows[USER].to_numpy(), days[:, 0])],
                 "texts": rows.select(texts).to_numpy().astype(np.int32).reshape(rows.height, -1),
                 "days": days,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -291,9 +291,7 @@ class TextNumbers:
 
     def add(self, texts: pl.Series) -> Array:
         """Returns the numbers of a keyword's texts as `column` does; new texts get new numbers."""
-        for text in texts.drop_nulls().unique(maintain_order=True):
-            self.add_value(texts.name, text)
-        return self.column(texts)
+        return self._column(texts, self.add_value)
 
     def add_value(self, keyword: str, text: str) -> int:
         """Returns the number of one text, a new one if it has none."""
@@ -308,8 +306,11 @@ class TextNumbers:
 
         A null and a text without a number are MISSING.
         """
-        distinct = texts.drop_nulls().unique(maintain_order=True).to_list()
-        numbers = [self.value(texts.name, text) for text in distinct]
+        return self._column(texts, self.value)
+
+    def _column(self, texts: pl.Series, number: Callable[[str, str], int]) -> Array:
+        keyword, distinct = texts.name, texts.drop_nulls().unique(maintain_order=True)
+        numbers = [number(keyword, text) for text in distinct.to_list()]
         number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
         return number_N.fill_null(MISSING).to_numpy()
 
