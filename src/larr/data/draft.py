@@ -27,10 +27,15 @@ from larr.progress import console
 
 COLUMNS_OF_A_TEXT = 4
 """Columns that share a keyword."""
+MOST_PROFILES = 3
+KIND = {"kind", "kinds", "category", "genre", "genres", "tags", "type", "class", "cuisine"}
+"""Words of names of what users like best in places."""
 MANY_FLAGS = 5
 """Yes-or-no columns of one table that become a list of words."""
 ADDED = {*TIME_COLUMNS, *NEVER_SEEN, "ctr", "cvr", "recent", "impressions", "order_price_yuan"}
 """Names, without prefix, of columns that larr adds."""
+NUMBERS = {"lat", "lon", "price_yuan", "rating", "temperature_c"}
+"""Names of numbers in the contract that are no more than numbers."""
 LEAST_TESTED, MOST_TESTED = 0.1, 0.4
 """Share of the rows in the days that are tested."""
 HIGH = 0.8
@@ -53,6 +58,8 @@ class Query:
     """Column -> why it is left out."""
     kinds: dict[str, str] = field(default_factory=dict)
     """Column, as keywords and features name it -> what it looks like."""
+    liked: list[str] = field(default_factory=list)
+    """Those of them of which users may prefer some values."""
 
     def add(self, sql: str, name: str, note: str) -> None:
         """Adds a column of the contract."""
@@ -67,7 +74,12 @@ class Query:
         elif column.kind == "list":
             sql = f"array_to_string({sql}, ', ')"
         self.add(sql, name, f"{column.kind}, such as {example(column)}")
-        self.kinds[name if name.startswith(prefix) else prefix + name] = column.kind
+        name = name if name.startswith(prefix) else prefix + name
+        self.kinds[name] = column.kind
+        if column.kind in ("category", "list") and column.numbers.null_count() == len(
+            column.values
+        ):
+            self.liked.append(name)
 
     def add_year(self, column: Column, sql: str) -> None:
         """Adds the year of a time of users or places."""
@@ -85,12 +97,16 @@ class Query:
         )
         self.add(f"concat_ws(', ',{words})", "kinds", "yes-or-no columns as words")
         self.kinds[f"{PREFIXES[self.table]}kinds"] = "list"
+        self.liked.append(f"{PREFIXES[self.table]}kinds")
 
     def _free_name(self, column: Column) -> str:
         """Returns the words of a column's name, changed where larr uses it for something else."""
         name = "_".join(column.words)
         known = TABLES[self.table].columns.get(name)
-        is_other = known and known.dtype != pl.String and column.kind != "number"
+        is_read_so = (
+            name in NUMBERS if column.kind == "number" else known and known.dtype == pl.String
+        )
+        is_other = known is not None and not is_read_so
         looked_up = () if PREFIXES[self.table] else LOOKED_UP
         if not name[:1].isalpha() or name in ADDED or is_other or name.startswith(looked_up):
             name = f"own_{name}"
@@ -121,6 +137,8 @@ def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path)
     of_time = ["hour_band"] * has_clock + ["day_kind"] * (time is not None)
     profiles = _profiles(places) if time else []  # without times nothing is known of a user's past
     once = {name: kind for name, kind in log.kinds.items() if name not in _differing(found, log)}
+    keywords = [*_of_places(places.kinds), *_of_requests(users.kinds, once, of_time, profiles)]
+    in_texts = "".join(keyword.template for keyword in keywords)
     templates = Environment(  # noqa: S701 - the text is no HTML
         loader=PackageLoader("larr"),
         undefined=StrictUndefined,
@@ -140,9 +158,9 @@ def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path)
         zone=_zone(time),
         queries=[query for query in (log, places, users, orders) if query.lines],
         others=others | {t.name: "not needed" for t in tables if t not in read},
-        buckets=numbers,
+        buckets=[name for name in numbers if f"{{{name}_level}}" in in_texts],
         profiles=profiles,
-        keywords=[*_of_places(places.kinds), *_of_requests(users.kinds, once, of_time, profiles)],
+        keywords=keywords,
         categories=[
             *("user_id", "poi_id"),
             *(name for name, kind in kinds.items() if kind in ("category", "flag", "list")),
@@ -164,9 +182,8 @@ def _impressions(found: Guess) -> Query:
     }
     named |= found.roles
     contract = {"request": "request_id", "user": "user_id", "place": "poi_id"}
-    for role in ("request", "user", "place", "split", "lat", "lon", "click", "order"):
-        if role in named:
-            column, sure = named[role]
+    for role, (column, sure) in named.items():
+        if role not in ("time", "clock", "position", "rating"):  # which are computed below
             query.add(as_sql(column), contract.get(role, role), sure)
             if sure == GUESS:
                 query.checks.append(f"is {column.name} the {role}?")
@@ -215,6 +232,8 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
             query.left_out[column.name] = reason
         elif column.kind in ("time", "date"):
             query.add_year(column, sql)
+        elif table == "places" and column.name in ("lat", "lon"):
+            query.add(sql, column.name, LIKELY)
         elif column is not title and column not in flags:
             query.add_own(column, sql)
     return query
@@ -243,9 +262,9 @@ def _orders(found: Guess) -> Query:
 
 
 def _profiles(places: Query) -> list[ProfileConfig]:
-    """Returns a profile for each category of places, or for their names if they have none."""
-    liked = [name for name, kind in places.kinds.items() if kind in ("category", "list")]
-    columns = [name.removeprefix("poi_") for name in liked or ["poi_name"]]
+    """Returns profiles of some categories of places, or of their names if they have none."""
+    liked = sorted(places.liked, key=lambda name: KIND.isdisjoint(words_of(name)))
+    columns = [name.removeprefix("poi_") for name in liked[:MOST_PROFILES] or ["poi_name"]]
     return [ProfileConfig(name=f"user_favourite_{name}", column=name) for name in columns]
 
 

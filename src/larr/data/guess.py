@@ -35,7 +35,7 @@ WORDS = {
     "count": "count counts cnt num total",
     "name": "name title",
     "earlier": "order orders purchase purchases transaction transactions history",
-    "outcome": "duration dwell refund refunded delivered delivery paid payment review reviewed "
+    "outcome": "duration dwell refund refunded delivered paid payment review reviewed "
     "comment watched playtime cancelled returned revenue",
 }
 KNOWN = {role: {*words.split()} for role, words in WORDS.items()}
@@ -61,7 +61,7 @@ RISING = 0.99
 SURE, LIKELY, GUESS = "sure", "likely", "a guess: please check"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entity:
     """Users or places."""
 
@@ -76,7 +76,7 @@ class Entity:
     """All others: those of their table, or else those of the log that have one value for each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Guess:
     """What `larr init` found."""
 
@@ -86,8 +86,8 @@ class Guess:
     orders: tuple[Table, Column, Column, Column] | None
     """Earlier orders: the table, its user, place and time."""
     roles: dict[str, tuple[Column, str]]
-    """Role (request, time, clock, click, order, rating, position, split, lat, lon) -> the column of
-    the log, and how sure that is."""
+    """Role (request, time, clock, click, order, rating, position, split, lat, lon, the contract's
+    probabilities) -> the column of the log, and how sure that is."""
     scene: Sequence[Column]
     """Other columns of the log that are read."""
     differing: Sequence[Column]
@@ -238,6 +238,10 @@ def _roles(log: Table, user: Entity, place: Entity) -> dict[str, tuple[Column, s
             ("position", LIKELY, _is(column, "position") and is_number),
             ("lat", LIKELY, _is(column, "latitude") and is_number),
             ("lon", LIKELY, _is(column, "longitude") and is_number),
+            *(
+                (name, SURE, column.name == name)
+                for name in ("probability_click", "probability_order")
+            ),
         ):
             if fits and role not in roles and column not in [c for c, _ in roles.values()]:
                 roles[role] = column, sure

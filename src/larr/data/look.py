@@ -52,7 +52,7 @@ OLDEST, LATEST = 6.3e8, 2.2e9
 EPOCHS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A column as it is in the file, and what it looks like."""
 
@@ -102,7 +102,7 @@ class Column:
         return clock.str.to_datetime(strict=False, time_unit="us")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The first rows of a file, column by column."""
 
