@@ -10,7 +10,7 @@ import pytest
 
 from larr.config import Config
 from larr.data.draft import init
-from larr.data.look import words_of
+from larr.data.look import look, words_of
 from larr.data.prepare import prepare
 from larr.errors import DataError
 from larr.settings import load_config
@@ -163,3 +163,36 @@ def test_what_is_no_table_is_refused_with_what_was_looked_at(folder: Path) -> No
 def test_names_are_split_into_words() -> None:
     assert words_of("userId:token") == ["user", "id"]
     assert words_of("RestaurantLessThan20") == ["restaurant", "less", "than20"]
+
+
+def test_columns_are_seen_for_what_they_are(tmp_path: Path) -> None:
+    forms = {
+        "seconds": ("time", "seconds", ["881250949", "891717742", "880606923"]),
+        "milliseconds": ("time", "milliseconds", ["1712577600000", "1712577700000"]),
+        "iso": ("time", "", ["2024-04-08T12:10:00", "2024-04-09 12:10:00"]),
+        "digits": ("date", "%Y%m%d", ["20240408", "20240513"]),
+        "day_first": ("time", "%d/%m/%Y %H:%M:%S", ["31/01/2012 16:10:01", "02/02/2012 11:59:48"]),
+        "month_first": (
+            "time",
+            "%m/%d/%Y %I:%M:%S %p",
+            ["11/14/2019 9:05:58 AM", "11/15/2019 1:00:00 PM"],
+        ),
+        "clock": ("clock", "", ["9:05", "12:30"]),
+        "bars": ("list", "|", ["a|b", "b|c", "a|c", "c|b", "b|a"]),
+        "yes": ("flag", "", ["yes", "no"]),
+        "user_id": ("number", "", [str(n * 7) for n in range(20)]),
+        "zip_code": ("code", "", [str(10_000 + 37 * n) for n in range(60)]),
+        "stars": ("category", "", ["1", "2", "3", "4", "5"]),
+        "kind": ("category", "", ["meat or fish", "no meat"]),
+        "title": ("text", "", [f"The film of {n}" for n in range(60)]),
+        "chinese": ("text", "", [f"{n}号牛肉面馆" for n in range(60)]),
+        "page": ("link", "", ["https://example.org/a", "https://example.org/b"]),
+        "empty": ("missing", "", ["NULL", "N/A"]),
+        "same": ("constant", "", ["x"]),
+    }
+    columns = {name: (values * 60)[:60] for name, (_, _, values) in forms.items()}
+    pl.DataFrame(columns).write_csv(tmp_path / "log.csv")
+    ((table,), _) = look(tmp_path, tmp_path / "scratch")
+    assert {column.name: (column.kind, column.form) for column in table.columns} == {
+        name: (kind, form) for name, (kind, form, _) in forms.items()
+    }

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from larr.config.data import KeywordConfig, ProfileConfig
 from larr.data.contract import TABLES
 from larr.data.guess import GUESS, LIKELY, Entity, Guess, guess, why_not
-from larr.data.look import EPOCHS, Column, Table, example, look, words_of
+from larr.data.look import DIGITS, EPOCHS, Column, Table, example, look, words_of
 from larr.data.names import LOOKED_UP
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
@@ -127,18 +127,27 @@ def init(folder: Path, to: Path) -> None:
 def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path) -> str:
     """Returns the configuration as TOML; `others` are files that are no tables, and why."""
     found = guess(tables)
-    log, time = _impressions(found), found.role("time")
+    log, orders = _impressions(found), _orders(found)
     users, places = _entity("users", found, found.user), _entity("places", found, found.place)
-    orders = _orders(found)
     read = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
-    kinds = log.kinds | places.kinds | users.kinds
-    numbers = [name for name, kind in kinds.items() if kind == "number"]
-    has_clock = time is not None and (time.kind == "time" or found.role("clock") is not None)
-    of_time = ["hour_band"] * has_clock + ["day_kind"] * (time is not None)
-    profiles = _profiles(places) if time else []  # without times nothing is known of a user's past
-    once = {name: kind for name, kind in log.kinds.items() if name not in _differing(found, log)}
-    keywords = [*_of_places(places.kinds), *_of_requests(users.kinds, once, of_time, profiles)]
-    in_texts = "".join(keyword.template for keyword in keywords)
+    return _rendered(
+        folder=folder,
+        path=path,
+        files=[table for table in tables if table in read],
+        split=found.role("split"),
+        time=found.role("time"),
+        test_days=_test_days(found.role("time")),
+        negatives=not found.has_label,
+        zone=_zone(found.role("time")),
+        queries=[query for query in (log, places, users, orders) if query.lines],
+        others=others | {t.name: "not needed" for t in tables if t not in read},
+        requests=found.role("request"),
+        **_read_of(found, log, places, users),
+    )
+
+
+def _rendered(**context: Any) -> str:
+    """Returns the template with its blanks filled in."""
     templates = Environment(  # noqa: S701 - the text is no HTML
         loader=PackageLoader("larr"),
         undefined=StrictUndefined,
@@ -147,30 +156,35 @@ def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path)
         keep_trailing_newline=True,
     )
     templates.filters["toml"] = toml
-    return templates.get_template("mine.toml.j2").render(
-        folder=folder,
-        path=path,
-        files=[table for table in tables if table in read],
-        split=found.role("split"),
-        time=time,
-        test_days=_test_days(time),
-        negatives=not found.has_label,
-        zone=_zone(time),
-        queries=[query for query in (log, places, users, orders) if query.lines],
-        others=others | {t.name: "not needed" for t in tables if t not in read},
-        buckets=[name for name in numbers if f"{{{name}_level}}" in in_texts],
-        profiles=profiles,
-        keywords=keywords,
-        categories=[
-            *("user_id", "poi_id"),
-            *(name for name, kind in kinds.items() if kind in ("category", "flag", "list")),
-            *(profile.name for profile in profiles),
-            *of_time,
-        ],
-        numbers=[*numbers, "poi_ctr", "user_ctr", "poi_log_orders", "user_log_orders"],
-        candidate_columns=[*_differing(found, log), *["position"] * ("position" in found.roles)],
-        requests=found.role("request"),
-    )
+    return templates.get_template("mine.toml.j2").render(context)
+
+
+def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str, Any]:
+    """Returns the keywords, profiles, buckets and features that read the tables."""
+    time = found.role("time")
+    has_clock = time is not None and (time.kind == "time" or found.role("clock") is not None)
+    of_time = ["hour_band"] * has_clock + ["day_kind"] * (time is not None)
+    profiles = _profiles(places) if time else []  # without times nothing is known of a user's past
+    differing = [
+        name
+        for column, name in zip(found.scene, log.kinds, strict=True)
+        if column in found.differing
+    ]
+    once = {name: kind for name, kind in log.kinds.items() if name not in differing}
+    keywords = [*_of_places(places.kinds), *_of_requests(users.kinds, once, of_time, profiles)]
+    in_texts = "".join(keyword.template for keyword in keywords)
+    kinds = log.kinds | places.kinds | users.kinds
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    categories = [name for name, kind in kinds.items() if kind in ("category", "flag", "list")]
+    categories = ["user_id", "poi_id", *categories, *(one.name for one in profiles), *of_time]
+    return {
+        "keywords": keywords,
+        "profiles": profiles,
+        "buckets": [name for name in numbers if f"{{{name}_level}}" in in_texts],
+        "categories": categories,
+        "numbers": [*numbers, "poi_ctr", "user_ctr", "poi_log_orders", "user_log_orders"],
+        "candidate_columns": differing + ["position"] * ("position" in found.roles),
+    }
 
 
 def _impressions(found: Guess) -> Query:
@@ -312,17 +326,13 @@ def _shared(kinds: dict[str, str]) -> list[str]:
     return ["".join(f"[, {part}]" for part in few).replace("[, ", "[", 1) for few in some]
 
 
-def _differing(found: Guess, log: Query) -> list[str]:
-    """Returns the names of the columns of the log that differ within requests."""
-    names = zip(found.scene, log.kinds, strict=True)
-    return [name for column, name in names if column in found.differing]
-
-
 def _test_days(time: Column | None) -> int:
     """Returns how many days at the end have enough rows to test; 0 if there are no such days."""
     if time is None:
         return 0
     day = time.times.dt.epoch("d").drop_nulls().to_numpy()
+    if not len(day):
+        return 0
     age = day.max() - day
     tested = int(np.quantile(age, LEAST_TESTED)) + 1
     return tested if (age < tested).mean() <= MOST_TESTED else 0
@@ -346,7 +356,8 @@ def as_time(column: Column, sql: str, clock: Column | None = None) -> str:
         return sql
     seconds = clock is not None and bool(clock.values.str.contains(":.*:").any())
     form = column.form + (" %H:%M" if clock else "") + (":%S" if seconds else "")
-    return f"strptime({sql}, {literal(form)})"
+    text = f"{sql}::VARCHAR" if form == DIGITS else sql
+    return f"strptime({text}, {literal(form)})"
 
 
 def as_sql(column: Column) -> str:

@@ -43,7 +43,8 @@ LEAST_WORDS = 0.3
 CODES = {"id", "code", "zip", "zipcode", "postcode", "phone", "number", "no", "index"}
 """Words of names of numbers that count nothing."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
-DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d-%b-%Y", "%Y%m%d")
+DIGITS = "%Y%m%d"
+DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d-%b-%Y")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
 """Formats of times other than ISO 8601, in the order in which they are tried."""
@@ -206,7 +207,9 @@ def _looked_at(files: Files, name: str, file: FileConfig) -> Table:
 
 def _with_columns(file: FileConfig, path: Path, encoding: str) -> FileConfig:
     """Returns the file with a name for each column if its first line is data, not a header."""
-    lines = next(decoded(path, encoding)).splitlines()
+    lines = [line for line in next(decoded(path, encoding)).splitlines() if line.strip()]
+    if not lines:
+        return file
     if lines[0].count("::") > 1:
         file = file.model_copy(update={"separator": "::"})
         cells = lines[0].split("::")
@@ -274,6 +277,10 @@ def _kind_of_numbers(name: str, distinct: pl.Series, rows: int) -> tuple[str, st
     for unit, factor in EPOCHS.items():
         if is_whole and distinct.is_between(OLDEST * factor, LATEST * factor).all():
             return ("code" if "id" in words else "time"), unit
+    month, day = distinct // 100 % 100, distinct % 100
+    is_date = month.is_between(1, 12).all() and day.is_between(1, 31).all()
+    if is_whole and is_date and distinct.is_between(19_900_101, 20_401_231).all():
+        return "date", DIGITS
     few = len(distinct) <= MOST_FEW
     if is_whole and (few or ("year" in words and len(distinct) <= MOST_VALUES)):
         return "category", ""
@@ -287,11 +294,11 @@ def _separator(distinct: pl.Series) -> str:
     Values of lists recur in other lists.
     """
     some = distinct.head(10_000)
-    for separator, least in (("|", 0.1), (";", 0.1), (",", 0.2), (" ", 0.4)):
+    for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
         if share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
-            recurring = parts.n_unique() <= min(MOST_PARTS, len(parts) / 4)
-            if recurring and (separator in "|;" or len(some) > MOST_FEW):
+            known = parts.n_unique() <= min(MOST_PARTS, len(parts) / recurring)
+            if known and (separator in "|;" or len(some) > MOST_FEW):
                 return separator
     return ""
 
