@@ -42,6 +42,7 @@ VERSION = version("larr")
 FIELDS = {"larr", "settings", "inputs", "sources", "files"}
 """Of a manifest."""
 MISSING = "it is missing or unfinished"
+BLOCK_ROWS = 1_000_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -287,6 +288,15 @@ def array_file(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) 
     file = path.open("r+b")
     file.seek(start)
     return file
+
+
+def array_blocks(path: Path) -> Iterator[np.ndarray]:
+    """Yields the rows of a .npy file, a block at a time.
+
+    Each block has a mapping of its own, with which its pages leave the memory of this process.
+    """
+    for start in range(0, len(np.load(path, mmap_mode="r")), BLOCK_ROWS):
+        yield np.load(path, mmap_mode="r")[start : start + BLOCK_ROWS]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -22,8 +22,6 @@ from larr.progress import track
 
 KINDS = ("taken", "clicked", "left")
 """Ordered (clicked, in a log without orders); clicked and not ordered; shown and not clicked."""
-BLOCK = 4_000_000
-"""Rows whose user and day are in memory at a time."""
 LENGTH = 50
 """The latest distinct places of each kind that are kept."""
 HISTORIES, HISTORY = "histories.npy", "history.npy"
@@ -94,10 +92,9 @@ def add_latest(latest_GL: npt.NDArray[np.int32], group_N: Ints, place_N: Ints) -
 
 def _user_days(split: Path) -> Iterator[Ints]:
     """Yields day and user of each row as one number, a block of rows at a time."""
-    arrays = [np.load(split / f"{name}.npy", mmap_mode="r") for name in ("days", "keys")]
-    for start in range(0, len(arrays[0]), BLOCK):
-        day_N, user_N = (array[start : start + BLOCK, 0].astype(np.int64) for array in arrays)
-        yield day_N << 32 | user_N
+    blocks = (artifacts.array_blocks(split / f"{name}.npy") for name in ("days", "keys"))
+    for days, keys in zip(*blocks, strict=True):
+        yield days[:, 0].astype(np.int64) << 32 | keys[:, 0]
 
 
 def _events(log: Log) -> pl.LazyFrame:

@@ -79,7 +79,7 @@ def prepare(config: Config) -> None:
         test = pl.scan_parquet(enriched["test"]).select(evaluated)
         test.sink_parquet(folder / "test" / "rows.parquet")
         for split in SPLITS:
-            _report_unknown(encoder, folder / split)
+            _report_unknown(encoder, counts[f"{split}_rows"], folder / split)
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, encoder.places, folder)
         if not has_last_days(folder):
@@ -283,15 +283,17 @@ def _mean_weight(log: Log) -> float | None:
     return float(train.select(pl.col("weight").mean()).collect(engine="streaming").item())
 
 
-def _report_unknown(encoder: FeatureEncoder, folder: Path) -> None:
+def _report_unknown(encoder: FeatureEncoder, rows: int, folder: Path) -> None:
     """Prints the features of a split that are unknown in most of its rows."""
     new = " or new" if folder.name == "test" else ""
     for array, names, reason in (
         ("categories", encoder.vocabularies, f"missing{new}"),
         ("numbers", encoder.scales.names, "missing or at its mean"),
     ):
-        share_X = (np.load(folder / f"{array}.npy", mmap_mode="r") == 0).mean(axis=0)
-        for name, share in zip(names, share_X, strict=True):
+        blocks = artifacts.array_blocks(folder / f"{array}.npy")
+        unknown_X = sum((block == 0).sum(axis=0) for block in blocks)
+        for name, unknown in zip(names, unknown_X, strict=True):
+            share = unknown / rows
             if share > MOST_UNKNOWN:
                 console.print(f"  {name}: {reason} in {share:.0%} of the {folder.name} rows")
 
