@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -110,8 +111,14 @@ class Cross:
         taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
-        columns = _figures(self.pair, sum_of, expected_N)
-        return np.stack([column.to_numpy() for column in columns], axis=1)
+        figures = {
+            "log_clicks": np.log1p(sum_of["taken"]),
+            "share": _log_ratio(sum_of["taken"], expected_N),
+        }
+        for name, event in EVENTS.items():
+            if event in sum_of:
+                figures[name] = _log_ratio(sum_of[event], sum_of[f"expected_{event}"])
+        return np.stack([figures[name] for name in self.pair.figures], axis=1)
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows that have both columns."""
@@ -136,21 +143,6 @@ class Cross:
         """Returns what `save` wrote."""
         paths = (folder / f"{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
-
-
-def _figures(
-    pair: StatisticConfig, sum_of: Mapping[str, Array], expected_N: Array
-) -> list[pl.Series]:
-    """Returns the figures of a pair: of the sums of rows, and how often they expect it taken."""
-    figures = {
-        "log_clicks": np.log1p(sum_of["taken"]),
-        "share": _log_ratio(sum_of["taken"], expected_N),
-    }
-    for name, event in EVENTS.items():
-        if event in sum_of:
-            figures[name] = _log_ratio(sum_of[event], sum_of[f"expected_{event}"])
-    chosen = (figures[name] for name in pair.figures)
-    return list(map(pl.Series, figure_names(pair), chosen))
 
 
 def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
@@ -184,8 +176,8 @@ class DailyCross:
     `log_clicks` alone, the same of `first` and `second`."""
     tables: dict[str, tuple[str, Array]]
     """For a column of users or places: the column with their rows, and the values of each row."""
-    totals: dict[int, pl.DataFrame] = field(default_factory=dict)
-    """The sums of all values of the first column at the start of each day asked for."""
+    latest: dict[date, Cross] = field(default_factory=dict)
+    """What is known on the latest day that was asked for."""
 
     @classmethod
     def of(
@@ -235,43 +227,29 @@ class DailyCross:
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows that have both columns."""
+        if self.pair.figures != ["log_clicks"]:
+            return self._by_days(rows)
         first_NV, second_NW = (
             self._indices(rows, column, words)
             for column, words in zip(self.pair.columns, self.vocabularies, strict=True)
         )
-        pair_NVW = first_NV[:, :, None] * (len(self.vocabularies[1].texts) + 1)
-        pair_NVW = pair_NVW + second_NW[:, None, :]
-        key_of = {"pairs": pair_NVW, "first": first_NV[:, :, None], "second": second_NW[:, None, :]}
-        day_N = rows["day"].to_physical().to_numpy()
-        at = {name: _as_of(sums, key_of[name], day_N) for name, sums in self.sums.items()}
-        sum_of = {name: sum_NVW.sum(axis=(1, 2)) for name, sum_NVW in at["pairs"].items()}
-        expected_N = np.zeros(rows.height)
-        if "first" in at:
-            first, second, total = at["first"], at["second"], self._totals(rows["day"])
-            expected_N = first["taken"].sum(axis=(1, 2)) * second["taken"].sum(axis=(1, 2))
-            expected_N /= np.maximum(total["taken"], 1.0)
-        for event in sum_of.keys() & EVENTS.values():
-            seen_N = total["impressions"]
-            overall = (total[event] / np.where(seen_N, seen_N, 1.0))[:, None, None]
-            rates = (
-                (side[event] + SMOOTHING_IMPRESSIONS * overall)
-                / (side["impressions"] + SMOOTHING_IMPRESSIONS)
-                for side in (first, second)
-            )
-            rate = np.multiply(*rates) / np.where(overall, overall, 1.0)
-            expected_NVW = at["pairs"]["impressions"] * np.minimum(rate, 1.0)
-            sum_of[f"expected_{event}"] = expected_NVW.sum(axis=(1, 2))
-        return rows.with_columns(_figures(self.pair, sum_of, expected_N))
+        pair_NV1 = first_NV[:, :, None] * (len(self.vocabularies[1].texts) + 1)
+        pair_NX = (pair_NV1 + second_NW[:, None, :]).reshape(rows.height, -1)
+        day_NX = np.repeat(rows["day"].to_physical().to_numpy(), pair_NX.shape[1])
+        taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)["taken"].fill_null(0.0)
+        taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
+        (name,) = figure_names(self.pair)
+        return rows.with_columns(pl.Series(name, np.log1p(taken_N)))
 
-    def _totals(self, days: pl.Series) -> dict[str, Array]:
-        """Returns the sums of all values of the first column at the start of each row's day."""
-        distinct = days.to_physical().unique().sort()
-        for day in distinct:
-            if day not in self.totals:
-                self.totals[day] = self.sums["first"].of_day(day).drop("key").sum()
-        totals = pl.concat([self.totals[day] for day in distinct])
-        totals = totals[distinct.search_sorted(days.to_physical())].fill_null(0.0)
-        return {column.name: column.to_numpy() for column in totals}
+    def _by_days(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Adds figures that compare values with all others of the day."""
+        parts = []
+        for (day,), part in rows.with_row_index(COUNT).group_by("day", maintain_order=True):
+            if day not in self.latest:  # many chunks of a log have the same day
+                self.latest.clear()
+                self.latest[day] = self.known((day - date(1970, 1, 1)).days)
+            parts.append(self.latest[day].enrich(part))
+        return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.known(0).enrich(rows)
 
     def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
         """Returns the indices of the values of a column in each row, int64 [N, V]."""
@@ -308,13 +286,6 @@ class DailyCross:
             counts += [event, f"expected_{event}"]
         sides = (table.select(table.columns[0], "taken") for table in tables)
         return Cross(self.pair, self.differs, pairs.select(*KEY, *counts), *sides)
-
-
-def _as_of(sums: Sums, key_NVW: Array, day_N: Array) -> dict[str, Array]:
-    """Returns the sums of keys at the start of each row's day, each [N, V, W]; 0 without a past."""
-    day_NVW = np.broadcast_to(day_N[:, None, None], key_NVW.shape)
-    rows = sums.as_of(key_NVW.ravel(), day_NVW.ravel()).fill_null(0.0)
-    return {column.name: column.to_numpy().reshape(key_NVW.shape) for column in rows}
 
 
 def _with_expected(

@@ -8,11 +8,9 @@ since vocabularies and scales are fitted on enriched rows before the first row i
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -20,13 +18,12 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.config.data import KeywordConfig
 from larr.data.columns import IMPRESSIONS, KEPT_FOR_EVALUATION, check_columns
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
-from larr.data.known import KNOWN, ON_ITS_DAY, Enricher, past_orders
+from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables, some_requests
 from larr.data.names import (
     INTERNAL,
@@ -40,6 +37,7 @@ from larr.data.names import (
     row_numbers,
 )
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
+from larr.data.rendering import distinct_rows, rendered
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import console, track
@@ -93,7 +91,7 @@ def prepare(config: Config) -> None:
         chunks = past_orders(log, train).iter_slices(config.dataset.chunk_rows)
         for number, chunk in enumerate(chunks):
             orders = enricher.enrich(chunk, crossed=_read_in_texts(config))
-            orders = _rendered(config.keywords, orders, keys, enricher.owned)
+            orders = rendered(config.keywords, orders, keys, enricher.owned)
             orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
         for name in ("orders", "not_taken"):
             parts = pl.scan_parquet(sorted((folder / "enriched").glob(f"{name}-*")))
@@ -188,7 +186,7 @@ def _write_enriched(
                     left = rows.with_row_index(LOG_ROW, start).filter(~pl.col("click"))
                     left = left.join(ordered, on=beside, how="semi", maintain_order="left")
                     keys = {"beside": beside, "poi_id": "poi_id", "log_row": LOG_ROW}
-                    left = _rendered(of_places, left, keys, enricher.owned)
+                    left = rendered(of_places, left, keys, enricher.owned)
                     left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
                 # Joins keep the order of the log: the rows of all arrays and tables correspond.
                 for key, counts in occurrences.items():
@@ -196,7 +194,7 @@ def _write_enriched(
                 rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
                 numbered = []
                 for template in templates:
-                    distinct, index_N = _once(template, rows, enricher.owned)
+                    distinct, index_N = distinct_rows(template, rows, enricher.owned)
                     number_N = texts.add(template.column(distinct))[index_N]
                     numbered.append(pl.Series(TEXT.format(template.keyword.name), number_N))
                 rows = rows.select(list(dict.fromkeys(names))).with_columns(numbered)
@@ -340,7 +338,7 @@ def _write_known(
     known.save(folder / KNOWN)
     write_histories(enricher.log, folder, end.item())
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    places = _rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"})
+    places = rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"})
     places.write_parquet(folder / "descriptions.parquet")
     place_texts = {}
     for keyword in config.scene_keywords:
@@ -368,37 +366,6 @@ def _read_in_texts(config: Config) -> bool:
     """Returns whether a keyword reads a cross statistic or a level of one."""
     columns = {name for keyword in config.keywords for name in Template(keyword).columns}
     return any(is_crossed(config, name) for name in columns)
-
-
-def _rendered(
-    keywords: list[KeywordConfig],
-    rows: pl.DataFrame,
-    columns: dict[str, str],
-    owned: Mapping[str, Collection[str]] = MappingProxyType({}),
-) -> pl.DataFrame:
-    """Returns columns of the rows under new names, `chain`, and their texts of the keywords."""
-    chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)
-    rendered = []
-    for template in map(Template, keywords):
-        distinct, index_N = _once(template, rows, owned)
-        rendered.append(template.column(distinct)[index_N])
-    return rows.select(chain.alias("chain"), *rendered, **columns)
-
-
-def _once(
-    template: Template, rows: pl.DataFrame, owned: Mapping[str, Collection[str]]
-) -> tuple[pl.DataFrame, Array]:
-    """Returns rows with all texts of the template, in their order, and which of these each row has.
-
-    What reads a place alone, or a user, is rendered once for all its rows of a day.
-    """
-    for row, columns in owned.items():
-        if {*template.columns} <= {*columns}:
-            number_N = rows[ON_ITS_DAY.format(row)].to_numpy()
-            _, first, index_N = np.unique(number_N, return_index=True, return_inverse=True)
-            order = np.argsort(first)
-            return rows[first[order]], np.argsort(order)[index_N]
-    return rows, np.arange(rows.height)
 
 
 def _report_texts(config: Config, folder: Path) -> None:
