@@ -107,7 +107,7 @@ def damage_rows(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str
     if kind <= 2:
         for row in rng.sample(rows, rng.choice((1, 2, len(rows)))):
             row[column] = rng.choice(CELLS)
-    elif kind == 3:
+    elif kind == 3 and len(rows[0]) > 1:
         rows = [{name: value for name, value in row.items() if name != column} for row in rows]
     elif kind == 4:
         name, values = rng.choice(NAMES), rng.choice((CELLS, range(9)))

@@ -27,7 +27,7 @@ WORDS = {
     "order": "order ordered orders purchase purchased bought buy conversion converted paid",
     "rating": "rating ratings stars score grade",
     "time": "time timestamp date datetime ts created at clock when",
-    "position": "position pos rank",
+    "position": "position pos rank slot",
     "latitude": "lat latitude",
     "longitude": "lon lng longitude",
     "birth": "birth birthday birthdate dob born release released opened founded",
@@ -250,11 +250,13 @@ def _roles(log: Table, user: Entity, place: Entity) -> dict[str, tuple[Column, s
 
 def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
     """Returns click and order, or else a rating."""
-    flags = [c for c in columns if c.kind == "flag" and (_is(c, "click") or _is(c, "order"))]
-    clicks = [column for column in flags if not _is(column, "order")] or flags
+    flags = [column for column in columns if column.kind == "flag"]
+    orders = [column for column in flags if _is(column, "order")]
+    clicks = [column for column in flags if _is(column, "click") and column not in orders]
+    clicks = clicks or [c for c in flags if any(_has_all(c, order) for order in orders)] or orders
     if clicks:
         roles = {"click": (clicks[0], SURE if len(clicks) == 1 else GUESS)}
-        if orders := [c for c in flags if c is not clicks[0] and _is(c, "order")]:
+        if orders := [column for column in orders if column is not clicks[0]]:
             roles["order"] = orders[0], LIKELY
         return roles
     scales = [column for column in columns if column.kind in ("number", "category")]
@@ -263,6 +265,12 @@ def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
         return {"rating": (named[0], LIKELY)}
     # Names that larr chose itself show nothing.
     return {"rating": (scales[0], GUESS)} if scales and log.file.columns else {}
+
+
+def _has_all(click: Column, order: Column) -> bool:
+    """Returns whether each row with an order has a flag, and others have it, too."""
+    clicked, ordered = (flag.values == flag.distinct.max() for flag in (click, order))
+    return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
 def _times(columns: list[Column]) -> dict[str, tuple[Column, str]]:
