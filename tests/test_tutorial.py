@@ -19,17 +19,14 @@ from larr.serve.live import Live
 from larr.serve.store import Store
 
 ROOT = Path(__file__).parents[1]
-SMALLER = [
-    "--set",
+SMALLER = (
     "choose.trials=2",
-    "--set",
     "choose.members=1",
-    "--set",
+    'choose.kinds=["lightgbm","ple"]',
+    'align.models=["ple","best"]',
     "evaluate.bootstrap=20",
-]
-SMALLER += ["--set", 'align.models=["ple","best"]', "--set", 'choose.kinds=["lightgbm","ple"]']
-SMALLER += ["--set", "evaluate.gains=[]"]
-TAKES_SETTINGS = ("run", "publish")
+    "evaluate.gains=[]",
+)
 
 
 def test_the_example_leads_from_files_to_a_service(
@@ -45,7 +42,7 @@ def test_the_example_leads_from_files_to_a_service(
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         if "--set" in words:
-            words += [word for setting in SMALLER for word in ("--set", setting)]
+            words += [f"--set={setting}" for setting in SMALLER]
         result = CliRunner().invoke(command_line(), words)
         assert result.exit_code == 0, (line, result.output, result.exception)
     store = Path(shlex.split(serve)[2])
