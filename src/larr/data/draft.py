@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -319,7 +320,7 @@ def _shared(kinds: dict[str, str]) -> list[str]:
     """Returns templates of a few columns each, with the words of their names."""
     parts = []
     for name, kind in kinds.items():
-        words = words_of(name.removeprefix("poi_").removeprefix("user_"))
+        words = words_of(re.sub("^((poi|user)_)?(own_)?", "", name))
         parts.append(f"{' '.join(words)} {{{name}{'_level' if kind == 'number' else ''}}}")
     starts = range(0, len(parts), COLUMNS_OF_A_TEXT)
     some = [parts[start : start + COLUMNS_OF_A_TEXT] for start in starts]

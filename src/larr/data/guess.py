@@ -12,6 +12,7 @@ from itertools import product
 
 import polars as pl
 
+from larr.data.columns import MOST_DIFFERING
 from larr.data.look import Column, Table, example, share
 from larr.errors import DataError
 
@@ -51,8 +52,6 @@ MOST_WITHOUT_TIME = 0.01
 LEAST_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column is one of users if this share of its rows is of users with several, and this share of
 these users has one value of it; the same for places."""
-MOST_DIFFERING = 0.05
-"""As in `larr.data.columns`."""
 TRAINING_SHARE = 0.8
 LEAST_BY_CHANCE = 10.0
 """Rows without a click that have a value, as one would expect by chance, from which on it shows
