@@ -341,8 +341,10 @@ def with_pairs(config: Config, log: Log) -> Config:
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
     scene = [name for name in categories if raw[name] in rows.collect_schema()]
     scene = [name for name in scene if name not in ("user_id", "poi_id", POSITION)]
-    distinct = [pl.col(raw[name]).n_unique().alias(name) for name in scene]
-    values = rows.select(distinct).collect(engine="streaming").to_dicts()[0] if scene else {}
+    # Unlike n_unique, unique does not hold the column in memory.
+    distinct = (rows.select(raw[name]).unique().select(pl.len()) for name in scene)
+    counts = (table.collect(engine="streaming").item() for table in distinct)
+    values = dict(zip(scene, counts, strict=True))
     words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
     scene = [name for name in scene if (values | words)[name] <= FEW_VALUES]
     pairs = [("user_id", name) for name in dict.fromkeys(places)]

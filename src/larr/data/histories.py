@@ -22,6 +22,8 @@ from larr.progress import track
 
 KINDS = ("taken", "clicked", "left")
 """Ordered (clicked, in a log without orders); clicked and not ordered; shown and not clicked."""
+BLOCK_USERS = 100_000
+"""Users whose histories are changed at a time, which bounds the memory that this takes."""
 LENGTH = 50
 """The latest distinct places of each kind that are kept."""
 HISTORIES, HISTORY = "histories.npy", "history.npy"
@@ -68,8 +70,10 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
                 np.save(folder / "known" / HISTORIES, latest_UKL)
             of_day = events.filter(pl.col("day") == day).collect(engine="streaming")
             of_day = of_day.sort("time", "place", descending=True)
-            group_N = (of_day["user"] * len(KINDS) + of_day["kind"]).to_numpy()
-            add_latest(latest_GL, group_N, of_day["place"].to_numpy())
+            for block in range(-(-users // BLOCK_USERS)):
+                some = of_day.filter(pl.col("user") // BLOCK_USERS == block)
+                group_N = (some["user"] * len(KINDS) + some["kind"]).to_numpy()
+                add_latest(latest_GL, group_N, some["place"].to_numpy())
             advance(int(stop - first))
 
 
