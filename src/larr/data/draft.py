@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from larr.config.data import KeywordConfig, ProfileConfig
 from larr.data.contract import TABLES
 from larr.data.guess import GUESS, LIKELY, Entity, Guess, guess, why_not
-from larr.data.look import DIGITS, EPOCHS, Column, Table, example, look, words_of
+from larr.data.look import DIGITS, EPOCHS, Column, Table, example, look, share, words_of
 from larr.data.names import LOOKED_UP
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
@@ -231,6 +231,11 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
         query.source += f" GROUP BY {as_sql(own)} ORDER BY {as_sql(own)}"
         query.checks.append(
             f"no table of {table}; these columns of the log have one value for each {own.name}."
+        )
+    unknown = share(~one.key.distinct.is_in(own.distinct.implode()))
+    if unknown:
+        query.checks.append(
+            f"{unknown:.1%} of the {table} of the log are not in this table and are left out."
         )
     query.add(as_sql(own), "user_id" if table == "users" else "poi_id", one.sure)
     title = _title(one.columns) if table == "places" else None
