@@ -103,10 +103,10 @@ class Query:
     def _free_name(self, column: Column) -> str:
         """Returns the words of a column's name, changed where larr uses it for something else."""
         name = "_".join(column.words)
-        known = TABLES[self.table].columns.get(name)
-        is_read_so = (
-            name in NUMBERS if column.kind == "number" else known and known.dtype == pl.String
-        )
+        table = TABLES[self.table]
+        known = table.columns.get(name)
+        is_text = known is not None and known.dtype == pl.String and name in table.optional
+        is_read_so = name in NUMBERS if column.kind == "number" else is_text
         is_other = known is not None and not is_read_so
         looked_up = () if PREFIXES[self.table] else LOOKED_UP
         if not name[:1].isalpha() or name in ADDED or is_other or name.startswith(looked_up):

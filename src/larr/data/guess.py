@@ -233,6 +233,7 @@ def _roles(log: Table, user: Entity, place: Entity) -> dict[str, tuple[Column, s
         is_number = column.kind in ("number", "category") and not column.numbers.null_count()
         for role, sure, fits in (
             ("request", SURE, _is(column, "request") and one_user),
+            ("request", GUESS, _is(column, "request") and "id" in column.words),
             ("split", SURE, {*column.distinct.str.to_lowercase()} == {"train", "test"}),
             ("position", LIKELY, _is(column, "position") and is_number),
             ("lat", LIKELY, _is(column, "latitude") and is_number),
