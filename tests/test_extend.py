@@ -87,7 +87,8 @@ def test_a_ranker_of_another_package_is_written_as_a_graph(
 
 def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path) -> None:
     name = {"name": "name", "owner": "poi", "view": "business", "template": "{poi_name}"}
-    settings = {"dataset": {"kind": "market"}, "keywords": [name]}
+    when = {"name": "when", "owner": "scene", "view": "action", "template": "{meal_slot}"}
+    settings = {"dataset": {"kind": "market"}, "keywords": [name, when]}
     settings |= {"features": {"categories": ["poi_id"]}}
     config = Config.model_validate(settings | {"output": tmp_path})
     prepare(config)
