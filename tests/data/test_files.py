@@ -107,6 +107,14 @@ def test_lines_that_are_no_rows_are_kept_apart(written: Callable[[str | bytes], 
     ]
 
 
+def test_each_line_that_an_open_quotation_mark_takes_in_counts(
+    written: Callable[[str | bytes], Path],
+) -> None:
+    rows = '1,"x, y"\n' * 300
+    with pytest.raises(DataError, match=r"9 of 609 lines are no rows"):
+        read(written("id,name\n" + rows + '2,"a\n' + "3,b\n" * 7 + '4,c"d\n' + rows))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -116,10 +116,14 @@ class Scan:
     """A cell within quotes that holds what looks like rows, if there is one."""
 
     @property
+    def unreadable_lines(self) -> int:
+        """The number of lines that are no rows; an open quotation mark takes in several."""
+        return int((self.unreadable["text"].str.count_matches("\n") + 1).sum())
+
+    @property
     def lost(self) -> int:
-        """The number of lines that are no rows; all if a cell holds rows."""
-        lines = int((self.unreadable["text"].str.count_matches("\n") + 1).sum())
-        return lines + (self.rows if self.swallowing else 0)
+        """The same; all lines if a cell holds rows."""
+        return self.unreadable_lines + (self.rows if self.swallowing else 0)
 
 
 class CsvReader:
@@ -196,7 +200,7 @@ class CsvReader:
                 f"{path}: a cell within quotes holds what looks like rows: "
                 f"{best.swallowing[:200]!r}; {OPTIONS}"
             )
-        lost, lines = best.unreadable.height, best.rows + best.unreadable.height
+        lost, lines = best.unreadable_lines, best.rows + best.unreadable_lines
         if lost > MOST_UNREADABLE * lines:
             examples = best.unreadable.head(EXAMPLES).select("line", "reason", "text").rows()
             raise DataError(

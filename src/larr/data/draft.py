@@ -122,7 +122,8 @@ def init(folder: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(text, encoding="utf-8")
     checks = text.count("\n# CHECK")
-    console.print(f"{to}: {checks} guesses to check; then `larr check {to}`", soft_wrap=True)
+    guesses = "1 guess" if checks == 1 else f"{checks} guesses"
+    console.print(f"{to}: {guesses} to check; then `larr check {to}`", soft_wrap=True)
 
 
 def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path) -> str:

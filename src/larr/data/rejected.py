@@ -67,13 +67,14 @@ class Checker(Checks):
         return checked.good
 
     def keep_lines(self, lines: pl.DataFrame) -> None:
-        """Keeps lines of files that are no rows of a table, see `Files.unreadable`."""
+        """Keeps lines of files that are no rows of a table, see `larr.data.csv_files`."""
         for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
-            self.rows_rejected[str(file)] += rows.height
+            lost = int((rows["text"].str.count_matches("\n") + 1).sum())
+            self.rows_rejected[str(file)] += lost
             self.summary[str(file), str(reason)] = {
                 "table": str(file),
                 "reason": str(reason),
-                "rows": rows.height,
+                "rows": lost,
                 "broken_rules": [],
                 "examples": rows.head(EXAMPLES).select("line", "text").to_dicts(),
             }
