@@ -186,11 +186,11 @@ WORDS = ["-", "N/A", "None", "null", r"\N", "nan", "NA", "#N/A", "<NA>", " NULL 
 def test_words_for_a_missing_value_are_missing_everywhere_and_counted() -> None:
     rows = pl.DataFrame(
         {"poi_id": [f"p{n}" for n in range(len(WORDS) + 1)], "name": "n"}
-        | {name: [*WORDS, "4"] for name in ("rating", "tags", "own", "stars")}
+        | {name: [*WORDS, "4"] for name in ("rating", "tags", "count", "stars")}
     )
     checked = check("places", rows, numbers=["poi_stars"])
-    assert checked.good[-1].select("rating", "tags", "own", "stars").row(0) == (4.0, "4", "4", 4.0)
-    for column in ("rating", "tags", "own", "stars"):
+    assert checked.good[-1].select("rating", "tags", "count", "stars").row(0) == (4.0, "4", "4", 4.0)
+    for column in ("rating", "tags", "count", "stars"):
         assert checked.good[column].null_count() == len(WORDS)
         assert [checked.words[column, word.strip()] for word in WORDS] == [1] * len(WORDS)
     assert not checked.blanked.height

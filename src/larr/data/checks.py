@@ -178,7 +178,7 @@ def _without_words(
         text = column.str.strip_chars()
         is_word = text.is_in(missing)
         if is_word.any():
-            counts = text.filter(is_word).value_counts()
+            counts = text.filter(is_word).alias("word").value_counts()
             words.update({(column.name, word): count for word, count in counts.iter_rows()})
         columns.append(column.set(is_word | (text == ""), None))
     given = frame.with_columns(columns).with_columns(pl.when(numbers.is_finite()).then(numbers))

@@ -185,7 +185,7 @@ def _parts(config: Config, days: TestDays) -> Iterator[Part]:
         if column in COUNTS:
             value_N = value_N.cut(COUNT_EDGES, labels=findings.COUNT_LABELS, left_closed=True)
         value_N = value_N.cast(pl.String).fill_null("unknown")
-        for value in value_N.value_counts(sort=True)[column]:
+        for value in value_N.alias("value").value_counts(sort=True)["value"]:
             yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
 
 
