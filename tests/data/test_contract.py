@@ -189,7 +189,8 @@ def test_words_for_a_missing_value_are_missing_everywhere_and_counted() -> None:
         | {name: [*WORDS, "4"] for name in ("rating", "tags", "count", "stars")}
     )
     checked = check("places", rows, numbers=["poi_stars"])
-    assert checked.good[-1].select("rating", "tags", "count", "stars").row(0) == (4.0, "4", "4", 4.0)
+    last = checked.good[-1].select("rating", "tags", "count", "stars")
+    assert last.row(0) == (4.0, "4", "4", 4.0)
     for column in ("rating", "tags", "count", "stars"):
         assert checked.good[column].null_count() == len(WORDS)
         assert [checked.words[column, word.strip()] for word in WORDS] == [1] * len(WORDS)
