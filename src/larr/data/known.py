@@ -240,9 +240,9 @@ class Enricher:
             statistics.Favourites(orders, log.places, profile, half_life)
             for profile in config.profiles
         ]
-        nobody = np.zeros(0, np.int64)
+        no_rows = np.zeros(0, np.int64)
         self.owned = {
-            row: {*with_levels(table(nobody, nobody), self.levels).columns}
+            row: {*with_levels(table(no_rows, no_rows), self.levels).columns}
             for row, table in self._tables.items()
         }
         """The columns that are the same in all rows of a place, or of a user, on a day."""
