@@ -92,7 +92,7 @@ def test_figures_are_those_of_a_naive_twin(
     config = Config.model_validate(tree)
     history = rows.head(9).with_columns(day=FIRST - timedelta(days=2))
     pair, day = config.statistics[0], FIRST + timedelta(days=age)  # type: ignore[index]
-    cross = DailyCross.of(config, LOG, pair, rows.lazy(), history.lazy())
+    cross = DailyCross(config, LOG, pair, rows.lazy(), history.lazy())
     tags = pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]})
     asked = USERS.join(tags, how="cross").with_columns(day=day)
     served = cross.known((day - date(1970, 1, 1)).days)
@@ -107,7 +107,7 @@ def test_figures_are_those_of_a_naive_twin(
 def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> None:
     config = Config.model_validate({"statistics": [{"columns": ["user_id", "poi_tags"]}]})
     pair = config.statistics[0]  # type: ignore[index]
-    cross = DailyCross.of(config, LOG, pair, rows.lazy(), rows.lazy().clear())
+    cross = DailyCross(config, LOG, pair, rows.lazy(), rows.lazy().clear())
     first_day = rows.filter(day=FIRST)
     figures = cross.enrich(first_day)[:, len(rows.columns) :]
     assert (figures.to_numpy() == 0).all(), "the first day has no past"

@@ -10,7 +10,7 @@ values, S of their sums, G figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -77,38 +77,32 @@ class Cross:
         return Vocabulary(self.firsts["first"]), Vocabulary(self.seconds["second"])
 
     @cached_property
-    def _taken(self) -> list[Array]:
-        """How often each value was taken; row 0 stands for values that never were."""
-        tables = (self.firsts, self.seconds)
-        return [np.insert(table["taken"].to_numpy(), 0, 0.0) for table in tables]
+    def _lookup(self) -> tuple[Array, Array, list[Array]]:
+        """The keys of the pairs, rising, int64 [P + 1]; their sums, [P + 1, S]; `taken` by side.
 
-    @cached_property
-    def _table(self) -> tuple[Array, Array]:
-        """The keys of the pairs, rising, int64 [P + 1], and their sums, [P + 1, S].
-
-        The last row stands for values that were never seen together; no key is as large as its.
+        The last key is larger than any, and has the sums of values that were never seen together.
+        Row 0 of `taken` is that of values that never were.
         """
         first, second = self.vocabularies
-        key_P = self._key(first.column(self.pairs["first"]), second.column(self.pairs["second"]))
+        first_P, second_P = first.column(self.pairs["first"]), second.column(self.pairs["second"])
+        key_P = pair_keys(first_P, second_P, second)
         order_P = np.argsort(key_P)
         sums_PS = self.pairs.drop(KEY).to_numpy()[order_P]
-        keys = np.append(key_P[order_P], np.iinfo(np.int64).max)
-        return keys, np.append(sums_PS, np.zeros((1, sums_PS.shape[1])), axis=0)
-
-    def _key(self, first: Array, second: Array) -> Array:
-        return first.astype(np.int64) * (len(self.vocabularies[1].texts) + 1) + second
+        sums_PS = np.append(sums_PS, np.zeros((1, sums_PS.shape[1])), axis=0)
+        taken = [np.insert(t["taken"].to_numpy(), 0, 0.0) for t in (self.firsts, self.seconds)]
+        return np.append(key_P[order_P], np.iinfo(np.int64).max), sums_PS, taken
 
     def figures(self, first_NV: Array, second_NW: Array) -> Array:
         """Returns the figures of values given by their indices (0 is none), float64 [N, G].
 
         Where a row has several values their counts are added up.
         """
-        keys_P, sums_PS = self._table
-        key_NX = self._key(first_NV[:, :, None], second_NW[:, None, :]).reshape(len(first_NV), -1)
+        keys_P, sums_PS, (taken_first, taken_second) = self._lookup
+        key_NX = pair_keys(first_NV[:, :, None], second_NW[:, None], self.vocabularies[1])
+        key_NX = key_NX.reshape(len(first_NV), -1)
         row_NX = np.searchsorted(keys_P, key_NX)
         row_NX[keys_P[row_NX] != key_NX] = len(keys_P) - 1
         sum_of = dict(zip(self.pairs.columns[2:], sums_PS[row_NX].sum(axis=1).T, strict=True))
-        taken_first, taken_second = self._taken
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
         figures = {
@@ -163,104 +157,94 @@ def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
     return np.insert(index_DV, 0, 0, axis=0)[Vocabulary(distinct).column(texts)]
 
 
-@dataclass(frozen=True)
+def pair_keys(first: Array, second: Array, seconds: Vocabulary) -> Array:
+    """Returns a number for each pair of indices, int64; the second ones are of a vocabulary."""
+    return first.astype(np.int64) * (len(seconds.texts) + 1) + second
+
+
 class DailyCross:
-    """The sums of a pair of columns as of any day of the log."""
+    """The sums of a pair of columns as of any day of the log.
 
-    pair: StatisticConfig
-    differs: bool
-    vocabularies: tuple[Vocabulary, Vocabulary]
-    """The values of each column."""
-    sums: dict[str, Sums]
-    """`pairs`: `taken`, and with rates among the figures what they count. Unless figures are
-    `log_clicks` alone, the same of `first` and `second`."""
-    tables: dict[str, tuple[str, Array]]
-    """For a column of users or places: the column with their rows, and the values of each row."""
-    latest: dict[date, Cross] = field(default_factory=dict)
-    """What is known on the latest day that was asked for."""
+    Training rows of all days look up `log_clicks` here at once; the other figures also need the
+    totals of all values on a day, and so the `Cross` of each day.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         config: Config,
         log: Log,
         pair: StatisticConfig,
         rows: pl.LazyFrame,
         history: pl.LazyFrame,
-    ) -> Self:
-        """Returns the sums of rows that have both columns; `history` may lack them."""
+    ) -> None:
+        """`rows` have both columns, `history` may lack them."""
+        self.pair, self.differs = pair, figures_differ(config, pair)
+        self.events = [EVENTS[name] for name in pair.figures if name in EVENTS]
         if not {*pair.columns} <= {*history.collect_schema()}:
             history = rows.clear()
-        counts = ["taken"]
-        if events := [EVENTS[name] for name in pair.figures if name in EVENTS]:
-            counts += ["impressions", *events]
-        else:
+        if not self.events:
             rows = rows.filter(pl.col("click"))
         rows, history = (_values(table, pair.columns) for table in (rows, history))
         daily = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
         # Orders from before the log were taken, too, but not among its impressions.
         taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
         daily = daily.with_columns(taken=taken)
-        vocabularies, tables = [], {}
+        self.vocabularies: list[Vocabulary] = []
+        self.tables: dict[str, tuple[str, Array]] = {}
+        """For a column of users or places: the column with their rows, and each row's indices."""
         for side, column in zip(KEY, pair.columns, strict=True):
             if column in ROWS:
                 table = log.users if column == "user_id" else log.places
-                vocabularies.append(Vocabulary(table[column]))
+                self.vocabularies.append(Vocabulary(table[column]))
                 continue
             words = Vocabulary(daily[side].unique().sort())
-            vocabularies.append(words)
+            self.vocabularies.append(words)
             daily = daily.with_columns(pl.Series(side, words.column(daily[side])))
             for key, table in (("user_id", log.users), ("poi_id", log.places)):
                 if column in table.columns:
-                    tables[column] = (ROWS[key], indices(table, column, words))
-        first, second = vocabularies
-        pairs = pl.col("first").cast(pl.Int64) * (len(second.texts) + 1) + pl.col("second")
-        keys = {"pairs": pairs}
-        if pair.figures != ["log_clicks"]:
-            keys |= {name: pl.col(name) for name in KEY}
-        half_life = config.features.half_life_days
-        sums = {
-            name: Sums(daily.group_by("day", key=key).agg(pl.col(counts).sum()), half_life)
+                    self.tables[column] = (ROWS[key], indices(table, column, words))
+        keys = {side: daily[side] for side in KEY if pair.figures != ["log_clicks"]}
+        first_N, second_N = (daily[side].to_numpy() for side in KEY)
+        keys["pairs"] = pl.Series(pair_keys(first_N, second_N, self.vocabularies[1]))
+        counts = ["taken", *(["impressions", *self.events] if self.events else [])]
+        self.sums = {
+            name: Sums(
+                daily.with_columns(key=key).group_by("day", "key").agg(pl.col(counts).sum()),
+                config.features.half_life_days,
+            )
             for name, key in keys.items()
         }
-        return cls(pair, figures_differ(config, pair), (first, second), sums, tables)
+        self.latest: dict[date, Cross] = {}
+        """What is known on the latest day: many chunks of a log have the same one."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows that have both columns."""
-        if self.pair.figures != ["log_clicks"]:
-            return self._by_days(rows)
-        first_NV, second_NW = (
-            self._indices(rows, column, words)
-            for column, words in zip(self.pair.columns, self.vocabularies, strict=True)
-        )
-        pair_NV1 = first_NV[:, :, None] * (len(self.vocabularies[1].texts) + 1)
-        pair_NX = (pair_NV1 + second_NW[:, None, :]).reshape(rows.height, -1)
-        day_NX = np.repeat(rows["day"].to_physical().to_numpy(), pair_NX.shape[1])
-        taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)["taken"].fill_null(0.0)
-        taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
-        (name,) = figure_names(self.pair)
-        return rows.with_columns(pl.Series(name, np.log1p(taken_N)))
-
-    def _by_days(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds figures that compare values with all others of the day."""
+        if self.pair.figures == ["log_clicks"]:
+            sides = zip(self.pair.columns, self.vocabularies, strict=True)
+            first_NV, second_NW = (self._indices(rows, *side) for side in sides)
+            pair_NX = pair_keys(first_NV[:, :, None], second_NW[:, None], self.vocabularies[1])
+            pair_NX = pair_NX.reshape(rows.height, -1)
+            day_NX = np.repeat(rows["day"].to_physical().to_numpy(), pair_NX.shape[1])
+            taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)["taken"].fill_null(0.0)
+            taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
+            return rows.with_columns(pl.Series(figure_names(self.pair)[0], np.log1p(taken_N)))
         parts = []
         for (day,), part in rows.with_row_index(COUNT).group_by("day", maintain_order=True):
-            if day not in self.latest:  # many chunks of a log have the same day
+            if day not in self.latest:
                 self.latest.clear()
                 self.latest[day] = self.known((day - date(1970, 1, 1)).days)
             parts.append(self.latest[day].enrich(part))
         return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.known(0).enrich(rows)
 
     def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
-        """Returns the indices of the values of a column in each row, int64 [N, V]."""
+        """Returns the indices of the values of a column in each row, [N, V]."""
         if column in ROWS:
-            index_NV = rows[ROWS[column]].to_numpy()[:, None]
-        elif column in self.tables:
+            return rows[ROWS[column]].to_numpy()[:, None]
+        if column in self.tables:
             row, index_RV = self.tables[column]
-            index_NV = index_RV[rows[row].to_numpy() - 1]
-        else:
-            index_NV = indices(rows, column, words)
-        return index_NV.astype(np.int64)
+            index_NV: Array = index_RV[rows[row].to_numpy() - 1]
+            return index_NV
+        return indices(rows, column, words)
 
     def known(self, day: int) -> Cross:
         """Returns what is known at the start of a day, which counts from 1970."""
@@ -281,7 +265,7 @@ class DailyCross:
             tables.append(table.select(side, *pairs.columns[2:]).sort(side))
         firsts, seconds = tables
         counts = ["taken"]
-        for event in (EVENTS[name] for name in self.pair.figures if name in EVENTS):
+        for event in self.events:
             pairs = _with_expected(pairs, firsts, seconds, event)
             counts += [event, f"expected_{event}"]
         sides = (table.select(table.columns[0], "taken") for table in tables)
@@ -310,19 +294,18 @@ def _with_expected(
 
 def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     """Returns a row for each pair of values of each row; rows that miss one are left out."""
-    schema = rows.collect_schema()
+    schema, sides = rows.collect_schema(), dict(zip(KEY, columns, strict=False))
     values = {
         side: pl.col(ROWS[column]) if column in ROWS else text_column(column, schema[column])
-        for column, side in zip(columns, KEY, strict=False)
+        for side, column in sides.items()
     }
     rows = rows.select(*(name for name in COUNTED if name in schema), **values)
-    for column, side in zip(columns, KEY, strict=False):
-        if column in ROWS:
-            continue
+    for side, column in sides.items():
         if is_listed(column):
             rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
             rows = rows.with_columns(pl.col(side).str.strip_chars())
-        rows = rows.filter(pl.col(side) != "")
+        if column not in ROWS:
+            rows = rows.filter(pl.col(side) != "")
     return rows
 
 
@@ -339,14 +322,14 @@ def with_pairs(config: Config, log: Log) -> Config:
     raw = {name: raw_column(config, name) for name in categories}
     places = [name for name in categories if is_listed(name) and raw[name] in log.places.columns]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
-    scene = [name for name in categories if raw[name] in rows.collect_schema()]
-    scene = [name for name in scene if name not in ("user_id", "poi_id", POSITION)]
-    # Unlike n_unique, unique does not hold the column in memory.
-    distinct = (rows.select(raw[name]).unique().select(pl.len()) for name in scene)
-    counts = (table.collect(engine="streaming").item() for table in distinct)
-    values = dict(zip(scene, counts, strict=True))
     words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
-    scene = [name for name in scene if (values | words)[name] <= FEW_VALUES]
+    logged, scene = rows.collect_schema(), list[str]()
+    for name in categories:
+        if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
+            # Unlike n_unique, unique does not hold the column in memory.
+            distinct = rows.select(raw[name]).unique().select(pl.len())
+            if (words.get(name) or distinct.collect(engine="streaming").item()) <= FEW_VALUES:
+                scene.append(name)
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
     names = list(dict.fromkeys(["user_id", "poi_id", *places, *scene]))

@@ -32,7 +32,6 @@ EDGE_ROWS = 100_000
 """Training rows from which the quantiles of buckets are computed."""
 ON_ITS_DAY = INTERNAL + "{} on its day"
 """The column with a number for each place (or user) and day among the rows of a chunk."""
-NO_PAIR = (0.0,) * len(PAIR_FIGURES)
 Row = Mapping[str, Any]
 
 
@@ -124,7 +123,7 @@ class Known:
     def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
         """Returns `PAIR_FIGURES` of a user at each of some places, float64 [K, 2]."""
         figures = self._pair_values.get(user_id, {})
-        figures_K2 = np.array([figures.get(place, NO_PAIR) for place in places], np.float64)
+        figures_K2 = np.array([figures.get(place, (0.0, 0.0)) for place in places], np.float64)
         return figures_K2.reshape(-1, len(PAIR_FIGURES))
 
     @cached_property
@@ -232,7 +231,7 @@ class Enricher:
         self._fit_levels(train)
         rows, earlier = self._with_values(impressions), self._with_values(history)
         self.crosses = [
-            DailyCross.of(config, log, pair, rows, earlier) for pair in config.statistics or []
+            DailyCross(config, log, pair, rows, earlier) for pair in config.statistics or []
         ]
         self._fit_levels(train)
         orders = with_levels(orders, self.levels)
