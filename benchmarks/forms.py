@@ -21,7 +21,7 @@ import torch
 from larr import artifacts
 from larr.data.batches import LogRows
 from larr.rankers import best
-from larr.rankers.blend import members_of
+from larr.rankers.best import members_of
 from larr.rankers.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.publish import write_ranker

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,15 +34,10 @@ def align(config: Config) -> None:
         models, config = best.trained(config), best.with_members(config)
         # those that read texts train longest: started first, no worker waits long for the last one
         names = sorted(models, key=lambda name: not rankers.vector_sources(config, name))
-        parts, jobs = {name: ranker_artifact(config, name) for name in names}, {}
-        for name, part in parts.items():
-            if not part.is_current():
-                part.start(resume=False)
-                jobs[name] = (config, name, part.folder)
-        side_by_side(_train, jobs, config.align.workers, lambda name: parts[name].finish())
+        renewed = renew(config, {name: ranker_artifact(config, name) for name in names}, _train)
         for name in models:
             trained = artifacts.read_json(work.folder / name / "train.json")
-            if name in jobs:
+            if name in renewed:
                 work.measured(trained["samples"], "samples")
             work.figures[name] = {key: trained[key] for key in ("seconds", "samples_per_second")}
 
@@ -59,6 +56,25 @@ def ranker_artifact(config: Config, name: str, settings: RankerConfig | None = N
         "align": settings.model_dump(mode="json"),
     }
     return Artifact(folder, decisive, inputs)
+
+
+def renew(
+    config: Config,
+    parts: Mapping[str, Artifact],
+    work: Callable[..., None],
+    *arguments: Any,
+    resume: bool = False,
+) -> list[str]:
+    """Builds the artifacts of rankers that are not up to date, several at a time.
+
+    Calls `work(config, name, folder, *arguments)` for each of them and returns their names.
+    """
+    stale = [name for name, part in parts.items() if not part.is_current()]
+    for name in stale:
+        parts[name].start(resume=resume)
+    jobs = {name: (config, name, parts[name].folder, *arguments) for name in stale}
+    side_by_side(work, jobs, config.align.workers, lambda name: parts[name].finish())
+    return stale
 
 
 def train(

@@ -1,14 +1,23 @@
-"""`best`: the rankers that `larr choose` decided for, by name. Their mean is a `Blend`."""
+"""`best`: the rankers that `larr choose` decided for, and the weighted mean of their logits.
+
+Shapes: B rows of a batch, G text figures, T tasks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from larr import artifacts
 from larr.config import Config
 from larr.config.rankers import BEST, VariantConfig
+from larr.data.batches import Batch
 from larr.errors import StaleError
+from larr.rankers.ranker import Ranker
 
 CHOICE = "choice.json"
 
@@ -53,3 +62,36 @@ def _members(config: Config) -> dict[str, dict[str, Any]]:
         raise StaleError(f"{path} is missing; run `larr choose` with the same configuration")
     members: dict[str, dict[str, Any]] = artifacts.read_json(path)["members"]
     return members
+
+
+class Blend:
+    """The weighted mean of its members' logits.
+
+    Logits and not probabilities, so that a member which is sure counts for more.
+    """
+
+    def __init__(self, members: Mapping[str, tuple[Ranker, float]]) -> None:
+        """Takes each member's ranker and weight by its name; weights need not add up to 1."""
+        self.members = members
+        self.figures = dict(chain(*(ranker.figures.items() for ranker, _ in members.values())))
+
+    def score(self, batch: Batch) -> Tensor:
+        """Returns the logits, float32 [B, T]."""
+        columns = batch.figures.split(list(self.figures.values()), dim=1)
+        by_folder = dict(zip(self.figures, columns, strict=True))
+        logits = []
+        for ranker, weight in self.members.values():
+            # a member reads the figures of its own sources alone, in the order it was trained with
+            parts = [by_folder[folder] for folder in ranker.figures]
+            figures_BG = torch.cat([batch.figures[:, :0], *parts], dim=1)
+            logits.append(weight * ranker.score(batch._replace(figures=figures_BG)))
+        return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())
+
+
+Scorer = Ranker | Blend
+"""What scores a batch: `figures` and `score` are all that is asked of it."""
+
+
+def members_of(name: str, scorer: Scorer) -> Mapping[str, tuple[Ranker, float]]:
+    """Returns the members of a blend, and of a ranker of this name itself."""
+    return scorer.members if isinstance(scorer, Blend) else {name: (scorer, 1.0)}

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,10 @@ from larr.data.features import read_features
 from larr.data.holdout import Fold, folds
 from larr.metrics import Array
 from larr.progress import console
-from larr.rankers.align import ranker_artifact
+from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.best import CHOICE, with_variants
 from larr.rankers.holdout import held_back_probabilities, judged, loss_of
 from larr.rankers.neural import DivergedError
-from larr.workers import side_by_side
 
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
@@ -83,12 +82,18 @@ def choose(config: Config) -> None:
             trials += _tried(config, affordable, parts, work.folder / TRIALS)
             improved = min(trial.loss for trial in trials) < loss
             untried = _variations(config, trials, len(parts[0].train)) if improved else []
-        weights = _blend(config, trials, parts)
-        choice = _choice(config, trials, weights, parts)
+        choice = _choice(config, trials, _blend(config, trials, parts), parts)
         artifacts.write_json(work.folder / CHOICE, choice)
         work.measured(len(trials) * sum(len(fold.train) for fold in parts), "samples")
         work.figures |= choice
-    _print(choice)
+    figures = list(choice["best"])
+    table = Table("candidate", *figures, "weight", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for trial in sorted(choice["trials"].values(), key=itemgetter("loss")):
+        weight = f"{trial['weight']:.2f}" if trial["weight"] else ""
+        table.add_row(trial["title"], *(f"{trial[name]:.4f}" for name in figures), weight)
+    table.add_row("best", *(f"{choice['best'][name]:.4f}" for name in figures), "")
+    console.print(table)
+    console.print(f"  {choice['decision']}", soft_wrap=True)
 
 
 def _starts(config: Config) -> Iterator[VariantConfig]:
@@ -120,15 +125,12 @@ def _tried(
     """Trains and judges candidates, each an artifact, so that a stopped search can go on."""
     variants = {_name(variant): variant for variant in candidates}
     config = with_variants(config, variants)
-    trial_artifacts, jobs = {}, {}
+    trained = {}
     for name in variants:
         ranker = ranker_artifact(config, name)
         settings = ranker.settings | {"rows": config.choose.rows}
-        trial_artifacts[name] = replace(ranker, folder=folder / name, settings=settings)
-        if not trial_artifacts[name].is_current():
-            trial_artifacts[name].start(resume=False)
-            jobs[name] = (config, name, parts, folder / name)
-    side_by_side(_train, jobs, config.align.workers, lambda name: trial_artifacts[name].finish())
+        trained[name] = replace(ranker, folder=folder / name, settings=settings)
+    renew(config, trained, _train, parts)
     trials = []
     for name, variant in variants.items():
         probability_JT = np.load(folder / name / PROBABILITIES)
@@ -142,7 +144,7 @@ def _tried(
     return trials
 
 
-def _train(config: Config, name: str, parts: list[Fold], folder: Path) -> None:
+def _train(config: Config, name: str, folder: Path, parts: list[Fold]) -> None:
     """Writes the probabilities that a candidate gives to the rows that judge."""
     started, diverged = time.perf_counter(), False
     try:
@@ -163,7 +165,7 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
     The leaders take turns, so that each is varied where not all candidates can be afforded.
     """
     leaders: dict[tuple[str, bool], VariantConfig] = {}
-    for trial in sorted(trials, key=lambda trial: trial.loss):
+    for trial in sorted(trials, key=attrgetter("loss")):
         leaders.setdefault((trial.variant.of, trial.reads_texts), trial.variant)
     of_leaders = [_varied(config, leader, rows) for leader in list(leaders.values())[:LEADERS]]
     turns = chain.from_iterable(zip_longest(*of_leaders))
@@ -181,12 +183,13 @@ def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantCo
     names = {category.name for category in categories}
     kind, base = rankers.find(config, variant.of), config.align.of(variant.of)
     current = base.with_settings(variant.settings)
-    changes = [
-        (path, value)
-        for path, values in kind.alternatives.items()
-        for value in _next_to(attrgetter(path)(current), values)
-        if path != "hidden" or names.issuperset(value)
-    ]
+    changes: list[tuple[str, Any]] = []
+    for path, values in kind.alternatives.items():
+        now = attrgetter(path)(current)
+        near = values
+        if isinstance(now, int | float):  # a step at a time: the next smaller and larger number
+            near = [*[v for v in values if v < now][-1:], *[v for v in values if v > now][:1]]
+        changes += [(path, v) for v in near if path != "hidden" or names.issuperset(v)]
     if current.figures or kind.text_vectors:
         single = [[source] for source in config.choose.sources]
         changes += [("figures", figures) for figures in (*single, config.choose.sources)]
@@ -200,15 +203,6 @@ def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantCo
     return varied
 
 
-def _next_to(current: Any, values: Sequence[Any]) -> Sequence[Any]:
-    """Returns the next smaller and the next larger one of rising numbers; all, if they are none."""
-    if not isinstance(current, int | float):
-        return values
-    below = [value for value in values if value < current]
-    above = [value for value in values if value > current]
-    return [*below[-1:], *above[:1]]
-
-
 def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, float]:
     """Returns the weights of the members of `best`, by the names of their trials.
 
@@ -216,7 +210,7 @@ def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, 
     has the lowest loss; one that is picked again weighs more (Caruana et al., 2004).
     """
     logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
-    first = min(trials, key=lambda trial: trial.loss)
+    first = min(trials, key=attrgetter("loss"))
     picks, loss = [first.name], first.loss
     while len(picks) < PICKS:
         total_JT = sum(logit_of[name] for name in picks)
@@ -237,11 +231,16 @@ def _choice(
     config: Config, trials: list[Trial], weights: dict[str, float], parts: list[Fold]
 ) -> dict[str, Any]:
     """Returns the content of `choice.json`, of which the report shows the trials."""
+    models = [(name, ranker_artifact(config, name)) for name in config.align.models if name != BEST]
     chosen = [trial for trial in trials if trial.name in weights]
     members = {}
     for number, trial in enumerate(chosen, 1):
-        name = _equal_model(config, trial.variant) or f"{BEST}_{number}"
-        members[name] = trial.variant.model_dump() | {"weight": weights[trial.name]}
+        # a member that equals one of `align.models` has its name, and is trained once
+        candidate = with_variants(config, {"candidate": trial.variant})
+        wanted = ranker_artifact(candidate, "candidate")
+        equal = (n for n, m in models if (m.settings, m.inputs) == (wanted.settings, wanted.inputs))
+        member = trial.variant.model_dump() | {"weight": weights[trial.name]}
+        members[next(equal, f"{BEST}_{number}")] = member
     mean_JT = sum(weights[trial.name] * trial.logit_JT for trial in chosen)
     return {
         "members": members,
@@ -278,17 +277,6 @@ def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
     )
 
 
-def _equal_model(config: Config, variant: VariantConfig) -> str | None:
-    """Returns the one of `align.models` that this candidate equals, to train it once."""
-    wanted = ranker_artifact(with_variants(config, {"candidate": variant}), "candidate")
-    for name in config.align.models:
-        if name != BEST:
-            model = ranker_artifact(config, name)
-            if (model.settings, model.inputs) == (wanted.settings, wanted.inputs):
-                return name
-    return None
-
-
 def _title(variant: VariantConfig) -> str:
     """Returns a candidate in words, such as `dcn, texts of letters, dropout 0.2`."""
     settings = dict(variant.settings)
@@ -302,18 +290,6 @@ def _title(variant: VariantConfig) -> str:
         words.append(f"without {' and '.join(hidden)}")
     words += [f"{path.rpartition('.')[2]} {value}" for path, value in settings.items()]
     return ", ".join(words)
-
-
-def _print(choice: dict[str, Any]) -> None:
-    """Prints all trials, best first, and what was decided."""
-    figures = list(choice["best"])
-    table = Table("candidate", *figures, "weight", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for trial in sorted(choice["trials"].values(), key=lambda trial: trial["loss"]):
-        weight = f"{trial['weight']:.2f}" if trial["weight"] else ""
-        table.add_row(trial["title"], *(f"{trial[name]:.4f}" for name in figures), weight)
-    table.add_row("best", *(f"{choice['best'][name]:.4f}" for name in figures), "")
-    console.print(table)
-    console.print(f"  {choice['decision']}", soft_wrap=True)
 
 
 def _name(variant: VariantConfig) -> str:

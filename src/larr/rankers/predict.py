@@ -15,8 +15,7 @@ from larr.data.features import read_features, undo_sampling
 from larr.errors import StaleError
 from larr.rankers import best
 from larr.rankers.align import ranker_artifact
-from larr.rankers.blend import Blend
-from larr.rankers.ranker import Ranker
+from larr.rankers.best import Blend, Scorer
 
 ROWS = 4096  # scored at a time
 
@@ -33,19 +32,19 @@ def predict(config: Config, name: str) -> np.ndarray:
         return undo_sampling(predict_log(ranker, log, advance), rate)
 
 
-def load_ranker(config: Config, name: str) -> Ranker:
+def load_ranker(config: Config, name: str) -> Scorer:
     """Returns a ranker that `larr align` has trained, or `best`, ready to score."""
     config = best.with_members(config)
-    if name == BEST:
-        weights = best.weights(config)
-        return Blend({name: (load_ranker(config, name), weights[name]) for name in weights})
-    ranker = rankers.build(config, name)
-    ranker.load(artifacts.folder(config, "align") / name / "model.safetensors")
-    return ranker
+    members = {}
+    for member, weight in (best.weights(config) if name == BEST else {name: 1.0}).items():
+        ranker = rankers.build(config, member)
+        ranker.load(artifacts.folder(config, "align") / member / "model.safetensors")
+        members[member] = ranker, weight
+    return Blend(members) if name == BEST else ranker
 
 
 def predict_log(
-    ranker: Ranker, log: LogRows, advance: progress.Advance = lambda _: None
+    ranker: Scorer, log: LogRows, advance: progress.Advance = lambda _: None
 ) -> np.ndarray:
     """Returns the probabilities of a log's rows in its order, float32 [N, T].
 
@@ -58,7 +57,7 @@ def predict_log(
     return np.concatenate(parts)
 
 
-def probabilities(ranker: Ranker, batch: Batch) -> np.ndarray:
+def probabilities(ranker: Scorer, batch: Batch) -> np.ndarray:
     """Returns the probabilities of the rows, float32 [B, T], before `undo_sampling`."""
     probability_BT: np.ndarray = ranker.score(batch).sigmoid().numpy()
     return probability_BT
@@ -70,20 +69,16 @@ def require_ranker(config: Config, name: str) -> None:
     So it does if the configuration has another text side than that of the vectors it was trained
     with: texts of new places would get vectors of another kind.
     """
-    artifacts.require(config, "prepare")
-    if name == BEST:
-        artifacts.require(config, "choose")
-    config = best.with_members(config)
-    if name == BEST:
-        for member in best.weights(config):
-            require_ranker(config, member)
-        return
     from larr.text import embed  # noqa: PLC0415 - it loads transformers
 
-    embed.require(config, rankers.vector_sources(config, name), config.align.of(name).figures)
-    artifact = ranker_artifact(config, name)
-    if reason := artifact.why_stale():
-        raise StaleError(
-            f"{artifact.folder}: {reason}; put {name} into align.models and run `larr run` with "
-            "the same configuration"
-        )
+    artifacts.require(config, "prepare", *(["choose"] if name == BEST else []))
+    config = best.with_members(config)
+    for member in best.weights(config) if name == BEST else [name]:
+        sources = rankers.vector_sources(config, member)
+        embed.require(config, sources, config.align.of(member).figures)
+        artifact = ranker_artifact(config, member)
+        if reason := artifact.why_stale():
+            raise StaleError(
+                f"{artifact.folder}: {reason}; put {member} into align.models and run `larr run` "
+                "with the same configuration"
+            )

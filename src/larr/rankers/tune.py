@@ -25,11 +25,10 @@ from larr.config import Config
 from larr.data.holdout import folds
 from larr.errors import LarrError
 from larr.progress import console
-from larr.rankers.align import ranker_artifact
+from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.holdout import held_back_probabilities, judged
 from larr.rankers.neural import DivergedError
 from larr.rankers.ranker import Range
-from larr.workers import side_by_side
 
 JOURNAL = "trials.journal"
 FOUND, TUNED = "found.json", "tuned.toml"
@@ -40,7 +39,7 @@ def tune(config: Config) -> None:
     spaces = {name: search_space(config, name) for name in config.align.models}
     with artifacts.making(config, "tune") as work:
         trained = sum(len(fold.train) for fold in folds(config))
-        parts, jobs = {}, {}
+        parts = {}
         for name, space in spaces.items():
             # it does not depend on the configured values of what is searched: all at their lowest
             lowest = {path: values.low for path, values in space.items()}
@@ -48,10 +47,7 @@ def tune(config: Config) -> None:
             searched = {"tune": config.tune.model_dump(mode="json"), "space": space}
             settings = ranker.settings | searched
             parts[name] = replace(ranker, folder=work.folder / name, settings=settings)
-            if not parts[name].is_current():
-                parts[name].start(resume=True)
-                jobs[name] = (config, name, parts[name].folder)
-        side_by_side(search, jobs, config.align.workers, lambda name: parts[name].finish())
+        renew(config, parts, search, resume=True)
         results = {name: artifacts.read_json(work.folder / name / FOUND) for name in spaces}
         artifacts.write_json(work.folder / FOUND, results)
         headers = ("model", "trials", "loss as configured", "best loss", "best settings")

@@ -25,7 +25,7 @@ from larr.data.names import INTERNAL
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.rankers import best
-from larr.rankers.blend import members_of
+from larr.rankers.best import Scorer, members_of
 from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
 from larr.rankers.predict import load_ranker, probabilities, require_ranker
@@ -230,7 +230,7 @@ def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
 
 
 def _golden(
-    trained: Ranker, rows: pl.DataFrame, version: ServedVersion
+    trained: Scorer, rows: pl.DataFrame, version: ServedVersion
 ) -> Iterator[dict[str, Any]]:
     """Yields requests of the log with the probabilities of the ranker as it was trained.
 
