@@ -13,7 +13,7 @@ from larr.data.batches import Batch
 from larr.errors import ConfigError
 from larr.settings import load_config
 from larr_lab.city.market import SHOWN, Market
-from larr_lab.city.world import make_world
+from larr_lab.city.world import World
 from larr_lab.studies import ab_test as module
 from larr_lab.studies.ab_test import at_any_time, false_alarms, score, second_arm
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ TRUTH, NOISE = "larr", "ple"
 
 @pytest.fixture(scope="module")
 def market(city: Config) -> Market:
-    return Market.open(city.dataset.city, city.seed, requests=REQUESTS, candidates=25)
+    return Market(city.dataset.city, city.seed, requests=REQUESTS, candidates=25)
 
 
 def scores_of(market: Market) -> dict[str, np.ndarray]:
@@ -35,10 +35,10 @@ def scores_of(market: Market) -> dict[str, np.ndarray]:
 
 
 def test_the_market_is_the_world_of_the_log(city: Config, market: Market) -> None:
-    logged = make_world(city.dataset.city, city.seed)
+    logged = World(city.dataset.city, city.seed)
     assert market.place_RM.shape == (REQUESTS, 25)
     for part in ("users", "places"):
-        mine, theirs = vars(getattr(market.country.world, part)), vars(getattr(logged, part))
+        mine, theirs = vars(getattr(market.world, part)), vars(getattr(logged, part))
         for name, values in theirs.items():
             assert np.array_equal(mine[name], values), f"{part}.{name}"
 
@@ -65,7 +65,7 @@ def test_the_better_ranker_wins(
 ) -> None:
     monkeypatch.setattr(module, "REQUESTS", REQUESTS)
     monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
-    monkeypatch.setattr(module.Market, "open", lambda *_: market)
+    monkeypatch.setattr(module, "Market", lambda *_: market)
     monkeypatch.setattr(module, "score", lambda *_: scores_of(market))
     monkeypatch.setattr(module, "AA_TESTS", 20)
     results = module.ab_test(city)

@@ -13,28 +13,28 @@ from matplotlib.figure import Figure
 from scripts import city_pictures as pictures
 
 from larr_lab import city, knowledge
-from larr_lab.city.choice import logit_parts, make_offer
-from larr_lab.city.days import RAIN, SNOW, SUNNY, make_calendar
+from larr_lab.city.choice import Model, logit_parts, make_offer
+from larr_lab.city.days import RAIN, SNOW, SUNNY, Calendar
 from larr_lab.city.draws import hash_uniform
 from larr_lab.city.effects import AFTERNOON, ATTRIBUTES, BREAKFAST, KINDS, LATE_NIGHT
 from larr_lab.city.exposure import expose
 from larr_lab.city.requests import Scenes, draw_scenes
-from larr_lab.city.tables import Country, impressions, make_country, rows_of_days
+from larr_lab.city.tables import impressions, rows_of_days
 from larr_lab.city.texts import place_texts
-from larr_lab.city.world import World, make_world
+from larr_lab.city.world import World
 from larr_lab.settings import CityConfig
 
 CONFIG = CityConfig(places=420, users=600, impressions=20_003, history_days=14)
 
 
 @pytest.fixture(scope="module")
-def country() -> Country:
-    return make_country(CONFIG, 3)
+def world() -> World:
+    return World(CONFIG, 3)
 
 
 @pytest.fixture(scope="module")
-def world(country: Country) -> World:
-    return country.world
+def model(world: World) -> Model:
+    return Model(world)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,11 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_does_not(
     assert not set(first.values()) & set(other.values())
 
 
-def test_a_day_does_not_depend_on_the_days_before(country: Country, log: pl.DataFrame) -> None:
-    rows = int(rows_of_days(country.world)[5])
-    alone = pl.concat(impressions(country, 5, rows))
+def test_a_day_does_not_depend_on_the_days_before(
+    world: World, model: Model, log: pl.DataFrame
+) -> None:
+    rows = int(rows_of_days(world)[5])
+    alone = pl.concat(impressions(world, model, 5, rows))
     assert alone.equals(log.filter(pl.col("time").dt.date() == date(2024, 4, 6)))
 
 
@@ -132,7 +134,7 @@ def test_hash_against_python_integers() -> None:
 def test_parts_of_a_row_against_a_naive_twin(world: World) -> None:
     rng = np.random.default_rng(0)
     scenes = draw_scenes(world, 16, 40, rng)
-    place_RK = expose(world, scenes, rng)
+    place_RK = expose(world, scenes, CONFIG.candidates, rng)
     offer = make_offer(world, scenes, place_RK, rng)
     parts = logit_parts(world, scenes, place_RK, offer)
     places, users = world.places, world.users
@@ -198,15 +200,14 @@ def test_a_kilometre_counts_more_in_the_rain(world: World) -> None:
     assert parts_dry / parts_wet == pytest.approx(1.1 / 1.4)
 
 
-def test_the_pilot_gives_the_parts_their_shares(country: Country) -> None:
-    world = country.world
+def test_the_pilot_gives_the_parts_their_shares(world: World, model: Model) -> None:
     rng = np.random.default_rng(1)
     pieces: dict[str, list[np.ndarray]] = {}
     for day in range(14, 22):
         scenes = draw_scenes(world, day, 800, rng)
-        place_RK = expose(world, scenes, rng)
+        place_RK = expose(world, scenes, CONFIG.candidates, rng)
         parts = logit_parts(world, scenes, place_RK, make_offer(world, scenes, place_RK, rng))
-        for name, scale in country.model.click.scales.items():
+        for name, scale in model.click.scales.items():
             pieces.setdefault(name, []).append(scale * parts[name][place_RK >= 0])
     variance = {name: float(np.concatenate(parts).var()) for name, parts in pieces.items()}
     assert variance["taste"] == pytest.approx(0.37 * 1.44, rel=0.15)
@@ -215,7 +216,7 @@ def test_the_pilot_gives_the_parts_their_shares(country: Country) -> None:
 
 
 def test_weather_follows_the_climate() -> None:
-    world = make_world(CityConfig(places=1_500, users=10, start=date(2024, 7, 1)), 1)
+    world = World(CityConfig(places=1_500, users=10, start=date(2024, 7, 1)), 1)
     names = world.geography.cities["city"].to_list()
     july_D = slice(world.days.history_days, None)
     kind_CDB, temperature_CDB = world.weather.kind_CDB, world.weather.temperature_CDB
@@ -242,7 +243,7 @@ def test_trips_last_a_block_of_days_and_holidays_have_more(world: World) -> None
 
 
 def test_qingming_is_one_block() -> None:
-    days = make_calendar(CONFIG)
+    days = Calendar(CONFIG)
     holiday = [d for d, is_holiday in zip(days.dates, days.holiday_D, strict=True) if is_holiday]
     assert holiday == [date(2024, 4, 4), date(2024, 4, 5), date(2024, 4, 6)]
     assert len(set(days.block_D[days.holiday_D].tolist())) == 1

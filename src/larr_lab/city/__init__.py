@@ -24,6 +24,8 @@ from larr.config import Config
 from larr.data.datasets import Dataset, Tables
 from larr.progress import track
 from larr_lab.city import tables
+from larr_lab.city.choice import Model
+from larr_lab.city.world import World
 from larr_lab.settings import CityConfig, city_settings
 
 
@@ -45,17 +47,18 @@ CITY = Dataset(city_tables, users_per_seed=True)
 
 def write(config: CityConfig, seed: int, folder: Path, advance: Callable[[int], object]) -> None:
     """Writes the tables of a country; calls `advance` with the number of impressions written."""
-    country = tables.make_country(config, seed)
+    world = World(config, seed)
+    model = Model(world)
     for name in ("impressions", "orders"):
         (folder / name).mkdir(parents=True)
-    tables.place_table(country).write_parquet(folder / "places.parquet")
-    tables.user_table(country).write_parquet(folder / "users.parquet")
+    tables.place_table(world).write_parquet(folder / "places.parquet")
+    tables.user_table(world).write_parquet(folder / "users.parquet")
     for day in range(config.history_days):
         path = folder / "orders" / f"day-{day:02d}.parquet"
-        _write_parts(path, tables.orders(country, day), lambda _: None)
-    for day, rows in enumerate(tables.rows_of_days(country.world).tolist()):
+        _write_parts(path, tables.orders(world, model, day), lambda _: None)
+    for day, rows in enumerate(tables.rows_of_days(world).tolist()):
         path = folder / "impressions" / f"day-{day:02d}.parquet"
-        _write_parts(path, tables.impressions(country, day, rows), advance)
+        _write_parts(path, tables.impressions(world, model, day, rows), advance)
 
 
 def _write_parts(

@@ -9,7 +9,7 @@ places and at ratings; at the checkout the price counts more, and waiting time a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,8 +63,7 @@ PILOT_REQUESTS = 6_000
 """Requests of the pilot, of all days of the log."""
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(NamedTuple):
     """What the user sees of a place in this scene, shape (R, K) each."""
 
     distance_km_RK: Array
@@ -72,13 +71,29 @@ class Offer:
     fee_yuan_RK: Array
 
 
-@dataclass(frozen=True)
 class Logit:
-    """A sum of parts with the intercept and the sizes that the pilot determined."""
+    """A sum of parts, with the intercept and the sizes that the pilot determines."""
 
-    intercept: float
-    means: dict[str, float]
-    scales: dict[str, float]
+    def __init__(
+        self,
+        pilot: dict[str, Array],
+        shares: dict[str, float],
+        sd: float,
+        rate: float,
+        weight_I: Array,
+    ) -> None:
+        """Gives the parts these shares of the variance, and the probability the mean `rate`."""
+        weight_I = weight_I / weight_I.sum()
+        self.means = {name: float(weight_I @ pilot[name]) for name in shares}
+        self.scales = {}
+        for name, share in shares.items():
+            spread = float(np.sqrt(weight_I @ (pilot[name] - self.means[name]) ** 2))
+            self.scales[name] = sd * share**0.5 / max(spread, 1e-6)
+        low, high = -12.0, 6.0
+        for _ in range(40):  # bisection: the mean rises with the intercept
+            self.intercept = (low + high) / 2
+            mean = float(weight_I @ sigmoid(self(pilot)))
+            low, high = (self.intercept, high) if mean < rate else (low, self.intercept)
 
     def __call__(self, parts: dict[str, Array]) -> Array:
         """Returns the logit of each row."""
@@ -88,12 +103,27 @@ class Logit:
         return total
 
 
-@dataclass(frozen=True)
 class Model:
     """Click, and order after a click."""
 
-    click: Logit
-    order: Logit
+    def __init__(self, world: World) -> None:
+        """Fits both logits to a pilot: requests of all days of the log."""
+        rng = np.random.default_rng([world.seed, 1])
+        weight_D = world.days.weight_D[world.days.history_days :]
+        count_D = np.round(PILOT_REQUESTS * weight_D / weight_D.sum()).astype(int)
+        columns: dict[str, list[Array]] = {}
+        for day, requests in enumerate(count_D.tolist(), world.days.history_days):
+            scenes = draw_scenes(world, day, requests, rng)
+            place_RK = expose(world, scenes, world.config.candidates, rng)
+            parts = logit_parts(world, scenes, place_RK, make_offer(world, scenes, place_RK, rng))
+            for name, value_RK in parts.items():
+                columns.setdefault(name, []).append(value_RK[place_RK >= 0])
+        pilot = {name: np.concatenate(values) for name, values in columns.items()}
+        every_I = np.ones(pilot["taste"].size)
+        self.click = Logit(pilot, CLICK_SHARES, CLICK_SD, CLICK_RATE, every_I)
+        # Orders are fitted to clicks: each row counts with its probability of a click.
+        click_I = sigmoid(self.click(pilot))
+        self.order = Logit(pilot, ORDER_SHARES, ORDER_SD, ORDER_RATE, click_I)
 
     def probabilities(self, parts: dict[str, Array]) -> tuple[Array, Array]:
         """Returns the probability of a click, and of a click with an order."""
@@ -242,38 +272,3 @@ def _price_gap(world: World, scenes: Scenes, place_RK: Array) -> Array:
     usual_T = np.bincount(places.category_P, log_P) / np.maximum(count_T, 1)
     gap_P = log_P - 0.6 * usual_T[places.category_P] - 0.4 * log_P.mean()
     return gap_P[place_RK] - world.users.budget_U[scenes.user_R][:, None]
-
-
-def make_model(world: World) -> Model:
-    """Runs the pilot: scales each part to its share of the variance and finds the intercepts."""
-    rng = np.random.default_rng([world.seed, 1])
-    weights_D = world.days.weight_D[world.days.history_days :]
-    counts_D = np.round(PILOT_REQUESTS * weights_D / weights_D.sum()).astype(int)
-    columns: dict[str, list[Array]] = {}
-    for day, requests in enumerate(counts_D, world.days.history_days):
-        scenes = draw_scenes(world, day, int(requests), rng)
-        place_RK = expose(world, scenes, rng)
-        parts = logit_parts(world, scenes, place_RK, make_offer(world, scenes, place_RK, rng))
-        for name, value_RK in parts.items():
-            columns.setdefault(name, []).append(value_RK[place_RK >= 0])
-    pilot = {name: np.concatenate(values) for name, values in columns.items()}
-    click = _fit(pilot, CLICK_SHARES, CLICK_SD, CLICK_RATE, np.ones(pilot["taste"].size))
-    # Orders are fitted to clicks: each row counts with its probability of a click.
-    order = _fit(pilot, ORDER_SHARES, ORDER_SD, ORDER_RATE, sigmoid(click(pilot)))
-    return Model(click, order)
-
-
-def _fit(
-    pilot: dict[str, Array], shares: dict[str, float], sd: float, rate: float, weight_I: Array
-) -> Logit:
-    """Returns the logit whose parts have these shares of the variance and whose mean is `rate`."""
-    weight_I = weight_I / weight_I.sum()
-    means = {name: float(weight_I @ pilot[name]) for name in shares}
-    spread = {n: float(np.sqrt(weight_I @ (pilot[n] - means[n]) ** 2)) for n in shares}
-    scales = {n: sd * share**0.5 / max(spread[n], 1e-6) for n, share in shares.items()}
-    low, high = -12.0, 6.0
-    for _ in range(40):  # bisection: the mean rises with the intercept
-        middle = (low + high) / 2
-        mean = float(weight_I @ sigmoid(Logit(middle, means, scales)(pilot)))
-        low, high = (middle, high) if mean < rate else (low, middle)
-    return Logit(middle, means, scales)

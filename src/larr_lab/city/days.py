@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
 import numpy as np
 
@@ -24,93 +23,75 @@ LONGEST_BLOCK = 4
 """Days of a block of ordinary days."""
 
 
-@dataclass(frozen=True)
 class Calendar:
-    """Days from the first day of the history to the test day."""
+    """The days of the history, of training and of the test."""
 
-    dates: list[date]
-    history_days: int
-    free_D: Array
-    """Weekends and holidays."""
-    holiday_D: Array
-    block_D: Array
-    """Days are divided into blocks of up to four days; a holiday is one block. A trip lasts one."""
-    weight_D: Array
-    """Requests relative to an ordinary Thursday."""
+    def __init__(self, config: CityConfig) -> None:
+        self.history_days = config.history_days
+        first = config.start - timedelta(days=config.history_days)
+        days = range(config.history_days + config.train_days + 1)
+        self.dates = [first + timedelta(days=day) for day in days]
+        holidays = [row[:2] for row in knowledge.holidays().iter_rows()]
+        is_holiday = [any(begin <= day <= end for begin, end in holidays) for day in self.dates]
+        self.holiday_D = np.array(is_holiday)
+        self.free_D = self.holiday_D | np.array([day.weekday() >= 5 for day in self.dates])
+        """Weekends and holidays."""
+        block = [0]
+        for day in days[1:]:
+            length = day - block.index(block[-1])
+            turns = is_holiday[day] != is_holiday[day - 1]
+            ends = turns or (not is_holiday[day] and length >= LONGEST_BLOCK)
+            block.append(block[-1] + int(ends))
+        self.block_D = np.array(block)
+        """Days are divided into blocks of up to four days, a holiday is one. A trip lasts one."""
+        weekday_D = np.array([WEEKDAY_WEIGHTS[day.weekday()] for day in self.dates])
+        self.weight_D = weekday_D * np.where(self.holiday_D, HOLIDAY_WEIGHT, 1.0)
+        """Requests relative to an ordinary Thursday."""
 
     def midnight(self, day: int) -> np.datetime64:
         """Returns the beginning of a day."""
         return np.datetime64(self.dates[day], "us")
 
 
-@dataclass(frozen=True)
 class Weather:
-    """The weather in each city, day and block of three hours."""
+    """The weather of each block of hours in each city."""
 
-    kind_CDB: Array
-    """Positions in `WEATHERS`."""
-    temperature_CDB: Array
-    """Degrees Celsius."""
+    def __init__(self, land: Geography, days: Calendar, rng: np.random.Generator) -> None:
+        """Draws the climate of the season, with fronts that pass in a day or two.
 
-
-def make_calendar(config: CityConfig) -> Calendar:
-    """Returns the days of the history, of training and of the test."""
-    days = config.history_days + config.train_days + 1
-    first = config.start - timedelta(days=config.history_days)
-    dates = [first + timedelta(days=day) for day in range(days)]
-    holidays = [row[:2] for row in knowledge.holidays().iter_rows()]
-    is_holiday = [any(begin <= day <= end for begin, end in holidays) for day in dates]
-    block = [0]
-    for day in range(1, days):
-        length = day - block.index(block[-1])
-        turns = is_holiday[day] != is_holiday[day - 1]
-        ends = turns or (not is_holiday[day] and length >= LONGEST_BLOCK)
-        block.append(block[-1] + int(ends))
-    holiday_D = np.array(is_holiday)
-    weekday_D = np.array([WEEKDAY_WEIGHTS[day.weekday()] for day in dates])
-    return Calendar(
-        dates=dates,
-        history_days=config.history_days,
-        free_D=holiday_D | np.array([day.weekday() >= 5 for day in dates]),
-        holiday_D=holiday_D,
-        block_D=np.array(block),
-        weight_D=weekday_D * np.where(holiday_D, HOLIDAY_WEIGHT, 1.0),
-    )
-
-
-def make_weather(land: Geography, days: Calendar, rng: np.random.Generator) -> Weather:
-    """Returns weather: the climate of the season, with fronts that pass in a day or two.
-
-    T is days times blocks.
-    """
-    cities, blocks = land.cities.height, len(days.dates) * BLOCKS
-    wet_CT = _fronts(land, blocks, 0.90, rng)
-    warm_CT = _fronts(land, blocks, 0.97, rng)
-    gust_CT = _fronts(land, blocks, 0.85, rng)
-    mean_CT = np.repeat(_climate(land, days, "temp"), BLOCKS, axis=1)
-    # On a wet day it rains in 0.55 of the blocks, so a month has about the wet days of cities.csv.
-    rain_share_CT = np.repeat(_climate(land, days, "rain"), BLOCKS, axis=1) / 30 * 0.55
-    rank_CT = _normal_cdf(-wet_CT)
-    raining_CT = rank_CT < rain_share_CT
-    # Coldest at 3 in the morning, warmest at 15; clouds halve the difference between day and night.
-    block_T = np.arange(blocks) % BLOCKS
-    daily_T = -np.cos((block_T * BLOCK_HOURS + 1.5 - 3.0) / 24 * 2 * np.pi)
-    swing_CT = np.where(rank_CT < 2.2 * rain_share_CT, 2.0, 5.0)
-    # Temperatures vary more from week to week in the north (1.5 C in Hainan, 3.6 C in Harbin).
-    sd_C1 = 1.5 + 0.09 * np.maximum(land.cities["lat"].to_numpy() - 22, 0)[:, None]
-    temperature_CT = mean_CT + sd_C1 * warm_CT + swing_CT * daily_T
-    temperature_CT -= 2.0 * (raining_CT - rain_share_CT)  # rain cools, the mean stays the climate's
-    kind_CT = np.full((cities, blocks), SUNNY, np.int8)
-    kind_CT[rank_CT < rain_share_CT + 0.35] = CLOUDY
-    kind_CT[gust_CT > 1.5] = WINDY
-    kind_CT[raining_CT] = RAIN
-    kind_CT[rank_CT < 0.22 * rain_share_CT] = HEAVY_RAIN
-    kind_CT[raining_CT & (temperature_CT < 1.0)] = SNOW
-    shape = (cities, len(days.dates), BLOCKS)
-    return Weather(
-        kind_CDB=kind_CT.reshape(shape),
-        temperature_CDB=np.round(temperature_CT).astype(np.float32).reshape(shape),
-    )
+        T is days times blocks.
+        """
+        shape = (land.cities.height, len(days.dates), BLOCKS)
+        blocks = len(days.dates) * BLOCKS
+        dry_CT = -_fronts(land, blocks, 0.90, rng)
+        warm_CT = _fronts(land, blocks, 0.97, rng)
+        gust_CT = _fronts(land, blocks, 0.85, rng)
+        mean_CT = np.repeat(_climate(land, days, "temp"), BLOCKS, axis=1)
+        # On a wet day it rains in 0.55 of the blocks: a month has about the wet days of cities.csv.
+        rain_share_CT = np.repeat(_climate(land, days, "rain"), BLOCKS, axis=1) / 30 * 0.55
+        # The normal distribution function with an error below 0.0002 (Page, 1977); scipy's is
+        # exact, and would change the weather of every seed that figures are published for.
+        rank_CT = 1 / (1 + np.exp(-1.5976 * dry_CT - 0.070566 * dry_CT**3))
+        raining_CT = rank_CT < rain_share_CT
+        # Coldest at 3 in the morning, warmest at 15; clouds halve the difference of day and night.
+        block_T = np.arange(blocks) % BLOCKS
+        daily_T = -np.cos((block_T * BLOCK_HOURS + 1.5 - 3.0) / 24 * 2 * np.pi)
+        swing_CT = np.where(rank_CT < 2.2 * rain_share_CT, 2.0, 5.0)
+        # Temperatures vary more from week to week in the north (1.5 C in Hainan, 3.6 C in Harbin).
+        sd_C1 = 1.5 + 0.09 * np.maximum(land.lat_C - 22, 0)[:, None]
+        temperature_CT = mean_CT + sd_C1 * warm_CT + swing_CT * daily_T
+        # Rain cools; the mean stays that of the climate.
+        temperature_CT -= 2.0 * (raining_CT - rain_share_CT)
+        self.temperature_CDB = np.round(temperature_CT).astype(np.float32).reshape(shape)
+        """Degrees Celsius."""
+        kind_CT = np.full(rank_CT.shape, SUNNY, np.int8)
+        kind_CT[rank_CT < rain_share_CT + 0.35] = CLOUDY
+        kind_CT[gust_CT > 1.5] = WINDY
+        kind_CT[raining_CT] = RAIN
+        kind_CT[rank_CT < 0.22 * rain_share_CT] = HEAVY_RAIN
+        kind_CT[raining_CT & (temperature_CT < 1.0)] = SNOW
+        self.kind_CDB = kind_CT.reshape(shape)
+        """Indices of `WEATHERS`."""
 
 
 def _climate(land: Geography, days: Calendar, prefix: str) -> Array:
@@ -123,7 +104,9 @@ def _climate(land: Geography, days: Calendar, prefix: str) -> Array:
 
 def _fronts(land: Geography, blocks: int, persistence: float, rng: np.random.Generator) -> Array:
     """Returns standard normal series, autoregressive in time and correlated within some 500 km."""
-    near_CC = 0.85 * np.exp(-land.distances * KM_PER_DEGREE / 500) + 0.15 * np.eye(len(land.cities))
+    near_CC = 0.85 * np.exp(-land.distance_CC * KM_PER_DEGREE / 500) + 0.15 * np.eye(
+        len(land.cities)
+    )
     shock_CT = np.linalg.cholesky(near_CC) @ rng.standard_normal((len(near_CC), blocks))
     state_CT = np.empty_like(shock_CT)
     state_CT[:, 0] = shock_CT[:, 0]
@@ -131,11 +114,3 @@ def _fronts(land: Geography, blocks: int, persistence: float, rng: np.random.Gen
     for block in range(1, blocks):
         state_CT[:, block] = persistence * state_CT[:, block - 1] + innovation * shock_CT[:, block]
     return state_CT
-
-
-def _normal_cdf(value: Array) -> Array:
-    """Returns the normal distribution function with an error below 0.0002 (Page, 1977).
-
-    scipy's is exact, and would change the weather of every seed that figures are published for.
-    """
-    return 1 / (1 + np.exp(-1.5976 * value - 0.070566 * value**3))

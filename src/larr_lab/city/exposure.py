@@ -23,8 +23,8 @@ def kilometres(world: World, scenes: Scenes, place_RK: Array) -> Array:
     return np.maximum(KM_BY_ROAD * np.hypot(east_RK, north_RK), np.float32(0.1))
 
 
-def expose(world: World, scenes: Scenes, rng: np.random.Generator) -> Array:
-    """Returns the places that are shown, best first, shape (R, K); -1 where there are no more.
+def expose(world: World, scenes: Scenes, count: int, rng: np.random.Generator) -> Array:
+    """Returns `count` places to show, best first, shape (R, K); -1 where there are no more.
 
     The ranker is an older one: it knows how popular a place is, how far, roughly which categories
     the user and the hour like, and errs. So a log has the selection bias of a real one. It ignores
@@ -46,7 +46,7 @@ def expose(world: World, scenes: Scenes, rng: np.random.Generator) -> Array:
     score_RM[age_RM < NEW_DAYS] += NEW_BOOST
     score_RM[closed_RM | (place_RM < 0)] = -np.inf
     # The best K of M by a partition, and those K sorted.
-    shown = min(world.config.candidates, score_RM.shape[1])
+    shown = min(count, score_RM.shape[1])
     top_RK = np.argpartition(-score_RM, shown - 1, axis=1)[:, :shown]
     top_score_RK = np.take_along_axis(score_RM, top_RK, axis=1)
     order_RK = np.argsort(-top_score_RK, axis=1, kind="stable")

@@ -5,10 +5,7 @@ Arrays as in `effects.py`, with D dishes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import polars as pl
 
 from larr_lab import knowledge
 from larr_lab.city.effects import EFFECTS, FLAGS, LEVELS, PROTEINS, STAPLES, TEMPERATURES, Array
@@ -19,69 +16,48 @@ OTHER_DIFFUSION, AT_HOME = 0.35, 5.0
 """The values for what `[category_shares]` and `[diffusion]` of effects.toml do not name."""
 
 
-@dataclass(frozen=True)
 class Kitchen:
     """The dishes as numbers."""
 
-    table: pl.DataFrame
-    """dishes.csv."""
-    origins: list[str]
-    """The regions of China in the order of regions.csv, then the other origins."""
-    categories: list[str]
-    dish_DA: Array
-    """Attributes in 0..1, then one column for each origin."""
-    category_D: Array
-    price_yuan_D: Array
-    anchor_GD: Array
-    """Probability that a place in a region is built around a dish."""
-    mates_DD: Array
-    """Logarithm of how well two dishes go on one menu."""
+    def __init__(self, land: Geography) -> None:
+        """Turns dishes.csv into arrays."""
+        self.table = dishes = knowledge.dishes()
+        foreign = sorted(set(dishes["region"]) - set(land.region_names))
+        self.origins = [*land.region_names, *foreign]
+        """The regions of China in the order of regions.csv, then the other origins."""
+        self.categories: list[str] = sorted(set(dishes["category"]))
+        self.price_yuan_D = dishes["price_yuan"].to_numpy().astype(np.float64)
+        origin_D = np.array([self.origins.index(name) for name in dishes["region"]])
+        category_D = np.array([self.categories.index(name) for name in dishes["category"]])
+        self.category_D = category_D
+        columns = [(dishes["temperature"] == name).to_numpy() for name in TEMPERATURES]
+        columns += [dishes[name].to_numpy() / 3 for name in LEVELS]
+        columns += [dishes[name].to_numpy() for name in FLAGS]
+        columns += [(dishes["staple"] == name).to_numpy() for name in STAPLES]
+        columns += [dishes["protein"].is_in(list(words)).to_numpy() for words in PROTEINS.values()]
+        plain_DA = np.stack(columns, axis=1).astype(np.float32)
+        self.dish_DA = np.hstack([plain_DA, np.eye(len(self.origins), dtype=np.float32)[origin_D]])
+        """Attributes in 0..1, then one column for each origin."""
+        # Menus have a theme: dishes of one category and one origin go together, and similar ones;
+        # national dishes go with everything.
+        same_category_DD = category_D[:, None] == category_D
+        same_origin_DD = origin_D[:, None] == origin_D
+        far_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
+        national_D = (dishes["region"] == knowledge.NATIONAL).to_numpy()
+        mates_DD = 3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * far_DD + 0.8 * national_D
+        self.mates_DD = mates_DD.astype(np.float32)
+        """Logarithm of how well two dishes go on one menu."""
+        self.anchor_GD = np.array([self._anchors(region) for region in land.region_names])
+        """Probability that a place in a region is built around a dish."""
 
+    def _anchors(self, region: str) -> Array:
+        """Returns the probability of each dish as a place's main one in a region.
 
-def make_kitchen(land: Geography) -> Kitchen:
-    """Turns dishes.csv into arrays."""
-    dishes = knowledge.dishes()
-    origins = [*land.region_names, *sorted(set(dishes["region"]) - set(land.region_names))]
-    categories = sorted(set(dishes["category"]))
-    origin_D = np.array([origins.index(name) for name in dishes["region"]])
-    category_D = np.array([categories.index(name) for name in dishes["category"]])
-    columns = [(dishes["temperature"] == name).to_numpy() for name in TEMPERATURES]
-    columns += [dishes[name].to_numpy() / 3 for name in LEVELS]
-    columns += [dishes[name].to_numpy() for name in FLAGS]
-    columns += [(dishes["staple"] == name).to_numpy() for name in STAPLES]
-    columns += [dishes["protein"].is_in(list(words)).to_numpy() for words in PROTEINS.values()]
-    plain_DA = np.stack(columns, axis=1).astype(np.float32)
-    # Menus have a theme: dishes of one category and one origin go together, and similar ones;
-    # national dishes go with everything.
-    same_category_DD = category_D[:, None] == category_D
-    same_origin_DD = origin_D[:, None] == origin_D
-    far_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
-    national_D = (dishes["region"] == knowledge.NATIONAL).to_numpy()
-    mates_DD = 3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * far_DD + 0.8 * national_D
-    share_T = np.array(
-        [EFFECTS["category_shares"].get(name, OTHER_CATEGORY) for name in categories]
-    )
-    return Kitchen(
-        table=dishes,
-        origins=origins,
-        categories=categories,
-        dish_DA=np.hstack([plain_DA, np.eye(len(origins), dtype=np.float32)[origin_D]]),
-        category_D=category_D,
-        price_yuan_D=dishes["price_yuan"].to_numpy().astype(np.float64),
-        anchor_GD=np.array(
-            [_anchors(dishes, name, category_D, share_T) for name in land.region_names]
-        ),
-        mates_DD=mates_DD.astype(np.float32),
-    )
-
-
-def _anchors(dishes: pl.DataFrame, region: str, category_D: Array, share_T: Array) -> Array:
-    """Returns the probability of each dish as a place's main one in a region.
-
-    A dish of the region counts most, a national one less, a foreign one least; within that, each
-    category keeps its share.
-    """
-    spread = EFFECTS["diffusion"] | {region: AT_HOME}
-    weight_D = np.array([spread.get(name, OTHER_DIFFUSION) for name in dishes["region"]])
-    weight_D *= (share_T / np.bincount(category_D, weight_D))[category_D]
-    return weight_D / weight_D.sum()
+        A dish of the region counts most, a national one less, a foreign one least; within that,
+        each category keeps its share.
+        """
+        spread, shares = EFFECTS["diffusion"] | {region: AT_HOME}, EFFECTS["category_shares"]
+        weight_D = np.array([spread.get(name, OTHER_DIFFUSION) for name in self.table["region"]])
+        share_T = np.array([shares.get(name, OTHER_CATEGORY) for name in self.categories])
+        weight_D *= (share_T / np.bincount(self.category_D, weight_D))[self.category_D]
+        return weight_D / weight_D.sum()

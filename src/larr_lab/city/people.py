@@ -5,21 +5,11 @@ Arrays as in `effects.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from larr_lab.city.days import Calendar
 from larr_lab.city.draws import hash_uniform, weighted_index
-from larr_lab.city.effects import (
-    ATTRIBUTES,
-    BREAKFAST,
-    EFFECTS,
-    LATE_NIGHT,
-    SLOTS,
-    Array,
-    matrix,
-)
+from larr_lab.city.effects import ATTRIBUTES, BREAKFAST, EFFECTS, LATE_NIGHT, SLOTS, Array, matrix
 from larr_lab.city.geography import Geography
 from larr_lab.settings import CityConfig
 
@@ -62,172 +52,121 @@ STRONG = 1.25
 """Raw size of a strong personal like or dislike."""
 
 
-@dataclass(frozen=True)
 class Users:
     """Latent and visible attributes of all users."""
 
-    gender_U: Array
-    age_U: Array
-    city_U: Array
-    area_U: Array
-    x_U: Array
-    y_U: Array
-    """The address: kilometres east and north of the city's centre."""
-    role_U: Array
-    """NO_WORK, OFFICE or SCHOOL."""
-    work_area_U: Array
-    work_x_U: Array
-    work_y_U: Array
-    grown_region_U: Array
-    """The region of childhood."""
-    taste_UA: Array
-    """Liking for a standard deviation more of an attribute or origin on the menu."""
-    habit_US: Array
-    """The attribute that the user is used to at each meal."""
-    habit_strength_US: Array
-    slot_weight_US: Array
-    """Orders at each meal relative to other users."""
-    budget_U: Array
-    """Logarithm of the price that suits the user, over the usual price."""
-    activity_U: Array
-    """Requests relative to others."""
-    propensity_U: Array
-    """Readiness to click, standard normal."""
-    travel_U: Array
-    """Factor on the share of days away from home."""
-    joined_day_U: Array
-    """Days since the first day of the history; negative for the many who joined before."""
+    def __init__(
+        self,
+        config: CityConfig,
+        land: Geography,
+        days: Calendar,
+        origins: list[str],
+        rng: np.random.Generator,
+    ) -> None:
+        """Draws all users; `origins` are those of dishes, the last columns of a taste."""
+        self.count = count = config.users
+        self.city_U = rng.choice(land.weight_C.size, count, p=land.weight_C)
+        self.age_U = age_U = rng.choice(len(AGE_BANDS), count, p=AGE_SHARES)
+        self.gender_U = rng.integers(0, 2, count)
+        # Who moved may come from any region, with 0.01 also from one without a city here.
+        weight_G = np.bincount(land.region_C, land.weight_C, len(land.region_names)) + 0.01
+        other_U = rng.choice(weight_G.size, count, p=weight_G / weight_G.sum())
+        stays_U = rng.random(count) < GREW_UP_WHERE_THEY_LIVE
+        self.grown_region_U = np.where(stays_U, land.region_C[self.city_U], other_U)
+        """The region of childhood."""
+        self.taste_UA = self._tastes(land, origins, rng)
+        """Liking for a standard deviation more of an attribute or origin on the menu."""
+        habits = [
+            [ATTRIBUTES.index(name) for name in names] for names in EFFECTS["habits"].values()
+        ]
+        columns = [np.array(names)[rng.integers(0, len(names), count)] for names in habits]
+        self.habit_US = np.stack(columns, axis=1)
+        """The attribute that the user is used to at each meal."""
+        strength_US = np.clip(rng.normal(0.8, 0.5, (count, len(SLOTS))), 0, 2.0)
+        self.habit_strength_US = strength_US.astype(np.float32)
+        self.area_U = land.any_area(self.city_U, rng.random(count))
+        self.work_area_U = land.any_area(self.city_U, rng.random(count))
+        role_U = np.where(age_U == 0, SCHOOL, OFFICE)
+        role_U[rng.random(count) < np.array(AGE_AT_HOME)[age_U]] = NO_WORK
+        role_U[(age_U == 0) & (rng.random(count) < YOUNG_WORKERS)] = OFFICE
+        self.role_U = role_U
+        """NO_WORK, OFFICE or SCHOOL."""
+        self.slot_weight_US = rng.gamma(2.0, 0.5, (count, len(SLOTS))).astype(np.float32)
+        """Orders at each meal relative to other users."""
+        self.slot_weight_US[:, BREAKFAST] *= np.array(AGE_BREAKFASTS, np.float32)[age_U]
+        self.slot_weight_US[:, LATE_NIGHT] *= np.array(AGE_LATE_NIGHTS, np.float32)[age_U]
 
-    @property
-    def count(self) -> int:
-        """Returns the number of users."""
-        return int(self.city_U.size)
+        def scattered(area_x_U: Array, km: float) -> Array:
+            return area_x_U + km * rng.standard_normal(count, dtype=np.float32)
 
+        self.x_U = scattered(land.area_x_N[self.area_U], 0.9)
+        self.y_U = scattered(land.area_y_N[self.area_U], 0.9)
+        """The address: kilometres east and north of the city's centre."""
+        self.work_x_U = scattered(land.area_x_N[self.work_area_U], 0.6)
+        self.work_y_U = scattered(land.area_y_N[self.work_area_U], 0.6)
+        budget_U = np.array(AGE_BUDGET)[age_U] + rng.normal(0, 0.35, count)
+        self.budget_U = budget_U.astype(np.float32)
+        """Logarithm of the price that suits the user, over the usual price."""
+        self.activity_U = rng.lognormal(0, 0.8, count)
+        """Requests relative to others."""
+        self.propensity_U = rng.standard_normal(count, dtype=np.float32)
+        """Readiness to click, standard normal."""
+        self.travel_U = rng.gamma(1.0, 1.0, count).astype(np.float32)
+        """Factor on the share of days away from home."""
+        log_days = config.train_days + 1
+        new_U = rng.random(count) < NEW_USERS_A_DAY * log_days
+        early_U = days.history_days - rng.exponential(500.0, count)
+        late_U = days.history_days + rng.integers(0, log_days, count)
+        # Who joins during the log joins between 6:30 and 21:36.
+        self.joined_day_U = np.where(new_U, late_U + rng.uniform(0.27, 0.9, count), early_U)
+        """Days since the first day of the history; negative for the many who joined before."""
 
-def make_users(
-    config: CityConfig,
-    land: Geography,
-    days: Calendar,
-    origins: list[str],
-    rng: np.random.Generator,
-) -> Users:
-    """Draws all users; `origins` are those of dishes, the last columns of a taste."""
-    count = config.users
-    city_U = rng.choice(land.weight_C.size, count, p=land.weight_C)
-    age_U = rng.choice(len(AGE_BANDS), count, p=AGE_SHARES)
-    gender_U = rng.integers(0, 2, count)
-    # Who moved may come from any region, with 0.01 also from one without a city in this country.
-    weight_G = np.bincount(land.region_C, land.weight_C, len(land.region_names)) + 0.01
-    other_U = rng.choice(weight_G.size, count, p=weight_G / weight_G.sum())
-    stays_U = rng.random(count) < GREW_UP_WHERE_THEY_LIVE
-    region_U = np.where(stays_U, land.region_C[city_U], other_U)
-    taste_UA = _tastes(land, origins, city_U, region_U, people=(gender_U, age_U), rng=rng)
-    habit_US, strength_US = _habits(count, rng)
-    area_U = land.any_area(city_U, rng.random(count))
-    work_area_U = land.any_area(city_U, rng.random(count))
-    role_U = np.where(age_U == 0, SCHOOL, OFFICE)
-    role_U[rng.random(count) < np.array(AGE_AT_HOME)[age_U]] = NO_WORK
-    role_U[(age_U == 0) & (rng.random(count) < YOUNG_WORKERS)] = OFFICE
-    slot_weight_US = rng.gamma(2.0, 0.5, (count, len(SLOTS))).astype(np.float32)
-    slot_weight_US[:, BREAKFAST] *= np.array(AGE_BREAKFASTS, np.float32)[age_U]
-    slot_weight_US[:, LATE_NIGHT] *= np.array(AGE_LATE_NIGHTS, np.float32)[age_U]
-    return Users(
-        gender_U=gender_U,
-        age_U=age_U,
-        city_U=city_U,
-        area_U=area_U,
-        x_U=land.area_x_N[area_U] + _offset(count, 0.9, rng),
-        y_U=land.area_y_N[area_U] + _offset(count, 0.9, rng),
-        role_U=role_U,
-        work_area_U=work_area_U,
-        work_x_U=land.area_x_N[work_area_U] + _offset(count, 0.6, rng),
-        work_y_U=land.area_y_N[work_area_U] + _offset(count, 0.6, rng),
-        grown_region_U=region_U,
-        taste_UA=taste_UA,
-        habit_US=habit_US,
-        habit_strength_US=strength_US,
-        slot_weight_US=slot_weight_US,
-        budget_U=(np.array(AGE_BUDGET)[age_U] + rng.normal(0, 0.35, count)).astype(np.float32),
-        activity_U=rng.lognormal(0, 0.8, count),
-        propensity_U=rng.standard_normal(count, dtype=np.float32),
-        travel_U=rng.gamma(1.0, 1.0, count).astype(np.float32),
-        joined_day_U=_joined(config, days, count, rng),
-    )
+    def _tastes(self, land: Geography, origins: list[str], rng: np.random.Generator) -> Array:
+        """Returns raw tastes, shape (U, A): what is personal, of the group, and of the regions."""
+        # Three to five strong likes and dislikes of each person, and little about the rest: few
+        # and strong, so that a handful of orders can reveal them.
+        count, plain = self.count, len(ATTRIBUTES)
+        taste_UA = 0.12 * rng.standard_normal((count, plain + len(origins)), dtype=np.float32)
+        strong_U = rng.integers(3, 6, count)
+        for turn in range(5):
+            users_U = np.flatnonzero(strong_U > turn)
+            which_U = rng.integers(0, plain + len(origins), users_U.size)
+            sign_U = np.where(rng.random(users_U.size) < 0.6, 1.0, -1.0)
+            taste_UA[users_U, which_U] += sign_U * rng.normal(STRONG, 0.35, users_U.size)
 
+        people_EA = matrix(EFFECTS["people"])
+        group_UA = GROUP * (people_EA[self.gender_U] + people_EA[len(GENDERS) + self.age_U])
+        likings_GA = np.zeros((len(land.region_names), plain), np.float32)
+        for column in land.regions.columns:
+            attribute = "drink" if column == "tea_drinks" else column
+            if attribute in ATTRIBUTES:
+                liking_G = land.regions[column].to_numpy()
+                likings_GA[:, ATTRIBUTES.index(attribute)] = LIKING * liking_G
+        taste_UA[:, :plain] += likings_GA[self.grown_region_U] + group_UA
 
-def _offset(count: int, sd_km: float, rng: np.random.Generator) -> Array:
-    return sd_km * rng.standard_normal(count, dtype=np.float32)
-
-
-def _joined(config: CityConfig, days: Calendar, count: int, rng: np.random.Generator) -> Array:
-    """Returns the day on which each user joins, between 6:30 and 21:36 if during the log."""
-    log_days = config.train_days + 1
-    new_U = rng.random(count) < NEW_USERS_A_DAY * log_days
-    early_U = days.history_days - rng.exponential(500.0, count)
-    late_U = days.history_days + rng.integers(0, log_days, count) + rng.uniform(0.27, 0.9, count)
-    return np.where(new_U, late_U, early_U)
+        # The first origins are the regions, in the same order.
+        users = np.arange(count)
+        taste_UA[users, plain + self.grown_region_U] += TASTE_OF_HOME
+        taste_UA[users, plain + land.region_C[self.city_U]] += TASTE_OF_RESIDENCE
+        return taste_UA
 
 
-def _tastes(
-    land: Geography,
-    origins: list[str],
-    city_U: Array,
-    region_U: Array,
-    *,
-    people: tuple[Array, Array],
-    rng: np.random.Generator,
-) -> Array:
-    """Returns raw tastes, shape (U, A): what is personal, of the group, and of the regions.
-
-    `region_U` is the region of childhood, `people` are gender and age band.
-    """
-    # Three to five strong likes and dislikes of each person, and little about the rest: few and
-    # strong, so that a handful of orders can reveal them.
-    count, plain = city_U.size, len(ATTRIBUTES)
-    taste_UA = 0.12 * rng.standard_normal((count, plain + len(origins)), dtype=np.float32)
-    strong_U = rng.integers(3, 6, count)
-    for turn in range(5):
-        users_U = np.flatnonzero(strong_U > turn)
-        which_U = rng.integers(0, plain + len(origins), users_U.size)
-        sign_U = np.where(rng.random(users_U.size) < 0.6, 1.0, -1.0)
-        taste_UA[users_U, which_U] += sign_U * rng.normal(STRONG, 0.35, users_U.size)
-
-    gender_U, age_U = people
-    people_EA = matrix(EFFECTS["people"])
-    group_UA = GROUP * (people_EA[gender_U] + people_EA[len(GENDERS) + age_U])
-    likings_GA = np.zeros((len(land.region_names), plain), np.float32)
-    for column in land.regions.columns:
-        attribute = "drink" if column == "tea_drinks" else column
-        if attribute in ATTRIBUTES:
-            liking_G = land.regions[column].to_numpy()
-            likings_GA[:, ATTRIBUTES.index(attribute)] = LIKING * liking_G
-    taste_UA[:, :plain] += likings_GA[region_U] + group_UA
-
-    column_G = np.array([origins.index(name) for name in land.region_names]) + plain
-    taste_UA[np.arange(count), column_G[region_U]] += TASTE_OF_HOME
-    taste_UA[np.arange(count), column_G[land.region_C[city_U]]] += TASTE_OF_RESIDENCE
-    return taste_UA
-
-
-def _habits(count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Returns the attribute that each user is used to at each meal, and how strongly."""
-    columns = []
-    for wishes in EFFECTS["habits"].values():
-        numbers = np.array([ATTRIBUTES.index(name) for name in wishes])
-        columns.append(numbers[rng.integers(0, numbers.size, count)])
-    strength_US = np.clip(rng.normal(0.8, 0.5, (count, len(SLOTS))), 0, 2.0)
-    return np.stack(columns, axis=1), strength_US.astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Trips:
     """Who is where in a block of days: a function of user and block, so nothing is stored."""
 
-    seed: int
-    destination_CC: Array
-    """Cumulative weight of the destinations from each city."""
-    region_GC: Array
-    """Cumulative weight of the cities of each region."""
+    def __init__(self, land: Geography, seed: int) -> None:
+        self.seed, self.region_C = seed, land.region_C
+        # Destinations are large, famous and near cities.
+        charm_C = (0.2 + land.cities["tourism"].to_numpy() ** 2) * np.sqrt(land.weight_C)
+        weight_CC = charm_C * np.exp(-(111 * land.distance_CC) / 700)  # halves in some 500 km
+        if land.weight_C.size > 1:
+            np.fill_diagonal(weight_CC, 0.0)
+        self.destination_CC = weight_CC.cumsum(axis=1)
+        """Cumulative weight of the destinations from each city."""
+        weight_GC = np.zeros((len(land.region_names), land.weight_C.size))
+        weight_GC[land.region_C, np.arange(land.weight_C.size)] = land.weight_C
+        self.region_GC = weight_GC.cumsum(axis=1)
+        """Cumulative weight of the cities of each region."""
 
     def city(self, users: Users, days: Calendar, day: int, user_R: Array) -> tuple[Array, Array]:
         """Returns the city that each user is in, and whether relatives are the reason."""
@@ -239,22 +178,10 @@ class Trips:
         user_L = user_R[rows_L]
         home_L, grown_L = city_R[rows_L], users.grown_region_U[user_L]
         where_L = hash_uniform(user_L, block, self.seed + 1)
-        region_C = (np.diff(self.region_GC, axis=1, prepend=0.0) > 0).argmax(axis=0)
-        moved_L = (grown_L != region_C[home_L]) & (self.region_GC[grown_L, -1] > 0)
+        moved_L = (grown_L != self.region_C[home_L]) & (self.region_GC[grown_L, -1] > 0)
         family_L = moved_L & holiday & (hash_uniform(user_L, block, self.seed + 2) < GO_HOME)
         trip_L = weighted_index(self.destination_CC[home_L], where_L)
         visit_L = weighted_index(self.region_GC[grown_L], where_L)
         city_R[rows_L] = np.where(family_L, visit_L, trip_L)
         family_R[rows_L] = family_L
         return city_R, family_R
-
-
-def make_trips(land: Geography, seed: int) -> Trips:
-    """Returns trips whose destinations are large, famous and near cities."""
-    charm_C = (0.2 + land.cities["tourism"].to_numpy() ** 2) * np.sqrt(land.weight_C)
-    weight_CC = charm_C * np.exp(-(111 * land.distances) / 700)  # halves in some 500 km
-    if land.weight_C.size > 1:
-        np.fill_diagonal(weight_CC, 0.0)
-    region_GC = np.zeros((len(land.region_names), land.weight_C.size))
-    region_GC[land.region_C, np.arange(land.weight_C.size)] = land.weight_C
-    return Trips(seed, weight_CC.cumsum(axis=1), region_GC.cumsum(axis=1))

@@ -5,8 +5,6 @@ Arrays as in `effects.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from larr_lab.city.days import Calendar
@@ -21,108 +19,112 @@ BRANCHES = 8
 """Branches of a chain, on average."""
 NEW_PLACES_A_DAY = 0.024
 """Share of the places that open on each day of the log, so that cold places are tested."""
+FEE_SHARES = (0.12, 0.1, 0.2, 0.24, 0.17, 0.12, 0.05)
+"""Share of the places by their delivery fee, 0 to 6 yuan."""
 MOST_DEVIATIONS = 2.5
 """Standardised attributes are clipped here: a single rare attribute must not decide a logit."""
 REACH = 160
 """Places near a district at least, where the city has them."""
 
 
-@dataclass(frozen=True)
 class Places:
     """Latent and visible attributes of all places."""
 
-    city_P: Array
-    area_P: Array
-    x_P: Array
-    y_P: Array
-    """Kilometres east and north of the city's centre."""
-    menu_PM: Array
-    """Dishes, the main one first; -1 where the menu is shorter."""
-    chain_P: Array
-    """-1 for a place without branches."""
-    share_PA: Array
-    """Mean of the menu's attributes and origins."""
-    attributes_PA: Array
-    """The same, standardised over places."""
-    local_P: Array
-    """Share of dishes of the city's own region, standardised."""
-    category_P: Array
-    typical_TA: Array
-    """Mean standardised attributes of the places of each category."""
-    price_yuan_P: Array
-    quality_P: Array
-    """Standard normal; people see it in reviews, and with noise in the rating."""
-    rating_P: Array
-    popularity_P: Array
-    """What the older ranker knows best."""
-    fee_yuan_P: Array
-    prepare_minutes_P: Array
-    open_PS: Array
-    """Whether a place is open at a meal."""
-    usual_SA: Array
-    """Mean standardised attributes of the places open at each meal."""
-    opened_day_P: Array
-    """Days since the first day of the history; negative for most."""
-    pool_NM: Array
-    """Places within reach of each district, in a random order; -1 pads."""
+    def __init__(
+        self,
+        config: CityConfig,
+        land: Geography,
+        days: Calendar,
+        kitchen: Kitchen,
+        rng: np.random.Generator,
+    ) -> None:
+        """Draws all places."""
+        self.count = count = config.places
+        self.city_P = city_P = _cities(config, land, rng)
+        self.area_P = land.any_area(city_P, rng.random(count))
+        self.x_P = land.area_x_N[self.area_P] + 0.9 * rng.standard_normal(count, dtype=np.float32)
+        self.y_P = land.area_y_N[self.area_P] + 0.9 * rng.standard_normal(count, dtype=np.float32)
+        """Kilometres east and north of the city's centre."""
+        self.chain_P = _chains(land, city_P, rng)
+        """-1 for a place without branches."""
+        self.menu_PM = _menus(kitchen, land.region_C[city_P], self.chain_P, rng)
+        """Dishes, the main one first; -1 where the menu is shorter."""
+        self.share_PA, self.category_P = _menu_means(kitchen, self.menu_PM)
+        """Mean of the menu's attributes and origins."""
+        self.attributes_PA = _standardised(self.share_PA)
+        """The same, standardised over places."""
+        self.typical_TA = _category_means(
+            self.attributes_PA, self.category_P, len(kitchen.categories)
+        )
+        """Mean standardised attributes of the places of each category."""
+        local_P = self.share_PA[np.arange(count), len(ATTRIBUTES) + land.region_C[city_P]]
+        self.local_P = _standardised(local_P[:, None])[:, 0]
+        """Share of dishes of the city's own region, standardised."""
+        quality_P = _with_chain(rng.standard_normal(count), self.chain_P, 0.6, rng)
+        self.quality_P = quality_P.astype(np.float32)
+        """Standard normal; people see it in reviews, and with noise in the rating."""
+        self.opened_day_P = _opened(config, days, rng)
+        """Days since the first day of the history; negative for most."""
+        self.open_PS = self._opening_hours(config, rng)
+        """Whether a place is open at a meal."""
+        open_SP = self.open_PS.T.astype(np.float32)
+        self.usual_SA = open_SP @ self.attributes_PA / self.open_PS.sum(axis=0)[:, None]
+        """Mean standardised attributes of the places open at each meal."""
+        # A rating is the quality with noise; a new place has few ratings, so twice the noise.
+        sd_P = 0.17 * np.where(self.opened_day_P > days.history_days, 2.0, 1.0)
+        rating_P = 4.35 + 0.22 * quality_P + sd_P * rng.standard_normal(count)
+        self.rating_P = np.clip(np.round(rating_P, 1), 3.0, 5.0)
+        popularity_P = 1.2 * rng.standard_normal(count) + 0.45 * quality_P
+        popularity_P += 0.5 * (self.chain_P >= 0)
+        self.popularity_P = popularity_P.astype(np.float32)
+        """What the older ranker knows best."""
+        house_P = _with_chain(rng.standard_normal(count), self.chain_P, 0.9, rng)
+        # A city of twice the population is 6 % dearer.
+        level_C = 0.85 * land.cities["population_millions"].to_numpy() ** 0.08
+        is_dish_PM = self.menu_PM >= 0
+        total_P = (kitchen.price_yuan_D[self.menu_PM] * is_dish_PM).sum(axis=1)
+        price_P = total_P / is_dish_PM.sum(axis=1) * level_C[city_P] * np.exp(0.2 * house_P)
+        self.price_yuan_P = np.maximum(np.round(price_P), 3.0)
+        self.fee_yuan_P = rng.choice(len(FEE_SHARES), count, p=FEE_SHARES).astype(np.float32)
+        self.prepare_minutes_P = np.exp(rng.normal(2.45, 0.35, count)).astype(np.float32)
+        self.pool_NM = self._pools(land, rng)
+        """Places within reach of each district, in a random order; -1 pads."""
 
-    @property
-    def count(self) -> int:
-        """Returns the number of places."""
-        return int(self.city_P.size)
+    def _opening_hours(self, config: CityConfig, rng: np.random.Generator) -> Array:
+        """Returns at which meals a place is open, by its menu.
 
+        Every city has a screen of old places and two more at any meal, so that no request is empty.
+        """
+        luck_PS = rng.random((self.count, len(SLOTS)))
+        early_P = self.share_PA[:, ATTRIBUTES.index("breakfast")]
+        late_P = self.share_PA[:, ATTRIBUTES.index("late_night")]
+        open_PS = luck_PS < (0.12, 0.97, 0.85, 0.97, 0.3)
+        open_PS[:, BREAKFAST] |= early_P > 0.3
+        open_PS[:, LATE_NIGHT] |= late_P > 0.3
+        closes_early_P = (early_P > 0.6) & (luck_PS[:, LUNCH] < 0.4)
+        open_PS[closes_early_P, LUNCH:LATE_NIGHT] = False
+        wish_PS = luck_PS.copy()
+        wish_PS[:, BREAKFAST] -= 3 * early_P
+        wish_PS[:, LATE_NIGHT] -= 3 * late_P
+        wish_PS[self.opened_day_P >= 0] += 9
+        for city in range(int(self.city_P.max()) + 1):
+            mine_P = np.flatnonzero(self.city_P == city)
+            first_IS = np.argsort(wish_PS[mine_P], axis=0)[: config.candidates + 2]
+            open_PS[mine_P[first_IS], np.arange(len(SLOTS))] = True
+        return open_PS
 
-def make_places(
-    config: CityConfig,
-    land: Geography,
-    days: Calendar,
-    kitchen: Kitchen,
-    rng: np.random.Generator,
-) -> Places:
-    """Draws all places."""
-    count = config.places
-    city_P = _cities(config, land, rng)
-    area_P = land.any_area(city_P, rng.random(count))
-    x_P = land.area_x_N[area_P] + 0.9 * rng.standard_normal(count, dtype=np.float32)
-    y_P = land.area_y_N[area_P] + 0.9 * rng.standard_normal(count, dtype=np.float32)
-    chain_P = _chains(land, city_P, rng)
-    menu_PM = _menus(kitchen, land.region_C[city_P], chain_P, rng)
-    share_PA = _shares(kitchen, menu_PM)
-    attributes_PA = _standardised(share_PA)
-    category_P = _categories(kitchen, menu_PM)
-    local_P = share_PA[np.arange(count), len(ATTRIBUTES) + land.region_C[city_P]]
-    quality_P = _with_chain(rng.standard_normal(count), chain_P, 0.6, rng)
-    opened_P = _opened(config, days, rng)
-    open_PS = _opening_hours(config, share_PA, city_P, opened_P < 0, rng)
-    # A rating is the quality with noise; a new place has few ratings, so twice the noise.
-    sd_P = 0.17 * np.where(opened_P > days.history_days, 2.0, 1.0)
-    rating_P = 4.35 + 0.22 * quality_P + sd_P * rng.standard_normal(count)
-    popularity_P = 1.2 * rng.standard_normal(count) + 0.45 * quality_P + 0.5 * (chain_P >= 0)
-    price_yuan_P = _prices(kitchen, menu_PM, land, city_P, chain_P=chain_P, rng=rng)
-    fee_shares = [0.12, 0.1, 0.2, 0.24, 0.17, 0.12, 0.05]
-    return Places(
-        city_P=city_P,
-        area_P=area_P,
-        x_P=x_P,
-        y_P=y_P,
-        menu_PM=menu_PM,
-        chain_P=chain_P,
-        share_PA=share_PA,
-        attributes_PA=attributes_PA,
-        local_P=_standardised(local_P[:, None])[:, 0],
-        category_P=category_P,
-        typical_TA=_category_means(attributes_PA, category_P, len(kitchen.categories)),
-        price_yuan_P=price_yuan_P,
-        quality_P=quality_P.astype(np.float32),
-        rating_P=np.clip(np.round(rating_P, 1), 3.0, 5.0),
-        popularity_P=popularity_P.astype(np.float32),
-        fee_yuan_P=rng.choice(7, count, p=fee_shares).astype(np.float32),
-        prepare_minutes_P=np.exp(rng.normal(2.45, 0.35, count)).astype(np.float32),
-        open_PS=open_PS,
-        usual_SA=open_PS.T.astype(np.float32) @ attributes_PA / open_PS.sum(axis=0)[:, None],
-        opened_day_P=opened_P,
-        pool_NM=_pools(land, city_P, x_P, y_P, rng),
-    )
+    def _pools(self, land: Geography, rng: np.random.Generator) -> Array:
+        """Returns the places near each district: the nearer half of the city, or `REACH`."""
+        pools = []
+        for city, x, y in zip(land.area_city_N, land.area_x_N, land.area_y_N, strict=True):
+            mine_P = np.flatnonzero(self.city_P == city)
+            far_P = np.hypot(self.x_P[mine_P] - x, self.y_P[mine_P] - y)
+            reach = max(min(mine_P.size, REACH), mine_P.size // 2)
+            pools.append(rng.permutation(mine_P[np.argsort(far_P, kind="stable")[:reach]]))
+        pool_NM = np.full((len(pools), max(map(len, pools))), -1, np.int32)
+        for area, pool_M in enumerate(pools):
+            pool_NM[area, : pool_M.size] = pool_M
+        return pool_NM
 
 
 def _cities(config: CityConfig, land: Geography, rng: np.random.Generator) -> Array:
@@ -151,6 +153,15 @@ def _chains(land: Geography, city_P: Array, rng: np.random.Generator) -> Array:
         if mine_P.size and weight_H.sum() > 0:
             chain_P[mine_P] = rng.choice(chains, mine_P.size, p=weight_H / weight_H.sum())
     return chain_P
+
+
+def _opened(config: CityConfig, days: Calendar, rng: np.random.Generator) -> Array:
+    """Returns the day on which each place opens, at nine in the morning if during the log."""
+    log_days = config.train_days + 1
+    new_P = rng.random(config.places) < NEW_PLACES_A_DAY * log_days
+    early_P = days.history_days - rng.exponential(600.0, config.places)
+    late_P = days.history_days + rng.integers(0, log_days, config.places) + 9 / 24
+    return np.where(new_P, late_P, early_P)
 
 
 def _menus(kitchen: Kitchen, region_P: Array, chain_P: Array, rng: np.random.Generator) -> Array:
@@ -190,12 +201,19 @@ def _menus_around(kitchen: Kitchen, anchor_P: Array, rng: np.random.Generator) -
     return np.take_along_axis(top_PM, order_PM, axis=1)
 
 
-def _shares(kitchen: Kitchen, menu_PM: Array) -> Array:
-    """Returns the mean attributes and origins of each menu."""
-    sum_PA = np.zeros((menu_PM.shape[0], kitchen.dish_DA.shape[1]), np.float32)
-    for column in menu_PM.T:
-        sum_PA += kitchen.dish_DA[column] * (column >= 0)[:, None]
-    return sum_PA / (menu_PM >= 0).sum(axis=1, keepdims=True)
+def _menu_means(kitchen: Kitchen, menu_PM: Array) -> tuple[Array, Array]:
+    """Returns the mean attributes and origins of each menu, and its most frequent category.
+
+    The main dish counts one and a half for the category.
+    """
+    count = len(menu_PM)
+    sum_PA = np.zeros((count, kitchen.dish_DA.shape[1]), np.float32)
+    votes_PT = np.zeros((count, len(kitchen.categories)), np.float32)
+    for number, dish_P in enumerate(menu_PM.T):  # all at once would take gigabytes of memory
+        sum_PA += kitchen.dish_DA[dish_P] * (dish_P >= 0)[:, None]
+        vote = 1.5 if number == 0 else 1
+        votes_PT[np.arange(count), kitchen.category_D[dish_P]] += (dish_P >= 0) * vote
+    return sum_PA / (menu_PM >= 0).sum(axis=1, keepdims=True), votes_PT.argmax(axis=1)
 
 
 def _standardised(value_PA: Array) -> Array:
@@ -203,15 +221,6 @@ def _standardised(value_PA: Array) -> Array:
     sd_A = np.maximum(value_PA.std(axis=0), 1e-3)  # an origin may be absent from a small country
     standard_PA = (value_PA - value_PA.mean(axis=0)) / sd_A
     return np.clip(standard_PA, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
-
-
-def _categories(kitchen: Kitchen, menu_PM: Array) -> Array:
-    """Returns the most frequent category of each menu; the main dish counts one and a half."""
-    votes_PT = np.zeros((menu_PM.shape[0], len(kitchen.categories)), np.float32)
-    rows_P = np.arange(menu_PM.shape[0])
-    for number, column in enumerate(menu_PM.T):
-        votes_PT[rows_P, kitchen.category_D[column]] += (column >= 0) * (1.5 if number == 0 else 1)
-    return votes_PT.argmax(axis=1)
 
 
 def _category_means(attributes_PA: Array, category_P: Array, categories: int) -> Array:
@@ -228,81 +237,8 @@ def _category_means(attributes_PA: Array, category_P: Array, categories: int) ->
     return mean_TA.astype(np.float32)
 
 
-def _prices(
-    kitchen: Kitchen,
-    menu_PM: Array,
-    land: Geography,
-    city_P: Array,
-    *,
-    chain_P: Array,
-    rng: np.random.Generator,
-) -> Array:
-    """Returns the mean price of each menu, by the level of the city and of the house.
-
-    A city of twice the population is 6 % dearer.
-    """
-    mean_P = (kitchen.price_yuan_D[menu_PM] * (menu_PM >= 0)).sum(axis=1) / (menu_PM >= 0).sum(1)
-    population_C = land.cities["population_millions"].to_numpy()
-    level_C = 0.85 * population_C**0.08
-    house_P = _with_chain(rng.standard_normal(city_P.size), chain_P, 0.9, rng)
-    price_P = np.round(mean_P * level_C[city_P] * np.exp(0.2 * house_P))
-    return np.maximum(price_P, 3.0)
-
-
 def _with_chain(own_P: Array, chain_P: Array, shared: float, rng: np.random.Generator) -> Array:
     """Returns standard normal values; between branches they correlate by the square of `shared`."""
     chain_H = rng.standard_normal(int(chain_P.max()) + 1) if chain_P.max() >= 0 else np.zeros(1)
     mixed_P = shared * chain_H[chain_P] + np.sqrt(1 - shared**2) * own_P
     return np.where(chain_P >= 0, mixed_P, own_P)
-
-
-def _opened(config: CityConfig, days: Calendar, rng: np.random.Generator) -> Array:
-    """Returns the day on which each place opens, at nine in the morning if during the log."""
-    log_days = config.train_days + 1
-    new_P = rng.random(config.places) < NEW_PLACES_A_DAY * log_days
-    early_P = days.history_days - rng.exponential(600.0, config.places)
-    late_P = days.history_days + rng.integers(0, log_days, config.places) + 9 / 24
-    return np.where(new_P, late_P, early_P)
-
-
-def _opening_hours(
-    config: CityConfig, share_PA: Array, city_P: Array, old_P: Array, rng: np.random.Generator
-) -> Array:
-    """Returns at which meals a place is open, by its menu.
-
-    Every city has a screen of old places and two more at any meal, so that no request is empty.
-    """
-    luck_PS = rng.random((city_P.size, len(SLOTS)))
-    early_P = share_PA[:, ATTRIBUTES.index("breakfast")]
-    late_P = share_PA[:, ATTRIBUTES.index("late_night")]
-    open_PS = luck_PS < (0.12, 0.97, 0.85, 0.97, 0.3)
-    open_PS[:, BREAKFAST] |= early_P > 0.3
-    open_PS[:, LATE_NIGHT] |= late_P > 0.3
-    closes_early_P = (early_P > 0.6) & (luck_PS[:, LUNCH] < 0.4)
-    open_PS[closes_early_P, LUNCH:LATE_NIGHT] = False
-    wish_PS = luck_PS.copy()
-    wish_PS[:, BREAKFAST] -= 3 * early_P
-    wish_PS[:, LATE_NIGHT] -= 3 * late_P
-    wish_PS[~old_P] += 9
-    for city in range(int(city_P.max()) + 1):
-        mine_P = np.flatnonzero(city_P == city)
-        first_IS = np.argsort(wish_PS[mine_P], axis=0)[: config.candidates + 2]
-        for slot in range(len(SLOTS)):
-            open_PS[mine_P[first_IS[:, slot]], slot] = True
-    return open_PS
-
-
-def _pools(
-    land: Geography, city_P: Array, x_P: Array, y_P: Array, rng: np.random.Generator
-) -> Array:
-    """Returns the places near each district: the nearer half of the city, or at least `REACH`."""
-    pools = []
-    for area in range(land.area_city_N.size):
-        mine_P = np.flatnonzero(city_P == land.area_city_N[area])
-        far_P = np.hypot(x_P[mine_P] - land.area_x_N[area], y_P[mine_P] - land.area_y_N[area])
-        reach = max(min(mine_P.size, REACH), mine_P.size // 2)
-        pools.append(rng.permutation(mine_P[np.argsort(far_P, kind="stable")[:reach]]))
-    pool_NM = np.full((len(pools), max(map(len, pools))), -1, np.int32)
-    for area, pool_M in enumerate(pools):
-        pool_NM[area, : pool_M.size] = pool_M
-    return pool_NM

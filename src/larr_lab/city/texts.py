@@ -67,17 +67,23 @@ class PlaceWriter:
     """Writes the texts of one place after another; places and dishes are row numbers."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
-        self.world = world
-        self.dice = Dice(rng)
+        self.world, self.dice = world, Dice(rng)
         land, table = world.geography, world.kitchen.table
         self.city_names: list[str] = land.cities["city"].to_list()
-        self.cities_of_region: dict[str, list[str]] = {}
-        for city, region in zip(self.city_names, land.region_C.tolist(), strict=True):
-            self.cities_of_region.setdefault(land.region_names[region], []).append(city)
+        by_region = land.cities.group_by("region", maintain_order=True).agg("city")
+        self.cities_of_region: dict[str, list[str]] = dict(by_region.iter_rows())
         self.dish_names: list[str] = table["dish"].to_list()
         self.dish_origins: list[str] = table["region"].to_list()
         self.other_names = [[name for name in text.split("|") if name] for text in table["also"]]
-        self.chain_names = self._chain_names()
+        self.chain_names: dict[int, str] = {}
+        """A name for each chain that has a place, no two alike."""
+        chains, leaders = np.unique(world.places.chain_P, return_index=True)
+        for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
+            if chain >= 0:
+                name = self._sign(WORDS["chain"], leader)
+                while name in self.chain_names.values():
+                    name = f"{self.dice.pick(WORDS['surnames'])} {name}"
+                self.chain_names[chain] = name
 
     def name(self, place: int) -> str:
         """Returns what is on the sign."""
@@ -96,11 +102,8 @@ class PlaceWriter:
         tags = [dice.pick(WORDS["taste_words"][name]) for name in self._strong(place)]
         tags.append(kitchen.categories[places.category_P[place]])
         origins = [self.dish_origins[dish] for dish in self._dishes(place)]
-        tags += [
-            origin
-            for origin in dict.fromkeys(origins)
-            if origins.count(origin) > 2 and origin != knowledge.NATIONAL
-        ]
+        regional = dict.fromkeys(name for name in origins if name != knowledge.NATIONAL)
+        tags += [origin for origin in regional if origins.count(origin) > 2]
         if places.open_PS[place, LATE_NIGHT]:
             tags.append("late night")
         tags = dice.sample(list(dict.fromkeys(tags)), dice.pick((1, 2, 2, 3, 3, 4)))
@@ -123,22 +126,9 @@ class PlaceWriter:
         """Returns one or two sentences, or None."""
         if self.dice.chance(NO_INTRO):
             return None
-        template = self.dice.pick(
-            WORDS["empty_intros" if self.dice.chance(EMPTY_INTRO) else "intros"]
-        )
+        bank = WORDS["empty_intros" if self.dice.chance(EMPTY_INTRO) else "intros"]
+        template = self.dice.pick(bank)
         return _capital(template.format(**self._facts(place)))
-
-    def _chain_names(self) -> dict[int, str]:
-        """Returns a name for each chain that has a place, no two alike."""
-        names: dict[int, str] = {}
-        chains, leaders = np.unique(self.world.places.chain_P, return_index=True)
-        for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
-            if chain >= 0:
-                name = self._sign(WORDS["chain"], leader)
-                while name in names.values():
-                    name = f"{self.dice.pick(WORDS['surnames'])} {name}"
-                names[chain] = name
-        return names
 
     def _sign(self, templates: Sequence[str], place: int) -> str:
         facts = self._facts(place)
@@ -148,7 +138,7 @@ class PlaceWriter:
     def _facts(self, place: int) -> dict[str, str]:
         """Returns what the templates of names and introductions may ask for."""
         world, dice = self.world, self.dice
-        dishes = self._dishes(place)
+        main, second, *_ = self._dishes(place)
         strong = self._strong(place) or ["oily"]
         flavours = [word for name in strong for word in WORDS["flavours"].get(name, ())]
         taste, taste2 = dice.sample([*flavours, *dice.sample(WORDS["empty_flavours"], 2)], 2)
@@ -162,11 +152,11 @@ class PlaceWriter:
             "year": str(dice.pick(range(1988, 2022))),
             "city": city,
             "area": world.geography.area_names[world.places.area_P[place]],
-            "dish": _title(self._dish(dishes[0])),
-            "dish2": self._dish(dishes[1]),
-            "origin": self._origin(dishes[0]),
-            "home": self._origin(dishes[0]).replace("Chinese", city),
-            "kind": self._kind(dishes[0]),
+            "dish": _title(self._dish(main)),
+            "dish2": self._dish(second),
+            "origin": self._origin(main),
+            "home": self._origin(main).replace("Chinese", city),
+            "kind": self._kind(main),
             "category": world.kitchen.categories[world.places.category_P[place]],
             "taste": taste,
             "Taste": taste.capitalize(),
@@ -181,17 +171,13 @@ class PlaceWriter:
 
     def _dishes(self, place: int) -> list[int]:
         """Returns the dishes of a place, the main one first."""
-        menu_M = self.world.places.menu_PM[place]
-        dishes: list[int] = menu_M[menu_M >= 0].tolist()
-        return dishes
+        return [dish for dish in self.world.places.menu_PM[place].tolist() if dish >= 0]
 
     def _strong(self, place: int) -> list[str]:
         """Returns the attributes that a large share of the menu has."""
-        share_A = self.world.places.share_PA[place]
+        shares = zip(ATTRIBUTES, self.world.places.share_PA[place], strict=False)  # then origins
         return [
-            name
-            for number, name in enumerate(ATTRIBUTES)
-            if share_A[number] >= TAG_FROM and name in WORDS["taste_words"]
+            name for name, share in shares if share >= TAG_FROM and name in WORDS["taste_words"]
         ]
 
     def _dish(self, dish: int) -> str:
@@ -212,13 +198,12 @@ class PlaceWriter:
         """Returns a word for the kind of place that a dish is the main one of."""
         kitchen = self.world.kitchen
         category = kitchen.categories[kitchen.category_D[dish]]
-        kinds: list[str] = WORDS["category_words"].get(category, WORDS["suffixes"])
-        return self.dice.pick(kinds)
+        return self.dice.pick(WORDS["category_words"].get(category, WORDS["suffixes"]))
 
 
 def _title(text: str) -> str:
     """Returns a text with each word capitalised (str.title breaks "Grandma's")."""
-    return " ".join(word[:1].upper() + word[1:] for word in text.split(" "))
+    return " ".join(map(_capital, text.split(" ")))
 
 
 def _capital(text: str) -> str:

@@ -50,7 +50,7 @@ def ab_test(config: Config) -> Json:
         raise ConfigError(
             f"ab-test needs the city's true clicks; dataset.kind is {config.dataset.kind}"
         )
-    market = Market.open(city_settings(config), config.seed, REQUESTS, CANDIDATES)
+    market = Market(city_settings(config), config.seed, REQUESTS, CANDIDATES)
     scores = score(config, market, (BASE, LARR))
     outcomes = {}
     for name, score_RMT in scores.items():
