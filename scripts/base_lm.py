@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from larr.artifacts import write_json
 from larr.machine import bf16_is_fast
 from larr.progress import console, track
-from larr.text.backbone import attention
+from larr.text.checkpoint import attention
 from larr.text.corpus import BUILTIN_TEXT
 from larr_lab import encyclopedia
 

@@ -1,21 +1,33 @@
-"""Tiny causal language models of several kinds, with random weights, made on the spot."""
+"""Tiny language models of several kinds, with random weights, made on the spot."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
 )
 
 CORPUS = [
@@ -23,7 +35,12 @@ CORPUS = [
     "likes spicy food, lives in Guangzhou, orders often; mapo tofu, claypot rice, milk tea",
     "the user base and taste, the scene time, the poi name, menu and tags",
 ]
-KINDS = ("qwen2", "llama", "gpt2")
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 
 def make_model(
@@ -34,7 +51,11 @@ def make_model(
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Writes a model folder; `pad` False leaves the tokenizer without a padding token."""
-    tokenizer = make_tokenizer(pad, padding_side)
+    tokenizer = _ENCODER_TOKENIZERS.get(kind, lambda: make_tokenizer(pad, padding_side))()
+    if kind == "gemma3":
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", 0)]
+        )
     torch.manual_seed(1)
     model = _MODELS[kind](len(tokenizer)).to(dtype)
     model.save_pretrained(folder)
@@ -62,6 +83,64 @@ def make_tokenizer(pad: bool = True, padding_side: str = "right") -> PreTrainedT
     )
 
 
+def _word_pieces() -> PreTrainedTokenizerFast:
+    """BERT's tokenizer, in lower case."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return _trained(tokenizer, trainers.WordPieceTrainer, names, "[CLS] $A [SEP]")
+
+
+def _unigrams() -> PreTrainedTokenizerFast:
+    """The tokenizer of XLM-R."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    return _trained(tokenizer, trainers.UnigramTrainer, names, "<s> $A </s>", unk_token="<unk>")  # noqa: S106
+
+
+def _modern() -> PreTrainedTokenizerFast:
+    """The tokenizer of ModernBERT, byte-level as that of GPT-2."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return _trained(tokenizer, trainers.BpeTrainer, names, "[CLS] $A [SEP]")
+
+
+def _trained(
+    tokenizer: Tokenizer,
+    trainer: Callable[..., trainers.Trainer],
+    names: list[str],
+    around: str,
+    **options: str,
+) -> PreTrainedTokenizerFast:
+    """Returns an encoder's tokenizer; `names` in its order, `around` what it puts around a text."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainer(
+            vocab_size=320,
+            special_tokens=names,
+            initial_alphabet=alphabet,
+            show_progress=False,
+            **options,
+        ),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=[(name, at) for at, name in enumerate(names)]
+    )
+    roles = {
+        "pad_token": next(name for name in names if "pad" in name.lower()),
+        "unk_token": next(name for name in names if "unk" in name.lower()),
+        "mask_token": names[4],
+        "cls_token": around.split(maxsplit=1)[0],
+        "sep_token": around.rsplit(maxsplit=1)[-1],
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
+
+
 def make_holes(folder: Path, first: int, last: int) -> None:
     """Takes words out of a model's tokenizer, by their ids, but none that others consist of."""
     path = folder / "tokenizer.json"
@@ -76,14 +155,18 @@ def make_holes(folder: Path, first: int, last: int) -> None:
 
 def _qwen2(vocabulary: int) -> PreTrainedModel:
     return Qwen2ForCausalLM(
-        Qwen2Config(
+        Qwen2Config(vocab_size=vocabulary, num_key_value_heads=2, tie_word_embeddings=True, **SIZES)
+    )
+
+
+def _qwen3(vocabulary: int) -> PreTrainedModel:
+    return Qwen3ForCausalLM(
+        Qwen3Config(
             vocab_size=vocabulary,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
             num_key_value_heads=2,
+            head_dim=8,
             tie_word_embeddings=True,
+            **SIZES,
         )
     )
 
@@ -92,13 +175,25 @@ def _llama(vocabulary: int) -> PreTrainedModel:
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
             tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=0,
+            **SIZES,
+        )
+    )
+
+
+def _gemma3(vocabulary: int) -> PreTrainedModel:
+    return Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            vocab_size=vocabulary,
+            num_key_value_heads=1,
+            head_dim=8,
+            sliding_window=16,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=1,
+            **SIZES,
         )
     )
 
@@ -117,4 +212,52 @@ def _gpt2(vocabulary: int) -> PreTrainedModel:
     )
 
 
-_MODELS = {"qwen2": _qwen2, "llama": _llama, "gpt2": _gpt2}
+def _bert(vocabulary: int) -> PreTrainedModel:
+    return BertForMaskedLM(BertConfig(vocab_size=vocabulary, max_position_embeddings=128, **SIZES))
+
+
+def _headless(vocabulary: int) -> PreTrainedModel:
+    """As MiniLM and other encoders of sentences are stored."""
+    return BertModel(BertConfig(vocab_size=vocabulary, max_position_embeddings=128, **SIZES))
+
+
+def _xlm_roberta(vocabulary: int) -> PreTrainedModel:
+    return XLMRobertaForMaskedLM(
+        XLMRobertaConfig(vocab_size=vocabulary, max_position_embeddings=130, **SIZES)
+    )
+
+
+def _modernbert(vocabulary: int) -> PreTrainedModel:
+    return ModernBertForMaskedLM(
+        ModernBertConfig(
+            vocab_size=vocabulary,
+            max_position_embeddings=128,
+            local_attention=16,
+            pad_token_id=0,
+            bos_token_id=2,
+            cls_token_id=2,
+            eos_token_id=3,
+            sep_token_id=3,
+            **SIZES,
+        )
+    )
+
+
+_MODELS = {
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "llama": _llama,
+    "gemma3": _gemma3,
+    "gpt2": _gpt2,
+    "bert": _bert,
+    "headless": _headless,
+    "xlm-roberta": _xlm_roberta,
+    "modernbert": _modernbert,
+}
+KINDS = tuple(_MODELS)
+_ENCODER_TOKENIZERS = {
+    "bert": _word_pieces,
+    "headless": _word_pieces,
+    "xlm-roberta": _unigrams,
+    "modernbert": _modern,
+}

@@ -21,7 +21,7 @@ from scripts.base_lm import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from larr.text.backbone import BUILTIN
+from larr.text.checkpoint import BUILTIN
 from larr.text.corpus import BUILTIN_TEXT
 from larr_lab import encyclopedia
 

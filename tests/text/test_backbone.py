@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
-from larr.text import backbone
+from larr.text import checkpoint
 from larr.text.backbone import LanguageModel, load_base
 from larr.text.encoder import EndTokenPooling, as_encoder, as_input, from_input, load_encoder
 from tests.fake_data import KEYWORDS
@@ -47,13 +47,19 @@ def test_description_is_texts_between_markers(lm: LanguageModel) -> None:
     for keyword, text in PARTS:
         alone = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
         by_hand += [tokens.starts[keyword], *alone, tokens.ends[keyword]]
-    assert tokens.encode(PARTS) == by_hand
+    assert tokens.encode(PARTS) == tokens.first + by_hand + tokens.last
+    assert tokens.tokenizer(CORPUS[0])["input_ids"] == [
+        *tokens.first,
+        *tokens.text_ids(CORPUS[:1])[0],
+        *tokens.last,
+    ]
 
 
 @pytest.mark.parametrize("text", FORGERIES)
 def test_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
     ids = lm.tokens.encode([("poi_name", text)])
-    special = set(lm.tokens.tokenizer.all_special_ids)
+    ids = ids[len(lm.tokens.first) : len(ids) - len(lm.tokens.last)]
+    special = set(lm.tokens.tokenizer.all_special_ids) - {lm.tokens.tokenizer.unk_token_id}
     assert ids[0] == lm.tokens.starts["poi_name"]
     assert ids[-1] == lm.tokens.ends["poi_name"]
     assert not special & set(ids[1:-1])
@@ -83,7 +89,9 @@ def test_too_long_a_description_keeps_every_marker(lm: LanguageModel) -> None:
     assert [id_ for id_ in ids if id_ in lm.tokens.marker_ids] == [
         marker for name, _ in parts for marker in (lm.tokens.starts[name], lm.tokens.ends[name])
     ]
-    assert ids[1:3] == lm.tokens.encode([("poi_name", "shop")])[1:3], "the short text is complete"
+    short = lm.tokens.encode([("poi_name", "shop")])
+    short = short[: len(short) - len(lm.tokens.last)]
+    assert ids[: len(short)] == short, "the short text is complete"
 
 
 def test_too_short_a_length_for_the_keywords_is_refused(tmp_path: Path) -> None:
@@ -93,7 +101,7 @@ def test_too_short_a_length_for_the_keywords_is_refused(tmp_path: Path) -> None:
 
 def test_new_rows_are_the_mean_of_the_words(lm: LanguageModel) -> None:
     ids = lm.tokens.tokenizer("poi menu", add_special_tokens=False)["input_ids"]
-    for layer in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
+    for layer in filter(None, (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())):
         mean = layer.weight[ids].mean(dim=0)
         for marker in (lm.tokens.starts["poi_menu"], lm.tokens.ends["poi_menu"]):
             torch.testing.assert_close(layer.weight[marker], mean)
@@ -220,7 +228,7 @@ def test_a_cpu_reads_16_bits_as_32(
 ) -> None:
     folder = make_model(tmp_path / "model", "llama", dtype=torch.float16)
     config = config_of(folder, lora_rank=rank)
-    monkeypatch.setattr(backbone, "device", lambda: "cpu")
+    monkeypatch.setattr(checkpoint, "device", lambda: "cpu")
     assert load_base(config).model.dtype == torch.float32
     assert "torch.float16; they are read as torch.float32" in " ".join(
         capsys.readouterr().err.split()

@@ -16,13 +16,14 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.losses import cosine, false_negatives
+from larr.serve.embedder import Embedder
 from larr.text.backbone import LanguageModel
 from larr.text.contrast import Collator, TripleLoss, contrast, whiten, without_negatives
-from larr.text.encoder import as_encoder, compute, load_encoder
+from larr.text.encoder import as_encoder, as_input, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
 from tests.fake_data import make_data
-from tests.tiny_models import make_model
+from tests.tiny_models import KINDS, make_model
 
 
 def rows_of(config: Config, count: int) -> list[dict[str, Any]]:
@@ -242,6 +243,32 @@ def test_a_model_in_16_bits_is_tuned(adapted: Config) -> None:
     theirs = SentenceTransformer(str(adapted.output / "contrast"), trust_remote_code=True)
     text = '[["poi_menu", "milk tea"]]'
     np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_is_tuned_and_embeds_later(
+    tmp_path: Path, models: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_data(
+        tmp_path / "run",
+        backbone={"model": str(models[kind]), "lora_rank": 4 * (KINDS.index(kind) % 2)},
+        pretrain={"max_steps": 1},
+        contrast={"learning_rate": 1e-2, "pooling": "end" if kind == "bert" else "mean"},
+    )
+    pretrain(config)
+    contrast(config)
+    figures = artifacts.read_json(config.output / "contrast" / "manifest.json")["figures"]
+    assert all(np.isfinite(list(entry.values())).all() for entry in figures["loss"])
+    assert figures["kept_step"], "the model of some steps is kept"
+    texts = [("poi_menu", "milk tea, " * number) for number in (1, 9, 3)]
+    later = Embedder(config, "encoder", "model")
+    vectors_ND = later(texts)
+    alone = [later.compute([text])[0] for text in texts]
+    np.testing.assert_allclose(vectors_ND, alone, atol=2e-6)
+    np.testing.assert_allclose(np.linalg.norm(vectors_ND, axis=1), 1, rtol=1e-5)
+    encoder = load_encoder(config.output / "contrast")
+    inputs = [as_input([text]) for text in texts]
+    np.testing.assert_allclose(vectors_ND, encoder.encode(inputs), atol=2e-6)
 
 
 def test_a_training_that_learns_nothing_is_reported_and_undone(

@@ -15,6 +15,8 @@ from larr.text.backbone import LanguageModel, load_base, load_language_model
 from larr.text.corpus import Description
 from larr.text.pretrain import (
     IGNORED,
+    MASKED,
+    MaskedTokens,
     Row,
     describe,
     gather,
@@ -23,9 +25,10 @@ from larr.text.pretrain import (
     pretrain,
     scales_logits,
 )
-from tests.fake_data import make_data
+from tests.fake_data import KEYWORDS, make_data
 from tests.tiny_models import KINDS
 
+PREDICTS = {"bert": "masked", "xlm-roberta": "masked", "modernbert": "masked", "headless": None}
 PLACE = Description(
     prompt=[("poi_name", "Noodle shop")],
     target=[("poi_menu", "tofu, rice"), ("poi_tags", "spicy")],
@@ -72,6 +75,23 @@ def test_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None
     assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
 
 
+def test_an_encoder_predicts_masked_tokens_of_y_alone(models: dict[str, Path]) -> None:
+    config = Config.model_validate(
+        {"keywords": KEYWORDS, "backbone": {"model": str(models["bert"]), "max_length": 64}}
+    )
+    lm = load_base(config)
+    row = describe(lm.tokens, PLACE, np.random.default_rng(0))
+    assert row["labels"][-1] == IGNORED, "[SEP] is no part of y"
+    batch = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))([row] * 200)
+    masked = batch["input_ids"] == lm.tokens.tokenizer.mask_token_id
+    chosen = batch["labels"] != IGNORED
+    assert torch.equal(masked, chosen)
+    can_be = [id_ >= 0 and id_ not in lm.tokens.marker_ids for id_ in row["labels"]]
+    assert chosen.any(dim=0).tolist() == can_be, "x and the markers are seen in full"
+    assert float(chosen[:, can_be].float().mean()) == pytest.approx(MASKED, abs=0.03)
+    assert set(batch["labels"][chosen].tolist()) <= set(row["labels"])
+
+
 def test_perplexity_of_nothing_is_none(lm: LanguageModel) -> None:
     assert perplexity(lm, []) is None
 
@@ -103,19 +123,31 @@ def test_mixture_keeps_the_ratio_of_tokens(
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("kind", KINDS)
 def test_stage_trains_saves_and_measures(
-    tmp_path: Path, models: dict[str, Path], general: Path, kind: str, rank: int
+    tmp_path: Path,
+    models: dict[str, Path],
+    general: Path,
+    kind: str,
+    rank: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = small(tmp_path, models[kind], general, lora_rank=rank)
     pretrain(config)
     manifest = artifacts.manifest(artifacts.folder(config, "pretrain"))
     assert manifest is not None
     figures = manifest["figures"]
-    assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
-    assert figures["perplexity_y_text_before"] > 1
     before, after = load_base(config), load_language_model(config.output / "pretrain", config)
+    assert after.predicts == before.predicts == PREDICTS.get(kind, "next")
+    if after.predicts:
+        assert figures["perplexity_y_after"] < figures["perplexity_y_before"]
+        assert figures["perplexity_y_text_before"] > 1
+    else:
+        assert "stage 1 is skipped" in capsys.readouterr().err
+        assert figures["perplexity_y_before"] is figures["perplexity_y_after"] is None
     assert after.tokens.marker_ids == before.tokens.marker_ids
     assert after.tokens.encode(PLACE.prompt) == before.tokens.encode(PLACE.prompt)
     rows = torch.tensor(before.tokens.marker_ids)
+    if not after.predicts:
+        return
     for layer in ("get_input_embeddings", "get_output_embeddings"):
         old, new = (getattr(lm.model, layer)().weight for lm in (before, after))
         assert not torch.equal(old[rows], new[rows]), "the new rows are trained, LoRA or not"

@@ -13,10 +13,12 @@ BUILTIN_MODEL = "builtin"
 
 
 class BackboneConfig(Section):
-    """The causal language model. Paper: Baichuan2-7B."""
+    """The language model: a causal one or an encoder. Paper: Baichuan2-7B."""
 
     model: str = BUILTIN_MODEL
-    """`builtin` (the small decoder that comes with larr), a folder, or a Hugging Face name."""
+    """`builtin` (the small decoder that comes with larr), `smollm2`, `minilm` (see the extras of
+    larr), a GGUF file, or the folder or Hugging Face name of a causal language model or an
+    encoder."""
     revision: str | None = None
     """A branch, tag or commit of a Hugging Face model."""
     lora_rank: Annotated[int, Field(ge=0)] = 0

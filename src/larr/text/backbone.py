@@ -1,4 +1,4 @@
-"""The causal language model: its tokenizer, the keywords' special tokens, its LoRA adapters.
+"""The language model: its tokenizer, the keywords' special tokens, its LoRA adapters.
 
 A keyword's two special tokens, `<k>` and `</k>`, are called its markers.
 Shapes: B texts, T tokens.
@@ -17,23 +17,16 @@ from peft import LoraConfig
 from tokenizers import AddedToken
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
 
 from larr.config import Config
-from larr.config.text import BUILTIN_MODEL, BackboneConfig
 from larr.errors import ConfigError, LarrError
-from larr.machine import device
-from larr.progress import console
+from larr.text import checkpoint
 
-disable_progress_bar()
-
-BUILTIN = Path(__file__).parent / "builtin_lm"
 CACHED_TEXTS = 200_000
 PAD = "<|pad|>"
 """Added to a tokenizer without a token for padding."""
@@ -52,15 +45,23 @@ class KeywordTokenizer:
 
     Paper: Eq. (3)-(6), (8)-(9). Texts come from users, so a menu may contain "</poi_menu>". Each
     text is therefore tokenized alone and the markers are put around it by id, never as a string.
+    Around a description comes what the tokenizer puts around a text, such as [CLS] and [SEP].
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, keywords: Sequence[str], max_length: int
     ) -> None:
-        if max_length < 3 * len(keywords):
+        alone, around = (
+            tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True)
+        )
+        start = next(at for at in range(len(around)) if around[at : at + len(alone)] == alone)
+        self.first: list[int] = around[:start]
+        self.last: list[int] = around[start + len(alone) :]
+        least = 3 * len(keywords) + len(around) - len(alone)
+        if max_length < least:
             raise ConfigError(
                 f"backbone.max_length is {max_length}: {len(keywords)} keywords need at least "
-                f"{3 * len(keywords)} tokens, two special tokens and one of text each"
+                f"{least} tokens, two special tokens and one of text each"
             )
         self.tokenizer = tokenizer
         self.keywords = tuple(keywords)
@@ -108,17 +109,17 @@ class KeywordTokenizer:
                 f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
             )
         texts = self.text_ids(text for _, text in parts)
-        budget = self.max_length - 2 * len(parts)
+        budget = self.max_length - 2 * len(parts) - len(self.first) - len(self.last)
         if sum(map(len, texts)) > budget:
             self.shortened += 1
             longest = budget // len(texts)
             while sum(min(len(text), longest + 1) for text in texts) <= budget:
                 longest += 1
             texts = [text[:longest] for text in texts]
-        ids: list[int] = []
+        ids = list(self.first)
         for (keyword, _), text in zip(parts, texts, strict=True):
             ids += [self.starts[keyword], *text, self.ends[keyword]]
-        return ids
+        return ids + self.last
 
     def encode_batch(self, descriptions: Sequence[Sequence[KeywordText]]) -> list[list[int]]:
         """Returns `encode` of each description, with one call of the tokenizer."""
@@ -135,15 +136,26 @@ class KeywordTokenizer:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model and the tokenizer of its keyword texts."""
+    """A causal language model or an encoder, and the tokenizer of its keyword texts."""
 
     model: PreTrainedModel
     tokens: KeywordTokenizer
 
+    @property
+    def predicts(self) -> Literal["next", "masked"] | None:
+        """Which tokens its head predicts; None for an encoder without a head."""
+        kind, config = type(self.model), self.model.config
+        if kind is MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None):
+            return "masked"
+        # some sentence encoders are decoders that see a text in both directions
+        both_ways = getattr(config.get_text_config(), "use_bidirectional_attention", False)
+        is_causal = kind is MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) and not both_ways
+        return "next" if is_causal else None
+
 
 def load_base(config: Config) -> LanguageModel:
     """Returns the model that `config.backbone` names, with the keywords' markers added."""
-    tokenizer, model = _read(config.backbone)
+    tokenizer, model = checkpoint.read(config.backbone)
     keywords = [keyword.name for keyword in config.keywords]
     _add_markers(tokenizer, model, keywords)
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
@@ -152,22 +164,9 @@ def load_base(config: Config) -> LanguageModel:
 def load_language_model(folder: Path, config: Config) -> LanguageModel:
     """Returns a model that stage 1 wrote."""
     backbone = config.backbone.model_copy(update={"model": str(folder), "revision": None})
-    tokenizer, model = _read(backbone)
+    tokenizer, model = checkpoint.read(backbone)
     keywords = [keyword.name for keyword in config.keywords]
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
-
-
-def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
-    """Returns the type of a model's weights: float32, or the checkpoint's if `frozen` on a GPU.
-
-    Adam's small steps are lost in 16-bit weights, and a CPU lacks operations of float16.
-    """
-    return "auto" if frozen and device() == "cuda" else torch.float32
-
-
-def attention() -> str:
-    """Returns the fastest attention: at these lengths, on a CPU, fused kernels do not pay."""
-    return "sdpa" if device() == "cuda" else "eager"
 
 
 def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:
@@ -184,40 +183,6 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices=rows
     )
-
-
-def _read(backbone: BackboneConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    source = str(BUILTIN) if backbone.model == BUILTIN_MODEL else backbone.model
-    options = {"revision": backbone.revision, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        stored = AutoConfig.from_pretrained(source, **options).dtype
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            use_safetensors=True,
-            attn_implementation=attention(),
-            dtype=weights_type(frozen=backbone.lora_rank > 0),
-            **options,
-        )
-    except Exception as error:  # three libraries raise their own types, which share no base
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"backbone.model {backbone.model!r} could not be read: {reason[:300]}; give "
-            "`builtin`, a folder, or the Hugging Face name of a causal language model with "
-            "safetensors weights and no code of its own"
-        ) from error
-    if stored in (torch.float16, torch.bfloat16) and model.dtype != stored:
-        console.print(f"  {backbone.model} has weights in {stored}; they are read as {model.dtype}")
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and backbone.max_length > positions:
-        raise ConfigError(
-            f"backbone.max_length is {backbone.max_length}: {backbone.model!r} reads at most "
-            f"{positions} tokens"
-        )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
-    model.config.use_cache = False
-    return tokenizer, model.to(device())
 
 
 def _add_markers(

