@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from larr.config.data import ProfileConfig
-from larr.data.names import USER
+from larr.data.names import PLACE, USER
 from larr.data.statistics import (
     Favourites,
     RecentPlaces,
@@ -136,13 +136,13 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
 
 
 def test_spending_counts_the_orders_that_have_a_price() -> None:
-    rows = daily_spending(ORDERS.rename({USER: "key"}), PLACES).sort("day").rows()
+    rows = daily_spending(ORDERS, PLACES).sort("day").rows()
     assert rows == [(1, DAYS[0], 10.0, 1.0), (1, DAYS[1], 10.0, 1.0)]
 
 
 def test_recent_places_are_distinct_newest_first_and_before_the_day() -> None:
     days = [DAYS[1]] + [DAYS[0]] * 4
-    events = pl.DataFrame({"user": [1] * 5, "place": [4, 3, 1, 2, 1], "day": days})
+    events = pl.DataFrame({USER: [1] * 5, PLACE: [4, 3, 1, 2, 1], "day": days})
     recent = RecentPlaces(events, users=2, length=2)
     found = recent.as_of(np.array([1, 1, 1, 2]), days_of(DAYS[1], DAYS[0], DAYS[2], DAYS[2]))
     assert found.tolist() == [[3, 1], [0, 0], [4, 3], [0, 0]]

@@ -70,8 +70,7 @@ def check_columns(config: Config, log: Log) -> None:
     refuse(
         [
             *_wrong_uses(config, uses, tables, is_dated=log.is_dated),
-            *_wrong_templates(config),
-            *_wrong_features(config, impressions, log.tasks),
+            *_wrong_settings(config, impressions, log.tasks),
             *needs_of_later_stages(config, log.places.columns),
         ]
     )
@@ -194,8 +193,8 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[s
             )
 
 
-def _wrong_templates(config: Config) -> Iterator[str]:
-    """Yields what is wrong with templates."""
+def _wrong_settings(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> Iterator[str]:
+    """Yields what is wrong with templates, statistics, recent places and columns of candidates."""
     for keyword in config.keywords:
         template, where = Template(keyword), f"keyword {keyword.name}: template"
         if not template.is_balanced:
@@ -206,10 +205,6 @@ def _wrong_templates(config: Config) -> Iterator[str]:
             )
         if not template.columns:
             yield f"{where} {keyword.template!r} names no column; write one in braces"
-
-
-def _wrong_features(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> Iterator[str]:
-    """Yields what is wrong with statistics, recent places and declared columns of candidates."""
     settings = config.features
     for pair in config.statistics or []:
         if "cvr" in pair.figures and "order" not in tasks:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
@@ -110,26 +109,23 @@ class FeatureEncoder:
     recent: int
 
     def arrays(
-        self, rows: pl.DataFrame, known: Mapping[str, Array] = MappingProxyType({})
+        self, rows: pl.DataFrame, known: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """Returns what rankers read of enriched rows, texts and recent places aside.
 
-        `categories` int32 [N, F], `numbers` float32 [N, M]. `known` are the indices of those
-        categories that need not be looked up.
+        `categories` int32 [N, F], `numbers` float32 [N, M]; `known` as in `categories`.
         """
-        return {
-            "categories": self.categories(rows, self.vocabularies, known),
-            "numbers": self.scales.column(rows),
-        }
+        categories_NF = self.categories(rows, self.vocabularies, known)
+        return {"categories": categories_NF, "numbers": self.scales.column(rows)}
 
     def categories(
-        self,
-        rows: pl.DataFrame,
-        names: Collection[str],
-        known: Mapping[str, Array] = MappingProxyType({}),
+        self, rows: pl.DataFrame, names: Collection[str], known: Mapping[str, Array] | None = None
     ) -> Array:
-        """Returns the indices of some categories, int32 [N, F]; see `arrays`."""
-        index_NF = np.zeros((rows.height, len(names)), np.int32)
+        """Returns the indices of some categories, int32 [N, F].
+
+        `known` are the indices of those that need not be looked up.
+        """
+        known, index_NF = known or {}, np.zeros((rows.height, len(names)), np.int32)
         for position, name in enumerate(names):
             words = self.vocabularies[name]
             index_NF[:, position] = known[name] if name in known else words.column(rows[name])

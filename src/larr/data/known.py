@@ -191,8 +191,7 @@ class Enricher:
     def __init__(self, config: Config, log: Log) -> None:
         self.config, self.log = config, log
         self._tables = {PLACE: self._places, USER: self._users}
-        self.half_life = half_life = config.features.half_life_days
-        rate = config.dataset.sampling_rate
+        half_life, rate = config.features.half_life_days, config.dataset.sampling_rate
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
         self.statistics = {
@@ -209,9 +208,9 @@ class Enricher:
             pairs.select("day", key=key, pair_log_clicks="clicks", pair_log_orders="orders"),
             half_life,
         )
-        columns = {"user": USER, "place": PLACE, "poi_id": "poi_id", "time": "time", "day": "day"}
-        events = pl.concat([history.select(**columns), clicked.select(**columns)])
-        events = events.sort("time", "poi_id", descending=True).select("user", "place", "day")
+        columns = [USER, PLACE, "poi_id", "time", "day"]
+        events = pl.concat([history.select(columns), clicked.select(columns)])
+        events = events.sort("time", "poi_id", descending=True).select(USER, PLACE, "day")
         self.recent = statistics.RecentPlaces(
             events.collect(engine="streaming"), len(log.users), config.features.recent
         )
@@ -220,7 +219,7 @@ class Enricher:
         orders = past_orders(log, log.counted().select(sorted(needed)))
         self.spending: statistics.Sums | None = None
         if "poi_price_yuan" in log.places.columns:
-            daily = statistics.daily_spending(orders.select("poi_id", "day", key=USER), log.places)
+            daily = statistics.daily_spending(orders, log.places)
             self.spending = statistics.Sums(daily, half_life)
         # Profiles and cross statistics count within levels, whose edges are fitted on columns that
         # need neither; levels of cross statistics come after them.

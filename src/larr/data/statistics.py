@@ -13,7 +13,7 @@ import polars as pl
 
 from larr.config.data import ProfileConfig
 from larr.data.histories import add_latest
-from larr.data.names import INTERNAL, USER
+from larr.data.names import INTERNAL, PLACE, USER
 from larr.data.transforms import Array, text_column
 
 SMOOTHING_IMPRESSIONS = 20.0
@@ -122,9 +122,8 @@ class Statistics:
     def as_of(self, key_N: Array, day_N: Array) -> pl.DataFrame:
         """Returns the statistics of each place or user at the start of its day."""
         overall = self.totals.as_of(np.zeros(len(day_N), np.int64), day_N)
-        rows = self.sums.as_of(key_N, day_N).hstack(
-            overall.select(pl.all().name.prefix("overall_")).get_columns()
-        )
+        rows = self.sums.as_of(key_N, day_N)
+        rows = rows.hstack(overall.select(pl.all().name.prefix("overall_")))
 
         def rate(count: str) -> pl.Expr:
             of_all = pl.col(f"overall_{count}") / pl.col("overall_impressions")
@@ -132,13 +131,13 @@ class Statistics:
             return (pl.col(count) + SMOOTHING_IMPRESSIONS * of_all) / seen
 
         daily = pl.col("impressions") / pl.col("overall_observed_days")
-        figures = {
-            "log_impressions_per_day": daily.log1p().fill_null(0.0),
-            "log_orders": pl.col("orders").log1p().fill_null(0.0),
-            "ctr": rate("clicks"),
-            "cvr": rate("logged_orders"),
-        }
-        return rows.select(figures[name].alias(f"{self.prefix}_{name}") for name in figures)
+        figures = rows.select(
+            log_impressions_per_day=daily.log1p().fill_null(0.0),
+            log_orders=pl.col("orders").log1p().fill_null(0.0),
+            ctr=rate("clicks"),
+            cvr=rate("logged_orders"),
+        )
+        return figures.select(pl.all().name.prefix(f"{self.prefix}_"))
 
 
 def daily_counts(
@@ -202,14 +201,11 @@ class Favourites:
 
     def _keys(self, rows: pl.DataFrame) -> pl.Series:
         """Returns the number of each row's user and situation."""
-        user_N = rows[USER].cast(pl.Int64).alias("key")
-        if not self.profile.within:
-            return user_N
-        within = rows.select(self.profile.within)
-        numbers = within.join(
-            self.situations, on=within.columns, how="left", maintain_order="left"
-        )[NUMBER]
-        return user_N * (len(self.situations) + 1) + numbers.fill_null(0)
+        key_N = rows[USER].cast(pl.Int64).alias("key") * (len(self.situations) + 1)
+        if within := self.profile.within:
+            found = rows.join(self.situations, on=within, how="left", maintain_order="left")
+            key_N += found[NUMBER].fill_null(0)
+        return key_N
 
     def as_of(self, rows: pl.DataFrame) -> pl.Series:
         """Returns the text of each row, which has a user, a day, and the scene column."""
@@ -231,10 +227,10 @@ class Favourites:
 
 
 def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """Returns per key and day the sum of the prices of the orders and their number."""
+    """Returns per user (`key`) and day the sum of the prices of the orders and their number."""
     prices = places.select("poi_id", spent_yuan="poi_price_yuan").drop_nulls()
     return (
-        orders.select("key", "poi_id", "day")
+        orders.select("poi_id", "day", key=USER)
         .join(prices, on="poi_id")
         .group_by("key", "day")
         .agg(pl.col("spent_yuan").sum(), priced_orders=pl.len().cast(pl.Float64))
@@ -245,13 +241,13 @@ class RecentPlaces:
     """The latest distinct places of each user as of any day."""
 
     def __init__(self, events: pl.DataFrame, users: int, length: int) -> None:
-        """`events` has `user` and `place` (numbers from 1) and `day`, the latest event first."""
+        """`events` has `USER`, `PLACE` and `day`, the latest event first."""
         latest_GL = np.zeros((users + 1, length), np.int32)
-        keys, recent = [events.select("day", key="user").clear()], [latest_GL[:0]]
+        keys, recent = [events.select("day", key=USER).clear()], [latest_GL[:0]]
         for (day,), of_day in sorted(events.partition_by("day", as_dict=True).items()):
-            user_N, place_N = (of_day[name].cast(pl.Int64).to_numpy() for name in ("user", "place"))
+            user_N, place_N = (of_day[name].cast(pl.Int64).to_numpy() for name in (USER, PLACE))
             add_latest(latest_GL, user_N, place_N)
-            changed = of_day.select(pl.lit(day).alias("day"), key=pl.col("user").unique().sort())
+            changed = of_day.select(pl.lit(day).alias("day"), key=pl.col(USER).unique().sort())
             keys.append(changed)
             recent.append(latest_GL[changed["key"]])
         self.past = Past(pl.concat(keys).with_row_index("row"))
