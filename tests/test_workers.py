@@ -43,5 +43,5 @@ def test_a_failure_in_a_worker_is_raised_by_its_parent() -> None:
 
 
 def test_a_killed_worker_is_reported() -> None:
-    with pytest.raises(LarrError, match=r"was killed, .* set align.workers to 1"):
+    with pytest.raises(LarrError, match=r"was killed, .* set a lower cluster.workers"):
         side_by_side(signal.raise_signal, dict.fromkeys("ab", (signal.SIGKILL,)), JOBS)

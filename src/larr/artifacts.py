@@ -290,6 +290,15 @@ def array_file(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) 
     return file
 
 
+def write_rows(path: Path, first: int, row_NX: np.ndarray) -> None:
+    """Writes rows of a .npy file, from the row `first`; other processes may write others."""
+    offset = np.load(path, mmap_mode="r").offset
+    # If it could read, a network file system might write the neighbours in a page, too.
+    with open(os.open(path, os.O_WRONLY), "wb") as file:  # noqa: PTH123
+        file.seek(offset + first * row_NX[:1].nbytes)
+        file.write(np.ascontiguousarray(row_NX).data)
+
+
 def array_blocks(path: Path) -> Iterator[np.ndarray]:
     """Yields the rows of a .npy file, a block at a time.
 

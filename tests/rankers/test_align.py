@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from larr import artifacts, rankers
-from larr.config import Config
+from larr.config import ClusterConfig, Config
 from larr.config.rankers import CONTROLS, VariantConfig
 from larr.data.features import read_features, undo_sampling
 from larr.errors import ConfigError, StaleError
@@ -103,9 +103,9 @@ def test_another_seed_gives_another_ranker(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
-    alone = write_log(tmp_path / "one", SIZES, small_align(models=["ple", "larr"]))
-    shared = small_align(models=["ple", "larr"], workers=2)
-    together = write_log(tmp_path / "two", SIZES, shared)
+    models = small_align(models=["ple", "larr"])
+    alone, together = (write_log(tmp_path / name, SIZES, models) for name in ("one", "two"))
+    together = together.model_copy(update={"cluster": ClusterConfig(workers=2)})
     align(alone)
     align(together)
     for name in ("ple", "larr"):

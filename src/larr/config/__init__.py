@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, create_model, model_validator
 
@@ -33,6 +33,25 @@ class EvaluateConfig(Section):
     """Columns; the CTR AUC is also reported among the impressions with each of their values."""
     gains: list[tuple[str, str]] = [("larr", "ple")]
     """Pairs of models compared: the first over the second."""
+
+
+class ClusterConfig(Section):
+    """Where chunks of the log are prepared and rankers are trained; the files are the same."""
+
+    engine: Literal["local", "ray"] = "local"
+    """`local`: processes of this machine; `ray`: Ray Data prepares the log, and rankers are trained
+    one after the other. Needs the extra `ray`."""
+    workers: Positive = 1
+    """Processes that prepare the log, or train rankers (one at a time on a GPU); they share the
+    threads of the processor."""
+    address: str = ""
+    """Of a Ray cluster, such as `auto`, whose machines have larr and, under the same path, the
+    folder `output`; empty for a Ray that is started on this machine for the time of the stage."""
+
+    @property
+    def processes(self) -> int:
+        """Processes of this machine."""
+        return self.workers if self.engine == "local" else 1
 
 
 class Config(Section):
@@ -65,6 +84,7 @@ class Config(Section):
     choose: ChooseConfig = ChooseConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -172,8 +172,6 @@ class AlignConfig(RankerConfig):
     """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
     tuned: dict[str, dict[str, float | list[str]]] = {}
     """What differs for single rankers, such as {"scene.dropout": 0.2}; `larr tune` writes it."""
-    workers: Positive = 1
-    """Rankers trained at the same time, the processor's cores shared among them; 1 on a GPU."""
 
     @field_validator("variants")
     @classmethod

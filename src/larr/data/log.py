@@ -78,12 +78,20 @@ class Log:
         rows = self.scan()
         return rows if self.is_split_by_time else rows.filter(pl.col("split") == "train")
 
-    def chunks(self, split: str) -> Iterator[pl.DataFrame]:
-        """Yields the impressions of a split, chunk by chunk."""
+    def counts(self, split: str) -> Iterator[tuple[Path, int]]:
+        """Yields each file that has rows of a split, and how many."""
         for path in self.impressions:
-            rows = pl.scan_parquet(path).filter(pl.col("split") == split).collect()
-            if rows.height:
-                yield rows
+            is_of_split = pl.scan_parquet(path).select((pl.col("split") == split).sum())
+            if rows := is_of_split.collect().item():
+                yield path, rows
+
+    def rows(self, path: Path, split: str) -> pl.DataFrame:
+        """Returns the impressions of a split in one of the files."""
+        return pl.scan_parquet(path).filter(pl.col("split") == split).collect()
+
+    def chunks(self, split: str) -> Iterator[pl.DataFrame]:
+        """Yields the impressions of a split, file by file."""
+        return (self.rows(path, split) for path, _ in self.counts(split))
 
 
 def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:

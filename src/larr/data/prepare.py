@@ -8,39 +8,34 @@ since vocabularies and scales are fitted on enriched rows before the first row i
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.columns import IMPRESSIONS, KEPT_FOR_EVALUATION, check_columns
+from larr.data.arrays import write_arrays
+from larr.data.chunks import Mapped, mapping
+from larr.data.columns import KEPT_FOR_EVALUATION, check_columns
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
+from larr.data.enriched import LOG_ROW, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, check_tables, some_requests
 from larr.data.names import (
-    INTERNAL,
-    PLACE,
     ROWS,
-    USER,
     candidate_features,
-    compared_numbers,
     is_crossed,
     raw_column,
-    row_numbers,
 )
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
-from larr.data.rendering import distinct_rows, rendered
+from larr.data.rendering import rendered
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
-from larr.data.within import add_figures
-from larr.progress import console, track
+from larr.progress import console
 
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
@@ -49,16 +44,16 @@ EXAMPLES = 40
 REPORTED_ROWS = 1_000_000
 MOST_UNKNOWN = 0.5
 """A feature that is unknown in a larger share of the rows is reported."""
-TEXT = INTERNAL + "text {}"
-"""The column of a keyword's text numbers; a keyword may be named as a feature is."""
-LOG_ROW = f"{INTERNAL}row of the log"
 
 
 def prepare(config: Config) -> None:
     """Writes `prepare/` from the configured data set."""
     source = dataset(config)  # an unknown kind is refused before a folder is created
-    with artifacts.making(config, "prepare", resume=False) as work:
-        folder = work.folder
+    with (
+        artifacts.making(config, "prepare", resume=False) as work,
+        mapping(config.cluster, work.folder / "shared") as mapped,
+    ):
+        folder = work.folder.absolute()  # workers may be in other folders
         log = check_tables(config, source.tables(config, folder / "raw"), folder)
         config = with_pairs(config, log)
         check_columns(config, log)
@@ -67,14 +62,14 @@ def prepare(config: Config) -> None:
         evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
         _write_requests(log, folder)
         beside = _beside(log)
-        enriched = _write_enriched(enricher, texts, evaluated, folder, beside)
-        encoder = fit(config, pl.scan_parquet(enriched["train"]))
+        parts = write_enriched(mapped, enricher, texts, evaluated, folder, beside)
+        encoder = fit(config, pl.scan_parquet([part.file for part in parts["train"]]))
         encoder.save(folder / "vocabularies")
         counts = {
-            f"{split}_rows": _write_arrays(enricher, encoder, files, folder / split)
-            for split, files in enriched.items()
+            f"{split}_rows": write_arrays(mapped, enricher, encoder, of_split, folder / split)
+            for split, of_split in parts.items()
         }
-        test = pl.scan_parquet(enriched["test"]).select(evaluated)
+        test = pl.scan_parquet([part.file for part in parts["test"]]).select(evaluated)
         test.sink_parquet(folder / "test" / "rows.parquet")
         for split in SPLITS:
             _report_unknown(encoder, counts[f"{split}_rows"], folder / split)
@@ -83,7 +78,7 @@ def prepare(config: Config) -> None:
         if not has_last_days(folder):
             for number, split_N in enumerate(splits(folder)):
                 part = folder / HELD_BACK / str(number)
-                _write_part(config, log, encoder, texts, split_N, part)
+                _write_part(mapped, config, log, encoder, texts, split_N, part)
         # The texts of every past order as of the start of its day, for stage 2.
         train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
         keys = {name: name for name in ("user_id", "poi_id", "time")}
@@ -94,8 +89,8 @@ def prepare(config: Config) -> None:
             orders = rendered(config.keywords, orders, keys, enricher.owned)
             orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
         for name in ("orders", "not_taken"):
-            parts = pl.scan_parquet(sorted((folder / "enriched").glob(f"{name}-*")))
-            parts.sink_parquet(folder / f"{name}.parquet")
+            files = sorted((folder / "enriched").glob(f"{name}-*"))
+            pl.scan_parquet(files).sink_parquet(folder / f"{name}.parquet")
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
         texts.table().write_parquet(folder / "texts.parquet")
@@ -108,6 +103,7 @@ def prepare(config: Config) -> None:
 
 
 def _write_part(
+    mapped: Mapped,
     config: Config,
     log: Log,
     encoder: FeatureEncoder,
@@ -132,10 +128,10 @@ def _write_part(
     log = replace(log, impressions=files, is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enricher = Enricher(config, log)
-    enriched = _write_enriched(enricher, texts, columns, folder)
-    scales = fit(config, pl.scan_parquet(enriched["train"])).scales
-    for split, rows in enriched.items():
-        _write_arrays(enricher, replace(encoder, scales=scales), rows, folder / split)
+    parts = write_enriched(mapped, enricher, texts, columns, folder)
+    scales = fit(config, pl.scan_parquet([part.file for part in parts["train"]])).scales
+    for split, of_split in parts.items():
+        write_arrays(mapped, enricher, replace(encoder, scales=scales), of_split, folder / split)
     write_histories(log, folder)
     # Values that are new to the part are unknown in it; they have indices of the complete log.
     trained_NF = np.load(folder / "train" / "categories.npy")
@@ -148,63 +144,6 @@ def _write_part(
         recent_NL[~np.isin(recent_NL, places_N)] = 0
     for scratch in ("checked", "enriched"):
         shutil.rmtree(folder / scratch)
-
-
-def _write_enriched(
-    enricher: Enricher,
-    texts: TextNumbers,
-    evaluated: list[str],
-    folder: Path,
-    beside: str | None = None,
-) -> dict[str, list[Path]]:
-    """Writes the columns that the arrays are built from, a file for each chunk; numbers texts.
-
-    With `beside`, writes also the texts of places that were shown beside an order and not clicked,
-    for stage 2. Returns the files of each split.
-    """
-    config, log = enricher.config, enricher.log
-    (folder / "enriched").mkdir()
-    templates = [Template(keyword) for keyword in config.scene_keywords]
-    train = log.scan().filter(pl.col("split") == "train")
-    # How often a user or place occurs in training; evaluate reports newcomers by it.
-    occurrences = {
-        key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
-        for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
-    }
-    orders = train.filter(pl.col("order")).select(beside or "request_id").unique()
-    ordered = orders.collect(engine="streaming")
-    of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    weight = ["weight"] if "weight" in log.scan().collect_schema() else []
-    names = [*evaluated, *ROWS.values(), "click", "order", *weight, *row_numbers(config)]
-    total = int(log.scan().select(pl.len()).collect(engine="streaming").item())
-    with track("statistics and texts", total, "rows") as advance:
-        for split in SPLITS:
-            start = 0
-            for number, chunk in enumerate(log.chunks(split)):
-                rows = enricher.enrich(chunk)
-                if split == "train" and beside:
-                    left = rows.with_row_index(LOG_ROW, start).filter(~pl.col("click"))
-                    left = left.join(ordered, on=beside, how="semi", maintain_order="left")
-                    keys = {"beside": beside, "poi_id": "poi_id", "log_row": LOG_ROW}
-                    left = rendered(of_places, left, keys, enricher.owned)
-                    left.write_parquet(folder / "enriched" / f"not_taken-{number:05}.parquet")
-                # Joins keep the order of the log: the rows of all arrays and tables correspond.
-                for key, counts in occurrences.items():
-                    rows = rows.join(counts, on=key, how="left", maintain_order="left")
-                rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
-                numbered = []
-                for template in templates:
-                    distinct, index_N = distinct_rows(template, rows, enricher.owned)
-                    number_N = texts.add(template.column(distinct))[index_N]
-                    numbered.append(pl.Series(TEXT.format(template.keyword.name), number_N))
-                rows = rows.select(list(dict.fromkeys(names))).with_columns(numbered)
-                rows.write_parquet(folder / "enriched" / f"{split}-{number:05}.parquet")
-                start += chunk.height
-                advance(chunk.height)
-    enriched = {split: sorted((folder / "enriched").glob(f"{split}-*")) for split in SPLITS}
-    if compared := compared_numbers(config):
-        add_figures([*enriched["train"], *enriched["test"]], compared)
-    return enriched
 
 
 def _beside(log: Log) -> str:
@@ -228,57 +167,6 @@ def _write_requests(log: Log, folder: Path) -> None:
     chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)
     rows = first.filter(pl.col("request_id").is_in(chosen.implode()))
     rows.drop("split", "day", *ROWS.values()).write_parquet(folder / REQUESTS)
-
-
-def _write_arrays(
-    enricher: Enricher, encoder: FeatureEncoder, enriched: list[Path], folder: Path
-) -> int:
-    """Writes the arrays of a split; returns its rows."""
-    folder.mkdir()
-    log = enricher.log
-    total = int(pl.scan_parquet(enriched).select(pl.len()).collect().item())
-    texts = [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords]
-    place_P = np.insert(encoder.places.column(log.places["poi_id"]), 0, 0)
-    # What a table has is looked up once for each of its rows, and by their numbers from then on.
-    indices = {
-        name: (ROWS[key], np.insert(words.column(table[name]), 0, 0))
-        for key, table in (("user_id", log.users), ("poi_id", log.places))
-        for name, words in encoder.vocabularies.items()
-        if name in table.columns
-    }
-    mean = _mean_weight(log)
-    with ExitStack() as opened, track(f"arrays of {folder.name}", total, "rows") as advance:
-        files: dict[str, BinaryIO] = {}
-        for path in enriched:
-            rows = pl.read_parquet(path)
-            days = rows.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32)
-            known = {name: index[rows[row].to_numpy()] for name, (row, index) in indices.items()}
-            arrays = encoder.arrays(rows, known) | {
-                "recent": place_P[enricher.recent.as_of(rows[USER].to_numpy(), days[:, 0])],
-                "texts": rows.select(texts).to_numpy().astype(np.int32).reshape(rows.height, -1),
-                "days": days,
-                "labels": rows.select(log.tasks).to_numpy().astype(np.uint8),
-                "keys": rows.select(USER, PLACE).to_numpy().astype(np.int32),
-                "requests": rows.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
-            }
-            if mean:
-                arrays["weights"] = (rows.select("weight").to_numpy() / mean).astype(np.float32)
-            for name, values in arrays.items():
-                if name not in files:
-                    shape = (total, values.shape[1])
-                    file = artifacts.array_file(folder / f"{name}.npy", values.dtype, shape)
-                    files[name] = opened.enter_context(file)
-                files[name].write(np.ascontiguousarray(values).data)
-            advance(rows.height)
-    return total
-
-
-def _mean_weight(log: Log) -> float | None:
-    """Returns the mean weight of the training rows, None in a log without weights."""
-    if "weight" not in log.scan().collect_schema():
-        return None
-    train = log.scan().filter(pl.col("split") == "train")
-    return float(train.select(pl.col("weight").mean()).collect(engine="streaming").item())
 
 
 def _report_unknown(encoder: FeatureEncoder, rows: int, folder: Path) -> None:

@@ -301,6 +301,14 @@ class TextNumbers:
             numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
         return numbers[text]
 
+    def add_all(self, others: TextNumbers) -> Array:
+        """Returns the numbers of others' texts here, in the order of their numbers there, int32.
+
+        MISSING comes last, so that it is found at the index MISSING.
+        """
+        numbers = [self.add_value(keyword, text) for keyword, text in others._texts]
+        return np.array([*numbers, MISSING], np.int32)
+
     def column(self, texts: pl.Series) -> Array:
         """Returns the number of each text, int32 [N]; the series has the name of its keyword.
 

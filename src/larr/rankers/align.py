@@ -73,7 +73,7 @@ def renew(
     for name in stale:
         parts[name].start(resume=resume)
     jobs = {name: (config, name, parts[name].folder, *arguments) for name in stale}
-    side_by_side(work, jobs, config.align.workers, lambda name: parts[name].finish())
+    side_by_side(work, jobs, config.cluster.processes, lambda name: parts[name].finish())
     return stale
 
 

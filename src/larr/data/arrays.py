@@ -1,0 +1,101 @@
+"""The arrays of a split, which rankers read, from its enriched rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from larr import artifacts
+from larr.data.chunks import Mapped
+from larr.data.enriched import TEXT, Part
+from larr.data.features import FeatureEncoder
+from larr.data.known import Enricher
+from larr.data.log import Log
+from larr.data.names import PLACE, ROWS, USER
+from larr.data.statistics import RecentPlaces
+from larr.data.transforms import Array
+from larr.progress import track
+
+
+def write_arrays(
+    mapped: Mapped, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
+) -> int:
+    """Writes the arrays of the parts of a split; returns its rows."""
+    folder.mkdir()
+    log = enricher.log
+    encoding = _Encoding(
+        encoder,
+        enricher.recent,
+        np.insert(encoder.places.column(log.places["poi_id"]), 0, 0),
+        {
+            name: (ROWS[key], np.insert(words.column(table[name]), 0, 0))
+            for key, table in (("user_id", log.users), ("poi_id", log.places))
+            for name, words in encoder.vocabularies.items()
+            if name in table.columns
+        },
+        [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords],
+        log.tasks,
+        _mean_weight(log),
+        folder,
+    )
+    total = sum(part.rows for part in parts)
+    for name, values in encoding.arrays(parts[0], rows=0).items():
+        artifacts.new_array(folder / f"{name}.npy", values.dtype, (total, values.shape[1]))
+    with track(f"arrays of {folder.name}", total, "rows") as advance:
+        for rows in mapped(_Encoding.write, encoding, parts):
+            advance(rows)
+    return total
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What is needed to encode any part."""
+
+    encoder: FeatureEncoder
+    recent: RecentPlaces
+    place_P: Array
+    """The index of each place among the categories."""
+    indices: dict[str, tuple[str, Array]]
+    """What a table has is looked up once for each of its rows, and by their numbers from then on:
+    for each such category the column of the numbers, and the index of each."""
+    texts: list[str]
+    tasks: Sequence[str]
+    mean_weight: float | None
+    folder: Path
+
+    def write(self, part: Part) -> int:
+        """Writes the rows of a part into the arrays; returns how many these are."""
+        for name, values in self.arrays(part).items():
+            artifacts.write_rows(self.folder / f"{name}.npy", part.first, values)
+        return part.rows
+
+    def arrays(self, part: Part, rows: int | None = None) -> dict[str, Array]:
+        """Returns the arrays of a part, or of its first rows."""
+        table = pl.read_parquet(part.file, n_rows=rows)
+        days = table.select(pl.col("time").dt.epoch("d")).to_numpy().astype(np.int32)
+        known = {name: index[table[row].to_numpy()] for name, (row, index) in self.indices.items()}
+        text_NR = table.select(self.texts).to_numpy().reshape(table.height, len(self.texts))
+        arrays = self.encoder.arrays(table, known) | {
+            "recent": self.place_P[self.recent.as_of(table[USER].to_numpy(), days[:, 0])],
+            "texts": np.load(part.texts)[text_NR],
+            "days": days,
+            "labels": table.select(self.tasks).to_numpy().astype(np.uint8),
+            "keys": table.select(USER, PLACE).to_numpy().astype(np.int32),
+            "requests": table.select(pl.col("request_id").hash()).to_numpy().view(np.int64),
+        }
+        if self.mean_weight:
+            weight_N1 = table.select("weight").to_numpy() / self.mean_weight
+            arrays["weights"] = weight_N1.astype(np.float32)
+        return arrays
+
+
+def _mean_weight(log: Log) -> float | None:
+    """Returns the mean weight of the training rows, None in a log without weights."""
+    if "weight" not in log.scan().collect_schema():
+        return None
+    train = log.scan().filter(pl.col("split") == "train")
+    return float(train.select(pl.col("weight").mean()).collect(engine="streaming").item())

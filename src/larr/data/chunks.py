@@ -1,0 +1,127 @@
+"""The chunks of a log, worked on in this process, in several, or on Ray Data; results in order.
+
+What all chunks need is written once, to files that every process maps: it is in memory once on each
+machine, however many processes read it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+
+from larr.config import ClusterConfig
+from larr.workers import POLL_SECONDS, processes
+
+Work = Callable[[Any, Any], Any]
+"""A function of a module, of what all chunks need and of a chunk."""
+Mapped = Callable[[Work, Any, Iterable[Any]], Iterator[Any]]
+"""`mapped(work, shared, chunks)` yields `work(shared, chunk)` of each chunk, in their order."""
+WAITING = 2
+"""Chunks for each process that are worked on or wait for that: more would only take memory."""
+SMALL = 2**16
+"""Arrays of fewer bytes are pickled as they are."""
+
+
+def one_by_one(work: Work, shared: Any, chunks: Iterable[Any]) -> Iterator[Any]:
+    """Works on the chunks in this process."""
+    for chunk in chunks:
+        yield work(shared, chunk)
+
+
+@contextmanager
+def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
+    """Yields how chunks are worked on; `folder` holds what processes share, for as long."""
+    if cluster.engine == "local" and cluster.workers == 1:
+        yield one_by_one
+        return
+    folder = folder.absolute()  # workers may be in other folders
+    folder.mkdir()
+    with processes(cluster.workers, pl.thread_pool_size()) as pool:
+        yield partial(_in_processes, pool, cluster.workers, folder)
+    shutil.rmtree(folder)
+
+
+def _in_processes(
+    pool: ProcessPoolExecutor,
+    workers: int,
+    folder: Path,
+    work: Work,
+    shared: Any,
+    chunks: Iterable[Any],
+) -> Iterator[Any]:
+    """Works on the chunks in the processes of a pool."""
+    waiting: deque[Future[Any]] = deque()
+    with _written(shared, folder) as path:
+        for chunk in chunks:
+            waiting.append(pool.submit(_call, path, work, chunk))
+            if len(waiting) >= WAITING * workers:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+
+
+def _result(job: Future[Any]) -> Any:
+    while not job.done():
+        wait([job], POLL_SECONDS)
+    return job.result()
+
+
+def _call(path: Path, work: Work, chunk: Any) -> Any:
+    return work(_read(path), chunk)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> Any:
+    """Returns what `_written` wrote, once for all chunks of a process."""
+    return pickle.loads(path.read_bytes())  # noqa: S301 - written by the process that started this
+
+
+@contextmanager
+def _written(shared: Any, folder: Path) -> Iterator[Path]:
+    """Writes what all chunks need; yields the file for `_read`."""
+    with TemporaryDirectory(dir=folder) as own:
+        path = Path(own) / "shared.pickle"
+        with path.open("wb") as file:
+            _Pickler(file, path.parent).dump(shared)
+        yield path
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles an object whose tables and arrays go to files that are mapped when it is read."""
+
+    def __init__(self, file: BinaryIO, folder: Path) -> None:
+        super().__init__(file)
+        self.paths = (folder / f"{number}.npy" for number in itertools.count())
+
+    def reducer_override(self, value: Any) -> Any:
+        """Returns how tables and arrays are read; all else is pickled as ever."""
+        if isinstance(value, np.ndarray) and value.nbytes >= SMALL:
+            np.save(path := next(self.paths), value)
+            return np.load, (path, "r")
+        if isinstance(value, pl.DataFrame):
+            value.write_ipc(path := next(self.paths), record_batch_size=max(1, value.height))
+            return _table, (path,)
+        if isinstance(value, pl.Series):
+            return pl.DataFrame.to_series, (value.to_frame(),)
+        return NotImplemented
+
+
+def _table(path: Path) -> pl.DataFrame:
+    """Returns a mapped table."""
+    import pyarrow as pa  # noqa: PLC0415 - serving, which imports its neighbours, does without it
+
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return pl.DataFrame(pl.from_arrow(table, rechunk=False))
