@@ -75,17 +75,10 @@ def matching(condition: str) -> frozenset[str]:
 
 def likings(dish: Row, region: Row) -> dict[str, float]:
     """Returns how far each trait of a dish pleases (> 0) or displeases (< 0) a region."""
-
-    def amount(trait: str) -> float:
-        if trait in WORDS["levels"]:
-            return float(dish[trait]) / 3
-        if trait == "tea_drinks":
-            return float(dish["drink"])
-        if trait in ("soup", "grilled"):
-            return float(dish[trait])
-        return float(trait in (dish["staple"], dish["protein"]))
-
-    return {trait: region[trait] * amount(trait) for trait in WORDS["likings"]}
+    amounts = {level: dish[level] / 3 for level in WORDS["levels"]}
+    amounts |= {"soup": dish["soup"], "grilled": dish["grilled"], "tea_drinks": dish["drink"]}
+    amounts |= {dish["staple"]: 1, dish["protein"]: 1}
+    return {trait: region[trait] * amounts.get(trait, 0) for trait in WORDS["likings"]}
 
 
 class Book:
@@ -104,10 +97,8 @@ class Book:
         self.regions = {row["region"]: row for row in knowledge.regions().to_dicts()}
         self.local_dishes = {name: self._of(self.dishes, name) for name in self.regions}
         self.local_cities = {name: self._of(self.cities, name) for name in self.regions}
-        self.headings = {
-            heading: self.dishes_where(condition)
-            for heading, condition in WORDS["headings"].items()
-        }
+        headings = WORDS["headings"].items()
+        self.headings = {heading: self.dishes_where(condition) for heading, condition in headings}
 
     def contents(self) -> list[Callable[[], str]]:
         """Returns a function for each article, which writes it."""
@@ -132,16 +123,14 @@ class Book:
     def dish(self, dish: Row) -> str:
         """Returns what a dish is, how it tastes, when, where and by whom it is eaten."""
         facts, sentences = self.facts(dish), SENTENCES["dish"]
-        fitting = [
-            bank["sentences"]
-            for bank in sentences["body"]
-            if dish["dish"] in matching(bank["dishes"])
-        ]
-        body = [
-            self.say(self.pick(bank), **self.renamed(facts))
-            for bank in self.shuffled(fitting)
-            if self.chance(0.8)
-        ]
+        body = []
+        fitting = [bank for bank in sentences["body"] if dish["dish"] in matching(bank["dishes"])]
+        for bank in self.shuffled(fitting):
+            if self.chance(0.8):
+                sentence, name = self.pick(bank["sentences"]), facts["name"]
+                if facts["also"] and not self.chance(0.8):
+                    name = self.pick(re.split(", | or ", facts["also"]))
+                body.append(self.say(sentence, **facts | {"name": name}))
         judges = self.shuffled(list(self.regions.values()), 2)
         opinions = [self.opinion(dish, facts, region) for region in judges]
         opening = self.pick(sentences["local" if dish["of_china"] else "elsewhere"])
@@ -152,7 +141,7 @@ class Book:
         facts = self.facts(dish)
         names = [facts["name"], *(name for name in dish["also"].split("|") if name)]
         name = names[0] if self.chance(0.55) else self.pick(names)
-        traits = [self.word(bank[dish[key]]) for key, bank in WORDS["levels"].items() if dish[key]]
+        traits = self.tastes(dish)
         traits += [
             self.word(bank)
             for key, bank in WORDS["traits"].items()
@@ -182,20 +171,18 @@ class Book:
     def comparison(self, dish: Row) -> str:
         """Returns a dish beside another one, which in three of five cases shares traits with it."""
         others = self.shuffled(self.dishes, 8)
-        other = others[0]
+        other, mine = others[0], self.traits[dish["dish"]]
         if self.chance(0.6):
-            other = max(others, key=partial(self.likeness, dish))
+            # Another dish, with which it shares the most traits.
+            other = max(others, key=lambda o: (o is not dish, len(mine & self.traits[o["dish"]])))
         a, b = self.facts(dish), self.facts(other)
         facts = {"a": a["name"], "b": b["name"]}
         for key in ("kind", "taste", "note"):
             facts |= {f"{key}_a": a[key], f"{key}_b": b[key]}
-        traits = sorted(self.traits[dish["dish"]] & self.traits[other["dish"]])
+        traits = sorted(mine & self.traits[other["dish"]])
         facts["alike"] = _listed([self.word(WORDS["traits"][name]) for name in traits])
         sentences = SENTENCES["comparison"]
-        parts = [
-            self.pick(sentences["both"]),
-            self.pick(sentences["alike" if traits else "unlike"]),
-        ]
+        parts = [self.pick(sentences[key]) for key in ("both", "alike" if traits else "unlike")]
         for advice in sentences["advice"]:
             fits, other_fits = (row["dish"] in matching(advice["dishes"]) for row in (dish, other))
             if fits != other_fits:
@@ -203,14 +190,15 @@ class Book:
                 parts.append(advice["sentence"].replace("{x}", x).replace("{y}", y))
         return " ".join(self.say(part, **facts) for part in parts)
 
-    def likeness(self, dish: Row, other: Row) -> int:
-        """Returns how many traits two dishes share; -1 for the same dish twice."""
-        return -1 if dish is other else len(self.traits[dish["dish"]] & self.traits[other["dish"]])
-
     def facts(self, dish: Row) -> Row:
         """Returns what the sentences about a dish may ask for."""
         region = dish["region"]
         cities = self.local_cities.get(region) or self.cities
+        companions = (
+            entry["words"]
+            for entry in WORDS["companions"]
+            if dish["dish"] in matching(entry["dishes"])
+        )
         return {
             "name": dish["dish"] if self.chance(0.7) else dish["dish"].lower(),
             "region": region,
@@ -219,29 +207,16 @@ class Book:
             "origin": self.word(WORDS["origins"].get(region, "")),
             "city": self.pick(cities)["city"],
             "also": _listed(dish["also"].split("|"), "or"),
-            "taste": self.taste(dish),
+            "taste": _listed(self.shuffled(self.tastes(dish))) or self.word(WORDS["mild"]),
             "protein": "duck or goose" if dish["protein"] == "duck" else dish["protein"],
             "price": dish["price_yuan"],
             "cost": _word_up_to(WORDS["costs"], dish["price_yuan"]),
-            "other": self.word(
-                next(
-                    entry["words"]
-                    for entry in WORDS["companions"]
-                    if dish["dish"] in matching(entry["dishes"])
-                )
-            ),
+            "other": self.word(next(companions)),
         }
 
-    def renamed(self, facts: Row) -> Row:
-        """Returns the facts, in a fifth of the calls with another name of the dish."""
-        if not facts["also"] or self.chance(0.8):
-            return facts
-        return facts | {"name": self.pick(re.split(", | or ", facts["also"]))}
-
-    def taste(self, dish: Row) -> str:
-        """Returns the tastes of a dish in words."""
-        tastes = [self.word(bank[dish[key]]) for key, bank in WORDS["levels"].items() if dish[key]]
-        return _listed(self.shuffled(tastes)) or self.word(WORDS["mild"])
+    def tastes(self, dish: Row) -> list[str]:
+        """Returns a word for each taste of a dish."""
+        return [self.word(bank[dish[key]]) for key, bank in WORDS["levels"].items() if dish[key]]
 
     def opinion(self, dish: Row, facts: Row, region: Row) -> str:
         """Returns what people of a region think of a dish; empty if nothing in particular."""
@@ -259,14 +234,12 @@ class Book:
         """Returns the kitchen, the climate and the people of a region."""
         name, sentences = region["region"], SENTENCES["region"]
         local = self.local_dishes[name]
-        cold = [dish for dish in local if dish["is_cold"]]
-        warm = [dish for dish in local if dish["is_warming"]]
         towns = _listed([city["city"] for city in self.local_cities[name]])
         facts = {**region, "foods": self.some(local, 7), "towns": towns}
-        facts |= {"cold": self.some(cold, 3), "warm": self.some(warm, 3)}
+        for season, flag in (("cold", "is_cold"), ("warm", "is_warming")):
+            facts[season] = self.some([dish for dish in local if dish[flag]], 3)
         parts = [self.pick(bank) for bank in self.shuffled(sentences["body"])]
-        parts += [sentences["cold"]] if cold else []
-        parts += [sentences["warm"]] if warm else []
+        parts += [sentences[season] for season in ("cold", "warm") if facts[season]]
         return " ".join([*(self.say(part, **facts) for part in parts), self.likes_of(region)])
 
     def likes_of(self, region: Row) -> str:
