@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,10 +45,6 @@ class BatchReader:
     texts: Any
     names = ("user_id", "poi_id", "scene_0", "scene_1")
     categories, numbers = CATEGORIES, NUMBERS
-    keywords: ClassVar = {
-        f"k{slot}": SimpleNamespace(owner=OWNERS[slot]) for slot in range(SIZES.keywords)
-    }
-
     place_slots, request_slots = np.array(PLACE_SLOTS), np.array(REQUEST_SLOTS)
 
     def place_inputs(self) -> PlaceInputs:

@@ -6,8 +6,7 @@ N: impressions of the test days, T: tasks, U: users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -35,27 +34,49 @@ DRAWS = "draws.parquet"
 """The estimates of a seed with all their draws, for `pool`."""
 
 
-@dataclass(frozen=True)
-class TestDays:
-    """The impressions of the test days in the order of the log; users are numbered from 0."""
-
-    rows: pl.DataFrame
-    labels: dict[str, Array]
-    """A task, ctr or ctcvr -> its labels, bool [N]."""
-    user_N: Array
-    features: Json
-
-
 Part = tuple[str, str, str, Array]
 """Part, column and value as in the table of metrics, and the numbers of its rows, [n]."""
+
+
+class TestDays:
+    """The impressions of the test days in the order of the log, and what they are divided into."""
+
+    def __init__(self, config: Config) -> None:
+        data = artifacts.folder(config, "prepare")
+        self.rows = pl.read_parquet(data / "test" / "rows.parquet")
+        if not self.rows.height:
+            problem = "no impressions to evaluate; is the test period empty?"
+            raise DataError(f"{data / 'test'}: {problem}")
+        self.features: Json = artifacts.read_json(data / "features.json")
+        label_NT = np.load(data / "test" / "labels.npy").astype(bool)
+        tasks = (TASKS[name] for name in self.features["tasks"])
+        self.labels: dict[str, Array] = dict(zip(tasks, label_NT.T, strict=True))
+        """A task, ctr or ctcvr -> its labels, bool [N]."""
+        self.user_N = self.rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+        """Users are numbered from 0."""
+        self.parts = list(self._parts(config.evaluate.slices))
+        """The parts that metrics are computed on, the complete days first."""
+
+    def _parts(self, slices: Iterable[str]) -> Iterator[Part]:
+        yield "all", "", "", np.arange(self.rows.height)
+        for name, column in zip(findings.COLD, COUNTS, strict=True):
+            is_cold_N = (self.rows[column] < findings.COLD_BELOW[name]).to_numpy()
+            yield findings.COLD[name], "", "", np.flatnonzero(is_cold_N)
+        for column in slices:
+            value_N = self.rows[column]
+            if column in COUNTS:
+                value_N = value_N.cut(COUNT_EDGES, labels=findings.COUNT_LABELS, left_closed=True)
+            value_N = value_N.cast(pl.String).fill_null("unknown")
+            for value in value_N.alias("value").value_counts(sort=True)["value"]:
+                yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
 
 
 def evaluate(config: Config) -> None:
     """Scores the test days with every trained ranker and writes `evaluate/`."""
     with artifacts.making(config, "evaluate") as work:
-        days = _read(config)
+        days = TestDays(config)
         scores = _scores(config, days)
-        keys, statistics = zip(*_statistics(config, days, scores), strict=True)
+        keys, statistics = zip(*_statistics(days, scores), strict=True)
         resamples = config.evaluate.bootstrap
         with progress.track("intervals", resamples, "resamples") as advance:
             # one stream of draws for all seeds whose test users are the same people
@@ -111,18 +132,6 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
     return content
 
 
-def _read(config: Config) -> TestDays:
-    data = artifacts.folder(config, "prepare")
-    rows = pl.read_parquet(data / "test" / "rows.parquet")
-    if not rows.height:
-        raise DataError(f"{data / 'test'}: no impressions to evaluate; is the test period empty?")
-    features = artifacts.read_json(data / "features.json")
-    label_NT = np.load(data / "test" / "labels.npy").astype(bool)
-    labels = dict(zip((TASKS[name] for name in features["tasks"]), label_NT.T, strict=True))
-    user_N = rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    return TestDays(rows, labels, user_N, features)
-
-
 def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
     """Returns the probabilities [N] of every ranker by task, the ceiling last if it is known.
 
@@ -157,12 +166,11 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
 
 
 def _statistics(
-    config: Config, days: TestDays, scores: dict[str, dict[str, Array]]
+    days: TestDays, scores: dict[str, dict[str, Array]]
 ) -> Iterator[tuple[tuple[str, ...], Statistic]]:
     """Yields the keys of each row of the table and its statistic."""
     sliced = findings.slice_metrics()
-    parts = list(_parts(config, days))
-    for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), parts):
+    for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), days.parts):
         label_n, user_n = label_N[rows_n], days.user_N[rows_n]
         rarer = min(label_n.sum(), len(label_n) - label_n.sum())
         is_enough = len(label_n) >= FEWEST_IMPRESSIONS and rarer >= FEWEST_OF_A_CLASS
@@ -172,21 +180,6 @@ def _statistics(
                 for ranker, score in scores.items():
                     statistic = metric.statistic(label_n, score[task][rows_n], user_n)
                     yield (part, column, value, ranker, name), statistic
-
-
-def _parts(config: Config, days: TestDays) -> Iterator[Part]:
-    """Yields the parts of the test days that metrics are computed on, the complete days first."""
-    yield "all", "", "", np.arange(days.rows.height)
-    for (name, part), column in zip(findings.COLD.items(), COUNTS, strict=True):
-        is_cold_N = (days.rows[column] < findings.COLD_BELOW[name]).to_numpy()
-        yield part, "", "", np.flatnonzero(is_cold_N)
-    for column in config.evaluate.slices:
-        value_N = days.rows[column]
-        if column in COUNTS:
-            value_N = value_N.cut(COUNT_EDGES, labels=findings.COUNT_LABELS, left_closed=True)
-        value_N = value_N.cast(pl.String).fill_null("unknown")
-        for value in value_N.alias("value").value_counts(sort=True)["value"]:
-            yield "slice", column, value, np.flatnonzero((value_N == value).to_numpy())
 
 
 def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) -> Json:
@@ -209,7 +202,7 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
         "sampling_rate": days.features["sampling_rate"],
         "sampled_share": days.features.get("sampled_share"),
         "train_rows": days.features["train_rows"],
-        "sizes": _sizes(config, days),
+        "sizes": _sizes(days),
         "gauc_coverage": coverage,
         "calibration": {
             ranker: {
@@ -228,10 +221,10 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
     }
 
 
-def _sizes(config: Config, days: TestDays) -> Json:
+def _sizes(days: TestDays) -> Json:
     """Returns the impressions, users and positives of every part of the test days."""
     sizes: Json = {"all": {}, "cold": {}, "slices": {}}
-    for part, column, value, rows_n in _parts(config, days):
+    for part, column, value, rows_n in days.parts:
         size = {"impressions": len(rows_n), "users": len(np.unique(days.user_N[rows_n]))}
         for label, label_N in zip(days.features["tasks"], days.labels.values(), strict=True):
             size[f"{label}s"] = int(label_N[rows_n].sum())

@@ -62,21 +62,17 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     The gain is that of the estimates; its interval is of the gains of paired draws. `relaimpr_*` is
     NaN for a metric without a value of chance.
     """
-    no_gains = _gains(table.clear(), "", "")
+    gains, metrics = [], metrics_of()
     # pair by pair: the draws of 45 rankers on both sides of one join would take gigabytes
-    return pl.concat([no_gains, *(_gains(table, ranker, over) for ranker, over in pairs)])
-
-
-def _gains(table: pl.DataFrame, ranker: str, over: str) -> pl.DataFrame:
-    joined = _beside(table.filter(pl.col("ranker") == ranker), table, over)
-    metrics = metrics_of()
-    chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
-    value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
-    percent_KB = gain_percent(value_KB, base_KB)
-    relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
-    keys = ["part", "column", "value", "ranker", pl.lit(over).alias("over"), "metric", "seed"]
-    gains = _with_percent(joined.select(keys), percent_KB)
-    return _with_percent(gains, relaimpr_KB, "relaimpr_")
+    for ranker, over in [("", ""), *pairs]:  # the first gives the columns where there is no pair
+        joined = _beside(table.filter(pl.col("ranker") == ranker), table, over)
+        chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
+        value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
+        keys = ["part", "column", "value", "ranker", pl.lit(over).alias("over"), "metric", "seed"]
+        rows = _with_percent(joined.select(keys), gain_percent(value_KB, base_KB))
+        relaimpr_KB = rela_impr_percent(value_KB, base_KB, chance_K[:, None])
+        gains.append(_with_percent(rows, relaimpr_KB, "relaimpr_"))
+    return pl.concat(gains)
 
 
 def distances_of(table: pl.DataFrame) -> pl.DataFrame:

@@ -20,8 +20,7 @@ class CandidateCross:
     def __init__(self, cross: Cross, places: pl.DataFrame) -> None:
         """Looks up the values of known places, given by all their columns."""
         self.cross = cross
-        sides = zip(cross.pair.columns, cross.vocabularies, strict=True)
-        self.sides = [(column, words) for column, words in sides]
+        self.sides = list(zip(cross.pair.columns, cross.vocabularies, strict=True))
         self.of_places = {
             column: np.zeros((1, 1), np.int32) for column, _ in self.sides if column in places
         }

@@ -8,6 +8,7 @@ keywords, L recent places.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,13 +101,10 @@ class Reader:
         self.names = [category.name for category in self.features.categories]
         self.categories = self.features.split(self.names)
         self.numbers = self.features.split(self.features.numbers)
-        self.place_categories = [self.names[column] for column in self.categories.place]
         self.request_categories = [self.names[column] for column in self.categories.request]
         self.candidate_categories = [self.names[column] for column in self.categories.candidate]
-        self.place_scales = self.encoder.scales.select(self.numbers.place)
         self.request_scales = self.encoder.scales.select(self.numbers.request)
         self.candidate_scales = self.encoder.scales.select(self.numbers.candidate)
-        self.keywords = {keyword.name: keyword for keyword in config.scene_keywords}
         self.templates = [Template(keyword) for keyword in config.scene_keywords]
         is_of_place = np.array([keyword.owner == "poi" for keyword in config.scene_keywords], bool)
         self.place_slots = np.flatnonzero(is_of_place)
@@ -170,8 +168,8 @@ class Reader:
         """
         rows = self.known.enrich(with_time_columns(rows))
         rows = with_figures(rows, self.within)
-        texts = {template.keyword.name: template.column(rows) for template in self.templates}
-        text_NR = self.numbered(texts, rows.height)
+        texts = [template.column(rows) for template in self.templates]
+        text_NR = self._text_numbers(texts, rows.height)
         users = self.known.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
         request_N = request_numbers(rows)
@@ -185,31 +183,36 @@ class Reader:
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
-        places = pl.concat([UNKNOWN, self.known.places], how="diagonal_relaxed")
-        categories_PF, numbers_PM, texts = self.described(places)
-        return PlaceInputs(categories_PF, numbers_PM, self.numbered(texts, len(places)))
+        return self.inputs_of(pl.concat([UNKNOWN, self.known.places], how="diagonal_relaxed"))
 
-    def described(self, places: pl.DataFrame) -> tuple[Ints, Floats, dict[str, pl.Series]]:
-        """Returns categories, numbers and, by keyword, the texts of places.
+    def inputs_of(self, places: pl.DataFrame) -> PlaceInputs:
+        """Returns the inputs of places, given by the columns of `Known.places` or some of them.
 
-        They have the columns of `Known.places`, or some of them; a place without a past has none
-        of its statistics.
+        A place without a past has none of its statistics.
         """
-        frame = self.known.describe_places(places)
-        texts = {
-            template.keyword.name: template.column(frame)
+        described = self.known.describe_places(places)
+        categories = [self.names[column] for column in self.categories.place]
+        return PlaceInputs(
+            self.encoder.categories(described, categories),
+            self.encoder.scales.select(self.numbers.place).column(described),
+            self._text_numbers(self.place_texts(described), places.height),
+        )
+
+    def place_texts(self, places: pl.DataFrame) -> list[pl.Series]:
+        """Returns the texts of places, a column named by each of their keywords."""
+        described = self.known.describe_places(places)
+        return [
+            template.column(described)
             for template in self.templates
             if template.keyword.owner == "poi"
-        }
-        categories_PF = self.encoder.categories(frame, self.place_categories)
-        return categories_PF, self.place_scales.column(frame), texts
+        ]
 
-    def numbered(self, texts: Mapping[str, pl.Series], rows: int) -> Ints:
-        """Returns the numbers of texts by keyword, [P, S] for places; -1 for no stored text."""
-        text_PS = np.zeros((rows, len(texts)), np.int32)
-        for slot, column in enumerate(texts.values()):
-            text_PS[:, slot] = self.texts.column(column)
-        return text_PS
+    def _text_numbers(self, texts: Sequence[pl.Series], rows: int) -> Ints:
+        """Returns the numbers of columns of texts, [P, S] for places; -1 for no stored text."""
+        number_PS = np.zeros((rows, len(texts)), np.int32)
+        for slot, column in enumerate(texts):
+            number_PS[:, slot] = self.texts.column(column)
+        return number_PS
 
     def request(self, row: Row) -> RequestInputs:
         """Returns the inputs of one request: `user_id`, `time` and the columns of its scene."""
@@ -257,17 +260,17 @@ class Reader:
                 by_index = zip(columns[name], index_K.tolist(), strict=True)
                 if any(value is not None and index == 0 for value, index in by_index):
                     unknown.append(name)
-        nothing: Sequence[Any] = [None] * len(row_K)
         number_KM = np.empty((len(row_K), len(self.candidate_scales.names)))
         for column, name in enumerate(self.candidate_scales.names):
-            number_KM[:, column] = np.array(values.get(name, nothing), np.float64)
+            number_KM[:, column] = np.array(values[name], np.float64)
         return CandidateInputs(row_K, category_KF, self.candidate_scales.value(number_KM), unknown)
 
     def _candidate_values(
         self, request: RequestInputs, columns: Mapping[str, Sequence[Any]], row_K: Array
     ) -> dict[str, Any]:
-        """Returns the columns of candidates: those sent, and figures of them."""
-        values: dict[str, Any] = {POSITION: [FIRST] * len(row_K), **columns}
+        """Returns the columns of candidates: those sent, their figures, else missing."""
+        values: dict[str, Any] = defaultdict(lambda: [None] * len(row_K))
+        values |= {POSITION: [FIRST] * len(row_K), **columns}
         pairs_K2 = self.known.pair_figures(request.values["user_id"], columns["poi_id"])
         values |= zip(PAIR_FIGURES, pairs_K2.T, strict=True)
 
@@ -281,8 +284,7 @@ class Reader:
             values |= zip(crossed.cross.names, figure_KG.T, strict=True)
         if self.within:
             values |= zip(self.compared, self.place_numbers_PW[row_K].T, strict=True)
-            nothing: Sequence[Any] = [None] * len(row_K)
-            number_WK = np.array([values.get(name, nothing) for name in self.within], np.float64)
+            number_WK = np.array([values[name] for name in self.within], np.float64)
             figures = within_request(number_WK.T, np.zeros(len(row_K), np.int64))
             values |= zip(within_names(self.within), figures.T, strict=True)
         return values
@@ -305,10 +307,9 @@ class Reader:
         self, name: str, vocabulary: Vocabulary, values: Mapping[str, Sequence[Any]]
     ) -> Ints:
         """Returns the indices of a column of candidates or of a level of one, int32 [K]."""
-        nothing: Sequence[Any] = [None] * len(values["poi_id"])
         if level := self.levels.get(name):
-            raw_K = np.array(values.get(level.bucket.column, nothing), np.float64)
+            raw_K = np.array(values[level.bucket.column], np.float64)
             # The last entry is that of a missing number.
             index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
             return np.array(index_L, np.int32)[level.positions(raw_K)]
-        return np.array([vocabulary.value(v) for v in values.get(name, nothing)], np.int32)
+        return np.array([vocabulary.value(value) for value in values[name]], np.int32)

@@ -28,7 +28,8 @@ class Folded(Served):
     """A ranker of which what each place, text and category value adds is stored."""
 
     def __init__(self, folder: Path, reader: Reader, places: Table) -> None:
-        super().__init__(folder, reader, places)
+        """Opens what `larr.serve.publish` wrote."""
+        super().__init__(reader, places)
         settings = artifacts.read_json(folder / SETTINGS)
         self.shifts = np.array(settings["shifts"], np.int32)
         self.seen = np.array(settings["seen"], np.int32)

@@ -18,14 +18,14 @@ from larr.data.features import undo_sampling
 from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
-from larr.serve.figures import ServedFigures
 from larr.serve.folded import Folded
 from larr.serve.request import TextEffect
-from larr.serve.served import Plain, Served, in_order
+from larr.serve.served import Plain, Served, all_texts
 from larr.serve.tables import Array, Table
+from larr.text.figures import TextFigures
 
 MEMBERS, PLACES, FIGURES = "members.json", "places", "figures"
-FORMS: dict[str, type[Served]] = {"folded": Folded, "plain": Plain}
+FORMS: dict[str, Callable[[Path, Reader, Table], Served]] = {"folded": Folded, "plain": Plain}
 """How a trained ranker is served: of a folded one what does not depend on the request is stored."""
 Embed = Callable[[list[tuple[str, str]]], Array]
 """Keywords and texts -> their vectors, float32 [N, D]."""
@@ -56,22 +56,19 @@ class ServedRanker:
 
     def __init__(self, folder: Path, reader: Reader) -> None:
         """Opens what `larr.serve.publish` wrote."""
-        self.figures = ServedFigures(folder / FIGURES, reader)
         self.reader, self.places = reader, Table.open(folder / PLACES)
+        paths = sorted((folder / FIGURES).glob("*"))
+        self.figures = {path.name: TextFigures.open(path) for path in paths}
+        """The text figures that members read, by the source of their vectors."""
         self.added_rows: dict[str, int] = {}
         """The rows of the places that were added, those forgotten since among them."""
-        self.members: list[Member] = []
+        self.members = []
         for name, member in artifacts.read_json(folder / MEMBERS).items():
-            served = FORMS[member["form"]](folder / name, reader, self.places)
-            read = member["weight"], member["source"], member["figures"]
-            self.members.append(Member(served, *read))
-        self.sources = {m.source for m in self.members if m.source is not None}
+            served = FORMS[member.pop("form")](folder / name, reader, self.places)
+            self.members.append(Member(served, **member))
+        self.sources = {member.source for member in self.members if member.source is not None}
         """Of the text vectors that the members read."""
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether a member reads texts."""
-        return bool(self.sources or self.figures.by_source)
+        self.reads_texts = bool(self.sources or self.figures)
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
         """Returns the probabilities of a request's candidates, from its row and their columns."""
@@ -83,15 +80,20 @@ class ServedRanker:
         self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
     ) -> Array:
         """Returns the probabilities of candidates, float64 [K, T]; `places` as in `Served`."""
+        same_K = np.zeros(len(candidates.places), np.int64)  # all are of one user and request
         figures: dict[str, Array] = {}
-        if self.figures.by_source:
+        if self.figures:
             of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
-            figures = self.figures.of_candidates(request, of_candidates)
+            text_KR = all_texts(self.reader, of_candidates, request)
+            for source, read in self.figures.items():
+                figures[source] = read.of_rows(text_KR, same_K, request.history[None], same_K)
         logits = []
-        for served, weight, _, sources in self.members:
-            parts = [figures[source] for source in sources]
-            figure_KG = np.hstack([np.zeros((len(candidates.places), 0), np.float32), *parts])
-            logits.append(weight * served.logits(request, candidates, figure_KG, places))
+        for member in self.members:
+            parts = [figures[source] for source in member.figures]
+            figure_KG = np.hstack([np.zeros((len(same_K), 0), np.float32), *parts])
+            logits.append(
+                member.weight * member.served.logits(request, candidates, figure_KG, places)
+            )
         mean_KT = np.sum(logits, axis=0, dtype=np.float64)
         probability_KT = (1 + np.tanh(mean_KT / 2)) / 2  # its sigmoid, without an overflow
         return undo_sampling(probability_KT, self.reader.features.sampling_rate)
@@ -104,9 +106,10 @@ class ServedRanker:
         """
         reader, request, candidates = self.reader, scored.request, scored.candidates
         places = PlaceInputs(**self.places.take(candidates.places))
-        slots = (reader.place_slots, reader.request_slots)
-        text_KR = in_order(slots, (places.texts, request.texts), len(candidates.places))
-        attention_KR = self._attention(text_KR[list(chosen)])
+        text_KR = all_texts(reader, places, request)
+        found = (member.served.attention(text_KR[list(chosen)]) for member in self.members)
+        # Of the first member with a scene encoder.
+        attention_KR = next((each_KR for each_KR in found if each_KR is not None), None)
         score_K = scores(scored.probabilities)
         effects: list[list[TextEffect]] = [[] for _ in chosen]
         for slot, keyword in enumerate(reader.features.scene_keywords):
@@ -127,20 +130,14 @@ class ServedRanker:
                 effects[number].append(TextEffect(keyword, text, attention, float(adds_K[row])))
         return effects
 
-    def _attention(self, text_KR: Array) -> Array | None:
-        """Returns that of the first member with a scene encoder, if there is one."""
-        found = (member.served.attention(text_KR) for member in self.members)
-        return next((attention_KR for attention_KR in found if attention_KR is not None), None)
-
     def add_places(self, rows: pl.DataFrame, embedders: Mapping[str, Embed]) -> None:
         """Adds places without statistics, or new values of added ones, by the columns of `Known`.
 
         They rank with these values from now on. A place that comes again keeps its row.
         `embedders` embed new texts, by the source of the vectors.
         """
-        categories_PF, numbers_PM, texts = self.reader.described(rows)
-        self._add_texts(texts, embedders)
-        inputs = PlaceInputs(categories_PF, numbers_PM, self.reader.numbered(texts, len(rows)))
+        self._add_texts(self.reader.place_texts(rows), embedders)
+        inputs = self.reader.inputs_of(rows)
         end = self.places.first_added
         row_P = [
             self.added_rows.setdefault(poi_id, end + len(self.added_rows))
@@ -151,20 +148,20 @@ class ServedRanker:
         self.places.write(row_P, inputs._asdict())
         self.reader.add(rows, row_P)  # last: from now on a request finds them
 
-    def _add_texts(self, texts: Mapping[str, pl.Series], embedders: Mapping[str, Embed]) -> None:
-        """Embeds the texts of new places that have no vectors yet.
+    def _add_texts(self, texts: Sequence[pl.Series], embedders: Mapping[str, Embed]) -> None:
+        """Embeds the texts of new places, a column for each keyword, that have no vectors yet.
 
         Where the vectors of one source cannot be computed, these texts stay missing for all; where
         they are only read as figures, for these.
         """
         known, keywords = self.reader.texts, self.reader.features.scene_keywords
         new = [
-            (keyword, text)
-            for keyword, column in texts.items()
+            (column.name, text)
+            for column in texts
             for text in column.drop_nulls().unique(maintain_order=True)
-            if known.value(keyword, text) == MISSING
+            if known.value(column.name, text) == MISSING
         ]
-        wanted = self.sources | (self.figures.by_source.keys() & embedders.keys())
+        wanted = self.sources | (self.figures.keys() & embedders.keys())
         if not new or not wanted or not wanted <= embedders.keys():
             return
         vectors = {source: embedders[source](new) for source in wanted}
@@ -173,7 +170,8 @@ class ServedRanker:
         for member in self.members:
             if member.source:
                 member.served.add_texts(numbers, slot_N, vectors[member.source])
-        self.figures.add_texts(slot_N, vectors)
+        for source, figures in self.figures.items():
+            figures.add_texts(slot_N, vectors.get(source))
         for keyword, text in new:  # last, as soon as a number is known it is looked up
             known.add_value(keyword, text)
 

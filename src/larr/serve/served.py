@@ -38,11 +38,11 @@ class Graph:
 
 
 class Served(ABC):
-    """One trained ranker of a version: what it makes of the inputs that a `Reader` gives."""
+    """One trained ranker of a version: what it computes from the inputs that a `Reader` gives."""
 
-    def __init__(self, folder: Path, reader: Reader, places: Table) -> None:
-        """Opens what `larr.serve.publish` wrote; `places` has the inputs of all places."""
-        self.folder, self.reader, self.places = folder, reader, places
+    def __init__(self, reader: Reader, places: Table) -> None:
+        """`places` has the inputs of all places."""
+        self.reader, self.places = reader, places
 
     @abstractmethod
     def logits(
@@ -61,9 +61,11 @@ class Served(ABC):
     def add_texts(self, numbers: range, slots: Array, vectors_ND: Array) -> None:
         """Adds the vectors of new texts, by their numbers and the slots of their keywords."""
 
-    @abstractmethod
-    def add_places(self, rows: Sequence[int], inputs: PlaceInputs) -> None:
-        """Adds places, or new values of added ones, by their rows in the table of places."""
+    def add_places(self, rows: Sequence[int], inputs: PlaceInputs) -> None:  # noqa: B027
+        """Adds places, or new values of added ones, by their rows in the table of places.
+
+        Nothing to do for a ranker that reads only their inputs.
+        """
 
     def attention(self, text_KR: Array) -> Array | None:  # noqa: ARG002
         """Returns the scene encoder's attention to each text, [K, R]; None without an encoder."""
@@ -74,7 +76,8 @@ class Plain(Served):
     """Any ranker: its graph takes the arrays that a batch of the log has."""
 
     def __init__(self, folder: Path, reader: Reader, places: Table) -> None:
-        super().__init__(folder, reader, places)
+        """Opens what `larr.serve.publish` wrote."""
+        super().__init__(reader, places)
         self.graph, path = Graph(folder / GRAPH), folder / VECTORS
         self.vectors_VD = open_array(path) if path.is_file() else np.zeros((0, 0), np.float32)
 
@@ -90,11 +93,10 @@ class Plain(Served):
         place = places or PlaceInputs(**self.places.take(candidates.places))
         categories = (place.categories, request.categories, candidates.categories)
         numbers = (place.numbers, request.numbers, candidates.numbers)
-        slots = (reader.place_slots, reader.request_slots)
         inputs = {
             "categories": in_order(reader.categories, categories, rows),
             "numbers": in_order(reader.numbers, numbers, rows),
-            "texts": in_order(slots, (place.texts, request.texts), rows),
+            "texts": all_texts(reader, place, request),
             "recent": np.tile(request.recent, (rows, 1)),
             "vectors": self.vectors_VD,
             "figures": figure_KG,
@@ -106,8 +108,11 @@ class Plain(Served):
         if self.vectors_VD.size:
             self.vectors_VD = np.concatenate([self.vectors_VD[: numbers.start], vectors_ND])
 
-    def add_places(self, rows: Sequence[int], inputs: PlaceInputs) -> None:
-        """Does nothing: their inputs are all that it reads."""
+
+def all_texts(reader: Reader, places: PlaceInputs, request: RequestInputs) -> Array:
+    """Returns the numbers of the texts of candidates, of the place and of the request, [K, R]."""
+    slots = (reader.place_slots, reader.request_slots)
+    return in_order(slots, (places.texts, request.texts), len(places.texts))
 
 
 def in_order(

@@ -119,7 +119,7 @@ class ServedVersion:
         Raises UnavailableError where this machine cannot embed its texts.
         """
         as_known(row, self.known_places)
-        for source in self.ranker.sources | self.ranker.figures.by_source.keys():
+        for source in self.ranker.sources | self.ranker.figures.keys():
             if source in self.embedders:
                 self.embedders[source].require_packages()
             elif source in self.ranker.sources:  # of another one the figures are missing

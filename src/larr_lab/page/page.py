@@ -6,7 +6,6 @@ import json
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -40,8 +39,7 @@ class Influence(NamedTuple):
     """Of the score without the text."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A place of the ranking, beside its rank for the pinned scene."""
 
     rank: int
@@ -57,6 +55,15 @@ class Row:
     influence changed most, and by how much. None where that is less than `LEAST_PERCENT`."""
 
 
+class Field(NamedTuple):
+    """A column of the scene as the form shows it."""
+
+    name: str
+    options: list[str]
+    """Empty for a number."""
+    value: str
+
+
 class Page:
     """Renders the page and its ranking."""
 
@@ -64,7 +71,10 @@ class Page:
         self.live, self.secured = live, secured
         self.templates = environment("larr_lab.page")
         self._load = lru_cache(maxsize=2)(live.store.load)
-        self._form_of = lru_cache(maxsize=4)(self._new_form)
+        folder = live.store.folder / VERSIONS
+        self._form_of = lru_cache(maxsize=4)(
+            lambda version: SceneForm(version, read_golden(folder / version.id))
+        )
 
     def home(self) -> str:
         """Returns the page with a form; the browser asks for the ranking next."""
@@ -81,41 +91,48 @@ class Page:
 
     def ranking(self, values: FormValues, base_url: str) -> str:
         """Returns the ranking of the form's scene, beside the pinned one."""
-        form = self.form(self._version(values))
+        form = self.form(values.get("version"))
         request = form.request(values)
         started = time.perf_counter()
         form.version.rank(request)  # timed without the explanation, which serving does not need
         milliseconds = 1000 * (time.perf_counter() - started)
         answer = form.explained(request)
-        pinned, pinned_answer = _pinned_values(values.get("pinned") or "{}"), None
-        if pinned:
-            pinned_form = self.form(self._version(pinned))
-            pinned_answer = pinned_form.explained(pinned_form.request(pinned))
         current = {name: text for name, text in values.items() if name != "pinned" and text}
+        try:
+            text = (values.get("pinned") or "{}").encode()
+            pinned = msgspec.json.decode(text, type=dict[str, str])
+        except (msgspec.MsgspecError, UnicodeEncodeError) as error:
+            raise InputError(f"the pinned scene cannot be read: {error}") from None
+        differences = pinned_answer = None
+        if pinned:
+            pinned_form = self.form(pinned.get("version"))
+            pinned_answer = pinned_form.explained(pinned_form.request(pinned))
+            differences = [
+                f"{name.removeprefix('scene.').replace('_', ' ')}: {pinned.get(name, '–')} → "
+                f"{current.get(name, '–')}"
+                for name in dict.fromkeys([*pinned, *current])
+                if pinned.get(name) != current.get(name)
+            ]
         return self.templates.get_template("ranking.html.j2").render(
             rows=ranked_rows(form, answer, pinned_answer),
             answer=answer,
             milliseconds=milliseconds,
-            differences=_differences(pinned, current) if pinned else None,
+            differences=differences,
             pin=json.dumps(current, ensure_ascii=False),
             curl=self._curl(base_url, request),
         )
 
-    def form(self, version: str) -> SceneForm:
-        """Returns the form of a version; one that is not served learns today's new places, too."""
+    def form(self, version: str | None) -> SceneForm:
+        """Returns the form of a version, by default the first that is served.
+
+        One that is not served learns today's new places, too.
+        """
         for opened in self.live.opened:
-            if opened.arm.version == version:
+            if opened.arm.version == version or not version:
                 return self._form_of(opened.version)
         loaded = self._load(version)
         loaded.follow(dict(self.live.accepted))
         return self._form_of(loaded)
-
-    def _new_form(self, version: ServedVersion) -> SceneForm:
-        folder = self.live.store.folder / VERSIONS / version.id
-        return SceneForm(version, read_golden(folder))
-
-    def _version(self, values: FormValues) -> str:
-        return values.get("version") or self.live.opened[0].arm.version
 
     def _curl(self, base_url: str, request: RankRequest) -> str:
         """Returns the request as a command line."""
@@ -124,21 +141,6 @@ class Page:
         token = '-H "Authorization: Bearer $LARR_TOKEN" ' if self.secured else ""
         text = shlex.quote(json.dumps(body, ensure_ascii=False))
         return f"curl -s {base_url}v1/rank {token}-d {text}"
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of the scene as the form shows it."""
-
-    name: str
-    options: list[str]
-    """Empty for a number."""
-    value: str
-
-    @property
-    def label(self) -> str:
-        """Returns the name for people."""
-        return self.name.replace("_", " ")
 
 
 class SceneForm:
@@ -175,7 +177,7 @@ class SceneForm:
     @cached_property
     def request_keywords(self) -> set[str]:
         """The keywords of the user and the scene."""
-        keywords = self.version.ranker.reader.keywords.values()
+        keywords = self.version.ranker.reader.config.scene_keywords
         return {keyword.name for keyword in keywords if keyword.owner != "poi"}
 
     def start_values(self) -> dict[str, str]:
@@ -188,13 +190,13 @@ class SceneForm:
     def fields(self, values: FormValues) -> list[Field]:
         """Returns the columns of the scene, without those that follow from the city."""
         fields = []
-        for name in self.columns:
+        for name, kinds in self.columns.items():
             if name in self.of_city:
                 continue
             vocabulary = self.version.ranker.reader.encoder.vocabularies.get(name)
             options = vocabulary.texts.to_list() if vocabulary else []
             options = options if len(options) <= MOST_OPTIONS else []
-            if not options and not self._is_number(name):
+            if not options and str in kinds:
                 options = [_form_value(example["scene"].get(name)) for example in self.examples]
             options = sorted(set(options) - {""})
             fields.append(Field(name, options, values.get(f"scene.{name}", "")))
@@ -208,13 +210,21 @@ class SceneForm:
         """Returns the request of the form's values; raises InputError for a wrong one.
 
         The candidates are the places near the middle of the city, or where places have no
-        coordinates those of a request in the log.
+        coordinates those of a request in the log, of the same user if there is one.
         """
-        scene: dict[str, Any] = {
-            name: self._scene_value(name, values[f"scene.{name}"])
-            for name in self.columns
-            if values.get(f"scene.{name}")
-        }
+        scene: dict[str, Any] = {}
+        for name, kinds in self.columns.items():
+            if not (text := values.get(f"scene.{name}")):
+                continue
+            if text in ("true", "false"):
+                scene[name] = text == "true"
+            elif str in kinds:
+                scene[name] = text
+            else:
+                try:
+                    scene[name] = float(text)
+                except ValueError:
+                    raise InputError(f"{name}: expected a number, got {text!r:.80}") from None
         city = str(scene.get("city"))
         scene |= {name: by_city.get(city) for name, by_city in self.of_city.items()}
         user_id = values.get("user_id", "")
@@ -224,7 +234,12 @@ class SceneForm:
             lat, lon = self.centres[city]
             content["near"] = {"lat": lat, "lon": lon, "within_km": WITHIN_KM}
         else:
-            content["candidates"] = self._candidates(user_id)
+            of_user = (each for each in self.examples if each["user_id"] == user_id)
+            candidates = next(of_user, self.examples[0])["candidates"]
+            content["candidates"] = [
+                {name: value for name, value in candidate.items() if name != POSITION}
+                for candidate in candidates
+            ]
         try:
             return msgspec.convert(content, RankRequest)
         except msgspec.ValidationError as error:
@@ -249,27 +264,6 @@ class SceneForm:
         parts = [row.get(name) for name in ("category", "area", "city")]
         return str(row.get("name") or poi_id), " · ".join(str(part) for part in parts if part)
 
-    def _candidates(self, user_id: str) -> list[dict[str, Any]]:
-        """Returns the candidates of a request of this user in the log, else of another user."""
-        of_user = [example for example in self.examples if example["user_id"] == user_id]
-        return [
-            {name: value for name, value in candidate.items() if name != POSITION}
-            for candidate in (of_user or self.examples)[0]["candidates"]
-        ]
-
-    def _is_number(self, name: str) -> bool:
-        return str not in self.columns[name]
-
-    def _scene_value(self, name: str, text: str) -> bool | float | str:
-        if text in ("true", "false"):
-            return text == "true"
-        if not self._is_number(name):
-            return text
-        try:
-            return float(text)
-        except ValueError:
-            raise InputError(f"{name}: expected a number, got {text!r:.80}") from None
-
 
 def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) -> list[Row]:
     """Returns the places of an answer beside those of the pinned scene's answer."""
@@ -277,9 +271,11 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
     pinned_places = {place.poi_id: (rank, place) for rank, place in pinned_items}
     rows = []
     for rank, place in enumerate(answer.items[:SHOWN], 1):
-        pinned_rank, pinned_place = pinned_places.get(place.poi_id, (None, None))
         reasons = influences = influences_of(place)
-        if pinned_place is not None:
+        moved = None
+        if place.poi_id in pinned_places:
+            pinned_rank, pinned_place = pinned_places[place.poi_id]
+            moved = pinned_rank - rank
             before = {each.keyword: each.percent for each in influences_of(pinned_place)}
             reasons = [
                 each._replace(percent=each.percent - before.get(each.keyword, 0.0))
@@ -290,9 +286,7 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
         reason = max(reasons, key=lambda each: abs(each.percent), default=None)
         if reason and abs(reason.percent) < LEAST_PERCENT:
             reason = None
-        name, description = form.describe(place.poi_id)
-        moved = None if pinned_rank is None else pinned_rank - rank
-        rows.append(Row(rank, place, name, description, moved, influences, reason))
+        rows.append(Row(rank, place, *form.describe(place.poi_id), moved, influences, reason))
     return rows
 
 
@@ -303,23 +297,6 @@ def influences_of(place: RankedPlace) -> list[Influence]:
         for text in place.texts
     ]
     return sorted(influences, key=lambda each: -each.percent)
-
-
-def _differences(pinned: FormValues, current: FormValues) -> list[str]:
-    """Returns a line for each form value that is not as in the pinned scene."""
-    return [
-        f"{name.removeprefix('scene.').replace('_', ' ')}: {pinned.get(name, '–')} → "
-        f"{current.get(name, '–')}"
-        for name in dict.fromkeys([*pinned, *current])
-        if pinned.get(name) != current.get(name)
-    ]
-
-
-def _pinned_values(text: str) -> FormValues:
-    try:
-        return msgspec.json.decode(text.encode(), type=dict[str, str])
-    except (msgspec.MsgspecError, UnicodeEncodeError) as error:
-        raise InputError(f"the pinned scene cannot be read: {error}") from None
 
 
 def _form_value(value: Any) -> str:
