@@ -48,6 +48,8 @@ class Larr(Ple):
         super().__init__(inputs, more=space + (matching.width if matching else 0))
         self.negatives = inputs.settings.negatives
         self.scene, self.matching = SceneEncoder(inputs), matching
+        # key and value of a text in the scene encoder then follow from the text alone
+        self.foldable = self.scene.reads_agg_alone
         self.register_buffer("vectors", inputs.vectors, persistent=False)
         self.register_buffer("axes", inputs.axes)
         self.register_buffer("centres", inputs.centres)
@@ -56,11 +58,6 @@ class Larr(Ple):
         targets = [column for column, side in enumerate(sides) if side != "scene"]
         self.register_buffer("targets", torch.tensor(targets), persistent=False)
         self.alignment = nn.Linear(len(targets) * inputs.settings.embedding, space)
-
-    @property
-    def foldable(self) -> bool:
-        """Whether the key and the value of a text in the scene encoder follow from it alone."""
-        return self.settings.scene.layers == 1 and self.settings.scene.pooling == "agg"
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the logits, [B, T]."""

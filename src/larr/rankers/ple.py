@@ -103,6 +103,7 @@ class Ple(EmbeddingRanker):
     """Features, extraction levels, a tower for each task; DCN-v2's cross layers as an option."""
 
     alternatives: ClassVar = {"ple.cross_layers": (2,), **EmbeddingRanker.alternatives}
+    foldable = True  # its first level is linear in its inputs
     crosses: Crosses
 
     def __init__(self, inputs: RankerInputs, more: int = 0) -> None:
@@ -117,11 +118,6 @@ class Ple(EmbeddingRanker):
         )
         self.crosses = Crosses(width, cross_layers)
         self.towers = Towers(self.settings, self.tasks, units[-1] + width * bool(cross_layers))
-
-    @property
-    def foldable(self) -> bool:
-        """True: its first level is linear in its inputs."""
-        return True
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns the logits, [B, T]."""

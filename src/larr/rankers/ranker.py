@@ -83,6 +83,10 @@ class Ranker(ABC):
     figures: Mapping[Path, int] = {}
     """The folders of the text figures that it reads and their numbers of columns, in the order of
     a batch's; set by `larr.rankers.build`."""
+    foldable = False
+    """Whether `larr.serve.fold` can precompute what depends on the place or on a text alone. It does
+    so by the algebra of PLE: only subclasses of `larr.rankers.ple.Ple` have this, others are served
+    as a graph."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
     starts: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
@@ -94,15 +98,6 @@ class Ranker(ABC):
     @abstractmethod
     def __init__(self, inputs: RankerInputs) -> None:
         """Builds the untrained ranker."""
-
-    @property
-    def foldable(self) -> bool:
-        """Whether `larr.serve.fold` can precompute what depends on the place or on a text alone.
-
-        It does so by the algebra of PLE, so only subclasses of `larr.rankers.ple.Ple` have this;
-        others are served as a graph.
-        """
-        return False
 
     def initialise(self, seed: int) -> None:  # noqa: B027 - optional
         """Draws the initial parameters; by default they stay as the constructor left them."""

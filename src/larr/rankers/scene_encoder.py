@@ -25,6 +25,7 @@ class SceneEncoder(nn.Module):
         super().__init__()
         texts, dimension = len(inputs.features.scene_keywords), inputs.vectors.shape[1]
         self.scene, output = inputs.settings.scene, inputs.settings.ple.expert_units[-1]
+        self.reads_agg_alone = self.scene.layers == 1 and self.scene.pooling == "agg"
         self.agg = nn.Parameter(torch.empty(dimension))
         self.null = nn.Parameter(torch.empty(dimension))
         self.slots = nn.Parameter(torch.empty(texts, dimension))
@@ -49,7 +50,7 @@ class SceneEncoder(nn.Module):
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
         """Returns e_s, [B, A], of the texts' vectors and which of them are missing."""
         tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
-        if self.scene.layers == 1 and self.scene.pooling == "agg":
+        if self.reads_agg_alone:
             pooled_BD = read_at_first(self.first, self.agg, tokens_BRD)
         else:
             agg_B1D = self.agg.expand(tokens_BRD.shape[0], 1, -1)
