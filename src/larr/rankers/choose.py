@@ -27,8 +27,9 @@ from rich.table import Table
 from larr import artifacts, rankers
 from larr.config import Config
 from larr.config.rankers import BEST, VariantConfig
+from larr.data import holdout
 from larr.data.features import read_features
-from larr.data.holdout import Fold, folds
+from larr.data.holdout import Fold
 from larr.metrics import Array
 from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
@@ -73,18 +74,18 @@ def choose(config: Config) -> None:
     for kind in config.choose.kinds:
         rankers.find(config, kind)
     with artifacts.making(config, "choose") as work:
-        parts = [fold.shortened(config.choose.rows) for fold in folds(config)]
+        folds = [fold.shortened(config.choose.rows) for fold in holdout.folds(config)]
         trials: list[Trial] = []
         untried = list(_starts(config))
         while untried:
             loss = min((trial.loss for trial in trials), default=np.inf)
             affordable = untried[: config.choose.trials - len(trials)]
-            trials += _tried(config, affordable, parts, work.folder / TRIALS)
+            trials += _tried(config, affordable, folds, work.folder / TRIALS)
             improved = min(trial.loss for trial in trials) < loss
-            untried = _variations(config, trials, len(parts[0].train)) if improved else []
-        choice = _choice(config, trials, _blend(config, trials, parts), parts)
+            untried = _variations(config, trials, len(folds[0].train)) if improved else []
+        choice = _choice(config, trials, _blend(config, trials, folds), folds)
         artifacts.write_json(work.folder / CHOICE, choice)
-        work.measured(len(trials) * sum(len(fold.train) for fold in parts), "samples")
+        work.measured(len(trials) * sum(len(fold.train) for fold in folds), "samples")
         work.figures |= choice
     figures = list(choice["best"])
     table = Table("candidate", *figures, "weight", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -120,7 +121,7 @@ def _starts(config: Config) -> Iterator[VariantConfig]:
 
 
 def _tried(
-    config: Config, candidates: list[VariantConfig], parts: list[Fold], folder: Path
+    config: Config, candidates: list[VariantConfig], folds: list[Fold], folder: Path
 ) -> list[Trial]:
     """Trains and judges candidates, each an artifact, so that a stopped search can go on."""
     variants = {_name(variant): variant for variant in candidates}
@@ -130,11 +131,11 @@ def _tried(
         ranker = ranker_artifact(config, name)
         settings = ranker.settings | {"rows": config.choose.rows}
         trained[name] = replace(ranker, folder=folder / name, settings=settings)
-    renew(config, trained, _train, parts)
+    renew(config, trained, _train, folds)
     trials = []
     for name, variant in variants.items():
         probability_JT = np.load(folder / name / PROBABILITIES)
-        figures = judged(config, probability_JT, parts)
+        figures = judged(config, probability_JT, folds)
         certain_JT = np.clip(probability_JT.astype(np.float64), CERTAIN, 1 - CERTAIN)
         logit_JT = np.log(certain_JT / (1 - certain_JT))
         reads_texts = bool(rankers.vector_sources(config, name))
@@ -144,16 +145,16 @@ def _tried(
     return trials
 
 
-def _train(config: Config, name: str, folder: Path, parts: list[Fold]) -> None:
+def _train(config: Config, name: str, folder: Path, folds: list[Fold]) -> None:
     """Writes the probabilities that a candidate gives to the rows that judge."""
     started, diverged = time.perf_counter(), False
     try:
-        probability_JT = held_back_probabilities(config, name, config.align.of(name), parts)
+        probability_JT = held_back_probabilities(config, name, config.align.of(name), folds)
     except DivergedError as error:
         console.print(f"  {error}")
         diverged = True
         tasks = len(read_features(artifacts.folder(config, "prepare")).tasks)
-        probability_JT = np.full((sum(len(fold.judge) for fold in parts), tasks), 0.5)
+        probability_JT = np.full((sum(len(fold.judge) for fold in folds), tasks), 0.5)
     np.save(folder / PROBABILITIES, probability_JT)
     seconds = round(time.perf_counter() - started, 3)
     artifacts.write_json(folder / COST, {"seconds": seconds, "diverged": diverged})
@@ -203,7 +204,7 @@ def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantCo
     return varied
 
 
-def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, float]:
+def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, float]:
     """Returns the weights of the members of `best`, by the names of their trials.
 
     Candidates are picked one after the other, each time the one with which the mean of all picks
@@ -216,7 +217,7 @@ def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, 
         total_JT = sum(logit_of[name] for name in picks)
         is_full = len(set(picks)) == config.choose.members
         losses = {
-            name: loss_of((total_JT + logit_of[name]) / (len(picks) + 1), parts)
+            name: loss_of((total_JT + logit_of[name]) / (len(picks) + 1), folds)
             for name in (dict.fromkeys(picks) if is_full else logit_of)
         }
         best = min(losses, key=losses.__getitem__)
@@ -228,7 +229,7 @@ def _blend(config: Config, trials: list[Trial], parts: list[Fold]) -> dict[str, 
 
 
 def _choice(
-    config: Config, trials: list[Trial], weights: dict[str, float], parts: list[Fold]
+    config: Config, trials: list[Trial], weights: dict[str, float], folds: list[Fold]
 ) -> dict[str, Any]:
     """Returns the content of `choice.json`, of which the report shows the trials."""
     models = [(name, ranker_artifact(config, name)) for name in config.align.models if name != BEST]
@@ -244,9 +245,9 @@ def _choice(
     mean_JT = sum(weights[trial.name] * trial.logit_JT for trial in chosen)
     return {
         "members": members,
-        "best": judged(config, 1 / (1 + np.exp(-mean_JT)), parts),
+        "best": judged(config, 1 / (1 + np.exp(-mean_JT)), folds),
         "decision": _decision(trials, chosen),
-        "held_back": {"rows": sum(len(fold.judge) for fold in parts), "folds": len(parts)},
+        "held_back": {"rows": sum(len(fold.judge) for fold in folds), "folds": len(folds)},
         "trials": {
             trial.name: {
                 **trial.variant.model_dump(),

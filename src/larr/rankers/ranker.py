@@ -84,9 +84,9 @@ class Ranker(ABC):
     """The folders of the text figures that it reads and their numbers of columns, in the order of
     a batch's; set by `larr.rankers.build`."""
     foldable = False
-    """Whether `larr.serve.fold` can precompute what depends on the place or on a text alone. It does
-    so by the algebra of PLE: only subclasses of `larr.rankers.ple.Ple` have this, others are served
-    as a graph."""
+    """Whether `larr.serve.fold` can precompute what depends on the place or on a text alone. It
+    does so by the algebra of PLE: only subclasses of `larr.rankers.ple.Ple` have this, others are
+    served as a graph."""
     search_space: ClassVar[Mapping[str, Range]] = {}
     """The settings that `larr tune` searches, by their paths below `align`."""
     starts: ClassVar[Sequence[Mapping[str, Any]]] = ({},)

@@ -72,7 +72,7 @@ def tune(config: Config) -> None:
 def search(config: Config, name: str, folder: Path) -> None:
     """Runs the missing trials of one ranker; the first one has the settings as configured."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study, parts = open_study(config, name, folder), folds(config)
+    study, held_back = open_study(config, name, folder), folds(config)
     settings, space = config.align.of(name), search_space(config, name)
     # a trial that was stopped is FAIL or, after a kill, RUNNING: it runs again
     states = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -94,11 +94,11 @@ def search(config: Config, name: str, folder: Path) -> None:
                 changes[path] = trial.suggest_float(path, low, high, log=log)
         try:
             changed = settings.with_settings(changes)
-            probability_JT = held_back_probabilities(config, name, changed, parts)
+            probability_JT = held_back_probabilities(config, name, changed, held_back)
         except DivergedError as error:
             console.print(f"  {error}")
             raise optuna.TrialPruned from error
-        scores = judged(config, probability_JT, parts)
+        scores = judged(config, probability_JT, held_back)
         for key, value in (scores | {"seconds": time.perf_counter() - started}).items():
             trial.set_user_attr(key, value)
         shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
