@@ -89,7 +89,7 @@ class Auc:
         """Returns the AUC [B] under each column of weights; NaN without both classes."""
         # float32 is exact for sums of whole and half numbers up to 2^23, and twice as fast
         exact = np.float32 if self.negative_PU.nnz < 2**22 else np.float64
-        weight_UB = weight_UB.astype(exact)
+        weight_UB = weight_UB[: self.negative_PU.shape[1]].astype(exact)
         positive_PB = self.positive_PU @ weight_UB
         below_PB = np.cumsum(self.negative_PU @ weight_UB, axis=0)
         wins_B = np.einsum("pb,pb->b", positive_PB, below_PB[:-1], dtype=np.float64)
