@@ -14,8 +14,8 @@ from larr.config.rankers import ChooseConfig, VariantConfig
 from larr.data.holdout import folds
 from larr.errors import StaleError
 from larr.rankers import align, best, choose, predict
-from larr.rankers.holdout import loss_of
 from larr.rankers.neural import DivergedError
+from larr.rankers.predict import loss_of
 from tests.ranking_log import Sizes, small_align, write_log
 
 SIZES = Sizes(rows=600, test_rows=60)

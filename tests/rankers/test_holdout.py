@@ -12,7 +12,7 @@ from larr.data import holdout, parts
 from larr.data.batches import LogRows
 from larr.errors import DataError
 from larr.metrics import auc, log_loss
-from larr.rankers.holdout import judged
+from larr.rankers.predict import judged
 from tests.ranking_log import Sizes, log_of, write_log
 
 SIZES = Sizes(rows=400, test_rows=40)

@@ -5,7 +5,8 @@ them: their statistics, histories and texts count the rows that are held back wi
 part has all of these computed again, from its own training rows alone, in a folder of `held_back/`
 with the arrays of both splits. The labels of the test rows are never read; which users, places,
 texts and values are new there decides what is held back, so that the rows that judge are new in the
-same way.
+same way. `larr.data.holdout` reads them; this module is apart from it because `larr prepare` loads no
+torch.
 
 Shapes: N rows of the log, X columns of an array.
 """
@@ -55,6 +56,7 @@ def splits(data: Path) -> list[npt.NDArray[np.str_]]:
     found = []
     for part in np.unique(part_N)[:wanted]:
         is_held_N = part_N == part
+        # each part starts elsewhere, so that it lacks other users and places
         is_left_N = _left_out(data, is_held_N, (part / PARTS + 0.5) % 1)
         found.append(np.where(is_held_N, SPLITS[1], np.where(is_left_N, "", SPLITS[0])))
     return [split_N for split_N in found if (split_N == SPLITS[0]).any()]

@@ -34,8 +34,8 @@ from larr.metrics import Array
 from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.best import CHOICE, with_variants
-from larr.rankers.holdout import held_back_probabilities, judged, loss_of
 from larr.rankers.neural import DivergedError
+from larr.rankers.predict import held_back_probabilities, judged, loss_of
 
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
@@ -57,7 +57,7 @@ class Trial:
     reads_texts: bool
     logit_JT: Array
     figures: dict[str, float]
-    """As `larr.rankers.holdout.judged` returns them."""
+    """As `larr.rankers.predict.judged` returns them."""
     seconds: float
     """Of its trainings."""
     diverged: bool

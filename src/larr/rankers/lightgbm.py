@@ -64,7 +64,7 @@ class LightGbm(Ranker):
             "lambda_l2": self.settings.l2,
             "cat_l2": self.settings.category_l2,
             "seed": seed,
-            "deterministic": True,
+            "deterministic": True,  # together with the next: the same bytes for the same seed
             "force_row_wise": True,
             "num_threads": torch.get_num_threads(),
             "verbosity": -1,

@@ -26,8 +26,8 @@ from larr.data.holdout import folds
 from larr.errors import LarrError
 from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
-from larr.rankers.holdout import held_back_probabilities, judged
 from larr.rankers.neural import DivergedError
+from larr.rankers.predict import held_back_probabilities, judged
 from larr.rankers.ranker import Range
 
 JOURNAL = "trials.journal"
