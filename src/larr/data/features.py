@@ -76,12 +76,11 @@ class Features(BaseModel, frozen=True):
 
     def split(self, names: Sequence[str]) -> ColumnSplit:
         """Returns the split of some features by their positions in `names`."""
-        candidate = [n for n, name in enumerate(names) if name in self.candidate_features]
-        places = [
-            n for n, name in enumerate(names) if name.startswith("poi_") and n not in candidate
-        ]
-        request = [n for n in range(len(names)) if n not in (*places, *candidate)]
-        return ColumnSplit(tuple(places), tuple(request), tuple(candidate))
+        split: dict[str, list[int]] = {"place": [], "request": [], "candidate": []}
+        for number, name in enumerate(names):
+            of = "place" if name.startswith("poi_") else "request"
+            split["candidate" if name in self.candidate_features else of].append(number)
+        return ColumnSplit(**{of: tuple(numbers) for of, numbers in split.items()})
 
 
 def read_features(data: Path) -> Features:
