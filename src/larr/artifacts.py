@@ -22,7 +22,7 @@ from functools import reduce
 from importlib.metadata import version
 from operator import getitem
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -277,17 +277,6 @@ def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def array_file(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> BinaryIO:
-    """Returns a new .npy file, open at its first row, to which rows are written in turn.
-
-    Unlike those of a mapped array, rows that were written are no memory of this process.
-    """
-    start = new_array(path, dtype, shape).offset
-    file = path.open("r+b")
-    file.seek(start)
-    return file
 
 
 def write_rows(path: Path, first: int, row_NX: np.ndarray) -> None:

@@ -44,10 +44,12 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
     parts = (np.unique(pair_N) for split in SPLITS for pair_N in _user_days(folder / split))
     distinct = reduce(np.union1d, parts)  # ordered by day, then by user
     for split in SPLITS:
-        shape = np.load(folder / split / "days.npy", mmap_mode="r").shape
-        with artifacts.array_file(folder / split / HISTORY, np.int32, shape) as file:
-            for pair_N in _user_days(folder / split):
-                file.write((np.searchsorted(distinct, pair_N) + 1).astype(np.int32).data)
+        shape, first = np.load(folder / split / "days.npy", mmap_mode="r").shape, 0
+        artifacts.new_array(folder / split / HISTORY, np.int32, shape)
+        for pair_N in _user_days(folder / split):
+            number_N = (np.searchsorted(distinct, pair_N) + 1).astype(np.int32)
+            artifacts.write_rows(folder / split / HISTORY, first, number_N[:, None])
+            first += len(number_N)
     days, user = distinct >> 32, distinct & (2**32 - 1)
     users = len(log.users) + 1
     latest_GL = np.zeros((users * len(KINDS), LENGTH), np.int32)
@@ -55,17 +57,14 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
     events, at_end = _events(log), ((end or date.min) - date(1970, 1, 1)).days
     asked = {*days.tolist(), at_end} if end else {*days.tolist()}
     all_days = events.select(pl.col("day").unique()).collect(engine="streaming")["day"].to_list()
-    shape = (len(distinct) + 1, len(KINDS), LENGTH)
-    with (
-        artifacts.array_file(folder / HISTORIES, np.int32, shape) as file,
-        track("histories", len(distinct), "user days") as advance,
-    ):
-        file.write(latest_UKL[0].data)
+    # the first row, the empty history, stays 0
+    artifacts.new_array(folder / HISTORIES, np.int32, (len(distinct) + 1, len(KINDS), LENGTH))
+    with track("histories", len(distinct), "user days") as advance:
         for day in sorted(asked.union(all_days)):
             if day > max(asked):
                 break
             first, stop = np.searchsorted(days, [day, day + 1])
-            file.write(latest_UKL[user[first:stop]].data)
+            artifacts.write_rows(folder / HISTORIES, int(first) + 1, latest_UKL[user[first:stop]])
             if day == at_end:
                 np.save(folder / "known" / HISTORIES, latest_UKL)
             of_day = events.filter(pl.col("day") == day).collect(engine="streaming")

@@ -5,8 +5,7 @@ them: their statistics, histories and texts count the rows that are held back wi
 part has all of these computed again, from its own training rows alone, in a folder of `held_back/`
 with the arrays of both splits. The labels of the test rows are never read; which users, places,
 texts and values are new there decides what is held back, so that the rows that judge are new in the
-same way. `larr.data.holdout` reads them; this module is apart from it because `larr prepare` loads no
-torch.
+same way. `larr.data.holdout`, which reads the parts, is a module of its own because it loads torch.
 
 Shapes: N rows of the log, X columns of an array.
 """
