@@ -56,7 +56,7 @@ Seeds = Annotated[
 
 
 def _add_stage(verb: str) -> None:
-    """Adds the verb of a stage to the command line."""
+    """Adds the verb of a stage to the command line, as a command that keeps its own `verb`."""
 
     def command(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
         run_stage(load_config(config, override), verb, force=force)

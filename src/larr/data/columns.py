@@ -56,6 +56,7 @@ def check_columns(config: Config, log: Log) -> None:
     internal = {"recent", "poi_impressions", "user_impressions"}  # added, but not to be read
     internal |= {*within_names(compared_numbers(config))}
     _check_tables(config, log, impressions, figures | levels | internal)
+    # refused as a name in any case, but read only where places have prices
     if "poi_price_yuan" not in log.places.columns:
         figures.discard("user_order_price_yuan")
     tables = {**impressions, **log.places.schema, **log.users.schema}

@@ -182,7 +182,7 @@ class DailyCross:
         self.events = [EVENTS[name] for name in pair.figures if name in EVENTS]
         if not {*pair.columns} <= {*history.collect_schema()}:
             history = rows.clear()
-        if not self.events:
+        if not self.events:  # impressions are not counted, and few of them are clicks
             rows = rows.filter(pl.col("click"))
         rows, history = (_values(table, pair.columns) for table in (rows, history))
         daily = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
@@ -260,7 +260,7 @@ class DailyCross:
             if side in self.sums:
                 table = self.sums[side].of_day(day)
                 table = table.with_columns(words.texts[table["key"] - 1].alias(side)).drop("key")
-            else:
+            else:  # for `log_clicks` no figure reads them; the table lists the values
                 table = pairs.group_by(side).agg(pl.col("taken").sum().round_sig_figs(SUM_DIGITS))
             tables.append(table.select(side, *pairs.columns[2:]).sort(side))
         firsts, seconds = tables

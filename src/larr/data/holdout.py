@@ -74,6 +74,7 @@ def _last_days(log: LogRows) -> Iterator[Fold]:
     day_D, rows_D = np.unique(day_N, return_counts=True)
     least = min(ENOUGH_ROWS, LEAST_SHARE * len(log))
     stop, block, judged = int(day_D[-1]) + 1, 0, 0
+    # from the last day back to the second: the first one is always trained on
     for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):
         block += rows
         if block < least and day > day_D[1]:

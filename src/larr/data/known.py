@@ -108,7 +108,7 @@ class Known:
         for cross in self.crosses:
             if not cross.differs:
                 values |= cross.of_values(values)
-        self._add_levels(values)
+        self._add_levels(values)  # of the figures just added
         for name, table in self._situation_values.items():
             within = self.situations[name].columns[1]
             values[name] = table.get((row["user_id"], values.get(within)))

@@ -43,6 +43,7 @@ class Past:
         self.table = rows.drop("key", "day")
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
+        # days outside of the table find what the nearest one would
         at_N: Array = np.clip(day_N - self.first, 0, self.days - 1)
         return key_N.astype(np.int64) * self.days + at_N
 

@@ -28,7 +28,7 @@ def align(config: Config) -> None:
     Paper: section 3.3, Eq. (22)-(26).
     """
     for name in (*config.align.models, *config.align.tuned):
-        if name != BEST:
+        if name != BEST:  # a wrong name is refused before the first training
             rankers.find(config, name)
     with artifacts.making(config, "align") as work:
         models, config = best.trained(config), best.with_members(config)
