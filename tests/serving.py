@@ -227,4 +227,3 @@ def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "write_graph", TorchGraph.write)
     monkeypatch.setattr("larr.rankers.neural.write_graph", TorchGraph.write)
     monkeypatch.setattr("larr.serve.served.Graph", TorchGraph)
-    monkeypatch.setattr("larr.serve.folded.Graph", TorchGraph)

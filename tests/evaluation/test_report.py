@@ -15,7 +15,7 @@ from rich.console import Console
 from larr.config import Config
 from larr.evaluation import report
 from larr.evaluation.evaluate import evaluate
-from larr.evaluation.plots import COLOURS, Effect, forest
+from larr.evaluation.plots import COLOURS, forest
 from tests.fake_run import make_run
 
 VOID = {"meta", "br", "path", "use", "rect"}
@@ -211,12 +211,17 @@ def test_a_signed_number_is_never_minus_zero(value: float, text: str) -> None:
 
 
 def test_a_plot_is_the_same_each_time() -> None:
-    effects = [Effect("one", 0.5, 0.2, 0.8), Effect("two", -0.5, -0.8, -0.2)]
-    assert forest("gains", effects) == forest("gains", effects)
+    gains = [
+        ("one", {"percent": 0.5, "low": 0.2, "high": 0.8}),
+        ("two", {"percent": -0.5, "low": -0.8, "high": -0.2}),
+        ("none", None),
+    ]
+    assert forest("gains", gains) == forest("gains", gains[:2])
+    assert not forest("gains", gains[2:])
 
 
 def test_names_in_other_scripts_reach_the_plot(recwarn: pytest.WarningsRecorder) -> None:
-    assert "西安" in forest("gains", [Effect("西安", 0.5, 0.2, 0.8)])
+    assert "西安" in forest("gains", [("西安", {"percent": 0.5, "low": 0.2, "high": 0.8})])
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 

@@ -23,10 +23,10 @@ from larr_lab.studies.experiments import (
     Json,
     chosen,
     experiments,
+    experiments_page,
     for_studies,
     pooled,
 )
-from larr_lab.studies.report import experiments_page
 from tests.evaluation.test_report import Page
 from tests.fake_run import make_run
 from tests.ranking_log import small_align, write_log

@@ -19,11 +19,11 @@ from larr.config.rankers import BEST
 from larr.errors import InputError
 from larr.serve.app import Service
 from larr.serve.embedder import Embedder
-from larr.serve.folded import Folded
 from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, as_known
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import RankRequest, decode
+from larr.serve.served import Folded
 from larr.serve.store import VECTORS, Store
 from larr_lab.page.page import Page
 from tests.serving import Published

@@ -6,9 +6,9 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -26,6 +26,8 @@ COLOURS = {
 }
 """A colour drawn, found nowhere else in the SVG -> the CSS variable that replaces it."""
 INK, MUTED, LINE, UP, DOWN, CARD = COLOURS
+Gain = tuple[str, dict[str, Any] | None]
+"""A label, and a gain of report.json: `percent`, `low` and `high`."""
 STYLE = {
     "svg.fonttype": "none",  # letters stay text: small files that can be searched
     "font.size": 10,
@@ -37,17 +39,14 @@ STYLE = {
 }
 
 
-class Effect(NamedTuple):
-    """A gain in % with its interval."""
+def forest(title: str, gains: Iterable[Gain], higher_is_better: bool = True) -> str:
+    """Returns gains with their intervals beside the line of no gain, a row for each.
 
-    label: str
-    percent: float
-    low: float
-    high: float
-
-
-def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True) -> str:
-    """Returns gains with their intervals beside the line of no gain, a row for each."""
+    A gain without an interval is left out; without any the plot is empty.
+    """
+    rows = _with_interval(gains)
+    if not rows:
+        return ""
     better, worse = (UP, DOWN) if higher_is_better else (DOWN, UP)
 
     def draw(axes: Axes) -> None:
@@ -57,7 +56,7 @@ def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True)
         write = partial(
             axes.text, transform=axes.get_yaxis_transform(), va="center", parse_math=False, bbox=box
         )
-        for row, (label, percent, low, high) in enumerate(reversed(effects)):
+        for row, (label, percent, low, high) in enumerate(reversed(rows)):
             colour = better if low > 0 else worse if high < 0 else MUTED
             axes.plot([low, high], [row, row], color=colour, linewidth=2.5)
             axes.plot([percent], [row], "o", color=colour, markersize=6)
@@ -65,24 +64,30 @@ def forest(title: str, effects: Sequence[Effect], higher_is_better: bool = True)
             write(0.005, row + 0.4, label)
             write(0.995, row + 0.4, text, ha="right", color=MUTED)
         axes.margins(x=0.04)
-        axes.set(ylim=(-0.35, len(effects) - 0.3), yticks=[], xlabel="gain in %")
+        axes.set(ylim=(-0.35, len(rows) - 0.3), yticks=[], xlabel="gain in %")
         axes.grid(axis="x", color=LINE, linewidth=0.6)
 
-    return _svg(title, ROW_INCHES * len(effects) + 0.55, draw)
+    return _svg(title, ROW_INCHES * len(rows) + 0.55, draw)
 
 
-def sweep(title: str, axis: str, effects: Sequence[Effect]) -> str:
-    """Returns gains with their intervals over the values of a setting, evenly spaced."""
+def sweep(title: str, axis: str, gains: Iterable[Gain]) -> str:
+    """Returns gains with their intervals over the values of a setting, evenly spaced.
+
+    A gain without an interval is left out; without any the plot is empty.
+    """
+    rows = _with_interval(gains)
+    if not rows:
+        return ""
+    labels, percents, *_ = zip(*rows, strict=True)
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=MUTED, linewidth=1)
-        positions = range(len(effects))
-        axes.plot(positions, [effect.percent for effect in effects], color=LINE, linewidth=1.6)
-        for x, effect in enumerate(effects):
-            axes.plot([x, x], [effect.low, effect.high], color=UP, linewidth=2.5)
-            axes.plot([x], [effect.percent], "o", color=UP, markersize=6)
-        axes.set_xticks(positions, [effect.label for effect in effects])
-        axes.set(xlim=(-0.5, len(effects) - 0.5), xlabel=axis, ylabel="gain in %")
+        axes.plot(range(len(rows)), percents, color=LINE, linewidth=1.6)
+        for x, (_, percent, low, high) in enumerate(rows):
+            axes.plot([x, x], [low, high], color=UP, linewidth=2.5)
+            axes.plot([x], [percent], "o", color=UP, markersize=6)
+        axes.set_xticks(range(len(rows)), labels)
+        axes.set(xlim=(-0.5, len(rows) - 0.5), xlabel=axis, ylabel="gain in %")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
 
     return _svg(title, 3.0, draw)
@@ -116,6 +121,15 @@ def learning(title: str, curves: dict[str, list[float]]) -> str:
         axes.grid(axis="y", color=LINE, linewidth=0.6)
 
     return _svg(title, 2.4, draw)
+
+
+def _with_interval(gains: Iterable[Gain]) -> list[tuple[str, float, float, float]]:
+    """Returns the label, percentage, low and high of those gains that have an interval."""
+    return [
+        (label, gain["percent"], gain["low"], gain["high"])
+        for label, gain in gains
+        if gain is not None and None not in (gain["percent"], gain["low"])
+    ]
 
 
 def _svg(title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:

@@ -5,7 +5,7 @@ Both are written from the content of report.json (`larr.evaluation.findings`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
@@ -195,18 +195,17 @@ def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
     gains, slices, calibration = {}, {}, {}
     for key, metric in metrics.items():
         pairs = ((pair_name(pair), gain[key]) for pair, gain in content["gains"].items())
-        if metric.headline and (effects := effects_of(pairs)):
-            title = f"Gains in {metric.title}"
-            gains[metric.title] = plots.forest(title, effects, metric.higher_is_better)
+        title = f"Gains in {metric.title}"
+        if metric.headline and (drawn := plots.forest(title, pairs, metric.higher_is_better)):
+            gains[metric.title] = drawn
     for column, sizes in content["sizes"]["slices"].items():
         largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
         by_value = content["slice_gains"][column]
         for key in slice_metrics():
             metric = metrics[key]
             gain_of = ((value, by_value[value][main][key]) for value in largest if main)
-            if effects := effects_of(gain_of):
-                title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
-                drawn = plots.forest(title, effects, metric.higher_is_better)
+            title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
+            if drawn := plots.forest(title, gain_of, metric.higher_is_better):
                 slices[f"by {column}, {metric.title}"] = drawn
     rankers = [ranker for ranker in (BASE, LARR, CEILING) if ranker in content["models"]]
     for task in content["tasks"]:
@@ -217,15 +216,6 @@ def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
         calibration[task] = plots.reliability(f"Calibration of {task.upper()}", points)
     learning = {title: plots.learning(title, lines) for title, lines in curves.items()}
     return {"gains": gains, "slices": slices, "calibration": calibration, "learning": learning}
-
-
-def effects_of(gains: Iterable[tuple[str, Json | None]]) -> list[plots.Effect]:
-    """Returns labelled gains as the rows of a plot, those that have an interval."""
-    return [
-        plots.Effect(label, gain["percent"], gain["low"], gain["high"])
-        for label, gain in gains
-        if gain is not None and None not in (gain["percent"], gain["low"])
-    ]
 
 
 def _language_model(tree: Json) -> dict[str, Any]:

@@ -9,12 +9,12 @@ the only reason to install scipy for serving.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+LOCATED = {"poi_id": pl.String, "poi_lat": pl.Float64, "poi_lon": pl.Float64}
 EARTH_KM = 6371.0
 KM_OF_DEGREE = np.radians(EARTH_KM)
 MARGIN_DEGREES, MARGIN = 1e-9, 1e-15
@@ -24,30 +24,24 @@ MARGIN_DEGREES, MARGIN = 1e-9, 1e-15
 class Nearby:
     """The places with coordinates, if any."""
 
-    def __init__(self, ids: npt.NDArray[np.object_], degrees_P2: npt.NDArray[np.float64]) -> None:
-        order = np.argsort(degrees_P2[:, 0], kind="stable")
-        self.ids, self.degrees_P2 = ids[order], degrees_P2[order]
-        self.points_P3 = _on_sphere(self.degrees_P2)
+    def __init__(self, places: pl.DataFrame) -> None:
+        """Takes those of a table that have values in `poi_lat` and `poi_lon`."""
+        columns = places.select(name for name in LOCATED if name in places.columns)
+        located = pl.concat([pl.DataFrame(schema=LOCATED), columns], how="diagonal_relaxed")
+        self.places = located.drop_nulls().sort("poi_lat", maintain_order=True)
+        self.ids = self.places["poi_id"].to_numpy()
+        degrees_P2 = self.places.select("poi_lat", "poi_lon").to_numpy()
+        self.lat_P, self.points_P3 = degrees_P2[:, 0].copy(), _on_sphere(degrees_P2)
 
-    @classmethod
-    def of(cls, places: pl.DataFrame) -> Self:
-        """Returns those of a table that have values in `poi_lat` and `poi_lon`."""
-        if not {"poi_lat", "poi_lon"} <= set(places.columns):
-            return cls(np.empty(0, object), np.empty((0, 2)))
-        located = places.drop_nulls(["poi_lat", "poi_lon"])
-        degrees_P2 = located.select("poi_lat", "poi_lon").to_numpy().astype(np.float64)
-        return cls(located["poi_id"].to_numpy().astype(object), degrees_P2)
-
-    def changed(self, without: Collection[str], added: Self) -> Self:
+    def changed(self, without: Collection[str], added: pl.DataFrame) -> Nearby:
         """Returns these places without some and with others."""
-        stays = np.array([poi_id not in without for poi_id in self.ids], bool)
-        ids = np.concatenate([self.ids[stays], added.ids])
-        return type(self)(ids, np.concatenate([self.degrees_P2[stays], added.degrees_P2]))
+        stays = self.places.filter(~pl.col("poi_id").is_in(list(without)))
+        return Nearby(pl.concat([stays, Nearby(added).places]))
 
     def search(self, lat: float, lon: float, km: float, at_most: int) -> dict[str, float]:
         """Returns the nearest places within a distance and their km, as the crow flies."""
         reach = km / KM_OF_DEGREE + MARGIN_DEGREES
-        start, end = np.searchsorted(self.degrees_P2[:, 0], [lat - reach, lat + reach])
+        start, end = np.searchsorted(self.lat_P, [lat - reach, lat + reach])
         point = _on_sphere(np.array([[lat, lon]]))[0]
         # One matrix product finds who can be near; in float64 it is right to 0.2 m.
         cosine_S = self.points_P3[start:end] @ point

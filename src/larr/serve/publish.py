@@ -30,12 +30,19 @@ from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
 from larr.rankers.predict import load_ranker, probabilities, require_ranker
 from larr.rankers.ranker import Ranker
-from larr.serve import folded
 from larr.serve import ranker as served
 from larr.serve.features import PlaceInputs, Reader
 from larr.serve.fold import PlaceRows, Scoring, TextRows, scene_part
-from larr.serve.folded import Folded
-from larr.serve.served import GRAPH, VECTORS
+from larr.serve.served import (
+    EMBEDDINGS,
+    GRAPH,
+    PLACE_ROWS,
+    RECENT_TEXTS,
+    SETTINGS,
+    TEXT_ROWS,
+    VECTORS,
+    Folded,
+)
 from larr.serve.store import (
     GOLDEN,
     MANIFEST,
@@ -191,10 +198,10 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
         "reads_vectors": matching is not None,
         "recent_slot": matching.recent_slot if matching else None,
     }
-    artifacts.write_json(folder / folded.SETTINGS, settings)
-    np.save(folder / folded.EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
+    artifacts.write_json(folder / SETTINGS, settings)
+    np.save(folder / EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
     recent_texts = matching.recent_texts.numpy() if matching else np.zeros(0, np.int32)
-    np.save(folder / folded.RECENT_TEXTS, recent_texts)
+    np.save(folder / RECENT_TEXTS, recent_texts)
     if larr:
         keyword_V, text_rows = reader.texts.table()["keyword"], TextRows(larr)
         slots = {name: slot for slot, name in enumerate(keywords)}
@@ -202,7 +209,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
         example = {"raw": larr.vectors[:2].numpy(), "slots": slot_V[:2]}
         write_graph(text_rows, example, folder / "texts.onnx")
         parts = _text_parts(text_rows, torch.from_numpy(slot_V))
-        write_table(folder / folded.TEXT_ROWS, parts, len(keywords) + len(slot_V))
+        write_table(folder / TEXT_ROWS, parts, len(keywords) + len(slot_V))
     # The look-ups of the service give the examples for its graphs, so names and shapes agree.
     ranker, two = Folded(folder, reader, Table({})), places.select(slice(2))
     of_places = ranker.place_inputs(two)
@@ -217,7 +224,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
     starts = range(0, rows, PART_ROWS)
     # Part by part, so that only one part's products are in memory.
     parts = (ranker.place_rows(places.select(slice(n, n + PART_ROWS))) for n in starts)
-    write_table(folder / folded.PLACE_ROWS, parts, rows)
+    write_table(folder / PLACE_ROWS, parts, rows)
 
 
 def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:

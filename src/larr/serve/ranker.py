@@ -18,15 +18,12 @@ from larr.data.features import undo_sampling
 from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
-from larr.serve.folded import Folded
 from larr.serve.request import TextEffect
-from larr.serve.served import Plain, Served, all_texts
+from larr.serve.served import FORMS, Served, all_texts
 from larr.serve.tables import Array, Table
 from larr.text.figures import TextFigures
 
 MEMBERS, PLACES, FIGURES = "members.json", "places", "figures"
-FORMS: dict[str, Callable[[Path, Reader, Table], Served]] = {"folded": Folded, "plain": Plain}
-"""How a trained ranker is served: of a folded one what does not depend on the request is stored."""
 Embed = Callable[[list[tuple[str, str]]], Array]
 """Keywords and texts -> their vectors, float32 [N, D]."""
 

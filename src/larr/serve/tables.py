@@ -42,14 +42,14 @@ class Table:
     def __len__(self) -> int:
         return self.first_added + self._count
 
-    def take(self, row: Array, names: Iterable[str] | None = None) -> Columns:
-        """Returns some columns, or all, at row numbers of any shape: [*shape, *row]."""
-        names = self.published if names is None else names
+    def take(self, row: Array) -> Columns:
+        """Returns the columns at row numbers of any shape: [*shape, *row]."""
         if not self._count:  # the usual case, without a mask and a lock
-            return {name: self.published[name].take(row, axis=0) for name in names}
+            return {name: column.take(row, axis=0) for name, column in self.published.items()}
         is_added = row >= self.first_added
         published_row, added_row = np.where(is_added, 0, row), row[is_added] - self.first_added
-        columns = {name: self.published[name].take(published_row, axis=0) for name in names}
+        published = self.published.items()
+        columns = {name: column.take(published_row, axis=0) for name, column in published}
         with self._lock:  # so that a row that is written again is never read half old, half new
             for name, column in columns.items():
                 column[is_added] = self._added[name][added_row]

@@ -55,7 +55,7 @@ class ServedVersion:
         """The places that came after the training, by ID."""
         self.left_out: dict[str, Columns] = {}
         """Those of them that this version cannot read."""
-        self.nearby = Nearby.of(self.known_places)
+        self.nearby = Nearby(self.known_places)
         self._following = threading.Lock()
 
     def rank(self, request: RankRequest) -> RankAnswer:
@@ -137,7 +137,7 @@ class ServedVersion:
         """
         with self._following:
             if gone := self.added.keys() - accepted.keys():
-                self.nearby = self.nearby.changed(gone, Nearby.of(pl.DataFrame()))
+                self.nearby = self.nearby.changed(gone, pl.DataFrame())
                 for poi_id in gone:  # it ranks as an unknown one from now on
                     self.ranker.reader.place_rows.pop(poi_id, None)
                 self.added = {i: row for i, row in self.added.items() if i not in gone}
@@ -168,5 +168,5 @@ class ServedVersion:
                 message = f"version {self.id}: {', '.join(wanted)} is left out: {error}"
                 console.print(message)
             return
-        self.nearby = self.nearby.changed(wanted, Nearby.of(frame))
+        self.nearby = self.nearby.changed(wanted, frame)
         self.added |= wanted

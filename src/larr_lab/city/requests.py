@@ -168,19 +168,21 @@ def _positions(
     that district comes from a hash of user and block; elsewhere any district is drawn.
     """
     land, users, block = world.geography, world.users, int(world.days.block_D[day])
-    where_R = hash_uniform(user_R, block, world.seed * 10 + 5)
     away_R = city_R != users.city_U[user_R]
-    out_R = ~np.isin(kind_R, [HOME, HOTEL])
-    where_R = np.where(out_R, rng.random(user_R.size), where_R)
-    area_R = land.any_area(city_R, where_R)
+    bed_R = hash_uniform(user_R, block, world.seed * 10 + 5)
+    anywhere_R = rng.random(user_R.size)
+    area_R = land.any_area(city_R, np.where(np.isin(kind_R, [HOME, HOTEL]), bed_R, anywhere_R))
     noise_R2 = 0.6 * rng.standard_normal((user_R.size, 2))
     x_R = land.area_x_N[area_R] + noise_R2[:, 0]
     y_R = land.area_y_N[area_R] + noise_R2[:, 1]
+    has_work_R = users.role_U[user_R] != NO_WORK
     home_R = ~away_R & (kind_R == HOME)
-    at_work_R = (kind_R == AT_OFFICE) | (kind_R == AT_SCHOOL)
-    work_R = ~away_R & at_work_R & (users.role_U[user_R] != NO_WORK)
-    area_R = np.where(home_R, users.area_U[user_R], area_R)
-    area_R = np.where(work_R, users.work_area_U[user_R], area_R)
-    x_R = np.where(home_R, users.x_U[user_R], np.where(work_R, users.work_x_U[user_R], x_R))
-    y_R = np.where(home_R, users.y_U[user_R], np.where(work_R, users.work_y_U[user_R], y_R))
+    work_R = ~away_R & np.isin(kind_R, [AT_OFFICE, AT_SCHOOL]) & has_work_R
+    home, work = (
+        (users.area_U, users.x_U, users.y_U),
+        (users.work_area_U, users.work_x_U, users.work_y_U),
+    )
+    for rows_R, (area_U, x_U, y_U) in ((home_R, home), (work_R, work)):
+        who = user_R[rows_R]
+        area_R[rows_R], x_R[rows_R], y_R[rows_R] = area_U[who], x_U[who], y_U[who]
     return area_R, x_R.astype(np.float32), y_R.astype(np.float32)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,8 +29,6 @@ from larr.text.pairs import keywords_of
 from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
-HOME_PREFIX = "user_home"
-"""The prefix of the columns about where a user lives."""
 FOUND = 10
 VISITORS = 60
 """Visitors of a region, and scenes of a moment, at most."""
@@ -65,8 +62,7 @@ MOMENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """The candidates: their texts; city and region; the dishes on their menus."""
 
     texts: Texts
@@ -121,11 +117,8 @@ def case_study(config: Config) -> Json:
 def current_encoders(config: Config) -> dict[str, Config]:
     """Returns the configurations of those of `config.encoders` that are up to date."""
     configs = {name: config.for_encoder(name) for name in config.encoders}
-    return {
-        name: encoder
-        for name, encoder in configs.items()
-        if artifacts.stage(encoder, "contrast").is_current()
-    }
+    is_current = {name: artifacts.stage(configs[name], "contrast").is_current() for name in configs}
+    return {name: encoder for name, encoder in configs.items() if is_current[name]}
 
 
 def nearest(find: Finder, queries: Texts) -> np.ndarray:
@@ -153,20 +146,14 @@ def _orders(config: Config) -> pl.DataFrame:
 
 def _places(config: Config) -> Places:
     """Returns the places that have a text."""
-    table = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
-    columns = [name for name in ("poi_city", REGION, "poi_menu") if name in table.columns]
-    keywords = keywords_of(config, "place")
-    descriptions = descriptions_table(config)
+    places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
+    keywords, descriptions = keywords_of(config, "place"), descriptions_table(config)
     texts = [texts_of(row, keywords) for row in descriptions.to_dicts()]
-    with_text = [number for number, parts in enumerate(texts) if parts]
-    table = (
-        descriptions[with_text]
-        .select("poi_id")
-        .join(table.select("poi_id", *columns), on="poi_id", how="left", maintain_order="left")
-    )
+    ids = descriptions.select("poi_id").filter(pl.Series(map(bool, texts)))
+    table = ids.join(places, on="poi_id", how="left", maintain_order="left")
     menus = table["poi_menu"] if "poi_menu" in table.columns else [None] * len(table)
     dishes = [re.split(r",\s*", menu.lower()) if menu else [] for menu in menus]
-    return Places([texts[number] for number in with_text], table, dishes)
+    return Places(list(filter(None, texts)), table, dishes)
 
 
 def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], list[str]]:
@@ -182,19 +169,15 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
     without_home = [
         keyword
         for keyword in of_user
-        if not any(column.startswith(HOME_PREFIX) for column in Template(keyword).columns)
+        if not any(column.startswith("user_home") for column in Template(keyword).columns)
     ]
     random = np.random.default_rng(config.seed)
     queries: dict[str, Texts] = {asked: [] for asked in ASKED}
     regions = []
     for (region,), there in orders.group_by(REGION, maintain_order=True):
         scenes = there.filter(pl.col(HOME) != region)
-        strangers = latest.join(
-            visited.filter(pl.col(REGION) == region),
-            on="user_id",
-            how="anti",
-            maintain_order="left",
-        )
+        visitors = visited.filter(pl.col(REGION) == region)
+        strangers = latest.join(visitors, on="user_id", how="anti", maintain_order="left")
         count = min(VISITORS, scenes.height, strangers.height)
         scene_rows = scenes[random.permutation(scenes.height)[:count]].to_dicts()
         user_rows = strangers[random.permutation(strangers.height)[:count]].to_dicts()
@@ -256,13 +239,14 @@ def _by_vectors(config: Config, encoder: Any, candidates: Texts) -> Finder:
 
 
 def _by_words(candidates: Texts) -> Finder:
-    counter = TfidfVectorizer(token_pattern=WORDS, sublinear_tf=True, dtype=np.float32)
-
-    def joined(texts: Texts) -> list[str]:
-        return [" ".join(text for _, text in parts) for parts in texts]
-
-    words_C = counter.fit_transform(joined(candidates))
-    return lambda queries: (counter.transform(joined(queries)) @ words_C.T).toarray()
+    counter = TfidfVectorizer(
+        preprocessor=lambda parts: " ".join(text for _, text in parts).lower(),
+        token_pattern=WORDS,
+        sublinear_tf=True,
+        dtype=np.float32,
+    )
+    words_C = counter.fit_transform(candidates)
+    return lambda queries: (counter.transform(queries) @ words_C.T).toarray()
 
 
 def _figures(regions: list[str], places: Places, found_QK: np.ndarray) -> Json:

@@ -6,7 +6,7 @@ name it; what an earlier study has trained is not trained again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -18,15 +18,17 @@ from larr import run as runner
 from larr.artifacts import Artifact
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.evaluation import evaluate
+from larr.evaluation import evaluate, plots
 from larr.evaluation.bootstrap import interval, pooled_draws
-from larr.evaluation.findings import BASE, CEILING, LARR, mean_tree, slice_metrics
+from larr.evaluation.findings import BASE, CEILING, COUNT_LABELS, LARR, mean_tree, slice_metrics
+from larr.evaluation.report import SHOWN_VALUES, rendered
+from larr.evaluation.report import name as title_of
+from larr.metrics import Metric, metrics_of
 from larr.progress import console
 from larr_lab.settings import StudyConfig, studies_of
 from larr_lab.studies.ab_test import ab_test
 from larr_lab.studies.case_study import case_study, current_encoders
 from larr_lab.studies.down_sampling import down_sampling
-from larr_lab.studies.report import experiments_page
 
 FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
 Json = dict[str, Any]
@@ -86,9 +88,7 @@ def _analysed(config: Config, name: str, analysis: Analysis) -> Json:
     if "contrast" in analysis.verbs:
         for encoder, settings in current_encoders(config).items():
             folders[encoder] = artifacts.folder(settings, "contrast")
-    inputs: dict[str, str | None] = {
-        source: artifacts.key(folder) for source, folder in folders.items()
-    }
+    inputs: dict[str, str | None] = {key: artifacts.key(path) for key, path in folders.items()}
     artifact = Artifact(config.output / FOLDER / name, {}, inputs)
     if not artifact.is_current():
         artifact.start(resume=False)
@@ -104,17 +104,15 @@ def pooled(results: list[Json]) -> Json:
         {name: value for name, value in result.items() if name != "truth"} for result in results
     ]
     mean: Json = mean_tree(without_draws)
-    lifts = [result["truth"] for result in results if "truth" in result]
-    if lifts:
-        draws_SKB = np.array(
-            [[lift["draws"] for lift in by_metric.values()] for by_metric in lifts]
-        )
-        low_K, high_K = interval(pooled_draws(draws_SKB))
+    if "truth" in results[0]:
         mean["truth"] = {}
-        for metric, low, high in zip(lifts[0], low_K.tolist(), high_K.tolist(), strict=True):
-            by_seed = [by_metric[metric]["percent"] for by_metric in lifts]
-            lift = {"percent": float(np.mean(by_seed)), "low": low, "high": high}
-            mean["truth"][metric] = lift | {"by_seed": by_seed}
+        for metric in results[0]["truth"]:
+            lifts = [result["truth"][metric] for result in results]
+            draws_S1B = np.array([[lift["draws"]] for lift in lifts])
+            low_1, high_1 = interval(pooled_draws(draws_S1B))
+            by_seed = [lift["percent"] for lift in lifts]
+            ends = {"low": float(low_1[0]), "high": float(high_1[0])}
+            mean["truth"][metric] = {"percent": float(np.mean(by_seed)), **ends, "by_seed": by_seed}
     return mean | {"by_seed": without_draws}
 
 
@@ -128,12 +126,9 @@ def chosen(config: Config, name: str) -> list[str]:
         )
     if name != "all":
         return [name]
+    of_city = {key for key, analysis in ANALYSES.items() if analysis.needs_city}
     is_city = config.dataset.kind == "city"
-    return [
-        study
-        for study in known
-        if is_city or study not in ANALYSES or not ANALYSES[study].needs_city
-    ]
+    return [study for study in known if is_city or study not in of_city]
 
 
 def for_studies(
@@ -177,35 +172,79 @@ def _study(config: Config, study: StudyConfig, report: Json) -> Json:
     """Returns the metrics of a study's rankers, and its gains: everywhere and on cold places."""
     names = [name for pair in study.pairs for name in reversed(pair)]
     names += [name for name in report["models"] if name == CEILING]
-    gains, closed = [], report["distance_closed"]
+    gains = []
     for (ranker, over), at in zip(study.pairs, study.at or repeat(None), strict=False):
         if ranker == over:
             continue
-        pair, is_over_base = f"{ranker}_over_{over}", over == BASE
+        pair = f"{ranker}_over_{over}"
+        closed: Json = report["distance_closed"] if over == BASE else {}
         gains.append(
             {
                 "model": ranker,
                 "over": over,
                 "all": report["gains"][pair],
                 "cold_places": report["cold"]["places"]["gains"][pair],
-                "distance_closed": closed["all"].get(ranker) if is_over_base else None,
-                "distance_closed_cold_places": (
-                    closed["cold_places"].get(ranker) if is_over_base else None
-                ),
+                "distance_closed": closed.get("all", {}).get(ranker),
+                "distance_closed_cold_places": closed.get("cold_places", {}).get(ranker),
                 "at": at,
             }
         )
-    models = {
-        name: {"metrics": report["models"][name], "settings": _settings(config, name)}
-        for name in dict.fromkeys(names)
-    }
+    models = {}
+    for name in dict.fromkeys(names):
+        # What is set for this ranker alone, tuned or by the study.
+        tuned, variant = config.align.tuned, config.align.variant(name)
+        settings: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
+        if variant.vectors:
+            settings |= {"vectors": variant.vectors} | config.encoders.get(variant.vectors, {})
+        models[name] = {"metrics": report["models"][name], "settings": settings}
     return {"title": study.title, "axis": study.axis, "models": models, "gains": gains}
 
 
-def _settings(config: Config, name: str) -> Json:
-    """Returns what is set for this ranker alone, tuned or by the study."""
-    tuned, variant = config.align.tuned, config.align.variant(name)
-    settings: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
-    if variant.vectors:
-        settings |= {"vectors": variant.vectors} | config.encoders.get(variant.vectors, {})
-    return settings
+def experiments_page(content: Json) -> str:
+    """Returns the HTML page of `experiments.json`."""
+    metrics = metrics_of(content["tasks"])
+    main = metrics[slice_metrics()[0]]
+    studies = content["studies"].items()
+    lifts = content["ab_test"]["truth"] if "ab_test" in content else {}
+    labels = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
+    lifts_of = ((labels[key], lift) for key, lift in lifts.items())
+    return rendered(
+        "experiments.html.j2",
+        "larr_lab.studies",
+        results=content,
+        metrics=metrics,
+        main=slice_metrics()[0],
+        study_plots={key: dict(_study_plots(study, metrics)) for key, study in studies},
+        where=dict(_where_plots(content["where"], main)),
+        lifts=plots.forest("True lift of LARR over PLE", lifts_of),
+    )
+
+
+def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str, str]]:
+    """Yields captions and plots: over the axis of the study if it has one."""
+    for key, metric in metrics.items():
+        gains = []
+        for gain in study["gains"] if metric.headline else ():
+            pair = f"{title_of(gain['model'])} over {title_of(gain['over'])}"
+            gains.append((pair if gain["at"] is None else f"{gain['at']:,g}", gain["all"][key]))
+        caption = f"{metric.title}: its ratio minus 1, in %"
+        title = f"{study['title']}: {caption}"
+        if study["axis"]:
+            drawn = plots.sweep(title, study["axis"], gains)
+        else:
+            drawn = plots.forest(title, gains, metric.higher_is_better)
+        if drawn:
+            yield caption, drawn
+
+
+def _where_plots(where: Json, metric: Metric) -> Iterator[tuple[str, str]]:
+    """Yields captions and plots of LARR's gain for the values of each sliced column."""
+    for column, parts in where.items():
+        largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
+        if {part["value"] for part in parts} <= set(COUNT_LABELS):
+            largest.sort(key=lambda part: COUNT_LABELS.index(part["value"]))
+        gains = ((part["value"], part["gain"]) for part in largest)
+        caption = f"by {column.replace('_', ' ')}"
+        title = f"Gain in {metric.title} of LARR over PLE {caption}"
+        if drawn := plots.forest(title, gains, metric.higher_is_better):
+            yield caption, drawn

@@ -15,7 +15,7 @@ from larr.config.rankers import BEST
 from larr.errors import ConfigError
 from larr.evaluation import evaluate, plots
 from larr.evaluation.findings import LARR, RIVALS, slice_metrics
-from larr.evaluation.report import effects_of, rendered
+from larr.evaluation.report import rendered
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
 from larr.sections import changed
@@ -120,11 +120,11 @@ def _tables(content: Json) -> Iterator[Json]:
         rows = {name: row for name, row in by_name.items() if row["rankers"]}
         rankers = dict.fromkeys(name for row in rows.values() for name in row["rankers"])
         subject = BEST if BEST in rankers else LARR
-        effects = effects_of((name, row["gains"].get(subject)) for name, row in rows.items())
+        gains = ((name, row["gains"].get(subject)) for name, row in rows.items())
         yield {
             "title": title if metric.higher_is_better else f"{title} (lower is better)",
             "rankers": list(rankers),
             "rows": rows,
             "subject": subject,
-            "plot": plots.forest(title, effects, metric.higher_is_better) if effects else "",
+            "plot": plots.forest(title, gains, metric.higher_is_better),
         }
