@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 console = Console(stderr=True, highlight=False, markup=False)
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 5.0
 
 Advance = Callable[[int], None]
 

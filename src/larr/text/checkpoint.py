@@ -56,14 +56,10 @@ def read(backbone: BackboneConfig) -> Stored:
 
     Raises ConfigError for what cannot be read, and for a text length that the model does not have.
     """
-    source = packaged(backbone.model, "backbone.model")
     options = {"revision": backbone.revision, "trust_remote_code": False}
     try:
-        if backbone.model == BUILTIN_MODEL:
-            source = str(BUILTIN)
-        elif source.endswith(".gguf"):
-            source = str(_dequantised(Path(source)))
-        elif (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
+        source = source_of(backbone.model, "backbone.model")
+        if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
             first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
             source = str(Path(source) / first["path"])
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -71,6 +67,8 @@ def read(backbone: BackboneConfig) -> Stored:
         model = _read_model(
             source, config, dtype=weights_type(frozen=backbone.lora_rank > 0), **options
         )
+    except ConfigError:
+        raise
     except Exception as error:  # three libraries raise their own types, which share no base
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
@@ -95,13 +93,20 @@ def read(backbone: BackboneConfig) -> Stored:
     return tokenizer, model.to(device())
 
 
-def packaged(model: str, setting: str) -> str:
-    """Returns where the package of a model is if a setting has its name, else the value.
+def source_of(model: str, setting: str) -> str:
+    """Returns the folder or Hugging Face name that the value of a setting stands for.
 
-    Raises ConfigError if the package is missing.
+    Raises ConfigError for a model whose package is missing.
     """
-    if model not in PACKAGED:
-        return model
+    if model == BUILTIN_MODEL:
+        return str(BUILTIN)
+    if model in PACKAGED:
+        model = _packaged(model, setting)
+    return str(_dequantised(Path(model))) if model.endswith(".gguf") else model
+
+
+def _packaged(model: str, setting: str) -> str:
+    """Returns the path of a model that comes in a package."""
     package, content, command = PACKAGED[model]
     found = find_spec(package)
     if found is None or found.origin is None:

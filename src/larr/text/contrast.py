@@ -29,8 +29,15 @@ from larr.config.text import ContrastConfig
 from larr.losses import contrastive_terms, cosine, false_negatives, info_nce, pair_loss
 from larr.progress import console
 from larr.text import training
-from larr.text.backbone import KeywordText, KeywordTokenizer, load_base, load_language_model, lora
-from larr.text.encoder import as_encoder, compute, from_input, load_encoder
+from larr.text.backbone import (
+    KeywordText,
+    KeywordTokenizer,
+    LanguageModel,
+    load_base,
+    load_language_model,
+    lora,
+)
+from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.judge import Checks
 from larr.text.pairs import EMPTY, KEYS, VIEWS, examples, held_out
 from larr.text.retrieval import recalls
@@ -41,8 +48,6 @@ SAMPLE = 400
 """Texts of each view from which the head's start and the spread of the vectors are computed."""
 SHRINKAGE = 0.05
 """Part of the mean variance added to each, so that small axes are not blown up."""
-SMALL_PARAMETERS = 3_000_000
-"""A model with fewer parameters is trained by one thread."""
 MOST_ALONE = 0.5
 """A larger share of examples without negatives is reported."""
 
@@ -54,11 +59,19 @@ def contrast(config: Config) -> None:
     one that the training started from, as when all texts get the same vector.
     """
     with artifacts.making(config, "contrast") as work:
+        apart, pooling = held_out(config), config.contrast.pooling
+        recall = {}
+        pretrained = artifacts.folder(config, "pretrain")
+        if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
+            base = load_base(config)
+            recall["untuned"] = recalls(config, apart, as_encoder(base, None, pooling))
+            del base  # large models would not fit into memory together
         set_seed(config.seed)
-        apart = held_out(config)
+        lm = load_language_model(pretrained, config)
+        recall["cpt_only"] = recalls(config, apart, as_encoder(lm, None, pooling))
         rows = examples(config, apart)
         texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
-        encoder = _starting_model(config, [from_input(text) for text in texts])
+        encoder = _starting_model(config, lm, [from_input(text) for text in texts])
         checks = Checks(config, apart, encoder)
         curve, seconds, steps = _train(config, encoder, rows, checks, work.folder)
         checks.restore()
@@ -66,18 +79,12 @@ def contrast(config: Config) -> None:
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
-        del encoder  # large models would not fit into memory together
-        lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
+        recall["whole"] = recalls(config, apart, encoder)
         triples = steps * min(config.contrast.batch_size, config.contrast.triples)
         work.measured(triples, "triples")
         work.figures |= {
-            "recall_at_10": {
-                "untuned": recalls(config, apart, as_encoder(load_base(config), None, pooling)),
-                "cpt_only": recalls(
-                    config, apart, as_encoder(load_language_model(lm, config), None, pooling)
-                ),
-                "whole": recalls(config, apart, load_encoder(work.folder)),
-            },
+            # without stage 1 the model after it is the untuned one
+            "recall_at_10": {"untuned": recall["cpt_only"]} | recall,
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),
             "held_out_auc": checks.auc,
@@ -124,9 +131,10 @@ def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> f
     return float((alone & ~has_shown).float().mean())
 
 
-def _starting_model(config: Config, sample: list[list[KeywordText]]) -> SentenceTransformer:
+def _starting_model(
+    config: Config, lm: LanguageModel, sample: list[list[KeywordText]]
+) -> SentenceTransformer:
     """Returns the model of stage 1 with a whitening head, from which the training starts."""
-    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     pooling = config.contrast.pooling
     encoder = as_encoder(lm, config.embed.dimension, pooling)
     states_NH = compute(as_encoder(lm, None, pooling), sample, config.embed.batch_tokens)
@@ -314,7 +322,7 @@ def _train(
         callbacks=[checks],
     )
     threads = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in encoder.parameters()) < SMALL_PARAMETERS:
+    if not is_large(encoder):
         torch.set_num_threads(1)  # two threads took a quarter more time, waiting for each other
     try:
         entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)

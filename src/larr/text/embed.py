@@ -28,7 +28,14 @@ from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
-from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
+from larr.text.encoder import (
+    as_encoder,
+    compute,
+    compute_bare,
+    load_encoder,
+    load_sentence_encoder,
+    normalised,
+)
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction
 
@@ -137,7 +144,7 @@ def later_sentence_encoder(config: Config, folder: Path) -> Embed:
     reduction = Reduction.load(folder / FITTED)
 
     def embed_later(texts: list[Text]) -> np.ndarray:
-        raw_NH = model.encode([text for _, text in texts])
+        raw_NH = compute_bare(model, [text for _, text in texts])
         keywords = pl.Series([keyword for keyword, _ in texts])
         return _padded(config, reduction.vectors(keywords, raw_NH))
 
@@ -319,8 +326,7 @@ def _shards(
                     parts = [[text] for text in texts]
                     vectors_BH = compute(model, parts, job.config.embed.batch_tokens, advance)
                 else:
-                    vectors_BH = model.encode([text for _, text in texts])
-                    advance(len(texts))
+                    vectors_BH = compute_bare(model, [text for _, text in texts], advance)
                 with artifacts.atomic(path) as partial, partial.open("wb") as file:
                     np.save(file, vectors_BH)
             shards.append((slice(start, start + len(texts)), np.load(path, mmap_mode="r")))

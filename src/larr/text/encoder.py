@@ -20,8 +20,16 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.errors import ConfigError, LarrError
+from larr.machine import bf16_is_fast
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
-from larr.text.checkpoint import attention, first_position, packaged, weights_type
+from larr.text.checkpoint import attention, first_position, source_of, weights_type
+
+SMALL_PARAMETERS = 3_000_000
+"""A model with fewer computes vectors in float32, and is trained by one thread."""
+CPU_BATCH_TOKENS = 4_096
+"""Of a large model: more are no faster, and take SmolLM2 more than five seconds."""
+BARE_TEXTS = 256
+"""Texts of a ready-made encoder between two lines of progress."""
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
@@ -201,7 +209,8 @@ def load_encoder(folder: Path) -> SentenceTransformer:
 def load_sentence_encoder(model: str) -> SentenceTransformer:
     """Returns a ready-made encoder of sentences, as the setting `sentence_encoder` names it."""
     try:
-        return SentenceTransformer(packaged(model, "sentence_encoder"), trust_remote_code=False)
+        source = source_of(model, "sentence_encoder")
+        return SentenceTransformer(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"sentence_encoder {model!r} could not be read: {str(error)[:300]}; give "
@@ -220,6 +229,8 @@ def compute(
     Paper: Eq. (10), (22). Texts of like length share a batch of at most `batch_tokens` tokens,
     padding included; `advance` is called with the number of texts in each finished batch.
     """
+    if encoder.device.type == "cpu" and is_large(encoder):
+        batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
     tokens: KeywordTokenizer = encoder[0].tokens
     rows = tokens.encode_batch(descriptions)
     encoder.eval()
@@ -233,7 +244,7 @@ def compute(
             stop += 1
         batch, start = order[start:stop], stop
         padded = tokens.pad([rows[number] for number in batch])
-        with torch.inference_mode():
+        with torch.inference_mode(), products(encoder):
             output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
         vectors_BD = output["sentence_embedding"].float().cpu().numpy()
         if vectors_ND.shape[1] == 0:  # D is known after the first batch
@@ -241,6 +252,36 @@ def compute(
         vectors_ND[batch] = vectors_BD
         advance(len(batch))
     return vectors_ND
+
+
+def compute_bare(
+    encoder: SentenceTransformer,
+    texts: Sequence[str],
+    advance: Callable[[int], None] = lambda _: None,
+) -> np.ndarray:
+    """Returns the vectors of a ready-made encoder of sentences (float32 [N, H])."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    parts = []
+    for start in range(0, len(order), BARE_TEXTS):
+        part = [texts[number] for number in order[start : start + BARE_TEXTS]]
+        with products(encoder):
+            parts.append(encoder.encode(part))
+        advance(len(part))
+    return np.concatenate(parts)[np.argsort(order)]
+
+
+def is_large(model: torch.nn.Module) -> bool:
+    """Whether the products of a model take most of its time."""
+    return sum(parameter.numel() for parameter in model.parameters()) >= SMALL_PARAMETERS
+
+
+def products(encoder: SentenceTransformer) -> torch.autocast:
+    """Returns the context in which a large model's products are in bfloat16 where that is fast.
+
+    On an EPYC MiniLM and SmolLM2 read 3.3 and 3.7 times as many tokens a second by it.
+    """
+    enabled = is_large(encoder) and bf16_is_fast()
+    return torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled)
 
 
 def normalised(vectors_ND: np.ndarray) -> np.ndarray:
