@@ -10,8 +10,9 @@ import pytest
 
 from larr.config import Config
 from larr.data.draft import init
-from larr.data.look import look, words_of
+from larr.data.look import Reader
 from larr.data.prepare import prepare
+from larr.data.roles import words_of
 from larr.errors import DataError
 from larr.settings import load_config
 
@@ -101,12 +102,12 @@ def test_files_without_headers_are_joined_by_what_they_hold(folder: Path) -> Non
         lines = (separator.join(map(str, row)) for row in rows)
         (folder / name).write_text("\n".join(lines) + "\n", encoding="latin-1")
     text, config = drafted(folder)
-    assert "number_1 AS user_id" in text
-    assert "TRY_CAST(category_3 AS DOUBLE) >= 4 AS click" in text
-    assert "code_4: nearly every row has another value" in text
+    assert "column_1 AS user_id" in text
+    assert "TRY_CAST(column_3 AS DOUBLE) >= 4 AS click" in text
+    assert "column_4: nearly every row has another value" in text
     found = texts(config)
     assert "Film number 7 (1957)" in found
-    assert any(re.match(r"kinds flag 5, flag 9, date 3 year 1954", one) for one in found)
+    assert any(re.match(r"kinds column 5, column 9, column 3 year 1954", one) for one in found)
 
 
 def test_three_tables_of_a_database_with_orders_before_the_log(folder: Path) -> None:
@@ -127,7 +128,7 @@ def test_three_tables_of_a_database_with_orders_before_the_log(folder: Path) -> 
             database.execute(f"CREATE TABLE {name} AS FROM frame")
     text, config = drafted(folder)
     assert "FROM past_orders" in text
-    assert "# CHECK: 5.9% of the users of the log are not in this table" in text
+    assert "# CHECK: 5.9% of the users of the log are not in this table; added" in text
     assert "duckdb:///" in text
     assert config.dataset.test_days == 1
     assert "group staff" in texts(config)
@@ -193,7 +194,7 @@ def test_columns_are_seen_for_what_they_are(tmp_path: Path) -> None:
     }
     columns = {name: (values * 60)[:60] for name, (_, _, values) in forms.items()}
     pl.DataFrame(columns).write_csv(tmp_path / "log.csv")
-    ((table,), _) = look(tmp_path, tmp_path / "scratch")
+    (table,) = Reader(tmp_path, tmp_path / "scratch", tmp_path).tables
     assert {column.name: (column.kind, column.form) for column in table.columns} == {
         name: (kind, form) for name, (kind, form, _) in forms.items()
     }

@@ -6,31 +6,26 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import duckdb
 import numpy as np
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from larr.config.data import KeywordConfig, ProfileConfig
 from larr.data.contract import TABLES
 from larr.data.guess import GUESS, LIKELY, Entity, Guess, guess, why_not
-from larr.data.look import DIGITS, EPOCHS, Column, Table, example, look, share, words_of
+from larr.data.look import EPOCHS, Column, Reader, Table, share
 from larr.data.names import LOOKED_UP
+from larr.data.roles import has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS
+from larr.data.values import LABELS
 from larr.progress import console
 
-COLUMNS_OF_A_TEXT = 4
-"""Columns that share a keyword."""
 MOST_PROFILES = 3
-KIND = {"kind", "kinds", "category", "genre", "genres", "tags", "type", "class", "cuisine"}
-"""Words of names of what users like best in places."""
 MANY_FLAGS = 5
 """Yes-or-no columns of one table that become a list of words."""
 ADDED = {*TIME_COLUMNS, *NEVER_SEEN, "ctr", "cvr", "recent", "impressions", "order_price_yuan"}
@@ -41,7 +36,12 @@ LEAST_TESTED, MOST_TESTED = 0.1, 0.4
 """Share of the rows in the days that are tested."""
 HIGH = 0.8
 """Ratings of at least this share of the largest count as a click."""
+LEAST_NAMES = 0.3
+"""Share of the places that must have a name of their own."""
 PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
+KEYS = {"users": "user_id", "places": "poi_id"}
+NAMES = {"user": "user_id", "place": "poi_id", "request": "request_id", "rating": "click"}
+"""Names of roles in the contract, where they differ."""
 OFFSET = r"\d{2}:\d{2}.*(Z|UTC|[+-]\d{2}:?\d{2})$"
 
 
@@ -52,7 +52,8 @@ class Query:
     table: str
     source: str
     """What follows FROM."""
-    lines: list[dict[str, str]] = field(default_factory=list)
+    lines: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Column of the contract -> its SQL, and a note on it."""
     checks: list[str] = field(default_factory=list)
     """What the user is asked to check."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -64,61 +65,55 @@ class Query:
 
     def add(self, sql: str, name: str, note: str) -> None:
         """Adds a column of the contract."""
-        renamed = sql if sql == quoted(name) else f"{sql} AS {quoted(name)}"
-        self.lines.append({"sql": renamed, "name": name, "note": note})
+        quoted = identifier(name)
+        self.lines[name] = (sql if sql == quoted else f"{sql} AS {quoted}", note)
 
-    def add_own(self, column: Column, sql: str) -> None:
-        """Adds a column that is not in the contract."""
-        name, prefix = self._free_name(column), PREFIXES[self.table]
-        if column.kind == "list" and column.form:
-            sql = f"replace({sql}, {literal(column.form)}, ', ')"
-        elif column.kind == "list":
-            sql = f"array_to_string({sql}, ', ')"
-        self.add(sql, name, f"{column.kind}, such as {example(column)}")
-        name = name if name.startswith(prefix) else prefix + name
-        self.kinds[name] = column.kind
-        if column.kind in ("category", "list") and column.numbers.null_count() == len(
-            column.values
-        ):
-            self.liked.append(name)
-
-    def add_year(self, column: Column, sql: str) -> None:
-        """Adds the year of a time of users or places."""
-        years = pl.Series(column.name, column.times.dt.year().cast(pl.String))
-        self.add_own(
-            Column(f"{column.name}_year", "category", years), f"year({as_time(column, sql)})"
-        )
+    def add_own(self, column: Column, form: str = "{}") -> None:
+        """Adds a column that is not in the contract; of times the year."""
+        sql, kind, name = form.format(column.sql), column.kind, self._free_name(column)
+        is_liked = not column.values.cast(pl.Float64, strict=False).count()
+        if kind in ("time", "date"):
+            is_liked = False
+            sql, kind, name = form.format(f"year({column.timestamp})"), "category", f"{name}_year"
+        if kind == "list":
+            replaced = f"replace({sql}, {literal(column.form)}, ', ')"
+            sql = replaced if column.form else f"array_to_string({sql}, ', ')"
+        self._add_read(sql, name, kind, f"such as {column.example}", is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:
         """Adds yes-or-no columns as a list of their names."""
         words = ",".join(
-            f"\n        CASE {as_sql(flag)} WHEN {literal(flag.distinct.max())} "
+            f"\n        CASE {flag.sql} WHEN {literal(flag.yes)} "
             f"THEN {literal(' '.join(flag.words))} END"
             for flag in flags
         )
-        self.add(f"concat_ws(', ',{words})", "kinds", "yes-or-no columns as words")
-        self.kinds[f"{PREFIXES[self.table]}kinds"] = "list"
-        self.liked.append(f"{PREFIXES[self.table]}kinds")
+        self._add_read(f"concat_ws(', ',{words})", "kinds", "list", "yes-or-no columns as words")
+
+    def _add_read(
+        self, sql: str, name: str, kind: str, note: str, *, is_liked: bool = True
+    ) -> None:
+        prefix = PREFIXES[self.table]
+        read = name if name.startswith(prefix) else prefix + name
+        self.add(sql, name, f"{kind}, {note}")
+        self.kinds[read] = kind
+        self.liked += [read] if is_liked and kind in ("category", "list") else []
 
     def _free_name(self, column: Column) -> str:
         """Returns the words of a column's name, changed where larr uses it for something else."""
-        name = "_".join(column.words)
-        table = TABLES[self.table]
-        known = table.columns.get(name)
-        is_text = known is not None and known.dtype == pl.String and name in table.optional
+        name, table = "_".join(column.words), TABLES[self.table]
+        is_text = name in table.optional and table.optional[name].dtype == pl.String
         is_read_so = name in NUMBERS if column.kind == "number" else is_text
-        is_other = known is not None and not is_read_so
-        looked_up = () if PREFIXES[self.table] else LOOKED_UP
-        if not name[:1].isalpha() or name in ADDED or is_other or name.startswith(looked_up):
+        is_other = name in table.columns and not is_read_so
+        is_other |= self.table == "impressions" and name.startswith(LOOKED_UP)
+        if not name[:1].isalpha() or name in ADDED or is_other:
             name = f"own_{name}"
-        return f"{name}_2" if name in {line["name"] for line in self.lines} else name
+        return f"{name}_2" if name in self.lines else name
 
 
 def init(folder: Path, to: Path) -> None:
     """Writes a configuration for the tables of a folder; raises DataError if it has no log."""
     with TemporaryDirectory() as scratch:
-        tables, others = look(folder, Path(scratch))
-    text = draft(tables, others, folder, to)
+        text = draft(Reader(folder, Path(scratch), to.parent), folder, to)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(text, encoding="utf-8")
     checks = text.count("\n# CHECK")
@@ -126,30 +121,13 @@ def init(folder: Path, to: Path) -> None:
     console.print(f"{to}: {guesses} to check; then `larr check {to}`", soft_wrap=True)
 
 
-def draft(tables: list[Table], others: dict[str, str], folder: Path, path: Path) -> str:
-    """Returns the configuration as TOML; `others` are files that are no tables, and why."""
-    found = guess(tables)
+def draft(reader: Reader, folder: Path, path: Path) -> str:
+    """Returns the configuration as TOML."""
+    found = guess(reader)
     log, orders = _impressions(found), _orders(found)
     users, places = _entity("users", found, found.user), _entity("places", found, found.place)
-    read = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
-    return _rendered(
-        folder=folder,
-        path=path,
-        files=[table for table in tables if table in read],
-        split=found.role("split"),
-        time=found.role("time"),
-        test_days=_test_days(found.role("time")),
-        negatives=not found.has_label,
-        zone=_zone(found.role("time")),
-        queries=[query for query in (log, places, users, orders) if query.lines],
-        others=others | {t.name: "not needed" for t in tables if t not in read},
-        requests=found.role("request"),
-        **_read_of(found, log, places, users),
-    )
-
-
-def _rendered(**context: Any) -> str:
-    """Returns the template with its blanks filled in."""
+    needed = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
+    read = _with_needs([table for table in needed if table])
     templates = Environment(  # noqa: S701 - the text is no HTML
         loader=PackageLoader("larr"),
         undefined=StrictUndefined,
@@ -157,113 +135,139 @@ def _rendered(**context: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters["toml"] = toml
-    return templates.get_template("mine.toml.j2").render(context)
+    templates.filters |= {"toml": toml, "words": _words}
+    time = next(iter(found.of("time")), None)
+    return templates.get_template("mine.toml.j2").render(
+        folder=folder,
+        path=path,
+        files=[table for table in reader.tables if table in read],
+        time=time,
+        test_days=_test_days(time),
+        zone=_zone(time),
+        found=found,
+        queries=[query for query in (log, places, users, orders) if query.lines],
+        others=reader.others | {t.name: "not needed" for t in reader.tables if t not in read},
+        **_read_of(found, log, places, users),
+    )
+
+
+def _with_needs(tables: Sequence[Table]) -> list[Table]:
+    """Returns tables and those that their queries read."""
+    return [*tables, *(one for table in tables for one in _with_needs(table.needs))]
+
+
+def _words(name: str) -> str:
+    """Returns the words of a column's name without a prefix of larr's."""
+    return " ".join(words_of(re.sub("^((poi|user)_)?(own_)?", "", name)))
 
 
 def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str, Any]:
-    """Returns the keywords, profiles, buckets and features that read the tables."""
-    time = found.role("time")
-    has_clock = time is not None and (time.kind == "time" or found.role("clock") is not None)
-    of_time = ["hour_band"] * has_clock + ["day_kind"] * (time is not None)
-    profiles = _profiles(places) if time else []  # without times nothing is known of a user's past
-    differing = [
-        name
-        for column, name in zip(found.scene, log.kinds, strict=True)
-        if column in found.differing
+    """Returns what the keywords, profiles and features read."""
+    names = dict(zip(found.scene, log.kinds, strict=True))
+    differing = [names[column] for column in found.differing]
+    scene = {name: kind for name, kind in log.kinds.items() if name not in differing}
+    texts = [name for name, kind in places.kinds.items() if kind == "text"]
+    written = [
+        ("poi", "basic", [name for name in places.kinds if name not in texts]),
+        ("user", "profile", [*users.kinds]),
+        ("scene", "action", [*scene]),
     ]
-    once = {name: kind for name, kind in log.kinds.items() if name not in differing}
-    keywords = [*_of_places(places.kinds), *_of_requests(users.kinds, once, of_time, profiles)]
-    in_texts = "".join(keyword.template for keyword in keywords)
     kinds = log.kinds | places.kinds | users.kinds
-    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    has_clock = any(time.kind == "time" for time in found.of("time")) or "clock" in found.roles
+    of_time = ["hour_band"] * has_clock + ["day_kind"] * ("time" in found.roles)
+    liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
+    # Without times nothing is known of a user's past.
+    profiles = liked[:MOST_PROFILES] if "time" in found.roles else []
+    likes = {f"user_likes_{n}": name.removeprefix("poi_") for n, name in enumerate(profiles, 1)}
     categories = [name for name, kind in kinds.items() if kind in ("category", "flag", "list")]
-    categories = ["user_id", "poi_id", *categories, *(one.name for one in profiles), *of_time]
     return {
-        "keywords": keywords,
-        "profiles": profiles,
-        "buckets": [name for name in numbers if f"{{{name}_level}}" in in_texts],
-        "categories": categories,
-        "numbers": [*numbers, "poi_ctr", "user_ctr", "poi_log_orders", "user_log_orders"],
-        "candidate_columns": differing + ["position"] * ("position" in found.roles),
+        "texts": texts,
+        "written": written,
+        "of_time": of_time,
+        "profiles": likes,
+        "buckets": [name for *_, some in written for name in some if kinds[name] == "number"],
+        "categories": ["user_id", "poi_id", *categories, *likes, *of_time],
+        "numbers": [name for name, kind in kinds.items() if kind == "number"],
+        "differing": differing + ["position"] * ("position" in found.roles),
     }
 
 
 def _impressions(found: Guess) -> Query:
     """Returns the log under the contract's names."""
     query = Query("impressions", found.log.name, left_out=found.left_out)
-    named = {
-        "user": (found.user.key, found.user.sure),
-        "place": (found.place.key, found.place.sure),
-    }
-    named |= found.roles
-    contract = {"request": "request_id", "user": "user_id", "place": "poi_id"}
-    for role, (column, sure) in named.items():
-        if role not in ("time", "clock", "position", "rating"):  # which are computed below
-            query.add(as_sql(column), contract.get(role, role), sure)
-            if sure == GUESS:
-                query.checks.append(f"is {column.name} the {role}?")
-    if time := found.role("time"):
-        query.add(as_time(time, as_sql(time), found.role("clock")), "time", found.roles["time"][1])
-        if time.form.startswith(("%d/%m", "%m/%d")):
-            query.checks.append(f"{time.name}, such as {example(time)}, is read as {time.form}.")
-    if position := found.role("position"):
-        first = "" if position.numbers.to_numpy().min() else " + 1"
-        query.add(f"TRY_CAST({as_sql(position)} AS INTEGER){first}", "position", LIKELY)
-    if rating := found.role("rating"):
-        largest = rating.numbers.drop_nulls().to_numpy().max()
-        rule = f"TRY_CAST({as_sql(rating)} AS DOUBLE) >= {HIGH * largest:g}"
-        query.add(rule, "click", found.roles["rating"][1])
-        query.checks.append(
-            f"{rating.name} has values up to {largest:g}; {HIGH * largest:g} and more is a click."
-        )
+    keys = {"user": (found.user.key, found.user.sure), "place": (found.place.key, found.place.sure)}
+    for role, (column, sure) in (keys | found.roles).items():
+        sql = column.sql
+        if role == "time":
+            sql = column.as_time(*found.of("clock"))
+            if column.form.startswith(("%d/%m", "%m/%d")):
+                query.checks.append(f"{column.name}, such as {column.example}, is {column.form}.")
+        elif role == "position":
+            sql = f"TRY_CAST({sql} AS INTEGER){'' if column.number_values.min() else ' + 1'}"
+        elif role == "rating":
+            largest = float(column.number_values.max())
+            sql, high = f"TRY_CAST({sql} AS DOUBLE) >= {HIGH * largest:g}", f"{HIGH * largest:g}"
+            query.checks.append(
+                f"{column.name} has values up to {largest:g}; {high} and more is a click."
+            )
+        elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
+            sql += f" = {literal(column.yes)}"
+        if sure == GUESS:
+            query.checks.append(f"is {column.name} the {role}?")
+        if role != "clock":
+            query.add(sql, NAMES.get(role, role), sure)
     for column in found.scene:
-        query.add_own(column, as_sql(column))
+        query.add_own(column)
     return query
 
 
 def _entity(table: str, found: Guess, one: Entity) -> Query:
     """Returns the table of users or places; empty if nothing is known of them but their keys."""
-    own = one.own_key or one.key
-    query = Query(table, one.table.name if one.table else found.log.name)
+    own, key, form = one.own_key or one.key, KEYS[table], "{}" if one.table else "any_value({})"
+    query = Query(table, (one.table or found.log).name)
     if not one.columns:
         return query
-    if not one.table:
-        query.source += f" GROUP BY {as_sql(own)} ORDER BY {as_sql(own)}"
-        query.checks.append(
-            f"no table of {table}; these columns of the log have one value for each {own.name}."
-        )
-    unknown = share(~one.key.distinct.is_in(own.distinct.implode()))
-    if unknown:
-        query.checks.append(
-            f"{unknown:.1%} of the {table} of the log are not in this table and are left out."
-        )
-    query.add(as_sql(own), "user_id" if table == "users" else "poi_id", one.sure)
+    query.add(own.sql, key, one.sure)
     title = _title(one.columns) if table == "places" else None
     if table == "places":
-        name = f"coalesce({as_sql(title)}, {as_sql(own)})" if title else as_sql(own)
-        query.add(name, "name", f"{LIKELY if title else GUESS}, such as {example(title or own)}")
+        name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
+        query.add(name, "name", f"{LIKELY if title else GUESS}, such as {(title or own).example}")
     flags = [column for column in one.columns if column.kind == "flag"]
-    flags = flags if len(flags) >= MANY_FLAGS else []
+    flags = flags if len(flags) >= MANY_FLAGS and one.table else []
     if flags:
         query.add_flags(flags)
     for column in one.columns:
-        sql = as_sql(column) if one.table else f"any_value({as_sql(column)})"
+        axes = [a for a in ("lat", "lon") if table == "places" and is_role(column.name, a)]
         if reason := why_not(column):
             query.left_out[column.name] = reason
-        elif column.kind in ("time", "date"):
-            query.add_year(column, sql)
-        elif table == "places" and column.name in ("lat", "lon"):
-            query.add(sql, column.name, LIKELY)
+        elif axes and axes[0] not in query.lines:
+            query.add(form.format(column.sql), axes[0], LIKELY)
         elif column is not title and column not in flags:
-            query.add_own(column, sql)
+            query.add_own(column, form)
+    if one.table is None:
+        query.source += f"\nGROUP BY {own.sql} ORDER BY {own.sql}"
+        query.checks.append(
+            f"no table of {table}; these columns of the log have one value for each {own.name}."
+        )
+    elif unknown := share(~one.key.distinct.is_in(own.distinct.implode())):
+        name = f", {key} AS name" if table == "places" else ""
+        query.source += (
+            f"\nUNION ALL BY NAME SELECT DISTINCT {key}{name} FROM impressions\n"
+            f"WHERE {key} NOT IN (SELECT {own.sql} FROM {one.table.name}) ORDER BY ALL"
+        )
+        query.checks.append(
+            f"{unknown:.1%} of the {table} of the log are not in this table; added."
+        )
     return query
 
 
 def _title(columns: Sequence[Column]) -> Column | None:
     """Returns the column that names places: by its own name, or else the first text."""
-    named = [c for c in columns if {"name", "title"} & {*c.words} and c.kind != "missing"]
-    return next(iter([*named, *(column for column in columns if column.kind == "text")]), None)
+    named = [column for column in columns if has_role((column.words or [""])[-1], "name")]
+    named = [c for c in named if c.kind in ("text", "category", "code")]
+    named = [c for c in named if len(c.distinct) >= LEAST_NAMES * c.values.count()]
+    texts = [column for column in columns if column.kind == "text"]
+    return max(named, key=lambda c: len(c.distinct), default=next(iter(texts), None))
 
 
 def _orders(found: Guess) -> Query:
@@ -272,117 +276,32 @@ def _orders(found: Guess) -> Query:
     if found.orders:
         table, user, place, time = found.orders
         query.source = table.name
-        query.add(as_sql(user), "user_id", LIKELY)
-        query.add(as_sql(place), "poi_id", LIKELY)
-        query.add(as_time(time, as_sql(time)), "time", LIKELY)
+        named = ((user.sql, "user_id"), (place.sql, "poi_id"), (time.as_time(), "time"))
+        for sql, name in named:
+            query.add(sql, name, LIKELY)
         names = {column.name for column in found.scene}
         for column in table.columns:
             if column.name in names and column not in (user, place, time):
-                query.add_own(column, as_sql(column))
+                query.add_own(column)
     return query
-
-
-def _profiles(places: Query) -> list[ProfileConfig]:
-    """Returns profiles of some categories of places, or of their names if they have none."""
-    liked = sorted(places.liked, key=lambda name: KIND.isdisjoint(words_of(name)))
-    columns = [name.removeprefix("poi_") for name in liked[:MOST_PROFILES] or ["poi_name"]]
-    return [ProfileConfig(name=f"user_favourite_{name}", column=name) for name in columns]
-
-
-def _of_places(kinds: dict[str, str]) -> list[KeywordConfig]:
-    """Returns the keywords of places: the name, texts, and the other columns a few at a time."""
-    texts = [name for name, kind in kinds.items() if kind == "text"]
-    others = _shared({name: kind for name, kind in kinds.items() if name not in texts})
-    written = [("place_name", "business", "{poi_name}")]
-    written += [(f"place_{n}", "basic", some) for n, some in enumerate(others or ["{poi_name}"], 1)]
-    written += [(name.replace("poi_", "place_", 1), "business", f"{{{name}}}") for name in texts]
-    return [
-        KeywordConfig(name=name, owner="poi", view=view, template=text, prompt=name == "place_name")
-        for name, view, text in written
-    ]
-
-
-def _of_requests(
-    users: dict[str, str], scene: dict[str, str], of_time: list[str], profiles: list[ProfileConfig]
-) -> list[KeywordConfig]:
-    """Returns the keywords of users and scenes."""
-    of_users, of_scenes = enumerate(_shared(users), 1), enumerate(_shared(scene), 1)
-    written = [(f"user_{n}", "user", "profile", some) for n, some in of_users]
-    if profiles:
-        first, *others = (f"{{{profile.name}}}" for profile in profiles)
-        likes = f"likes {first}" + "".join(f"[, {name}]" for name in others)
-        written.append(("user_likes", "user", "action", likes))
-    if of_time:
-        when = ", ".join(f"{{{name}}}" for name in of_time)
-        written.append(("when", "scene", "action", when))
-    written += [(f"scene_{n}", "scene", "action", some) for n, some in of_scenes]
-    return [
-        KeywordConfig(name=name, owner=owner, view=view, template=text)
-        for name, owner, view, text in written or [("user", "user", "profile", "{user_id}")]
-    ]
-
-
-def _shared(kinds: dict[str, str]) -> list[str]:
-    """Returns templates of a few columns each, with the words of their names."""
-    parts = []
-    for name, kind in kinds.items():
-        words = words_of(re.sub("^((poi|user)_)?(own_)?", "", name))
-        parts.append(f"{' '.join(words)} {{{name}{'_level' if kind == 'number' else ''}}}")
-    starts = range(0, len(parts), COLUMNS_OF_A_TEXT)
-    some = [parts[start : start + COLUMNS_OF_A_TEXT] for start in starts]
-    return ["".join(f"[, {part}]" for part in few).replace("[, ", "[", 1) for few in some]
 
 
 def _test_days(time: Column | None) -> int:
     """Returns how many days at the end have enough rows to test; 0 if there are no such days."""
     if time is None:
         return 0
-    day = time.times.dt.epoch("d").drop_nulls().to_numpy()
-    if not len(day):
-        return 0
-    age = day.max() - day
-    tested = int(np.quantile(age, LEAST_TESTED)) + 1
-    return tested if (age < tested).mean() <= MOST_TESTED else 0
+    day_N = time.times.dt.epoch("d").drop_nulls().to_numpy()
+    age_N = day_N.max() - day_N
+    tested = int(np.quantile(age_N, LEAST_TESTED)) + 1
+    return tested if (age_N < tested).mean() <= MOST_TESTED else 0
 
 
 def _zone(time: Column | None) -> str:
     """Returns how times are read that may have to be converted."""
-    if time is None:
-        return ""
-    if time.form in EPOCHS:
-        return f"{time.name} counts {time.form} since 1970, which is read as UTC."
+    if time is None or time.form in EPOCHS:
+        return f"{time.name} counts {time.form} since 1970, which is read as UTC." if time else ""
     has_offset = bool(time.values.str.contains(OFFSET).any())
-    return f"offsets of {time.name}, such as {example(time)}, are dropped." if has_offset else ""
-
-
-def as_time(column: Column, sql: str, clock: Column | None = None) -> str:
-    """Returns the SQL of a time as larr reads it; a date may have its clock in another column."""
-    if clock:
-        sql = f"{sql} || ' ' || {as_sql(clock)}"
-    if not column.form or column.form in EPOCHS:
-        return sql
-    seconds = clock is not None and bool(clock.values.str.contains(":.*:").any())
-    form = column.form + (" %H:%M" if clock else "") + (":%S" if seconds else "")
-    text = f"{sql}::VARCHAR" if form == DIGITS else sql
-    return f"strptime({text}, {literal(form)})"
-
-
-def as_sql(column: Column) -> str:
-    """Returns a column of a file as SQL names it."""
-    return quoted(column.name)
-
-
-def quoted(name: str) -> str:
-    """Returns a name as SQL takes it, in quotes only where it needs them."""
-    is_plain = name.isidentifier() and name.isascii() and name.lower() not in _reserved()
-    return name if is_plain else identifier(name)
-
-
-@cache
-def _reserved() -> set[str]:
-    """Returns the words that SQL does not take for names."""
-    keywords = "FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
-    return {name for name, _ in duckdb.connect().execute(keywords).fetchall()}
+    return f"offsets of {time.name}, such as {time.example}, are dropped." if has_offset else ""
 
 
 def toml(value: Any) -> str:
@@ -391,4 +310,5 @@ def toml(value: Any) -> str:
         text = f"[{', '.join(map(toml, value))}]"
         lines = "".join(f"    {toml(one)},\n" for one in value)
         return text if len(text) < 80 else f"[\n{lines}]"
-    return json.dumps(value, ensure_ascii=False)
+    is_long = isinstance(value, str) and "\n" in value
+    return f"'''\n{value}'''" if is_long else json.dumps(value, ensure_ascii=False)

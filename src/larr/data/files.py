@@ -15,9 +15,12 @@ from larr.data.sql import identifier, literal, paths, reading, with_file_name
 from larr.errors import DataError
 from larr.progress import console
 
-PARQUET = re.compile(r"\.(parquet|pq)$", re.IGNORECASE)
-CSV = re.compile(r"\.(csv|tsv|txt|tab|dat|data)(\.(gz|zst))?$", re.IGNORECASE)
-"""Names of CSV files in a folder; a single file that is not Parquet is CSV in any case."""
+SUFFIXES = {
+    "parquet": re.compile(r"\.(parquet|pq)$", re.IGNORECASE),
+    "json": re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst))?$", re.IGNORECASE),
+    "csv": re.compile(r"\.(csv|tsv|txt|tab|dat|data)(\.(gz|zst))?$", re.IGNORECASE),
+}
+"""Names of files by kind; a single file with another name is CSV."""
 HIDDEN = (".", "_")
 """Files that other programs write beside tables begin with these, for example _SUCCESS."""
 BATCH = 100_000
@@ -43,10 +46,10 @@ class Files:
         if file.path is None:
             source = f"read_parquet({literal(self._copied(name, file))})"
         else:
-            files, is_parquet = found(file.path)
+            files, kind = found(file.path)
             with reading(str(file.path)):
-                if is_parquet:
-                    source = f"read_parquet({paths(files)}, union_by_name=true)"
+                if kind != "csv":
+                    source = f"read_{kind}({paths(files)}, union_by_name=true)"
                     if file.file_column:
                         source = with_file_name(source, file.file_column)
                 else:
@@ -74,7 +77,7 @@ class Files:
         return table
 
     def _create(self, name: str, source: str) -> None:
-        view = f"CREATE VIEW {identifier(name)} AS SELECT * FROM {source}"
+        view = f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT * FROM {source}"
         self.database.execute(view)
 
     def _path(self, name: str) -> Path:
@@ -103,8 +106,8 @@ class Files:
         return path
 
 
-def found(path: Path) -> tuple[list[Path], bool]:
-    """Returns the files of a table, and whether they are Parquet and not CSV.
+def found(path: Path) -> tuple[list[Path], str]:
+    """Returns the files of a table, and their kind: a key of `SUFFIXES`.
 
     Raises DataError if something in a folder is no table: no file is left out silently.
     """
@@ -112,11 +115,11 @@ def found(path: Path) -> tuple[list[Path], bool]:
         raise DataError(f"{path}: no such file or folder")
     files = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
     files = [one for one in files if not one.name.startswith(HIDDEN)]
-    kinds = {PARQUET.search(one.name) is not None for one in files}
-    wrong = [one.name for one in files if not (PARQUET.search(one.name) or CSV.search(one.name))]
-    if path.is_dir() and (wrong or len(kinds) != 1):
+    kinds = {_kind(one) or ("" if path.is_dir() else "csv") for one in files}
+    if path.is_dir() and ("" in kinds or len(kinds) != 1):
+        wrong = [one.name for one in files if not _kind(one)]
         raise DataError(
-            f"{path}: expected Parquet files or CSV files, and nothing else, got "
+            f"{path}: expected Parquet, CSV or JSON files, and nothing else, got "
             f"{', '.join(wrong[:5] or [one.name for one in files][:5]) or 'an empty folder'}"
         )
     if empty := [one for one in files if not one.stat().st_size]:
@@ -125,3 +128,7 @@ def found(path: Path) -> tuple[list[Path], bool]:
     if not files:
         raise DataError(f"{path}: is empty")
     return files, kinds.pop()
+
+
+def _kind(file: Path) -> str:
+    return next((kind for kind, suffix in SUFFIXES.items() if suffix.search(file.name)), "")

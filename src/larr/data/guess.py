@@ -1,97 +1,84 @@
 """What the tables of a folder are: the log, its users and places, and the roles of columns.
 
 Names and data decide together, and each decision says how sure it is. No label is related to
-anything but in `only_with_clicks`, which reads rows from before the test days alone.
+anything but in "only rows with a click have it", which reads rows before the test days alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
+from math import log10
 
 import polars as pl
 
 from larr.data.columns import MOST_DIFFERING
-from larr.data.look import Column, Table, example, share
+from larr.data.look import Column, Reader, Table, share
+from larr.data.reshape import by_event, event_column, is_named_as, refers, reshaped
+from larr.data.roles import has_role, is_role
 from larr.errors import DataError
 
-WORDS = {
-    "user": "user member customer client card person people guest visitor respondent account buyer "
-    "uid reader listener player worker subscriber diner patron rater reviewer",
-    "place": "poi place shop store restaurant merchant item product dish meal movie film song "
-    "track music app article news sku goods book venue hotel vendor business offer coupon ad "
-    "document recipe game video listing",
-    "request": "request session visit impression query search slate pageview",
-    "click": "click clicked clicks label target y response accept accepted bought taken liked "
-    "conversion converted purchase purchased order ordered install installed interested",
-    "order": "order ordered orders purchase purchased bought buy conversion converted paid",
-    "rating": "rating ratings stars score grade",
-    "time": "time timestamp date datetime ts created at clock when",
-    "position": "position pos rank slot",
-    "latitude": "lat latitude",
-    "longitude": "lon lng longitude",
-    "birth": "birth birthday birthdate dob born release released opened founded",
-    "personal": "gender sex age birth occupation income education marital nickname",
-    "count": "count counts cnt num total",
-    "name": "name title",
-    "earlier": "order orders purchase purchases transaction transactions history",
-    "outcome": "duration dwell refund refunded delivered paid payment review reviewed "
-    "comment watched playtime cancelled returned revenue",
-}
-KNOWN = {role: {*words.split()} for role, words in WORDS.items()}
-"""Words of names that reveal what a column or table is."""
 GENDERS = {"m", "f", "male", "female"}
-CONTAINED = 0.9
-"""Share of the values of a column that the key of a table must have for the two to belong
-together."""
 LEAST_KNOWN = 0.5
 """Share of the users of earlier orders that the log has, too."""
-MOST_WITHOUT_TIME = 0.01
-"""Of more rows without a time larr does without times, since it would have to reject them."""
+MOST_MISSING, MOST_WITHOUT_TIME = 0.1, 0.01
+"""Share of the rows that may miss their user, place or request; of more rows without a time larr
+does without times, since it would have to reject them."""
 LEAST_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column is one of users if this share of its rows is of users with several, and this share of
 these users has one value of it; the same for places."""
-TRAINING_SHARE = 0.8
-LEAST_BY_CHANCE = 10.0
+OFTEN, DEPENDENT = 10, 0.5
+"""A column depends on the place if places with this many rows have one value in this share."""
+TRAINING_SHARE, LEAST_BY_CHANCE = 0.8, 10.0
 """Rows without a click that have a value, as one would expect by chance, from which on it shows
 something that there are none."""
 RISING = 0.99
+CODE = r"^\S*\d\S*$"
+TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
 SURE, LIKELY, GUESS = "sure", "likely", "a guess: please check"
+ALONE = {
+    "missing": "it has no values",
+    "nested": "it holds nested values",
+    "constant": "it is {} in all rows",
+    "link": "it holds addresses of web pages",
+    "code": "nearly every row has another value",
+}
+"""Kind of column -> why it is not read."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Entity:
     """Users or places."""
 
     key: Column
     """Of the log."""
-    table: Table | None
-    """Their own table, if there is one."""
-    own_key: Column | None
-    """Its key."""
     sure: str
+    table: Table | None = None
+    """Their own table, if there is one."""
+    own_key: Column | None = None
+    """Its key."""
     columns: Sequence[Column] = ()
     """All others: those of their table, or else those of the log that have one value for each."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Guess:
     """What `larr init` found."""
 
     log: Table
     user: Entity
     place: Entity
-    orders: tuple[Table, Column, Column, Column] | None
-    """Earlier orders: the table, its user, place and time."""
     roles: dict[str, tuple[Column, str]]
-    """Role (request, time, clock, click, order, rating, position, split, lat, lon, the contract's
-    probabilities) -> the column of the log, and how sure that is."""
-    scene: Sequence[Column]
-    """Other columns of the log that are read."""
-    differing: Sequence[Column]
+    """The other columns of the log that larr reads in a way of its own, and how sure that is:
+    request, time, clock, click, order, rating, position, split, lat, lon, probabilities."""
+    orders: tuple[Table, Column, Column, Column] | None = None
+    """Earlier orders: the table, its user, place and time."""
+    scene: Sequence[Column] = ()
+    """Columns of the log that are read, but for those of users and places."""
+    differing: Sequence[Column] = ()
     """Those of them that differ between the candidates of a request."""
-    left_out: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
     """Column of the log -> why it is not read."""
 
     @property
@@ -99,235 +86,231 @@ class Guess:
         """Whether rows say what was clicked; otherwise each is taken for a click."""
         return "click" in self.roles or "rating" in self.roles
 
-    def role(self, name: str) -> Column | None:
-        """Returns the column of the log that has a role."""
-        return self.roles[name][0] if name in self.roles else None
+    def of(self, *roles: str) -> list[Column]:
+        """Returns the columns of the log that have some roles."""
+        return [self.roles[role][0] for role in roles if role in self.roles]
 
 
-def guess(tables: list[Table]) -> Guess:
+def guess(reader: Reader) -> Guess:
     """Returns what the tables are; raises DataError if none of them can be the log."""
-    logs = [(table, *keys) for table in tables if (keys := _keys(table, tables))]
+    tables = reshaped(reader)
+    logs = [found for table in tables if (found := _log(table, tables))]
     if not logs:
         seen = "; ".join(f"{t.name}: {', '.join(c.name for c in t.columns)}" for t in tables)
         raise DataError(
             "no table looks like a log of users and places, with a row for each place that was "
             f"shown or taken; write the configuration by hand (docs/your_data.md). Found {seen}"
         )
-    log, user, place = max(
-        logs, key=lambda one: (any(_is(c, "click") for c in one[0].columns), one[0].rows)
-    )
-    roles = _roles(log, user, place)
-    taken = [user.key, place.key, *(column for column, _ in roles.values())]
-    others = [column for column in log.columns if column not in taken]
-    left_out = {column.name: why for column in others if (why := _why_not(column, roles))}
-    scene = [column for column in others if column.name not in left_out]
-    user = _with_columns(user, scene)
-    place = _with_columns(place, [column for column in scene if column not in user.columns])
-    scene = [column for column in scene if column not in (*user.columns, *place.columns)]
-    request = _of(roles, "request") or [user.key, *_of(roles, "time")]
-    differing = _differing(request, scene) if len(request) > 1 or "request" in roles else []
-    found = Guess(log, user, place, _earlier(log, user, logs), roles, scene, differing, left_out)
-    if differing and not found.has_label:
-        reason = "it differs within requests, and is not known of places that are sampled"
-        left_out |= {column.name: reason for column in differing}
-        scene = [column for column in scene if column not in differing]
-        return replace(found, scene=scene, differing=())
+    found = max(logs, key=_preference)
+    event = event_column(found.log)
+    if event and "click" not in found.roles:
+        keys = [found.user.key, found.place.key, *found.of("request")]
+        log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
+        user, place = (replace(one, key=log[one.key.name]) for one in (found.user, found.place))
+        roles = {k: v for k, v in _roles(log, user.key, place.key).items() if k not in LABELS}
+        roles |= {column.name: (column, LIKELY) for column in log.columns if column.name in LABELS}
+        found = Guess(log, user, place, roles)
+    found.orders = next(_earlier(found, logs), None)
+    _sort_columns(found)
     return found
 
 
-def _is(named: Column | Table, role: str) -> bool:
-    """Returns whether a name has a word of a role."""
-    return not KNOWN[role].isdisjoint(named.words)
+def _preference(found: Guess) -> tuple[bool, bool, int]:
+    is_sure = GUESS not in (found.user.sure, found.place.sure) or not found.log.is_named
+    return is_sure, found.has_label or event_column(found.log) is not None, found.log.rows
 
 
-def _of(roles: dict[str, tuple[Column, str]], role: str) -> list[Column]:
-    return [roles[role][0]] if role in roles else []
-
-
-def _keys(table: Table, tables: list[Table]) -> tuple[Entity, Entity] | None:
-    """Returns the users and places that a table refers to; None if it is no log."""
+def _log(table: Table, tables: list[Table]) -> Guess | None:
+    """Returns a table as a log, with its roles; None if it has no users and places."""
     possible = [
         column
         for column in table.columns
         if column.kind in ("number", "code", "category", "text") and not column.is_key
-        if share(column.values.is_null()) <= 0.1
-        if not (_is(column, "time") or _is(column, "count"))
+        if share(column.values.is_null()) <= MOST_MISSING
+        if not (has_role(column.name, "time") or has_role(column.name, "count"))
     ]
     fits = [
-        [(*fit, column) for column in possible for fit in _owners(role, column, table, tables)]
+        [fit for column in possible for fit in _fits(role, column, table, tables)]
         for role in ("user", "place")
     ]
-    best, chosen = 0.0, None
-    for pair in product(*fits):
-        (score, users, _, user), (other_score, places, _, place) = pair
-        differ = user is not place and (users is None or users is not places)
-        is_better = differ and score and other_score and score + other_score > best
-        if is_better and not _owned(user, [place]):  # which would be a column of the users
-            best, chosen = score + other_score, pair
-    if chosen is None:
-        return None
-    of_users, of_places = (
-        Entity(column, own, key, (GUESS, LIKELY, SURE)[_is(column, role) + (own is not None)])
-        for role, (_, own, key, column) in zip(("user", "place"), chosen, strict=True)
-    )
-    return of_users, of_places
+    codes = [] if table.is_named else [one.key for score, one in fits[0] if score > 0]
+    for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
+        # A column that has one value for each of another is a column of this one; without names, a
+        # first column with one user each is of requests.
+        others = [column for column in codes if column is not user.key] or [place.key]
+        if user.key is place.key or (user.table is not None and user.table is place.table):
+            continue
+        if not owned(user.key, others) and not owned(place.key, [user.key]):
+            return Guess(table, user, place, _roles(table, user.key, place.key))
+    return None
 
 
-def _owners(
+def _fits(
     role: str, column: Column, table: Table, tables: list[Table]
-) -> Iterator[tuple[float, Table | None, Column | None]]:
-    """Yields how well a column fits a role: alone, and as the key of each table."""
-    by_name = 3.0 * _is(column, role) + ("id" in column.words)
-    yield by_name or float(column.kind in ("number", "code")), None, None
+) -> Iterator[tuple[float, Entity]]:
+    """Yields how well a column fits users or places: alone, and as the key of each table."""
+    is_named = is_role(column.name, role)
+    score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * ("id" in column.words)
+    if role == "user" and not is_named and is_role(column.name, "request"):
+        score = 1.5  # without users each session is one
+    is_number = len(column.number_values) > 0
+    if not (is_named or table.is_named):  # the first columns with codes
+        is_code = column.is_whole or (not is_number and column.all_match(CODE))
+        score = 0.5 * is_code
+    if score or not (table.is_named or is_number):
+        score += 0.1 * log10(len(column.distinct)) * table.is_named
+        yield score, Entity(column, LIKELY if is_named else GUESS)
     for other in tables:
         for key in other.columns if other is not table else ():
-            if key.is_key and key.kind not in ("time", "date", "link"):
-                common = int(column.distinct.is_in(key.distinct.implode()).sum())
-                if common >= CONTAINED * len(column.distinct):
-                    is_like = _is(other, role) or _is(key, role) or _looks_like(other, role)
-                    yield by_name + 1 + 2 * common / len(key.distinct) + 2 * is_like, other, key
+            is_like = _looks_like(other, key, role)
+            # Numbers of one table are easily among those of another.
+            by_chance = is_number and table.is_named and other.is_named
+            is_named_so = not by_chance or is_named_as(column, key, other)
+            if (is_named or is_like) and is_named_so and refers(column, key):
+                better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like
+                yield score + better, Entity(column, SURE if is_named else LIKELY, other, key)
 
 
-def _looks_like(table: Table, role: str) -> bool:
-    """Returns whether the columns of a table describe people, or places."""
+def _looks_like(table: Table, key: Column, role: str) -> bool:
+    """Returns whether a table has users or places, by its name, its key or its columns."""
+    if has_role(table.name, role) or is_role(key.name, role):
+        return True
     if role == "place":
-        return any(_is(column, "name") or column.kind == "text" for column in table.columns)
+        return any(has_role(c.name, "name") or c.kind == "text" for c in table.columns)
     return any(
-        _is(column, "personal")
-        or (column.kind == "category" and {*column.distinct.str.to_lowercase()} <= GENDERS)
+        has_role(column.name, "personal")
+        or {*column.distinct.head(3).str.to_lowercase()} <= GENDERS
         for column in table.columns
+        if column.kind not in ("missing", "nested")
     )
 
 
-def _owned(key: Column, columns: Sequence[Column]) -> list[Column]:
+def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
     """Returns those columns that have one value for each value of a key."""
-    owned = []
+    found = []
     for column in columns:
         rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
         groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
         repeated = groups.filter(pl.col("len") > 1)
-        is_repeated = repeated["len"].sum() >= LEAST_REPEATED * len(rows)
+        is_repeated = repeated["len"].sum() >= LEAST_REPEATED * len(rows) > 0
         if is_repeated and share(repeated["values"] == 1) >= NEARLY_ALL:
-            owned.append(column)
-    return owned
+            found.append(column)
+    return found
 
 
-def _earlier(
-    log: Table, user: Entity, logs: list[tuple[Table, Entity, Entity]]
-) -> tuple[Table, Column, Column, Column] | None:
-    """Returns a table of the same users, with times, whose name says orders."""
-    for table, its_user, its_place in logs:
-        times = [column for column in table.columns if column.kind in ("time", "date")]
-        known = share(its_user.key.distinct.is_in(user.key.distinct.implode()))
-        if table is not log and times and _is(table, "earlier") and known >= LEAST_KNOWN:
-            return table, its_user.key, its_place.key, times[0]
-    return None
+def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, str]]:
+    """Returns the columns of the log that larr reads in a way of its own."""
+    rest = [column for column in log.columns if column not in (user, place)]
+    roles = _labels(log, rest) | _times(user, rest)
 
+    def is_request(column: Column) -> bool:
+        few_missing = share(column.values.is_null()) <= MOST_MISSING
+        return column.is_key or (few_missing and bool(owned(column, [user])))
 
-def _roles(log: Table, user: Entity, place: Entity) -> dict[str, tuple[Column, str]]:
-    """Returns the columns of the log that larr reads in a way of its own, and how sure that is."""
-    rest = [column for column in log.columns if column not in (user.key, place.key)]
-    roles = _labels(log, rest) | _times(rest)
-    for column in rest:
-        one_user = column.is_key or bool(_owned(column, [user.key]))
-        is_number = column.kind in ("number", "category") and not column.numbers.null_count()
-        for role, sure, fits in (
-            ("request", SURE, _is(column, "request") and one_user),
-            ("request", GUESS, _is(column, "request") and "id" in column.words),
-            ("split", SURE, {*column.distinct.str.to_lowercase()} == {"train", "test"}),
-            ("position", LIKELY, _is(column, "position") and is_number),
-            ("lat", LIKELY, _is(column, "latitude") and is_number),
-            ("lon", LIKELY, _is(column, "longitude") and is_number),
-            *(
-                (name, SURE, column.name == name)
-                for name in ("probability_click", "probability_order")
-            ),
-        ):
-            if fits and role not in roles and column not in [c for c, _ in roles.values()]:
-                roles[role] = column, sure
+    # Role, how sure it is, and what its column must be.
+    rules = (
+        ("request", SURE, lambda c: is_role(c.name, "request") and is_request(c)),
+        ("request", GUESS, lambda c: "id" in c.words and not c.is_key and is_request(c)),
+        ("split", SURE, lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
+        ("position", LIKELY, lambda c: is_role(c.name, "position") and c.is_whole),
+        ("lat", LIKELY, lambda c: has_role(c.name, "lat") and len(c.number_values)),
+        ("lon", LIKELY, lambda c: has_role(c.name, "lon") and len(c.number_values)),
+        ("probability_click", SURE, lambda c: c.name == "probability_click"),
+        ("probability_order", SURE, lambda c: c.name == "probability_order"),
+    )
+    for role, sure, fits in rules:
+        taken = [column for column, _ in roles.values()]
+        if column := next((c for c in rest if c not in taken and fits(c)), None):
+            roles.setdefault(role, (column, sure))
     return roles
 
 
 def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
     """Returns click and order, or else a rating."""
     flags = [column for column in columns if column.kind == "flag"]
-    orders = [column for column in flags if _is(column, "order")]
-    clicks = [column for column in flags if _is(column, "click") and column not in orders]
+    orders = [column for column in flags if has_role(column.name, "order")]
+    clicks = [c for c in flags if has_role(c.name, "click") and c not in orders]
     clicks = clicks or [c for c in flags if any(_has_all(c, order) for order in orders)] or orders
     if clicks:
-        roles = {"click": (clicks[0], SURE if len(clicks) == 1 else GUESS)}
-        if orders := [column for column in orders if column is not clicks[0]]:
-            roles["order"] = orders[0], LIKELY
-        return roles
-    scales = [column for column in columns if column.kind in ("number", "category")]
-    scales = [column for column in scales if column.is_scale]
-    if named := [column for column in scales if _is(column, "rating")]:
+        ordered = [("order", (c, LIKELY)) for c in orders if _has_all(clicks[0], c)]
+        return {"click": (clicks[0], SURE if len(clicks) == 1 else GUESS), **dict(ordered[:1])}
+    scales = [
+        c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
+    ]
+    scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
+    if named := [column for column in scales if is_role(column.name, "rating")]:
         return {"rating": (named[0], LIKELY)}
     # Names that larr chose itself show nothing.
-    return {"rating": (scales[0], GUESS)} if scales and log.file.columns else {}
+    scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
+    return {"rating": (scales[0], GUESS)} if scales else {}
 
 
 def _has_all(click: Column, order: Column) -> bool:
     """Returns whether each row with an order has a flag, and others have it, too."""
-    clicked, ordered = (flag.values == flag.distinct.max() for flag in (click, order))
+    clicked, ordered = (flag.values == flag.yes for flag in (click, order))
     return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
-def _times(columns: list[Column]) -> dict[str, tuple[Column, str]]:
-    """Returns the time of a row; a date may have its clock in another column."""
+def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]:
+    """Returns the time of a row, the earliest; a date may have its clock in another column."""
     usable = [c for c in columns if share(c.values.is_null()) <= MOST_WITHOUT_TIME]
-    times = [c for c in usable if c.kind in ("time", "date") and not _is(c, "birth")]
+    times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
+    times = [column for column in times if not owned(user, [column])] or times
     if not times:
         return {}
-    time = min(times, key=lambda column: (column.kind == "date", not _is(column, "time")))
-    roles = {"time": (time, SURE if _is(time, "time") else LIKELY)}
-    clocks = [column for column in usable if column.kind == "clock"]
-    if time.kind == "date" and clocks:
-        roles["clock"] = clocks[0], LIKELY
-    return roles
+    key = lambda c: (c.kind == "date", not is_role(c.name, "time"), c.times.median())  # noqa: E731
+    time = min(times, key=key)
+    roles = {"time": (time, SURE if has_role(time.name, "time") else LIKELY)}
+    clocks = [(column, LIKELY) for column in usable if column.kind == "clock"]
+    return roles | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
 
 
-def _why_not(column: Column, roles: dict[str, tuple[Column, str]]) -> str:
-    """Returns why a column of the log is not read; empty if it is."""
-    missing = share(column.values.is_null())
-    if _is(column, "outcome"):
-        return "its name says that it is known only after the impression"
-    if column.kind in ("time", "date", "clock"):
-        return f"a time that {missing:.0%} of the rows do not have" if missing else "a further time"
-    for time in _of(roles, "time"):
-        rows = pl.DataFrame({"t": time.times, "y": column.values, "n": column.numbers}).sort("t")
-        is_number = column.kind in ("number", "category") and not column.numbers.null_count()
-        day = pl.col("t").dt.date().cast(pl.Int32)
-        rising = rows.select(pl.corr(day, "n", method="spearman")).item() if is_number else 0
-        if abs(rising or 0) > RISING:
-            return "it rises with the time, so that the test days have values of their own"
-        for click in _of(roles, "click"):
-            rows = pl.DataFrame({"t": time.times, "y": click.values, "c": column.values}).sort("t")
-            rows = rows.head(int(TRAINING_SHARE * len(rows)))
-            left = rows["y"] != click.distinct.max()
-            present = rows["c"].is_not_null()
-            by_chance = share(present) * int(left.sum())
-            if not present.filter(left).any() and by_chance > LEAST_BY_CHANCE:
-                return "only rows with a click have it"
-    return why_not(column)
+def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, Column, Column]]:
+    """Yields tables of the same users, with times, whose names are those of orders."""
+    users = found.user.key.distinct.implode()
+    for other in logs:
+        is_other = other.log not in (found.log, *found.log.needs)
+        is_history = is_other and has_role(other.log.name, "history") and other.of("time")
+        if is_history and share(other.user.key.distinct.is_in(users)) >= LEAST_KNOWN:
+            yield other.log, other.user.key, other.place.key, other.of("time")[0]
 
 
-def why_not(column: Column) -> str:
-    """Returns why a column is not read, by itself; empty if it is."""
-    reasons = {
-        "missing": "it has no values",
-        "constant": f"it is {example(column)} in all rows",
-        "link": "it holds addresses of web pages",
-        "code": "nearly every row has another value",
-    }
-    return reasons.get(column.kind, "")
+def _sort_columns(found: Guess) -> None:
+    """Gives the other columns of the log to users, places or the scene, or leaves them out."""
+    taken = [found.user.key, found.place.key, *found.of(*found.roles)]
+    rest = [column for column in found.log.columns if column not in taken]
+    for one in (found.user, found.place):
+        read = [column for column in rest if column.kind not in (*TIMES, *ALONE)]
+        of_table = (
+            [] if one.table is None else [c for c in one.table.columns if c is not one.own_key]
+        )
+        one.columns = owned(one.key, read) if one.table is None else of_table
+        rest = [column for column in rest if column not in one.columns]
+    found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
+    rest = [column for column in rest if column.name not in found.left_out]
+    request = found.of("request") or [found.user.key, *found.of("time")]
+    has_request = len(request) > 1 or "request" in found.roles
+    found.differing = _differing(request, rest) if has_request else []
+    if not found.has_label:
+        unknown = [c for c in rest if c in found.differing or _depends(c, found.place.key)]
+        reason = "it depends on the place, and is not known of places that are sampled"
+        found.left_out |= {column.name: reason for column in unknown}
+        rest, found.differing = [column for column in rest if column not in unknown], []
+    found.scene = rest
 
 
-def _with_columns(one: Entity, scene: list[Column]) -> Entity:
-    """Returns users or places with their columns."""
-    if one.table:
-        return replace(one, columns=[c for c in one.table.columns if c is not one.own_key])
-    return replace(one, columns=_owned(one.key, [c for c in scene if not _is(c, "time")]))
+def _depends(column: Column, place: Column) -> bool:
+    """Returns whether a column of the log has mostly one value for each place."""
+    rows = pl.DataFrame({"place": place.values, "value": column.values}).drop_nulls()
+    counts = rows.group_by("place", "value").len("rows")
+    most = pl.col("rows").max().alias("most"), pl.col("rows").sum()
+    often = counts.group_by("place").agg(most).filter(pl.col("rows") >= OFTEN).sum()
+    of_all = counts.group_by("value").agg(pl.col("rows").sum()).select(most)
+    dependent, usual = (
+        float(table.select(pl.col("most") / pl.col("rows")).item() or 0)
+        for table in (often, of_all)
+    )
+    return dependent > DEPENDENT and dependent > 2 * usual
 
 
 def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
@@ -341,3 +324,52 @@ def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
         if share(differs) > MOST_DIFFERING:
             differing.append(column)
     return differing
+
+
+def _why_not(column: Column, found: Guess) -> str:
+    """Returns why a column of the log is not read; empty if it is."""
+    missing = share(column.values.is_null())
+    reasons = (
+        (
+            has_role(column.name, "outcome"),
+            "its name says that it is known only after the impression",
+        ),
+        (column.kind in TIMES and not missing, "a further time"),
+        (column.kind in TIMES, f"a time that {missing:.0%} of the rows do not have"),
+        (
+            column.kind == "text" and "rating" in found.roles,
+            "a text beside a rating, which may have been written after it",
+        ),
+        (
+            not found.has_label and has_role(column.name, "event"),
+            f"its codes, such as {column.example}, may say what happened",
+        ),
+    )
+    known_later = next((why for is_so, why in reasons if is_so), "")
+    return known_later or _shows(column, found) or why_not(column)
+
+
+def _shows(column: Column, found: Guess) -> str:
+    """Returns what a column shows of the time or the label; empty if nothing."""
+    for time in found.of("time"):
+        numbers = column.values.cast(pl.Float64, strict=False)
+        rows = pl.DataFrame({"time": time.times, "value": column.values, "number": numbers})
+        roles = [role for role in ("click", "order") if role in found.roles]
+        for role, label in zip(roles, found.of(*roles), strict=True):
+            rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
+        rows = rows.sort("time").with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
+        rising = rows.select(pl.corr("day", "number", method="spearman")).item()
+        if len(column.number_values) and abs(rising or 0) > RISING:
+            return "it rises with the time, so that the test days have values of their own"
+        rows = rows.head(int(TRAINING_SHARE * len(rows)))
+        for role in roles:
+            left = rows.filter(~pl.col(role))["value"]
+            by_chance = rows["value"].count() / len(rows) * len(left)
+            if not left.count() and by_chance > LEAST_BY_CHANCE:
+                return f"only rows with a {role} have it"
+    return ""
+
+
+def why_not(column: Column) -> str:
+    """Returns why a column is not read, by its kind alone; empty if it is."""
+    return ALONE.get(column.kind, "").format(column.example)

@@ -17,10 +17,11 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import sample
-from larr.data.guess import KNOWN, LEAST_BY_CHANCE
+from larr.data.guess import LEAST_BY_CHANCE
 from larr.data.log import Log, check_tables
-from larr.data.look import share, words_of
+from larr.data.look import share
 from larr.data.names import raw_column
+from larr.data.roles import has_role
 from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import DataError
 from larr.progress import console
@@ -38,9 +39,6 @@ LEAST_COUNTED = 10
 """Places or users with numbers of which a correlation shows something."""
 MOST_NEW, MOST_REPEATED = 0.5, 0.01
 FOLDS, PRIOR = 5, 1.0
-COUNTS = {"total", "count", "counts", "orders", "sales", "sold", "clicks", "views", "visits"}
-COUNTS |= {"popularity", "ctr", "cvr", "conversion", "reviews", "ratings", "bought"}
-"""Words of names of numbers that may count what the log holds."""
 NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
 
 
@@ -109,7 +107,7 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
             yield f"{name}: alone it predicts the clicks to train, AUC {area:.3f}", is_used
         elif abs(clicked - not_clicked) > MOST_APART:
             yield f"{name}: {shares}", False
-        elif name in of_log and not KNOWN["outcome"].isdisjoint(words_of(name)):
+        elif name in of_log and has_role(name, "outcome"):
             yield (
                 f"{name}: its name says that it is known only after the impression; if it is known "
                 "before, give it another name",
@@ -159,7 +157,7 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
             ranks = [pl.corr(name, other, method="spearman") for other in ("shown", "clicked")]
             alike = max(abs(rank or 0) for rank in numbers.select(a=ranks[0], b=ranks[1]).row(0))
             is_alike = MOST_ALIKE < alike <= 1
-            if is_alike or not COUNTS.isdisjoint(words_of(name)):
+            if is_alike or has_role(name, "counted"):
                 reason = f"rank correlation with the log {alike:.2f}" if is_alike else "by its name"
                 yield (
                     f"{name}: a table of places or users has one value for all days; if it counts "

@@ -1,24 +1,34 @@
-"""What the files of a folder hold: tables, and what each column looks like, for `larr init`."""
+"""The tables of a folder, and what their columns look like, for `larr init`.
+
+`KINDS` decides what a column is: the first of its rules that holds for the values.
+"""
 
 from __future__ import annotations
 
 import csv
 import re
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
 import duckdb
+import numpy as np
 import polars as pl
 
-from larr.config.data import MISSING, FileConfig, TableName
+from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
 from larr.data.csv_files import SEPARATORS, decoded, detected_encoding
-from larr.data.files import Files, found
+from larr.data.files import HIDDEN, Files, found
+from larr.data.roles import WORDS, words_of
+from larr.data.sql import identifier, literal
 from larr.data.transforms import text_column
+from larr.data.values import as_type
 from larr.errors import DataError
+from larr.metrics import Array
+from larr.progress import console
 
 MOST_ROWS = 1_000_000
 """Rows of a table that are looked at, its first ones."""
@@ -26,31 +36,43 @@ MOST_VALUES, MOST_PARTS, MOST_FEW = 1_000, 500, 12
 """Values of a category, parts of lists, and values of a number that is a category as well."""
 NO_TABLE = re.compile(
     r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
-    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|json|toml|ya?ml|zip|tar|png|jpe?g|svg|xlsx?|docx?)$",
+    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|xlsx?|docx?)$",
     re.IGNORECASE,
 )
 """Names of files that are left out without a look."""
-USUAL_SUFFIX = re.compile(r"\.(csv|tsv|txt|parquet|pq)(\.(gz|zst))?$", re.IGNORECASE)
+SUFFIX = re.compile(r"\.(csv|tsv|txt|dat|jsonl?|ndjson|parquet|pq)(\.(gz|zst))?$", re.IGNORECASE)
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
-TYPE_SUFFIX = re.compile(r":(token|float|token_seq|float_seq)$")
-"""What RecBole writes behind the names of columns."""
 DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
-"""A cell that is no name of a column."""
-TRUTH = ({"0", "1"}, {"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"0.0", "1.0"})
-ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"
+"""A cell that is hardly the name of a column."""
+DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
+"""One that cannot be."""
+TRUTH = {"1": "0", "1.0": "0.0", "true": "false", "yes": "no", "y": "n", "t": "f"}
+TRUTH |= {"ja": "nein", "oui": "non", "sí": "no", "是": "否"}
+WORDY = r"\pL{2}.*\s|[^\x00-\x7f]{2}"
+"""Several words, or letters of languages without spaces."""
 LEAST_WORDS = 0.3
 """Share of the values with several words from which on they are texts."""
-CODES = {"id", "code", "zip", "zipcode", "postcode", "phone", "number", "no", "index"}
-"""Words of names of numbers that count nothing."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
+ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"
 DIGITS = "%Y%m%d"
-DATES = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d-%b-%Y")
+DATES: tuple[str, ...] = (
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d.%m.%Y",
+    "%d-%m-%Y",
+    "%d-%b-%Y",
+    "%m %d, %Y",
+    "%b %d, %Y",
+)
+DATES += ("%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d.%m.%y", "%Y年%m月%d日")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
 """Formats of times other than ISO 8601, in the order in which they are tried."""
-OLDEST, LATEST = 6.3e8, 2.2e9
-"""Seconds since 1970 that may be times of a log: from 1990 to 2039."""
-EPOCHS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
+EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
+"""Units of times since 1970, in microseconds."""
+OLDEST, LATEST = 6.3e14, 2.2e15
+"""Microseconds since 1970 that may be times of a log: from 1990 to 2039."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,34 +80,29 @@ class Column:
     """A column as it is in the file, and what it looks like."""
 
     name: str
-    kind: str
-    """missing, constant, flag, number, time, date, clock, link, list, category, text or code: a
-    text or whole number that nearly every row has another of."""
     values: pl.Series
     """Texts, null where missing."""
-    form: str = ""
-    """Of times the format (empty for ISO 8601) or the unit since 1970, of lists the separator."""
+    dtype: pl.DataType
 
     @cached_property
     def words(self) -> list[str]:
         """The words of its name, in lower case."""
         return words_of(self.name)
 
+    @property
+    def sql(self) -> str:
+        """Its name as SQL writes it."""
+        return identifier(self.name)
+
     @cached_property
     def distinct(self) -> pl.Series:
         """Its values, each once."""
         return self.values.drop_nulls().unique(maintain_order=True)
 
-    @cached_property
-    def numbers(self) -> pl.Series:
-        """Its values as numbers."""
-        return self.values.cast(pl.Float64, strict=False)
-
     @property
-    def is_scale(self) -> bool:
-        """Whether it may hold explicit ratings."""
-        values = self.numbers.drop_nulls().to_numpy()
-        return len(values) == self.values.count() and values.min() >= 0 and 3 <= values.max() <= 100
+    def example(self) -> str:
+        """One of its values, shortened, as a comment can hold it."""
+        return repr(str(self.distinct.first())[:40])
 
     @property
     def is_key(self) -> bool:
@@ -93,30 +110,96 @@ class Column:
         return len(self.distinct) == len(self.values) > 1
 
     @cached_property
-    def times(self) -> pl.Series:
-        """Its values as times, for the kinds time and date."""
-        if self.form in EPOCHS:
-            return (self.numbers * (1e6 / EPOCHS[self.form])).cast(pl.Int64).cast(pl.Datetime("us"))
-        if self.form:
-            return _parsed(self.values, self.form)
-        clock = self.values.str.replace_all("/", "-").str.replace("T", " ").str.slice(0, 19)
-        return clock.str.to_datetime(strict=False, time_unit="us")
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """The first rows of a file, column by column."""
-
-    name: str
-    """How SQL names it."""
-    file: FileConfig
-    columns: tuple[Column, ...]
-    rows: int
+    def number_values(self) -> Array:
+        """Its different values as numbers; empty if some are no numbers."""
+        numbers = self.distinct.cast(pl.Float64, strict=False)
+        return np.array([]) if numbers.null_count() else numbers.to_numpy()
 
     @cached_property
-    def words(self) -> list[str]:
-        """The words of its name."""
-        return words_of(self.name)
+    def is_whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return len(self.number_values) > 0 and bool((self.number_values % 1 == 0).all())
+
+    def all_match(self, pattern: str) -> bool:
+        """Returns whether all values match a regular expression."""
+        return bool(self.distinct.str.contains(pattern).all())
+
+    @cached_property
+    def look(self) -> tuple[str, str]:
+        """Its kind, a key of `KINDS` or `code`, and its form.
+
+        A code is a text that nearly every row has another of. The form is the format of a time
+        (empty for ISO 8601), its unit since 1970, or what separates lists.
+        """
+        for kind, rule in KINDS:
+            if form := rule(self):
+                return kind, form if isinstance(form, str) else ""
+        return "code", ""
+
+    @property
+    def kind(self) -> str:
+        """The first part of `look`."""
+        return self.look[0]
+
+    @property
+    def form(self) -> str:
+        """The second part of `look`."""
+        return self.look[1]
+
+    @property
+    def yes(self) -> str:
+        """The value of a flag that stands for yes."""
+        return str(next(value for value in self.distinct if value.lower() in TRUTH))
+
+    @cached_property
+    def times(self) -> pl.Series:
+        """Its values as times, for the kinds time and date."""
+        if self.form and self.form not in EPOCHS:
+            return parsed(self.values, self.form)
+        return as_type(self.values, pl.Datetime("us"), TablesConfig())
+
+    def as_time(self, clock: Column | None = None) -> str:
+        """Returns the SQL of a time as larr reads it; a date may have a clock of its own."""
+        sql = f"{self.sql} || ' ' || {clock.sql}" if clock else self.sql
+        if not self.form or self.form in EPOCHS:
+            return sql
+        form = self.form + (" %H:%M" if clock else "")
+        form += ":%S" if clock and clock.all_match(":.*:") else ""
+        return f"strptime({sql}{'::VARCHAR' * (form == DIGITS)}, {literal(form)})"
+
+    @property
+    def timestamp(self) -> str:
+        """The SQL of a time as a timestamp."""
+        if self.form in EPOCHS:
+            return f"make_timestamp(({self.sql}::BIGINT * {EPOCHS[self.form]:g})::BIGINT)"
+        return self.as_time() if self.form else f"{self.sql}::TIMESTAMP"
+
+
+KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
+    ("list", lambda c: isinstance(c.dtype, pl.List) and not c.dtype.inner.is_nested()),
+    ("nested", lambda c: c.dtype.is_nested() or c.dtype == pl.Binary),
+    ("missing", lambda c: not len(c.distinct)),
+    ("constant", lambda c: len(c.distinct) == 1 and not c.values.null_count()),
+    ("category", lambda c: len(c.distinct) == 1),
+    ("flag", lambda c: {*c.distinct.head(3).str.to_lowercase()} in map(set, TRUTH.items())),
+    ("time", lambda c: c.is_whole and "id" not in c.words and _unit(c.number_values)),
+    ("date", lambda c: c.is_whole and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
+    ("category", lambda c: c.is_whole and len(c.distinct) <= MOST_FEW),
+    ("category", lambda c: c.is_whole and "year" in c.words and len(c.distinct) <= MOST_VALUES),
+    ("code", lambda c: c.is_whole and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
+    ("number", lambda c: len(c.number_values)),
+    ("clock", lambda c: c.all_match(CLOCK)),
+    ("date", lambda c: c.all_match(ISO + "$")),
+    ("time", lambda c: c.all_match(ISO + r"([T ]\d{1,2}:\d\d.*)?$")),
+    ("time", lambda c: c.all_match(ISO + r" \d\d$") and "%Y-%m-%d %H"),
+    ("time", lambda c: next((f for f in FORMATS if "M" in f and _fits(c, f)), "")),
+    ("date", lambda c: next((f for f in FORMATS if "M" not in f and _fits(c, f)), "")),
+    ("link", lambda c: c.all_match("^https?://")),
+    ("list", lambda c: _separator(c.distinct.head(10_000))),
+    ("category", lambda c: len(c.distinct) <= min(MOST_VALUES, c.values.count() / 2)),
+    ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= LEAST_WORDS),
+)
+"""Kinds and their rules, in the order in which they are tried; a rule may return the form."""
 
 
 def share(is_so: pl.Series) -> float:
@@ -124,52 +207,152 @@ def share(is_so: pl.Series) -> float:
     return float(is_so.sum()) / max(len(is_so), 1)
 
 
-def example(column: Column) -> str:
-    """Returns one of the values of a column, shortened, as a comment can hold it."""
-    return repr(str(column.distinct.first())[:40])
+def _unit(number_values: Array) -> str:
+    """Returns the unit of numbers that may be times since 1970; empty if they cannot."""
+    low, high = number_values.min(), number_values.max()
+    fits = (u for u, size in EPOCHS.items() if low * size >= OLDEST and high * size <= LATEST)
+    return next(fits, "")
 
 
-def words_of(name: str) -> list[str]:
-    """Returns the words of a name, in lower case: those of `userId` are `user` and `id`."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", TYPE_SUFFIX.sub("", name))
-    return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+def _is_code(column: Column) -> bool:
+    """Returns whether numbers count nothing, by the name of their column."""
+    return not WORDS["code"].isdisjoint(column.words)
 
 
-def look(folder: Path, scratch: Path) -> tuple[list[Table], dict[str, str]]:
-    """Returns the tables of a folder, and why its other files are none: name -> reason.
+def _separator(some: pl.Series) -> str:
+    """Returns what separates the values of lists, which recur in other lists; empty for others."""
+    for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
+        if share(some.str.contains(separator, literal=True)) >= least:
+            parts = some.str.split(separator).explode().str.strip_chars()
+            known = parts.n_unique() <= min(MOST_PARTS, len(parts) / recurring)
+            if known and (separator in "|;" or len(some) > MOST_FEW):
+                return separator
+    return ""
 
-    Raises DataError if there is no table.
-    """
-    if not folder.exists():
-        raise DataError(f"{folder}: no such folder; give the folder of your tables")
-    files, others = Files(scratch), dict[str, str]()
-    tables: list[Table] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
-        if path.name.startswith((".", "_")) or NO_TABLE.search(path.name):
-            continue
-        try:
-            for stem, file in _tables_in(path):
-                name = "_".join(words_of(stem)) or "table"
-                name = name if name[0].isalpha() else f"table_{name}"
-                name += "_file" if name in get_args(TableName) else ""
-                name += "_2" if name in {table.name for table in tables} else ""
-                tables.append(_looked_at(files, name, file))
-        except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
-            others[path.name] = str(error)
-    if not tables:
-        seen = "; ".join(f"{name}: {reason}" for name, reason in others.items())
-        raise DataError(
-            f"{folder}: no table found; expected CSV or Parquet files, folders of these, or DuckDB "
-            f"or SQLite databases. Looked at {seen or 'nothing: all names are of other kinds'}"
-        )
-    return tables, others
+
+def _fits(column: Column, form: str) -> bool:
+    """Returns whether all values have a format of times; the first ones are tried first."""
+    some = (column.distinct.head(100), column.distinct)
+    return not any(parsed(values, form).null_count() for values in some)
+
+
+def parsed(values: pl.Series, form: str) -> pl.Series:
+    """Returns texts in a format as times, null where they have another."""
+    if form.endswith("H"):  # polars wants minutes
+        values, form = values + ":00", f"{form}:%M"
+    if "%z" in form:
+        times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
+        return times.dt.replace_time_zone(None)
+    if "M" in form:
+        return values.str.to_datetime(form, strict=False, time_unit="us")
+    return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The first rows of a file or query, column by column."""
+
+    name: str
+    """How SQL names it."""
+    file: FileConfig
+    columns: tuple[Column, ...]
+    rows: int
+    needs: tuple[Table, ...] = ()
+    """Tables that its query reads."""
+    note: str = ""
+    """What its query is for."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its columns have names of their own, and not of larr's choice."""
+        return not self.file.columns and all(table.is_named for table in self.needs)
+
+    def __getitem__(self, name: str) -> Column:
+        """Returns a column by its name."""
+        return next(column for column in self.columns if column.name == name)
+
+
+class Reader:
+    """Reads the tables of a folder, and queries over them."""
+
+    def __init__(self, folder: Path, scratch: Path, unpacked: Path) -> None:
+        """Reads the files of a folder; `unpacked` is for what archives hold, `scratch` for copies.
+
+        Raises DataError if there is no table.
+        """
+        if not folder.exists():
+            raise DataError(f"{folder}: no such folder; give the folder of your tables")
+        self.files = Files(scratch)
+        self.tables: list[Table] = []
+        self.others: dict[str, str] = {}
+        """Files that are no tables -> why."""
+        for path in _sources(folder, unpacked, is_given=True):
+            try:
+                for stem, file in _tables_in(path):
+                    self.add(stem, file, prefix=path.parent.name)
+            except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
+                self.others[path.name] = str(error)
+        if not self.tables:
+            seen = "; ".join(f"{name}: {reason}" for name, reason in self.others.items())
+            raise DataError(
+                f"{folder}: no table found; expected CSV, Parquet or JSON files, folders or "
+                "archives of these, or DuckDB or SQLite databases. Looked at "
+                f"{seen or 'nothing: all names are of other kinds'}"
+            )
+
+    def add(
+        self, stem: str, file: FileConfig, *needs: Table, note: str = "", prefix: str = "table"
+    ) -> Table:
+        """Returns what a file or query holds; raises DataError if that is no table."""
+        taken = {*get_args(TableName), *(table.name for table in self.tables)}
+        short, long = ("_".join(words_of(one)) for one in (stem, f"{prefix} {stem}"))
+        options = (short, long, f"table_{len(taken)}")
+        name = next(o for o in options if re.fullmatch("[a-z][a-z0-9_]*", o) and o not in taken)
+        if file.path is not None:
+            paths, kind = found(file.path)
+            file = _with_columns(file, paths[0]) if kind == "csv" else file
+        self.files.add(name, file)
+        frame = self.files.table(name).head(MOST_ROWS).collect(engine="streaming")
+        if frame.width < 2 or frame.height < 2:
+            raise DataError(f"{frame.width} columns and {frame.height} rows are no table")
+        columns = tuple(_column(frame, column) for column in frame.columns)
+        self.tables.append(Table(name, file, columns, frame.height, needs, note))
+        return self.tables[-1]
+
+    def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
+        """Returns the result of a query, as a table of the configuration."""
+        return self.add(stem, FileConfig(query=sql), *needs, note=note)
+
+
+def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[Path]:
+    """Yields the files of a folder and those below it, and folders of the parts of one table."""
+    if not is_given and (path.name.startswith(HIDDEN) or NO_TABLE.search(path.name)):
+        return
+    if path.name.lower().endswith(ARCHIVES):
+        folder = unpacked / path.name.partition(".")[0]
+        if not folder.exists():
+            safe = {} if path.suffix.lower() == ".zip" else {"filter": "data"}
+            shutil.unpack_archive(path, folder, **safe)  # type: ignore[arg-type]
+            console.print(f"  {path}: unpacked to {folder}", soft_wrap=True)
+        path = folder
+    if not path.is_dir():
+        yield path
+        return
+    inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(HIDDEN)]
+    stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", one.name) for one in inside}
+    is_split = len(inside) > 1 and len(stems) == 1 and SUFFIX.search(inside[0].name)
+    if (is_split and not is_given) or any("=" in one.name for one in inside):
+        yield path
+        return
+    for one in inside:
+        yield from _sources(one, unpacked)
 
 
 def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
-    """Yields the name and source of each table of a file or folder."""
+    """Yields the name and source of each table of a file, a database, or a folder of parts."""
     kind = DATABASES.get(path.suffix.lower())
     if kind is None:
-        yield USUAL_SUFFIX.sub("", path.name), FileConfig(path=path)
+        yield SUFFIX.sub("", path.name), FileConfig(path=path)
         return
     if kind == "duckdb":
         with duckdb.connect(str(path), read_only=True) as database:
@@ -181,133 +364,33 @@ def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
         yield name, FileConfig(uri=f"{kind}:///{path.resolve()}", query=f'SELECT * FROM "{name}"')
 
 
-def _looked_at(files: Files, name: str, file: FileConfig) -> Table:
-    """Returns what a file holds; raises DataError if that is no table."""
-    read_as = file
-    if file.path is not None:
-        paths, is_parquet = found(file.path)
-        if not is_parquet:
-            encoding = detected_encoding(paths[0])
-            file = _with_columns(file, paths[0], encoding)
-            read_as = file.model_copy(update={"encoding": encoding})
-    files.add(name, read_as)
-    frame = files.table(name).head(MOST_ROWS).collect(engine="streaming")
-    if frame.width < 2 or frame.height < 2:
-        raise DataError(f"{frame.width} columns and {frame.height} rows are no table")
-    columns = [_column(frame, column) for column in frame.columns]
-    if file.columns:  # names that larr chose itself
-        named = [f"{column.kind}_{n}" for n, column in enumerate(columns, 1)]
-        columns = [
-            Column(new, column.kind, column.values, column.form)
-            for new, column in zip(named, columns, strict=True)
-        ]
-        file = file.model_copy(update={"columns": named})
-    return Table(name, file, tuple(columns), frame.height)
-
-
-def _with_columns(file: FileConfig, path: Path, encoding: str) -> FileConfig:
+def _with_columns(file: FileConfig, path: Path) -> FileConfig:
     """Returns the file with a name for each column if its first line is data, not a header."""
-    lines = [line for line in next(decoded(path, encoding)).splitlines() if line.strip()]
-    if not lines:
-        return file
+    text = next(decoded(path, detected_encoding(path)))
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
+    separator = max(SEPARATORS, key=lines[0].count)
     if lines[0].count("::") > 1:
-        file = file.model_copy(update={"separator": "::"})
-        cells = lines[0].split("::")
-    else:
-        cells = next(csv.reader(lines, delimiter=max(SEPARATORS, key=lines[0].count)))
+        separator = "::"
+        file = file.model_copy(update={"separator": separator})
+    cells = (
+        lines[0].split("::") if separator == "::" else next(csv.reader(lines, delimiter=separator))
+    )
     given = [cell.strip() for cell in cells if cell.strip()]
     data = [DATA.fullmatch(cell) is not None for cell in given]
-    if given and (data[0] or sum(data) > 1 or len(set(given)) < len(given)):
-        return file.model_copy(update={"columns": [f"column_{n}" for n in range(len(cells))]})
+    is_data = any(map(DATED.fullmatch, given)) or len({*given}) < len(given) or sum(data) > 1
+    if given and (is_data or data[0]):
+        return file.model_copy(update={"columns": [f"column_{n + 1}" for n in range(len(cells))]})
     return file
 
 
 def _column(frame: pl.DataFrame, name: str) -> Column:
-    """Returns a column as texts, and what it looks like."""
+    """Returns a column as texts."""
     dtype = frame.schema[name]
     if isinstance(dtype, pl.List) and not dtype.inner.is_nested():
-        joined = pl.col(name).cast(pl.List(pl.String)).list.join(", ")
-        return Column(name, "list", frame.select(joined).to_series())
-    if dtype.is_nested() or dtype == pl.Binary:
-        return Column(name, "missing", pl.Series(name, [None] * frame.height, pl.String))
-    texts = frame.select(text_column(name, dtype)).to_series().str.strip_chars()
-    values = texts.set(texts.is_in(["", *MISSING]), None)
-    kind, form = next(_kinds(name, values))
-    return Column(name, kind, values, form)
-
-
-def _kinds(name: str, values: pl.Series) -> Iterator[tuple[str, str]]:
-    """Yields what a column looks like, and the form of its times or lists; the first one holds."""
-    distinct = values.drop_nulls().unique(maintain_order=True)
-    count, rows = len(distinct), values.count()
-    if not count:
-        yield "missing", ""
-    if count == 1:
-        yield ("category" if rows < len(values) else "constant"), ""
-    if {*distinct.head(3).str.to_lowercase()} in TRUTH:
-        yield "flag", ""
-    numbers = distinct.cast(pl.Float64, strict=False)
-    if not numbers.null_count():
-        yield _kind_of_numbers(name, numbers, rows)
-    if distinct.str.contains(CLOCK).all():
-        yield "clock", ""
-    if distinct.str.contains(ISO).all():
-        yield ("time" if distinct.str.contains(r"\d{1,2}:\d\d").any() else "date"), ""
-    for form in FORMATS:
-        if not (
-            _parsed(distinct.head(100), form).null_count() or _parsed(distinct, form).null_count()
-        ):
-            yield ("time" if "M" in form else "date"), form
-    if distinct.str.contains("^https?://").all():
-        yield "link", ""
-    if separator := _separator(distinct):
-        yield "list", separator
-    if count <= min(MOST_VALUES, rows / 2):
-        yield "category", ""
-    # Languages without spaces have other letters.
-    if share(distinct.str.contains(r"\pL{2}.*\s|[^\x00-\x7f]{2}")) >= LEAST_WORDS:
-        yield "text", ""
-    yield "code", ""
-
-
-def _kind_of_numbers(name: str, distinct: pl.Series, rows: int) -> tuple[str, str]:
-    """Returns whether numbers are times, codes or numbers, and the unit of times."""
-    words = {*words_of(name)}
-    is_whole = bool((distinct % 1 == 0).all())
-    for unit, factor in EPOCHS.items():
-        if is_whole and distinct.is_between(OLDEST * factor, LATEST * factor).all():
-            return ("code" if "id" in words else "time"), unit
-    month, day = distinct // 100 % 100, distinct % 100
-    is_date = month.is_between(1, 12).all() and day.is_between(1, 31).all()
-    if is_whole and is_date and distinct.is_between(19_900_101, 20_401_231).all():
-        return "date", DIGITS
-    few = len(distinct) <= MOST_FEW
-    if is_whole and (few or ("year" in words and len(distinct) <= MOST_VALUES)):
-        return "category", ""
-    is_code = is_whole and len(distinct) > 0.5 * rows and (words & CODES or len(distinct) == rows)
-    return ("code" if is_code else "number"), ""
-
-
-def _separator(distinct: pl.Series) -> str:
-    """Returns what separates the values of lists; empty if these are no lists.
-
-    Values of lists recur in other lists.
-    """
-    some = distinct.head(10_000)
-    for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
-        if share(some.str.contains(separator, literal=True)) >= least:
-            parts = some.str.split(separator).explode().str.strip_chars()
-            known = parts.n_unique() <= min(MOST_PARTS, len(parts) / recurring)
-            if known and (separator in "|;" or len(some) > MOST_FEW):
-                return separator
-    return ""
-
-
-def _parsed(values: pl.Series, form: str) -> pl.Series:
-    """Returns texts in a format as times, null where they have another."""
-    if "%z" in form:
-        times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
-        return times.dt.replace_time_zone(None)
-    if "M" in form:
-        return values.str.to_datetime(form, strict=False, time_unit="us")
-    return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
+        texts = pl.col(name).cast(pl.List(pl.String)).list.join(", ")
+    elif dtype.is_nested() or dtype == pl.Binary:
+        texts = pl.lit(None, pl.String)
+    else:
+        texts = text_column(name, dtype).str.strip_chars()
+    values = frame.with_columns(texts.alias(name))[name]
+    return Column(name, values.set(values.is_in(["", *MISSING]), None), dtype)

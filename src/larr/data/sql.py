@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from polars.exceptions import PolarsError
 
@@ -18,8 +19,18 @@ def literal(value: object) -> str:
 
 
 def identifier(name: str) -> str:
-    """Returns the name of a table or column as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
+    """Returns the name of a table or column as SQL writes it, in quotes where it needs them."""
+    is_plain = name.isidentifier() and name.isascii() and name.lower() not in _reserved()
+    return name if is_plain else '"' + name.replace('"', '""') + '"'
+
+
+@cache
+def _reserved() -> set[str]:
+    """Returns the words that SQL does not take for names."""
+    import duckdb  # noqa: PLC0415 - serving, which imports this module, does without it
+
+    keywords = "FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+    return {name for name, _ in duckdb.connect().execute(keywords).fetchall()}
 
 
 def paths(files: Iterable[object]) -> str:

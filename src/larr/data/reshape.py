@@ -1,0 +1,205 @@
+"""Queries that turn tables of other shapes into those that larr reads, for `larr init`.
+
+A log may hold several rows in a cell, be in several files, name its users by the key of another
+table, or have a row for each event. Each of these becomes a query in `[dataset.files]`.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+
+import polars as pl
+
+from larr.data.look import Column, Reader, Table, share
+from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
+from larr.data.sql import identifier, literal
+
+CONTAINED, FEW = 0.9, 20
+"""Share of the values of a column that the key of a table must have for the two to belong
+together, and the number of values that are looked at first."""
+MOST_REPEATED = 0.01
+"""If a larger share of the rows of a table is in others, too, they are no parts of one."""
+LEAST_EVENTS, MOST_EVENTS = 0.7, 30
+"""Share of the values of a column that must name events, and how many there may be."""
+SLATE = r"^\S+-[01]( \S+-[01])*$"
+"""Items that were shown, each with its label: `N17-0 N4-1`."""
+SPLITS = {"train": "train", "training": "train", "valid": "train", "val": "train", "test": "test"}
+PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+"""In what else the names of the parts of a table differ."""
+
+
+def reshaped(reader: Reader) -> list[Table]:
+    """Returns the tables from which users, places and the log are taken."""
+    tables = _united(reader, [_unnested(reader, table) for table in [*reader.tables]])
+    tables.sort(key=lambda table: table.rows)  # those with keys before those that refer to them
+    for number, table in enumerate(tables):
+        tables[number] = _joined(reader, table, tables)
+    return tables
+
+
+def _unnested(reader: Reader, table: Table) -> Table:
+    """Returns a table with a row for each row that its cells hold."""
+    for column in table.columns:
+        inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
+        if isinstance(inner, pl.Struct) and inner.fields[0].name != "key":
+            rest, rows = f"* EXCLUDE ({column.sql})", f"unnest({column.sql}, recursive := true)"
+            source = table.name
+        elif column.all_match(SLATE) and column.distinct.str.contains(" ").any():
+            rest = f"* EXCLUDE ({column.sql}, shown)"
+            rows = "regexp_extract(shown, '(.*)-', 1) AS item, right(shown, 1) AS click"
+            source = (
+                f"(SELECT *, unnest(string_split({column.sql}, ' ')) AS shown FROM {table.name})"
+            )
+        else:
+            continue
+        note = f"each value of {column.name} holds several rows"
+        return reader.query(
+            f"{table.name}_rows", f"SELECT {rest}, {rows}\nFROM {source}", note, table
+        )
+    return table
+
+
+def _united(reader: Reader, tables: list[Table]) -> list[Table]:
+    """Returns tables of which the parts of one are one: monthly files, or train and test."""
+
+    def shape(table: Table) -> tuple[str, list[str]]:
+        words = [re.sub(PART, "", word) for word in words_of(table.name) if word not in SPLITS]
+        return "_".join(filter(None, words)), [column.name for column in table.columns]
+
+    united = []
+    for (name, _), group in groupby(sorted(tables, key=shape), shape):
+        parts = list(group)
+        if len(parts) > 1 and _share_repeated(reader, parts) > MOST_REPEATED:
+            parts = [max(parts, key=lambda part: part.rows)]  # the others are versions of it
+        if len(parts) == 1:
+            united += parts
+            continue
+        found = [[SPLITS[word] for word in words_of(p.name) if word in SPLITS] for p in parts]
+        splits = [", " + literal(one[0]) + " AS split" if one else "" for one in found]
+        splits = splits if len({*splits}) == 2 and all(splits) else [""] * len(parts)
+        both = zip(parts, splits, strict=True)
+        sql = "\nUNION ALL BY NAME ".join(
+            f"SELECT *{split} FROM {part.name}" for part, split in both
+        )
+        note = "files with the same columns are parts of one table"
+        united.append(reader.query(f"{name or 'table'}_all", sql, note, *parts))
+    return united
+
+
+def _share_repeated(reader: Reader, parts: list[Table]) -> float:
+    """Returns which share of the rows of the first part is in others, too."""
+    others = " UNION ALL ".join(f"FROM {part.name}" for part in parts[1:])
+    sql = f"SELECT count(*) FROM (FROM {parts[0].name} INTERSECT ({others}))"
+    ((count,),) = reader.files.database.execute(sql).fetchall()
+    return float(count / parts[0].rows)
+
+
+def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
+    """Returns a table with the columns of those tables whose keys it has.
+
+    Users and places are joined by larr itself, unless their table has another ID of users: that of
+    an account with several customer numbers, for example.
+    """
+    columns, joins, needs = [f"{table.name}.*"], [], [table]
+    taken = {column.name.lower() for column in table.columns}
+    for column in table.columns:
+        links = ((other, _key(column, other)) for other in tables if other not in needs)
+        for other, key in links:
+            if key is None:
+                continue
+            has_user = _is_user_id(key) and any(_is_user_id(c) for c in other.columns if c != key)
+            is_entity = any(
+                is_role(column.name, r) or has_role(other.name, r) for r in ("user", "place")
+            )
+            if not has_user and (is_entity or column.is_key):
+                continue
+            columns[0] += f" EXCLUDE ({column.sql})" * has_user
+            for one in other.columns:
+                is_short = one.name.lower() in taken or {*one.words} <= WORDS["name"]
+                name = f"{other.name}_{one.name}" if is_short else one.name
+                taken.add(name.lower())
+                if one is not key:
+                    renamed = f" AS {identifier(name)}" * is_short
+                    columns.append(f"{other.name}.{one.sql}{renamed}")
+            text = "::VARCHAR" * (column.dtype != key.dtype)
+            same = f"{table.name}.{column.sql}{text} = {other.name}.{key.sql}{text}"
+            joins.append(f"LEFT JOIN {other.name} ON {same}")
+            needs.append(other)
+    if not joins:
+        return table
+    sql = "SELECT " + ",\n    ".join(columns) + "\n" + "\n".join([f"FROM {table.name}", *joins])
+    note = f"with the columns of {', '.join(one.name for one in needs[1:])}, by their keys"
+    return reader.query(f"{table.name}_joined", sql, note, *needs)
+
+
+def _is_user_id(column: Column) -> bool:
+    return is_role(column.name, "user") and "id" in column.words
+
+
+def _key(column: Column, other: Table) -> Column | None:
+    """Returns the key of another table that the values and the name of a column refer to."""
+    named = (key for key in other.columns if key is not column and is_named_as(column, key, other))
+    return next((key for key in named if refers(column, key)), None)
+
+
+def is_named_as(column: Column, key: Column, other: Table) -> bool:
+    """Returns whether the name of a column is that of a key of another table, or like it."""
+    names = {word[:5] for word in column.words if word not in WORDS["code"]}
+    of_other = {word[:5] for word in [*words_of(other.name), *key.words]}
+    return key.name == column.name or not names.isdisjoint(of_other)
+
+
+def refers(column: Column, key: Column) -> bool:
+    """Returns whether nearly all values of a column are values of a key."""
+    if not key.is_key or key.kind in ("time", "date", "link", "list"):
+        return False
+    known, values = key.distinct.implode(), column.distinct
+    return share(values.head(FEW).is_in(known)) > 0.5 and share(values.is_in(known)) >= CONTAINED
+
+
+def event_column(table: Table) -> Column | None:
+    """Returns the column that names what happened in each row, if there is one."""
+    few = (c for c in table.columns if c.kind == "category" and len(c.distinct) <= MOST_EVENTS)
+    return next(
+        (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= LEAST_EVENTS), None
+    )
+
+
+def _event(value: str) -> str:
+    """Returns the strongest of `EVENTS` that a value names; empty if it names none."""
+    return next((event for event in reversed(EVENTS) if has_role(value, event)), "")
+
+
+def by_event(
+    reader: Reader, log: Table, event: Column, keys: list[Column], time: Column | None
+) -> Table:
+    """Returns a log with a row for each user, place and request (or day), and what happened.
+
+    `keys` are those of users, places and, if there is one, of requests. Where nothing else says
+    that a place was shown, a view that is no click is one of the list of places, else of its page.
+    """
+    values = {name: [value for value in event.distinct if _event(value) == name] for name in EVENTS}
+    shown, seen, orders = values["shown"], values["seen"], values["taken"]
+    shown += seen if values["clicked"] else []
+    clicks = [
+        *(seen if not values["clicked"] else []),
+        *values["clicked"],
+        *values["acted"],
+        *orders,
+    ]
+    lines = group = [key.sql for key in keys]
+    if time is not None:
+        lines = [*lines, f"min({time.as_time()}) AS {time.sql}"]
+        group = group if len(keys) > 2 else [*group, f"{time.timestamp}::DATE"]
+    for name, some, is_wanted in (("click", clicks, shown), ("order", orders, orders)):
+        if is_wanted:
+            among = f"{event.sql} IN ({', '.join(map(literal, some))})"
+            lines = [*lines, f"bool_or({among}) AS {identifier(name)}"]
+    rest = [column for column in log.columns if column not in (event, time, *keys)]
+    lines = [*lines, *(f"any_value({column.sql}) AS {column.sql}" for column in rest)]
+    sql = "SELECT " + ",\n    ".join(lines)
+    sql += f"\nFROM {log.name}\nGROUP BY {', '.join(group)} ORDER BY ALL"
+    note = f"CHECK: by {event.name}, {', '.join(clicks)} is a click"
+    note += f", {', '.join(orders)} an order" if orders else ""
+    return reader.query(f"{log.name}_by_place", sql, note, log)

@@ -1,0 +1,43 @@
+"""What the names of columns and tables reveal, by the words of `templates/words.toml`.
+
+The last word of a name that is no `id`, `number` or the like is its head: `hotel_market_id` is an
+ID of markets, and not of hotels.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.resources import files
+
+_FILE = tomllib.loads(files("larr").joinpath("templates/words.toml").read_text(encoding="utf-8"))
+EVENTS = [*_FILE["events"]]
+"""What happened to a place that was shown, from the weakest to the strongest."""
+WORDS = {role: {*words.split()} for role, words in (_FILE | _FILE.pop("events")).items()}
+"""Role of a column or event -> words, in the singular."""
+_KEYS = WORDS["user"] | WORDS["place"] | WORDS["request"]
+_GLUED = re.compile(r"(.+?)s?(ids?|nummer|nr|编号|号|名称|标题|name)")
+"""Such as `itemid` and `Kundennummer`, if the first part is a word of users or places."""
+_TYPE_SUFFIX = re.compile(r":(token|float|token_seq|float_seq)$")
+"""What RecBole writes behind the names of columns."""
+
+
+def words_of(name: str) -> list[str]:
+    """Returns the words of a name, in lower case: those of `userId` are `user` and `id`."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", _TYPE_SUFFIX.sub("", name))
+    words: list[str] = []
+    for word in re.findall(r"[^\W_]+", spaced.lower()):
+        glued = _GLUED.fullmatch(word)
+        words += glued.groups() if glued and glued[1] in _KEYS else [word]
+    return words
+
+
+def has_role(name: str, role: str) -> bool:
+    """Returns whether a word of a name, or its singular, is one of a role."""
+    return any({word, word.removesuffix("s")} & WORDS[role] for word in words_of(name))
+
+
+def is_role(name: str, role: str) -> bool:
+    """Returns whether the head of a name is a word of a role; `guests` is a number of guests."""
+    heads = [word for word in words_of(name) if word not in WORDS["code"]] or [name.lower()]
+    return heads[-1] in WORDS[role]
