@@ -27,8 +27,8 @@ class FileConfig(Section):
     `[dataset.tables]`. What is not set of a CSV file is detected and printed."""
 
     path: Path | None = None
-    """A Parquet or CSV file (`.gz` and `.zst`, too), or a folder of files of one kind. `{seed}`
-    stands for the run's seed."""
+    """A Parquet, CSV or JSON file (`.gz` and `.zst`, too), or a folder of files of one kind.
+    `{seed}` stands for the run's seed."""
     uri: str = ""
     """A database instead of a path, for example `sqlite:///shop.db`, `duckdb:///shop.duckdb` or
     `postgresql://user@host/shop`; all but DuckDB need the extra `databases`."""

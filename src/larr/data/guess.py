@@ -280,7 +280,7 @@ def _sort_columns(found: Guess) -> None:
     taken = [found.user.key, found.place.key, *found.of(*found.roles)]
     rest = [column for column in found.log.columns if column not in taken]
     for one in (found.user, found.place):
-        read = [column for column in rest if column.kind not in (*TIMES, *ALONE)]
+        read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
         of_table = (
             [] if one.table is None else [c for c in one.table.columns if c is not one.own_key]
         )
@@ -333,6 +333,10 @@ def _why_not(column: Column, found: Guess) -> str:
         (
             has_role(column.name, "outcome"),
             "its name says that it is known only after the impression",
+        ),
+        (
+            column.kind == "flag" and any(has_role(column.name, r) for r in ("click", "order")),
+            "by its name it is another label",
         ),
         (column.kind in TIMES and not missing, "a further time"),
         (column.kind in TIMES, f"a time that {missing:.0%} of the rows do not have"),

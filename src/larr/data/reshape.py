@@ -109,9 +109,7 @@ def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
             if key is None:
                 continue
             has_user = _is_user_id(key) and any(_is_user_id(c) for c in other.columns if c != key)
-            is_entity = any(
-                is_role(column.name, r) or has_role(other.name, r) for r in ("user", "place")
-            )
+            is_entity = any(is_role(c.name, r) for c in (column, key) for r in ("user", "place"))
             if not has_user and (is_entity or column.is_key):
                 continue
             columns[0] += f" EXCLUDE ({column.sql})" * has_user
