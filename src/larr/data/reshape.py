@@ -103,8 +103,9 @@ def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     """
     columns, joins, needs = [f"{table.name}.*"], [], [table]
     taken = {column.name.lower() for column in table.columns}
+    named = [other for other in tables if other.is_named and table.is_named]
     for column in table.columns:
-        links = ((other, _key(column, other)) for other in tables if other not in needs)
+        links = ((other, _key(column, other)) for other in named if other not in needs)
         for other, key in links:
             if key is None:
                 continue
