@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pytest
 
 from larr.config import Config
@@ -15,7 +14,7 @@ from larr.settings import load_config
 from larr_lab.city.market import SHOWN, Market
 from larr_lab.city.world import World
 from larr_lab.studies import ab_test as module
-from larr_lab.studies.ab_test import at_any_time, false_alarms, score, second_arm
+from larr_lab.studies.ab_test import at_any_time, false_alarms, score
 from tests.conftest import ROOT
 
 REQUESTS = 800
@@ -80,14 +79,6 @@ def test_the_better_ranker_wins(
         off = abs(policy[estimate]["value"] - policy["truth"]["value"])
         assert off < 4 * policy[estimate]["error"], estimate
     assert policy["truth"]["value"] > policy["logged"]["value"]
-
-
-def test_a_user_stays_in_an_arm() -> None:
-    users = pl.Series([f"u{number}" for number in range(4000)])
-    arm_U = second_arm(users, "salt")
-    assert (arm_U == second_arm(users, "salt")).all()
-    assert 0.45 < arm_U.mean() < 0.55
-    assert 0.4 < (arm_U == second_arm(users, "other")).mean() < 0.6
 
 
 def test_looking_often_raises_no_false_alarm() -> None:

@@ -174,12 +174,6 @@ class SceneForm:
         medians = cities.agg(pl.col("poi_lat", "poi_lon").median()).sort("poi_city")
         return {city: (lat, lon) for city, lat, lon in medians.iter_rows()}
 
-    @cached_property
-    def request_keywords(self) -> set[str]:
-        """The keywords of the user and the scene."""
-        keywords = self.version.ranker.reader.config.scene_keywords
-        return {keyword.name for keyword in keywords if keyword.owner != "poi"}
-
     def start_values(self) -> dict[str, str]:
         """Returns what the form starts with: a request of the log, at noon if there is one."""
         noon = (example for example in self.examples if "T12" in example["time"])
@@ -269,6 +263,8 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
     """Returns the places of an answer beside those of the pinned scene's answer."""
     pinned_items = enumerate(pinned.items if pinned else [], 1)
     pinned_places = {place.poi_id: (rank, place) for rank, place in pinned_items}
+    keywords = form.version.ranker.reader.config.scene_keywords
+    of_places = {keyword.name for keyword in keywords if keyword.owner == "poi"}
     rows = []
     for rank, place in enumerate(answer.items[:SHOWN], 1):
         reasons = influences = influences_of(place)
@@ -282,7 +278,7 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
                 for each in influences
             ]
         elif pinned is None:
-            reasons = [each for each in influences if each.keyword in form.request_keywords]
+            reasons = [each for each in influences if each.keyword not in of_places]
         reason = max(reasons, key=lambda each: abs(each.percent), default=None)
         if reason and abs(reason.percent) < LEAST_PERCENT:
             reason = None

@@ -9,7 +9,6 @@ Shapes: R requests, M candidates, K places shown, T tasks, U users of the reques
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,7 +19,7 @@ from larr.data.batches import Batch
 from larr.data.features import undo_sampling
 from larr.errors import ConfigError
 from larr.evaluation.bootstrap import LEVEL
-from larr.evaluation.findings import BASE, LARR
+from larr.evaluation.findings import BASE, LARR, Json
 from larr.metrics import Array, gain_percent
 from larr.progress import track
 from larr.rankers.predict import load_ranker, probabilities
@@ -35,7 +34,6 @@ RESAMPLES = 500
 AA_TESTS, LOOKS = 200, 20
 METRICS = ("ctr", "orders", "gmv")
 NORMAL_QUANTILE = 1.96  # of LEVEL, two-sided
-Json = dict[str, Any]
 Totals = dict[str, Array]
 """What each request brought, [R] for each of METRICS, and under "shown" the places shown."""
 
@@ -58,7 +56,9 @@ def ab_test(config: Config) -> Json:
         value_RM = np.where(market.place_RM >= 0, score_RMT.prod(axis=2), -1.0)
         outcomes[name] = market.outcome(np.argsort(-value_RM, axis=1, kind="stable"))
     user_R = market.users.rank("dense").to_numpy().astype(np.int64) - 1
-    arm_U = second_arm(market.users.unique().sort(), f"larr {config.seed}")
+    # By a hash of the user, as in serving, so that a user never changes arms.
+    test = f"larr {config.seed}"
+    arm_U = np.array([arm_position(user, test) >= 0.5 for user in market.users.unique().sort()])
     random = np.random.default_rng([config.seed, 7])
     drawn = {}
     for name, outcome in outcomes.items():
@@ -103,11 +103,6 @@ def score(config: Config, market: Market, rankers: tuple[str, ...]) -> dict[str,
                 )
             advance(batch.rows)
     return scores
-
-
-def second_arm(users: pl.Series, salt: str) -> Array:
-    """Returns which users are in the second arm: by a hash, so that a user never changes arms."""
-    return np.array([arm_position(user, salt) >= 0.5 for user in users])
 
 
 def totals(outcome: Outcome, click_RK: Array, order_RK: Array) -> Totals:

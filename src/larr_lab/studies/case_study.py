@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,15 +206,17 @@ def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts
 
 def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
     """Yields LARR's encoder, the further ones, the LM after stage 1 and untuned; words; chance."""
-    lm, pooling = artifacts.folder(config, "pretrain"), config.contrast.pooling
-    loaders: dict[str, Callable[[], Any]] = {
-        name: partial(load_encoder, artifacts.folder(encoder, "contrast"))
-        for name, encoder in {"larr": config, **current_encoders(config)}.items()
-    }
-    loaders["pretrained"] = lambda: as_encoder(load_language_model(lm, config), None, pooling)
-    loaders["untuned"] = lambda: as_encoder(load_base(config), None, pooling)
-    for name, load in loaders.items():
-        yield name, _by_vectors(config, load(), candidates)
+    for name, tuned in {"larr": config, **current_encoders(config)}.items():
+        encoder = load_encoder(artifacts.folder(tuned, "contrast"))
+        yield name, _by_vectors(config, encoder, candidates)
+    encoder = as_encoder(
+        load_language_model(artifacts.folder(config, "pretrain"), config),
+        None,
+        config.contrast.pooling,
+    )
+    yield "pretrained", _by_vectors(config, encoder, candidates)
+    encoder = as_encoder(load_base(config), None, config.contrast.pooling)
+    yield "untuned", _by_vectors(config, encoder, candidates)
     yield "tfidf", _by_words(candidates)
     random = np.random.default_rng(config.seed)
     yield "chance", lambda queries: random.random((len(queries), len(candidates)))

@@ -6,7 +6,6 @@ What it saves, what it costs, and why its probabilities must be corrected (decis
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +13,13 @@ from larr import artifacts, metrics
 from larr.config import Config
 from larr.data.batches import LogRows
 from larr.data.features import read_features, undo_sampling
-from larr.evaluation.findings import BASE, LARR
+from larr.evaluation.findings import BASE, LARR, Json
 from larr.metrics import TASKS
 from larr.rankers.align import train
 from larr.rankers.predict import predict_log
 
 SHARES = (0.3, 0.1)
 """The shares of the impressions without a click that are kept."""
-Json = dict[str, Any]
 
 
 def down_sampling(config: Config) -> Json:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,15 @@ from larr.config import Config
 from larr.errors import ConfigError
 from larr.evaluation import evaluate, plots
 from larr.evaluation.bootstrap import interval, pooled_draws
-from larr.evaluation.findings import BASE, CEILING, COUNT_LABELS, LARR, mean_tree, slice_metrics
+from larr.evaluation.findings import (
+    BASE,
+    CEILING,
+    COUNT_LABELS,
+    LARR,
+    Json,
+    mean_tree,
+    slice_metrics,
+)
 from larr.evaluation.report import SHOWN_VALUES, rendered
 from larr.evaluation.report import name as title_of
 from larr.metrics import Metric, metrics_of
@@ -31,7 +38,6 @@ from larr_lab.studies.case_study import case_study, current_encoders
 from larr_lab.studies.down_sampling import down_sampling
 
 FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from larr import artifacts
 from larr import run as runner
@@ -14,7 +13,7 @@ from larr.config import Config
 from larr.config.rankers import BEST
 from larr.errors import ConfigError
 from larr.evaluation import evaluate, plots
-from larr.evaluation.findings import LARR, RIVALS, slice_metrics
+from larr.evaluation.findings import LARR, RIVALS, Json, slice_metrics
 from larr.evaluation.report import rendered
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
@@ -22,7 +21,6 @@ from larr.sections import changed
 
 RESULTS, PAGE = "real.json", "real.html"
 SEE = "docs/experiments.md names where files can be had"
-Json = dict[str, Any]
 
 
 def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> None:
