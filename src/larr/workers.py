@@ -23,6 +23,11 @@ from larr.errors import LarrError
 POLL_SECONDS = 0.5
 """Python handles an interrupt between two waits; one wait without end may sleep through it."""
 
+KILLED = (
+    "a worker process was killed, probably for lack of memory; set a lower cluster.workers, such "
+    "as 1, and run the same command again"
+)
+
 
 def side_by_side(
     work: Callable[..., None],
@@ -69,10 +74,7 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
             for child in multiprocessing.active_children():
                 child.kill()
             if isinstance(error, BrokenProcessPool):
-                raise LarrError(
-                    "a worker process was killed, probably for lack of memory; set a lower "
-                    "cluster.workers, such as 1, and run the same command again"
-                ) from error
+                raise LarrError(KILLED) from error
             raise
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
+from typing import Literal, get_args
 
 import polars as pl
 import pytest
 
 from larr import artifacts
 from larr.config import ClusterConfig, Config
+from larr.data import parts
 from larr.data.chunks import mapping
 from larr.data.prepare import prepare
+from larr.errors import ConfigError, DataError
 from tests.own_tables import own_config, write_own
 
 ROWS, PLACES, USERS, REQUEST = 400, 20, 30, 4
-ENGINES = ["cluster.workers=2"]
+ENGINES = ["cluster.workers=2", "cluster={engine='ray', workers=2}"]
 
 
 def log() -> pl.DataFrame:
@@ -53,7 +58,10 @@ def files(config: Config) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_writes_the_same_bytes(tmp_path: Path, engine: str) -> None:
+def test_every_engine_writes_the_same_bytes(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)  # one part is held back
     settings = ["dataset.split_by=user_id", "features.within_request=true"]
     alone = configured(tmp_path / "alone", log(), *settings)
     prepare(alone)
@@ -61,18 +69,42 @@ def test_every_engine_writes_the_same_bytes(tmp_path: Path, engine: str) -> None
     prepare(other)
     expected = files(alone)
     assert files(other) == expected
-    assert {"held_back/0/train/weights.npy", "rejected/impressions-00003.parquet"} <= {*expected}
+    assert {"held_back/0/train/weights.npy", "rejected/impressions-00001.parquet"} <= {*expected}
     assert not (tmp_path / "other" / "out" / "prepare" / "shared").exists()
     same = other.model_copy(update={"cluster": alone.cluster})
     assert artifacts.stage(same, "prepare").is_current()
 
 
-def add(numbers: pl.DataFrame, chunk: int) -> int:
-    return int(numbers["number"][chunk]) + 1
+@pytest.mark.parametrize("engine", get_args(ClusterConfig.model_fields["engine"].annotation))
+def test_results_come_in_the_order_of_the_chunks_and_errors_as_they_are(
+    tmp_path: Path, engine: Literal["local", "ray"]
+) -> None:
+    cluster, numbers = ClusterConfig(engine=engine, workers=2), pl.DataFrame({"n": range(9)})
+    with (
+        pytest.raises(DataError, match="^chunk 3 is bad$"),
+        mapping(cluster, tmp_path / "shared") as mapped,
+    ):
+        assert list(mapped(looked_up, numbers, range(9))) == [*range(9)]
+        assert list(mapped(looked_up, numbers.reverse(), iter(range(3)))) == [8, 7, 6]
+        list(mapped(refused, None, range(9)))
 
 
-def test_results_come_in_the_order_of_the_chunks(tmp_path: Path) -> None:
-    numbers = pl.DataFrame({"number": range(30)})
-    with mapping(ClusterConfig(workers=2), tmp_path / "shared") as mapped:
-        assert list(mapped(add, numbers, iter(range(30)))) == list(range(1, 31))
-        assert list(mapped(add, numbers.reverse(), range(3))) == [30, 29, 28]
+def looked_up(numbers: pl.DataFrame, chunk: int) -> int:
+    time.sleep(0.01 * (chunk % 2))
+    return int(numbers["n"][chunk])
+
+
+def refused(_: None, chunk: int) -> None:
+    if chunk == 3:
+        raise DataError("chunk 3 is bad")
+
+
+def test_without_ray_the_setting_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(ConfigError, match=r"pip install 'larr\[ray\]'"),
+        mapping(ClusterConfig(engine="ray"), tmp_path / "shared"),
+    ):
+        pass

@@ -1,4 +1,4 @@
-"""The arrays of a split, which rankers read, from its enriched rows."""
+"""The arrays of each split, which rankers read, from its enriched rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from larr.data.chunks import Mapped
 from larr.data.enriched import TEXT, Part
 from larr.data.features import FeatureEncoder
 from larr.data.known import Enricher
-from larr.data.log import Log
+from larr.data.log import SPLITS, Log
 from larr.data.names import PLACE, ROWS, USER
 from larr.data.statistics import RecentPlaces
 from larr.data.transforms import Array
@@ -23,9 +23,8 @@ from larr.progress import track
 
 def write_arrays(
     mapped: Mapped, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
-) -> int:
-    """Writes the arrays of the parts of a split; returns its rows."""
-    folder.mkdir()
+) -> dict[str, int]:
+    """Writes the arrays of each split to its folder; returns how many rows each has."""
     log = enricher.log
     encoding = _Encoding(
         encoder,
@@ -42,13 +41,16 @@ def write_arrays(
         _mean_weight(log),
         folder,
     )
-    total = sum(part.rows for part in parts)
-    for name, values in encoding.arrays(parts[0], rows=0).items():
-        artifacts.new_array(folder / f"{name}.npy", values.dtype, (total, values.shape[1]))
-    with track(f"arrays of {folder.name}", total, "rows") as advance:
+    counts = {s: sum(part.rows for part in parts if part.split == s) for s in SPLITS}
+    for split, rows in counts.items():
+        (folder / split).mkdir()
+        for name, values in encoding.arrays(parts[0], rows=0).items():
+            shape = (rows, values.shape[1])
+            artifacts.new_array(folder / split / f"{name}.npy", values.dtype, shape)
+    with track("arrays", sum(counts.values()), "rows") as advance:
         for rows in mapped(_Encoding.write, encoding, parts):
             advance(rows)
-    return total
+    return counts
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class _Encoding:
     def write(self, part: Part) -> int:
         """Writes the rows of a part into the arrays; returns how many these are."""
         for name, values in self.arrays(part).items():
-            artifacts.write_rows(self.folder / f"{name}.npy", part.first, values)
+            artifacts.write_rows(self.folder / part.split / f"{name}.npy", part.first, values)
         return part.rows
 
     def arrays(self, part: Part, rows: int | None = None) -> dict[str, Array]:

@@ -7,8 +7,11 @@ machine, however many processes read it.
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import pickle
 import shutil
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -22,7 +25,8 @@ import numpy as np
 import polars as pl
 
 from larr.config import ClusterConfig
-from larr.workers import POLL_SECONDS, processes
+from larr.errors import ConfigError, LarrError
+from larr.workers import KILLED, POLL_SECONDS, processes
 
 Work = Callable[[Any, Any], Any]
 """A function of a module, of what all chunks need and of a chunk."""
@@ -30,6 +34,8 @@ Mapped = Callable[[Work, Any, Iterable[Any]], Iterator[Any]]
 """`mapped(work, shared, chunks)` yields `work(shared, chunk)` of each chunk, in their order."""
 WAITING = 2
 """Chunks for each process that are worked on or wait for that: more would only take memory."""
+RETRIES = 2
+"""How often Ray repeats a chunk whose process or machine has ended; by default it never stops."""
 SMALL = 2**16
 """Arrays of fewer bytes are pickled as they are."""
 
@@ -48,8 +54,12 @@ def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
         return
     folder = folder.absolute()  # workers may be in other folders
     folder.mkdir()
-    with processes(cluster.workers, pl.thread_pool_size()) as pool:
-        yield partial(_in_processes, pool, cluster.workers, folder)
+    if cluster.engine == "ray":
+        with _ray(cluster):
+            yield partial(_on_ray, cluster.workers, folder)
+    else:
+        with processes(cluster.workers, pl.thread_pool_size()) as pool:
+            yield partial(_in_processes, pool, cluster.workers, folder)
     shutil.rmtree(folder)
 
 
@@ -76,6 +86,72 @@ def _result(job: Future[Any]) -> Any:
     while not job.done():
         wait([job], POLL_SECONDS)
     return job.result()
+
+
+@contextmanager
+def _ray(cluster: ClusterConfig) -> Iterator[None]:
+    """Connects to a Ray cluster, or starts a Ray on this machine that ends again."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report its use to its makers
+    try:
+        import ray.data  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "cluster.engine is \"ray\", and Ray cannot be imported; run `pip install 'larr[ray]'`, "
+            'or set cluster.engine = "local"'
+        ) from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
+    started = {} if cluster.address else {"num_cpus": cluster.workers, "include_dashboard": False}
+    ray.init(
+        cluster.address or "local",
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}},  # a task has one core
+        **started,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _on_ray(
+    workers: int, folder: Path, work: Work, shared: Any, chunks: Iterable[Any]
+) -> Iterator[Any]:
+    """Works on the chunks in the tasks of a data set of Ray, a block for each chunk."""
+    import ray.data  # noqa: PLC0415
+    from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    with _written(shared, folder) as path:
+        rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+        with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will have no max_retries
+            called = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                partial(_call_of_row, path, work),
+                compute=ray.data.TaskPoolStrategy(size=workers),
+                max_retries=RETRIES,
+            )
+        try:
+            for row in called.iter_rows():
+                result = pickle.loads(row["result"])  # noqa: S301
+                if isinstance(result, LarrError):
+                    raise result
+                yield result
+        except RayError as error:
+            if isinstance(error, RayTaskError):
+                raise
+            raise LarrError(KILLED) from error
+
+
+def _call_of_row(path: Path, work: Work, row: dict[str, bytes]) -> dict[str, bytes]:
+    """Returns the result of a chunk, or larr's error, which Ray would wrap in its own."""
+    try:
+        result = _call(path, work, pickle.loads(row["chunk"]))  # noqa: S301
+    except LarrError as error:
+        result = error
+    return {"result": pickle.dumps(result)}
 
 
 def _call(path: Path, work: Work, chunk: Any) -> Any:

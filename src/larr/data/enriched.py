@@ -48,8 +48,8 @@ def write_enriched(
     evaluated: list[str],
     folder: Path,
     beside: str | None = None,
-) -> dict[str, list[Part]]:
-    """Writes `folder/enriched/`, and numbers texts; returns the parts of each split.
+) -> list[Part]:
+    """Writes `folder/enriched/`, and numbers texts; returns the parts of the log.
 
     With `beside`, writes also the texts of places that were shown beside an order and not clicked,
     for stage 2.
@@ -80,7 +80,12 @@ def write_enriched(
             advance(part.rows)
     if compared := compared_numbers(config):
         add_figures([part.file for part in parts], compared)
-    return {split: [part for part in parts if part.split == split] for split in SPLITS}
+    return parts
+
+
+def scan(parts: list[Part], split: str) -> pl.LazyFrame:
+    """Returns the enriched rows of a split, lazily."""
+    return pl.scan_parquet([part.file for part in parts if part.split == split])
 
 
 @dataclass(frozen=True)

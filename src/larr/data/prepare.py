@@ -21,7 +21,7 @@ from larr.data.chunks import Mapped, mapping
 from larr.data.columns import KEPT_FOR_EVALUATION, check_columns
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
-from larr.data.enriched import LOG_ROW, write_enriched
+from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
@@ -63,16 +63,13 @@ def prepare(config: Config) -> None:
         _write_requests(log, folder)
         beside = _beside(log)
         parts = write_enriched(mapped, enricher, texts, evaluated, folder, beside)
-        encoder = fit(config, pl.scan_parquet([part.file for part in parts["train"]]))
+        encoder = fit(config, scan(parts, "train"))
         encoder.save(folder / "vocabularies")
-        counts = {
-            f"{split}_rows": write_arrays(mapped, enricher, encoder, of_split, folder / split)
-            for split, of_split in parts.items()
-        }
-        test = pl.scan_parquet([part.file for part in parts["test"]]).select(evaluated)
-        test.sink_parquet(folder / "test" / "rows.parquet")
+        rows = write_arrays(mapped, enricher, encoder, parts, folder)
+        counts = {f"{split}_rows": rows[split] for split in SPLITS}
+        scan(parts, "test").select(evaluated).sink_parquet(folder / "test" / "rows.parquet")
         for split in SPLITS:
-            _report_unknown(encoder, counts[f"{split}_rows"], folder / split)
+            _report_unknown(encoder, rows[split], folder / split)
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, encoder.places, folder)
         if not has_last_days(folder):
@@ -129,9 +126,8 @@ def _write_part(
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enricher = Enricher(config, log)
     parts = write_enriched(mapped, enricher, texts, columns, folder)
-    scales = fit(config, pl.scan_parquet([part.file for part in parts["train"]])).scales
-    for split, of_split in parts.items():
-        write_arrays(mapped, enricher, replace(encoder, scales=scales), of_split, folder / split)
+    scales = fit(config, scan(parts, "train")).scales
+    write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)
     write_histories(log, folder)
     # Values that are new to the part are unknown in it; they have indices of the complete log.
     trained_NF = np.load(folder / "train" / "categories.npy")
