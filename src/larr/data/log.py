@@ -40,6 +40,26 @@ MOST_AT_MIDNIGHT = 0.1
 
 
 @dataclass(frozen=True)
+class Split:
+    """Which rows of a log are tested and, in a log without times, on which day each of them is."""
+
+    name: pl.Expr
+    """`train` or `test`."""
+    draw: pl.Expr | None = None
+    """A number from 0 to 1, by which days are dealt; None if the log has times."""
+
+    def of(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Adds the split to rows, and dealt days."""
+        rows = rows.with_columns(split=self.name)
+        if self.draw is None:
+            return rows
+        # Other digits of the number that decides what is tested.
+        day = (self.draw * DEALT_DAYS * 1000 % DEALT_DAYS).cast(pl.Int64)
+        day = pl.when(pl.col("split") == "test").then(DEALT_DAYS).otherwise(day)
+        return with_time_columns(rows.with_columns(time=pl.col("time") + pl.duration(days=day)))
+
+
+@dataclass(frozen=True)
 class Log:
     """Checked tables; columns of places begin with `poi_`, columns of users with `user_`."""
 
@@ -48,7 +68,7 @@ class Log:
     history: pl.DataFrame
     """Orders that the impressions do not contain, with time columns."""
     impressions: list[Path]
-    """Parquet files in the order of the log, with time columns, `order` and `split`."""
+    """Parquet files in the order of the log, with time columns and `order`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
     """A summary by table and reason, see `Checker`."""
@@ -60,10 +80,12 @@ class Log:
     """Which share of the places that could be drawn `[dataset.negatives]` has drawn."""
     blanked: Sequence[dict[str, Any]] = ()
     """A summary of values that are missing from here on, see `Checker`."""
+    split: Split = Split(pl.col("split"))
+    """What the files lack, by default nothing."""
 
-    def scan(self) -> pl.LazyFrame:
-        """All impressions, with time columns, `ROWS` and `split`, lazily."""
-        return pl.scan_parquet(self.impressions)
+    def scan(self, *files: Path) -> pl.LazyFrame:
+        """All impressions, or those of some files, with time columns, `ROWS`, `split`, lazily."""
+        return self.split.of(pl.scan_parquet(files or self.impressions))
 
     def schema(self) -> pl.Schema:
         """Returns the columns of the impressions that a configuration may name."""
@@ -81,13 +103,12 @@ class Log:
     def counts(self, split: str) -> Iterator[tuple[Path, int]]:
         """Yields each file that has rows of a split, and how many."""
         for path in self.impressions:
-            is_of_split = pl.scan_parquet(path).select((pl.col("split") == split).sum())
-            if rows := is_of_split.collect().item():
+            if rows := self.scan(path).select((pl.col("split") == split).sum()).collect().item():
                 yield path, rows
 
     def rows(self, path: Path, split: str) -> pl.DataFrame:
         """Returns the impressions of a split in one of the files."""
-        return pl.scan_parquet(path).filter(pl.col("split") == split).collect()
+        return self.scan(path).filter(pl.col("split") == split).collect()
 
     def chunks(self, split: str) -> Iterator[pl.DataFrame]:
         """Yields the impressions of a split, file by file."""
@@ -124,13 +145,16 @@ def check_tables(config: Config, tables: Tables, folder: Path, kept_in: Path | N
     files, tasks = _check_impressions(config, checker, tables.impressions, folder / "checked")
     kept_in = kept_in or artifacts.folder(config, "prepare") / "rejected"
     checker.finish(kept_in, stop=config.dataset.bad_rows == "stop")
-    last = _split(config, files, is_dated=tables.is_dated)
-    wanted = config.dataset.negatives
-    sampled = add_negatives(config, wanted, places, files) if wanted else None
-    is_split_by_time = _check_split(files, tasks, config.dataset.sampling_rate)
+    split, last = _split(config, files, is_dated=tables.is_dated)
+    sampled = None
+    if wanted := config.dataset.negatives:
+        sampled = add_negatives(config, wanted, places, files, split.of)
+        split = Split(pl.col("split"))
+    rows = split.of(pl.scan_parquet(files))
+    is_split_by_time = _check_split(rows, tasks, config.dataset.sampling_rate)
     # Each order counts once: those that the log contains are taken from there.
     key = ["user_id", "poi_id", "day"]
-    ordered = pl.scan_parquet(files).filter(pl.col("order")).select(key).unique()
+    ordered = rows.filter(pl.col("order")).select(key).unique()
     earlier = _with_rows(with_time_columns(history), checker.known)
     earlier = earlier.filter(pl.col("day") <= last)
     logged = ordered.collect(engine="streaming")
@@ -148,6 +172,7 @@ def check_tables(config: Config, tables: Tables, folder: Path, kept_in: Path | N
         is_dated=tables.is_dated,
         sampled_share=sampled,
         blanked=list(checker.blanked.values()),
+        split=split,
     )
 
 
@@ -200,11 +225,11 @@ def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFr
     return frame
 
 
-def _split(config: Config, files: list[Path], *, is_dated: bool) -> date:
-    """Gives every impression its `split`, that of the log or that of the configuration.
+def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split, date]:
+    """Returns the split of the log or that of the configuration, and the last day.
 
     A log without times gets days: users (or what it is split by) are dealt to the training days at
-    random, and the test rows come last. Returns the last day; raises DataError if there is none.
+    random, and the test rows come last. Raises DataError if no row is left.
     """
     settings, key = config.dataset, config.dataset.split_by
     last: date | None = None
@@ -227,28 +252,21 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> date:
         is_tested = pl.col("time") > times.collect(engine="streaming").item()
     else:
         is_tested = (pl.lit(last) - pl.col("day")).dt.total_days() < settings.test_days
-    drawn = pl.when(is_tested).then(pl.lit("test")).otherwise(pl.lit("train"))
-    for path in files:
-        rows = pl.read_parquet(path)
-        split = pl.col("split").cast(pl.String) if "split" in rows.columns else drawn
-        rows = rows.with_columns(split=split)
-        if not is_dated:
-            # Other digits of the number that decides what is tested.
-            day = (draw * DEALT_DAYS * 1000 % DEALT_DAYS).cast(pl.Int64)
-            day = pl.when(pl.col("split") == "test").then(DEALT_DAYS).otherwise(day)
-            rows = with_time_columns(rows.with_columns(time=pl.col("time") + pl.duration(days=day)))
-        rows.write_parquet(path)
-    return last if is_dated else last + timedelta(days=DEALT_DAYS)
+    name = pl.when(is_tested).then(pl.lit("test")).otherwise(pl.lit("train"))
+    if "split" in pl.scan_parquet(files).collect_schema():
+        name = pl.col("split").cast(pl.String)
+    if is_dated:
+        return Split(name), last
+    return Split(name, draw), last + timedelta(days=DEALT_DAYS)
 
 
-def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> bool:
+def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> bool:
     """Prints the days of each split; raises DataError if nothing can be learned or tested.
 
     Returns whether all test days come after the training days.
     """
     splits = (
-        pl.scan_parquet(files)
-        .group_by("split")
+        rows.group_by("split")
         .agg(
             pl.col("click", "order").mean(),
             rows=pl.len(),
@@ -268,10 +286,10 @@ def _check_split(files: list[Path], tasks: list[str], sampling_rate: float) -> b
             "without a time, leave hours and meals out of keywords and features"
         )
     by_split = splits.rows_by_key("split", named=True, unique=True)
-    rows = {split: by_split[split]["rows"] if split in by_split else 0 for split in SPLITS}
-    if not all(rows.values()):
+    counts = {split: by_split[split]["rows"] if split in by_split else 0 for split in SPLITS}
+    if not all(counts.values()):
         raise DataError(
-            f"table impressions: {rows['train']:,} rows to train and {rows['test']:,} to test; "
+            f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
             "both are needed: give a longer log, another dataset.test_days, or a column `split`"
         )
     for task in tasks:

@@ -6,6 +6,7 @@ however the log is cut into files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -24,14 +25,18 @@ TRIES = 5
 
 
 def add_negatives(
-    config: Config, wanted: NegativesConfig, places: pl.DataFrame, files: list[Path]
+    config: Config,
+    wanted: NegativesConfig,
+    places: pl.DataFrame,
+    files: list[Path],
+    split: Callable[[pl.LazyFrame], pl.LazyFrame],
 ) -> float:
     """Adds rows without a click beside the first click of each request, in the files of the log.
 
-    Returns which share of the places that could be drawn was drawn. The odds that a model of these
+    `split` adds the split of the rows, which the files then have, too. Returns which share of the places that could be drawn was drawn. The odds that a model of these
     rows gives, times that share, are odds among all places.
     """
-    log = pl.scan_parquet(files)
+    log = split(pl.scan_parquet(files))
     _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())
     clicks = log.filter(pl.col("click"))
     there = _there(clicks, places, wanted)
@@ -41,7 +46,7 @@ def add_negatives(
     requests = drawn = could_be = 0
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
-            rows = pl.read_parquet(path).with_row_index(ROW)
+            rows = split(pl.scan_parquet(path)).collect().with_row_index(ROW)
             asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
             asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")

@@ -25,7 +25,7 @@ from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
-from larr.data.log import SPLITS, Log, check_tables, some_requests
+from larr.data.log import SPLITS, Log, Split, check_tables, some_requests
 from larr.data.names import (
     ROWS,
     candidate_features,
@@ -122,7 +122,7 @@ def _write_part(
         start += chunk.height
     tested = int((split_N == "test").sum())
     console.print(f"  {tested:,} training rows as if they were tested, to decide by them:")
-    log = replace(log, impressions=files, is_split_by_time=False)
+    log = replace(log, impressions=files, split=Split(pl.col("split")), is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enricher = Enricher(config, log)
     parts = write_enriched(mapped, enricher, texts, columns, folder)

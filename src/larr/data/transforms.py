@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from larr.config.data import BucketConfig, KeywordConfig
 from larr.errors import DataError
 
 Array = npt.NDArray[Any]
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 CLIP_DEVIATIONS = 5.0
 LARGEST_WHOLE = 2**63
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
@@ -61,7 +62,7 @@ TIME_WORDS = {
 TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
-def with_time_columns(frame: pl.DataFrame) -> pl.DataFrame:
+def with_time_columns(frame: Frame) -> Frame:
     """Returns the frame with `TIME_COLUMNS` of its column `time`."""
     time = pl.col("time").dt
     parts = {"hour": time.hour(), "weekday": time.weekday(), "month": time.month()}
