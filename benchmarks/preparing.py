@@ -1,6 +1,6 @@
-"""`larr prepare` on a synthetic log of any length: rows/s and peak memory.
+"""`larr prepare` on a synthetic log of any length: rows/s, peak memory and processor time.
 
-    python benchmarks/preparing.py FOLDER --rows 1_000_000 [--days 14] [--set ...]
+    python benchmarks/preparing.py FOLDER --rows 1_000_000 [--days 14] [--workers 2] [--engine ray]
 
 FOLDER/tables is written unless it exists (about 7 bytes a row on the disk), FOLDER/run each time.
 Requests come in the order of time, with 10 candidates each; a user has 100 rows on average. A few
@@ -10,6 +10,7 @@ users and places are popular, as in most logs; what is clicked is drawn at rando
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -130,14 +131,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     folder: Path = options.folder.absolute()
     if not (folder / "tables").exists():
         write_tables(folder / "tables", options.rows, options.days)
         (folder / "prepare.toml").write_text(TOML.format(folder=folder / "tables"))
-    config = load_config(folder / "prepare.toml", [f"output={folder}/run", *options.overrides])
-    run_stage(config, "prepare", force=True)
+    cluster = f"cluster={{engine='{options.engine}', workers={options.workers}}}"
+    overrides = [f"output={folder}/run", cluster, *options.overrides]
+    run_stage(load_config(folder / "prepare.toml", overrides), "prepare", force=True)
+    used = sum(os.times()[:4])  # Ray's processes are not among those that this one has waited for
+    print(f"processor time: {used:.1f} s, {options.rows / used:,.0f} rows/s")
 
 
 if __name__ == "__main__":

@@ -75,18 +75,30 @@ def test_every_engine_writes_the_same_bytes(
     assert artifacts.stage(same, "prepare").is_current()
 
 
+def test_a_bad_chunk_gives_the_same_message(tmp_path: Path) -> None:
+    """The fourth chunk has an ID as a spreadsheet writes large numbers."""
+    request = pl.when(pl.int_range(ROWS) == 350).then(pl.lit("1.23E+17")).otherwise("request_id")
+    rounded = log().with_columns(request_id=request)
+    messages = []
+    for name, workers in (("alone", 1), ("other", 2)):
+        config = configured(tmp_path / name, rounded, f"cluster.workers={workers}")
+        with pytest.raises(DataError) as raised:
+            prepare(config)
+        messages.append(str(raised.value))
+    assert "request_id holds floats, such as 1.23E+17" in messages[0]
+    assert messages[0] == messages[1]
+
+
 @pytest.mark.parametrize("engine", get_args(ClusterConfig.model_fields["engine"].annotation))
 def test_results_come_in_the_order_of_the_chunks_and_errors_as_they_are(
     tmp_path: Path, engine: Literal["local", "ray"]
 ) -> None:
     cluster, numbers = ClusterConfig(engine=engine, workers=2), pl.DataFrame({"n": range(9)})
-    with (
-        pytest.raises(DataError, match="^chunk 3 is bad$"),
-        mapping(cluster, tmp_path / "shared") as mapped,
-    ):
+    with mapping(cluster, tmp_path / "shared") as mapped:
         assert list(mapped(looked_up, numbers, range(9))) == [*range(9)]
         assert list(mapped(looked_up, numbers.reverse(), iter(range(3)))) == [8, 7, 6]
-        list(mapped(refused, None, range(9)))
+        with pytest.raises(DataError, match=r"^chunk 3 is bad$"):
+            list(mapped(refused, None, range(9)))
 
 
 def looked_up(numbers: pl.DataFrame, chunk: int) -> int:

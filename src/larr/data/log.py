@@ -13,6 +13,8 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
+from larr.data.checks import Checked, Checks
+from larr.data.chunks import Mapped, one_by_one
 from larr.data.contract import TABLES
 from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
@@ -85,7 +87,7 @@ class Log:
 
     def scan(self, *files: Path) -> pl.LazyFrame:
         """All impressions, or those of some files, with time columns, `ROWS`, `split`, lazily."""
-        return self.split.of(pl.scan_parquet(files or self.impressions))
+        return self.split.of(pl.scan_parquet([*files] or self.impressions))
 
     def schema(self) -> pl.Schema:
         """Returns the columns of the impressions that a configuration may name."""
@@ -125,7 +127,13 @@ def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
 
 
-def check_tables(config: Config, tables: Tables, folder: Path, kept_in: Path | None = None) -> Log:
+def check_tables(
+    config: Config,
+    tables: Tables,
+    folder: Path,
+    kept_in: Path | None = None,
+    mapped: Mapped = one_by_one,
+) -> Log:
     """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
 
     The user reads that rejected rows are kept in `kept_in`, by default that of `prepare/`. Raises
@@ -142,7 +150,8 @@ def check_tables(config: Config, tables: Tables, folder: Path, kept_in: Path | N
         history = pl.DataFrame(schema={name: column.dtype for name, column in columns.items()})
     else:
         history = checker.good_rows("orders", _read(tables.orders, "orders"))
-    files, tasks = _check_impressions(config, checker, tables.impressions, folder / "checked")
+    impressions = tables.impressions
+    files, tasks = _check_impressions(config, checker, impressions, folder / "checked", mapped)
     kept_in = kept_in or artifacts.folder(config, "prepare") / "rejected"
     checker.finish(kept_in, stop=config.dataset.bad_rows == "stop")
     split, last = _split(config, files, is_dated=tables.is_dated)
@@ -187,7 +196,7 @@ def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataF
 
 
 def _check_impressions(
-    config: Config, checker: Checker, table: pl.LazyFrame, folder: Path
+    config: Config, checker: Checker, table: pl.LazyFrame, folder: Path, mapped: Mapped
 ) -> tuple[list[Path], list[str]]:
     """Writes the good impressions, a file for each chunk; returns the files and the tasks."""
     folder.mkdir()
@@ -200,21 +209,37 @@ def _check_impressions(
             "the time; rename it to use your own"
         )
     total = int(_read(table.select(pl.len()), "impressions").item())
-    files: list[Path] = []
+    checks = Checks(config, checker.known, checker.rejected, checker.now)
+    checking = _Checking(checks, "order" in columns, folder)
+    chunks = enumerate(_read_chunks(table, "impressions", config.dataset.chunk_rows))
     with track("checking impressions", total, "rows") as advance:
-        chunks = _read_chunks(table, "impressions", config.dataset.chunk_rows)
-        for number, chunk in enumerate(chunks):
-            good = with_time_columns(checker.good_rows("impressions", chunk, number))
-            good = _with_rows(good, checker.known)
-            if "order" not in columns:
-                # The features count orders; where none are logged, a click counts as one.
-                good = good.with_columns(order=pl.col("click"))
-            files.append(folder / f"{number:05}.parquet")
-            good.write_parquet(files[-1])
-            advance(chunk.height)
+        for number, (rows, checked) in enumerate(mapped(_Checking.write, checking, chunks)):
+            checker.add("impressions", rows, checked, number)
+            advance(rows)
+    files = sorted(folder.iterdir())
     if len(files) > 1:
         checker.reject_repeated("impressions", files)
     return files, ["click", "order"] if "order" in columns else ["click"]
+
+
+@dataclass(frozen=True)
+class _Checking:
+    """What is needed to check any chunk of the impressions."""
+
+    checks: Checks
+    has_orders: bool
+    folder: Path
+
+    def write(self, numbered: tuple[int, pl.DataFrame]) -> tuple[int, Checked]:
+        """Writes the good rows of a chunk; returns the number of its rows, and the others."""
+        number, chunk = numbered
+        checked = self.checks.check("impressions", chunk)
+        good = _with_rows(with_time_columns(checked.good), self.checks.known)
+        if not self.has_orders:
+            # The features count orders; where none are logged, a click counts as one.
+            good = good.with_columns(order=pl.col("click"))
+        good.write_parquet(self.folder / f"{number:05}.parquet")
+        return chunk.height, checked._replace(good=good.clear())
 
 
 def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:

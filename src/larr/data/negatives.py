@@ -33,8 +33,9 @@ def add_negatives(
 ) -> float:
     """Adds rows without a click beside the first click of each request, in the files of the log.
 
-    `split` adds the split of the rows, which the files then have, too. Returns which share of the places that could be drawn was drawn. The odds that a model of these
-    rows gives, times that share, are odds among all places.
+    `split` adds their split to the rows; the files then have it, too. Returns which share of the
+    places that could be drawn was drawn. The odds that a model of these rows gives, times that
+    share, are odds among all places.
     """
     log = split(pl.scan_parquet(files))
     _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())

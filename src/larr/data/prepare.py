@@ -54,7 +54,7 @@ def prepare(config: Config) -> None:
         mapping(config.cluster, work.folder / "shared") as mapped,
     ):
         folder = work.folder.absolute()  # workers may be in other folders
-        log = check_tables(config, source.tables(config, folder / "raw"), folder)
+        log = check_tables(config, source.tables(config, folder / "raw"), folder, mapped=mapped)
         config = with_pairs(config, log)
         check_columns(config, log)
         enricher, texts = Enricher(config, log), TextNumbers()

@@ -54,17 +54,21 @@ class Checker(Checks):
         self.blanked: dict[tuple[str, str, str], dict[str, Any]] = {}
         """By table, column and reason: the number of `cells`, and some `examples` of bad ones."""
 
-    def good_rows(self, table: str, frame: pl.DataFrame, chunk: int = 0) -> pl.DataFrame:
-        """Returns the good rows of a table, or of one of its chunks."""
+    def good_rows(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Returns the good rows of a table."""
         check_columns(table, frame.columns)
-        self.rows[table] += frame.height
         checked = self.check(table, frame)
-        self._keep(table, checked.rejected, f"{chunk:05}")
-        self._count_missing(table, checked, f"{chunk:05}")
+        self.add(table, frame.height, checked)
         for key in TABLES[table].key if table in ("places", "users") else ():
             ids = checked.rejected.select(text_column(key, frame.schema[key])).to_series()
             self.rejected[key] = ids.filter(~ids.is_in(checked.good[key].implode())).drop_nulls()
         return checked.good
+
+    def add(self, table: str, rows: int, checked: Checked, chunk: int = 0) -> None:
+        """Counts and keeps what is bad in a table, or in one of its chunks."""
+        self.rows[table] += rows
+        self._keep(table, checked.rejected, f"{chunk:05}")
+        self._count_missing(table, checked, f"{chunk:05}")
 
     def keep_lines(self, lines: pl.DataFrame) -> None:
         """Keeps lines of files that are no rows of a table, see `larr.data.csv_files`."""
