@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -89,7 +89,7 @@ def test_a_bad_chunk_gives_the_same_message(tmp_path: Path) -> None:
     assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("engine", get_args(ClusterConfig.model_fields["engine"].annotation))
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_results_come_in_the_order_of_the_chunks_and_errors_as_they_are(
     tmp_path: Path, engine: Literal["local", "ray"]
 ) -> None:
