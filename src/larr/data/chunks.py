@@ -92,6 +92,7 @@ def _result(job: Future[Any]) -> Any:
 def _ray(cluster: ClusterConfig) -> Iterator[None]:
     """Connects to a Ray cluster, or starts a Ray on this machine that ends again."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report its use to its makers
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - by default its workers give way
     try:
         import ray.data  # noqa: PLC0415
     except ImportError as error:
@@ -126,7 +127,13 @@ def _on_ray(
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     with _written(shared, folder) as path:
-        rows = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
+        rows: list[dict[str, str]] = []
+        for chunk in chunks:  # into files, since all of them may be larger than the memory
+            file = path.with_name(f"chunk-{len(rows)}")
+            file.write_bytes(pickle.dumps(chunk))
+            rows.append({"chunk": str(file)})
+        if not rows:
+            return
         with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will have no max_retries
             called = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 partial(_call_of_row, path, work),
@@ -145,10 +152,11 @@ def _on_ray(
             raise LarrError(KILLED) from error
 
 
-def _call_of_row(path: Path, work: Work, row: dict[str, bytes]) -> dict[str, bytes]:
+def _call_of_row(path: Path, work: Work, row: dict[str, str]) -> dict[str, bytes]:
     """Returns the result of a chunk, or larr's error, which Ray would wrap in its own."""
     try:
-        result = _call(path, work, pickle.loads(row["chunk"]))  # noqa: S301
+        chunk = pickle.loads(Path(row["chunk"]).read_bytes())  # noqa: S301
+        result = _call(path, work, chunk)
     except LarrError as error:
         result = error
     return {"result": pickle.dumps(result)}
