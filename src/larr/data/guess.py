@@ -281,6 +281,7 @@ def _sort_columns(found: Guess) -> None:
     rest = [column for column in found.log.columns if column not in taken]
     for one in (found.user, found.place):
         read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
+        read = [column for column in read if not _shows(column, found)]
         of_table = (
             [] if one.table is None else [c for c in one.table.columns if c is not one.own_key]
         )
@@ -343,6 +344,10 @@ def _why_not(column: Column, found: Guess) -> str:
         (
             column.kind == "text" and "rating" in found.roles,
             "a text beside a rating, which may have been written after it",
+        ),
+        (
+            not found.has_label and is_role(column.name, "count"),
+            "it may count what happened to this place",
         ),
         (
             not found.has_label and has_role(column.name, "event"),
