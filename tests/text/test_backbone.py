@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
 from larr.text import checkpoint
-from larr.text.backbone import LanguageModel, load_base
+from larr.text.backbone import LanguageModel, load_base, lora
 from larr.text.encoder import EndTokenPooling, as_encoder, as_input, from_input, load_encoder
 from tests.fake_data import KEYWORDS
 from tests.tiny_models import CORPUS, KINDS, make_holes, make_model, make_tokenizer
@@ -222,17 +223,38 @@ def test_two_tokens_with_one_id_are_refused(tmp_path: Path) -> None:
         load_base(config_of(folder))
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_a_cpu_reads_16_bits_as_32(
-    tmp_path: Path, rank: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("rank", "fast"), [(0, True), (4, False), (4, True)])
+def test_a_cpu_reads_16_bits_as_32_or_frozen_as_bfloat16_where_that_is_fast(
+    tmp_path: Path,
+    rank: int,
+    fast: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = make_model(tmp_path / "model", "llama", dtype=torch.float16)
     config = config_of(folder, lora_rank=rank)
     monkeypatch.setattr(checkpoint, "device", lambda: "cpu")
-    assert load_base(config).model.dtype == torch.float32
-    assert "torch.float16; they are read as torch.float32" in " ".join(
+    monkeypatch.setattr(checkpoint, "bf16_is_fast", lambda: fast)
+    expected = torch.bfloat16 if rank and fast else torch.float32
+    assert load_base(config).model.dtype == expected
+    assert f"torch.float16; they are read as {expected}" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_upper_layers_alone_get_adapters_and_gradients(models: dict[str, Path], kind: str) -> None:
+    lm = load_base(config_of(models[kind]))
+    body = lm.model.base_model
+    adapted = get_peft_model(body, lora(lm.tokens, body, 4, layers=1))
+    names = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert names
+    assert all(".1." in name and "lora" in name and ".0." not in name for name in names)
+    states = adapted(**lm.tokens.pad([lm.tokens.encode(PARTS)])).last_hidden_state
+    states.sum().backward()
+    assert all(adapted.get_parameter(name).grad is not None for name in names)
+    with pytest.raises(ConfigError, match="the model has 2 layers"):
+        lora(lm.tokens, body, 4, layers=3)
 
 
 def test_the_head_stays_exact_beside_16_bits(lm: LanguageModel) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from larr import artifacts
@@ -17,8 +18,18 @@ from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.losses import cosine, false_negatives
 from larr.serve.embedder import Embedder
+from larr.text import encoder as encoders
+from larr.text import training
 from larr.text.backbone import LanguageModel
-from larr.text.contrast import Collator, TripleLoss, contrast, whiten, without_negatives
+from larr.text.contrast import (
+    SPREAD,
+    Collator,
+    TripleLoss,
+    alike,
+    contrast,
+    whiten,
+    without_negatives,
+)
 from larr.text.encoder import as_encoder, as_input, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain
@@ -73,6 +84,25 @@ def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> No
         assert keys == row["keys"]
         expected = [lm.tokens.encode(json.loads(text)) for text in row["not_taken"]]
         assert [sequences[position] for position in shown if position >= 0] == expected
+
+
+def test_groups_of_a_large_model_have_little_padding(prepared: Config, lm: LanguageModel) -> None:
+    rows = rows_of(prepared, 16)
+    small, large = (Collator(lm.tokens, shown=4, large=large)(rows) for large in (False, True))
+    texts = [
+        [ids[kept] for group in groups_of(batch) for ids, kept in rows_in(group)]
+        for batch in (small, large)
+    ]
+    assert [text.tolist() for text in texts[0]] == [text.tolist() for text in texts[1]]
+    assert torch.equal(small["label"], large["label"])
+    for group in groups_of(large):
+        lengths = group["attention_mask"].sum(dim=1)
+        assert lengths.max() <= SPREAD * lengths.min()
+    assert alike([9, 10, 500, 510, 520, 600, 610]) == [slice(0, 2), slice(2, 5), slice(5, 7)]
+
+
+def rows_in(group: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(zip(group["input_ids"], group["attention_mask"].bool(), strict=True))
 
 
 def test_false_negatives_share_a_key() -> None:
@@ -259,7 +289,6 @@ def test_every_kind_of_model_is_tuned_and_embeds_later(
     contrast(config)
     figures = artifacts.read_json(config.output / "contrast" / "manifest.json")["figures"]
     assert all(np.isfinite(list(entry.values())).all() for entry in figures["loss"])
-    assert figures["kept_step"], "the model of some steps is kept"
     texts = [("poi_menu", "milk tea, " * number) for number in (1, 9, 3)]
     later = Embedder(config, "encoder", "model")
     vectors_ND = later(texts)
@@ -269,6 +298,34 @@ def test_every_kind_of_model_is_tuned_and_embeds_later(
     encoder = load_encoder(config.output / "contrast")
     inputs = [as_input([text]) for text in texts]
     np.testing.assert_allclose(vectors_ND, encoder.encode(inputs), atol=2e-6)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_large_model_is_tuned_with_little_memory(
+    tmp_path: Path, models: dict[str, Path], layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((encoders, "SMALL_PARAMETERS"), (training, "CHECKPOINTED_PARAMETERS")):
+        monkeypatch.setattr(module, name, 0)
+    config = make_data(
+        tmp_path / "run",
+        backbone={"model": str(models["qwen3"]), "lora_rank": 4, "lora_layers": layers},
+        pretrain={"max_steps": 1},
+        contrast={"learning_rate": 1e-2},
+    )
+    pretrain(config)
+    contrast(config)
+    before = load_file(config.output / "pretrain" / "model.safetensors")
+    after = load_file(config.output / "contrast" / "model.safetensors")
+    changed = {
+        name
+        for name, weight in after.items()
+        # bfloat16 has eight bits
+        if not torch.allclose(weight, before[f"model.{name}"], rtol=2**-7, atol=1e-6)
+    }
+    assert any("layers.1." in name for name in changed)
+    assert any("layers.0." in name for name in changed) == (layers == 0)
+    assert ("embed_tokens.weight" in changed) == (layers == 0)
+    assert {weight.dtype for weight in after.values()} == {torch.float32}
 
 
 def test_a_training_that_learns_nothing_is_reported_and_undone(

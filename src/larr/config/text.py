@@ -23,6 +23,9 @@ class BackboneConfig(Section):
     """A branch, tag or commit of a Hugging Face model."""
     lora_rank: Annotated[int, Field(ge=0)] = 0
     """Rank of LoRA adapters, trained with the rows of the special tokens; 0 trains all weights."""
+    lora_layers: Annotated[int, Field(ge=0)] = 0
+    """Upper layers of the model that stage 2 tunes if `lora_rank` is set; the others and the rows
+    of the special tokens stay as stage 1 leaves them, which saves time and memory. 0 tunes all."""
     max_length: Positive = 128
     """Tokens of one text or description, special tokens included."""
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from peft import LoraConfig
 from tokenizers import AddedToken
+from torch.nn import Linear, ModuleList
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -22,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from larr.config import Config
 from larr.errors import ConfigError, LarrError
@@ -169,12 +171,17 @@ def load_language_model(folder: Path, config: Config) -> LanguageModel:
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))
 
 
-def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraConfig:
-    """Returns LoRA on all linear layers.
+def lora(
+    tokens: KeywordTokenizer, model: PreTrainedModel, rank: int, layers: int = 0
+) -> LoraConfig:
+    """Returns LoRA on all linear layers, or on those of so many upper layers of the model.
 
     The markers' embeddings are new, so a low-rank update of them would not do: their rows, and
-    those of an untied output layer, are trained in full (decision 4).
+    those of an untied output layer, are trained in full (decision 4). With upper layers alone they
+    stay as they are, so that nothing below is computed backwards.
     """
+    if layers:
+        return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_upper(model, layers))
     names = {id(module): name for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     rows = {names[id(embedding)]: tokens.marker_ids}
@@ -183,6 +190,27 @@ def lora(tokens: KeywordTokenizer, model: PreTrainedModel, rank: int) -> LoraCon
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules="all-linear", trainable_token_indices=rows
     )
+
+
+def _upper(model: PreTrainedModel, layers: int) -> list[str]:
+    """Returns the names of the linear modules in the upper layers of a model.
+
+    Raises ConfigError if it has fewer layers.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    if layers > count:
+        raise ConfigError(f"backbone.lora_layers is {layers}: the model has {count} layers")
+    stack = next(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, ModuleList) and len(module) == count
+    )
+    upper = tuple(f"{stack}.{number}." for number in range(count - layers, count))
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(upper) and isinstance(module, (Linear, Conv1D))
+    ]
 
 
 def _add_markers(

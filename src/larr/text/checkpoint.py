@@ -30,7 +30,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from larr.artifacts import read_json
 from larr.config.text import BUILTIN_MODEL, BackboneConfig
 from larr.errors import ConfigError
-from larr.machine import device
+from larr.machine import bf16_is_fast, device
 from larr.progress import console
 
 disable_progress_bar()
@@ -118,11 +118,13 @@ def _packaged(model: str, setting: str) -> str:
 
 
 def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
-    """Returns the type of a model's weights: float32, or the checkpoint's if `frozen` on a GPU.
+    """Returns the type of a model's weights: float32, or 16 bits if `frozen` and products are fast.
 
     Adam's small steps are lost in 16-bit weights, and a CPU lacks operations of float16.
     """
-    return "auto" if frozen and device() == "cuda" else torch.float32
+    if frozen and device() == "cuda":
+        return "auto"
+    return torch.bfloat16 if frozen and bf16_is_fast() else torch.float32
 
 
 def attention() -> str:

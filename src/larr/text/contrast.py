@@ -44,6 +44,9 @@ from larr.text.retrieval import recalls
 
 GROUP = 32
 """Texts of like length that go through the model together, for less padding."""
+GROUP_TOKENS, SPREAD = 2_048, 1.4
+"""Of a group of a large model: its most tokens, and how many times as long as its shortest text its
+longest may be. A group costs SmolLM2 as much time as some 140 tokens."""
 SAMPLE = 400
 """Texts of each view from which the head's start and the spread of the vectors are computed."""
 SHRINKAGE = 0.05
@@ -77,7 +80,7 @@ def contrast(config: Config) -> None:
         checks.restore()
         _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
-            encoder[0].model = encoder[0].model.merge_and_unload()
+            encoder[0].model = encoder[0].model.float().merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
         recall["whole"] = recalls(config, apart, encoder)
         triples = steps * min(config.contrast.batch_size, config.contrast.triples)
@@ -139,9 +142,10 @@ def _starting_model(
     encoder = as_encoder(lm, config.embed.dimension, pooling)
     states_NH = compute(as_encoder(lm, None, pooling), sample, config.embed.batch_tokens)
     whiten(encoder, states_NH)
-    if config.backbone.lora_rank:
+    if rank := config.backbone.lora_rank:
         body = encoder[0].model
-        encoder[0].model = get_peft_model(body, lora(lm.tokens, body, config.backbone.lora_rank))
+        adapters = lora(lm.tokens, body, rank, config.backbone.lora_layers)
+        encoder[0].model = get_peft_model(body, adapters)
     return encoder
 
 
@@ -167,17 +171,19 @@ def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
 class Collator:
     """Builds a batch in which each distinct text of a step is encoded once.
 
-    The texts are sorted by length and cut into groups of about GROUP. The batch holds the
-    `input_ids` and `attention_mask` of each group, and as `label` for each triple the positions of
-    its six texts in that order, its keys, and the positions of texts of places that were shown
-    and not taken (int64 [B, 9 + S]; position -1 for none).
+    The texts are sorted by length and cut into groups of about GROUP, or of texts that are `alike`
+    for a `large` model, whose time is that of its tokens. The batch holds the `input_ids` and
+    `attention_mask` of each group, and as `label` for each triple the positions of its six texts
+    in that order, its keys, and the positions of texts of places that were shown and not taken
+    (int64 [B, 9 + S]; position -1 for none).
     """
 
     valid_label_columns = ("label",)  # the trainer asks for them
 
-    def __init__(self, tokens: KeywordTokenizer, shown: int) -> None:
+    def __init__(self, tokens: KeywordTokenizer, shown: int, *, large: bool = False) -> None:
         self.tokens = tokens
         self.shown = shown
+        self.large = large
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the batch of some rows of `larr.text.pairs.examples`."""
@@ -187,6 +193,8 @@ class Collator:
         order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
         batch: dict[str, Tensor] = {}
         groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
+        if self.large:
+            groups = [np.array(order)[part] for part in alike([len(encoded[at]) for at in order])]
         for group, numbers in enumerate(groups):
             padded = self.tokens.pad([encoded[number] for number in numbers])
             batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
@@ -200,6 +208,17 @@ class Collator:
             labels.append(of_views + row["keys"] + shown_S + padding)
         batch["label"] = torch.tensor(labels)
         return batch
+
+
+def alike(lengths: list[int]) -> list[slice]:
+    """Returns parts of ascending lengths of at most GROUP_TOKENS tokens and SPREAD in length."""
+    parts, start = [], 0
+    for stop, length in enumerate(lengths):
+        is_full = length * (stop + 1 - start) > GROUP_TOKENS
+        if stop > start and (is_full or length > SPREAD * lengths[start]):
+            parts.append(slice(start, stop))
+            start = stop
+    return [*parts, slice(start, len(lengths))]
 
 
 class TripleLoss(nn.Module):
@@ -318,9 +337,13 @@ def _train(
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16),
-        data_collator=Collator(encoder[0].tokens, config.contrast.shown),
+        data_collator=Collator(encoder[0].tokens, config.contrast.shown, large=is_large(encoder)),
         callbacks=[checks],
     )
+    if is_large(encoder):
+        for module in encoder.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False  # autocast would cast it back at once
     threads = torch.get_num_threads()
     if not is_large(encoder):
         torch.set_num_threads(1)  # two threads took a quarter more time, waiting for each other

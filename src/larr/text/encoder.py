@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.errors import ConfigError, LarrError
-from larr.machine import bf16_is_fast
+from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
 from larr.text.checkpoint import attention, first_position, source_of, weights_type
 
@@ -106,7 +106,8 @@ class KeywordTransformer(InputModule):
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention(),
-            dtype=weights_type(frozen=True),
+            # on a CPU the tuned weights stay exact; `products` casts those of a large model
+            dtype=weights_type(frozen=device() == "cuda"),
         )
         return cls(model, KeywordTokenizer(tokenizer, **cls.load_config(model_name_or_path)))
 

@@ -268,7 +268,7 @@ def _train(
             peft_config=adapters,
         )
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
-    model = trainer.model.merge_and_unload() if rank else trainer.model
+    model = trainer.model.float().merge_and_unload() if rank else trainer.model
     return model, [entry["loss"] for entry in entries], seconds
 
 

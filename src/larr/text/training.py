@@ -8,11 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from torch.nn import Module
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from larr.errors import LarrError
 from larr.machine import bf16_is_fast, device
 from larr.progress import Advance, track
+
+CHECKPOINTED_PARAMETERS = 50_000_000
+"""A model with more computes its activations twice on a CPU, too: a step of 64 triples of SmolLM2
+would take 10 GB for them."""
 
 
 class _ProgressCallback(TrainerCallback):
@@ -25,7 +30,6 @@ class _ProgressCallback(TrainerCallback):
 
 def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict[str, Any]:
     """Returns the settings that both stages give to their trainer; `folder` is for its files."""
-    on_gpu = device() == "cuda"
     return {
         "output_dir": str(folder / "trainer"),
         "learning_rate": learning_rate,
@@ -33,8 +37,7 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
         "max_grad_norm": 1.0,
         "weight_decay": 0.01,
         "bf16": bf16_is_fast(),
-        "use_cpu": not on_gpu,
-        "activation_checkpointing": on_gpu,  # a GPU's memory is short, a CPU's time
+        "use_cpu": device() == "cpu",
         "logging_steps": max(1, steps // 20),
         "save_strategy": "no",
         "report_to": "none",
@@ -51,6 +54,7 @@ def run(
     Raises LarrError if a loss is not finite; `section` is where the learning rate is set.
     """
     trainer.remove_callback(PrinterCallback)
+    _save_memory(trainer.model)
     started = time.perf_counter()
     with track(title, steps, "steps") as advance:
         trainer.add_callback(_ProgressCallback(advance))
@@ -64,3 +68,16 @@ def run(
             "run the same command again"
         )
     return entries, seconds
+
+
+def _save_memory(model: Module) -> None:
+    """Lets a large model, and any model on a GPU, compute its activations again for the gradients.
+
+    The library would let the gradients flow down to the inputs, too, also where all that is trained
+    is in upper layers.
+    """
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if device() == "cuda" or size >= CHECKPOINTED_PARAMETERS:
+        body = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+        body.activation_checkpointing_enable()
+        body.disable_input_require_grads()
