@@ -33,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "click": True,
             "order": False,
             "probability_click": 0.5,
+            "split": "train",
         }
     )
     folder = tmp_path_factory.mktemp("log")
