@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +40,7 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
     `known/histories.npy` (int32 [U, K, L]) has the same for each user at the start of the day
     `end`. Only events of earlier days are in a history.
     """
-    parts = (np.unique(pair_N) for split in SPLITS for pair_N in _user_days(folder / split))
-    distinct = reduce(np.union1d, parts)  # ordered by day, then by user
+    distinct = _distinct_user_days(folder)
     for split in SPLITS:
         shape, first = np.load(folder / split / "days.npy", mmap_mode="r").shape, 0
         artifacts.new_array(folder / split / HISTORY, np.int32, shape)
@@ -91,6 +89,20 @@ def add_latest(latest_GL: npt.NDArray[np.int32], group_N: Ints, place_N: Ints) -
     kept_N = rank_N < latest_GL.shape[1]
     latest_GL[changed] = 0
     latest_GL[group_N[kept_N], rank_N[kept_N]] = place_N[kept_N]
+
+
+def _distinct_user_days(folder: Path) -> Ints:
+    """Returns the distinct user days of all splits, ordered by day, then by user."""
+    by_day: dict[int, Ints] = {}
+    for split in SPLITS:
+        for block in map(np.unique, _user_days(folder / split)):
+            # A block of a log in the order of time has few days: a union with all days would sort
+            # the complete log for each block.
+            days, first = np.unique(block >> 32, return_index=True)
+            for day, of_day in zip(days.tolist(), np.split(block, first[1:]), strict=True):
+                known = by_day.get(day)
+                by_day[day] = of_day if known is None else np.union1d(known, of_day)
+    return np.concatenate([by_day[day] for day in sorted(by_day)])
 
 
 def _user_days(split: Path) -> Iterator[Ints]:
