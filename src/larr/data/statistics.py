@@ -36,10 +36,11 @@ class Past:
     def __init__(self, rows: pl.DataFrame) -> None:
         """Takes the columns `key`, `day`, and those to be looked up."""
         rows = rows.sort("key", "day")
-        self.key_M, self.day_M = rows["key"].to_numpy(), rows["day"].to_physical().to_numpy()
-        self.first = int(self.day_M.min()) if len(rows) else 0
-        self.days = int(self.day_M.max()) - self.first + 2 if len(rows) else 2
-        self.at_M = self._at(self.key_M, self.day_M)
+        key_M, day_M = rows["key"].to_numpy(), rows["day"].to_physical().to_numpy()
+        self.first = int(day_M.min()) if len(rows) else 0
+        self.days = int(day_M.max()) - self.first + 2 if len(rows) else 2
+        # Key and day as one number, and neither of them besides: a long log has millions of rows.
+        self.at_M = self._at(key_M, day_M)
         self.table = rows.drop("key", "day")
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
@@ -49,7 +50,8 @@ class Past:
 
     def keys(self) -> Array:
         """Returns all keys, rising."""
-        keys: Array = self.key_M[np.diff(self.key_M, prepend=-1) != 0]
+        key_M = self.at_M // self.days
+        keys: Array = key_M[np.diff(key_M, prepend=-1) != 0]
         return keys
 
     def rows(self, key_N: Array, day_N: Array) -> pl.Series:
@@ -59,7 +61,7 @@ class Past:
         row_N = np.empty(len(at_N), np.int64)
         row_N[order_N] = np.searchsorted(self.at_M, at_N[order_N]) - 1
         is_found_N = row_N >= 0
-        is_found_N[is_found_N] = self.key_M[row_N[is_found_N]] == key_N[is_found_N]
+        is_found_N[is_found_N] = self.at_M[row_N[is_found_N]] // self.days == key_N[is_found_N]
         return pl.Series(row_N).set(pl.Series(~is_found_N), None)
 
     def before(self, key_N: Array, day_N: Array) -> pl.DataFrame:
@@ -77,10 +79,11 @@ class Sums(Past):
         # Each row becomes the sum up to its day: in step n it has the last 2^n days of its key with
         # a row, and adds what the row before these has.
         sums_M = [column.to_numpy(writable=True) for column in self.table]
+        key_M, day_M = np.divmod(self.at_M, self.days)
         step = 1
         while step < min(self.days, len(self.table)):
-            weight = self._weight(self.day_M[step:] - self.day_M[:-step])
-            weight[self.key_M[step:] != self.key_M[:-step]] = 0.0
+            weight = self._weight(day_M[step:] - day_M[:-step])
+            weight[key_M[step:] != key_M[:-step]] = 0.0
             for sum_M in sums_M:
                 sum_M[step:] += weight * sum_M[:-step]
             step *= 2
@@ -93,7 +96,8 @@ class Sums(Past):
     def as_of(self, key_N: Array, day_N: Array) -> pl.DataFrame:
         """Returns the sums of the days before a day, nulls where there is none."""
         row_N = self.rows(key_N, day_N)
-        age_N = pl.Series(day_N) - 1 - pl.Series(self.day_M).gather(row_N)
+        day_of_row_N = self.first + pl.Series(self.at_M).gather(row_N) % self.days
+        age_N = pl.Series(day_N) - 1 - day_of_row_N
         weight = pl.Series(self._weight(age_N.cast(pl.Float64).to_numpy()))
         sums = self.table.select(pl.all().gather(row_N) * weight)
         return sums.with_columns(pl.all().round_sig_figs(SUM_DIGITS))

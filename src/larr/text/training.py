@@ -38,6 +38,7 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
         "weight_decay": 0.01,
         "bf16": bf16_is_fast(),
         "use_cpu": device() == "cpu",
+        "activation_checkpointing": False,  # on by default in TRL; `_save_memory` decides
         "logging_steps": max(1, steps // 20),
         "save_strategy": "no",
         "report_to": "none",
