@@ -1,7 +1,8 @@
 """The chunks of a log, worked on in this process, in several, or on Ray Data; results in order.
 
 What all chunks need is written once, to files that every process maps: it is in memory once on each
-machine, however many processes read it.
+machine, however many processes read it. Pickle is used between these processes alone, as Python and
+Ray use it themselves: no pickled file is an input, and none is left when the stage ends.
 """
 
 from __future__ import annotations
@@ -54,13 +55,15 @@ def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
         return
     folder = folder.absolute()  # workers may be in other folders
     folder.mkdir()
-    if cluster.engine == "ray":
-        with _ray(cluster):
-            yield partial(_on_ray, cluster.workers, folder)
-    else:
-        with processes(cluster.workers, pl.thread_pool_size()) as pool:
-            yield partial(_in_processes, pool, cluster.workers, folder)
-    shutil.rmtree(folder)
+    try:
+        if cluster.engine == "ray":
+            with _ray(cluster):
+                yield partial(_on_ray, cluster.workers, folder)
+        else:
+            with processes(cluster.workers, pl.thread_pool_size()) as pool:
+                yield partial(_in_processes, pool, cluster.workers, folder)
+    finally:
+        shutil.rmtree(folder)
 
 
 def _in_processes(
@@ -142,7 +145,7 @@ def _on_ray(
             )
         try:
             for row in called.iter_rows():
-                result = pickle.loads(row["result"])  # noqa: S301
+                result = pickle.loads(row["result"])  # noqa: S301 - of a process that this one started
                 if isinstance(result, LarrError):
                     raise result
                 yield result
@@ -155,7 +158,7 @@ def _on_ray(
 def _call_of_row(path: Path, work: Work, row: dict[str, str]) -> dict[str, bytes]:
     """Returns the result of a chunk, or larr's error, which Ray would wrap in its own."""
     try:
-        chunk = pickle.loads(Path(row["chunk"]).read_bytes())  # noqa: S301
+        chunk = pickle.loads(Path(row["chunk"]).read_bytes())  # noqa: S301 - see `_on_ray`
         result = _call(path, work, chunk)
     except LarrError as error:
         result = error
