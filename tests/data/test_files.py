@@ -115,6 +115,27 @@ def test_each_line_that_an_open_quotation_mark_takes_in_counts(
         read(written("id,name\n" + rows + '2,"a\n' + "3,b\n" * 7 + '4,c"d\n' + rows))
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_long_lines_that_are_no_rows_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
+    """Also the many that an open quotation mark takes in, up to the next one or the end."""
+    rows = ['1,"x, y"'] * 100_000
+    rows[1_000] = '7,"open'
+    rows[1_001:1_400] = ["8," + "within" * 5] * 399
+    rows[3_000] = f"{'long ' * 4_000},b,c"
+    rows[3_001] = "a,b,c"
+    rows.append('9,"' + "within it, within it, within it\n" * 400 + "the end")
+    content = "\n".join(["id,name", *rows]).encode()
+    path = tmp_path / ("it.csv.gz" if compressed else "it.csv")
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    files = files_with(path)
+    assert files.table("it").collect().height == 100_000 - 403
+    assert files.csv.unreadable["text"].to_list() == [
+        "\n".join(rows[1_000:1_401]),
+        *rows[3_000:3_002],
+        rows[-1],
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -12,7 +12,9 @@ import codecs
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, groupby
 from pathlib import Path
@@ -37,12 +39,16 @@ SAMPLE = 10_000
 MOST_UNREADABLE = 0.01
 """A larger share of lines that are no rows shows that the file is not read as it was written."""
 EXAMPLES = 3
-UNREADABLE = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}
+UNREADABLE = pl.Schema(
+    {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "text": pl.String()}
+)
 """The columns of a table of lines that are no rows."""
 SEPARATORS = ",;\t|"
 """Of the header's characters outside of quotes, the most frequent of these separates it."""
 QUOTES = re.compile(r"\"[^\"]*\"|'[^']*'")
 SINGLE = re.compile(r"'[^']*'")
+LONGEST = 10_000
+"""Bytes of a line that is no row which DuckDB gives back."""
 LINES = 20
 """Lines that are looked at for single quotes."""
 ENCODINGS = ["gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1252"]
@@ -227,11 +233,12 @@ class CsvReader:
         )
         rejected = self.database.sql(
             "SELECT file_path AS file, line, lower(error_type::VARCHAR) AS reason, "
-            "csv_line AS text FROM reject_errors JOIN reject_scans USING (scan_id, file_id) "
-            "ORDER BY file, line"
+            "csv_line AS text, line_byte_position - 1 AS start "
+            "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY file, start"
         ).pl()
         # A line can have several errors.
-        unreadable = rejected.cast(UNREADABLE).unique(["file", "line"], maintain_order=True)
+        rejected = rejected.unique(["file", "start"], maintain_order=True)
+        unreadable = complete(rejected, dialect).cast(UNREADABLE)
         return Scan(dialect, rows, unreadable, next(filter(None, swallowing), None))
 
     def _written_as(self, form: Form, scan: str, columns: Iterable[str]) -> list[str]:
@@ -297,6 +304,50 @@ def beginning_dialect(path: Path, file: FileConfig) -> Dialect:
     return Dialect(
         separator, quote, file.escape or '"', columns, not file.columns, file.skip + blank
     )
+
+
+def complete(unreadable: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
+    """Returns the lines that are no rows with their complete texts.
+
+    `unreadable` has them in order, and in `start` the byte of the file at which each begins.
+    """
+    texts = []
+    lines = unreadable.with_columns(end=pl.col("start").shift(-1).over("file"))
+    for file, text, start, end in lines.select("file", "text", "start", "end").iter_rows():
+        is_cut = len(text.encode()) >= LONGEST
+        texts.append(line_at(Path(file), start, end, dialect) if is_cut else text)
+    return unreadable.with_columns(text=pl.Series(texts, dtype=pl.String)).select(*UNREADABLE)
+
+
+def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
+    """Returns the line at byte `start` and those that its quotes take in, before byte `end`."""
+    taken: list[str] = []
+
+    def lines(stream: Iterable[bytes]) -> Iterator[str]:
+        position = start
+        for line in stream:
+            if position == end:
+                break
+            position += len(line)
+            taken.append(line.decode(errors="replace"))
+            yield taken[-1]
+
+    with io.BufferedReader(opened(path)) as stream:
+        left = start
+        while left and (block := stream.read(min(left, BLOCK))):
+            left -= len(block)
+        csv.field_size_limit(sys.maxsize)
+        record = csv.reader(
+            lines(stream),
+            delimiter=dialect.separator[0],
+            quotechar=dialect.quote or None,
+            quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+            doublequote=dialect.escape == dialect.quote,
+            escapechar=None if dialect.escape == dialect.quote else dialect.escape or None,
+        )
+        with suppress(csv.Error):
+            next(record)
+    return "".join(taken).rstrip("\r\n")
 
 
 def detected_encoding(path: Path) -> str:
