@@ -49,45 +49,25 @@ MOST_UNKNOWN = 0.5
 def prepare(config: Config) -> None:
     """Writes `prepare/` from the configured data set."""
     source = dataset(config)  # an unknown kind is refused before a folder is created
-    with (
-        artifacts.making(config, "prepare", resume=False) as work,
-        mapping(config.cluster, work.folder / "shared") as mapped,
-    ):
+    with artifacts.making(config, "prepare", resume=False) as work:
         folder = work.folder.absolute()  # workers may be in other folders
-        log = check_tables(config, source.tables(config, folder / "raw"), folder, mapped=mapped)
-        config = with_pairs(config, log)
-        check_columns(config, log)
-        enricher, texts = Enricher(config, log), TextNumbers()
-        truth = [name for name in TRUTH if name in log.scan().collect_schema()]
-        evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
-        _write_requests(log, folder)
-        beside = _beside(log)
-        parts = write_enriched(mapped, enricher, texts, evaluated, folder, beside)
-        encoder = fit(config, scan(parts, "train"))
-        encoder.save(folder / "vocabularies")
-        rows = write_arrays(mapped, enricher, encoder, parts, folder)
+        with mapping(config.cluster, folder / "shared") as mapped:
+            tables = source.tables(config, folder / "raw")
+            log = check_tables(config, tables, folder, mapped=mapped)
+            config = with_pairs(config, log)
+            check_columns(config, log)
+            _write_requests(log, folder)
+            enricher, texts, beside = Enricher(config, log), TextNumbers(), _beside(log)
+            encoder, rows = _write_splits(mapped, enricher, texts, beside, folder)
+            if not has_last_days(folder):
+                for number, split_N in enumerate(splits(folder)):
+                    part = folder / HELD_BACK / str(number)
+                    _write_part(mapped, config, log, encoder, texts, split_N, part)
+        # The workers have ended; histories may need their memory.
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
-        scan(parts, "test").select(evaluated).sink_parquet(folder / "test" / "rows.parquet")
-        for split in SPLITS:
-            _report_unknown(encoder, rows[split], folder / split)
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, encoder.places, folder)
-        if not has_last_days(folder):
-            for number, split_N in enumerate(splits(folder)):
-                part = folder / HELD_BACK / str(number)
-                _write_part(mapped, config, log, encoder, texts, split_N, part)
-        # The texts of every past order as of the start of its day, for stage 2.
-        train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
-        keys = {name: name for name in ("user_id", "poi_id", "time")}
-        keys |= {"beside": beside, "log_row": LOG_ROW}
-        chunks = past_orders(log, train).iter_slices(config.dataset.chunk_rows)
-        for number, chunk in enumerate(chunks):
-            orders = enricher.enrich(chunk, crossed=_read_in_texts(config))
-            orders = rendered(config.keywords, orders, keys, enricher.owned)
-            orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
-        for name in ("orders", "not_taken"):
-            files = sorted((folder / "enriched").glob(f"{name}-*"))
-            pl.scan_parquet(files).sink_parquet(folder / f"{name}.parquet")
+        _write_orders(enricher, beside, folder)
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
         texts.table().write_parquet(folder / "texts.parquet")
@@ -97,6 +77,42 @@ def prepare(config: Config) -> None:
         work.measured(sum(counts.values()), "impressions")
         work.figures |= counts | {"distinct_texts": len(texts)}
         work.figures |= {"rejected": log.rejected, "blanked": log.blanked}
+
+
+def _write_splits(
+    mapped: Mapped, enricher: Enricher, texts: TextNumbers, beside: str, folder: Path
+) -> tuple[FeatureEncoder, dict[str, int]]:
+    """Writes the arrays of each split, and what evaluate reads of the test rows.
+
+    Returns their encoder and the number of rows of each split.
+    """
+    config, log = enricher.config, enricher.log
+    truth = [name for name in TRUTH if name in log.scan().collect_schema()]
+    evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
+    parts = write_enriched(mapped, enricher, texts, evaluated, folder, beside)
+    encoder = fit(config, scan(parts, "train"))
+    encoder.save(folder / "vocabularies")
+    rows = write_arrays(mapped, enricher, encoder, parts, folder)
+    scan(parts, "test").select(evaluated).sink_parquet(folder / "test" / "rows.parquet")
+    for split in SPLITS:
+        _report_unknown(encoder, rows[split], folder / split)
+    return encoder, rows
+
+
+def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
+    """Writes the texts of every past order as of the start of its day, for stage 2."""
+    config, log = enricher.config, enricher.log
+    train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
+    keys = {name: name for name in ("user_id", "poi_id", "time")}
+    keys |= {"beside": beside, "log_row": LOG_ROW}
+    chunks = past_orders(log, train).iter_slices(config.dataset.chunk_rows)
+    for number, chunk in enumerate(chunks):
+        orders = enricher.enrich(chunk, crossed=_read_in_texts(config))
+        orders = rendered(config.keywords, orders, keys, enricher.owned)
+        orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
+    for name in ("orders", "not_taken"):
+        files = sorted((folder / "enriched").glob(f"{name}-*"))
+        pl.scan_parquet(files).sink_parquet(folder / f"{name}.parquet")
 
 
 def _write_part(
