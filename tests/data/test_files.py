@@ -111,7 +111,7 @@ def test_each_line_that_an_open_quotation_mark_takes_in_counts(
     written: Callable[[str | bytes], Path],
 ) -> None:
     rows = '1,"x, y"\n' * 300
-    with pytest.raises(DataError, match=r"9 of 609 lines are no rows"):
+    with pytest.raises(DataError, match=r"9 of 609 lines cannot be parsed"):
         read(written("id,name\n" + rows + '2,"a\n' + "3,b\n" * 7 + '4,c"d\n' + rows))
 
 
@@ -139,9 +139,9 @@ def test_long_lines_that_are_no_rows_are_kept_complete(tmp_path: Path, *, compre
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,x\n1,2,3\n", "1 of 1 lines are no rows of its 2 columns"),
-        ('id,x,y\n1,"a,b\n2,a,b\n3,a",b\n4,"a,b",c\n', "no rows of its 3"),
-        ("click,click\n1,0\n", "two columns are called click"),
+        ("id,x\n1,2,3\n", "1 of 1 lines cannot be parsed into 2 columns"),
+        ('id,x,y\n1,"a,b\n2,a,b\n3,a",b\n4,"a,b",c\n', "parsed into 3 columns"),
+        ("click,click\n1,0\n", "duplicate columns click"),
         ("", "is empty"),
     ],
 )

@@ -87,14 +87,14 @@ def test_bad_values_are_missing_and_kept_and_counted(
     assert kept.rows() == [("p2", "Tea", "rating", "-3", reason)]
     printed = " ".join(capsys.readouterr().err.split())
     assert "NULL is a word for a missing value" in printed
-    assert "50% of the values of rating are bad" in printed
-    with pytest.raises(DataError, match="0 rows break the data contract, and 1 more values"):
+    assert "50% of the values of rating are invalid" in printed
+    with pytest.raises(DataError, match="0 rows and 1 single values break"):
         checked(tmp_path, "output=b", "dataset.bad_rows=stop", places=places)
 
 
 def test_a_number_that_is_a_text_in_most_rows_is_refused(tmp_path: Path) -> None:
     rows = TABLES["impressions"].with_columns(mood=pl.Series(["glad", "sad", "glad", "1"]))
-    with pytest.raises(DataError, match="75% of the values of mood are bad"):
+    with pytest.raises(DataError, match="75% of the values of mood are invalid"):
         checked(tmp_path, "features.numbers=['mood']", impressions=rows)
 
 

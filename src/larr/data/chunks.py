@@ -1,8 +1,8 @@
-"""The chunks of a log, worked on in this process, in several, or on Ray Data; results in order.
+"""Processes the chunks of a log in order: in this process, in a process pool, or on Ray Data.
 
-What all chunks need is written once, to files that every process maps: it is in memory once on each
-machine, however many processes read it. Pickle is used between these processes alone, as Python and
-Ray use it themselves: no pickled file is an input, and none is left when the stage ends.
+Data shared by all chunks is written once, to files that every process memory-maps, so each machine
+holds it in memory once. Pickle is used only between these processes, as Python and Ray do
+themselves: no pickled file is an input, and none remains when the stage ends.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from larr.errors import ConfigError, LarrError
 from larr.workers import KILLED, POLL_SECONDS, processes
 
 Work = Callable[[Any, Any], Any]
-"""A function of a module, of what all chunks need and of a chunk."""
+"""A module-level function of the shared data and a chunk."""
 Mapped = Callable[[Work, Any, Iterable[Any]], Iterator[Any]]
-"""`mapped(work, shared, chunks)` yields `work(shared, chunk)` of each chunk, in their order."""
+"""`mapped(work, shared, chunks)` yields `work(shared, chunk)` for each chunk, in order."""
 WAITING = 2
-"""Chunks for each process that are worked on or wait for that: more would only take memory."""
+"""Chunks submitted per process, running or queued; more would only use memory."""
 RETRIES = 2
-"""How often Ray repeats a chunk whose process or machine has ended; by default it never stops."""
+"""Times that Ray retries a chunk whose worker or machine has died; its default is no limit."""
 SMALL = 2**16
-"""Arrays of fewer bytes are pickled as they are."""
+"""Arrays of fewer bytes are pickled, not memory-mapped."""
 
 
 def one_by_one(work: Work, shared: Any, chunks: Iterable[Any]) -> Iterator[Any]:
-    """Works on the chunks in this process."""
+    """Processes the chunks in this process."""
     for chunk in chunks:
         yield work(shared, chunk)
 
 
 @contextmanager
 def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
-    """Yields how chunks are worked on; `folder` holds what processes share, for as long."""
+    """Yields the function that processes chunks; `folder` holds the shared data until the end."""
     if cluster.engine == "local" and cluster.workers == 1:
         yield one_by_one
         return
-    folder = folder.absolute()  # workers may be in other folders
+    folder = folder.absolute()  # workers may have another working directory
     folder.mkdir()
     try:
         if cluster.engine == "ray":
@@ -74,7 +74,7 @@ def _in_processes(
     shared: Any,
     chunks: Iterable[Any],
 ) -> Iterator[Any]:
-    """Works on the chunks in the processes of a pool."""
+    """Processes the chunks in a process pool."""
     waiting: deque[Future[Any]] = deque()
     with _written(shared, folder) as path:
         for chunk in chunks:
@@ -93,18 +93,18 @@ def _result(job: Future[Any]) -> Any:
 
 @contextmanager
 def _ray(cluster: ClusterConfig) -> Iterator[None]:
-    """Connects to a Ray cluster, or starts a Ray on this machine that ends again."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray would report its use to its makers
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - by default its workers give way
+    """Connects to a Ray cluster, or starts a local one; shuts it down at the end."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - by default workers have low priority
     try:
         import ray.data  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            "cluster.engine is \"ray\", and Ray cannot be imported; run `pip install 'larr[ray]'`, "
+            "cluster.engine is \"ray\", but Ray is not installed; run `pip install 'larr[ray]'`, "
             'or set cluster.engine = "local"'
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, too
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised as well
     started = {} if cluster.address else {"num_cpus": cluster.workers, "include_dashboard": False}
     ray.init(
         cluster.address or "local",
@@ -122,7 +122,7 @@ def _ray(cluster: ClusterConfig) -> Iterator[None]:
 def _on_ray(
     workers: int, folder: Path, work: Work, shared: Any, chunks: Iterable[Any]
 ) -> Iterator[Any]:
-    """Works on the chunks in the tasks of a data set of Ray, a block for each chunk."""
+    """Processes the chunks as tasks of a Ray dataset, one block per chunk."""
     import ray.data  # noqa: PLC0415
     from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415
 
@@ -131,13 +131,13 @@ def _on_ray(
     context.execution_options.preserve_order = True
     with _written(shared, folder) as path:
         rows: list[dict[str, str]] = []
-        for chunk in chunks:  # into files, since all of them may be larger than the memory
+        for chunk in chunks:  # written to files, as all chunks may not fit in memory
             file = path.with_name(f"chunk-{len(rows)}")
             file.write_bytes(pickle.dumps(chunk))
             rows.append({"chunk": str(file)})
         if not rows:
             return
-        with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will have no max_retries
+        with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will remove max_retries
             called = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 partial(_call_of_row, path, work),
                 compute=ray.data.TaskPoolStrategy(size=workers),
@@ -145,7 +145,7 @@ def _on_ray(
             )
         try:
             for row in called.iter_rows():
-                result = pickle.loads(row["result"])  # noqa: S301 - of a process that this one started
+                result = pickle.loads(row["result"])  # noqa: S301 - from a worker of this process
                 if isinstance(result, LarrError):
                     raise result
                 yield result
@@ -156,7 +156,7 @@ def _on_ray(
 
 
 def _call_of_row(path: Path, work: Work, row: dict[str, str]) -> dict[str, bytes]:
-    """Returns the result of a chunk, or larr's error, which Ray would wrap in its own."""
+    """Returns the pickled result, or the LarrError, which Ray would wrap in its own error."""
     try:
         chunk = pickle.loads(Path(row["chunk"]).read_bytes())  # noqa: S301 - see `_on_ray`
         result = _call(path, work, chunk)
@@ -171,13 +171,13 @@ def _call(path: Path, work: Work, chunk: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _read(path: Path) -> Any:
-    """Returns what `_written` wrote, once for all chunks of a process."""
-    return pickle.loads(path.read_bytes())  # noqa: S301 - written by the process that started this
+    """Returns what `_written` wrote; each process reads it once."""
+    return pickle.loads(path.read_bytes())  # noqa: S301 - written by the parent process
 
 
 @contextmanager
 def _written(shared: Any, folder: Path) -> Iterator[Path]:
-    """Writes what all chunks need; yields the file for `_read`."""
+    """Writes the shared data; yields its path for `_read`."""
     with TemporaryDirectory(dir=folder) as own:
         path = Path(own) / "shared.pickle"
         with path.open("wb") as file:
@@ -186,14 +186,14 @@ def _written(shared: Any, folder: Path) -> Iterator[Path]:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles an object whose tables and arrays go to files that are mapped when it is read."""
+    """Writes tables and large arrays to separate files, which unpickling memory-maps."""
 
     def __init__(self, file: BinaryIO, folder: Path) -> None:
         super().__init__(file)
         self.paths = (folder / f"{number}.npy" for number in itertools.count())
 
     def reducer_override(self, value: Any) -> Any:
-        """Returns how tables and arrays are read; all else is pickled as ever."""
+        """Returns the reader of a table or large array; other objects are pickled by default."""
         if isinstance(value, np.ndarray) and value.nbytes >= SMALL:
             np.save(path := next(self.paths), value)
             return np.load, (path, "r")
@@ -206,8 +206,8 @@ class _Pickler(pickle.Pickler):
 
 
 def _table(path: Path) -> pl.DataFrame:
-    """Returns a mapped table."""
-    import pyarrow as pa  # noqa: PLC0415 - serving, which imports its neighbours, does without it
+    """Returns a memory-mapped table."""
+    import pyarrow as pa  # noqa: PLC0415 - serving imports this module and must not need pyarrow
 
     with pa.memory_map(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()

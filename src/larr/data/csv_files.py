@@ -1,9 +1,8 @@
-"""CSV files: how their cells are separated, and which of their lines are rows.
+"""Reads CSV files: detects the dialect and keeps malformed lines apart.
 
-A file is read strictly and all its cells as texts: what they mean depends on their use, and `1.10`
-or `007` would lose something as a number. Separator, quotes, encoding and decimal mark are detected
-on what the file holds, unless `[dataset.files]` sets them. Lines that are no rows of the table are
-counted and kept apart.
+Parsing is strict, and every cell is read as text: its type depends on its use, and `1.10` or `007`
+would lose digits as a number. Separator, quotes, encoding and decimal mark are detected from the
+content unless `[dataset.files]` sets them. Malformed lines are counted and kept apart.
 """
 
 from __future__ import annotations
@@ -31,46 +30,46 @@ from larr.errors import DataError
 from larr.progress import console
 
 COMPRESSED = re.compile(r"\.(gz|zst)$", re.IGNORECASE)
-"""What copies do without."""
+"""File extensions that decompressed copies drop."""
 BLOCK = 2**20
-"""Bytes of which the encoding is detected, and that are decoded at a time."""
+"""Bytes decoded at a time; the first block is used to detect the encoding."""
 SAMPLE = 10_000
-"""Rows of which decimal commas are suspected."""
+"""Rows searched for decimal commas before the complete file is checked."""
 MOST_UNREADABLE = 0.01
-"""A larger share of lines that are no rows shows that the file is not read as it was written."""
+"""A larger share of malformed lines means that the dialect is wrong."""
 EXAMPLES = 3
 UNREADABLE = pl.Schema(
     {"file": pl.String(), "line": pl.Int64(), "reason": pl.String(), "text": pl.String()}
 )
-"""The columns of a table of lines that are no rows."""
+"""The schema of a table of malformed lines."""
 SEPARATORS = ",;\t|"
-"""Of the header's characters outside of quotes, the most frequent of these separates it."""
+"""Possible separators; the most frequent one outside quotes in the header is used."""
 QUOTES = re.compile(r"\"[^\"]*\"|'[^']*'")
 SINGLE = re.compile(r"'[^']*'")
 LONGEST = 10_000
-"""Bytes of a line that is no row which DuckDB gives back."""
+"""DuckDB truncates the text of a malformed line to this many bytes."""
 LINES = 20
-"""Lines that are looked at for single quotes."""
+"""Lines searched for single quotes."""
 ENCODINGS = ["gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1252"]
-"""Encodings other than Unicode that are still met."""
+"""Encodings other than Unicode that are still in use."""
 QUOTED = (('"', '"'), ('"', "\\"), ("", ""))
-"""Quotes and what precedes a quotation mark within them, in the order in which they are tried."""
+"""Pairs of quote and escape character, in the order in which they are tried."""
 OPTIONS = "name the file in [dataset.files] and set its separator, quote, escape or encoding"
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a column of numbers may be written so that its texts have to be changed."""
+class NumberFormat:
+    """A number format whose cells are rewritten, such as decimal commas."""
 
     name: str
     cell: str
-    """What each cell matches, as a regular expression."""
+    """A regular expression that every cell matches."""
     old: str
-    """What at least one cell contains."""
+    """The text to replace; at least one cell contains it."""
     new: str
 
     def test(self, column: str) -> str:
-        """Returns the SQL that is true for a column that is written so."""
+        """Returns an SQL expression that is true if a column has this format."""
         name = identifier(column)
         return (
             f"coalesce(bool_and(regexp_full_match(trim({name}), {literal(self.cell)})) "
@@ -78,19 +77,20 @@ class Form:
         )
 
     def replaced(self, columns: Iterable[str]) -> str:
-        """Returns the SQL of columns in the usual form."""
+        """Returns the SQL expressions of the rewritten columns."""
         old, new = literal(self.old), literal(self.new)
         return ", ".join(f"replace({n}, {old}, {new}) AS {n}" for n in map(identifier, columns))
 
 
-DECIMAL_COMMA = Form("decimal commas", r"[+-]?\d*(,\d+)?", ",", ".")
-WHOLE_FLOAT = Form("whole numbers without their .0", r"-?\d{1,15}\.0", ".0", "")
-"""What other programs make of whole numbers as soon as one is missing; larger ones are rounded."""
+DECIMAL_COMMA = NumberFormat("decimal commas", r"[+-]?\d*(,\d+)?", ",", ".")
+INTEGER_FLOAT = NumberFormat("integers written as floats", r"-?\d{1,15}\.0", ".0", "")
+"""pandas, for example, writes an integer column so if a value is missing. Floats with more than 15
+digits may be rounded."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the cells of a CSV file are separated, and what is read of it."""
+    """The syntax of a CSV file, and its columns."""
 
     separator: str
     quote: str
@@ -101,7 +101,7 @@ class Dialect:
 
     @property
     def options(self) -> str:
-        """The arguments of DuckDB's `read_csv` after the files."""
+        """The arguments that follow the files in DuckDB's `read_csv`."""
         columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in self.columns)
         return (
             f"auto_detect=false, header={self.has_header}, skip={self.skip}, "
@@ -113,22 +113,22 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Scan:
-    """What reading files in a dialect gives."""
+    """The result of reading files with a dialect."""
 
     dialect: Dialect
     rows: int
     unreadable: pl.DataFrame
     swallowing: str | None
-    """A cell within quotes that holds what looks like rows, if there is one."""
+    """A quoted cell that seems to contain rows, or None."""
 
     @property
     def unreadable_lines(self) -> int:
-        """The number of lines that are no rows; an open quotation mark takes in several."""
+        """The number of malformed lines; one unclosed quote can span many lines."""
         return int((self.unreadable["text"].str.count_matches("\n") + 1).sum())
 
     @property
     def lost(self) -> int:
-        """The same; all lines if a cell holds rows."""
+        """The number of malformed lines, or of all lines if a cell seems to contain rows."""
         return self.unreadable_lines + (self.rows if self.swallowing else 0)
 
 
@@ -136,20 +136,20 @@ class CsvReader:
     """Reads CSV files with DuckDB."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path) -> None:
-        """`folder` is for copies of files that are not in UTF-8."""
+        """`folder` receives UTF-8 copies of files in other encodings."""
         self.database, self.folder, self.copies = database, folder, count()
         self.unreadable = pl.DataFrame(schema=UNREADABLE)
-        """Lines that are no rows."""
+        """The malformed lines of all files."""
 
     def scan(self, path: Path, files: list[Path], file: FileConfig) -> str:
-        """Returns the SQL that reads CSV files; files whose columns differ are joined by name."""
+        """Returns the SQL that reads CSV files; columns are matched by name."""
         encoding = file.encoding or detected_encoding(files[0])
         if encoding != "utf-8":
             files = self._copied(path, files, encoding)
         try:
             return self._in_groups(path, files, file)
         except duckdb.InvalidInputException:
-            # DuckDB wants one kind of line ends, and the copies have it.
+            # Retry on copies with uniform line endings, which DuckDB requires.
             files = self._copied(path, files, "utf-8")
         try:
             return self._in_groups(path, files, file)
@@ -158,8 +158,8 @@ class CsvReader:
             raise DataError(f"{path}: cannot be read as CSV: {reason}; {OPTIONS}") from error
 
     def _in_groups(self, path: Path, files: list[Path], file: FileConfig) -> str:
-        """Returns the SQL that reads files in UTF-8, those with the same columns together."""
-        headers = [(beginning_dialect(one, file), one) for one in files]
+        """Returns the SQL that reads UTF-8 files, grouped by dialect and columns."""
+        headers = [(detected_dialect(one, file), one) for one in files]
         groups = [
             (dialect, [one for _, one in group])
             for dialect, group in groupby(headers, key=lambda header: header[0])
@@ -172,27 +172,26 @@ class CsvReader:
         for read_as, some in groups:
             if differing := set(read_as.columns) ^ set(first.columns):
                 notes.append(f"{', '.join(sorted(differing))} not in every file ({some[0].name})")
-            dialect = self._plausible(path, some, read_as, file)
+            dialect = self._best_quotes(path, some, read_as, file)
             scan = f"read_csv({paths(some)}, {dialect.options})"
             if file.file_column:
                 scan = with_file_name(scan, file.file_column)
             has_commas = file.decimal == "," or (not file.decimal and dialect.separator != ",")
-            for form in (DECIMAL_COMMA, WHOLE_FLOAT) if has_commas else (WHOLE_FLOAT,):
-                if columns := self._written_as(form, scan, dialect.columns):
-                    notes.append(f"{form.name} in {', '.join(columns)}")
-                    scan = f"(SELECT * REPLACE ({form.replaced(columns)}) FROM {scan})"
+            for number in (DECIMAL_COMMA, INTEGER_FLOAT) if has_commas else (INTEGER_FLOAT,):
+                if columns := self._columns_in(number, scan, dialect.columns):
+                    notes.append(f"{number.name} in {', '.join(columns)}")
+                    scan = f"(SELECT * REPLACE ({number.replaced(columns)}) FROM {scan})"
             scans.append(f"SELECT * FROM {scan}")
         if notes:
             console.print(f"  {path}: {'; '.join(notes)}", soft_wrap=True)
         return f"({' UNION ALL BY NAME '.join(scans)})"
 
-    def _plausible(
+    def _best_quotes(
         self, path: Path, files: list[Path], dialect: Dialect, file: FileConfig
     ) -> Dialect:
-        """Returns the dialect with those quotes in which the most lines are rows.
+        """Returns the dialect with the quote and escape that lose the fewest lines.
 
-        If quotes occur first after thousands of rows, the beginning of the file does not show
-        whether a quotation mark within them is doubled or has a backslash.
+        The first lines do not show how quotes are escaped if the first quote comes much later.
         """
         is_given = file.quote is not None or file.escape is not None
         scans: list[Scan] = []
@@ -203,22 +202,21 @@ class CsvReader:
         best = min(scans, key=lambda scan: scan.lost)
         if best.swallowing and not is_given:
             raise DataError(
-                f"{path}: a cell within quotes holds what looks like rows: "
-                f"{best.swallowing[:200]!r}; {OPTIONS}"
+                f"{path}: a quoted cell seems to contain rows: {best.swallowing[:200]!r}; {OPTIONS}"
             )
         lost, lines = best.unreadable_lines, best.rows + best.unreadable_lines
         if lost > MOST_UNREADABLE * lines:
             examples = best.unreadable.head(EXAMPLES).select("line", "reason", "text").rows()
             raise DataError(
-                f"{path}: {lost:,} of {lines:,} lines are no rows of its {len(dialect.columns)} "
-                f"columns, for example (line, reason, text) {str(examples)[:500]}; correct them, "
-                f"or {OPTIONS}"
+                f"{path}: {lost:,} of {lines:,} lines cannot be parsed into "
+                f"{len(dialect.columns)} columns, for example (line, reason, text) "
+                f"{str(examples)[:500]}; correct them, or {OPTIONS}"
             )
         self.unreadable = pl.concat([self.unreadable, best.unreadable])
         return best.dialect
 
     def _scanned(self, files: list[Path], dialect: Dialect) -> Scan:
-        """Reads files in a dialect, and counts."""
+        """Reads files with a dialect; returns the number of rows and the malformed lines."""
         for table in ("reject_errors", "reject_scans"):
             self.database.execute(f"DROP TABLE IF EXISTS {table}")
         between = len(dialect.columns) - 1
@@ -241,25 +239,25 @@ class CsvReader:
         unreadable = complete(rejected, dialect).cast(UNREADABLE)
         return Scan(dialect, rows, unreadable, next(filter(None, swallowing), None))
 
-    def _written_as(self, form: Form, scan: str, columns: Iterable[str]) -> list[str]:
-        """Returns the columns that are written in a form, in all cells."""
+    def _columns_in(self, number: NumberFormat, scan: str, columns: Iterable[str]) -> list[str]:
+        """Returns the columns all of whose cells have a number format."""
         columns = list(columns)
         for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):
             if columns:
-                tests = ", ".join(map(form.test, columns))
+                tests = ", ".join(map(number.test, columns))
                 row = self._row(f"SELECT {tests} FROM {source}")
-                columns = [name for name, is_so in zip(columns, row, strict=True) if is_so]
+                columns = [name for name, matches in zip(columns, row, strict=True) if matches]
         return columns
 
     def _row(self, sql: str) -> tuple[Any, ...]:
-        """Returns the row of a query that has one; empty if it has none."""
+        """Returns the first row of a query's result, empty if it has none."""
         rows = self.database.sql(sql).fetchall()
         return rows[0] if rows else ()
 
     def _copied(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
-        """Writes copies in UTF-8 with one kind of line ends; DataError for another encoding.
+        """Writes UTF-8 copies with uniform line endings; raises DataError for another encoding.
 
-        They keep their names and folders, which can hold values such as `city=Bonn`.
+        The copies keep their relative paths, which can hold values such as `city=Bonn`.
         """
         folder = self.folder / f"copy-{next(self.copies)}"
         copies = []
@@ -278,10 +276,10 @@ class CsvReader:
         return copies
 
 
-def beginning_dialect(path: Path, file: FileConfig) -> Dialect:
-    """Returns the dialect that the first lines of a file in UTF-8 show, and its columns.
+def detected_dialect(path: Path, file: FileConfig) -> Dialect:
+    """Returns the dialect of a UTF-8 file, detected from its first lines.
 
-    A column without a name gets a number. Raises DataError if two have the same name.
+    A column without a name becomes `column_<number>`. Raises DataError for duplicate names.
     """
     lines = next(decoded(path, "utf-8-sig"), "").split("\n")[file.skip :]
     blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
@@ -300,16 +298,16 @@ def beginning_dialect(path: Path, file: FileConfig) -> Dialect:
         names = lines[blank].split(separator)
     columns = tuple(name or f"column_{number}" for number, name in enumerate(names, 1))
     if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-        raise DataError(f"{path}: two columns are called {', '.join(repeated)}; rename one of each")
+        raise DataError(f"{path}: duplicate columns {', '.join(repeated)}; rename one of each")
     return Dialect(
         separator, quote, file.escape or '"', columns, not file.columns, file.skip + blank
     )
 
 
 def complete(unreadable: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
-    """Returns the lines that are no rows with their complete texts.
+    """Returns the malformed lines with their complete texts.
 
-    `unreadable` has them in order, and in `start` the byte of the file at which each begins.
+    `unreadable` is in file order; its column `start` holds the byte at which each line begins.
     """
     texts = []
     lines = unreadable.with_columns(end=pl.col("start").shift(-1).over("file"))
@@ -320,7 +318,7 @@ def complete(unreadable: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
 
 
 def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
-    """Returns the line at byte `start` and those that its quotes take in, before byte `end`."""
+    """Returns the record at byte `start`, which ends before byte `end`; quotes can span lines."""
     taken: list[str] = []
 
     def lines(stream: Iterable[bytes]) -> Iterator[str]:
@@ -351,7 +349,7 @@ def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
 
 
 def detected_encoding(path: Path) -> str:
-    """Returns the encoding of a file, by its byte order mark or its beginning."""
+    """Returns the encoding of a file, detected from its byte order mark or its first block."""
     with opened(path) as stream:
         beginning = stream.read(BLOCK)
     for mark, encoding in (
@@ -363,7 +361,7 @@ def detected_encoding(path: Path) -> str:
         if beginning.startswith(mark):
             return encoding
     try:
-        # A character may be cut in two at the end.
+        # The block may end within a character, which an incremental decoder accepts.
         codecs.getincrementaldecoder("utf-8")().decode(beginning)
     except UnicodeDecodeError:
         best = from_bytes(beginning, cp_isolation=ENCODINGS).best()
@@ -377,7 +375,7 @@ def detected_encoding(path: Path) -> str:
 
 
 def decoded(path: Path, encoding: str) -> Iterator[str]:
-    """Yields the text of a file, piece by piece, its lines ending in a line feed."""
+    """Yields the text of a file block by block, with line feeds as line endings."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     with opened(path) as stream:
         while block := stream.read(BLOCK):
@@ -386,5 +384,5 @@ def decoded(path: Path, encoding: str) -> Iterator[str]:
 
 
 def opened(path: Path) -> pa.NativeFile:
-    """Opens a file that may be compressed."""
+    """Opens a file, decompressing it if necessary."""
     return pa.input_stream(str(path), compression="detect")

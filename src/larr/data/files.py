@@ -20,26 +20,26 @@ SUFFIXES = {
     "json": re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst))?$", re.IGNORECASE),
     "csv": re.compile(r"\.(csv|tsv|txt|tab|dat|data)(\.(gz|zst))?$", re.IGNORECASE),
 }
-"""Names of files by kind; a single file with another name is CSV."""
+"""File format -> file names; a single file with another name is read as CSV."""
 HIDDEN = (".", "_")
-"""Files that other programs write beside tables begin with these, for example _SUCCESS."""
+"""Prefixes of files that are ignored, such as `_SUCCESS`."""
 BATCH = 100_000
-"""Rows of a database in memory at a time."""
+"""Rows of a database query held in memory at a time."""
 
 
 class Files:
-    """The files and databases of a configuration, and the tables that SQL makes of them."""
+    """The files, databases and SQL queries of a configuration, as DuckDB views."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is for copies of what DuckDB cannot read where it is."""
+        """`folder` receives copies of what DuckDB cannot read directly."""
         self.folder = folder
         self.database = duckdb.connect()
-        # Times with an offset arrive in UTC; they are converted to local ones later.
+        # Times with an offset are read in UTC; they are converted to local time later.
         self.database.execute("SET TimeZone = 'UTC'")
         self.csv = CsvReader(self.database, folder)
 
     def add(self, name: str, file: FileConfig) -> None:
-        """Lets SQL read a file under a name; raises DataError if it cannot be read."""
+        """Creates a view of a file or database; raises DataError if it cannot be read."""
         if file.path is None and not file.uri:
             self.query(name, file.query, f"dataset.files.{name}")
             return
@@ -58,9 +58,9 @@ class Files:
             self._create(name, source)
 
     def query(self, name: str, sql: str, where: str) -> None:
-        """Lets SQL read the result of a query, which the configuration has at `where`.
+        """Creates a view of a query's result; `where` is the query's place in the configuration.
 
-        The result is written to a file, on one thread: joins and groups on several have no order.
+        The query runs on one thread, so that the order of the rows is reproducible.
         """
         path = self._path(name)
         with reading(where):
@@ -70,8 +70,8 @@ class Files:
             self._create(name, f"read_parquet({literal(path)})")
 
     def table(self, name: str, columns: str = "*") -> pl.LazyFrame:
-        """Returns columns (SQL) of what a name stands for, lazily."""
-        # A cursor for each, since a connection reads one result at a time.
+        """Returns a view lazily; `columns` is the SQL after SELECT."""
+        # A connection can read only one result at a time, so each table has its own cursor.
         rows = self.database.cursor().sql(f"SELECT {columns} FROM {identifier(name)}")
         table: pl.LazyFrame = rows.pl(lazy=True)
         return table
@@ -85,7 +85,7 @@ class Files:
         return self.folder / f"{name}.parquet"
 
     def _copied(self, name: str, file: FileConfig) -> Path:
-        """Writes what a query of a database returns to a Parquet file; returns its path."""
+        """Writes the result of a database query to a Parquet file; returns its path."""
         path = self._path(name)
         with reading(f"dataset.files.{name} ({file.uri})"):
             if file.uri.startswith("duckdb:///"):
@@ -107,9 +107,9 @@ class Files:
 
 
 def found(path: Path) -> tuple[list[Path], str]:
-    """Returns the files of a table, and their kind: a key of `SUFFIXES`.
+    """Returns the files of a table, and their format: a key of `SUFFIXES`.
 
-    Raises DataError if something in a folder is no table: no file is left out silently.
+    Raises DataError if a folder holds other files: none is ignored silently.
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
@@ -119,7 +119,7 @@ def found(path: Path) -> tuple[list[Path], str]:
     if path.is_dir() and ("" in kinds or len(kinds) != 1):
         wrong = [one.name for one in files if not _kind(one)]
         raise DataError(
-            f"{path}: expected Parquet, CSV or JSON files, and nothing else, got "
+            f"{path}: expected only Parquet, only CSV or only JSON files, got "
             f"{', '.join(wrong[:5] or [one.name for one in files][:5]) or 'an empty folder'}"
         )
     if empty := [one for one in files if not one.stat().st_size]:

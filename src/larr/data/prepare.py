@@ -1,8 +1,8 @@
-"""`larr prepare`: tables -> `prepare/`, checked, split by time, with statistics as of their time.
+"""`larr prepare`: checks the tables, splits the log by time, and writes statistics and arrays.
 
-Paper: section 4.1. The log is walked in chunks, so that memory does not grow with it: checked and
-written once, enriched once, turned into arrays once. Arrays need two passes after the checks,
-since vocabularies and scales are fitted on enriched rows before the first row is encoded.
+Paper: section 4.1. The log is processed in chunks, so memory does not grow with its length. There
+are three passes: check, enrich, encode. Encoding is a pass of its own because vocabularies and
+scales must first be fitted on the enriched rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from larr.progress import console
 TRUTH = ("probability_click", "probability_order")
 REQUESTS = "requests.parquet"
 EXAMPLES = 40
-"""Requests of the log that are kept complete, to check with them what is served."""
+"""Complete requests that are kept, to check serving against them."""
 REPORTED_ROWS = 1_000_000
 MOST_UNKNOWN = 0.5
 """A feature that is unknown in a larger share of the rows is reported."""
@@ -48,9 +48,9 @@ MOST_UNKNOWN = 0.5
 
 def prepare(config: Config) -> None:
     """Writes `prepare/` from the configured data set."""
-    source = dataset(config)  # an unknown kind is refused before a folder is created
+    source = dataset(config)  # raises for an unknown kind before a folder is created
     with artifacts.making(config, "prepare", resume=False) as work:
-        folder = work.folder.absolute()  # workers may be in other folders
+        folder = work.folder.absolute()  # workers may have another working directory
         with mapping(config.cluster, folder / "shared") as mapped:
             tables = source.tables(config, folder / "raw")
             log = check_tables(config, tables, folder, mapped=mapped)
@@ -63,7 +63,7 @@ def prepare(config: Config) -> None:
                 for number, split_N in enumerate(splits(folder)):
                     part = folder / HELD_BACK / str(number)
                     _write_part(mapped, config, log, encoder, texts, split_N, part)
-        # The workers have ended; histories may need their memory.
+        # The workers have ended and freed their memory, which histories may need.
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
         _write_features(config, log, encoder, counts, folder)
         _write_known(enricher, texts, encoder.places, folder)
@@ -82,9 +82,9 @@ def prepare(config: Config) -> None:
 def _write_splits(
     mapped: Mapped, enricher: Enricher, texts: TextNumbers, beside: str, folder: Path
 ) -> tuple[FeatureEncoder, dict[str, int]]:
-    """Writes the arrays of each split, and what evaluate reads of the test rows.
+    """Writes the arrays of each split, and the columns of the test rows that `evaluate` reads.
 
-    Returns their encoder and the number of rows of each split.
+    Returns the encoder and the number of rows of each split.
     """
     config, log = enricher.config, enricher.log
     truth = [name for name in TRUTH if name in log.scan().collect_schema()]
@@ -100,7 +100,7 @@ def _write_splits(
 
 
 def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
-    """Writes the texts of every past order as of the start of its day, for stage 2."""
+    """Writes the texts of each past order, as of the start of its day, for stage 2."""
     config, log = enricher.config, enricher.log
     train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
     keys = {name: name for name in ("user_id", "poi_id", "time")}
@@ -124,9 +124,9 @@ def _write_part(
     split_N: Array,
     folder: Path,
 ) -> None:
-    """Writes the arrays and histories of a part that is held back, see `larr.data.parts`.
+    """Writes the arrays and histories of a held-back part, see `larr.data.parts`.
 
-    `split_N` replaces the split of the training rows; the test rows are left out.
+    `split_N` replaces the split of the training rows; the test rows are dropped.
     """
     (folder / "checked").mkdir(parents=True)
     np.save(folder / LEFT_OUT, np.flatnonzero(split_N != "train"))
@@ -137,7 +137,7 @@ def _write_part(
         chunk.with_columns(column).write_parquet(files[-1])
         start += chunk.height
     tested = int((split_N == "test").sum())
-    console.print(f"  {tested:,} training rows as if they were tested, to decide by them:")
+    console.print(f"  {tested:,} training rows held back for validation:")
     log = replace(log, impressions=files, split=Split(pl.col("split")), is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enricher = Enricher(config, log)
@@ -145,7 +145,7 @@ def _write_part(
     scales = fit(config, scan(parts, "train")).scales
     write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)
     write_histories(log, folder)
-    # Values that are new to the part are unknown in it; they have indices of the complete log.
+    # The indices are those of the complete log: values that the part was not trained on become 0.
     trained_NF = np.load(folder / "train" / "categories.npy")
     places_N = dict(zip(encoder.vocabularies, trained_NF.T, strict=True)).get("poi_id", [])
     for split in SPLITS:
@@ -159,10 +159,9 @@ def _write_part(
 
 
 def _beside(log: Log) -> str:
-    """Returns the column whose values join an order with what was shown beside it and not clicked.
+    """Returns the column that joins an order with the unclicked places that compete with it.
 
-    It is `request_id`, or `user_id` where most requests with an order show nothing else: then it
-    was shown to the user, if not in this request.
+    It is `request_id`, or `user_id` if most requests with an order have no unclicked place.
     """
     train = some_requests(log.scan().filter(pl.col("split") == "train"))
     requests = train.group_by("request_id")
@@ -172,7 +171,7 @@ def _beside(log: Log) -> str:
 
 
 def _write_requests(log: Log, folder: Path) -> None:
-    """Writes some requests of the first test day as they are in the log."""
+    """Writes some requests of the first test day, with the columns of the log."""
     chunk = next(log.chunks("test"))
     first = chunk.filter(pl.col("day") == pl.col("day").min())
     requests = first["request_id"].unique(maintain_order=True)
@@ -182,7 +181,7 @@ def _write_requests(log: Log, folder: Path) -> None:
 
 
 def _report_unknown(encoder: FeatureEncoder, rows: int, folder: Path) -> None:
-    """Prints the features of a split that are unknown in most of its rows."""
+    """Prints the features that are unknown in most rows of a split."""
     new = " or new" if folder.name == "test" else ""
     for array, names, reason in (
         ("categories", encoder.vocabularies, f"missing{new}"),
@@ -199,7 +198,7 @@ def _report_unknown(encoder: FeatureEncoder, rows: int, folder: Path) -> None:
 def _write_features(
     config: Config, log: Log, encoder: FeatureEncoder, counts: dict[str, int], folder: Path
 ) -> None:
-    """Writes features.json, by which the arrays can be read."""
+    """Writes features.json, which describes the arrays."""
     categories = []
     for name, vocabulary in encoder.vocabularies.items():
         prefix = name.split("_", maxsplit=1)[0]
@@ -226,10 +225,10 @@ def _write_features(
 def _write_known(
     enricher: Enricher, texts: TextNumbers, recent_places: Vocabulary, folder: Path
 ) -> None:
-    """Writes what is known at the end of training, and the texts of all places and users.
+    """Writes the statistics at the end of training, and the texts of all places and users.
 
-    Places and users without a row in the log get numbers for their texts, too, so that
-    `larr embed` has vectors for whatever a server is asked about.
+    Places and users without a row in the log are included, so that `larr embed` computes the
+    vectors of every text that a server can need.
     """
     config = enricher.config
     train = enricher.log.scan().filter(pl.col("split") == "train")
@@ -250,7 +249,7 @@ def _write_known(
         elif keyword.owner == "user":
             template = Template(keyword)
             users = known.describe_users(n for n in template.columns if n in known.situations)
-            if set(template.columns) <= set(users.columns):  # reads nothing of the request
+            if set(template.columns) <= set(users.columns):  # reads no column of the request
                 texts.add(template.column(users))
     pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)
     if config.features.recent_keyword:
@@ -263,13 +262,13 @@ def _write_known(
 
 
 def _read_in_texts(config: Config) -> bool:
-    """Returns whether a keyword reads a cross statistic or a level of one."""
+    """Returns whether a keyword reads a cross statistic, or its level."""
     columns = {name for keyword in config.keywords for name in Template(keyword).columns}
     return any(is_crossed(config, name) for name in columns)
 
 
 def _report_texts(config: Config, folder: Path) -> None:
-    """Prints in how many training rows each scene keyword has a text, and one of its texts."""
+    """Prints the share of training rows with a text for each scene keyword, and an example."""
     text_NR = np.load(folder / "train" / "texts.npy", mmap_mode="r")[:REPORTED_ROWS]
     table = pl.read_parquet(folder / "texts.parquet")
     for slot, keyword in enumerate(config.scene_keywords):

@@ -1,4 +1,4 @@
-"""Checks the tables of a run, keeps the bad rows and values in files, and reports them."""
+"""Checks the tables of a run, writes invalid rows and values to files, and reports them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from larr.errors import DataError
 from larr.progress import console
 
 MOST_REJECTED = 0.5
-"""If a larger share of a table is rejected, larr stops even with `dataset.bad_rows = "reject"`."""
+"""larr stops if a larger share of a table is rejected, even with `dataset.bad_rows = "reject"`."""
 MOST_LOST = 0.01
-"""The same for rows that break a rule of a column with `expected`: labels, times, splits and
-positions are not wrong at random, and the rest of the log would be biased."""
+"""The same limit for columns with `expected`: labels, times, splits and positions are not wrong at
+random, so the remaining log would be biased."""
 MOST_BLANKED = 0.05
-"""If a larger share of a column's values is bad, it may have another unit or meaning."""
+"""If a larger share of a column is invalid, the column may have another unit or meaning."""
 EXAMPLES = 3
-"""Rows of each reason that are shown."""
+"""Rows shown for each reason."""
 
 
 def check_columns(table: str, columns: list[str]) -> None:
@@ -40,7 +40,7 @@ def check_columns(table: str, columns: list[str]) -> None:
 
 
 class Checker(Checks):
-    """Checks the tables of a run, one after the other, and keeps what is bad in `folder`."""
+    """Checks the tables of a run one by one; writes invalid rows and values to `folder`."""
 
     def __init__(self, folder: Path, config: Config) -> None:
         super().__init__(config)
@@ -48,14 +48,14 @@ class Checker(Checks):
         self.rows: Counter[str] = Counter()
         self.rows_rejected: Counter[str] = Counter()
         self.summary: dict[tuple[str, str], dict[str, Any]] = {}
-        """By table and reason: `broken_rules`, the number of `rows` and some `examples`."""
+        """(table, reason) -> `broken_rules`, the number of `rows`, and `examples`."""
         self.values: Counter[tuple[str, str]] = Counter()
-        """How many values each column of a table has."""
+        """(table, column) -> number of values."""
         self.blanked: dict[tuple[str, str, str], dict[str, Any]] = {}
-        """By table, column and reason: the number of `cells`, and some `examples` of bad ones."""
+        """(table, column, reason) -> the number of invalid `cells`, and `examples`."""
 
     def good_rows(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
-        """Returns the good rows of a table."""
+        """Returns the valid rows of a table."""
         check_columns(table, frame.columns)
         checked = self.check(table, frame)
         self.add(table, frame.height, checked)
@@ -65,13 +65,13 @@ class Checker(Checks):
         return checked.good
 
     def add(self, table: str, rows: int, checked: Checked, chunk: int = 0) -> None:
-        """Counts and keeps what is bad in a table, or in one of its chunks."""
+        """Counts and writes the invalid rows and values of a table, or of one of its chunks."""
         self.rows[table] += rows
         self._keep(table, checked.rejected, f"{chunk:05}")
         self._count_missing(table, checked, f"{chunk:05}")
 
     def keep_lines(self, lines: pl.DataFrame) -> None:
-        """Keeps lines of files that are no rows of a table, see `larr.data.csv_files`."""
+        """Writes malformed lines of CSV files, see `larr.data.csv_files`."""
         for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
             lost = int((rows["text"].str.count_matches("\n") + 1).sum())
             self.rows_rejected[str(file)] += lost
@@ -87,10 +87,10 @@ class Checker(Checks):
             lines.write_parquet(self.folder / "lines.parquet")
 
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
-        """Takes rows out of the chunks (Parquet files) whose key an earlier chunk contains."""
+        """Removes rows from the chunks (Parquet files) whose key is in an earlier chunk."""
         key = list(TABLES[table].key)
         rule = Rule(" + ".join(key), "duplicate")
-        # Keys of all rows would need more memory than all else: their hashes show which may repeat.
+        # The keys of all rows need too much memory; their hashes show which ones may repeat.
         log, hashed = pl.scan_parquet(chunks), pl.struct(key).hash()
         hash_N = log.select(hashed).collect(engine="streaming").to_series().to_numpy(writable=True)
         hash_N.sort()
@@ -99,7 +99,7 @@ class Checker(Checks):
             return
         counts = log.filter(hashed.is_in(twice.implode())).group_by(key).len()
         repeated = counts.filter(pl.col("len") > 1).collect(engine="streaming")
-        seen = repeated.clear()  # only keys that occur twice are held in memory
+        seen = repeated.clear()  # only repeated keys are held in memory
         for path in chunks:
             rows = pl.read_parquet(path)
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
@@ -127,7 +127,7 @@ class Checker(Checks):
             group["examples"] += examples.to_dicts()
 
     def _count_missing(self, table: str, checked: Checked, name: str) -> None:
-        """Writes bad values to a file, and adds them and words for missing values to `blanked`."""
+        """Writes invalid values to a file; adds them and missing-value words to `blanked`."""
         self.values.update({(table, column): count for column, count in checked.values.items()})
         for (column, word), count in checked.words.items():
             reason = f"{word} is a word for a missing value (dataset.missing)"
@@ -148,9 +148,9 @@ class Checker(Checks):
         return self.blanked.setdefault((table, column, reason), new)
 
     def finish(self, kept_in: Path, *, stop: bool) -> None:
-        """Prints what was rejected; raises DataError if it is too much, or anything and `stop`.
+        """Prints what was rejected; raises DataError if it is too much, or anything with `stop`.
 
-        `kept_in` is where `folder` will be once the stage is complete.
+        `kept_in` is the final path of `folder`, once the stage is complete.
         """
         bad_cells = self._print_missing()
         if not (self.summary or bad_cells):
@@ -170,29 +170,29 @@ class Checker(Checks):
                     raise DataError(
                         f"table {table}: {sentence(Rule(**rule))} in {group['rows']:,} of "
                         f"{rows:,} rows, for example {group['examples'][0]}; expected "
-                        f"{column.expected}. Without these rows the log would be biased"
+                        f"{column.expected}. Dropping these rows would bias the log"
                     )
         for table, rejected in self.rows_rejected.items():
             if table in TABLES and rejected > MOST_REJECTED * self.rows[table]:
                 raise DataError(
                     f"table {table}: {rejected:,} of {self.rows[table]:,} rows break the data "
-                    f"contract (table above, rows in {self.folder}), too many to learn from the "
-                    "others; correct them"
+                    f"contract, too many to train on the rest; correct them (see the table above "
+                    f"and {self.folder})"
                 )
         console.print(f"  kept in {kept_in}")
         if stop:
             raise DataError(
-                f"{self.rows_rejected.total():,} rows break the data contract, and {bad_cells:,} "
-                f"more values (tables above, all in {self.folder}); correct them, or set "
-                'dataset.bad_rows = "reject" to go on without them'
+                f"{self.rows_rejected.total():,} rows and {bad_cells:,} single values break the "
+                f"data contract (see the tables above and {self.folder}); correct them, or set "
+                'dataset.bad_rows = "reject" to continue without them'
             )
 
     def _print_missing(self) -> int:
-        """Prints what is read as missing; returns the number of bad values.
+        """Prints the values that are treated as missing; returns the number of invalid ones.
 
-        Raises DataError for a column without numbers that is read as numbers.
+        Raises DataError if most values of a numeric feature are not numbers.
         """
-        title = "Values that are missing from here on"
+        title = "Values treated as missing"
         printed = TerminalTable("table", "column", "values", "reason", "examples", title=title)
         bad: Counter[tuple[str, str]] = Counter()
         for group in self.blanked.values():
@@ -204,12 +204,11 @@ class Checker(Checks):
             console.print(printed)
         for (table, column), cells in bad.items():
             share = cells / max(self.values[table, column], 1)
-            line = f"table {table}: {share:.0%} of the values of {column} are bad (table above)"
+            line = f"table {table}: {share:.0%} of the values of {column} are invalid (see above)"
             if share > MOST_REJECTED and column in own_numbers(self.config)[table]:
                 raise DataError(
-                    f"{line}, and features.numbers or buckets read them; correct them, or leave "
-                    "the column out there"
+                    f"{line}; correct them, or remove the column from features.numbers and buckets"
                 )
             if share > MOST_BLANKED:
-                console.print(f"  {line}: does it have another unit or meaning?")
+                console.print(f"  {line}: does the column have another unit or meaning?")
         return bad.total()
