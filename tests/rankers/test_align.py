@@ -177,18 +177,18 @@ def test_a_ranker_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
         align = config.align.model_copy(update={"models": ["ple", name], "variants": variants})
         return config.model_copy(update={"align": align})
 
-    with pytest.raises(ConfigError, match=r"no model 'lar'; the models are wide_deep.*, mine"):
+    with pytest.raises(ConfigError, match=r"unknown model 'lar'; expected wide_deep.*, mine"):
         rankers.find(with_variant("mine", of="ple"), "lar")
     for name in ("ple", "ceiling", "larr_over_ple"):
-        with pytest.raises(ConfigError, match=f"'{name}' is taken"):
+        with pytest.raises(ConfigError, match=f"'{name}' is reserved"):
             rankers.find(with_variant(name, of="larr"), name)
-    with pytest.raises(ConfigError, match=r"align.variants.mine.of: no model .* ple, larr(,|$)"):
+    with pytest.raises(ConfigError, match=r"align.variants.mine.of: unknown model .* ple, larr(,|$)"):
         rankers.find(with_variant("mine", of="larr_tfidf"), "mine")
     with pytest.raises(ConfigError, match=r"align.variants.mine.vectors: ple reads no text"):
         rankers.find(with_variant("mine", of="ple", vectors="tfidf"), "mine")
-    with pytest.raises(ConfigError, match="reads scene texts and the data have none"):
+    with pytest.raises(ConfigError, match="reads scene texts, but there are none"):
         rankers.build(config, "larr")
-    with pytest.raises(ConfigError, match="no model 'larr_tfidf'"):
+    with pytest.raises(ConfigError, match="unknown model 'larr_tfidf'"):
         align(with_variant("mine", of="larr_tfidf"))
     assert not artifacts.folder(config, "align").exists(), "refused before anything is trained"
 

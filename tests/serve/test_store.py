@@ -145,7 +145,7 @@ def test_a_model_that_was_not_trained_is_refused(
     store: Store, served: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "require_ranker", require_ranker)
-    with pytest.raises(StaleError, match=r"align.dcn: it is missing.*put dcn into align\.models"):
+    with pytest.raises(StaleError, match=r"align.dcn: it is missing.*add dcn to align\.models"):
         write(store, served, "dcn")
     with pytest.raises(ConfigError, match="nosuch"):
         write(store, served, "nosuch")

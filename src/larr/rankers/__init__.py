@@ -1,4 +1,4 @@
-"""The rankers by name, and how one is built for the data of a run."""
+"""The registry of rankers, and their construction for the data of a run."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ RANKERS: dict[str, type[Ranker]] = {
     "larr": Larr,
 }
 
-LEAST_VARIANCE = 1e-3
-"""Of the mean variance, added in whitening: directions that are next to empty stay small."""
+VARIANCE_FLOOR = 1e-3
+"""Share of the mean variance added in whitening, so that nearly empty directions stay small."""
 
 
 def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
-    """Returns an untrained ranker for the data of this run, with the parameters of its seed.
+    """Returns an untrained ranker for the data of this run, initialised with its seed.
 
-    Without `settings` it has those that the configuration gives this name.
+    `settings` defaults to the configuration's settings for this name.
     """
     ranker_class, source = find(config, name), text_vectors(config, name)
     settings = settings or config.align.of(name)
@@ -55,7 +55,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
         inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))
         inputs["recent_slot"] = features.scene_keywords.index(keyword)
     if source:
-        # mapped privately: what is not read costs no memory, and the file can never change
+        # copy-on-write mapping: unread rows cost no memory, and the file cannot change
         vectors_VD = torch.from_numpy(np.load(embedded / source / "vectors.npy", mmap_mode="c"))
         keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
         read_VD, inputs["vectors"] = vectors_VD, vectors_VD
@@ -63,7 +63,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
             inputs["axes"] = whitening(vectors_VD, keyword_V, features.scene_keywords)
             read_VD = vectors_VD @ inputs["axes"]
         inputs["centres"], inputs["scales"] = centres(read_VD, keyword_V, features.scene_keywords)
-    with warnings.catch_warnings():  # torch warns of layers without inputs: a log without numbers
+    with warnings.catch_warnings():  # a log without numbers gives layers without inputs
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
     ranker.figures = figures
@@ -72,19 +72,19 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
 
 
 def find(config: Config, name: str) -> type[Ranker]:
-    """Returns the class of a ranker, a control or a variant; raises ConfigError without one."""
+    """Returns the class of a ranker, control or variant; raises ConfigError for unknown names."""
     variant, classes = config.align.variant(name), with_plugins(RANKERS, "rankers")
-    reserved = [*classes, *CONTROLS, "ceiling"]  # the ceiling is a row beside the rankers
+    reserved = [*classes, *CONTROLS, "ceiling"]  # reports list the ceiling beside the rankers
     if name in config.align.variants and (name in reserved or "_over_" in name):
         raise ConfigError(
-            f"align.variants: {name!r} is taken; a name may not be {', '.join(reserved)} or have "
-            "`_over_` in it"
+            f"align.variants: {name!r} is reserved; a name must not be {', '.join(reserved)} or "
+            "contain `_over_`"
         )
     if variant.of not in classes:
         where, known = f"align.variants.{name}.of", [*classes]
         if variant.of == name:
             where, known = "align.models", [*classes, *CONTROLS, *config.align.variants, BEST]
-        raise ConfigError(f"{where}: no model {variant.of!r}; the models are {', '.join(known)}")
+        raise ConfigError(f"{where}: unknown model {variant.of!r}; expected {', '.join(known)}")
     ranker_class = classes[variant.of]
     if variant.vectors and not ranker_class.text_vectors:
         raise ConfigError(f"align.variants.{name}.vectors: {variant.of} reads no text vectors")
@@ -92,21 +92,21 @@ def find(config: Config, name: str) -> type[Ranker]:
 
 
 def text_vectors(config: Config, name: str) -> str | None:
-    """Returns the source (a folder under `embed/`) of the text vectors that a ranker reads.
+    """Returns the source (a folder under `embed/`) of a ranker's text vectors.
 
-    Raises ConfigError if it reads some and there are no scene texts.
+    Raises ConfigError if it needs vectors and there are no scene texts.
     """
     source = config.align.variant(name).vectors or find(config, name).text_vectors
     if source and not config.scene_keywords:
         raise ConfigError(
-            f"align.models: {name} reads scene texts and the data have none; declare keywords with "
-            "`scene = true`, or leave it out"
+            f"align.models: {name} reads scene texts, but there are none; declare keywords with "
+            "`scene = true`, or remove the model"
         )
     return source
 
 
 def vector_sources(config: Config, name: str, settings: RankerConfig | None = None) -> list[str]:
-    """Returns the sources of all that a ranker reads of texts: its vectors and its figures."""
+    """Returns the sources of a ranker's text vectors and text figures."""
     vectors = text_vectors(config, name)
     figures = (settings or config.align.of(name)).figures
     return list(dict.fromkeys([vectors, *figures] if vectors else figures))
@@ -115,7 +115,7 @@ def vector_sources(config: Config, name: str, settings: RankerConfig | None = No
 def centres(
     vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Returns `RankerInputs.centres` and `.scales` of the stored vectors of these keywords."""
+    """Returns `RankerInputs.centres` and `.scales` for these keywords."""
     means, scales = [], []
     for keyword in keywords:
         rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
@@ -128,11 +128,11 @@ def centres(
 
 
 def whitening(vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]) -> Tensor:
-    """Returns `RankerInputs.axes`, on which vectors vary alike in all directions (ZCA whitening).
+    """Returns `RankerInputs.axes`, which equalise the variance in all directions (ZCA whitening).
 
-    The variance is the mean of those of the keywords, each centred and scaled to length 1: one of
-    many texts does not decide alone. The axes are the same for all keywords, so that products of
-    two keywords' vectors keep their meaning.
+    Averages the covariances of the keywords, each centred and scaled to length 1, so that a keyword
+    with many texts does not dominate. All keywords share the axes, so that products of vectors of
+    two keywords keep their meaning.
     """
     centres_RD, scales_R1 = centres(vectors_VD, keyword_V, keywords)
     covariance_DD = torch.zeros(2 * [vectors_VD.shape[1]], dtype=torch.float64)
@@ -141,6 +141,6 @@ def whitening(vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...
         centred_ND = ((vectors_VD.index_select(0, rows) - centre_D) * scale_1).double()
         covariance_DD += centred_ND.T @ centred_ND / max(len(rows), 1)
     variance_D, axes_DD = torch.linalg.eigh(covariance_DD)
-    variance_D = (variance_D + LEAST_VARIANCE * variance_D.mean()).clamp(min=1e-9)
+    variance_D = (variance_D + VARIANCE_FLOOR * variance_D.mean()).clamp(min=1e-9)
     whitening_DD: Tensor = axes_DD * variance_D.rsqrt() @ axes_DD.T
     return whitening_DD.float()

@@ -1,4 +1,4 @@
-"""Stage 3: trains the rankers, LARR with the alignment of scene and collaborative vectors."""
+"""Stage 3: trains the rankers; LARR also aligns scene and collaborative vectors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from larr.workers import side_by_side
 
 
 def align(config: Config) -> None:
-    """Trains each of `config.align.models` into `align/NAME`, unless it is up to date.
+    """Trains each of `config.align.models` that is not up to date, and writes it to `align/NAME`.
 
     Paper: section 3.3, Eq. (22)-(26).
     """
     for name in (*config.align.models, *config.align.tuned):
-        if name != BEST:  # a wrong name is refused before the first training
+        if name != BEST:  # report an unknown name before the first training
             rankers.find(config, name)
     with artifacts.making(config, "align") as work:
         models, config = best.trained(config), best.with_members(config)
-        # those that read texts train longest: started first, no worker waits long for the last one
+        # models that read texts train longest: starting them first balances the workers
         names = sorted(models, key=lambda name: not rankers.vector_sources(config, name))
         renewed = renew(config, {name: ranker_artifact(config, name) for name in names}, _train)
         for name in models:
@@ -43,19 +43,19 @@ def align(config: Config) -> None:
 
 
 def ranker_artifact(config: Config, name: str, settings: RankerConfig | None = None) -> Artifact:
-    """Returns the artifact of a ranker trained with these settings, by default the configured."""
+    """Returns the artifact of a ranker; `settings` defaults to the configured ones."""
     folder = artifacts.folder(config, "align") / name
     inputs: dict[str, str | None] = {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))}
     settings, source = settings or config.align.of(name), rankers.text_vectors(config, name)
     read = [f"{source}/{FIGURES}" for source in settings.figures] + ([source] if source else [])
     for part in read:
         inputs[f"embed/{part}/"] = artifacts.key(artifacts.folder(config, "embed") / part)
-    decisive = {
+    identity = {
         "seed": config.seed,
         "architecture": rankers.find(config, name).__name__,
         "align": settings.model_dump(mode="json"),
     }
-    return Artifact(folder, decisive, inputs)
+    return Artifact(folder, identity, inputs)
 
 
 def renew(
@@ -65,9 +65,9 @@ def renew(
     *arguments: Any,
     resume: bool = False,
 ) -> list[str]:
-    """Builds the artifacts of rankers that are not up to date, several at a time.
+    """Builds the artifacts that are not up to date, several at a time, and returns their names.
 
-    Calls `work(config, name, folder, *arguments)` for each of them and returns their names.
+    Calls `work(config, name, folder, *arguments)` for each of them.
     """
     stale = [name for name, part in parts.items() if not part.is_current()]
     for name in stale:
@@ -80,9 +80,9 @@ def renew(
 def train(
     config: Config, name: str, settings: RankerConfig, log: LogRows
 ) -> tuple[Ranker, LossCurve]:
-    """Returns a ranker with these settings, trained on a log, and its losses."""
-    torch.set_float32_matmul_precision("medium")  # 44,400 samples/s of PLE on a core, not 27,200
-    torch.manual_seed(config.seed)  # for dropout, and constructors' draws
+    """Returns a ranker trained on a log with these settings, and its losses."""
+    torch.set_float32_matmul_precision("medium")  # PLE: 44,400 instead of 27,200 samples/s per core
+    torch.manual_seed(config.seed)  # for dropout and for draws in constructors
     ranker = rankers.build(config, name, settings)
     log = log.with_figures(ranker.figures)
     return ranker, ranker.fit(log.latest(settings.rows) if settings.rows else log, config.seed)

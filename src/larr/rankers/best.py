@@ -1,4 +1,4 @@
-"""`best`: the rankers that `larr choose` decided for, and the weighted mean of their logits.
+"""`best`: the weighted mean of the logits of the rankers that `larr choose` selected.
 
 Shapes: B rows of a batch, G text figures, T tasks.
 """
@@ -23,7 +23,7 @@ CHOICE = "choice.json"
 
 
 def trained(config: Config) -> list[str]:
-    """Returns the rankers that `larr align` trains: `align.models`, the members instead of best."""
+    """Returns the rankers that `larr align` trains: `align.models`, with the members of `best`."""
     names = [name for name in config.align.models if name != BEST]
     if BEST in config.align.models:
         names += weights(config)
@@ -31,14 +31,14 @@ def trained(config: Config) -> list[str]:
 
 
 def weights(config: Config) -> dict[str, float]:
-    """Returns the weight of each member; raises StaleError without a choice."""
+    """Returns the weight of each member; raises StaleError if `larr choose` has not run."""
     return {name: member["weight"] for name, member in _members(config).items()}
 
 
 def with_members(config: Config) -> Config:
-    """Returns the configuration with those members among its variants that are not in it.
+    """Returns the configuration with the members of `best` added to its variants.
 
-    It is the same where `best` is not wanted.
+    Returns it unchanged if `align.models` does not contain `best`.
     """
     if BEST not in config.align.models:
         return config
@@ -67,11 +67,11 @@ def _members(config: Config) -> dict[str, dict[str, Any]]:
 class Blend:
     """The weighted mean of its members' logits.
 
-    Logits and not probabilities, so that a member which is sure counts for more.
+    Averaging logits instead of probabilities gives confident members more influence.
     """
 
     def __init__(self, members: Mapping[str, tuple[Ranker, float]]) -> None:
-        """Takes each member's ranker and weight by its name; weights need not add up to 1."""
+        """Takes each member's ranker and weight by name; weights need not sum to 1."""
         self.members = members
         self.figures = dict(chain(*(ranker.figures.items() for ranker, _ in members.values())))
 
@@ -81,7 +81,7 @@ class Blend:
         by_folder = dict(zip(self.figures, columns, strict=True))
         logits = []
         for ranker, weight in self.members.values():
-            # a member reads the figures of its own sources alone, in the order it was trained with
+            # each member reads only the figures of its sources, in the order of its training
             parts = [by_folder[folder] for folder in ranker.figures]
             figures_BG = torch.cat([batch.figures[:, :0], *parts], dim=1)
             logits.append(weight * ranker.score(batch._replace(figures=figures_BG)))
@@ -89,9 +89,9 @@ class Blend:
 
 
 Scorer = Ranker | Blend
-"""What scores a batch: `figures` and `score` are all that is asked of it."""
+"""Scores a batch; callers use only `figures` and `score`."""
 
 
 def members_of(name: str, scorer: Scorer) -> Mapping[str, tuple[Ranker, float]]:
-    """Returns the members of a blend, and of a ranker of this name itself."""
+    """Returns the members of a blend; a single ranker is its only member."""
     return scorer.members if isinstance(scorer, Blend) else {name: (scorer, 1.0)}

@@ -1,11 +1,11 @@
-"""`larr choose`: which rankers are `best`, with which texts and settings. Held-back rows decide.
+"""`larr choose`: selects the rankers, texts and settings of `best` on held-back rows.
 
-A candidate is a ranker of `choose.kinds`, with or without texts. Each is trained without the rows
-that `larr.data.holdout` holds back and judged by its loss on them. Then the best ones are
-varied, one setting at a time, as long as that helps. `best` is the weighted mean of the logits of a
-few candidates: where texts do not help, none of them reads any.
+A candidate is a ranker of `choose.kinds` with or without texts. Each is trained without the rows
+that `larr.data.holdout` holds back, and evaluated by its loss on them. The search then varies the
+best candidates, one setting at a time, as long as the loss improves. `best` is the weighted mean of
+the logits of a few candidates; if texts do not help, none of them reads texts.
 
-Shapes: J rows that judge, T tasks.
+Shapes: J validation rows, T tasks.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ from larr.rankers.predict import held_back_probabilities, judged, loss_of
 
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
-"""Candidates that are varied: the best of as many pairs of a kind and of whether it reads texts."""
+"""The number of candidates to vary, each the best of its kind with or without texts."""
 PICKS = 10
-"""Steps of the search for the weights, which are multiples of one step."""
+"""Steps of the weight search; weights are multiples of one step."""
 WORTH = 5e-4
-"""The part of the loss that a step must take off: a member costs time at every request."""
-CERTAIN = 1e-6
-"""The smallest distance of a probability from 0 and 1 of which a logit is taken."""
+"""The minimum relative improvement of the loss per step: a member costs time at every request."""
+EPSILON = 1e-6
+"""Probabilities are clipped to this distance from 0 and 1 before taking logits."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate, and how it did on the rows that are held back."""
+    """A candidate and its results on the held-back rows."""
 
     name: str
     variant: VariantConfig
     reads_texts: bool
     logit_JT: Array
     figures: dict[str, float]
-    """As `larr.rankers.predict.judged` returns them."""
+    """The result of `larr.rankers.predict.judged`."""
     seconds: float
-    """Of its trainings."""
+    """Training time."""
     diverged: bool
-    """Whether a loss grew without bound; its probabilities are then one half."""
+    """Whether a training diverged; all probabilities are then 0.5."""
 
     @property
     def loss(self) -> float:
@@ -100,9 +100,9 @@ def choose(config: Config) -> None:
 def _starts(config: Config) -> Iterator[VariantConfig]:
     """Yields each kind's starts without texts and with the figures of all sources.
 
-    A kind that reads text vectors comes with those of each source instead, without figures; and
-    with figures where neither they nor the vectors are of the tuned encoder, which has learned from
-    the rows that are trained on: the ranker would rely on what it says of these.
+    A kind that reads text vectors starts with the vectors of each source, without figures, and also
+    with figures if neither comes from the tuned encoder. The encoder has learned from the training
+    rows, so a ranker would trust its vectors and figures too much.
     """
     sources = config.choose.sources
     for kind in config.choose.kinds:
@@ -123,7 +123,7 @@ def _starts(config: Config) -> Iterator[VariantConfig]:
 def _tried(
     config: Config, candidates: list[VariantConfig], folds: list[Fold], folder: Path
 ) -> list[Trial]:
-    """Trains and judges candidates, each an artifact, so that a stopped search can go on."""
+    """Trains and evaluates candidates; each is an artifact, so that a stopped search can resume."""
     variants = {_name(variant): variant for variant in candidates}
     config = with_variants(config, variants)
     trained = {}
@@ -136,8 +136,8 @@ def _tried(
     for name, variant in variants.items():
         probability_JT = np.load(folder / name / PROBABILITIES)
         figures = judged(config, probability_JT, folds)
-        certain_JT = np.clip(probability_JT.astype(np.float64), CERTAIN, 1 - CERTAIN)
-        logit_JT = np.log(certain_JT / (1 - certain_JT))
+        clipped_JT = np.clip(probability_JT.astype(np.float64), EPSILON, 1 - EPSILON)
+        logit_JT = np.log(clipped_JT / (1 - clipped_JT))
         reads_texts = bool(rankers.vector_sources(config, name))
         cost = artifacts.read_json(folder / name / COST)
         trials.append(Trial(name, variant, reads_texts, logit_JT, figures, **cost))
@@ -146,7 +146,7 @@ def _tried(
 
 
 def _train(config: Config, name: str, folder: Path, folds: list[Fold]) -> None:
-    """Writes the probabilities that a candidate gives to the rows that judge."""
+    """Writes a candidate's probabilities for the validation rows."""
     started, diverged = time.perf_counter(), False
     try:
         probability_JT = held_back_probabilities(config, name, config.align.of(name), folds)
@@ -163,7 +163,7 @@ def _train(config: Config, name: str, folder: Path, folds: list[Fold]) -> None:
 def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantConfig]:
     """Returns the untried candidates that differ from a leader in one setting.
 
-    The leaders take turns, so that each is varied where not all candidates can be afforded.
+    The leaders take turns, so that a limited number of trials varies each of them.
     """
     leaders: dict[tuple[str, bool], VariantConfig] = {}
     for trial in sorted(trials, key=attrgetter("loss")):
@@ -176,9 +176,9 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
 
 
 def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantConfig]:
-    """Returns the candidates that differ from one in a setting.
+    """Returns the candidates that differ from `variant` in one setting.
 
-    More epochs are tried only where they read no more samples than `choose.rows`.
+    Tries more epochs only if they read no more samples than `choose.rows`.
     """
     categories = read_features(artifacts.folder(config, "prepare")).categories
     names = {category.name for category in categories}
@@ -188,7 +188,7 @@ def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantCo
     for path, values in kind.alternatives.items():
         now = attrgetter(path)(current)
         near = values
-        if isinstance(now, int | float):  # a step at a time: the next smaller and larger number
+        if isinstance(now, int | float):  # one step: the next smaller and the next larger number
             near = [*[v for v in values if v < now][-1:], *[v for v in values if v > now][:1]]
         changes += [(path, v) for v in near if path != "hidden" or names.issuperset(v)]
     if current.figures or kind.text_vectors:
@@ -207,8 +207,8 @@ def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantCo
 def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, float]:
     """Returns the weights of the members of `best`, by the names of their trials.
 
-    Candidates are picked one after the other, each time the one with which the mean of all picks
-    has the lowest loss; one that is picked again weighs more (Caruana et al., 2004).
+    Greedy ensemble selection (Caruana et al., 2004): each step picks the candidate that gives the
+    mean of all picks the lowest loss. A candidate may be picked again, which raises its weight.
     """
     logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
     first = min(trials, key=attrgetter("loss"))
@@ -231,12 +231,12 @@ def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, 
 def _choice(
     config: Config, trials: list[Trial], weights: dict[str, float], folds: list[Fold]
 ) -> dict[str, Any]:
-    """Returns the content of `choice.json`, of which the report shows the trials."""
+    """Returns the content of `choice.json`; the report shows its trials."""
     models = [(name, ranker_artifact(config, name)) for name in config.align.models if name != BEST]
     chosen = [trial for trial in trials if trial.name in weights]
     members = {}
     for number, trial in enumerate(chosen, 1):
-        # a member that equals one of `align.models` has its name, and is trained once
+        # a member that equals one of `align.models` takes its name, so that it is trained once
         candidate = with_variants(config, {"candidate": trial.variant})
         wanted = ranker_artifact(candidate, "candidate")
         equal = (n for n, m in models if (m.settings, m.inputs) == (wanted.settings, wanted.inputs))
@@ -262,7 +262,7 @@ def _choice(
 
 
 def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
-    """Returns in words whether texts are read, and what they were worth."""
+    """Returns a sentence on whether `best` reads texts, and on their effect."""
     title = "; ".join(_title(trial.variant) for trial in chosen)
     if len(chosen) > 1:
         title = f"a mean of: {title}"
@@ -273,13 +273,13 @@ def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
     reads = "texts are read" if any(trial.reads_texts for trial in chosen) else "no texts are read"
     side = "below" if percent < 0 else "above"
     return (
-        f"best is {title}: {reads}. On the rows held back, the loss of the best ranker with texts "
-        f"is {abs(percent):.2f} % {side} that of the best without."
+        f"best is {title}: {reads}. On the held-back rows, the loss of the best ranker with texts "
+        f"is {abs(percent):.2f} % {side} that of the best one without."
     )
 
 
 def _title(variant: VariantConfig) -> str:
-    """Returns a candidate in words, such as `dcn, texts of letters, dropout 0.2`."""
+    """Describes a candidate, for example `dcn, texts of letters, dropout 0.2`."""
     settings = dict(variant.settings)
     figures = settings.pop("figures", [])
     words = [variant.of]
@@ -294,6 +294,6 @@ def _title(variant: VariantConfig) -> str:
 
 
 def _name(variant: VariantConfig) -> str:
-    """Returns a name that depends on the candidate alone, so that its folder is found again."""
+    """Returns a name derived from the candidate's content, so that a later run finds its folder."""
     content = json.dumps(variant.model_dump(), sort_keys=True)
     return f"{variant.of}_{zlib.crc32(content.encode()):08x}"

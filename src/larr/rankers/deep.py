@@ -1,6 +1,6 @@
-"""The deep networks that LARR is compared with, each for several tasks.
+"""Deep baselines for several tasks: DIN, Wide&Deep, DeepFM and DCN-v2.
 
-All have the same deep part on the same inputs; each adds what its paper is known for.
+All share the deep part and the inputs; each adds the component of its paper.
 
 Shapes: B rows of a batch, F categories, M numbers, E embedding, D inputs, T tasks.
 """
@@ -22,13 +22,13 @@ CROSS_LAYERS = 2
 
 
 class DeepRanker(EmbeddingRanker):
-    """A deep network over all inputs, a tower for each task.
+    """A deep network over all inputs, with a tower for each task.
 
-    Its layers are as wide as all the experts that one task of PLE mixes: a fair rival of it.
+    For a fair comparison its layers are as wide as all the experts that one task of PLE mixes.
     """
 
     def __init__(self, inputs: RankerInputs, linear: bool = False) -> None:
-        """Builds the model; with `linear` each category's value has a weight for each task."""
+        """Builds the model; `linear` adds a weight for each category value and task."""
         super().__init__(inputs)
         ple, dropout = self.settings.ple, self.settings.dropout
         self.encoder = FeatureEmbedding(inputs, self.tasks if linear else 0)
@@ -54,13 +54,14 @@ class DeepRanker(EmbeddingRanker):
 class Din(DeepRanker):
     """DIN, deep interest network (Zhou et al., 2018).
 
-    Its target attention over the recent places is part of the embedding that all networks share, so
-    this is the deep network alone: what PLE's experts and gates add is seen against it.
+    Its target attention over recent places is part of the embedding that all networks share, so
+    this class adds nothing to the deep network. Comparing PLE with it shows the effect of experts
+    and gates.
     """
 
 
 class WideDeep(DeepRanker):
-    """Wide&Deep (Cheng et al., 2016): a linear model of categories and numbers is added."""
+    """Wide&Deep (Cheng et al., 2016): adds a linear model of categories and numbers."""
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__(inputs, linear=True)
@@ -73,10 +74,10 @@ class WideDeep(DeepRanker):
 
 
 class DeepFm(DeepRanker):
-    """DeepFM (Guo et al., 2017): a linear model and the products of all pairs of fields are added.
+    """DeepFM (Guo et al., 2017): adds a linear model and the products of all pairs of fields.
 
-    Fields are the categories, the recent places, and each number times a learned vector. Each
-    task weighs the dimensions of the products' sum by itself; the original has one task.
+    Fields are the categories, the recent places, and each number times a learned vector. Each task
+    has its own weights for the dimensions of the sum of products; the original has one task.
     """
 
     def __init__(self, inputs: RankerInputs) -> None:
@@ -94,9 +95,9 @@ class DeepFm(DeepRanker):
         return linear_BT + pairs_BT + deep_BT
 
     def products(self, features: EmbeddedFeatures) -> Tensor:
-        """Returns the sum of all pairs' products, [B, E].
+        """Returns the sum of the products of all pairs, [B, E].
 
-        As (square of the sum - sum of the squares) / 2, in linear instead of quadratic time.
+        Computed in linear time as (square of the sum - sum of the squares) / 2.
         """
         categories_BFE, numbers_BM = features.categories, features.numbers
         total_BE = categories_BFE.sum(dim=1) + numbers_BM @ self.number_fields
@@ -118,7 +119,7 @@ class Dcn(DeepRanker):
         self.towers = Towers(self.settings, self.tasks, width + self.deep_units)
 
     def logits(self, features: EmbeddedFeatures) -> Tensor:
-        """Returns the logits of towers that read both networks, [B, T]."""
+        """Returns the logits of the towers over both networks, [B, T]."""
         x_BD = features.joined()
         joined_BD = torch.cat([self.crosses(x_BD), self.bottom(x_BD)], dim=1)
         logits_BT: Tensor = self.towers(joined_BD.expand(self.tasks, -1, -1))

@@ -1,7 +1,7 @@
-"""The ordinary features as embeddings: the part that the networks share.
+"""Embeddings of the ordinary features, shared by all networks.
 
 Shapes: B rows of a batch, F categories, M numbers (text figures among them), L recent places, E
-embedding, X linear weights, D width of all inputs side by side, U distinct table rows of a batch, V
+embedding, X linear weights, D width of the concatenated inputs, U distinct table rows of a batch, V
 values of a category.
 """
 
@@ -20,14 +20,14 @@ from larr.data.batches import Batch
 from larr.rankers.ranker import IDS, RankerInputs
 
 ATTENTION_UNITS = 32
-MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # Adam's, as torch has them by default
+MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults for Adam
 
 
 class CategoryTable(nn.Module):
-    """One embedding table for all categories, with a gradient for the rows of the batch alone.
+    """One embedding table for all categories, with gradients only for the rows of the batch.
 
-    In training a lookup copies the distinct rows of a batch into a small leaf tensor, and leaves
-    their numbers and that tensor in `touched` for `LazyAdam`. The table itself has no gradient.
+    During training a lookup copies the distinct rows of a batch into a small leaf tensor and stores
+    their indices and that tensor in `touched` for `LazyAdam`. The table itself has no gradient.
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -36,7 +36,7 @@ class CategoryTable(nn.Module):
         self.touched: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Returns the rows of these numbers, of any shape; the width is the last dimension."""
+        """Looks up row indices of any shape; the width becomes the last dimension."""
         if not (self.training and torch.is_grad_enabled()):
             return functional.embedding(rows, self.rows)
         rows_U, position = rows.unique(return_inverse=True)
@@ -47,12 +47,12 @@ class CategoryTable(nn.Module):
 
 
 class LazyAdam(torch.optim.Optimizer):
-    """Adam on the rows of a table that a batch touches; other rows and their moments do not move.
+    """Adam on the table rows that a batch touches; other rows and their moments do not change.
 
-    A dense Adam would move all rows of the table at each step, 250 MB for a million of them.
-    torch's SparseAdam gives the same result, but sorts the gradient's rows a second time, and knows
-    no L2: lookup, gradient and step take 2.2 ms with it and 1.9 ms here (600 impressions of 30
-    rows, one core), 2.7 and 2.1 ms for 2,400.
+    A dense Adam would update the complete table at each step, 250 MB for a million rows. torch's
+    SparseAdam gives the same result, but sorts the gradient's rows a second time and has no L2:
+    lookup, gradient and step take 2.2 ms with it and 1.9 ms here (600 impressions of 30 rows, one
+    core), 2.7 and 2.1 ms for 2,400.
     """
 
     def __init__(self, table: CategoryTable, rate: float, l2: float) -> None:
@@ -73,18 +73,18 @@ class LazyAdam(torch.optim.Optimizer):
         square_UE.addcmul_(gradient_UE, gradient_UE, value=1 - SQUARE_DECAY)
         self.mean.index_copy_(0, rows_U, mean_UE)
         self.square.index_copy_(0, rows_U, square_UE)
-        # both moments start at 0; this corrects their bias by the count of all steps, not the row's
-        corrected = math.sqrt(1 - SQUARE_DECAY**self.steps) / (1 - MEAN_DECAY**self.steps)
-        rate = self.param_groups[0]["lr"] * corrected
+        # the bias correction counts all steps, not those of the row
+        correction = math.sqrt(1 - SQUARE_DECAY**self.steps) / (1 - MEAN_DECAY**self.steps)
+        rate = self.param_groups[0]["lr"] * correction
         leaf_UE.addcdiv_(mean_UE, square_UE.sqrt_().add_(EPSILON), value=-rate)
         self.table.rows.index_copy_(0, rows_U, leaf_UE)
 
 
 class TargetAttention(nn.Module):
-    """The recent places, weighted by how well each goes with the candidate (DIN).
+    """The sum of the recent places, weighted by their match with the candidate (DIN).
 
-    The weights are not a softmax, as in DIN: how much a user has done counts. Padding has the
-    weight 0, so a user without recent places has the zero vector.
+    As in DIN the weights are not normalised, so that the amount of activity matters. Padding has
+    weight 0, so a user without recent places gets the zero vector.
     """
 
     def __init__(self, embedding: int) -> None:
@@ -103,7 +103,7 @@ class TargetAttention(nn.Module):
 
 
 class EmbeddedFeatures(NamedTuple):
-    """The ordinary features of a batch as numbers."""
+    """The embedded features of a batch."""
 
     categories: Tensor
     """[B, F, E]"""
@@ -115,12 +115,12 @@ class EmbeddedFeatures(NamedTuple):
     """[B, F, X]: the weight of each category's value in a linear model."""
 
     def joined(self) -> Tensor:
-        """Returns all but the linear weights side by side, [B, D]."""
+        """Concatenates all features except the linear weights, [B, D]."""
         return torch.cat([self.categories.flatten(1), self.recent, self.numbers], dim=1)
 
 
 class FeatureEmbedding(nn.Module):
-    """Looks up the categories and the recent places; the same inputs for every network."""
+    """Embeds categories and recent places; every network has the same inputs."""
 
     shifts: Tensor
     seen: Tensor
@@ -149,9 +149,9 @@ class FeatureEmbedding(nn.Module):
         self.width = len(names) * self.embedding + attended + inputs.numbers
 
     def forward(self, batch: Batch) -> EmbeddedFeatures:
-        """Returns the features of each row; a hidden category has the unknown value everywhere.
+        """Returns the features of each row; a hidden category always has the unknown value.
 
-        Categories and recent places are looked up at once, so that each distinct row is read once.
+        One lookup serves categories and recent places, so that each distinct row is read once.
         """
         seen = self.seen
         if self.training and self.id_dropout:
@@ -171,20 +171,19 @@ class FeatureEmbedding(nn.Module):
 
     @torch.no_grad()
     def average_unseen(self, log: Iterable[Batch]) -> None:
-        """Gives values that no row of a log has the mean vector of their category's other values.
+        """Sets the vectors of values that a log lacks to the mean of their category's other values.
 
-        A new user or place, and an unknown value that training never met, would otherwise keep the
-        random vector of the start. After a training with `id_dropout`, new users and places get the
-        vector that it learned for unknown ones.
+        Unseen users, places and unknown values would otherwise keep their random initial vectors.
+        With `id_dropout`, unseen users and places get the vector learned for the unknown value.
         """
         rows, shifts_F = self.table.rows, self.shifts[: self.counts[0]]
-        met = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        occurs = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         for batch in log:
-            numbers_BF = batch.categories.to(rows.device) * self.seen + shifts_F
-            met[numbers_BF.flatten().long()] = True
+            index_BF = batch.categories.to(rows.device) * self.seen + shifts_F
+            occurs[index_BF.flatten().long()] = True
         ends = pairwise([*shifts_F.tolist(), len(rows)])
         for (first, last), is_id in zip(ends, self.is_id.tolist(), strict=True):
-            met_V = met[first:last]
+            occurs_V = occurs[first:last]
             learned = is_id and self.id_dropout
-            new_E = rows[first].clone() if learned else rows[first:last][met_V].mean(dim=0)
-            rows[first:last][~met_V] = new_E
+            new_E = rows[first].clone() if learned else rows[first:last][occurs_V].mean(dim=0)
+            rows[first:last][~occurs_V] = new_E

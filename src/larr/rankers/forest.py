@@ -1,4 +1,4 @@
-"""LightGBM's forests as one operator of ONNX, which makes the same comparisons and sums.
+"""Exports LightGBM's forests as one ONNX operator with the same comparisons and sums.
 
 Shapes: B rows of a batch, T tasks.
 """
@@ -14,12 +14,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 UP_TO, ONE_OF, SUM = 0, 6, 1
-"""Of a `TreeEnsemble`: BRANCH_LEQ, BRANCH_MEMBER, and what is done with the leaves' values."""
+"""Codes of a `TreeEnsemble`: BRANCH_LEQ, BRANCH_MEMBER, and the aggregation of leaf values."""
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 5)]
 IR_VERSION = 10
-"""Old enough for the first ONNX Runtime that has a `TreeEnsemble`, 1.20."""
+"""Readable by ONNX Runtime 1.20, the first with a `TreeEnsemble`."""
 Branch = tuple[int, int]
-"""The number of a node or of a leaf, and 1 for a leaf."""
+"""The index of a node or leaf, and 1 for a leaf."""
 
 
 def write_forests(
@@ -28,10 +28,10 @@ def write_forests(
     numbers: Mapping[str, int],
     path: Path,
 ) -> None:
-    """Writes forests, one for each task, as a graph from the arrays of a batch to `logits`, [B, T].
+    """Writes one forest per task as a graph from the arrays of a batch to `logits`, [B, T].
 
-    The forests are as `Booster.dump_model` describes them. Side by side they read `columns` of the
-    array of categories, and the arrays of `numbers`, given with their widths.
+    `forests` are the results of `Booster.dump_model`. Their inputs are `columns` of the categories,
+    followed by the arrays of `numbers`, given with their widths.
     """
     inputs = [helper.make_tensor_value_info("categories", TensorProto.INT32, ["rows", None])]
     steps = [helper.make_node("Gather", ["categories", "columns"], ["read"], axis=1)]
@@ -52,15 +52,13 @@ def write_forests(
 def _ensemble(forests: Sequence[Mapping[str, Any]]) -> onnx.NodeProto:
     """Returns the operator from `row` to `sums`: the nodes and leaves of all trees."""
     roots: list[int] = []
-    # Column, comparison, threshold; the branch where it holds, and the other one.
+    # column, comparison, threshold, the branch if it holds, the branch if not
     nodes: list[tuple[Any, ...]] = []
     leaves: list[tuple[int, float]] = []  # task, value
-    sets: list[
-        float
-    ] = []  # the categories of each node that compares with some; each ends with NaN
+    sets: list[float] = []  # the categories of each membership node, with NaN after each set
 
     def add(node: Mapping[str, Any], task: int) -> Branch:
-        """Adds a leaf, or a node after all below it."""
+        """Adds a leaf, or a node after its descendants."""
         if "leaf_value" in node:
             leaves.append((task, node["leaf_value"]))
             return len(leaves) - 1, 1
@@ -75,7 +73,7 @@ def _ensemble(forests: Sequence[Mapping[str, Any]]) -> onnx.NodeProto:
     for task, forest in enumerate(forests):
         for tree in forest["tree_info"]:
             number, is_leaf = branch = add(tree["tree_structure"], task)
-            if is_leaf:  # a tree without a split becomes a node that leads to its leaf in any case
+            if is_leaf:  # a tree without a split becomes a node with the same leaf on both sides
                 number = len(nodes)
                 nodes.append((0, UP_TO, 0.0, *branch, *branch))
             roots.append(number)

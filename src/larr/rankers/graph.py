@@ -1,4 +1,4 @@
-"""Modules as graphs of ONNX, which run without torch.
+"""Exports modules as ONNX graphs, which run without torch.
 
 Shapes: B rows of a batch, V texts, D dimension of their vectors, T tasks.
 """
@@ -19,16 +19,16 @@ from larr.data.batches import Batch
 from larr.errors import ConfigError
 
 INDICES, FLOATS = ("categories", "recent", "texts"), ("numbers", "figures")
-"""The fields of a batch that are read to score it."""
+"""The fields of a batch that scoring reads."""
 VECTORS = "vectors"
-"""The input that holds the stored vectors of all texts, [V, D]."""
+"""The input with the stored vectors of all texts, [V, D]."""
 
 
 class Logits(nn.Module):
-    """A function from a batch to logits, as one from named arrays to `logits`, [B, T], for any B.
+    """Wraps a function from a batch to logits as one from named arrays to `logits`, [B, T].
 
-    If `vectors` is among the inputs, it takes the place of the ranker's buffer of that name, so
-    that the vectors of texts are no part of the graph and new ones can follow.
+    An input `vectors` replaces the ranker's buffer of that name. The graph then does not contain
+    the text vectors, and new ones can be added later.
     """
 
     def __init__(self, score: nn.Module | Callable[[Batch], Tensor]) -> None:
@@ -36,7 +36,7 @@ class Logits(nn.Module):
         self.score = score
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Takes the fields of a batch that `inputs_of` returns."""
+        """Maps the arrays of `inputs_of` to `logits`, for any B."""
         nothing = inputs["categories"][:, :0]
         fields = {name: inputs.get(name, nothing).long() for name in INDICES}
         fields |= {name: inputs.get(name, nothing).float() for name in FLOATS}
@@ -48,7 +48,7 @@ class Logits(nn.Module):
 
 
 def inputs_of(batch: Batch) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch that are read to score it and have columns, by name."""
+    """Returns the arrays of a batch that scoring reads, by name, without those of no columns."""
     arrays = {name: getattr(batch, name).numpy() for name in (*INDICES, *FLOATS)}
     return {name: array for name, array in arrays.items() if array.shape[1]}
 
@@ -59,14 +59,14 @@ def write_graph(
     path: Path,
     of_request: Collection[str] = (),
 ) -> None:
-    """Writes a module that maps named tensors to named tensors as a graph of ONNX.
+    """Writes a module that maps named tensors to named tensors as an ONNX graph.
 
-    All inputs have any number of rows, the same for all but `vectors`, but for those of
-    `of_request`, whose shapes stay as they are. `inputs` are an example with at least two rows:
-    torch.export takes a dimension of one for a constant. Raises ConfigError if torch cannot export
-    the module.
+    `inputs` is an example with at least two rows, since torch.export treats a dimension of one as a
+    constant. In the graph all inputs share a variable number of rows, except `vectors`, which has
+    its own, and those of `of_request`, whose shapes are fixed. Raises ConfigError if torch cannot
+    export the module.
     """
-    # Copied, as torch.export takes two names of one tensor for one input.
+    # copies, because torch.export merges two names of one tensor into one input
     tensors = {name: torch.tensor(array) for name, array in inputs.items()}
     for name in ("torch.onnx", "onnxscript"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -75,7 +75,7 @@ def write_graph(
     shapes = {name: None if name in of_request else rows[name] for name in inputs}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own names, and of itself
+            warnings.simplefilter("ignore")  # torch warns about its own code
             program = torch.onnx.export(
                 module.eval(),
                 kwargs={"inputs": tensors},
@@ -87,11 +87,11 @@ def write_graph(
             )
     except torch.onnx.OnnxExporterError as error:
         raise ConfigError(
-            "this ranker cannot be served: torch cannot write it as a graph of ONNX for any number "
+            "this ranker cannot be served: torch cannot export it to ONNX with a variable number "
             f"of rows: {error!s:.300}"
         ) from error
     assert program is not None  # noqa: S101 - with `dynamo` it returns one
-    for node in program.model.graph.all_nodes():  # their metadata have the paths of this machine
+    for node in program.model.graph.all_nodes():  # remove metadata with paths of this machine
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()

@@ -1,4 +1,4 @@
-"""LARR's ranker: PLE that also reads the scene, trained with the alignment of two vectors.
+"""LARR's ranker: PLE with a scene encoder, trained with an alignment loss.
 
 Shapes: B rows of a batch, K sampled negatives of a row, R scene texts, D dimension of their
 vectors, F categories, E embedding, A dimension of e_s and e_t, T tasks.
@@ -48,7 +48,7 @@ class Larr(Ple):
         super().__init__(inputs, more=space + (matching.width if matching else 0))
         self.negatives = inputs.settings.negatives
         self.scene, self.matching = SceneEncoder(inputs), matching
-        # key and value of a text in the scene encoder then follow from the text alone
+        # a text's key and value in the scene encoder then depend only on the text
         self.foldable = self.scene.reads_agg_alone
         self.register_buffer("vectors", inputs.vectors, persistent=False)
         self.register_buffer("axes", inputs.axes)
@@ -83,8 +83,8 @@ class Larr(Ple):
     def target(self, categories_BFE: Tensor) -> Tensor:
         """Returns e_t: user and place embeddings in the space of e_s, [B, A]. Decision 17.
 
-        Scene IDs are left out, or e_s could be aligned with its own scene instead of with whoever
-        acts in it.
+        Excludes scene IDs; otherwise e_s could align with its own scene instead of with user and
+        place.
         """
         e_t: Tensor = self.alignment(categories_BFE.index_select(1, self.targets).flatten(1))
         return e_t
@@ -92,8 +92,8 @@ class Larr(Ple):
     def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:
         """Returns L_3, L_ctr and L_cl, [3]. Paper: Eq. (26).
 
-        `stop_gradient` keeps the alignment from e_s or from the embeddings behind e_t (decision
-        18); what maps them to each other is trained in either case.
+        `stop_gradient` blocks the gradient of the alignment into e_s or into the embeddings behind
+        e_t (decision 18); the linear map between them is trained in either case.
         """
         logits_BT, e_s, categories_BFE = self.outputs(batch)
         click = click_loss(logits_BT, batch.labels, batch.weights)
@@ -108,14 +108,14 @@ class Larr(Ple):
         return torch.stack([loss, click, alignment])
 
     def alignment_loss(self, e_s: Tensor, e_t: Tensor, batch: Batch, sampled: Batch) -> Tensor:
-        """Returns L_cl, with K sampled rows as further negatives of each e_s. Eq. (24)-(25)."""
+        """Returns L_cl, with K sampled rows as extra negatives of each e_s. Eq. (24)-(25)."""
         scene_BA, target_BA = (functional.normalize(side.float(), dim=1) for side in (e_s, e_t))
         more_BKA = target_BA[:, None][:, :0]
         if sampled.rows:
-            with torch.no_grad():  # rows that are only negatives do not move the embeddings
+            with torch.no_grad():  # sampled negatives do not update the embeddings
                 categories_BFE = self.encoder(sampled).categories
             more_BKA = self.target(categories_BFE).unflatten(0, (batch.rows, -1)).float()
-        # in fp32 even under autocast: a temperature of 0.1 makes bf16's step of 1/256 one of 4 %
+        # fp32 even under autocast: divided by a temperature of 0.1, bf16's step of 1/256 is 4 %
         with torch.autocast(e_s.device.type, enabled=False):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
@@ -126,25 +126,25 @@ class Larr(Ple):
         return [(self.settings.alignment_epochs, Weights(0.0, 1.0)), *super().phases()]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Returns what reads text vectors with the rate and the decay of `align.scene`; the rest.
+        """Returns the text side, with the rate and decay of `align.scene`, and the rest.
 
-        A batch touches few of the ID embeddings and all of the text side. At the embeddings' rate
-        and without decay it would memorise which text belongs to whom (decision 15d).
+        A batch updates few ID embeddings, but the complete text side. At the embeddings' rate and
+        without decay the text side would memorise which text belongs to which user (decision 15d).
         """
         parts = [self.scene, self.alignment, *([self.matching] if self.matching else [])]
         texts = [parameter for part in parts for parameter in part.parameters()]
-        read_texts = {id(parameter) for parameter in texts}
+        text_ids = {id(parameter) for parameter in texts}
         (rest,) = super().parameter_groups()
-        rest["params"] = [p for p in rest["params"] if id(p) not in read_texts]
+        rest["params"] = [p for p in rest["params"] if id(p) not in text_ids]
         rate, decay = self.settings.scene.learning_rate, self.settings.scene.weight_decay
         return [{"params": texts, "lr": rate, "weight_decay": decay}, rest]
 
 
 def not_negatives(batch: Batch, sampled: Batch) -> Tensor:
-    """Returns which rows are no negatives of a row, bool [B, B + K]. Decision 19.
+    """Returns the mask of false negatives, bool [B, B + K]. Decision 19.
 
-    They have the same user, or the same place in the same scene (the same texts): the target of one
-    is then right for the other, too. The last K columns are the rows sampled for each row.
+    Two rows with the same user, or with the same place in the same scene (the same texts), match
+    each other's targets. The last K columns are the rows sampled for each row.
     """
     users_B, scenes_B = batch.keys[:, 0], _fingerprints(batch)
     same_BB = (users_B[:, None] == users_B).logical_or_(scenes_B[:, None] == scenes_B)
@@ -157,9 +157,9 @@ def not_negatives(batch: Batch, sampled: Batch) -> Tensor:
 
 
 def _fingerprints(batch: Batch) -> Tensor:
-    """A 64-bit polynomial hash of each row's place and scene texts.
+    """Returns a 64-bit polynomial hash of each row's place and scene texts.
 
-    Comparing one number instead of eleven columns of each pair keeps the mask at B x B.
+    Comparing one number per pair instead of eleven columns keeps the mask at B x B.
     """
     values = torch.cat([batch.keys[:, 1:], batch.texts], dim=1).long()
     fingerprints = torch.zeros_like(values[:, 0])

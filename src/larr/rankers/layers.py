@@ -1,6 +1,6 @@
-"""Layers that several rankers share, how parameters start, and the click-and-order product.
+"""Layers shared by several rankers, parameter initialisation, and the click-and-order product.
 
-Shapes: B rows of a batch, N networks side by side, I inputs and O outputs of a layer, T tasks.
+Shapes: B rows of a batch, N parallel networks, I inputs and O outputs of a layer, T tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WEIGHT_GAIN = 3.0  # uniform weights in +-sqrt(3 / I) keep the variance of a lay
 
 
 class Parallel(nn.Module):
-    """N linear layers side by side, as one batched product."""
+    """N parallel linear layers as one batched product."""
 
     def __init__(self, networks: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Parallel(nn.Module):
 
 
 class Towers(nn.Module):
-    """A small network for each task, from its own input to its logit."""
+    """A small network for each task that maps its input to its logit."""
 
     def __init__(self, settings: RankerConfig, tasks: int, inputs: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Crosses(nn.ModuleList):
         super().__init__(nn.Linear(width, width) for _ in range(layers))
 
     def forward(self, first_BI: Tensor) -> Tensor:
-        """Returns the last x_(l+1) = x_0 * (W x_l + b) + x_l: products of l + 2 inputs, [B, I]."""
+        """Applies x_(l+1) = x_0 * (W x_l + b) + x_l: products of up to l + 2 inputs, [B, I]."""
         x_BI = first_BI
         for layer in self:
             x_BI = first_BI * layer(x_BI) + x_BI
@@ -66,18 +66,18 @@ class Crosses(nn.ModuleList):
 
 
 def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
-    """Returns the rate that each tower predicts; with `product` the second is given a click."""
+    """Returns the rates that the towers predict; with `product` the second is given a click."""
     if ctcvr == "tower" or len(rates_T) < 2:
         return rates_T
     return torch.stack([rates_T[0], rates_T[1] / rates_T[0].clamp(min=1e-6)])
 
 
 def with_product(logits_BT: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:
-    """Turns the second logit into that of sigmoid(first) * sigmoid(second), if `product` is set.
+    """Replaces the second logit by that of sigmoid(first) * sigmoid(second) for `product`.
 
     Decision 26 (ESMM). The logit of a probability p is -log(1 / p - 1), and
-    1 / (sigmoid(a) sigmoid(b)) - 1 = exp(-a) + exp(-b) + exp(-a-b): a logsumexp, which neither
-    overflows nor rounds to 0 as the product of two small probabilities would.
+    1 / (sigmoid(a) sigmoid(b)) - 1 = exp(-a) + exp(-b) + exp(-a-b). As a logsumexp this neither
+    overflows nor rounds to 0, unlike the product of two small probabilities.
     """
     if ctcvr == "tower" or logits_BT.shape[1] < 2:
         return logits_BT
@@ -87,11 +87,11 @@ def with_product(logits_BT: Tensor, ctcvr: Literal["tower", "product"]) -> Tenso
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Sets every parameter from the seed and the parameter's own name.
+    """Initialises every parameter from the seed and the parameter's name.
 
-    So two models start alike wherever they have the same parts, and their difference is not one of
-    luck. A layer with more inputs starts, for the inputs that it shares, like the narrower one up
-    to its scale: weights are drawn input by input.
+    Two models thus start with equal values in the parts they share, so that chance does not cause
+    their difference. Weights are drawn input by input: a wider layer starts like a narrower one on
+    their common inputs, up to its scale.
     """
     for name, parameter in model.named_parameters():
         kind = name.rpartition(".")[2]

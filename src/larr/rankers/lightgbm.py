@@ -1,4 +1,4 @@
-"""LightGBM (Ke et al., 2017): boosted trees of the same columns, a rival of another kind.
+"""LightGBM (Ke et al., 2017): gradient-boosted trees on the same columns as the networks.
 
 Shapes: B rows of a batch, N rows of a log, C columns (categories, numbers, text figures), T tasks.
 """
@@ -23,9 +23,10 @@ POINTS = 50  # of the loss curve
 
 
 class LightGbm(Ranker):
-    """A forest for each task, of categories, numbers and text figures; recent places are not read.
+    """A forest for each task over categories, numbers and text figures, without recent places.
 
-    Categories in `align.hidden` are left out: of IDs with many values trees memorise who clicked.
+    Leaves out the categories in `align.hidden`: with IDs of many values, trees memorise who
+    clicked.
     """
 
     search_space: ClassVar = {
@@ -99,7 +100,7 @@ class LightGbm(Ranker):
         return torch.from_numpy(np.stack(logits, axis=1)).float()
 
     def save(self, path: Path) -> None:
-        """Writes each forest as LightGBM's own text, the bytes of a tensor named as its task."""
+        """Writes each forest in LightGBM's text format, as a byte tensor named after its task."""
         texts = [forest.model_to_string().encode() for forest in self.forests]
         tensors = [torch.from_numpy(np.frombuffer(text, np.uint8).copy()) for text in texts]
         save_file(dict(zip(self.tasks, tensors, strict=True)), path)
@@ -111,8 +112,8 @@ class LightGbm(Ranker):
         self.forests = [_lightgbm().Booster(model_str=text) for text in texts]
 
     def write_graph(self, path: Path, example: Batch) -> None:
-        """Writes the forests as one `TreeEnsemble` of ONNX, so that serving needs no LightGBM."""
-        from larr.rankers.forest import write_forests  # noqa: PLC0415 - publishing alone needs it
+        """Writes the forests as an ONNX `TreeEnsemble`, so that serving needs no LightGBM."""
+        from larr.rankers.forest import write_forests  # noqa: PLC0415 - only publishing needs it
 
         forests = [forest.dump_model() for forest in self.forests]
         widths = {name: array.shape[1] for name, array in inputs_of(example).items()}
@@ -121,13 +122,13 @@ class LightGbm(Ranker):
 
 
 def _lightgbm() -> Any:
-    """Returns the library, loaded only when a forest is wanted: it needs the system's OpenMP."""
+    """Returns the library; imported lazily, because it needs the system's OpenMP."""
     try:
         import lightgbm  # noqa: PLC0415
     except OSError as error:
         raise LarrError(
             f"LightGBM cannot be loaded: {error}; install libgomp1 (Debian, Ubuntu) or libomp "
-            "(macOS), or take lightgbm out of align.models"
+            "(macOS), or remove lightgbm from align.models"
         ) from error
     return lightgbm
 

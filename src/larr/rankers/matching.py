@@ -1,9 +1,9 @@
-"""How well a place suits the request, by products of stored vectors: LARR's part beyond Eq. (23).
+"""Similarity of a place to the request from products of stored vectors, an addition to Eq. (23).
 
-With its output read at `<agg>`, the scene encoder adds up the content of each text; that a user
-likes what a place serves is a product of two texts. These figures are products of this kind; the
-ranker reads them beside e_s (decision 15a: +0.8 % of CTR AUC with them, +0.2 % without). Serving
-stays cheap: each needs dot products of vectors that are stored, or computed once a request.
+Read at `<agg>`, the scene encoder sums the content of the texts, but the match between a user's
+taste and a place's menu is a product of two texts. The ranker reads these products beside e_s
+(decision 15a: +0.8 % CTR AUC with them, +0.2 % without). Serving stays cheap: each is a dot product
+of vectors that are stored or computed once per request.
 
 Shapes: B rows of a batch, R scene texts (Q of the request, P of the place), L recent places, D
 dimension of the vectors, K of the common space.
@@ -19,11 +19,11 @@ from larr.rankers.ranker import RankerInputs
 
 COMMON_UNITS = 64
 SHARPNESS = 10.0  # of the soft maximum over the recent places
-LOWEST = -1e9  # the product of a missing recent place; -inf would give 0 * inf = NaN
+LOWEST = -1e9  # masks missing recent places; -inf would give 0 * inf = NaN
 
 
 class Matching(nn.Module):
-    """Similarities of request and place, and the product of both in a learned common space."""
+    """Similarities of request and place, and their product in a learned common space."""
 
     recent_texts: Tensor
     axes: Tensor
@@ -56,7 +56,7 @@ class Matching(nn.Module):
         request_side = [request_BQD.flatten(1)]
         if self.recent_slot is not None:
             # "the user's long interaction sequence is also used to produce interaction sequence
-            # vectors" (section 3.2): those of the recent places' texts, 0 where one is missing
+            # vectors" (section 3.2): the vectors of the recent places' texts, 0 for missing ones
             texts_BL = self.recent_texts[recent_BL]
             known_BL = texts_BL >= 0
             recent_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
@@ -71,12 +71,12 @@ class Matching(nn.Module):
 
 
 def on_axes(vectors: Tensor, axes_DD: Tensor) -> Tensor:
-    """Returns vectors on `RankerInputs.axes`; as they are if there are none."""
+    """Returns vectors projected on `RankerInputs.axes`, unchanged if there are none."""
     return vectors @ axes_DD if axes_DD.numel() else vectors
 
 
 def similarities(product_BL: Tensor, known_BL: Tensor) -> Tensor:
-    """Returns the largest, mean and softly largest product of a place with the recent ones, [B, 3].
+    """Returns the max, mean and soft max of a place's products with the recent places, [B, 3].
 
     All are 0 for a user without recent places.
     """

@@ -1,4 +1,4 @@
-"""Rankers that are networks: their steps, optimizers, learning rates and losses.
+"""Neural rankers: training steps, optimizers, learning rates and losses.
 
 Shapes: B rows of a batch, T tasks.
 """
@@ -28,16 +28,16 @@ from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
 POINTS, PRINTED = 50, 10  # points of the loss curve; every tenth is printed
 WARM_UP = 0.05
-"""Share of the training in which the learning rate rises: Adam's first steps, with moments of a few
-batches, are too long at the full rate."""
+"""Share of the training in which the learning rate rises: at the full rate Adam's first steps are
+too long, because its moments come from a few batches."""
 FEW_STEPS = 150
-"""With fewer steps a ranker that reads texts stays behind one that reads none."""
+"""With fewer steps, rankers with texts are worse than rankers without."""
 STEPS, FEWEST_ROWS, MOST_ROWS = 1_500, 60, 2_400
-"""Of `align.batch_size = 0`: the steps aimed at, and the limits of a batch."""
+"""For `align.batch_size = 0`: the target number of steps, and the limits of the batch size."""
 
 
 class Weights(NamedTuple):
-    """Of the two parts of L_3. Paper: Eq. (26)."""
+    """The weights of the two parts of L_3. Paper: Eq. (26)."""
 
     click: float
     alignment: float
@@ -48,7 +48,7 @@ class DivergedError(LarrError):
 
 
 class NeuralRanker(nn.Module, Ranker):
-    """A network that is trained in steps on L_3; its `forward` maps a batch to logits, [B, T]."""
+    """A network trained on L_3 by gradient descent; `forward` maps a batch to logits, [B, T]."""
 
     search_space: ClassVar[dict[str, Range]] = {
         "learning_rate": Range(1e-3, 2e-2),
@@ -61,7 +61,7 @@ class NeuralRanker(nn.Module, Ranker):
         "hidden": (IDS,),
     }
     negatives: int = 0
-    """Rows that `losses` wants as further negatives for each row of a batch."""
+    """The number of extra negatives that `losses` needs for each row of a batch."""
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ class NeuralRanker(nn.Module, Ranker):
 
     @abstractmethod
     def set_base_rates(self, rates_T: Tensor) -> None:
-        """Sets the output biases, so that training starts at these probabilities."""
+        """Sets the output biases so that training starts from these probabilities."""
 
     def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:  # noqa: ARG002
-        """Returns L_3 of a batch and its two parts, L_ctr and L_cl, [3]. Paper: Eq. (26)."""
+        """Returns L_3, L_ctr and L_cl of a batch, [3]. Paper: Eq. (26)."""
         click = click_loss(self(batch), batch.labels, batch.weights)
         return torch.stack([weights.click * click, click, torch.zeros_like(click)])
 
@@ -83,7 +83,7 @@ class NeuralRanker(nn.Module, Ranker):
         return [(self.settings.epochs, weights)]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Returns the parameters of AdamW in groups with their learning rate and weight decay."""
+        """Returns AdamW's parameter groups with their learning rates and weight decays."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "lr": self.settings.learning_rate, "weight_decay": 0.0}]
 
@@ -92,9 +92,9 @@ class NeuralRanker(nn.Module, Ranker):
         return [AdamW(self.parameter_groups(), fused=True)]
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
-        """Trains on L_3; rows are shuffled in each epoch.
+        """Trains on L_3, shuffling the rows in each epoch.
 
-        Raises DivergedError if the loss becomes infinite or no number.
+        Raises DivergedError if the loss becomes infinite or NaN.
         """
         settings, device = self.settings, torch.device(machine.device())
         self.set_base_rates(tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr))
@@ -108,13 +108,13 @@ class NeuralRanker(nn.Module, Ranker):
         steps = math.ceil(rows / size) * epochs
         if settings.batch_size and steps < FEW_STEPS:
             progress.console.print(
-                f"  {self.name}: {steps} steps of {size} rows are few; a smaller "
-                "align.batch_size learns more from this log (0 chooses one)"
+                f"  {self.name}: only {steps} steps of {size} rows; a smaller align.batch_size "
+                "learns more from this log (0 selects one)"
             )
         curve: LossCurve = []
         samples = 0
-        # samples times losses since the last point, on the device: reading a number there would
-        # wait for the GPU at each step
+        # samples times losses since the last point; kept on the device, because reading a value
+        # at each step would wait for the GPU
         sums: list[Tensor] = []
         with progress.track(self.name, rows * epochs, "samples") as advance:
             for step, (batch, sampled, weights, done) in enumerate(self._batches(log, size, seed)):
@@ -139,7 +139,7 @@ class NeuralRanker(nn.Module, Ranker):
     def _batches(
         self, log: LogRows, size: int, seed: int
     ) -> Iterator[tuple[Batch, Batch, Weights, float]]:
-        """Yields the batches of all phases, each with its weights and its phase's share done."""
+        """Yields the batches of all phases with their weights and the progress of their phase."""
         rows, samples, first = len(log), 0, 0
         for epochs, weights in self.phases():
             for epoch in range(first, first + epochs):
@@ -150,7 +150,7 @@ class NeuralRanker(nn.Module, Ranker):
             first += epochs
 
     def _point(self, sums: list[Tensor], samples: int, curve: LossCurve) -> dict[str, float]:
-        """Returns the means of the losses since the last point of the curve; prints some of them.
+        """Returns the mean losses since the last point of the curve; prints every tenth point.
 
         `sums` holds each step's losses times its samples.
         """
@@ -185,7 +185,7 @@ class NeuralRanker(nn.Module, Ranker):
         self.eval()
 
     def write_graph(self, path: Path, example: Batch) -> None:
-        """Writes its `forward`; a buffer `vectors` of stored text vectors becomes an input."""
+        """Exports `forward`; the buffer `vectors`, if any, becomes an input."""
         inputs, buffers = inputs_of(example), dict(self.named_buffers())
         if VECTORS in buffers:
             inputs[VECTORS] = buffers[VECTORS].numpy()
@@ -193,14 +193,14 @@ class NeuralRanker(nn.Module, Ranker):
 
 
 class EmbeddingRanker(NeuralRanker):
-    """A network between `FeatureEmbedding`, the inputs of all of them, and `Towers`."""
+    """A network between `FeatureEmbedding`, the common inputs, and `Towers`."""
 
     search_space = NeuralRanker.search_space | {"embedding_l2": Range(1e-6, 1e-3)}
     encoder: FeatureEmbedding
     towers: Towers
 
     def initialise(self, seed: int) -> None:
-        """Draws every parameter from the seed and the parameter's name."""
+        """Initialises every parameter from the seed and the parameter's name."""
         initialise(self, seed)
 
     @torch.no_grad()
@@ -209,27 +209,27 @@ class EmbeddingRanker(NeuralRanker):
         self.towers.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
 
     def optimizers(self) -> list[Optimizer]:
-        """AdamW for the network, `LazyAdam` for the embedding table."""
+        """Returns AdamW for the network and `LazyAdam` for the embedding table."""
         table, settings = self.encoder.table, self.settings
         lazy = LazyAdam(table, settings.learning_rate, settings.embedding_l2)
         return [*super().optimizers(), lazy]
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
-        """Trains, then gives values that the log does not have the mean of the others."""
+        """Trains, then sets the vectors of unseen values; see `average_unseen`."""
         curve = super().fit(log, seed)
         self.encoder.average_unseen(log.in_order(BLOCK_ROWS))
         return curve
 
 
 def step_rows(rows: int) -> int:
-    """Returns the batch size at which the default learning rates suit this many training rows."""
+    """Returns the batch size for this many training rows at the default learning rates."""
     return min(max(rows // STEPS, FEWEST_ROWS), MOST_ROWS)
 
 
 def rate_at(done: float) -> float:
-    """Returns the learning rate, as a share of its peak, after a share of a phase.
+    """Returns the learning rate as a share of its peak, at a given progress of a phase.
 
-    A short rise, then linearly to 0. In the paper it is constant, at a fifth of the default peak
-    and for a thousand times as many steps.
+    It rises briefly, then falls linearly to 0. The paper's is constant, at a fifth of the default
+    peak and for a thousand times as many steps.
     """
     return min(1.0, done / WARM_UP + 0.01) * (1 - done)

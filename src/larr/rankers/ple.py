@@ -1,8 +1,8 @@
 """PLE, progressive layered extraction (Tang et al., RecSys'20): the base of LARR.
 
-A level has experts of each task and shared experts, in that order. A task's gate mixes its own and
-the shared experts; the shared gate mixes ALL of them. The last level has no shared gate: no level
-after it would read its output.
+A level has experts for each task and shared experts, in that order. A task's gate mixes its own and
+the shared experts; the shared gate mixes ALL of them. The last level has no shared gate, because no
+later level would read its output.
 
 Shapes: B rows of a batch, D inputs, N experts of a level, I inputs, H units of an expert's first
 layer and O of its last, G gates of a level (the tasks', then the shared one), T tasks.
@@ -26,7 +26,7 @@ from larr.rankers.ranker import RankerInputs
 
 
 class Mixture(nn.Module):
-    """The experts of a level behind their first layer, and their mixtures by its gates."""
+    """The experts of a level after their first layer, and their mixtures by its gates."""
 
     closed: Tensor
     owners: Tensor
@@ -52,17 +52,17 @@ class Mixture(nn.Module):
         experts_NBO = self.dropout(functional.relu(hidden_NBH))
         for layer in self.layers:
             experts_NBO = self.dropout(functional.relu(layer(experts_NBO)))
-        # all gates in one product: an expert that a gate does not mix gets the weight exp(-inf) = 0
+        # one product for all gates: experts outside a gate's mixture get weight exp(-inf) = 0
         weights_BGN = gates_BGN.masked_fill(self.closed, -torch.inf).softmax(dim=2)
         mixed_BGO: Tensor = weights_BGN.to(experts_NBO.dtype) @ experts_NBO.transpose(0, 1)
         return mixed_BGO.transpose(0, 1)
 
 
 class FirstLevel(nn.Module):
-    """The level where all experts and gates read the same input: one product for all of them.
+    """The first level: all experts and gates read the same input, in one matrix product.
 
-    It is the largest of the model, and split once: a slice for each expert and gate would fill
-    gradients with zeros for each.
+    This product is the largest of the model. It is split once, because the backward pass of a slice
+    per expert and gate would fill a gradient with zeros for each.
     """
 
     def __init__(self, settings: RankerConfig, tasks: int, inputs: int) -> None:
@@ -81,7 +81,7 @@ class FirstLevel(nn.Module):
 
 
 class NextLevel(nn.Module):
-    """A level whose experts and gates read what the gates of the level before have mixed."""
+    """A level whose experts and gates read the mixtures of the previous level."""
 
     def __init__(self, settings: RankerConfig, tasks: int, last: bool) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class NextLevel(nn.Module):
         self.gates = Parallel(gates, inputs, experts)
 
     def forward(self, x_GBI: Tensor) -> Tensor:
-        """Maps the inputs of the tasks and the shared one to those of the next level, [G, B, O]."""
+        """Maps the task inputs and the shared input to those of the next level, [G, B, O]."""
         hidden_NBH = self.experts(x_GBI.index_select(0, self.mixture.owners))
         gates_GBN = self.gates(x_GBI[: self.gates.weight.shape[0]])
         mixed_GBO: Tensor = self.mixture(hidden_NBH, gates_GBN.transpose(0, 1))
@@ -100,14 +100,14 @@ class NextLevel(nn.Module):
 
 
 class Ple(EmbeddingRanker):
-    """Features, extraction levels, a tower for each task; DCN-v2's cross layers as an option."""
+    """PLE with a tower for each task, and DCN-v2's cross layers as an option."""
 
     alternatives: ClassVar = {"ple.cross_layers": (2,), **EmbeddingRanker.alternatives}
     foldable = True  # its first level is linear in its inputs
     crosses: Crosses
 
     def __init__(self, inputs: RankerInputs, more: int = 0) -> None:
-        """Builds the model; `more` inputs beside the ordinary features come from a subclass."""
+        """Builds the model with `more` inputs from a subclass beside the ordinary features."""
         super().__init__(inputs)
         levels, units = self.settings.ple.levels, self.settings.ple.expert_units
         self.encoder = FeatureEmbedding(inputs)
@@ -124,13 +124,13 @@ class Ple(EmbeddingRanker):
         return self.logits(self.encoder(batch).joined())
 
     def logits(self, x_BD: Tensor) -> Tensor:
-        """Returns the logits of all inputs side by side, [B, T]."""
+        """Returns the logits from the concatenated inputs, [B, T]."""
         return self.logits_after(self.first.linear(x_BD), x_BD)
 
     def logits_after(self, products_BH: Tensor, x_BD: Tensor | None) -> Tensor:
-        """Returns the logits after the first level's product, which `larr serve` adds up itself.
+        """Returns the logits from the first level's product, which `larr serve` computes itself.
 
-        The inputs are read by cross layers, and None without these.
+        Only cross layers read `x_BD`; it may be None without them.
         """
         mixed_GBO = self.next(self.first(products_BH))
         if self.crosses:

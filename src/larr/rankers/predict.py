@@ -1,7 +1,7 @@
-"""The probabilities that rankers give to the rows of a log, and how they do on held-back rows.
+"""Predicted probabilities for the rows of a log, and metrics on held-back rows.
 
-Shapes: N rows of a log or a fold, B of a batch, J rows that judge, those of all folds one after
-the other, T tasks.
+Shapes: N rows of a log or a fold, B of a batch, J validation rows of all folds in their order, T
+tasks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from larr.rankers import best
 from larr.rankers.align import ranker_artifact, train
 from larr.rankers.best import Blend, Scorer
 
-ROWS = 4096  # scored at a time
+ROWS = 4096  # per scoring batch
 
 
 def predict(config: Config, name: str) -> np.ndarray:
-    """Returns the probabilities of the test days' rows in the order of the log, float32 [N, T].
+    """Returns the probabilities of the test rows in the order of the log, float32 [N, T].
 
     Column 0 is the probability of a click, column 1 that of a click and an order (CTCVR).
     """
@@ -36,7 +36,7 @@ def predict(config: Config, name: str) -> np.ndarray:
 
 
 def load_ranker(config: Config, name: str) -> Scorer:
-    """Returns a ranker that `larr align` has trained, or `best`, ready to score."""
+    """Loads a ranker that `larr align` has trained, or `best`."""
     config = best.with_members(config)
     members = {}
     for member, weight in (best.weights(config) if name == BEST else {name: 1.0}).items():
@@ -51,7 +51,7 @@ def predict_log(
 ) -> np.ndarray:
     """Returns the probabilities of a log's rows in its order, float32 [N, T].
 
-    They are those of the training log, before `undo_sampling`.
+    They are not yet corrected by `undo_sampling`.
     """
     parts = []
     for batch in log.with_figures(ranker.figures).in_order(ROWS):
@@ -69,9 +69,9 @@ def probabilities(ranker: Scorer, batch: Batch) -> np.ndarray:
 def held_back_probabilities(
     config: Config, name: str, settings: RankerConfig, folds: list[Fold]
 ) -> Array:
-    """Trains a ranker for each fold; returns its probabilities of the rows that judge, [J, T].
+    """Trains a ranker on each fold; returns the probabilities of the validation rows, [J, T].
 
-    Raises DivergedError if the loss of a training grows without bound.
+    Raises DivergedError if a training diverges.
     """
     scores = []
     for fold in folds:
@@ -81,18 +81,18 @@ def held_back_probabilities(
 
 
 def loss_of(logit_JT: Array, folds: list[Fold]) -> float:
-    """Returns the sum of the tasks' LogLoss of some logits on the rows that judge."""
+    """Returns the LogLoss of logits on the validation rows, summed over the tasks."""
     label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
-    # the loss of a row is log(1 + exp(-z)) with its label, log(1 + exp(z)) without
+    # the loss of a logit z is log(1 + exp(-z)) for a positive row, log(1 + exp(z)) for a negative
     return float(np.logaddexp(0, np.where(label_JT > 0, -logit_JT, logit_JT)).mean(axis=0).sum())
 
 
 def judged(config: Config, probability_JT: Array, folds: list[Fold]) -> dict[str, float]:
-    """Returns the `loss` on the rows that judge, and by task the AUC and GAUC.
+    """Returns the `loss` on the validation rows, and the AUC and GAUC of each task.
 
-    The loss is the sum of the tasks' LogLoss. AUC and GAUC are means over the folds, since the
-    scores of different trainings cannot be compared. One that no fold has, for lack of a class or
-    of users with both, is left out.
+    The loss is the sum of the tasks' LogLoss. AUC and GAUC are means over the folds, since scores
+    of different trainings are not comparable. A metric that is undefined in every fold, for lack of
+    a class or of users with both, is left out.
     """
     label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
     ends = np.cumsum([len(fold.judge) for fold in folds])[:-1]
@@ -114,12 +114,12 @@ def judged(config: Config, probability_JT: Array, folds: list[Fold]) -> dict[str
 
 
 def require_ranker(config: Config, name: str) -> None:
-    """Raises StaleError if this ranker is missing or out of date, whatever the others are.
+    """Raises StaleError if this ranker is missing or out of date, whatever the state of others.
 
-    So it does if the configuration has another text side than that of the vectors it was trained
-    with: texts of new places would get vectors of another kind.
+    Also raises it if the text vectors of the training do not match the configuration, because the
+    texts of new places would then get incompatible vectors.
     """
-    from larr.text import embed  # noqa: PLC0415 - it loads transformers
+    from larr.text import embed  # noqa: PLC0415 - imports transformers
 
     artifacts.require(config, "prepare", *(["choose"] if name == BEST else []))
     config = best.with_members(config)
@@ -129,6 +129,6 @@ def require_ranker(config: Config, name: str) -> None:
         artifact = ranker_artifact(config, member)
         if reason := artifact.why_stale():
             raise StaleError(
-                f"{artifact.folder}: {reason}; put {member} into align.models and run `larr run` "
+                f"{artifact.folder}: {reason}; add {member} to align.models and run `larr run` "
                 "with the same configuration"
             )

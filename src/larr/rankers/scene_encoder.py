@@ -1,4 +1,4 @@
-"""The scene encoder: the stored vectors of the scene texts become one vector e_s.
+"""The scene encoder, which combines the stored vectors of the scene texts into one vector e_s.
 
 Shapes: B rows of a batch, R scene texts, S = R + 1 tokens (`<agg>` first), D their dimension, H
 attention heads, C = D / H, A dimension of e_s.
@@ -14,11 +14,11 @@ from larr.rankers.ranker import RankerInputs
 
 
 class SceneEncoder(nn.Module):
-    """A bidirectional transformer over `<agg>` and the R texts' vectors, pooling, an MLP.
+    """A bidirectional transformer over `<agg>` and the R text vectors, pooling, and an MLP.
 
-    Paper: Eq. (23). Each text's vector gets the embedding of its keyword's slot added (decision
-    14); a missing text has a learned null vector instead of a stored one. With one layer read at
-    `<agg>` only that token's output is computed, which gives the same result.
+    Paper: Eq. (23). Adds the embedding of the keyword's slot to each text vector (decision 14); a
+    learned null vector replaces a missing text. With one layer read at `<agg>` it computes only
+    that token's output, which gives the same result.
     """
 
     def __init__(self, inputs: RankerInputs) -> None:
@@ -41,14 +41,14 @@ class SceneEncoder(nn.Module):
             for _ in range(self.scene.layers)
         )
         for layer in (first, *more):
-            layer.self_attn.dropout = 0.0  # of attention weights: `read_at_first` has none either
+            layer.self_attn.dropout = 0.0  # as in `read_at_first`, which drops no weights
         self.first, self.more = first, nn.Sequential(*more)
         self.projection = nn.Sequential(
             nn.Linear(dimension, dimension), nn.ReLU(), nn.Linear(dimension, output)
         )
 
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
-        """Returns e_s, [B, A], of the texts' vectors and which of them are missing."""
+        """Returns e_s, [B, A], from the text vectors and the mask of missing texts."""
         tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
         if self.reads_agg_alone:
             pooled_BD = read_at_first(self.first, self.agg, tokens_BRD)
@@ -64,27 +64,27 @@ class SceneEncoder(nn.Module):
 def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Tensor) -> Tensor:
     """Returns the output of a transformer layer at its first token, `<agg>`, [B, D].
 
-    The same as `layer(tokens)[:, 0]`, at an eighth of the cost (12.0 and 1.6 ms for 300 rows of
-    ten texts): the query of `<agg>` is the same for every row, so it is folded into the keys'
-    weights; the values' weights are applied after the attention has mixed the tokens. Only the
-    softmax, a weighted sum and one token's feed-forward part remain.
+    Equals `layer(tokens)[:, 0]` at an eighth of the cost (1.6 instead of 12.0 ms for 300 rows of
+    ten texts). All rows share the query of `<agg>`, so it is folded into the key weights, and the
+    value weights are applied after the attention has mixed the tokens. Only the softmax, a weighted
+    sum and one token's feed-forward part remain.
     """
     attention, first_D, others_BRD = layer.self_attn, agg, tokens_BRD
     if layer.norm_first:
         first_D, others_BRD = layer.norm1(agg), layer.norm1(tokens_BRD)
     key_HD, value_HCD, bias_HC = folded_query(attention, first_D)
-    others_BRD = others_BRD.to(key_HD.dtype)  # once, not for each product
+    others_BRD = others_BRD.to(key_HD.dtype)  # cast once instead of in each product
     logit_BH1 = (key_HD @ first_D.to(key_HD.dtype))[:, None].expand(others_BRD.shape[0], -1, 1)
     logits_BHR = (others_BRD @ key_HD.T).mT
     weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
-    # sum_i w_i (V x_i) = V sum_i w_i x_i: the values' weights meet one mixed token, not all
+    # sum_i w_i (V x_i) = V sum_i w_i x_i: the value weights multiply one mixed token, not all
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
     values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
     return after_attention(layer, agg, attention.out_proj(values_HBC.transpose(0, 1).flatten(1)))
 
 
 def after_attention(layer: nn.TransformerEncoderLayer, agg: Tensor, attended_BD: Tensor) -> Tensor:
-    """Returns a transformer layer's output at `<agg>`, [B, D], from that of its attention."""
+    """Returns a transformer layer's output at `<agg>`, [B, D], from its attention's output."""
     first_BD = agg + layer.dropout1(attended_BD)
     if not layer.norm_first:
         first_BD = layer.norm1(first_BD)
@@ -97,11 +97,11 @@ def after_attention(layer: nn.TransformerEncoderLayer, agg: Tensor, attended_BD:
 def folded_query(
     attention: nn.MultiheadAttention, query_D: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Folds a query that is the same for every row into the weights of an attention layer.
+    """Folds a query shared by all rows into the weights of an attention layer.
 
-    Returns a vector of each head whose product with a token is the token's logit, [H, D], and the
+    Returns a vector for each head whose product with a token is the token's logit, [H, D], and the
     weights [H, C, D] and biases [H, C] of the values. q . (W x + b) = (q W) . x + q . b, and the
-    last term is the same for all tokens: the keys' bias cancels in the softmax.
+    last term is equal for all tokens, so the keys' bias cancels in the softmax.
     """
     heads, size = attention.num_heads, attention.head_dim
     weights = attention.in_proj_weight.unflatten(0, (3, heads, size))

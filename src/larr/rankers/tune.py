@@ -1,9 +1,9 @@
-"""`larr tune`: settings of stage 3 for each ranker, from a search of the same length for all.
+"""`larr tune`: searches the settings of stage 3, with the same number of trials for each ranker.
 
-Each trial trains a ranker without the rows that are held back and judges it by its loss on those;
-see `larr.data.holdout`. The best settings are written as TOML for `[align.tuned]`.
+Each trial trains a ranker without the held-back rows (see `larr.data.holdout`) and evaluates its
+loss on them. The best settings are written as TOML for `[align.tuned]`.
 
-Shapes: J rows that judge, T tasks.
+Shapes: J validation rows, T tasks.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ FOUND, TUNED = "found.json", "tuned.toml"
 
 
 def tune(config: Config) -> None:
-    """Searches for each of `config.align.models`; finished trials of an earlier run are kept."""
+    """Searches for each of `config.align.models`; keeps the finished trials of an earlier run."""
     spaces = {name: search_space(config, name) for name in config.align.models}
     with artifacts.making(config, "tune") as work:
         trained = sum(len(fold.train) for fold in folds(config))
         parts = {}
         for name, space in spaces.items():
-            # it does not depend on the configured values of what is searched: all at their lowest
+            # the artifact ignores the configured values of searched settings: set them to their low
             lowest = {path: values.low for path, values in space.items()}
             ranker = ranker_artifact(config, name, config.align.of(name).with_settings(lowest))
             searched = {"tune": config.tune.model_dump(mode="json"), "space": space}
@@ -50,7 +50,7 @@ def tune(config: Config) -> None:
         renew(config, parts, search, resume=True)
         results = {name: artifacts.read_json(work.folder / name / FOUND) for name in spaces}
         artifacts.write_json(work.folder / FOUND, results)
-        headers = ("model", "trials", "loss as configured", "best loss", "best settings")
+        headers = ("model", "trials", "initial loss", "best loss", "best settings")
         table = Table(*headers, title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
         lines = []
         for name, result in results.items():
@@ -70,11 +70,11 @@ def tune(config: Config) -> None:
 
 
 def search(config: Config, name: str, folder: Path) -> None:
-    """Runs the missing trials of one ranker; the first one has the settings as configured."""
+    """Runs the missing trials of one ranker; the first uses the configured settings."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, held_back = open_study(config, name, folder), folds(config)
     settings, space = config.align.of(name), search_space(config, name)
-    # a trial that was stopped is FAIL or, after a kill, RUNNING: it runs again
+    # interrupted trials have the state FAIL or, after a kill, RUNNING, and run again
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     finished = len(study.get_trials(deepcopy=False, states=states))
     if not finished:
@@ -110,27 +110,27 @@ def search(config: Config, name: str, folder: Path) -> None:
     trials = [{"settings": trial.params} | trial.user_attrs for trial in completed]
     if not trials:
         raise LarrError(
-            f"{name}: the loss grew without bound in every trial; the learning rates of its "
-            "search_space are too high for this log"
+            f"{name}: the loss diverged in every trial; the learning rates of its search_space are "
+            "too high for this log"
         )
     artifacts.write_json(folder / FOUND, {"best": study.best_params, "trials": trials})
 
 
 def search_space(config: Config, name: str) -> dict[str, Range]:
-    """Returns the ranges searched for a ranker, without the settings that define a variant."""
+    """Returns the search space of a ranker, without the settings that define a variant."""
     fixed = config.align.variant(name).settings
     space = rankers.find(config, name).search_space
     return {path: values for path, values in space.items() if path not in fixed}
 
 
 def open_study(config: Config, name: str, folder: Path) -> optuna.Study:
-    """Returns the search for a ranker with its earlier trials, of this or of a stopped run."""
+    """Opens the study of a ranker, with the trials of an earlier run."""
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
         study_name=name,
         direction="minimize",
         load_if_exists=True,
     )
-    seed = config.seed + len(study.trials)  # else a resumed search would draw the same again
+    seed = config.seed + len(study.trials)  # a resumed search must not repeat the same draws
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.tune.random)
     return study
