@@ -149,7 +149,7 @@ def test_without_orders_and_with_few_impressions(clicks_only: Config) -> None:
     """With 150 impressions no slice and no cold part has a figure, and the page still holds."""
     folder = clicks_only.output / "evaluate"
     page = Page((folder / "report.html").read_text())
-    assert "no orders, so it has no figures of CTCVR" in page.text
+    assert "contains no orders, so it has no figures of CTCVR" in page.text
     assert "CTCVR AUC" not in page.text
     assert "–" in page.text
     slices = json.loads((folder / "report.json").read_text())["slices"]["meal_slot"]
@@ -226,6 +226,6 @@ def test_names_in_other_scripts_reach_the_plot(recwarn: pytest.WarningsRecorder)
 
 
 def test_a_position_among_the_features_is_reported(found: dict[str, Any], no_plots: None) -> None:
-    assert "no feature of any model" in Page(report.page(found)).text
+    assert "no model reads it" in Page(report.page(found)).text
     found["settings"]["features"]["numbers"] = ["position"]
     assert "position in the list is a feature here" in Page(report.page(found)).text

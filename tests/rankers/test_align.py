@@ -182,7 +182,7 @@ def test_a_ranker_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
     for name in ("ple", "ceiling", "larr_over_ple"):
         with pytest.raises(ConfigError, match=f"'{name}' is reserved"):
             rankers.find(with_variant(name, of="larr"), name)
-    with pytest.raises(ConfigError, match=r"align.variants.mine.of: unknown model .* ple, larr(,|$)"):
+    with pytest.raises(ConfigError, match=r"mine.of: unknown model .* ple, larr(,|$)"):
         rankers.find(with_variant("mine", of="larr_tfidf"), "mine")
     with pytest.raises(ConfigError, match=r"align.variants.mine.vectors: ple reads no text"):
         rankers.find(with_variant("mine", of="ple", vectors="tfidf"), "mine")

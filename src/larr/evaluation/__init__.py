@@ -1,1 +1,1 @@
-"""How good rankers are, with intervals, and what is written about it."""
+"""Evaluates rankers, with intervals, and writes the reports."""

@@ -1,9 +1,9 @@
-"""Intervals of metrics: the bootstrap over users, and the pooling of several seeds.
+"""Confidence intervals of metrics: a bootstrap over users, and the pooling of several seeds.
 
-The users are drawn with replacement, not the impressions: those of one user resemble each other, so
-that drawing them one by one would give intervals that are too narrow. Every ranker and metric is
-read under the same draws, which makes the draws of two rankers comparable pair by pair: the gain of
-one over the other varies far less than each of them does.
+The bootstrap resamples users instead of impressions: impressions of one user are correlated, so
+resampling them would give intervals that are too narrow. All rankers and metrics share the same
+draws, so that two rankers can be compared draw by draw: their difference varies far less than each
+of them does.
 
 The results are rows of one table with the columns `KEYS`, seed, estimate and draws.
 U: users, B: resamples, K: rows of the table, S: seeds.
@@ -19,13 +19,13 @@ import polars as pl
 from larr.metrics import Array, Statistic, ratio
 
 KEYS = ("part", "column", "value", "ranker", "metric")
-"""What an estimate belongs to. `part`: all, cold places, cold users; slice, with the column that
-is sliced by and its value; within, with the column, for the mean over its slices."""
+"""The key of an estimate. `part` is all, cold places or cold users; slice, with a column and its
+value; or within, with a column, for the mean over its slices."""
 RESAMPLES_AT_ONCE = 32
-"""Bounds memory, and keeps the weights of 20,000 users in the cache."""
+"""Bounds memory and keeps the weights of 20,000 users in the cache."""
 LEVEL = 0.95
 STREAM = 25
-"""Keeps these random numbers apart from those of other stages with the same seed."""
+"""Separates these random numbers from those of other stages with the same seed."""
 
 
 def bootstrap(
@@ -35,13 +35,13 @@ def bootstrap(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Array, Array]:
-    """Returns the statistics of all users [K] and under the same draws of the users [K, B]."""
+    """Returns the statistics of all users [K] and of resampled users [K, B]."""
     estimate_K = np.array([statistic.under(np.ones((users, 1)))[0] for statistic in statistics])
     draws_KB = np.empty((len(statistics), resamples))
     generator = np.random.default_rng((seed, STREAM))
     for start in range(0, resamples, RESAMPLES_AT_ONCE):
         end = min(start + RESAMPLES_AT_ONCE, resamples)
-        # a user's weight is how often the user was drawn, which equals copying the user's rows
+        # weighting a user by the number of draws equals copying the user's rows
         weight_UB = np.empty((users, end - start), np.float32)
         for column in range(end - start):
             drawn_U = generator.integers(0, users, users)
@@ -53,9 +53,9 @@ def bootstrap(
 
 
 def pool(tables: Sequence[pl.DataFrame], same_users: bool = False) -> pl.DataFrame:
-    """Returns the rows of all seeds, and below them the means over the seeds, with a null seed.
+    """Returns the rows of all seeds, followed by the means over the seeds, with a null seed.
 
-    Every seed gets a row for each key, with NaN where it has no value. See `pooled_draws`.
+    Every seed has a row for each key, with NaN for a missing value. See `pooled_draws`.
     """
     keys = pl.concat([table.select(KEYS) for table in tables]).unique(maintain_order=True)
     resamples = min(table["draws"].to_numpy().shape[1] for table in tables)
@@ -78,11 +78,10 @@ def pool(tables: Sequence[pl.DataFrame], same_users: bool = False) -> pl.DataFra
 def pooled_draws(draws_SKB: Array, same_users: bool = False) -> Array:
     """Returns draws [K, B] of the means over the seeds.
 
-    Each draw has two levels: seeds with replacement, then one draw of the users in each. Draws of
-    the users alone would only show how well these models are measured, not how different they turn
-    out in another training. With `same_users` the test users are the same people for every seed and
-    one draw of them serves all seeds: more seeds then make the training more certain, and the users
-    no more than they are.
+    Each draw has two levels: seeds with replacement, then one draw of users within each seed.
+    Drawing only users would measure these models, but not the variation between trainings. With
+    `same_users` all seeds have the same test users and share one draw of them: more seeds then
+    reduce only the uncertainty of training, not that of the users.
     """
     seeds, _, resamples = draws_SKB.shape
     if seeds == 1:
@@ -96,7 +95,7 @@ def pooled_draws(draws_SKB: Array, same_users: bool = False) -> Array:
 def interval(draws_KB: Array) -> tuple[Array, Array]:
     """Returns the percentile intervals of `LEVEL`, low [K] and high [K].
 
-    Both are NaN if half of the draws or more have no value: the rest would not be a fair sample.
+    Both are NaN if at least half of the draws have no value, since the rest would be biased.
     """
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     ends_2K = np.quantile(draws_KB, ends, axis=1) if draws_KB.size else np.empty((2, len(draws_KB)))
@@ -109,6 +108,6 @@ def interval(draws_KB: Array) -> tuple[Array, Array]:
 
 
 def _mean(values_KS: Array) -> Array:
-    """Returns the means over the seeds that have a value; NaN where none has."""
+    """Returns the means over the seeds that have a value, NaN without any."""
     finite_KS = np.isfinite(values_KS)
     return ratio(np.where(finite_KS, values_KS, 0).sum(axis=1), finite_KS.sum(axis=1))

@@ -1,6 +1,6 @@
-"""`larr evaluate`: every ranker on the test days, beside the ceiling, with paired intervals.
+"""`larr evaluate`: metrics of every ranker and the ceiling on the test days, with paired intervals.
 
-Paper: tables 2 and 3; decisions 24 to 27. `pool` joins the finished reports of several seeds.
+Paper: tables 2 and 3; decisions 24 to 27. `pool` combines the reports of several seeds.
 N: impressions of the test days, T: tasks, U: users.
 """
 
@@ -26,36 +26,34 @@ from larr.stages import RUN
 FEWEST_IMPRESSIONS = 200
 FEWEST_OF_A_CLASS = 10
 COUNTS = ("poi_impressions", "user_impressions")
-"""Columns with the impressions of the training days; slices by them are cut at COUNT_EDGES."""
+"""Columns that count impressions of the training days; COUNT_EDGES divides them into slices."""
 COUNT_EDGES = (1, 10, 50, 200, 1_000)
 REPORT, PAGE = "report.json", "report.html"
 METRICS, GAINS = "metrics.parquet", "gains.parquet"
 DRAWS = "draws.parquet"
 """The estimates of a seed with all their draws, for `pool`."""
 
-
 Part = tuple[str, str, str, Array]
-"""Part, column and value as in the table of metrics, and the numbers of its rows, [n]."""
+"""Part, column and value as in the table of metrics, and the indices of its rows, [n]."""
 
 
 class TestDays:
-    """The impressions of the test days in the order of the log, and what they are divided into."""
+    """The impressions of the test days in the order of the log, and their parts."""
 
     def __init__(self, config: Config) -> None:
         data = artifacts.folder(config, "prepare")
         self.rows = pl.read_parquet(data / "test" / "rows.parquet")
         if not self.rows.height:
-            problem = "no impressions to evaluate; is the test period empty?"
-            raise DataError(f"{data / 'test'}: {problem}")
+            raise DataError(f"{data / 'test'}: no impressions; is the test period empty?")
         self.features: Json = artifacts.read_json(data / "features.json")
         label_NT = np.load(data / "test" / "labels.npy").astype(bool)
         tasks = (TASKS[name] for name in self.features["tasks"])
         self.labels: dict[str, Array] = dict(zip(tasks, label_NT.T, strict=True))
         """A task, ctr or ctcvr -> its labels, bool [N]."""
         self.user_N = self.rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-        """Users are numbered from 0."""
+        """The index of each row's user, from 0."""
         self.parts = list(self._parts(config.evaluate.slices))
-        """The parts that metrics are computed on, the complete days first."""
+        """The parts to compute metrics on, the complete days first."""
 
     def _parts(self, slices: Iterable[str]) -> Iterator[Part]:
         yield "all", "", "", np.arange(self.rows.height)
@@ -79,7 +77,7 @@ def evaluate(config: Config) -> None:
         keys, statistics = zip(*_statistics(days, scores), strict=True)
         resamples = config.evaluate.bootstrap
         with progress.track("intervals", resamples, "resamples") as advance:
-            # one stream of draws for all seeds whose test users are the same people
+            # seeds with the same test users share one stream of draws
             seed = config.seed if dataset(config).users_per_seed else 0
             users = int(days.user_N.max()) + 1
             estimate_K, draws_KB = bootstrap.bootstrap(statistics, users, resamples, seed, advance)
@@ -96,7 +94,7 @@ def evaluate(config: Config) -> None:
 
 
 def pool(configs: list[Config], output: Path) -> Json:
-    """Writes the report of several seeds from their finished ones; returns its content."""
+    """Combines the reports of several seeds into one; returns its content."""
     for config in configs:
         artifacts.require(config, "evaluate")
     folders = [artifacts.folder(config, "evaluate") for config in configs]
@@ -111,14 +109,14 @@ def pool(configs: list[Config], output: Path) -> Json:
     table = bootstrap.pool(tables, same_users=not dataset(configs[0]).users_per_seed)
     target = output / "evaluate"
     target.mkdir(parents=True, exist_ok=True)
-    # of the mean of the reports, what has intervals is replaced by that of the pooled table
+    # figures with intervals come from the pooled table, the others are means of the reports
     content = _write(configs[0], table, findings.mean_tree(reports), target)
     report.print_tables(content)
     return content
 
 
 def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Json:
-    """Writes the table of metrics, that of gains and the two reports; returns report.json."""
+    """Writes the tables of metrics and gains and both reports; returns report.json's content."""
     table = findings.with_means_of_slices(table, facts["sizes"]["slices"])
     pairs = findings.compared_pairs(config, table["ranker"].unique().to_list())
     gains = findings.gains_of(table, pairs)
@@ -133,11 +131,11 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
 
 
 def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
-    """Returns the probabilities [N] of every ranker by task, the ceiling last if it is known.
+    """Returns the probabilities [N] of every ranker by task, with the ceiling last if available.
 
-    The ceiling's are `probability_click` and, of click and order, `probability_order`. Raises
-    DataError if these are of other events. An easy mistake is to give the probability of an order
-    after a click: its sum is far too large.
+    The ceiling reads `probability_click` and `probability_order` (of click and order). Raises
+    DataError if their sums do not fit the labels, for example if `probability_order` is that of an
+    order after a click.
     """
     scores = {}
     for ranker in config.align.models:
@@ -145,8 +143,8 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
         expected = (days.rows.height, len(days.labels))
         if score_NT.shape != expected:
             raise LarrError(
-                f"model {ranker} gave scores of shape {score_NT.shape}, expected {expected}; run "
-                "`larr align` again"
+                f"model {ranker} returned scores of shape {score_NT.shape}, expected {expected}; "
+                "run `larr align` again"
             )
         scores[ranker] = dict(zip(days.labels, score_NT.T, strict=True))
     columns = [f"probability_{label}" for label in days.features["tasks"]]
@@ -158,9 +156,9 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
         expected_sum, observed = truth_N.sum(), label_N.sum()
         if expected_sum > 50 and not 0.5 < observed / expected_sum < 2:
             raise DataError(
-                f"{column}: its sum over the test days is {expected_sum:.0f}, but {observed} "
-                "happened; expected the probability of the label in each impression (for an order, "
-                "of click and order)"
+                f"{column}: its sum over the test days is {expected_sum:.0f}, but the log has "
+                f"{observed} such labels; expected the probability of the label in each impression "
+                "(for an order: of click and order)"
             )
     return scores
 
@@ -168,7 +166,7 @@ def _scores(config: Config, days: TestDays) -> dict[str, dict[str, Array]]:
 def _statistics(
     days: TestDays, scores: dict[str, dict[str, Array]]
 ) -> Iterator[tuple[tuple[str, ...], Statistic]]:
-    """Yields the keys of each row of the table and its statistic."""
+    """Yields the keys and the statistic of each row of the table."""
     sliced = findings.slice_metrics()
     for (task, label_N), (part, column, value, rows_n) in product(days.labels.items(), days.parts):
         label_n, user_n = label_N[rows_n], days.user_N[rows_n]
@@ -183,12 +181,12 @@ def _statistics(
 
 
 def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) -> Json:
-    """Returns what the report contains without an interval; several seeds report the mean."""
+    """Returns the report's figures without intervals; several seeds report the mean."""
     manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
     done = {verb: manifest for verb, manifest in manifests.items() if manifest is not None}
     coverage = {}
     for task, label_N in days.labels.items():
-        # the users, and impressions of theirs, that have both classes and so count in GAUC
+        # users with both classes, which GAUC counts, and their impressions
         impressions_U = metrics.gauc(label_N, label_N, days.user_N).denominator_U
         coverage[task] = {
             "users": len(impressions_U),
@@ -215,7 +213,7 @@ def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) 
         "language_model": {
             verb: done[verb]["figures"] for verb in ("pretrain", "contrast") if verb in done
         },
-        # by its seed, so that the report of several seeds keeps each decision
+        # by seed, so that the report of several seeds keeps each decision
         "choice": {str(config.seed): done["choose"]["figures"]} if "choose" in done else None,
         "stages": {verb: manifest["measured"] for verb, manifest in done.items()},
     }

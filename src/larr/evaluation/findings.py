@@ -1,4 +1,4 @@
-"""What the table of metrics shows: gains, shares of the way to the ceiling, and report.json.
+"""Derives gains, the share of the distance to the ceiling, and report.json from the metrics.
 
 K: rows of a table, B: resamples, S: seeds.
 """
@@ -19,25 +19,25 @@ from larr.evaluation.bootstrap import KEYS, LEVEL, interval
 from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
 
 RIVALS = ("ple", "dcn", "wide_deep", "lightgbm")
-"""What `best` must not be worse than."""
+"""The rankers that `best` is compared with."""
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
-"""Values of a sliced column that counts something in the training days."""
+"""Slices of a column that counts events in the training days."""
 COLD = {"places": "cold places", "users": "cold users"}
 """A name in report.json -> the part of the test days."""
 DISTANCES = {"all": "all", "cold_places": COLD["places"]}
-"""The same, of the parts with a distance to the ceiling."""
+"""The same for the parts with a distance to the ceiling."""
 COLD_BELOW = {"places": 50, "users": 10}
-"""With fewer impressions in the training days a place or a user is cold."""
+"""A place or user is cold below this number of impressions in the training days."""
 DIGITS = 8
 
 Json = dict[str, Any]
 Cells = dict[tuple[str, ...], Any]
-"""The values of `KEYS` -> the figures there."""
+"""The values of `KEYS` -> the figures of the row."""
 
 
 def slice_metrics() -> list[str]:
-    """Returns the metrics computed in slices: the headline metrics of clicks, which are many."""
+    """Returns the metrics for slices: the headline metrics of clicks, which are frequent enough."""
     return [name for name, metric in metrics_of([TASKS["click"]]).items() if metric.headline]
 
 
@@ -49,7 +49,7 @@ def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
     for (column, ranker, metric, seed), group in slices.group_by(by, maintain_order=True):
         weight_K = np.array([sizes[column][value]["impressions"] for value in group["value"]])
         value_KB = _values(group)
-        # a slice without a value in a draw, for lack of a class, has no weight in it
+        # in a draw without both classes a slice has no value and gets no weight
         weight_KB = np.where(np.isfinite(value_KB), weight_K[:, None], 0)
         mean_B = ratio((np.nan_to_num(value_KB) * weight_KB).sum(axis=0), weight_KB.sum(axis=0))
         rows.append(("within", column, "", ranker, metric, seed, mean_B[0], mean_B[1:]))
@@ -57,14 +57,14 @@ def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
 
 
 def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
-    """Returns the first of each pair over the second, a row wherever both have the metric.
+    """Returns the gain of the first over the second of each pair, for metrics that both have.
 
-    The gain is that of the estimates; its interval is of the gains of paired draws. `relaimpr_*` is
-    NaN for a metric without a value of chance.
+    The gain compares the estimates; its interval comes from paired draws. `relaimpr_*` is NaN for a
+    metric without a chance level.
     """
     gains, metrics = [], metrics_of()
-    # pair by pair: the draws of 45 rankers on both sides of one join would take gigabytes
-    for ranker, over in [("", ""), *pairs]:  # the first gives the columns where there is no pair
+    # pair by pair, because one join with the draws of 45 rankers would take gigabytes
+    for ranker, over in [("", ""), *pairs]:  # the empty pair provides the schema without any pair
         joined = _beside(table.filter(pl.col("ranker") == ranker), table, over)
         chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
         value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
@@ -76,9 +76,9 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
 
 
 def distances_of(table: pl.DataFrame) -> pl.DataFrame:
-    """Returns the share of the way from the base to the ceiling that each ranker closes, in %.
+    """Returns the share of the distance from the base to the ceiling that each ranker closes, in %.
 
-    No row where the base is not surely below the ceiling: a share of nothing would mean nothing.
+    Leaves out rows in which the base is not significantly below the ceiling.
     """
     table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(DISTANCES.values()))
     rows = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
@@ -96,14 +96,14 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _beside(rows: pl.DataFrame, table: pl.DataFrame, other: str) -> pl.DataFrame:
-    """Returns the rows that another ranker has too, its columns with its name as suffix."""
+    """Joins the rows with those of another ranker, whose columns get its name as suffix."""
     on = ["part", "column", "value", "metric", "seed"]
     others = table.filter(pl.col("ranker") == other)
     return rows.join(others, on=on, nulls_equal=True, maintain_order="left", suffix=f"_{other}")
 
 
 def _values(table: pl.DataFrame, suffix: str = "") -> Array:
-    """Returns the estimates in the first column and their draws in the others, [K, 1 + B]."""
+    """Returns the estimates, followed by their draws, [K, 1 + B]."""
     return np.column_stack([table[f"estimate{suffix}"], table[f"draws{suffix}"].to_numpy()])
 
 
@@ -114,7 +114,7 @@ def _with_percent(table: pl.DataFrame, percent_KB: Array, prefix: str = "") -> p
 
 
 def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
-    """Returns the configured pairs, those of the controls, and `best` over each ranker of RIVALS.
+    """Returns the configured pairs, `best` over each of RIVALS, and the pairs of the controls.
 
     LARR is compared with each control, and each control with the base.
     """
@@ -126,10 +126,10 @@ def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
 def content_of(
     config: Config, table: pl.DataFrame, gains: pl.DataFrame, closed: pl.DataFrame, facts: Json
 ) -> Json:
-    """Returns the content of report.json; what does not exist is null, never NaN.
+    """Returns the content of report.json, with null instead of NaN for missing figures.
 
-    Scripts rely on its keys. The same figures with more columns are in `metrics.parquet` and
-    `gains.parquet`.
+    Scripts rely on its keys. `metrics.parquet` and `gains.parquet` contain the same figures with
+    more columns.
     """
     rankers = table["ranker"].unique(maintain_order=True).to_list()
     pairs = [f"{first}_over_{second}" for first, second in compared_pairs(config, rankers)]
@@ -147,7 +147,7 @@ def content_of(
     headline = [name for name, metric in registered.items() if metric.headline]
 
     def nest(cells: Cells, names: list[str], metrics: list[str], *where: str) -> Json:
-        """Returns the cells of a part, column and value by name and metric; None without a cell."""
+        """Returns the cells of one part, column and value by name and metric, None if missing."""
         return {
             name: {metric: cells.get((*where, name, metric)) for metric in metrics}
             for name in names
@@ -184,7 +184,7 @@ def content_of(
         "settings": config.model_dump(mode="json", exclude={"seed", "output"}),
     }
     text = json.dumps(facts | content, default=lambda array: array.tolist())
-    # NaN and infinities are no JSON, but Python writes them: reading makes them null
+    # JSON has no NaN and infinities, but Python writes them: parsing turns them into null
     finite: Json = json.loads(
         text, parse_constant=lambda _: None, parse_float=lambda number: round(float(number), DIGITS)
     )
@@ -197,14 +197,14 @@ def _cells(table: pl.DataFrame) -> Cells:
 
 
 def _with_seeds(table: pl.DataFrame, value: str) -> pl.DataFrame:
-    """Adds the column `by_seed`: the values of the single seeds in a list."""
+    """Adds the column `by_seed`, a list of the values of each seed."""
     seeds = table.filter(pl.col("seed").is_not_null())
     by_seed = seeds.group_by(KEYS, maintain_order=True).agg(by_seed=pl.col(value))
     return table.join(by_seed, on=KEYS, how="left")
 
 
 def mean_tree(trees: list[Any]) -> Any:
-    """Returns the mean of each number in trees of one shape; words that differ are listed."""
+    """Averages the numbers of trees of equal shape; joins texts that differ."""
     present = [tree for tree in trees if tree is not None]
     if not present or all(tree == present[0] for tree in present):
         return present[0] if present else None

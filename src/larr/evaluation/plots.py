@@ -1,4 +1,4 @@
-"""The plots of the report: inline SVG whose colours follow the page, light or dark."""
+"""The plots of the report: inline SVG with the colours of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ COLOURS = {
     "#cc2205": "down",
     "#fefe06": "card",
 }
-"""A colour drawn, found nowhere else in the SVG -> the CSS variable that replaces it."""
+"""A placeholder colour, unique in the SVG -> the CSS variable that replaces it."""
 INK, MUTED, LINE, UP, DOWN, CARD = COLOURS
 Gain = tuple[str, dict[str, Any] | None]
 """A label, and a gain of report.json: `percent`, `low` and `high`."""
 STYLE = {
-    "svg.fonttype": "none",  # letters stay text: small files that can be searched
+    "svg.fonttype": "none",  # keeps letters as text: small, searchable files
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": LINE,
@@ -40,9 +40,9 @@ STYLE = {
 
 
 def forest(title: str, gains: Iterable[Gain], higher_is_better: bool = True) -> str:
-    """Returns gains with their intervals beside the line of no gain, a row for each.
+    """Plots gains with their intervals, a row for each, around the line of no gain.
 
-    A gain without an interval is left out; without any the plot is empty.
+    Leaves out gains without an interval; returns "" if none is left.
     """
     rows = _with_interval(gains)
     if not rows:
@@ -52,7 +52,7 @@ def forest(title: str, gains: Iterable[Gain], higher_is_better: bool = True) -> 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1)
         box = {"facecolor": CARD, "edgecolor": "none", "pad": 1.5}
-        # labels are texts of the data: parse_math would read "$x$" in one as a formula
+        # labels come from the data: parse_math would render "$x$" as a formula
         write = partial(
             axes.text, transform=axes.get_yaxis_transform(), va="center", parse_math=False, bbox=box
         )
@@ -71,9 +71,9 @@ def forest(title: str, gains: Iterable[Gain], higher_is_better: bool = True) -> 
 
 
 def sweep(title: str, axis: str, gains: Iterable[Gain]) -> str:
-    """Returns gains with their intervals over the values of a setting, evenly spaced.
+    """Plots gains with their intervals over the values of a setting, evenly spaced.
 
-    A gain without an interval is left out; without any the plot is empty.
+    Leaves out gains without an interval; returns "" if none is left.
     """
     rows = _with_interval(gains)
     if not rows:
@@ -94,7 +94,7 @@ def sweep(title: str, axis: str, gains: Iterable[Gain]) -> str:
 
 
 def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str:
-    """Returns observed against predicted shares of bins; on the diagonal they agree."""
+    """Plots observed against predicted shares of bins, with the diagonal."""
 
     def draw(axes: Axes) -> None:
         top = max(max(point) for curve in curves.values() for point in curve) * 1.05 or 1.0
@@ -109,7 +109,7 @@ def reliability(title: str, curves: dict[str, list[tuple[float, float]]]) -> str
 
 
 def learning(title: str, curves: dict[str, list[float]]) -> str:
-    """Returns figures over the steps at which they were recorded."""
+    """Plots recorded figures in their order."""
 
     def draw(axes: Axes) -> None:
         axes.set_prop_cycle(color=[UP, INK, MUTED, DOWN], linestyle=["-", "--", "-.", ":"])
@@ -124,7 +124,7 @@ def learning(title: str, curves: dict[str, list[float]]) -> str:
 
 
 def _with_interval(gains: Iterable[Gain]) -> list[tuple[str, float, float, float]]:
-    """Returns the label, percentage, low and high of those gains that have an interval."""
+    """Returns the label, percentage, low and high of each gain with an interval."""
     return [
         (label, gain["percent"], gain["low"], gain["high"])
         for label, gain in gains
@@ -133,11 +133,11 @@ def _with_interval(gains: Iterable[Gain]) -> list[tuple[str, float, float, float
 
 
 def _svg(title: str, height_inches: float, draw: Callable[[Axes], None]) -> str:
-    """Returns a figure as an SVG element that takes its colours and font from the page."""
+    """Returns a figure as an SVG element with the colours and font of the page."""
     written = io.StringIO()
-    # without a fixed salt and date, the same plot would have other bytes each time
+    # the fixed salt and date give the same plot the same bytes
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
-        # the browser has the glyphs that matplotlib's own font lacks
+        # the browser has the glyphs that matplotlib's font lacks
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure((WIDTH_INCHES, height_inches), layout="constrained")
         figure.patch.set_alpha(0)

@@ -1,6 +1,6 @@
-"""The report for people: an HTML page that needs no network, and tables on the terminal.
+"""The readable report: a self-contained HTML page, and tables on the terminal.
 
-Both are written from the content of report.json (`larr.evaluation.findings`).
+Both render the content of report.json (`larr.evaluation.findings`).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ NAMES = {
 }
 """A ranker or a source of vectors -> its title; a control is LARR with other vectors."""
 MOMENTS = {"before": 0, "untuned": 0, "after": 1, "cpt only": 1, "whole": 2}
-"""A word in the name of a figure of the language model -> the column: untuned, stage 1, stage 2."""
+"""A word in the name of a language model's figure -> the column: untuned, stage 1, stage 2."""
 FEWEST_RECORDS = 3
 FEWEST_USERS = 40
-"""With fewer users their bootstrap gives too narrow an interval for a verdict."""
+"""With fewer users the bootstrap interval is too narrow for a verdict."""
 SHOWN_VALUES = 12
-"""Values of a column in a plot, the largest; the table below it has all."""
+"""A plot shows the most frequent values of a column; the table below it shows all."""
 
 
 def page(content: Json) -> str:
@@ -70,14 +70,14 @@ def page(content: Json) -> str:
 
 
 def rendered(template: str, *packages: str, **context: Any) -> str:
-    """Returns a page from a template of larr, or of other packages, with filters for figures."""
+    """Renders a template of larr or of other packages, with filters for figures."""
     templates = environment(*packages)
     templates.filters |= {"name": name, "figure": figure, "signed": signed, "pair": pair_name}
     return templates.get_template(template).render(context)
 
 
 def print_tables(content: Json) -> None:
-    """Prints the metrics of the rankers, and the finding in words."""
+    """Prints the metrics of the rankers and the findings in words."""
     seeds = ", ".join(map(str, content["seeds"]))
     table = Table(title=f"{content['dataset']}, seed {seeds}", box=box.SIMPLE, padding=(0, 1, 0, 0))
     metrics = metrics_of(content["tasks"])
@@ -93,7 +93,7 @@ def print_tables(content: Json) -> None:
 
 
 def name(ranker: str) -> str:
-    """Returns the title of a ranker, or of a source of vectors; a variant has its name as title."""
+    """Returns the title of a ranker or a source of vectors; a variant's title is its name."""
     return NAMES.get(ranker, ranker.replace("_", " "))
 
 
@@ -103,17 +103,17 @@ def pair_name(pair: str) -> str:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """Returns a number with so many digits after the point, or a dash for None."""
+    """Formats a number with `digits` decimals, None as a dash."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def signed(value: float, digits: int = 2, sign: str = "+") -> str:
-    """Returns a number with its sign, or with a minus alone if `sign` is empty; never -0."""
+    """Formats a number with its sign, or only with a minus if `sign` is empty; never as -0."""
     return format(value, f"{sign}z.{digits}f")
 
 
 def gain_text(gain: Json | None, digits: int = 2, sign: str = "+") -> str:
-    """Returns a percentage and its interval, in one unbroken piece."""
+    """Formats a percentage and its interval, without line breaks."""
     if gain is None or gain["percent"] is None:
         return "–"
     text = f"{signed(gain['percent'], digits, sign)}\u00a0%"
@@ -124,10 +124,10 @@ def gain_text(gain: Json | None, digits: int = 2, sign: str = "+") -> str:
 
 
 def sentences(content: Json) -> Iterator[str]:
-    """Yields the finding in plain words: the gain, the distance to the ceiling, the controls."""
+    """Yields the findings in words: the gain, the distance to the ceiling, the controls."""
     main = _main_pair(content)
     if not main:
-        yield "No pair of models was compared: evaluate.gains names none that was trained."
+        yield "No pair of models was compared: evaluate.gains contains no trained pair."
         return
     metrics, gains = metrics_of(content["tasks"]), content["gains"]
     compared = [key for key in metrics if metrics[key].headline and gains[main][key] is not None]
@@ -142,16 +142,16 @@ def sentences(content: Json) -> Iterator[str]:
     if kept_start:
         seeds = "" if kept_start == 1 else f" on {kept_start:.0%} of the seeds"
         yield (
-            f"Contrastive tuning did not help to rank held-out orders{seeds}: larr uses the "
-            "vectors from before it."
+            f"Contrastive tuning did not improve the ranking of held-out orders{seeds}: larr uses "
+            "the vectors from before it."
         )
     key = slice_metrics()[0]
     title = metrics[key].title
     control = gains.get(f"{SHUFFLED}_over_{BASE}")
     if control is not None:
         yield (
-            f"With the same vectors shuffled among the texts the gain over {name(BASE)} is "
-            f"{gain_text(control[key])} {title}: what is left without the meaning of the texts."
+            f"With the vectors shuffled among the texts the gain over {name(BASE)} is "
+            f"{gain_text(control[key])} {title}: the part that does not depend on their meaning."
         )
     rivals = [
         f"{name(pair.split('_over_')[1])} {gain_text(by_metric[key])}"
@@ -167,7 +167,7 @@ def _listed(texts: list[str]) -> str:
 
 
 def _main_pair(content: Json) -> str:
-    """Returns the pair of the verdict, the first of the gains; empty if none was compared."""
+    """Returns the pair of the verdict, the first of the gains; empty without any."""
     return next(iter(content["gains"]), "")
 
 
@@ -180,17 +180,16 @@ def _verdict(content: Json) -> tuple[str, str]:
     if gain is None or gain["low"] is None:
         return "unclear", "There are too few impressions for an interval."
     if users < FEWEST_USERS:
-        reason = "too few for an interval to be trusted"
-        return "unclear", f"The test days have {users:.0f} users: {reason}."
+        return "unclear", f"The test days have {users:.0f} users: too few for a reliable interval."
     if gain["low"] > 0:
         return "up", f"The interval of the {title} is above zero."
     if gain["high"] < 0:
         return "down", f"The interval of the {title} is below zero: it is worse."
-    return "unclear", f"The interval of the {title} holds zero: no difference is shown."
+    return "unclear", f"The interval of the {title} contains zero: no difference is shown."
 
 
 def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
-    """Returns the plots of the page by what they show; a plot without figures is left out."""
+    """Returns the plots of the page by topic, without empty ones."""
     main = _main_pair(content)
     gains, slices, calibration = {}, {}, {}
     for key, metric in metrics.items():
@@ -219,10 +218,10 @@ def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
 
 
 def _language_model(tree: Json) -> dict[str, Any]:
-    """Returns what the training of the language model recorded, by how it is shown.
+    """Groups the training records of the language model for display.
 
-    `moments`: figures taken untuned, after stage 1 and after stage 2; `curves`: lists of numbers or
-    of records of numbers; `others`: the rest, as texts.
+    `moments`: figures of the untuned model, after stage 1 and after stage 2; `curves`: lists of
+    numbers or of records of numbers; `others`: the rest, as texts.
     """
     moments: dict[str, list[Any]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
@@ -245,7 +244,7 @@ def _language_model(tree: Json) -> dict[str, Any]:
 
 
 def _leaves(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of a tree that are not trees, each with its path in words."""
+    """Yields the leaves of a tree, each with its path in words."""
     for key, value in tree.items():
         title = f"{prefix} {key.replace('_', ' ')}".strip()
         if isinstance(value, dict):
