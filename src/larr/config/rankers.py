@@ -202,9 +202,9 @@ class ChooseConfig(Section):
 
     kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
     """Entries of `larr.rankers.RANKERS`."""
-    sources: list[str] = ["encoder", "letters", "tfidf"]
+    sources: list[str] = ["encoder", "letters", "tfidf", "sentence_encoder"]
     """Sources of text vectors: rankers are tried with their figures, LARR with the vectors of each.
-    Add `sentence_encoder` if you can afford to embed every text with it."""
+    Leave out `sentence_encoder` if embedding every text with it takes too long."""
     trials: Positive = 30
     """Candidates at most."""
     rows: Positive = 150_000

