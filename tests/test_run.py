@@ -13,7 +13,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError, StaleError
 from larr.run import run_stage, train_encoders, vector_sources
-from larr.stages import RUN
+from larr.stages import RUN, STAGES
 from tests.fake_data import make_data
 
 VARIANTS = {
@@ -28,7 +28,9 @@ ENCODERS = {
 
 
 def test_a_run_completes_every_stage_and_reports_the_rankers(tiny_run: Config) -> None:
-    assert all(artifacts.stage(tiny_run, verb).is_current() for verb in RUN)
+    needed = [verb for verb in RUN if STAGES[verb].is_needed(tiny_run)]
+    assert needed == [verb for verb in RUN if verb != "distill"]
+    assert all(artifacts.stage(tiny_run, verb).is_current() for verb in needed)
     report = json.loads((tiny_run.output / "evaluate" / "report.json").read_text())
     assert {*tiny_run.align.models} <= {*report["models"]}
     assert (tiny_run.output / "evaluate" / "report.html").stat().st_size > 10_000

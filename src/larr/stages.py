@@ -1,7 +1,7 @@
 """The stages from tables to a report, declared once: verb, folder and module have one name.
 
     prepare -> pretrain -> contrast -> embed -> choose -> align -> evaluate
-                                             -> tune
+                        -> distill ->        -> tune
 
 `larr.cli` has a verb for each entry, `larr.artifacts` a folder, `larr.run` calls its function.
 """
@@ -35,6 +35,16 @@ class Stage:
     """Whether a run with this configuration has the stage."""
 
 
+def _reads(config: Config, source: str) -> bool:
+    """Whether a setting lets a ranker of this run read a source of text vectors."""
+    names = {*config.align.models}
+    if BEST in names:
+        names.update(config.choose.kinds)
+    read = {config.align.variant(name).vectors for name in names}
+    read.update(figure for name in names for figure in config.align.of(name).figures)
+    return source in read or (BEST in names and source in config.choose.sources)
+
+
 STAGES = {
     "prepare": Stage(
         "Tables -> prepare/: checked, split by time, with statistics as of their time.",
@@ -56,10 +66,17 @@ STAGES = {
         inputs=("prepare", "pretrain"),
         settings=("seed", "backbone", "contrast", "embed"),
     ),
+    "distill": Stage(
+        "-> distill/: a smaller text embedding model with nearly the vectors of stage 2's.",
+        "larr.text.distill:distill",
+        inputs=("prepare", "contrast"),
+        settings=("seed", "distill"),
+        is_needed=lambda config: _reads(config, "distilled"),
+    ),
     "embed": Stage(
         "-> embed/: every distinct keyword text once (Eq. 22).",
         "larr.run:embed",
-        inputs=("prepare", "contrast"),
+        inputs=("prepare", "contrast", "distill"),
         settings=(
             *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
             *("align.models", "align.variants", "align.tuned", "align.figures"),
@@ -101,6 +118,8 @@ STAGES = {
 }
 RUN = tuple(verb for verb in STAGES if verb != "tune")
 """The verbs of `larr run`, in order; the user copies what `tune` found into the configuration."""
+MODELS = {"encoder": "contrast", "distilled": "distill"}
+"""Sources of text vectors that the model of a stage computes -> the stage."""
 COST_ONLY = {"dataset": {"chunk_rows"}, "embed": {"batch_tokens"}}
 """Settings that change a stage's time and memory, but not its files."""
 

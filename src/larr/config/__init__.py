@@ -19,7 +19,13 @@ from larr.config.data import (
     is_query,
 )
 from larr.config.rankers import CONTROLS, AlignConfig, ChooseConfig, TuneConfig
-from larr.config.text import BackboneConfig, ContrastConfig, EmbedConfig, PretrainConfig
+from larr.config.text import (
+    BackboneConfig,
+    ContrastConfig,
+    DistillConfig,
+    EmbedConfig,
+    PretrainConfig,
+)
 from larr.plugins import plugins
 from larr.sections import Name, Positive, Section, changed
 
@@ -72,6 +78,7 @@ class Config(Section):
     backbone: BackboneConfig = BackboneConfig()
     pretrain: PretrainConfig = PretrainConfig()
     contrast: ContrastConfig = ContrastConfig()
+    distill: DistillConfig = DistillConfig()
     embed: EmbedConfig = EmbedConfig()
     sentence_encoder: str = "minilm"
     """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm`, a

@@ -89,6 +89,25 @@ class ContrastConfig(Section):
     """Share of users and of places kept for the retrieval metrics."""
 
 
+class DistillConfig(Section):
+    """A smaller text embedding model that gives nearly the vectors of stage 2's: `larr distill`."""
+
+    way: Literal["layers", "width"] = "layers"
+    """`layers` leaves layers out, evenly, and trains the rest; `width` removes hidden units, heads
+    and feed-forward units one after the other in the training, those first that matter least to
+    the loss (HomoDistil; BERT, XLM-R, Llama, Mistral and Qwen)."""
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share that is kept: of the layers, or of hidden units, of heads and of feed-forward units."""
+    texts: Positive = 20_000
+    """Distinct texts of training orders, at most, whose vectors the smaller model learns."""
+    epochs: AboveZero = 4.0
+    """Passes over them."""
+    batch_size: Positive = 64
+    """Texts in a step."""
+    learning_rate: AboveZero = 5e-4
+    """Peak learning rate."""
+
+
 class EmbedConfig(Section):
     """Embedding of each distinct text. Paper: Eq. (22)."""
 

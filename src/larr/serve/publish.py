@@ -60,6 +60,7 @@ from larr.serve.store import (
 )
 from larr.serve.tables import Columns, Table, write_table
 from larr.serve.version import ServedVersion
+from larr.stages import MODELS
 from larr.text.figures import copy_figures
 from larr.text.fitted import FITTED
 
@@ -128,8 +129,7 @@ def _copy_run(
     read += [embedded / source for source in sorted(sources)]
     # What embeds the texts of new places.
     copied += [path / FITTED for path in read if (path / FITTED).is_dir()]
-    if "encoder" in sources:
-        copied.append(artifacts.folder(config, "contrast"))
+    copied += [artifacts.folder(config, MODELS[source]) for source in sorted(sources & set(MODELS))]
     for path in copied:
         target = folder / path.relative_to(config.output)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from larr.serve.features import Reader
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import Arm, RankRequest
 from larr.serve.version import ServedVersion
+from larr.stages import MODELS
 from larr.text.fitted import FITTED
 
 STORE = "store"
@@ -168,7 +169,8 @@ def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
     run = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(run["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"))
-    embedders, models = {}, {"encoder": artifacts.folder(config, "contrast")}
+    embedders = {}
+    models = {source: artifacts.folder(config, verb) for source, verb in MODELS.items()}
     models |= {path.parent.name: path for path in folder.glob(f"embed/*/{FITTED}")}
     for source, model in models.items():
         if model.is_dir():

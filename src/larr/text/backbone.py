@@ -192,6 +192,16 @@ def lora(
     )
 
 
+def stack_of(model: PreTrainedModel) -> str:
+    """Returns the name of the module that holds a model's layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    modules = model.named_modules()
+    stack: str = next(
+        name for name, part in modules if isinstance(part, ModuleList) and len(part) == count
+    )
+    return stack
+
+
 def _upper(model: PreTrainedModel, layers: int) -> list[str]:
     """Returns the names of the linear modules in the upper layers of a model.
 
@@ -200,11 +210,7 @@ def _upper(model: PreTrainedModel, layers: int) -> list[str]:
     count = model.config.get_text_config().num_hidden_layers
     if layers > count:
         raise ConfigError(f"backbone.lora_layers is {layers}: the model has {count} layers")
-    stack = next(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, ModuleList) and len(module) == count
-    )
+    stack = stack_of(model)
     upper = tuple(f"{stack}.{number}." for number in range(count - layers, count))
     return [
         name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,15 @@ class VectorSource:
     """The sources whose vectors it reads."""
     later: Callable[[Config, Path], Embed] | None = None
     """Returns what embeds texts of new places, from the folder of the source; None if nothing does.
-    For serving, where the stages before have no folders but `contrast/`."""
+    For serving, where the stages before have no folders but those of `larr.stages.MODELS`."""
 
 
-def encoder(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2."""
-    model = load_encoder(artifacts.folder(job.config, "contrast"))
+def encoder(job: Job, vectors_ND: np.ndarray, verb: str = "contrast") -> None:
+    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2.
+
+    With the verb `distill` it is the smaller model that this stage writes.
+    """
+    model = load_encoder(artifacts.folder(job.config, verb))
     for rows, vectors_BD in _shards(job, model):
         vectors_ND[rows] = vectors_BD
 
@@ -126,9 +129,9 @@ def counts(job: Job, vectors_ND: np.ndarray) -> None:
     vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
 
 
-def later_encoder(config: Config, _: Path) -> Embed:
-    """Returns the model of stage 2."""
-    model = load_encoder(artifacts.folder(config, "contrast"))
+def later_encoder(config: Config, _: Path, verb: str = "contrast") -> Embed:
+    """Returns the model of stage 2, or of `distill`."""
+    model = load_encoder(artifacts.folder(config, verb))
     return lambda texts: compute(model, [[text] for text in texts], config.embed.batch_tokens)
 
 
@@ -180,6 +183,11 @@ def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
 
 SOURCES = {
     "encoder": VectorSource(encoder, stages=("contrast",), later=later_encoder),
+    "distilled": VectorSource(
+        partial(encoder, verb="distill"),
+        stages=("distill",),
+        later=partial(later_encoder, verb="distill"),
+    ),
     "untuned": VectorSource(
         untuned,
         settings=("backbone", "contrast.pooling"),

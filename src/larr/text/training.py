@@ -38,7 +38,7 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
         "weight_decay": 0.01,
         "bf16": bf16_is_fast(),
         "use_cpu": device() == "cpu",
-        "activation_checkpointing": False,  # on by default in TRL; `_save_memory` decides
+        "activation_checkpointing": False,  # on by default in TRL; `save_memory` decides
         "logging_steps": max(1, steps // 20),
         "save_strategy": "no",
         "report_to": "none",
@@ -55,7 +55,7 @@ def run(
     Raises LarrError if a loss is not finite; `section` is where the learning rate is set.
     """
     trainer.remove_callback(PrinterCallback)
-    _save_memory(trainer.model)
+    save_memory(trainer.model)
     started = time.perf_counter()
     with track(title, steps, "steps") as advance:
         trainer.add_callback(_ProgressCallback(advance))
@@ -71,7 +71,7 @@ def run(
     return entries, seconds
 
 
-def _save_memory(model: Module) -> None:
+def save_memory(model: Module) -> None:
     """Lets a large model, and any model on a GPU, compute its activations again for the gradients.
 
     The library would let the gradients flow down to the inputs, too, also where all that is trained

@@ -1,0 +1,238 @@
+"""A smaller text embedding model that learns the vectors of the tuned one, for cheap refreshes.
+
+Shapes: N texts, B texts of a batch, D the vector's length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+from transformers import get_cosine_schedule_with_warmup, set_seed
+
+from larr import artifacts
+from larr.config import Config
+from larr.errors import LarrError
+from larr.progress import console, track
+from larr.text.backbone import KeywordText, LanguageModel
+from larr.text.corpus import texts_of
+from larr.text.encoder import as_encoder, compute, load_encoder, normalised, products
+from larr.text.narrow import Narrowing, without_layers
+from larr.text.pairs import augmented, held_out, keywords_of, orders_of
+from larr.text.retrieval import recalls
+from larr.text.training import save_memory
+
+TEACHER = "teacher_{}.npy"
+SHARD = 2_048
+"""Texts in a file of the teacher's vectors; an interrupted run continues after its last one."""
+JUDGES = 2_000
+"""Texts that judge, at most."""
+NEIGHBOURS = 10
+WEIGHT_DECAY = 0.01
+POOL = 16
+"""Batches whose texts are sorted by length together."""
+FIRST, LAST = 0.1, 0.7
+"""Shares of the training at which the removal of columns begins and ends."""
+REMOVALS = 50
+"""Times, at most, at which columns are removed."""
+Text = tuple[KeywordText, ...]
+
+
+def distill(config: Config) -> None:
+    """Trains a smaller model on the vectors of stage 2's, and measures how near it comes.
+
+    Texts that it has not learned judge, of orders that stage 2 has held out.
+    """
+    with artifacts.making(config, "distill") as work:
+        set_seed(config.seed)
+        apart = held_out(config)
+        learned = texts(config, apart.is_trained, config.distill.texts)
+        others = texts(config, ~apart.is_trained, config.distill.texts)
+        known = set(learned)
+        judges = [text for text in others if text not in known][:JUDGES]
+        teacher = load_encoder(artifacts.folder(config, "contrast"))
+        sizes = [size(teacher)]
+        vectors = teacher_vectors(config, teacher, [*learned, *judges], work.folder)
+        learned_ND, judge_ND = np.split(vectors, [len(learned)])
+        student, curve = _train(config, teacher, learned, learned_ND)
+        student.save(str(work.folder), create_model_card=False)
+        for path in work.folder.glob(TEACHER.format("*")):
+            path.unlink()
+        work.measured(round(config.distill.epochs * len(learned)), "texts")
+        sizes.append(size(student))
+        work.figures |= {"teacher": sizes[0], "student": sizes[1], "loss": curve}
+        work.figures["recall_at_10"] = recalls(config, apart, student)
+        counts = " -> ".join(f"{model['parameters'] / 1e6:.2f}" for model in sizes)
+        console.print(f"  {counts} million parameters")
+        if len(judges) > NEIGHBOURS:
+            own_ND = compute(student, judges, config.embed.batch_tokens)
+            work.figures |= (found := quality(own_ND, judge_ND))
+            console.print(
+                f"  {len(judges):,} texts that are held out: cosine {found['cosine']:.3f} to the "
+                f"large model's vectors, {found['centred_cosine']:.3f} without their mean; "
+                f"{found['neighbours']:.0%} of the ten nearest texts are the same"
+            )
+
+
+def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Text]:
+    """Returns distinct texts of some orders, at random: each keyword alone, and descriptions.
+
+    Descriptions of users and places are augmented as stage 2 reads them.
+    """
+    random = np.random.default_rng(config.seed)
+    found: dict[Text, None] = {}
+    for row in orders_of(config, chosen, limit).iter_rows(named=True):
+        for view in ("user", "place"):
+            if parts := texts_of(row, keywords_of(config, view)):
+                found[tuple(augmented(parts, config.contrast, random))] = None
+                found |= {(part,): None for part in parts}
+    every = list(found)
+    return [every[number] for number in random.permutation(len(every))[:limit]]
+
+
+def teacher_vectors(
+    config: Config, teacher: SentenceTransformer, wanted: list[Text], folder: Path
+) -> np.ndarray:
+    """Returns the teacher's vector of each text (float32 [N, D]), kept in files until the end."""
+    parts = []
+    with track("vectors of the large model", len(wanted), "texts") as advance:
+        for start in range(0, len(wanted), SHARD):
+            shard = wanted[start : start + SHARD]
+            path = folder / TEACHER.format(f"{start:09d}")
+            if path.is_file():
+                advance(len(shard))
+            else:
+                vectors_BD = compute(teacher, shard, config.embed.batch_tokens, advance)
+                with artifacts.atomic(path) as partial, partial.open("wb") as file:
+                    np.save(file, vectors_BD)
+            parts.append(np.load(path))
+    return np.concatenate(parts)
+
+
+def _train(
+    config: Config, teacher: SentenceTransformer, learned: list[Text], teacher_ND: np.ndarray
+) -> tuple[SentenceTransformer, list[float]]:
+    """Returns the smaller model, and its loss at twenty points of the training."""
+    settings = config.distill
+    student = teacher
+    if settings.way == "layers":
+        student = _around(config, teacher, without_layers(teacher[0].model, settings.keep))
+    steps = max(1, round(settings.epochs * len(learned) / settings.batch_size))
+    optimizer = AdamW(student.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY)
+    schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
+    narrowing = Narrowing(student, settings.keep, optimizer) if settings.way == "width" else None
+    save_memory(student)
+    student.train()
+    rows = student[0].tokens.encode_batch(learned)
+    mean_D = torch.from_numpy(teacher_ND.mean(axis=0)).to(student.device)
+    batches = _batches([len(row) for row in rows], settings.batch_size, config.seed)
+    losses = []
+    with track("distillation", steps, "steps") as advance:
+        for step, batch in zip(range(1, steps + 1), batches, strict=False):
+            optimizer.zero_grad()
+            target_BD = torch.from_numpy(teacher_ND[batch]).to(student.device)
+            losses.append(
+                _gradients(student, [rows[number] for number in batch], target_BD, mean_D)
+            )
+            if narrowing:
+                narrowing.observe()
+            clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            if narrowing and (step == steps or step % max(1, steps // REMOVALS) == 0):
+                done = (step / steps - FIRST) / (LAST - FIRST)
+                narrowing.narrow(min(max(done, 0.0), 1.0))
+            advance(1)
+    if narrowing:
+        student = _around(config, student, narrowing.model_of_this_size())
+    parts = torch.stack(losses).tensor_split(min(20, steps))
+    curve = [round(float(part.mean()), 4) for part in parts]
+    if not all(map(math.isfinite, curve)):
+        raise LarrError("distill: the loss is not finite any more; lower distill.learning_rate")
+    return student, curve
+
+
+def _gradients(
+    student: SentenceTransformer, rows: list[list[int]], target_BD: Tensor, mean_D: Tensor
+) -> Tensor:
+    """Computes the gradients of a step, and returns its loss: 1 - cosine to the teacher's vectors.
+
+    The teacher's mean vector is subtracted from both, as the rankers do: texts differ in what
+    remains, which is the smaller part of the vectors of a model that was tuned little.
+    """
+    padded = student[0].tokens.pad(rows)
+    with products(student):
+        output = student({name: tensor.to(student.device) for name, tensor in padded.items()})
+    own_BD = output["sentence_embedding"].float()
+    loss = 1 - cosine_similarity(own_BD - mean_D, target_BD - mean_D).mean()
+    loss.backward()
+    return loss.detach()
+
+
+def _around(
+    config: Config, encoder: SentenceTransformer, model: torch.nn.Module
+) -> SentenceTransformer:
+    """Returns a text embedding model around another language model, with the same head."""
+    weights = encoder[2].state_dict()
+    width, tokens = len(weights["linear.weight"]), encoder[0].tokens
+    rebuilt = as_encoder(LanguageModel(model, tokens), width, config.contrast.pooling)
+    rebuilt[2].load_state_dict(weights)
+    return rebuilt
+
+
+def _batches(lengths: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields batches of texts of like length without end, every text once in each pass."""
+    random, length_N = np.random.default_rng(seed), np.array(lengths)
+    while True:
+        order = random.permutation(len(lengths))
+        pools = [order[start : start + POOL * size] for start in range(0, len(order), POOL * size)]
+        batches = [
+            pool[np.argsort(length_N[pool], kind="stable")][start : start + size]
+            for pool in pools
+            for start in range(0, len(pool), size)
+        ]
+        yield from (batches[number] for number in random.permutation(len(batches)))
+
+
+def quality(own_ND: np.ndarray, teacher_ND: np.ndarray) -> dict[str, float]:
+    """Returns how near vectors come to the teacher's: of the same more than ten texts.
+
+    `cosine`, and `centred_cosine` after the teacher's mean vector is subtracted from both;
+    `neighbours` is the share of the ten texts nearest to each that are nearest for both models.
+    """
+    mean_D = teacher_ND.mean(axis=0)
+    centred_ND = [normalised(vectors_ND - mean_D) for vectors_ND in (own_ND, teacher_ND)]
+    pairs = zip(*map(nearest, centred_ND), strict=True)
+    shared = [len(np.intersect1d(own, wanted)) / NEIGHBOURS for own, wanted in pairs]
+    means = {
+        "cosine": (own_ND * teacher_ND).sum(axis=1).mean(),
+        "centred_cosine": (centred_ND[0] * centred_ND[1]).sum(axis=1).mean(),
+        "neighbours": np.mean(shared),
+    }
+    return {name: round(float(mean), 4) for name, mean in means.items()}
+
+
+def nearest(vectors_ND: np.ndarray) -> np.ndarray:
+    """Returns the numbers of the ten vectors nearest to each unit vector, int64 [N, 10]."""
+    scores_NN = vectors_ND @ vectors_ND.T
+    np.fill_diagonal(scores_NN, -np.inf)
+    return np.argpartition(-scores_NN, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+
+
+def size(encoder: SentenceTransformer) -> dict[str, int]:
+    """Returns the layers, the width and the parameters of a text embedding model."""
+    config = encoder[0].model.config
+    return {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+    }
