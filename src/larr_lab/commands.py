@@ -1,4 +1,4 @@
-"""The verbs that the laboratory adds to the command line."""
+"""The commands `larr experiments` and `larr real`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def experiments(
     override: Overrides = None,
     seeds: Seeds = None,
 ) -> None:
-    """The paper's tables and figures, and more -> experiments/: rankers side by side.
+    """Compares rankers, as in the paper's tables and figures -> experiments/.
 
-    The studies are declared in the configuration; see configs/experiments.toml. What one study has
-    trained another one reads.
+    The configuration declares the studies; see configs/experiments.toml. A ranker that several
+    studies name is trained once.
     """
     loaded = load_config(config, override)
     from larr_lab.studies import experiments as module  # noqa: PLC0415
@@ -32,25 +32,25 @@ def experiments(
 
 def real(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Holds the files that you brought.")
+        Path, typer.Argument(metavar="FOLDER", help="The folder with the downloaded files.")
     ],
     configs: Annotated[
-        list[Path], typer.Argument(metavar="CONFIG...", help="Such as configs/canteen.toml.")
+        list[Path], typer.Argument(metavar="CONFIG...", help="For example configs/canteen.toml.")
     ],
     override: Overrides = None,
     seeds: Annotated[
         str,
         typer.Option(
             metavar="101,102",
-            help="The seeds that are run and pooled; the splits of SiTunes have 101 to 110.",
+            help="The seeds to run and pool; SiTunes has splits for 101 to 110.",
         ),
     ] = "101,102,103,104,105",
     output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("runs/real"),
 ) -> None:
-    """Data sets of real people side by side: those whose files are in FOLDER.
+    """Compares rankers on the public data sets whose files are in FOLDER.
 
-    `dataset.folder` of each configuration is a path in FOLDER; docs/experiments.md names where the
-    files can be had.
+    `dataset.folder` of each configuration is relative to FOLDER; docs/experiments.md links to the
+    downloads.
     """
     loaded = {path.stem: load_config(path, override) for path in configs}
     from larr_lab.studies import real as module  # noqa: PLC0415

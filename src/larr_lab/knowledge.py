@@ -1,6 +1,6 @@
-"""What is known of food and places in China: regions, cities and dishes, tables written by hand.
+"""Hand-written tables of food and places in China: regions, cities, dishes, holidays.
 
-The simulated country (`larr_lab.city`) and the encyclopedia are both built from these tables.
+The simulated country (`larr_lab.city`) and the encyclopedia are built from them.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 import polars as pl
 
 NATIONAL = "national"
-"""The origin, in dishes.csv, of a dish that all of China cooks."""
+"""The origin in dishes.csv of dishes cooked all over China."""
 
 
 @cache
 def regions() -> pl.DataFrame:
-    """Returns the regions: cuisine, climate, likings from -2 to 2, and a sentence on habits."""
+    """Returns the regions: cuisine, climate, preferences from -2 to 2, a sentence on habits."""
     return _csv("regions.csv")
 
 
 @cache
 def cities() -> pl.DataFrame:
-    """Returns the cities: region, coordinates, and for each month the temperature and wet days."""
+    """Returns the cities: region, coordinates, monthly temperatures and wet days."""
     return _csv("cities.csv")
 
 
 @cache
 def dishes() -> pl.DataFrame:
-    """Returns the dishes and drinks: origin, category, tastes (0 to 3), flags, price, a note."""
+    """Returns the dishes and drinks: origin, category, tastes (0 to 3), flags, price, note."""
     return _csv("dishes.csv")
 
 
@@ -41,7 +41,7 @@ def holidays() -> pl.DataFrame:
 
 
 def toml(package: str, file: str) -> dict[str, Any]:
-    """Returns a TOML file that is shipped in a package."""
+    """Returns the content of a TOML file in a package."""
     return tomllib.loads(resources.files(package).joinpath(file).read_text(encoding="utf-8"))
 
 

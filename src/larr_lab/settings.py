@@ -1,4 +1,4 @@
-"""The laboratory's sections of the configuration."""
+"""The configuration sections of larr_lab."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class CityConfig(Section):
     """The built-in simulated country (`larr_lab.city`)."""
 
     places: Positive = 4_000
-    """Places open at some time of the log."""
+    """Number of places, including those that open during the log."""
     users: Positive = 20_000
-    """Users."""
+    """Number of users."""
     impressions: Positive = 1_000_000
-    """Impressions of all days together, test day included."""
+    """Number of impressions over all days, including the test day."""
     train_days: Positive = 7
-    """Days to train on; the day after them is the test day. Paper: section 4.1."""
+    """Number of training days; the next day is the test day. Paper: section 4.1."""
     history_days: Positive = 56
-    """Days of earlier orders before the log (orders only, no impressions)."""
+    """Number of days before the log, with orders but no impressions."""
     start: date = date(2024, 4, 1)
     """First day of the log. Paper: April 1st, 2024."""
     candidates: Positive = 10
@@ -30,18 +30,18 @@ class CityConfig(Section):
 
 
 class StudyConfig(Section):
-    """A table or a figure of `larr experiments`: rankers side by side."""
+    """A comparison of rankers in `larr experiments`: a table or a figure."""
 
     title: str
     """The heading of the study."""
     models: list[str] = Field(min_length=1)
-    """Names as in `align.models`."""
+    """The rankers to compare, named as in `align.models`."""
     over: str | list[str] = "ple"
-    """The ranker that all of them are compared with, or one for each."""
+    """The baseline of all rankers, or a list with one baseline for each."""
     axis: str = ""
-    """The title of the horizontal axis, for a figure."""
+    """The title of the horizontal axis of a figure."""
     at: list[float] = []
-    """The position of each model on the axis."""
+    """The position of each ranker on the axis."""
 
     @model_validator(mode="after")
     def _one_value_for_each_model(self) -> Self:
@@ -52,19 +52,19 @@ class StudyConfig(Section):
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Returns each model with the one that it is compared with."""
+        """Returns each ranker with its baseline."""
         over = [self.over] * len(self.models) if isinstance(self.over, str) else self.over
         return list(zip(self.models, over, strict=True))
 
 
 class StudiesConfig(RootModel[dict[str, StudyConfig]]):
-    """Studies that `larr experiments` runs in addition to its own analyses."""
+    """The studies of `larr experiments`, beside its built-in analyses."""
 
     root: dict[str, StudyConfig] = {}
 
 
 def city_settings(config: Any) -> CityConfig:
-    """`[dataset.city]` of a configuration."""
+    """Returns `[dataset.city]` of a configuration."""
     return cast(CityConfig, config.dataset.city)
 
 

@@ -1,14 +1,14 @@
-"""The built-in city: a simulated country of food delivery, described in docs/city.md.
+"""The built-in city: a simulated country with food delivery, described in docs/city.md.
 
-A country comes about in the order of these modules:
+The simulation runs in the order of these modules:
 
-1. `larr_lab.knowledge`: the tables of regions, cities and dishes; `effects`: who wants what
-2. `geography`: cities and districts; `days`: calendar and weather; `kitchen`: the dishes as numbers
-3. `places` and `people`, and all of it together in `world`
-4. `requests`: who asks when and where; `exposure`: what is shown; `choice`: clicks and orders
-5. `texts`: what people can read; `tables`: the tables of the data contract
+1. `larr_lab.knowledge`: tables of regions, cities and dishes; `effects`: preferences
+2. `geography`: cities and districts; `days`: calendar and weather; `kitchen`: dishes as arrays
+3. `places` and `people`; `world` combines them
+4. `requests`: time and location of users; `exposure`: places shown; `choice`: clicks and orders
+5. `texts`: names, menus and other texts; `tables`: the tables of the data contract
 
-`market` is the same country as a live test; `draws` has the random draws that numpy lacks.
+`market` runs live tests on the country; `draws` has the random draws that numpy lacks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from larr_lab.settings import CityConfig, city_settings
 
 
 def city_tables(config: Config, folder: Path) -> Tables:
-    """Simulates the tables of the built-in city into a new folder and returns them."""
+    """Simulates the built-in city and returns its tables, written to a new folder."""
     settings = city_settings(config)
     with track("simulating the city", settings.impressions, "impressions") as advance:
         write(settings, config.seed, folder, advance)
@@ -64,7 +64,7 @@ def write(config: CityConfig, seed: int, folder: Path, advance: Callable[[int], 
 def _write_parts(
     path: Path, parts: Iterator[pl.DataFrame], advance: Callable[[int], object]
 ) -> None:
-    """Writes each part as a row group, so that a day never has to fit in memory."""
+    """Writes each part as a row group, so that a day need not fit in memory."""
     arrow = (part.to_arrow(compat_level=pl.CompatLevel.oldest()) for part in parts)
     first = next(arrow)
     with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:

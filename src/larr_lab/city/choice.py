@@ -1,10 +1,10 @@
-"""What makes people click, and what makes them order after a click. Arrays as in `effects.py`.
+"""The probabilities of clicks, and of orders after clicks. Arrays as in `effects.py`.
 
-A logit is a sum of parts, each computed raw. A pilot of requests on the same world scales each part
-to its share of the variance and finds the intercept. The parts and their shares are assumptions, as
-no public log contains all that they would be fitted to. They follow what is generally reported of
-food delivery: taste comes first, then the moment; people look at the first positions, at near
-places and at ratings; at the checkout the price counts more, and waiting time and fee count at all.
+A logit is a sum of parts. A pilot of requests in the same world scales each part to its share of
+the variance and finds the intercept. The parts and shares are assumptions, because no public log
+has the columns to fit them. They follow common reports on food delivery: taste matters most, then
+the moment; people look at the first positions, nearby places and ratings; at the checkout the price
+matters more, and only there do waiting time and fee matter.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from larr_lab.city.requests import Scenes, draw_scenes
 from larr_lab.city.world import World
 
 CLICK_RATE, ORDER_RATE = 0.07, 0.17
-"""Clicks of impressions, and orders of clicks, on average."""
+"""Mean rate of clicks per impression, and of orders per click."""
 CLICK_SD, ORDER_SD = 1.2, 0.9
-"""Standard deviation of the logits over shown rows, if their parts were independent.
+"""Standard deviation of the logits over impressions, if their parts were independent.
 
-With 1.2 the true probabilities have an AUC of .80: the limit of every ranker.
+With 1.2 the true probabilities have an AUC of .80, the limit of any ranker.
 """
 CLICK_SHARES = {
     "taste": 0.37,
@@ -47,24 +47,24 @@ ORDER_SHARES = {
     "quality": 0.08,
     "affinity": 0.06,
 }
-"""Share of the variance of the logit of a click, and of an order after a click."""
+"""Share of each part in the variance of the logit of a click, and of an order after a click."""
 
 LOCAL_WEIGHT = 2.5
-"""What a traveller adds for a standard deviation more of local dishes on the menu."""
+"""A traveller's liking for a standard deviation more of local dishes on the menu."""
 SLOT_INTENT = (0.15, 0.30, -0.35, 0.15, -0.15)
-"""How much closer to a click people are at each meal: hungry at noon, browsing in the afternoon."""
+"""Readiness to click at each meal: people are hungry at noon and browse in the afternoon."""
 BAD_WEATHER_INTENT = 0.3
-"""The same in rain and snow, when people stay in."""
+"""Additional readiness in rain and snow, when people stay in."""
 PERSONAL_INTENT = 0.25
-"""Its standard deviation between people."""
+"""Standard deviation of the readiness between people."""
 PEAK_MINUTES = (0.0, 6.0, 0.0, 5.0, 0.0)
-"""Longer waits at the busy meals."""
+"""Additional minutes of waiting at busy meals."""
 PILOT_REQUESTS = 6_000
-"""Requests of the pilot, of all days of the log."""
+"""Requests of the pilot, over all days of the log."""
 
 
 class Offer(NamedTuple):
-    """What the user sees of a place in this scene, shape (R, K) each."""
+    """Delivery details of the places shown, shape (R, K) each."""
 
     distance_km_RK: Array
     minutes_RK: Array
@@ -72,7 +72,7 @@ class Offer(NamedTuple):
 
 
 class Logit:
-    """A sum of parts, with the intercept and the sizes that the pilot determines."""
+    """A sum of parts, with the intercept and scales fitted to the pilot."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Logit:
         rate: float,
         weight_I: Array,
     ) -> None:
-        """Gives the parts these shares of the variance, and the probability the mean `rate`."""
+        """Scales the parts to these shares of the variance, and the mean probability to `rate`."""
         weight_I = weight_I / weight_I.sum()
         self.means = {name: float(weight_I @ pilot[name]) for name in shares}
         self.scales = {}
@@ -104,10 +104,10 @@ class Logit:
 
 
 class Model:
-    """Click, and order after a click."""
+    """The logits of a click, and of an order after a click."""
 
     def __init__(self, world: World) -> None:
-        """Fits both logits to a pilot: requests of all days of the log."""
+        """Fits both logits to a pilot of requests on all days of the log."""
         rng = np.random.default_rng([world.seed, 1])
         weight_D = world.days.weight_D[world.days.history_days :]
         count_D = np.round(PILOT_REQUESTS * weight_D / weight_D.sum()).astype(int)
@@ -121,7 +121,7 @@ class Model:
         pilot = {name: np.concatenate(values) for name, values in columns.items()}
         every_I = np.ones(pilot["taste"].size)
         self.click = Logit(pilot, CLICK_SHARES, CLICK_SD, CLICK_RATE, every_I)
-        # Orders are fitted to clicks: each row counts with its probability of a click.
+        # Orders follow clicks: each row is weighted by its probability of a click.
         click_I = sigmoid(self.click(pilot))
         self.order = Logit(pilot, ORDER_SHARES, ORDER_SD, ORDER_RATE, click_I)
 
@@ -134,16 +134,16 @@ class Model:
 def sigmoid(logit: Array) -> Array:
     """Returns probabilities.
 
-    scipy.special.expit differs in the last bit of 2 % of the values, which would change worlds
-    that have published figures.
+    scipy.special.expit differs in the last bit of 2 % of the values, which would change worlds with
+    published figures.
     """
     return 1 / (1 + np.exp(-logit))
 
 
 def make_offer(world: World, scenes: Scenes, place_RK: Array, rng: np.random.Generator) -> Offer:
-    """Returns distance by road, promised minutes and delivery fee.
+    """Returns the distance by road, the promised minutes and the delivery fee.
 
-    A courier needs 3.2 minutes for a kilometre, longer in rain; beyond 2.5 km the fee rises.
+    A courier needs 3.2 minutes per kilometre, longer in rain; beyond 2.5 km the fee rises.
     """
     places = world.places
     weather_R = scenes.weather_R
@@ -162,42 +162,42 @@ def make_offer(world: World, scenes: Scenes, place_RK: Array, rng: np.random.Gen
 
 
 def logit_parts(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> dict[str, Array]:
-    """Returns the raw parts of both logits by name, shape (R, K) each."""
+    """Returns the unscaled parts of both logits by name, shape (R, K) each."""
     places, users, weather_R = world.places, world.users, scenes.weather_R
     attributes_RKA = places.attributes_PA[place_RK]
 
-    # taste: what the person likes, and is used to at that meal.
+    # taste: the person's likes, and the habit at that meal.
     taste_RA = users.taste_UA[scenes.user_R]
     habit_R = users.habit_US[scenes.user_R, scenes.slot_R]
     strength_R = users.habit_strength_US[scenes.user_R, scenes.slot_R]
     taste_RA[np.arange(scenes.count), habit_R] += strength_R
     taste_RK = np.einsum("ra,rka->rk", taste_RA, attributes_RKA)
 
-    # distance: a kilometre counts more in bad weather, when couriers are late, and before work.
+    # distance: a kilometre matters more in bad weather, when couriers are late, and before work.
     wet_R = 0.3 * (weather_R == RAIN) + 0.7 * (weather_R == HEAVY_RAIN) + 0.5 * (weather_R == SNOW)
     hurry_R = 0.2 * (scenes.slot_R == BREAKFAST) + 0.1 * (scenes.slot_R == LUNCH)
 
-    # affinity: why this person prefers this place, which nothing visible explains; only a ranker
-    # that remembers pairs can learn it. The sum of two uniform numbers is nearer to a normal one.
+    # affinity: a preference of this person for this place that no column explains; only a ranker
+    # that memorises pairs can learn it. A sum of two uniform numbers is closer to a normal one.
     affinity_RK = hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 7)
     affinity_RK = affinity_RK + hash_uniform(scenes.user_R[:, None], place_RK, world.seed * 10 + 8)
 
-    # position: the odds of a click fall with a power of 1 / position, as in logs of ranked lists.
-    # An order after a click has no such part: by then the place itself is on the screen.
+    # position: the odds of a click fall with a power of the position, as in logs of ranked lists.
+    # Orders have no such part, because after a click the user sees only the place.
     position_1K = np.arange(1, place_RK.shape[1] + 1)[None, :]
 
-    # quality: what reviews reveal of it, and the rating that is displayed.
+    # quality: as revealed by reviews, and by the displayed rating.
     quality_P = 0.7 * places.quality_P + 0.3 * (places.rating_P - 4.35) / 0.22
 
-    # intent: how hungry the person is, the same for all places of the screen.
+    # intent: how hungry the person is, the same for all places of a request.
     intent_R = np.array(SLOT_INTENT)[scenes.slot_R] + BAD_WEATHER_INTENT * (weather_R >= RAIN)
     intent_R += PERSONAL_INTENT * users.propensity_U[scenes.user_R]
 
-    # price: too dear deters, and so does, at a quarter of the rate, what is suspiciously cheap:
-    # below two thirds of the price that suits (exp(-0.4)).
+    # price: a price above the budget deters; so does, a quarter as much, a suspiciously low one,
+    # below two thirds of the budget (exp(-0.4)).
     gap_RK = _price_gap(world, scenes, place_RK)
 
-    # wait: counts fully in the lunch break, 70 % of that at other meals.
+    # wait: matters most in the lunch break, 70 % as much at other meals.
     patience_R = 0.7 + 0.3 * (scenes.slot_R == LUNCH)
     return {
         "taste": taste_RK,
@@ -214,10 +214,10 @@ def logit_parts(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> 
 
 
 def _scene_part(world: World, scenes: Scenes, place_RK: Array, attributes_RKA: Array) -> Array:
-    """Returns what the scene asks for, over what is open at that meal, and a traveller's wish.
+    """Returns the fit of places to the scene, less the mean of open places, and to travellers.
 
-    Without the reference to the open places the part would mostly raise or lower all places of a
-    request alike: in the morning everything that is open is breakfast.
+    Without that mean the part would raise or lower all places of a request by almost the same
+    amount: in the morning all open places serve breakfast.
     """
     plain, places = len(ATTRIBUTES), world.places
     wish_RA = scene_strengths(scenes) @ matrix(EFFECTS["scene"])
@@ -229,9 +229,9 @@ def _scene_part(world: World, scenes: Scenes, place_RK: Array, attributes_RKA: A
 
 
 def scene_strengths(scenes: Scenes) -> Array:
-    """Returns the strength of each entry of `[scene]` of effects.toml in each request, (R, E).
+    """Returns the strength of each entry in `[scene]` of effects.toml for each request, (R, E).
 
-    Heat begins at 18 C and chill at 13 C; both grow with the temperature up to a limit.
+    Heat grows above 18 C and chill below 13 C, both up to a limit.
     """
     slot = {name: (scenes.slot_R == i).astype(np.float32) for i, name in enumerate(SLOTS)}
     kind = {name: (scenes.kind_R == i).astype(np.float32) for i, name in enumerate(KINDS)}
@@ -261,10 +261,10 @@ def scene_strengths(scenes: Scenes) -> Array:
 
 
 def _price_gap(world: World, scenes: Scenes, place_RK: Array) -> Array:
-    """Returns the logarithm of the price over what is usual and what suits the user.
+    """Returns the log of the price relative to the usual price and the user's budget.
 
-    Usual is the mean of the category for 60 % and of all places for 40 %: people compare hotpot
-    with hotpot, but an expensive category stays expensive.
+    The usual log price is 60 % the mean of the category and 40 % the mean of all places: people
+    compare hotpot with hotpot, but an expensive category stays expensive.
     """
     places = world.places
     log_P = np.log(places.price_yuan_P)

@@ -16,15 +16,15 @@ BLOCKS = 24 // BLOCK_HOURS
 WEATHERS = ("sunny", "cloudy", "windy", "rain", "heavy rain", "snow")
 SUNNY, CLOUDY, WINDY, RAIN, HEAVY_RAIN, SNOW = range(6)
 WEEKDAY_WEIGHTS = (0.95, 0.95, 0.97, 1.0, 1.08, 1.12, 1.08)
-"""Requests by the day of the week, Monday first: more towards the weekend."""
+"""Relative number of requests by day of the week, Monday first."""
 HOLIDAY_WEIGHT = 0.97
-"""Factor on it on holidays, when families cook."""
+"""Additional factor on holidays, when families cook."""
 LONGEST_BLOCK = 4
-"""Days of a block of ordinary days."""
+"""Maximum length of a block of ordinary days."""
 
 
 class Calendar:
-    """The days of the history, of training and of the test."""
+    """The days of the history, the training period and the test."""
 
     def __init__(self, config: CityConfig) -> None:
         self.history_days = config.history_days
@@ -43,10 +43,10 @@ class Calendar:
             ends = turns or (not is_holiday[day] and length >= LONGEST_BLOCK)
             block.append(block[-1] + int(ends))
         self.block_D = np.array(block)
-        """Days are divided into blocks of up to four days, a holiday is one. A trip lasts one."""
+        """Block of each day: up to four ordinary days, or one holiday. A trip lasts one block."""
         weekday_D = np.array([WEEKDAY_WEIGHTS[day.weekday()] for day in self.dates])
         self.weight_D = weekday_D * np.where(self.holiday_D, HOLIDAY_WEIGHT, 1.0)
-        """Requests relative to an ordinary Thursday."""
+        """Number of requests relative to an ordinary Thursday."""
 
     def midnight(self, day: int) -> np.datetime64:
         """Returns the beginning of a day."""
@@ -57,7 +57,7 @@ class Weather:
     """The weather of each block of hours in each city."""
 
     def __init__(self, land: Geography, days: Calendar, rng: np.random.Generator) -> None:
-        """Draws the climate of the season, with fronts that pass in a day or two.
+        """Draws the weather from the seasonal climate and fronts that last a day or two.
 
         T is days times blocks.
         """
@@ -67,20 +67,20 @@ class Weather:
         warm_CT = _fronts(land, blocks, 0.97, rng)
         gust_CT = _fronts(land, blocks, 0.85, rng)
         mean_CT = np.repeat(_climate(land, days, "temp"), BLOCKS, axis=1)
-        # On a wet day it rains in 0.55 of the blocks: a month has about the wet days of cities.csv.
+        # It rains in 0.55 of the blocks of a wet day: months have about the wet days of cities.csv.
         rain_share_CT = np.repeat(_climate(land, days, "rain"), BLOCKS, axis=1) / 30 * 0.55
-        # The normal distribution function with an error below 0.0002 (Page, 1977); scipy's is
-        # exact, and would change the weather of every seed that figures are published for.
+        # The normal distribution function with an error below 0.0002 (Page, 1977). scipy's exact
+        # one would change the weather of every seed with published figures.
         rank_CT = 1 / (1 + np.exp(-1.5976 * dry_CT - 0.070566 * dry_CT**3))
         raining_CT = rank_CT < rain_share_CT
-        # Coldest at 3 in the morning, warmest at 15; clouds halve the difference of day and night.
+        # Coldest at 3:00, warmest at 15:00; clouds more than halve the difference of day and night.
         block_T = np.arange(blocks) % BLOCKS
         daily_T = -np.cos((block_T * BLOCK_HOURS + 1.5 - 3.0) / 24 * 2 * np.pi)
         swing_CT = np.where(rank_CT < 2.2 * rain_share_CT, 2.0, 5.0)
         # Temperatures vary more from week to week in the north (1.5 C in Hainan, 3.6 C in Harbin).
         sd_C1 = 1.5 + 0.09 * np.maximum(land.lat_C - 22, 0)[:, None]
         temperature_CT = mean_CT + sd_C1 * warm_CT + swing_CT * daily_T
-        # Rain cools; the mean stays that of the climate.
+        # Rain cools the air; the climate's mean is kept.
         temperature_CT -= 2.0 * (raining_CT - rain_share_CT)
         self.temperature_CDB = np.round(temperature_CT).astype(np.float32).reshape(shape)
         """Degrees Celsius."""
@@ -95,7 +95,7 @@ class Weather:
 
 
 def _climate(land: Geography, days: Calendar, prefix: str) -> Array:
-    """Returns a monthly column of cities.csv for each day, shape (C, D), interpolated."""
+    """Returns a monthly column of cities.csv interpolated to days, shape (C, D)."""
     months_CM = land.cities.select([f"{prefix}_{month}" for month in range(1, 13)]).to_numpy()
     middle_M = np.arange(12) + 0.5
     now_D = np.array([day.month - 1 + (day.day - 0.5) / 30.5 for day in days.dates])
@@ -103,7 +103,7 @@ def _climate(land: Geography, days: Calendar, prefix: str) -> Array:
 
 
 def _fronts(land: Geography, blocks: int, persistence: float, rng: np.random.Generator) -> Array:
-    """Returns standard normal series, autoregressive in time and correlated within some 500 km."""
+    """Returns standard normal series, autoregressive in time and correlated within about 500 km."""
     near_CC = 0.85 * np.exp(-land.distance_CC * KM_PER_DEGREE / 500) + 0.15 * np.eye(
         len(land.cities)
     )

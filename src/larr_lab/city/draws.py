@@ -1,4 +1,4 @@
-"""Random draws that numpy does not have."""
+"""Random draws that numpy does not provide."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Item = TypeVar("Item")
 
 
 def hash_uniform(first: Array, second: Array | int, salt: int) -> Array:
-    """Returns numbers in [0, 1) that depend on the arguments alone (splitmix64).
+    """Returns numbers in [0, 1) that depend only on the arguments (splitmix64).
 
-    What belongs to a user and a place, or to a user and a block of days, is drawn with it: the
-    number is the same at each request, and no table of all pairs is stored. numpy's generators
-    take one seed at a time, here millions of pairs are the seeds.
+    Draws properties of pairs, such as a user and a place: each request gets the same number without
+    a stored table of all pairs. numpy's generators take one seed at a time; here millions of pairs
+    are seeds.
     """
     with np.errstate(over="ignore"):
         z = np.asarray(first).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -30,13 +30,13 @@ def hash_uniform(first: Array, second: Array | int, salt: int) -> Array:
 
 
 def weighted_index(cumulative_RC: Array, uniform_R: Array) -> Array:
-    """Returns an index for each row by its cumulative weights and a number in [0, 1)."""
+    """Returns an index for each row, given its cumulative weights and a number in [0, 1)."""
     target_R1 = (uniform_R * cumulative_RC[:, -1])[:, None]
     return np.minimum((cumulative_RC <= target_R1).sum(axis=1), cumulative_RC.shape[1] - 1)
 
 
 class Dice:
-    """Single draws, taken from blocks: four times faster than a call of the generator for each."""
+    """Single draws taken from blocks, four times faster than a generator call for each."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._uniform = self._stream(rng)

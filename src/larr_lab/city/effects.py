@@ -1,9 +1,9 @@
 """The vocabulary of the city: attributes of dishes, meals, kinds of place, and effects.toml.
 
-Names of arrays in this package end in their shape, one letter for each axis:
-A attributes of dishes, then their origins; B blocks of three hours; C cities; D days (in kitchen.py
-dishes); E effects; G culinary regions; H chains; I rows of a table; K places shown; L users away
-from home; M dishes of a menu or candidates; N districts; P places; R requests; S meals;
+Array names in this package end in their shape, one letter for each axis:
+A attributes of dishes, then their origins; B blocks of three hours; C cities; D days (dishes in
+kitchen.py); E effects; G culinary regions; H chains; I rows of a table; K places shown; L users
+away from home; M dishes of a menu or candidates; N districts; P places; R requests; S meals;
 T categories; U users.
 """
 
@@ -30,21 +30,21 @@ PROTEINS: dict[str, tuple[str, ...]] = {
     "poultry": ("poultry", "chicken", "duck", "goose"),
     "plain": ("tofu", "egg", "vegetable", "vegetables", "bean", "beans", "soy", "mushroom"),
 }
-"""Attribute -> the values of the column `protein` of dishes.csv that count as it."""
+"""Attribute -> the values in the column `protein` of dishes.csv that count towards it."""
 ATTRIBUTES = (*TEMPERATURES, *LEVELS, *FLAGS, *STAPLES, *PROTEINS)
-"""The 23 attributes of a dish; a place has the mean over its menu. The 19 origins follow them."""
+"""The 23 attributes of a dish; a place has the mean over its menu. The 19 origins follow."""
 
 SLOTS = ("breakfast", "lunch", "afternoon", "dinner", "late night")
-"""The meals of a day."""
+"""Meals of a day."""
 BREAKFAST, LUNCH, AFTERNOON, DINNER, LATE_NIGHT = range(5)
 KINDS = ("home", "office", "school", "hotel", "station", "hospital", "mall", "scenic spot")
-"""Where a user may be."""
+"""Kinds of place where a user can be."""
 
 EFFECTS = knowledge.toml(__package__, "effects.toml")
 
 
 def matrix(effects: dict[str, dict[str, float]]) -> Array:
-    """Returns effects as an array, shape (E, A without origins), rows in the order of the dict."""
+    """Returns effects as an array, (E, A without origins), with rows in the order of the dict."""
     array_EA = np.zeros((len(effects), len(ATTRIBUTES)), np.float32)
     for row, weights in enumerate(effects.values()):
         for attribute, weight in weights.items():

@@ -1,4 +1,4 @@
-"""What the platform shows: an older ranker chooses among near places. Arrays as in `effects.py`."""
+"""The places shown: an older ranker selects among nearby places. Arrays as in `effects.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from larr_lab.city.world import World
 RECALL = 160
 """Places that the platform considers for one request."""
 NEW_DAYS, NEW_BOOST = 7, 0.6
-"""For how many days a place counts as new, and what is then added to its score."""
+"""Days for which a place counts as new, and the score added to it in that time."""
 KM_BY_ROAD = 1.3
-"""Kilometres by road for one in a straight line, a usual ratio in street grids."""
+"""Road distance over straight-line distance, a typical ratio in street grids."""
 
 
 def kilometres(world: World, scenes: Scenes, place_RK: Array) -> Array:
@@ -24,17 +24,17 @@ def kilometres(world: World, scenes: Scenes, place_RK: Array) -> Array:
 
 
 def expose(world: World, scenes: Scenes, count: int, rng: np.random.Generator) -> Array:
-    """Returns `count` places to show, best first, shape (R, K); -1 where there are no more.
+    """Returns `count` places to show, best first, shape (R, K), padded with -1.
 
-    The ranker is an older one: it knows how popular a place is, how far, roughly which categories
-    the user and the hour like, and errs. So a log has the selection bias of a real one. It ignores
-    weather and kind of place, and pushes a new place for a week so that it is seen at all.
+    Simulates an older ranker, so that the log has the selection bias of a real one. It scores
+    popularity, distance and, roughly, categories by user and meal, with noise. It ignores weather
+    and kind of place, and promotes new places for a week so that users see them.
     """
     places = world.places
     place_RM = _near_places(world, scenes, rng)
     score_RM = 0.9 * places.popularity_P[place_RM]
     score_RM -= 0.45 * kilometres(world, scenes, place_RM)
-    # What the category is worth: by the taste of the user for it, and by what the meal calls for.
+    # The score of a category: the user's taste for it, and its fit to the meal.
     meals_SA = matrix({name: EFFECTS["scene"][name] for name in SLOTS})
     meal_ST = meals_SA @ places.typical_TA[:, : len(ATTRIBUTES)].T
     taste_RT = world.users.taste_UA[scenes.user_R] @ places.typical_TA.T
@@ -45,7 +45,7 @@ def expose(world: World, scenes: Scenes, count: int, rng: np.random.Generator) -
     closed_RM = ~places.open_PS[place_RM, scenes.slot_R[:, None]] | (age_RM < 0)
     score_RM[age_RM < NEW_DAYS] += NEW_BOOST
     score_RM[closed_RM | (place_RM < 0)] = -np.inf
-    # The best K of M by a partition, and those K sorted.
+    # Select the best K of M by partition, then sort them.
     shown = min(count, score_RM.shape[1])
     top_RK = np.argpartition(-score_RM, shown - 1, axis=1)[:, :shown]
     top_score_RK = np.take_along_axis(score_RM, top_RK, axis=1)
@@ -56,9 +56,9 @@ def expose(world: World, scenes: Scenes, count: int, rng: np.random.Generator) -
 
 
 def _near_places(world: World, scenes: Scenes, rng: np.random.Generator) -> Array:
-    """Returns up to `RECALL` places near the district of each request, -1 pads.
+    """Returns up to `RECALL` places near the district of each request, padded with -1.
 
-    A pool is in a random order, so a window of it from a random start is a random sample.
+    A pool is in random order, so a window with a random start is a random sample.
     """
     pool_NM = world.places.pool_NM
     size_R = (pool_NM >= 0).sum(axis=1)[scenes.area_R]

@@ -25,14 +25,14 @@ class Geography:
         """Chooses cities and lays out their districts: three to eight, wider in a large city."""
         self.regions = knowledge.regions()
         self.region_names: list[str] = self.regions["region"].to_list()
-        # As many cities as the places suffice for, every region's largest first.
+        # As many cities as there are enough places for; the largest of each region come first.
         population = pl.col("population_millions")
         rank = population.rank("ordinal", descending=True).over("region")
         count = max(1, config.places // (3 * config.candidates))
         self.cities = knowledge.cities().sort(rank, population, descending=[False, True])[:count]
         self.lat_C, self.lon_C = self.cities.select("lat", "lon").to_numpy().T
-        # A degree of longitude is 0.85 of one of latitude near 32 degrees north, the middle of the
-        # map: exact enough for weather fronts and journeys.
+        # Near 32 degrees north, the middle of the map, a degree of longitude is 0.85 degrees of
+        # latitude: exact enough for weather fronts and journeys.
         east_CC = 0.85 * (self.lon_C[:, None] - self.lon_C)
         self.distance_CC = np.hypot(self.lat_C[:, None] - self.lat_C, east_CC)
         """In degrees of latitude."""
@@ -43,7 +43,7 @@ class Geography:
         """Share of the places and users."""
         areas_C = np.clip(np.round(1.5 + 1.3 * np.log2(1 + population_C)), 3, 8).astype(np.int64)
         self.first_area_C = np.concatenate([[0], np.cumsum(areas_C)])
-        """First district of a city, with the number of districts at the end: C + 1 numbers."""
+        """First district of each city, then the number of districts: C + 1 numbers."""
         self.area_city_N = np.repeat(np.arange(self.cities.height), areas_C)
         self.area_names: list[str] = []
         for areas in areas_C.tolist():  # every city has an Old Town, its first district
@@ -65,7 +65,7 @@ class Geography:
         return np.round(lat_R, 5), np.round(lon_R, 5)
 
     def any_area(self, city_R: Array, uniform_R: Array) -> Array:
-        """Returns a district of each city; the early, central ones are the more frequent."""
+        """Returns a district of each city; the first, central ones are more frequent."""
         first_R = self.first_area_C[city_R]
         areas_R = self.first_area_C[city_R + 1] - first_R
         return first_R + (uniform_R**1.4 * areas_R).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The dishes as numbers: attributes, where each is common, and which go on one menu.
+"""The dishes as arrays: attributes, frequency in each region, and combinations on menus.
 
 Arrays as in `effects.py`, with D dishes.
 """
@@ -13,14 +13,13 @@ from larr_lab.city.geography import Geography
 
 OTHER_CATEGORY = 0.02
 OTHER_DIFFUSION, AT_HOME = 0.35, 5.0
-"""The values for what `[category_shares]` and `[diffusion]` of effects.toml do not name."""
+"""The values for names missing in `[category_shares]` and `[diffusion]` of effects.toml."""
 
 
 class Kitchen:
-    """The dishes as numbers."""
+    """The dishes of dishes.csv as arrays."""
 
     def __init__(self, land: Geography) -> None:
-        """Turns dishes.csv into arrays."""
         self.table = dishes = knowledge.dishes()
         foreign = sorted(set(dishes["region"]) - set(land.region_names))
         self.origins = [*land.region_names, *foreign]
@@ -38,23 +37,25 @@ class Kitchen:
         plain_DA = np.stack(columns, axis=1).astype(np.float32)
         self.dish_DA = np.hstack([plain_DA, np.eye(len(self.origins), dtype=np.float32)[origin_D]])
         """Attributes in 0..1, then one column for each origin."""
-        # Menus have a theme: dishes of one category and one origin go together, and similar ones;
-        # national dishes go with everything.
+        # Menus have a theme: they combine dishes of one category, of one origin, or with similar
+        # attributes; national dishes go with everything.
         same_category_DD = category_D[:, None] == category_D
         same_origin_DD = origin_D[:, None] == origin_D
-        far_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
+        distance_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
         national_D = (dishes["region"] == knowledge.NATIONAL).to_numpy()
-        mates_DD = 3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * far_DD + 0.8 * national_D
-        self.mates_DD = mates_DD.astype(np.float32)
-        """Logarithm of how well two dishes go on one menu."""
+        match_DD = (
+            3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * distance_DD + 0.8 * national_D
+        )
+        self.match_DD = match_DD.astype(np.float32)
+        """Log weight of two dishes on the same menu."""
         self.anchor_GD = np.array([self._anchors(region) for region in land.region_names])
-        """Probability that a place in a region is built around a dish."""
+        """Probability of each dish as the main dish of a place in a region."""
 
     def _anchors(self, region: str) -> Array:
-        """Returns the probability of each dish as a place's main one in a region.
+        """Returns the probability of each dish as the main dish of a place in a region.
 
-        A dish of the region counts most, a national one less, a foreign one least; within that,
-        each category keeps its share.
+        Dishes of the region weigh most, national ones less, foreign ones least; each category
+        keeps its share.
         """
         spread, shares = EFFECTS["diffusion"] | {region: AT_HOME}, EFFECTS["category_shares"]
         weight_D = np.array([spread.get(name, OTHER_DIFFUSION) for name in self.table["region"]])

@@ -1,4 +1,4 @@
-"""The city as a live market: requests with many candidates, and what a ranking of them brings.
+"""The city as a live market: requests with many candidates, and the outcome of rankings.
 
 Arrays as in `effects.py`, with M candidates of a request and K places shown.
 """
@@ -23,7 +23,7 @@ SHOWN = 10
 
 
 class Outcome(NamedTuple):
-    """What people do with the places shown, shape (R, K); zero where none is shown."""
+    """The response to the places shown, shape (R, K); zero where none is shown."""
 
     click_RK: Array
     """Probability of a click."""
@@ -36,7 +36,7 @@ class Market:
     """Requests of the day after the training days, each with candidates to be ranked."""
 
     def __init__(self, config: CityConfig, seed: int, requests: int, candidates: int) -> None:
-        """Draws requests, whose candidates are the places that the older ranker likes best."""
+        """Draws requests; the older ranker's best places are their candidates."""
         self.world = world = World(config, seed)
         self.model = Model(world)
         rng = np.random.default_rng([seed, STREAM])
@@ -53,13 +53,13 @@ class Market:
         return offered(self.world, self.scenes, self.place_RM, self.offer)
 
     def outcome(self, rank_RM: Array) -> Outcome:
-        """Returns what happens if the first `SHOWN` candidates of this order are shown."""
+        """Returns the outcome of showing the first `SHOWN` candidates in this order."""
         arrays = (self.place_RM, *self.offer)
         place_RK, *seen = (np.take_along_axis(each, rank_RM[:, :SHOWN], axis=1) for each in arrays)
         return self._outcome(place_RK, Offer(*seen))
 
     def alone(self) -> Outcome:
-        """Returns what happens with each candidate if it is the first, shape (R, M)."""
+        """Returns the outcome of showing each candidate first, shape (R, M)."""
         return self._outcome(self.place_RM, self.offer, first=True)
 
     def _outcome(self, place_RK: Array, offer: Offer, *, first: bool = False) -> Outcome:

@@ -1,4 +1,4 @@
-"""The places: where they are, what is on the menu, how good, dear, known and how long open.
+"""The places: location, menu, quality, price, popularity and opening hours.
 
 Arrays as in `effects.py`.
 """
@@ -16,15 +16,15 @@ from larr_lab.settings import CityConfig
 MENU_DISHES = 10
 CHAIN_SHARE = 0.28
 BRANCHES = 8
-"""Branches of a chain, on average."""
+"""Mean number of branches of a chain."""
 NEW_PLACES_A_DAY = 0.024
-"""Share of the places that open on each day of the log, so that cold places are tested."""
+"""Share of the places that open on each day of the log, so that the test has cold places."""
 FEE_SHARES = (0.12, 0.1, 0.2, 0.24, 0.17, 0.12, 0.05)
-"""Share of the places by their delivery fee, 0 to 6 yuan."""
-MOST_DEVIATIONS = 2.5
-"""Standardised attributes are clipped here: a single rare attribute must not decide a logit."""
+"""Share of the places with a delivery fee of 0, 1, ..., 6 yuan."""
+MAX_DEVIATIONS = 2.5
+"""Standardised attributes are clipped here, so that one rare attribute cannot dominate a logit."""
 REACH = 160
-"""Places near a district at least, where the city has them."""
+"""Minimum number of places near a district, if the city has enough."""
 
 
 class Places:
@@ -38,7 +38,6 @@ class Places:
         kitchen: Kitchen,
         rng: np.random.Generator,
     ) -> None:
-        """Draws all places."""
         self.count = count = config.places
         self.city_P = city_P = _cities(config, land, rng)
         self.area_P = land.any_area(city_P, rng.random(count))
@@ -48,21 +47,21 @@ class Places:
         self.chain_P = _chains(land, city_P, rng)
         """-1 for a place without branches."""
         self.menu_PM = _menus(kitchen, land.region_C[city_P], self.chain_P, rng)
-        """Dishes, the main one first; -1 where the menu is shorter."""
+        """Dishes, the main dish first; shorter menus are padded with -1."""
         self.share_PA, self.category_P = _menu_means(kitchen, self.menu_PM)
-        """Mean of the menu's attributes and origins."""
+        """Mean attributes and origins of the menu."""
         self.attributes_PA = _standardised(self.share_PA)
-        """The same, standardised over places."""
+        """`share_PA` standardised over places."""
         self.typical_TA = _category_means(
             self.attributes_PA, self.category_P, len(kitchen.categories)
         )
         """Mean standardised attributes of the places of each category."""
         local_P = self.share_PA[np.arange(count), len(ATTRIBUTES) + land.region_C[city_P]]
         self.local_P = _standardised(local_P[:, None])[:, 0]
-        """Share of dishes of the city's own region, standardised."""
+        """Share of dishes from the city's region, standardised."""
         quality_P = _with_chain(rng.standard_normal(count), self.chain_P, 0.6, rng)
         self.quality_P = quality_P.astype(np.float32)
-        """Standard normal; people see it in reviews, and with noise in the rating."""
+        """Standard normal; visible in reviews and, with noise, in the rating."""
         self.opened_day_P = _opened(config, days, rng)
         """Days since the first day of the history; negative for most."""
         self.open_PS = self._opening_hours(config, rng)
@@ -70,16 +69,16 @@ class Places:
         open_SP = self.open_PS.T.astype(np.float32)
         self.usual_SA = open_SP @ self.attributes_PA / self.open_PS.sum(axis=0)[:, None]
         """Mean standardised attributes of the places open at each meal."""
-        # A rating is the quality with noise; a new place has few ratings, so twice the noise.
+        # A rating is the quality with noise, twice as much for new places with few ratings.
         sd_P = 0.17 * np.where(self.opened_day_P > days.history_days, 2.0, 1.0)
         rating_P = 4.35 + 0.22 * quality_P + sd_P * rng.standard_normal(count)
         self.rating_P = np.clip(np.round(rating_P, 1), 3.0, 5.0)
         popularity_P = 1.2 * rng.standard_normal(count) + 0.45 * quality_P
         popularity_P += 0.5 * (self.chain_P >= 0)
         self.popularity_P = popularity_P.astype(np.float32)
-        """What the older ranker knows best."""
+        """The main signal of the older ranker in `exposure.py`."""
         house_P = _with_chain(rng.standard_normal(count), self.chain_P, 0.9, rng)
-        # A city of twice the population is 6 % dearer.
+        # Prices are 6 % higher in a city with twice the population.
         level_C = 0.85 * land.cities["population_millions"].to_numpy() ** 0.08
         is_dish_PM = self.menu_PM >= 0
         total_P = (kitchen.price_yuan_D[self.menu_PM] * is_dish_PM).sum(axis=1)
@@ -88,39 +87,39 @@ class Places:
         self.fee_yuan_P = rng.choice(len(FEE_SHARES), count, p=FEE_SHARES).astype(np.float32)
         self.prepare_minutes_P = np.exp(rng.normal(2.45, 0.35, count)).astype(np.float32)
         self.pool_NM = self._pools(land, rng)
-        """Places within reach of each district, in a random order; -1 pads."""
+        """Places near each district in random order, padded with -1."""
 
     def _opening_hours(self, config: CityConfig, rng: np.random.Generator) -> Array:
-        """Returns at which meals a place is open, by its menu.
+        """Returns at which meals each place is open, depending on its menu.
 
-        Every city has a screen of old places and two more at any meal, so that no request is empty.
+        At each meal every city has enough open, older places to fill a request, and two more.
         """
-        luck_PS = rng.random((self.count, len(SLOTS)))
+        uniform_PS = rng.random((self.count, len(SLOTS)))
         early_P = self.share_PA[:, ATTRIBUTES.index("breakfast")]
         late_P = self.share_PA[:, ATTRIBUTES.index("late_night")]
-        open_PS = luck_PS < (0.12, 0.97, 0.85, 0.97, 0.3)
+        open_PS = uniform_PS < (0.12, 0.97, 0.85, 0.97, 0.3)
         open_PS[:, BREAKFAST] |= early_P > 0.3
         open_PS[:, LATE_NIGHT] |= late_P > 0.3
-        closes_early_P = (early_P > 0.6) & (luck_PS[:, LUNCH] < 0.4)
+        closes_early_P = (early_P > 0.6) & (uniform_PS[:, LUNCH] < 0.4)
         open_PS[closes_early_P, LUNCH:LATE_NIGHT] = False
-        wish_PS = luck_PS.copy()
-        wish_PS[:, BREAKFAST] -= 3 * early_P
-        wish_PS[:, LATE_NIGHT] -= 3 * late_P
-        wish_PS[self.opened_day_P >= 0] += 9
+        score_PS = uniform_PS.copy()
+        score_PS[:, BREAKFAST] -= 3 * early_P
+        score_PS[:, LATE_NIGHT] -= 3 * late_P
+        score_PS[self.opened_day_P >= 0] += 9
         for city in range(int(self.city_P.max()) + 1):
             mine_P = np.flatnonzero(self.city_P == city)
-            first_IS = np.argsort(wish_PS[mine_P], axis=0)[: config.candidates + 2]
+            first_IS = np.argsort(score_PS[mine_P], axis=0)[: config.candidates + 2]
             open_PS[mine_P[first_IS], np.arange(len(SLOTS))] = True
         return open_PS
 
     def _pools(self, land: Geography, rng: np.random.Generator) -> Array:
-        """Returns the places near each district: the nearer half of the city, or `REACH`."""
+        """Returns the places near each district: the nearest half of the city, at least `REACH`."""
         pools = []
         for city, x, y in zip(land.area_city_N, land.area_x_N, land.area_y_N, strict=True):
             mine_P = np.flatnonzero(self.city_P == city)
-            far_P = np.hypot(self.x_P[mine_P] - x, self.y_P[mine_P] - y)
+            distance_P = np.hypot(self.x_P[mine_P] - x, self.y_P[mine_P] - y)
             reach = max(min(mine_P.size, REACH), mine_P.size // 2)
-            pools.append(rng.permutation(mine_P[np.argsort(far_P, kind="stable")[:reach]]))
+            pools.append(rng.permutation(mine_P[np.argsort(distance_P, kind="stable")[:reach]]))
         pool_NM = np.full((len(pools), max(map(len, pools))), -1, np.int32)
         for area, pool_M in enumerate(pools):
             pool_NM[area, : pool_M.size] = pool_M
@@ -128,7 +127,7 @@ class Places:
 
 
 def _cities(config: CityConfig, land: Geography, rng: np.random.Generator) -> Array:
-    """Returns the city of each place: by weight, and at least three screens of places in each."""
+    """Returns the city of each place, by weight; each has places for at least three requests."""
     cities = land.weight_C.size
     least = min(config.places // cities, 3 * config.candidates)
     free = config.places - least * cities
@@ -138,7 +137,7 @@ def _cities(config: CityConfig, land: Geography, rng: np.random.Generator) -> Ar
 
 
 def _chains(land: Geography, city_P: Array, rng: np.random.Generator) -> Array:
-    """Returns the chain of each place or -1; half of the chains are national, half regional."""
+    """Returns the chain of each place or -1; half the chains are national, half regional."""
     count = city_P.size
     chain_P = np.full(count, -1)
     chains = max(1, round(count * CHAIN_SHARE / BRANCHES))
@@ -156,7 +155,7 @@ def _chains(land: Geography, city_P: Array, rng: np.random.Generator) -> Array:
 
 
 def _opened(config: CityConfig, days: Calendar, rng: np.random.Generator) -> Array:
-    """Returns the day on which each place opens, at nine in the morning if during the log."""
+    """Returns the day on which each place opens; during the log at nine in the morning."""
     log_days = config.train_days + 1
     new_P = rng.random(config.places) < NEW_PLACES_A_DAY * log_days
     early_P = days.history_days - rng.exponential(600.0, config.places)
@@ -165,7 +164,7 @@ def _opened(config: CityConfig, days: Calendar, rng: np.random.Generator) -> Arr
 
 
 def _menus(kitchen: Kitchen, region_P: Array, chain_P: Array, rng: np.random.Generator) -> Array:
-    """Returns menus: a main dish, and dishes that go with it; branches share nearly all dishes."""
+    """Returns menus of a main dish and matching dishes; branches share nearly all dishes."""
     cumulative_GD = kitchen.anchor_GD.cumsum(axis=1)
     anchor_P = np.empty(region_P.size, np.int64)
     for region in np.unique(region_P):
@@ -173,11 +172,11 @@ def _menus(kitchen: Kitchen, region_P: Array, chain_P: Array, rng: np.random.Gen
         draws_P = rng.random(mine_P.size) * cumulative_GD[region, -1]
         anchor_P[mine_P] = np.searchsorted(cumulative_GD[region], draws_P)
     menu_PM = np.empty((region_P.size, MENU_DISHES), np.int16)
-    for start in range(0, region_P.size, 4096):  # a part's scores of all dishes fit in the memory
+    for start in range(0, region_P.size, 4096):  # the scores of all dishes fit in memory
         part = slice(start, start + 4096)
         menu_PM[part] = _menus_around(kitchen, anchor_P[part], rng)
     length_P = rng.integers(5, MENU_DISHES + 1, region_P.size)
-    # A branch copies the menu of the first branch and may lack its last dish.
+    # A branch copies the menu of the first branch, sometimes without its last dish.
     first_P = np.arange(region_P.size)
     _, first_H, chain_of_P = np.unique(chain_P, return_index=True, return_inverse=True)
     leader_P = np.where(chain_P >= 0, first_H[chain_of_P], first_P)
@@ -190,9 +189,9 @@ def _menus(kitchen: Kitchen, region_P: Array, chain_P: Array, rng: np.random.Gen
 def _menus_around(kitchen: Kitchen, anchor_P: Array, rng: np.random.Generator) -> Array:
     """Returns `MENU_DISHES` dishes for each main dish, the main dish first.
 
-    The largest sums of log weight and Gumbel noise are a draw without replacement (Gumbel top-k).
+    Gumbel top-k: the largest sums of log weight and Gumbel noise are a draw without replacement.
     """
-    score_PD = kitchen.mates_DD[anchor_P]
+    score_PD = kitchen.match_DD[anchor_P]
     drawn_PD = rng.standard_exponential(score_PD.shape, dtype=np.float32)
     score_PD = score_PD - np.log(np.maximum(drawn_PD, np.finfo(np.float32).tiny))
     score_PD[np.arange(anchor_P.size), anchor_P] = np.inf
@@ -204,7 +203,7 @@ def _menus_around(kitchen: Kitchen, anchor_P: Array, rng: np.random.Generator) -
 def _menu_means(kitchen: Kitchen, menu_PM: Array) -> tuple[Array, Array]:
     """Returns the mean attributes and origins of each menu, and its most frequent category.
 
-    The main dish counts one and a half for the category.
+    The main dish has 1.5 votes for the category.
     """
     count = len(menu_PM)
     sum_PA = np.zeros((count, kitchen.dish_DA.shape[1]), np.float32)
@@ -217,16 +216,16 @@ def _menu_means(kitchen: Kitchen, menu_PM: Array) -> tuple[Array, Array]:
 
 
 def _standardised(value_PA: Array) -> Array:
-    """Returns values with mean 0 and deviation 1 over the places, clipped."""
-    sd_A = np.maximum(value_PA.std(axis=0), 1e-3)  # an origin may be absent from a small country
+    """Returns values with mean 0 and standard deviation 1 over the places, clipped."""
+    sd_A = np.maximum(value_PA.std(axis=0), 1e-3)  # an origin may be absent in a small country
     standard_PA = (value_PA - value_PA.mean(axis=0)) / sd_A
-    return np.clip(standard_PA, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
+    return np.clip(standard_PA, -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
 
 
 def _category_means(attributes_PA: Array, category_P: Array, categories: int) -> Array:
     """Returns the mean attributes of the places of each category, shape (T, A).
 
-    Sums are differences of a running sum over the places sorted by category.
+    Sums are differences of a cumulative sum over the places sorted by category.
     """
     count_T = np.maximum(np.bincount(category_P, minlength=categories), 1)
     order_P = np.argsort(category_P, kind="stable")
@@ -238,7 +237,7 @@ def _category_means(attributes_PA: Array, category_P: Array, categories: int) ->
 
 
 def _with_chain(own_P: Array, chain_P: Array, shared: float, rng: np.random.Generator) -> Array:
-    """Returns standard normal values; between branches they correlate by the square of `shared`."""
+    """Returns standard normal values whose correlation between branches is `shared` squared."""
     chain_H = rng.standard_normal(int(chain_P.max()) + 1) if chain_P.max() >= 0 else np.zeros(1)
     mixed_P = shared * chain_H[chain_P] + np.sqrt(1 - shared**2) * own_P
     return np.where(chain_P >= 0, mixed_P, own_P)

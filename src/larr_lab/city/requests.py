@@ -1,4 +1,4 @@
-"""The requests: who opens the app when, where and in which weather. Arrays as in `effects.py`."""
+"""Requests: the user, time, location and weather of each visit. Arrays as in `effects.py`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from larr_lab.city.effects import KINDS, Array
 from larr_lab.city.people import NO_WORK, OFFICE, SCHOOL, Users
 from larr_lab.city.world import World
 
-# For each meal, breakfast first. Two thirds of all orders are for lunch and dinner; on free days
-# people get up late, so breakfast loses and the afternoon wins.
+# For each meal, breakfast first. Two thirds of the orders are for lunch and dinner; on free days
+# people get up late, which moves requests from breakfast to the afternoon.
 SLOT_HOURS = ((6.0, 10.0), (10.5, 14.0), (14.0, 17.0), (17.0, 20.5), (20.5, 25.5))
-"""First and last hour; hours from 24 on are the small hours of the same date."""
+"""First and last hour; hours from 24 on are the early hours of the same date."""
 SLOT_PEAKS = (7.9, 12.0, 15.3, 18.5, 22.0)
 SLOT_SPREADS_HOURS = (0.9, 0.8, 0.8, 0.9, 1.1)
 SLOT_SHARES = (0.10, 0.36, 0.11, 0.31, 0.12)
 SLOT_SHARES_FREE = (0.06, 0.31, 0.16, 0.32, 0.15)
-"""Share of the requests of a working day, and of a weekend or holiday."""
+"""Share of the requests on a working day, and on a weekend or holiday."""
 AT_WORK = (0.30, 0.80, 0.80, 0.22, 0.05)
 """Probability of being at the office or school on a working day."""
 AT_WORK_FREE = 0.12
-"""Factor on it on a free day."""
+"""Factor on `AT_WORK` on a free day."""
 OUT, OUT_FREE = 0.06, 0.10
 """Probability of being neither at home nor at work, on a working day and on a free day."""
 OUT_KINDS = {"mall": 0.48, "hospital": 0.22, "station": 0.22, "school": 0.08}
@@ -36,7 +36,7 @@ AWAY_KINDS = {
     "mall": 0.05,
     "hospital": 0.01,
 }
-"""Where someone is who is out, and a traveller who does not visit relatives."""
+"""Locations of users who are out, and of travellers who do not visit relatives."""
 NEWCOMER_ACTIVITY = 3.0
 """Factor on the activity of a user on the day of joining."""
 US_PER_HOUR = 3_600_000_000
@@ -47,7 +47,7 @@ HOME, HOTEL, AT_OFFICE, AT_SCHOOL = (
 
 @dataclass(frozen=True)
 class Scenes:
-    """Requests in the order of time; an array of length R for each field."""
+    """Requests in time order; each field is an array of length R."""
 
     user_R: Array
     time_R: Array
@@ -67,11 +67,11 @@ class Scenes:
 
     @property
     def count(self) -> int:
-        """Returns the number of requests."""
+        """Number of requests."""
         return int(self.user_R.size)
 
     def part(self, rows: slice | Array) -> Scenes:
-        """Returns some of the requests."""
+        """Returns the selected requests."""
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
@@ -83,7 +83,7 @@ def draw_scenes(world: World, day: int, requests: int, rng: np.random.Generator)
     cumulative_RS = (users.slot_weight_US[user_R] * shares_S).cumsum(axis=1)
     slot_R = weighted_index(cumulative_RS, rng.random(requests))
     hour_R = _hours(slot_R, rng)
-    # Who would ask before the minute of joining is replaced by someone who joined before that day.
+    # Replace users whose request would precede their joining by users who joined before that day.
     early_R = users.joined_day_U[user_R] > day + hour_R / 24
     user_R[early_R] = _active_users(users, day, int(early_R.sum()), rng, joined_before=True)
     order_R = np.argsort(hour_R, kind="stable")
@@ -119,7 +119,7 @@ def _active_users(
     *,
     joined_before: bool = False,
 ) -> Array:
-    """Returns users by their activity, among those who joined before or on the day."""
+    """Draws users in proportion to their activity, among those who joined by the end of the day."""
     weight_U = users.activity_U * (users.joined_day_U < day + (0 if joined_before else 1))
     weight_U *= np.where(users.joined_day_U >= day, NEWCOMER_ACTIVITY, 1.0)
     cumulative_U = weight_U.cumsum()
@@ -140,7 +140,7 @@ def _hours(slot_R: Array, rng: np.random.Generator) -> Array:
 def _kinds(
     role_R: Array, slot_R: Array, guest_R: Array, free: bool, rng: np.random.Generator
 ) -> Array:
-    """Returns the kind of place of each request; `guest_R` are travellers without relatives."""
+    """Returns the kind of place of each request; `guest_R`: travellers not visiting relatives."""
     factor = AT_WORK_FREE if free else 1.0
     work_R = rng.random(role_R.size) < np.array(AT_WORK)[slot_R] * factor
     kind_R = np.full(role_R.size, HOME)
@@ -162,26 +162,24 @@ def _positions(
     *,
     rng: np.random.Generator,
 ) -> tuple[Array, Array, Array]:
-    """Returns district and kilometres from the centre (x, y).
+    """Returns the district and the kilometres from the centre (x, y).
 
-    At home and at work it is the user's address. A traveller sleeps in one place for a trip, so
-    that district comes from a hash of user and block; elsewhere any district is drawn.
+    At home and at work this is the user's address. Travellers keep one hotel for a trip: a hash of
+    user and block determines its district. Elsewhere the district is random.
     """
     land, users, block = world.geography, world.users, int(world.days.block_D[day])
     away_R = city_R != users.city_U[user_R]
-    bed_R = hash_uniform(user_R, block, world.seed * 10 + 5)
+    hotel_R = hash_uniform(user_R, block, world.seed * 10 + 5)
     anywhere_R = rng.random(user_R.size)
-    area_R = land.any_area(city_R, np.where(np.isin(kind_R, [HOME, HOTEL]), bed_R, anywhere_R))
+    area_R = land.any_area(city_R, np.where(np.isin(kind_R, [HOME, HOTEL]), hotel_R, anywhere_R))
     noise_R2 = 0.6 * rng.standard_normal((user_R.size, 2))
     x_R = land.area_x_N[area_R] + noise_R2[:, 0]
     y_R = land.area_y_N[area_R] + noise_R2[:, 1]
     has_work_R = users.role_U[user_R] != NO_WORK
     home_R = ~away_R & (kind_R == HOME)
     work_R = ~away_R & np.isin(kind_R, [AT_OFFICE, AT_SCHOOL]) & has_work_R
-    home, work = (
-        (users.area_U, users.x_U, users.y_U),
-        (users.work_area_U, users.work_x_U, users.work_y_U),
-    )
+    home = (users.area_U, users.x_U, users.y_U)
+    work = (users.work_area_U, users.work_x_U, users.work_y_U)
     for rows_R, (area_U, x_U, y_U) in ((home_R, home), (work_R, work)):
         who = user_R[rows_R]
         area_R[rows_R], x_R[rows_R], y_R[rows_R] = area_U[who], x_U[who], y_U[who]

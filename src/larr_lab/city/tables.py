@@ -17,13 +17,13 @@ from larr_lab.city.texts import nicknames, place_texts
 from larr_lab.city.world import World
 
 REQUESTS_AT_A_TIME = 8192
-"""Bounds the memory, whatever the size of a day."""
+"""Bounds the memory for days of any size."""
 ORDERS_A_USER_A_DAY = 11 / 56
 US_PER_DAY = 86_400_000_000
 
 
 def place_table(world: World) -> pl.DataFrame:
-    """Returns the contract's `places`."""
+    """Returns `places` of the data contract."""
     land, places = world.geography, world.places
     lat_P, lon_P = land.coordinates(places.city_P, places.x_P, places.y_P)
     texts = place_texts(world, np.random.default_rng([world.seed, 2]))
@@ -50,7 +50,7 @@ def place_table(world: World) -> pl.DataFrame:
 
 
 def user_table(world: World) -> pl.DataFrame:
-    """Returns the contract's `users`."""
+    """Returns `users` of the data contract."""
     land, users = world.geography, world.users
     return pl.DataFrame(
         {
@@ -66,22 +66,22 @@ def user_table(world: World) -> pl.DataFrame:
 
 
 def _moments(world: World, day: Array) -> pl.Series:
-    """Returns points in time, in whole seconds, of days since the first day of the history."""
+    """Converts days since the first day of the history to times in whole seconds."""
     micro = np.floor(day * US_PER_DAY / 1e6).astype(np.int64) * 1_000_000
     return pl.Series(world.days.midnight(0) + micro.astype("timedelta64[us]"))
 
 
 def rows_of_days(world: World) -> Array:
-    """Returns the impressions of each day of the log; they sum to the configured number."""
+    """Returns the number of impressions on each day of the log; the sum is the configured one."""
     weight_D = world.days.weight_D[world.days.history_days :]
     edge_D = np.round(world.config.impressions * weight_D.cumsum() / weight_D.sum())
     return np.diff(edge_D, prepend=0).astype(np.int64)
 
 
 def impressions(world: World, model: Model, number: int, rows: int) -> Iterator[pl.DataFrame]:
-    """Yields the contract's `impressions` of one day of the log, in chunks of requests.
+    """Yields `impressions` of the data contract for one day of the log, in chunks of requests.
 
-    A day has a random stream, so it does not depend on the days before.
+    Each day has its own random stream, so it does not depend on earlier days.
     """
     rng = np.random.default_rng([world.seed, 4, number])
     requests = -(-rows // world.config.candidates)
@@ -89,26 +89,26 @@ def impressions(world: World, model: Model, number: int, rows: int) -> Iterator[
     for start in range(0, max(requests, 1), REQUESTS_AT_A_TIME):
         part = scenes.part(slice(start, start + REQUESTS_AT_A_TIME))
         place_RK = expose(world, part, world.config.candidates, rng)
-        if start + part.count == requests:  # the last request shows what is missing of `rows`
+        if start + part.count == requests:  # the last request shows only the remaining rows
             place_RK[-1:, rows - (requests - 1) * world.config.candidates :] = -1
         offer = make_offer(world, part, place_RK, rng)
         click_RK, order_RK = model.probabilities(logit_parts(world, part, place_RK, offer))
-        # One number decides both, so an order is always a click.
-        luck_RK = rng.random(place_RK.shape)
+        # The same number decides click and order, so an order always has a click.
+        uniform_RK = rng.random(place_RK.shape)
         shown = np.nonzero(place_RK >= 0)
         ids = pl.Series(range(start, start + part.count), dtype=pl.Int64)
         request_R = f"r{number:02d}-" + ids.cast(pl.String).str.zfill(7)
         yield offered(world, part, place_RK, offer).with_columns(
             request_id=request_R.gather(shown[0]),
-            click=(luck_RK < click_RK)[shown],
-            order=(luck_RK < order_RK)[shown],
+            click=(uniform_RK < click_RK)[shown],
+            order=(uniform_RK < order_RK)[shown],
             probability_click=click_RK[shown],
             probability_order=order_RK[shown],
         )
 
 
 def offered(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> pl.DataFrame:
-    """Returns a row for each place of each request (none for -1), as a client would send it."""
+    """Returns a row for each place of each request, except -1, as a client would send it."""
     row_I, column_I = shown = np.nonzero(place_RK >= 0)
     return pl.DataFrame(
         {
@@ -125,7 +125,7 @@ def offered(world: World, scenes: Scenes, place_RK: Array, offer: Offer) -> pl.D
 
 
 def _scene_columns(world: World, scenes: Scenes, row_I: Array) -> dict[str, object]:
-    """Returns the columns of the scene for rows of requests."""
+    """Returns the scene columns for rows of requests."""
     city_I = scenes.city_R[row_I]
     land = world.geography
     lat_R, lon_R = land.coordinates(scenes.city_R, scenes.x_R, scenes.y_R)
@@ -143,9 +143,9 @@ def _scene_columns(world: World, scenes: Scenes, row_I: Array) -> dict[str, obje
 
 
 def orders(world: World, model: Model, day: int) -> Iterator[pl.DataFrame]:
-    """Yields the contract's `orders` of one day of the history, in chunks: one of each request.
+    """Yields `orders` of the data contract for one day of the history, in chunks of requests.
 
-    It is one of the places shown, by its probability of an order.
+    Each request orders from one place shown, drawn in proportion to the probability of an order.
     """
     rng = np.random.default_rng([world.seed, 5, day])
     weight_D = world.days.weight_D[: world.config.history_days]
@@ -157,8 +157,7 @@ def orders(world: World, model: Model, day: int) -> Iterator[pl.DataFrame]:
         place_RK = expose(world, part, world.config.candidates, rng)
         offer = make_offer(world, part, place_RK, rng)
         _, order_RK = model.probabilities(logit_parts(world, part, place_RK, offer))
-        # Exponential times divided by their rates: the first to end is a draw in proportion to the
-        # rates.
+        # The minimum of exponential times divided by rates is a draw in proportion to the rates.
         race_RK = rng.standard_exponential(order_RK.shape) / order_RK
         race_RK[place_RK < 0] = np.inf
         place_R = place_RK[np.arange(part.count), race_RK.argmin(axis=1)]

@@ -1,7 +1,7 @@
-"""What people can read: names, tags, menus, introductions, nicknames.
+"""The texts of places and users: names, tags, menus, introductions, nicknames.
 
-They are rendered from the latent attributes. Owners leave things out, use other words for the same
-dish, and some names reveal nothing or mislead. No model takes part.
+Templates render them from the latent attributes, without a model. Owners omit dishes and use other
+words for the same dish; some names reveal nothing or mislead.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNINFORMATIVE_NAME = 0.30
 WRONG_TAG = 0.07
 EMPTY_TAG = 0.30
 TAG_FROM = 0.35
-"""Share of the menu with an attribute from which on the owner may tag it."""
+"""Minimum share of dishes with an attribute for the owner to use it as a tag."""
 NICKNAME_OF_REGION = 0.06
 
 
@@ -52,7 +52,7 @@ def place_texts(world: World, rng: np.random.Generator) -> pl.DataFrame:
 def nicknames(world: World, rng: np.random.Generator) -> pl.Series:
     """Returns a nickname for each user; a few hint at where the user grew up."""
     dice, names = Dice(rng), []
-    for region in world.users.grown_region_U.tolist():
+    for region in world.users.native_region_U.tolist():
         first = dice.pick(WORDS["nickname_first"])
         second = dice.pick(WORDS["nickname_second"])
         if dice.chance(NICKNAME_OF_REGION):
@@ -64,7 +64,7 @@ def nicknames(world: World, rng: np.random.Generator) -> pl.Series:
 
 
 class PlaceWriter:
-    """Writes the texts of one place after another; places and dishes are row numbers."""
+    """Writes the texts of places; places and dishes are row numbers."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.world, self.dice = world, Dice(rng)
@@ -76,7 +76,7 @@ class PlaceWriter:
         self.dish_origins: list[str] = table["region"].to_list()
         self.other_names = [[name for name in text.split("|") if name] for text in table["also"]]
         self.chain_names: dict[int, str] = {}
-        """A name for each chain that has a place, no two alike."""
+        """A distinct name for each chain that has a place."""
         chains, leaders = np.unique(world.places.chain_P, return_index=True)
         for chain, leader in zip(chains.tolist(), leaders.tolist(), strict=True):
             if chain >= 0:
@@ -86,7 +86,7 @@ class PlaceWriter:
                 self.chain_names[chain] = name
 
     def name(self, place: int) -> str:
-        """Returns what is on the sign."""
+        """Returns the name on the sign."""
         chain = int(self.world.places.chain_P[place])
         if chain >= 0:
             area = self.world.geography.area_names[self.world.places.area_P[place]]
@@ -97,7 +97,7 @@ class PlaceWriter:
         return self._sign(WORDS["uninformative" if says_nothing else "misleading"], place)
 
     def tags(self, place: int) -> str:
-        """Returns two to four words of the owner, some of them empty, few wrong."""
+        """Returns two to four tags by the owner, some of them empty, a few wrong."""
         dice, kitchen, places = self.dice, self.world.kitchen, self.world.places
         tags = [dice.pick(WORDS["taste_words"][name]) for name in self._strong(place)]
         tags.append(kitchen.categories[places.category_P[place]])
@@ -114,7 +114,7 @@ class PlaceWriter:
         return ", ".join(list(dict.fromkeys(tags))[:4])
 
     def menu(self, place: int) -> str | None:
-        """Returns four to nine dishes, not always all, not always by the usual name."""
+        """Returns four to nine dishes, sometimes incomplete or under other names."""
         if self.dice.chance(NO_MENU):
             return None
         dishes = self._dishes(place)
@@ -136,7 +136,7 @@ class PlaceWriter:
         return _capital(self.dice.pick(templates).format(**facts))
 
     def _facts(self, place: int) -> dict[str, str]:
-        """Returns what the templates of names and introductions may ask for."""
+        """Returns the values of the placeholders in names and introductions."""
         world, dice = self.world, self.dice
         main, second, *_ = self._dishes(place)
         strong = self._strong(place) or ["oily"]
@@ -170,11 +170,11 @@ class PlaceWriter:
         }
 
     def _dishes(self, place: int) -> list[int]:
-        """Returns the dishes of a place, the main one first."""
+        """Returns the dishes of a place, the main dish first."""
         return [dish for dish in self.world.places.menu_PM[place].tolist() if dish >= 0]
 
     def _strong(self, place: int) -> list[str]:
-        """Returns the attributes that a large share of the menu has."""
+        """Returns the attributes of a large share of the menu."""
         shares = zip(ATTRIBUTES, self.world.places.share_PA[place], strict=False)  # then origins
         return [
             name for name, share in shares if share >= TAG_FROM and name in WORDS["taste_words"]
@@ -187,7 +187,7 @@ class PlaceWriter:
         return self.dish_names[dish]
 
     def _origin(self, dish: int) -> str:
-        """Returns where a dish comes from, as a word for a sign."""
+        """Returns the origin of a dish, as a word for a sign."""
         origin = self.dish_origins[dish]
         if origin == knowledge.NATIONAL:
             return "Chinese"
@@ -195,7 +195,7 @@ class PlaceWriter:
         return self.dice.pick([origin, *cities]) if cities else origin.title()
 
     def _kind(self, dish: int) -> str:
-        """Returns a word for the kind of place that a dish is the main one of."""
+        """Returns a word for the kind of place with this main dish."""
         kitchen = self.world.kitchen
         category = kitchen.categories[kitchen.category_D[dish]]
         return self.dice.pick(WORDS["category_words"].get(category, WORDS["suffixes"]))

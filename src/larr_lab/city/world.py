@@ -1,4 +1,4 @@
-"""The world: everything that is fixed before the first request."""
+"""The simulated world before the first request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class World:
     def __init__(self, config: CityConfig, seed: int) -> None:
         """Draws the country, its places and its people.
 
-        Each part has a random stream, so that more users, say, leave the places as they are.
+        Each part has its own random stream, so that adding users, for example, leaves the places
+        unchanged.
         """
         streams = [np.random.default_rng([seed, 0, stream]) for stream in range(4)]
         self.config, self.seed = config, seed

@@ -62,8 +62,8 @@ def ab_test(config: Config) -> Json:
     random = np.random.default_rng([config.seed, 7])
     drawn = {}
     for name, outcome in outcomes.items():
-        luck_RK = random.random(outcome.click_RK.shape)  # one draw: an order needs its click
-        drawn[name] = totals(outcome, luck_RK < outcome.click_RK, luck_RK < outcome.order_RK)
+        uniform_RK = random.random(outcome.click_RK.shape)  # one draw: an order needs its click
+        drawn[name] = totals(outcome, uniform_RK < outcome.click_RK, uniform_RK < outcome.order_RK)
     expected = {
         name: totals(outcome, outcome.click_RK, outcome.order_RK)
         for name, outcome in outcomes.items()
