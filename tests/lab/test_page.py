@@ -125,10 +125,10 @@ def test_it_fits_a_phone(page: Any) -> None:
 def test_a_scene_that_cannot_be_read_is_reported(live: Live) -> None:
     with TestClient(Service(live).app()) as client:
         for wrong, message in (
-            ({"time": "noon"}, "expected the clock of the place"),
+            ({"time": "noon"}, "expected the local time of the place"),
             ({"user_id": ""}, "the scene cannot be read"),
             ({"scene.temperature_c": "<b>hot</b>"}, "&lt;b&gt;hot"),
-            ({"scene.temperature_c": "nan"}, "beyond any number"),
+            ({"scene.temperature_c": "nan"}, "out of range"),
             ({"version": "nowhere"}, "has no version nowhere"),
             ({"pinned": "{"}, "the pinned scene cannot be read"),
         ):

@@ -72,7 +72,7 @@ def test_a_wrong_time_is_refused_with_the_right_form(
 ) -> None:
     answer = client.post("/v1/rank", json=asked | {"time": moment}, headers=TOKEN)
     assert answer.status_code == 422
-    assert "the clock of the place, such as 2024-04-08T12:10:00" in answer.json()["error"]
+    assert "the local time of the place, such as 2024-04-08T12:10:00" in answer.json()["error"]
 
 
 def test_health_and_metrics(client: TestClient, asked: dict[str, Any]) -> None:
@@ -263,5 +263,5 @@ def test_several_processes_serve_one_store(store: Store, asked: dict[str, Any]) 
 def test_a_port_in_use_is_refused(store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = ("127.0.0.1", taken.getsockname()[1])
-        with pytest.raises(LarrError, match=f"--port {address[1]}: cannot be listened on"):
+        with pytest.raises(LarrError, match=f"--port {address[1]}: cannot listen"):
             serve(store, address, None)

@@ -185,7 +185,7 @@ def test_without_kept_vectors_texts_are_embedded_again(
     live.refresh()
     assert live.status(PLACE["poi_id"]) == "embedded"
     if live.opened[0].version.ranker.reads_texts:
-        assert "vectors are not kept" in " ".join(capsys.readouterr().err.split())
+        assert "cannot cache vectors" in " ".join(capsys.readouterr().err.split())
 
 
 def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
@@ -237,13 +237,13 @@ def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": "red"}, "no column 'colour'"),
-        ({"name": None}, "refused: name"),
+        ({"colour": "red"}, "unknown column 'colour'"),
+        ({"name": None}, "rejected: name"),
         ({"lat": 91}, "lat is above its range"),
         ({"price_yuan": "dear"}, "price_yuan cannot be read"),
         ({"rating": [1.5]}, "rating holds List"),
         ({"poi_id": ""}, "poi_id is missing"),
-        ({"log_orders": 7}, "no column 'log_orders'"),
+        ({"log_orders": 7}, "unknown column 'log_orders'"),
     ],
 )
 def test_wrong_places_are_refused(live: Live, change: dict[str, Any], message: str) -> None:

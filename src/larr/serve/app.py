@@ -1,4 +1,4 @@
-"""The HTTP service: ranking, new places, health, metrics."""
+"""The HTTP service: ranking, new places, health and metrics."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ from larr.serve.request import (
 from larr.serve.store import VERSIONS, Store, check
 
 BODY_BYTES, BODY_SECONDS = 1_000_000, 5.0
-"""The largest body of a request, and until when it has to be complete."""
+"""The limits of a request's body: its size, and the time to receive it."""
 REFRESH_SECONDS = 1.0
-"""Between two looks at the store."""
+"""The interval between checks of the store."""
 DRAIN_SECONDS, KEEP_ALIVE_SECONDS = 10, 75
-"""A load balancer keeps idle connections for a minute, and must not find one closed."""
+"""Load balancers keep idle connections for a minute, so the service must keep them longer."""
 STORE_VARIABLE, TOKEN_VARIABLE = "LARR_STORE", "LARR_TOKEN"
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""The folder in which several processes collect what `/metrics` shows of all of them."""
+"""The folder in which several processes collect their metrics."""
 JSON = "application/json"
 UNREAD = (400, 408, 413)
-"""After these answers a part of the body may still come, so the connection is closed."""
+"""The client may still be sending the body after these statuses, so the connection is closed."""
 RETRY_SECONDS = 5.0
-"""Before a process that could not start ends, and another one is started in its place."""
+"""The delay before a process that cannot start exits and is replaced."""
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-"""The upper ends of the histogram's intervals."""
+"""The upper bounds of the histogram's buckets."""
 
 
 class Service:
-    """The routes around the versions that are served, and the counters that `/metrics` shows."""
+    """The routes of the service and the counters behind `/metrics`."""
 
     def __init__(self, live: Live, token: str | None = None) -> None:
         self.live, self.token = live, token
@@ -85,7 +85,7 @@ class Service:
         self._changed = asyncio.Event()
 
     def app(self) -> Starlette:
-        """Returns the ASGI application; while it runs, it follows the store."""
+        """Returns the ASGI application, which follows the store while it runs."""
         pages = (page.load()(self.live, self.token) for page in plugins("pages").values())
         return Starlette(
             lifespan=self._following,
@@ -119,14 +119,14 @@ class Service:
     def guarded(
         self, handler: Callable[[Request], Awaitable[bytes]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Returns a route that checks the token and turns exceptions into answers."""
+        """Returns a route that checks the token and turns exceptions into responses."""
 
         async def answer(request: Request) -> Response:
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             sent = token.encode() if scheme.lower() == "bearer" else b""
             status, problem = 200, ""
             try:
-                # Compared in constant time, which gives no character of the token away.
+                # in constant time, so that the response time does not reveal the token
                 if self.token is not None and not compare_digest(sent, self.token.encode()):
                     status, problem = 401, "send the header `Authorization: Bearer TOKEN`"
                 else:
@@ -136,10 +136,10 @@ class Service:
             except (InputError, UnavailableError) as error:
                 status, problem = 422 if isinstance(error, InputError) else 503, str(error)
             except OSError as error:
-                status, problem = 503, f"it could not be kept: {error.strerror}"
+                status, problem = 503, f"could not be written: {error.strerror}"
             except Exception as error:
                 console.print_exception()
-                status, problem = 500, f"a failure inside larr: {error!r:.200}"
+                status, problem = 500, f"internal error: {error!r:.200}"
             if status != 200:
                 content = encode(Problem(problem))
             self.answers.labels(status).inc()
@@ -151,7 +151,7 @@ class Service:
     async def rank(self, request: Request) -> bytes:
         """`POST /v1/rank`.
 
-        Ranks in the event loop: a thread costs more than the few ms that the others wait.
+        Runs in the event loop: a thread costs more than the few ms that other requests wait.
         """
         body = await self._body(request)
         with self.seconds.labels("decode").time():
@@ -165,7 +165,7 @@ class Service:
             return encode(answer)
 
     async def add_place(self, request: Request) -> bytes:
-        """`POST /v1/places`: answers when the place is on the disk; it is embedded later."""
+        """`POST /v1/places`: responds when the place is on disk; its texts are embedded later."""
         row = decode(await self._body(request), Columns)
         await asyncio.to_thread(self.live.accept, row)
         self._changed.set()
@@ -176,14 +176,14 @@ class Service:
         poi_id = request.path_params["poi_id"]
         status = self.live.status(poi_id)
         if status is None:
-            raise HTTPException(404, f"no place {poi_id!r:.80} is known")
+            raise HTTPException(404, f"unknown place {poi_id!r:.80}")
         return encode(PlaceStatus(poi_id, status))
 
     async def withdraw(self, request: Request) -> bytes:
-        """`DELETE /v1/places/ID`: the answer comes when this is on the disk."""
+        """`DELETE /v1/places/ID`: responds when the withdrawal is on disk."""
         poi_id = request.path_params["poi_id"]
         if not await asyncio.to_thread(self.live.withdraw, poi_id):
-            raise HTTPException(404, f"no place {poi_id!r:.80} is known")
+            raise HTTPException(404, f"unknown place {poi_id!r:.80}")
         self._changed.set()
         return encode(PlaceStatus(poi_id, WITHDRAWN))
 
@@ -196,14 +196,14 @@ class Service:
                     if len(body) > BODY_BYTES:
                         raise HTTPException(413, f"the body has more than {BODY_BYTES:,} bytes")
         except ClientDisconnect:
-            raise HTTPException(400, "the body ended too early") from None
+            raise HTTPException(400, "the body ended early") from None
         except TimeoutError:
             problem = f"the body was not complete within {BODY_SECONDS:g} s"
             raise HTTPException(408, problem) from None
         return bytes(body)
 
     async def described(self, _: Request) -> Response:
-        """`GET /openapi.json`: the calls of that file, with the schemas of the types."""
+        """`GET /openapi.json`: the file of that name, with the schemas of the types."""
         document = json.loads(Path(__file__).with_name("openapi.json").read_text())
         document["info"]["version"] = version("larr")
         kinds = (Columns, RankRequest, RankAnswer, PlaceStatus, Readiness, Problem)
@@ -220,11 +220,11 @@ class Service:
         return Response(encode(document), media_type=JSON)
 
     async def alive(self, _: Request) -> Response:
-        """`GET /livez`: the process answers."""
+        """`GET /livez`: the process responds."""
         return Response(encode({"status": "ok"}), media_type=JSON)
 
     async def ready(self, _: Request) -> Response:
-        """`GET /readyz`: whether it can rank, with which versions, and which it refused."""
+        """`GET /readyz`: whether the service can rank, its versions, and the version it refused."""
         is_ready = self.live.has_followed
         arms, versions = zip(*self.live.opened, strict=True)
         zones = {version.id: version.time_zone for version in versions}
@@ -242,22 +242,21 @@ class Service:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    """Returns JSON, as for all else, for a path or a method without a route."""
+    """Returns JSON for a path or a method without a route."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these alone
     problem = encode(Problem(error.detail))
     return Response(problem, error.status_code, error.headers, media_type=JSON)
 
 
 def serve(store: Store, address: tuple[str, int], token: str | None, workers: int = 1) -> None:
-    """Serves a store until a signal stops it; requests under way are answered first."""
+    """Serves a store until a signal stops it, after answering the requests in progress."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server(address, family=family).close()
     except OSError as error:
         raise LarrError(
-            f"--host {host} --port {port}: cannot be listened on: {error.strerror}; "
-            "give another --port"
+            f"--host {host} --port {port}: cannot listen: {error.strerror}; choose another --port"
         ) from error
     arms = store.arms()
     versions = ", ".join(f"{arm.name}: {arm.version}" for arm in arms)
@@ -284,7 +283,7 @@ def serve(store: Store, address: tuple[str, int], token: str | None, workers: in
 
 def create() -> Starlette:
     """Returns the application of one of several processes; `serve` sets its environment."""
-    machine.end_with_parent()  # when that was killed, it would keep the port
+    machine.end_with_parent()  # an orphaned process would keep the port
     store = Store(Path(os.environ[STORE_VARIABLE]))
     try:
         return Service(Live(store), os.environ.get(TOKEN_VARIABLE)).app()

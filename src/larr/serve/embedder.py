@@ -1,4 +1,4 @@
-"""Vectors of new places' texts, from the text embedding model of a version."""
+"""Embeds the texts of new places with the text embedding model of a version."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ SELECT = """
 """
 INSERT = "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)"
 WAIT_SECONDS = 10.0
-"""For the lock of another process that writes."""
+"""How long to wait for the lock of another process."""
 
 
 class Embedder:
-    """Embeds keyword texts; a file keeps the vectors, so a restart embeds none again.
+    """Embeds keyword texts and caches the vectors in a file, across restarts.
 
-    Decision 28. A file that cannot be read or written costs the embedding and nothing else.
+    Decision 28. If the file cannot be read or written, the texts are embedded again.
     """
 
     def __init__(
         self, config: Config, source: str, model: str, path: Path | str = ":memory:"
     ) -> None:
-        """Embeds as a source of vectors did; `model` identifies it in the file `path`."""
+        """Embeds like a source of vectors; `model` identifies its model in the file `path`."""
         self.config, self.source, self.model, self.path = config, source, model, path
         self._embed: Any = None
 
     def __call__(self, texts: list[Text]) -> Vectors:
-        """Returns the vectors of texts in their order, [N, D]."""
+        """Returns the vectors of texts, [N, D]."""
         stored = self._execute(SELECT, [(self.model, *text) for text in texts])
         vectors = {(keyword, text): np.frombuffer(row, np.float32) for keyword, text, row in stored}
         if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
@@ -58,29 +58,29 @@ class Embedder:
         return np.stack([vectors[text] for text in texts])
 
     def _execute(self, statement: str, rows: list[tuple[Any, ...]]) -> list[Any]:
-        """Returns the result for each row, in one transaction; none if the file is at fault."""
+        """Returns the results of all rows, in one transaction; empty if the file fails."""
         try:
             with closing(sqlite3.connect(self.path, timeout=WAIT_SECONDS)) as file, file:
                 file.execute(SCHEMA)
                 return [result for row in rows for result in file.execute(statement, row)]
         except sqlite3.Error as error:
-            console.print(f"{self.path}: vectors are not kept: {error}")
+            console.print(f"{self.path}: cannot cache vectors: {error}")
             return []
 
     def require_packages(self) -> None:
-        """Raises UnavailableError where the packages of the text embedding model are missing."""
+        """Raises UnavailableError if packages of the text embedding model are missing."""
         if missing := [
             name for name in ("torch", "sentence_transformers") if find_spec(name) is None
         ]:
             raise UnavailableError(
-                f"the texts of a new place cannot be embedded without {' and '.join(missing)}; "
-                "install them where this service runs: pip install 'larr[train]'"
+                f"embedding the texts of a new place needs {' and '.join(missing)}; install them "
+                "on the machine of this service: pip install 'larr[train]'"
             )
 
     def compute(self, texts: list[Text]) -> Vectors:
-        """Returns the vectors of the source; what computes them is loaded with the first texts."""
+        """Computes the vectors of texts; loads the model at the first call."""
         self.require_packages()
-        # Most services are never sent a new place, and this needs torch and transformers.
+        # lazily, since it needs torch and transformers and most services get no new places
         from larr.text.embed import SOURCES  # noqa: PLC0415
 
         if self._embed is None:

@@ -1,4 +1,4 @@
-"""`larr export`: the log with its scene vectors for other CTR libraries, and the ranker as ONNX.
+"""`larr export`: writes the log with scene vectors for other CTR libraries, and the ranker as ONNX.
 
 Shapes: B rows, A dimension of e_s.
 """
@@ -33,14 +33,14 @@ Json = dict[str, Any]
 def export(config: Config, model: str, target: Path) -> None:
     """Writes `train.parquet`, `test.parquet`, `feature_map.json` and `ranker.onnx` into a folder.
 
-    Raises ConfigError for a ranker other than LARR. A row of the Parquet files has its labels, the
-    indices of its categories and recent places, its standardised numbers and e_s of Eq. (23), a
-    list of floats.
+    The Parquet files contain the labels, the indices of categories and recent places, the
+    standardised numbers and e_s of Eq. (23), a list of floats. Raises ConfigError for a ranker
+    other than LARR.
     """
     require_ranker(config, model)
     ranker = load_ranker(config, model)
     if not isinstance(ranker, Larr):
-        raise ConfigError(f"--model {model}: it has no scene vectors; name a LARR")
+        raise ConfigError(f"--model {model}: it has no scene vectors; choose a LARR")
     data = artifacts.folder(config, "prepare")
     features = read_features(data)
     target.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def export(config: Config, model: str, target: Path) -> None:
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:
-    """Returns the columns in the form of FuxiCTR's `feature_map.json`."""
+    """Returns the content of FuxiCTR's `feature_map.json`."""
     sizes = {category.name: category.size for category in features.categories}
     columns: dict[str, Json] = {
         name: {"type": "categorical", "vocab_size": size, "padding_idx": 0}
@@ -82,9 +82,9 @@ def feature_map(features: Features, ranker: Larr) -> Json:
 
 
 class _Probabilities(Logits):
-    """A ranker from what it reads, as named tensors, to `probabilities`, [B, T], for any B.
+    """Maps a ranker's inputs, as named tensors, to `probabilities`, [B, T], for any B.
 
-    They are those of `larr evaluate`, with the correction for `dataset.sampling_rate`.
+    They equal those of `larr evaluate`, corrected for `dataset.sampling_rate`.
     """
 
     def __init__(self, ranker: Larr, sampling_rate: float) -> None:
@@ -92,8 +92,7 @@ class _Probabilities(Logits):
         self.sampling_rate = sampling_rate
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        # Arithmetic alone, which is the same for tensors.
-        undo: Any = undo_sampling
+        undo: Any = undo_sampling  # pure arithmetic, which also accepts tensors
         return {
             "probabilities": undo(super().forward(inputs)["logits"].sigmoid(), self.sampling_rate)
         }

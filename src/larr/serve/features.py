@@ -1,8 +1,8 @@
-"""From the columns of a request, or of a table of rows, to the inputs of a ranker.
+"""Turns the columns of a request, or of a table of rows, into the inputs of a ranker.
 
 The transforms are those of `larr.data.transforms` and `larr.data.known`, fitted by `larr prepare`.
 
-Shapes: P places (row 0 stands for the unknown ones), K candidates, F categories, M numbers, S place
+Shapes: P places (row 0 is the unknown place), K candidates, F categories, M numbers, S place
 keywords, L recent places.
 """
 
@@ -39,9 +39,9 @@ from larr.text.figures import TextFigures
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 POSITION, FIRST = "position", 1
-"""Where a list is ranked nothing has a position yet: all are scored as if shown first."""
+"""Candidates have no position before ranking, so all are scored as if shown first."""
 UNKNOWN = pl.DataFrame({"poi_id": [None]}, schema={"poi_id": pl.String})
-"""The place that stands for those that larr does not know."""
+"""The unknown place."""
 Kinds = tuple[type, ...]
 
 
@@ -53,13 +53,13 @@ class RequestInputs(NamedTuple):
     texts: Ints
     recent: Ints
     history: Ints
-    """What the user took, clicked and left, [3, L]; see `larr.data.histories`."""
+    """The places that the user took, clicked and left, [3, L]; see `larr.data.histories`."""
     known: bool
-    """Whether the log has the user."""
+    """Whether the user occurs in the log."""
     missing: list[str]
     """Keywords whose text has no stored vector."""
     unknown: list[str]
-    """Categories of the scene whose value the training days do not have."""
+    """Categories of the scene whose value does not occur in the training days."""
     values: dict[str, Any]
     """All columns of the request, sent or looked up."""
 
@@ -70,7 +70,7 @@ class PlaceInputs(NamedTuple):
     categories: Ints
     numbers: Floats
     texts: Ints
-    """Of the keywords that describe the place."""
+    """The indices of the texts of the place keywords."""
 
     def select(self, rows: slice) -> PlaceInputs:
         """Returns the inputs of some of the places."""
@@ -81,15 +81,15 @@ class CandidateInputs(NamedTuple):
     """The inputs of each candidate, in the order of `ColumnSplit.candidate`."""
 
     places: npt.NDArray[np.int64]
-    """Its row of the place table; 0 = unknown."""
+    """The row of each candidate in the place table; 0 = unknown."""
     categories: Ints
     numbers: Floats
     unknown: list[str]
-    """Categories of which some candidate has a value that the training days do not have."""
+    """Categories in which some candidate has a value that does not occur in the training days."""
 
 
 class Reader:
-    """Turns requests into inputs by what `larr prepare` wrote into `prepare/`."""
+    """Turns requests into inputs with the transforms and statistics in `prepare/`."""
 
     def __init__(self, config: Config, data: Path) -> None:
         self.features = read_features(data)
@@ -126,12 +126,12 @@ class Reader:
 
     @property
     def reads_time(self) -> bool:
-        """Whether the time of a request is read; it is not if the log has no times."""
+        """Whether rankers read the time of a request; False for a log without times."""
         scene, _ = self._columns()
         return any(raw_column(self.config, name) in TIME_COLUMNS for name in scene)
 
     def _columns(self) -> tuple[list[str], list[str]]:
-        """Returns all columns that are read of the scene, and those of a candidate."""
+        """Returns the columns that rankers read of the scene and of a candidate."""
         texts = [template for template in self.templates if template.keyword.owner != "poi"]
         scene = [name for template in texts for name in template.columns]
         scene += [profile.within for profile in self.config.profiles if profile.within]
@@ -153,18 +153,17 @@ class Reader:
         sent: tuple[dict[str, Kinds], dict[str, Kinds]] = ({}, {"poi_id": (str,)})
         for columns, names in zip(sent, self._columns(), strict=True):
             for name in names:
-                column = raw_column(self.config, name)  # of a level the number is sent
+                column = raw_column(self.config, name)  # clients send the number of a level
                 if column not in looked_up and not column.startswith(LOOKED_UP):
                     columns[column] = kinds.get(column, (str, int, float, bool))
         return sent
 
     def table(self, rows: pl.DataFrame, figures: Iterable[Path] = ()) -> dict[str, Array]:
-        """Returns what rankers read of rows with the columns of the contract's impressions.
+        """Returns the input arrays of a table with the columns of the contract's impressions.
 
-        `figures` are the folders of those that a ranker reads.
-
-        The arrays are those that `larr prepare` would write for rows of the day after training;
-        a text that `larr embed` has not seen is missing. The other methods read one request.
+        They equal those that `larr prepare` would write for rows of the day after training; texts
+        that `larr embed` has not seen are missing. `figures` are the folders of the ranker's text
+        figures.
         """
         rows = self.known.enrich(with_time_columns(rows))
         rows = with_figures(rows, self.within)
@@ -186,9 +185,9 @@ class Reader:
         return self.inputs_of(pl.concat([UNKNOWN, self.known.places], how="diagonal_relaxed"))
 
     def inputs_of(self, places: pl.DataFrame) -> PlaceInputs:
-        """Returns the inputs of places, given by the columns of `Known.places` or some of them.
+        """Returns the inputs of places, given by some or all columns of `Known.places`.
 
-        A place without a past has none of its statistics.
+        A new place has no statistics.
         """
         described = self.known.describe_places(places)
         categories = [self.names[column] for column in self.categories.place]
@@ -208,7 +207,7 @@ class Reader:
         ]
 
     def _text_numbers(self, texts: Sequence[pl.Series], rows: int) -> Ints:
-        """Returns the numbers of columns of texts, [P, S] for places; -1 for no stored text."""
+        """Returns the indices of columns of texts, [P, S] for places; -1 for no stored text."""
         number_PS = np.zeros((rows, len(texts)), np.int32)
         for slot, column in enumerate(texts):
             number_PS[:, slot] = self.texts.column(column)
@@ -268,7 +267,7 @@ class Reader:
     def _candidate_values(
         self, request: RequestInputs, columns: Mapping[str, Sequence[Any]], row_K: Array
     ) -> dict[str, Any]:
-        """Returns the columns of candidates: those sent, their figures, else missing."""
+        """Returns the columns of candidates, sent or computed; other columns are missing."""
         values: dict[str, Any] = defaultdict(lambda: [None] * len(row_K))
         values |= {POSITION: [FIRST] * len(row_K), **columns}
         pairs_K2 = self.known.pair_figures(request.values["user_id"], columns["poi_id"])
@@ -290,16 +289,16 @@ class Reader:
         return values
 
     def add(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
-        """Finds places, given by the columns of `Known.places`, at these rows from now on."""
+        """Adds places, given by the columns of `Known.places`, at these rows."""
         described = self.known.describe_places(places)
         for cross in self.crosses:
             cross.set_places(described, rows)
         self.place_numbers_PW = with_rows(self.place_numbers_PW, rows, self._compared(described))
-        # Last, so that a request finds a place only when its rows are complete.
+        # last, so that a request finds a place only when its rows are complete
         self.place_rows |= dict(zip(places["poi_id"], rows, strict=True))
 
     def _compared(self, places: pl.DataFrame) -> Array:
-        """Returns the numbers of places that are compared within requests, float64 [P, W]."""
+        """Returns the numbers of places to compare within requests, float64 [P, W]."""
         numbers = [places[name].cast(pl.Float64).to_numpy() for name in self.compared]
         return np.array(numbers, np.float64).reshape(len(numbers), len(places)).T
 
@@ -309,40 +308,40 @@ class Reader:
         """Returns the indices of a column of candidates or of a level of one, int32 [K]."""
         if level := self.levels.get(name):
             raw_K = np.array(values[level.bucket.column], np.float64)
-            # The last entry is that of a missing number.
+            # the last entry is for a missing number
             index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
             return np.array(index_L, np.int32)[level.positions(raw_K)]
         return np.array([vocabulary.value(value) for value in values[name]], np.int32)
 
 
 class CandidateCross:
-    """Cross statistics of a request's candidates, without a table for each request.
+    """Cross statistics of a request's candidates, computed without a data frame.
 
     At least one column of the pair differs between the candidates. V: values of a place's column.
     """
 
     def __init__(self, cross: Cross, places: pl.DataFrame) -> None:
-        """Looks up the values of known places, given by all their columns."""
+        """Looks up the values of the known places."""
         self.cross = cross
         self.sides = list(zip(cross.pair.columns, cross.vocabularies, strict=True))
         self.of_places = {
             column: np.zeros((1, 1), np.int32) for column, _ in self.sides if column in places
         }
-        """The indices of the values of each place, [P, V], for the columns of places."""
+        """A column of places -> the indices of each place's values, [P, V]."""
         self.set_places(places, range(1, len(places) + 1))
 
     def set_places(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
-        """Looks up the values of places that have these rows from now on."""
+        """Looks up the values of places and stores them at these rows."""
         for column, words in self.sides:
             if column in self.of_places:
                 index = indices(places, column, words)
-                # Replaced at once, since requests read it meanwhile.
+                # replaced atomically, because requests may be reading it
                 self.of_places[column] = with_rows(self.of_places[column], rows, index)
 
     def figures(self, row_K: Array, others: Callable[[str, Vocabulary], Array]) -> Array:
-        """Returns the figures of candidates by their rows, float64 [K, G].
+        """Returns the figures of the candidates at these rows, float64 [K, G].
 
-        `others` returns the indices of the values of a column that is not of places, int32 [K].
+        `others` returns the indices of the values of any other column, int32 [K].
         """
         index = [
             self.of_places[column][row_K]
@@ -354,7 +353,7 @@ class CandidateCross:
 
 
 def with_rows(table: Array, rows: Sequence[int], values: Array) -> Array:
-    """Returns a table in which these rows have values; it grows as needed, padded with 0."""
+    """Returns a copy of a table with these rows replaced, padded with 0 where it grows."""
     shape = (max(len(table), max(rows, default=0) + 1), max(table.shape[1], values.shape[1]))
     grown = np.zeros(shape, table.dtype)
     grown[: len(table), : table.shape[1]] = table

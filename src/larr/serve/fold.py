@@ -1,20 +1,20 @@
-"""PLE and LARR folded: what each place, text and category value adds is computed once, offline.
+"""Folds PLE and LARR: computes the contributions of places, texts and category values offline.
 
 Two properties of the rankers make this exact up to the rounding of float32:
 
-- PLE's first level multiplies all inputs with one matrix, so each input adds its own piece to the
-  products. A place's pieces are stored; those of a request are added up once for all candidates.
-  Cross layers multiply inputs with each other: they are computed for each candidate.
-- With one layer read at `<agg>`, the scene encoder's only query is a constant, and the key and the
-  value of a token follow from one stored text. A softmax over some of the texts can be kept before
-  its division (`Partial`) and merged with that over the others, as online softmax does (Milakov and
-  Gimelshein, 2018): a place's texts are merged offline and a request's texts once a request. A
+- PLE's first level multiplies all inputs with one matrix, so the contributions of the inputs add
+  up. Those of a place are stored; those of a request are summed once for all candidates. Cross
+  layers multiply inputs with each other, so they are computed for each candidate.
+- With one layer read at `<agg>`, the scene encoder's only query is a constant, and the key and
+  value of a token depend on one stored text. The softmax over some texts can be stored before its
+  division (`Partial`) and merged with that over the others, as in online softmax (Milakov and
+  Gimelshein, 2018). A place's texts are merged offline, a request's texts once per request. A
   candidate costs one merge and the rest of the layer for one token.
 
-`TextRows`, `PlaceRows` and `Scoring` become graphs of ONNX: they compute what is stored of a text,
-what is stored of a place, and the logits of candidates from stored rows. As graphs they run
-without torch, and faster: the fifty small operations of `Scoring` cost torch more in dispatch than
-in arithmetic.
+`TextRows`, `PlaceRows` and `Scoring` are exported as ONNX graphs. They compute the stored rows of
+texts, the stored rows of places, and the logits of candidates from stored rows. The graphs need no
+torch and are faster: for the fifty small operations of `Scoring`, torch spends more time on
+dispatch than on arithmetic.
 
 Shapes: N texts, K candidates, P places, L recent places, R scene keywords, Q of them of the
 request, S of the place, F categories, M numbers, E embedding, I inputs and O products of the first
@@ -41,7 +41,7 @@ Inputs = dict[str, Tensor]
 
 
 class Partial(NamedTuple):
-    """A softmax over some tokens before its division, for each head."""
+    """A softmax over some tokens before its division, per head."""
 
     largest: Tensor
     """The largest logit, [N, H]."""
@@ -52,11 +52,11 @@ class Partial(NamedTuple):
 
 
 def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
-    """Returns the softmax over the texts of some keywords; over no text it has no weight."""
+    """Returns the softmax over the texts of some keywords, with zero weight for no texts."""
     if not logits_NRH.shape[1]:
         value_NHC = values_NRHC.sum(dim=1)
         return Partial(value_NHC[..., 0] - torch.inf, value_NHC[..., 0], value_NHC)
-    # Less the largest logit, exp cannot overflow; `merged` brings two sides to one scale again.
+    # subtracting the largest logit prevents overflow; `merged` rescales both sides
     largest_NH = logits_NRH.amax(dim=1)
     weight_NRH = (logits_NRH - largest_NH[:, None]).exp()
     value_NHC = (weight_NRH[..., None] * values_NRHC).sum(dim=1)
@@ -64,7 +64,7 @@ def partial(logits_NRH: Tensor, values_NRHC: Tensor) -> Partial:
 
 
 def merged(first: Partial, second: Partial) -> Partial:
-    """Returns the softmax over the tokens of both; a side of one row is used for all rows."""
+    """Merges two softmaxes over different tokens; a side with one row applies to all rows."""
     largest_NH = torch.maximum(first.largest, second.largest)
     first_NH, second_NH = ((side.largest - largest_NH).exp() for side in (first, second))
     weight_NH = first_NH * first.weight + second_NH * second.weight
@@ -73,7 +73,7 @@ def merged(first: Partial, second: Partial) -> Partial:
 
 
 def attention_of(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each token's logit for the query of `<agg>` [N, H] and its value [N, H, C]."""
+    """Returns each token's logit for the query of `<agg>`, [N, H], and its value, [N, H, C]."""
     layer, query_D = encoder.first, encoder.agg
     if layer.norm_first:
         query_D, tokens_ND = layer.norm1(query_D), layer.norm1(tokens_ND)
@@ -83,7 +83,7 @@ def attention_of(encoder: SceneEncoder, tokens_ND: Tensor) -> tuple[Tensor, Tens
 
 
 def agg_partial(encoder: SceneEncoder) -> Partial:
-    """Returns the softmax over `<agg>` alone, one row."""
+    """Returns the softmax over only `<agg>`, one row."""
     logits_1H, values_1HC = attention_of(encoder, encoder.agg[None])
     return Partial(logits_1H, torch.ones_like(logits_1H), values_1HC)
 
@@ -97,19 +97,19 @@ def encoded(encoder: SceneEncoder, all_texts: Partial) -> Tensor:
 
 
 def scene_part(model: Ple) -> Larr | None:
-    """Returns the model as the LARR that it is; None for one that reads no text vectors."""
+    """Returns the model if it is a LARR, else None."""
     return model if isinstance(model, Larr) else None
 
 
 class TextRows(nn.Module):
-    """What is stored of a text, from its vector and the slot of its keyword."""
+    """Computes the stored row of a text from its vector and the slot of its keyword."""
 
     def __init__(self, model: Larr) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, inputs: Inputs) -> Inputs:
-        """Takes `raw` [N, D] and `slots` [N]; returns centred vectors, logits, and values."""
+        """Maps `raw` [N, D] and `slots` [N] to centred vectors, logits and values."""
         model, slot_N = self.model, inputs["slots"]
         centred_ND = on_axes(inputs["raw"], model.axes) - model.centres.index_select(0, slot_N)
         centred_ND = centred_ND * model.scales.index_select(0, slot_N)
@@ -126,7 +126,7 @@ class TextRows(nn.Module):
 
 
 class _Inputs:
-    """The positions of PLE's inputs, by what they are."""
+    """The positions of PLE's inputs by type."""
 
     def __init__(self, model: Ple) -> None:
         encoder, inputs = model.encoder, model.first.linear.in_features
@@ -137,12 +137,12 @@ class _Inputs:
         self.category = by_category.unflatten(0, (-1, width))
 
     def of_columns(self, categories: Sequence[int], numbers: Sequence[int]) -> Tensor:
-        """Returns those of some categories' embeddings and some numbers, side by side."""
+        """Returns the positions of some categories' embeddings, then those of some numbers."""
         return torch.cat([self.category[list(categories)].flatten(), self.number[list(numbers)]])
 
 
 class PlaceRows(nn.Module):
-    """What is stored of a place, from its categories' embeddings, its numbers and its texts."""
+    """Computes the stored row of a place from its category embeddings, numbers and texts."""
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ class PlaceRows(nn.Module):
         self.larr = scene_part(model)
 
     def forward(self, inputs: Inputs) -> Inputs:
-        """Takes rows of embeddings [P, F, E] and numbers [P, M], and for LARR those of its texts.
+        """Takes embeddings [P, F, E], numbers [P, M] and, for LARR, the rows of its texts.
 
-        Returns the place's part of the first products, of the softmax and of the common space, and
-        of the inputs for cross layers.
+        Returns the place's part of the first products, the softmax, the common space and the inputs
+        of cross layers.
         """
         columns_PI = torch.cat([inputs["categories"].flatten(1), inputs["numbers"]], dim=1)
         rows = {"place_products": columns_PI @ self.weight}
@@ -170,7 +170,7 @@ class PlaceRows(nn.Module):
 
 
 class Scoring(nn.Module):
-    """The logits of candidates, from the rows of the request and of their places."""
+    """Computes the logits of candidates from the rows of the request and of their places."""
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
@@ -178,13 +178,13 @@ class Scoring(nn.Module):
         weight_IO = model.first.linear.weight.detach().T
         request_I = position.of_columns(categories.request, numbers.request)
         self.request_weight = weight_IO[request_I]
-        figures = range(sum(map(len, numbers)), len(position.number))  # they are the last numbers
+        figures = range(sum(map(len, numbers)), len(position.number))  # text figures come last
         numbers_I = position.number[[*numbers.candidate, *figures]]
         rest_I = torch.cat([numbers_I, position.recent, position.more])
         self.rest_weight = weight_IO[rest_I]
-        # Categories that differ within a request (levels, positions) have few values, so that the
-        # products of all of them are constants of the graph. All values of a hidden category have
-        # the embedding of its unknown value, the first.
+        # Categories that differ within a request (levels, positions) have few values, so the graph
+        # stores the products of all of them as constants. All values of a hidden category get the
+        # embedding of the unknown value, the first.
         self.candidate_values, self.candidate_products = [], []
         encoder = model.encoder
         starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
@@ -200,7 +200,7 @@ class Scoring(nn.Module):
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
     def forward(self, inputs: Inputs) -> Inputs:
-        """Takes the inputs that `larr.serve.served` looks up; returns `logits`, [K, T]."""
+        """Maps the inputs that `larr.serve.served` looks up to `logits`, [K, T]."""
         request = [inputs["request_categories"].flatten(), inputs["request_numbers"]]
         request_1I = torch.cat(request)[None]
         request_1O = torch.addmm(self.model.first.linear.bias, request_1I, self.request_weight)
@@ -223,7 +223,7 @@ class Scoring(nn.Module):
         return {"logits": self.model.logits_after(products_KO, x_KI)}
 
     def _joined(self, inputs: Inputs, request_1I: Tensor, rest: list[Tensor]) -> Tensor:
-        """Returns all inputs side by side, in the order in which the ranker has them, [K, I]."""
+        """Concatenates all inputs in the ranker's order, [K, I]."""
         place_KI = inputs["place_inputs"]
         columns = [place_KI, request_1I.expand(place_KI.shape[0], -1)]
         for column, values_VE in enumerate(self.candidate_values):
@@ -233,7 +233,7 @@ class Scoring(nn.Module):
     def _recent(self, inputs: Inputs) -> Tensor:
         """Returns `TargetAttention` over the recent places of one user, [K, E].
 
-        Factored, so that the recent places' side of its products is computed once a request.
+        Factored, so that the part of the recent places is computed once per request.
         """
         attention, recent_LE = self.model.encoder.attention, inputs["recent_places"]
         own_AE, product_AE = attention.pair.weight.chunk(2, dim=1)
@@ -246,14 +246,14 @@ class Scoring(nn.Module):
         return weight_KL @ recent_LE
 
     def _figures(self, matching: Matching, inputs: Inputs) -> list[Tensor]:
-        """Returns the figures of `Matching`, of one request's texts with those of each place."""
+        """Returns the figures of `Matching` between one request's texts and each place's."""
         request_QD, place_KSD = inputs["request_vectors"], inputs["place_vectors"]
         columns, compared = [request_QD.flatten()], [request_QD]
         if matching.recent_slot is not None:
             recent_LD, has_text_L = inputs["recent_vectors"], inputs["recent_has_text"]
             columns.append(recent_LD.sum(dim=0) / has_text_L.sum().clamp(min=1))
             compared.append(recent_LD)
-        # One product for all pairs of texts; it is split by what the place's text is compared with.
+        # one product for all pairs of texts, then split into request texts and recent places
         product = place_KSD.flatten(0, 1) @ torch.cat(compared).T
         product_KSX = product.unflatten(0, (-1, len(matching.place_slots)))
         figures = [product_KSX[:, :, : len(request_QD)].flatten(1)]

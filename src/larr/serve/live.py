@@ -1,4 +1,4 @@
-"""The versions that a running service ranks with, and their change while it runs."""
+"""The versions of a running service, and switching between them while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from larr.serve.version import ServedVersion
 
 
 class Opened(NamedTuple):
-    """An arm and its version, ready to rank."""
+    """An arm and its loaded version."""
 
     arm: Arm
     version: ServedVersion
@@ -30,34 +30,34 @@ class Live:
         self.store = store
         self.journal = Journal(store.folder / JOURNAL)
         self.accepted: dict[str, Columns] = {}
-        """The places that were added and not withdrawn, by ID, as sent last."""
+        """The added places that were not withdrawn, by ID, as last sent."""
         self._catching_up = threading.Lock()
         self._catch_up()
         self.has_followed = False
         """Whether the places that were added before the start are embedded."""
         self.refused: str | None = None
-        """Why the store's latest choice is not served, if it is not."""
+        """Why the store's current versions are not served, if they are not."""
         self.opened = [Opened(arm, store.load(arm.version)) for arm in store.arms()]
 
     def rank(self, request: RankRequest) -> RankAnswer:
-        """Returns the answer of the arm that the user is in."""
+        """Returns the answer of the user's arm."""
         opened = self.choose(request.user_id)
         answer = opened.version.rank(request)
         answer.arm = opened.arm.name
         return answer
 
     def choose(self, user_id: str | int) -> Opened:
-        """Returns the arm of a user: always the same as long as the arms stay."""
-        first, *others = self.opened  # read once, as `refresh` may replace it meanwhile
-        for second in others:  # one during a test, else none
+        """Returns the arm of a user, which is constant as long as the arms do not change."""
+        first, *others = self.opened  # read once, because `refresh` may replace it
+        for second in others:  # at most one, during a test
             if arm_position(str(user_id), second.arm.version) >= first.arm.share:
                 return second
         return first
 
     def accept(self, row: Columns) -> None:
-        """Writes a new place to the disk; `refresh` embeds its texts.
+        """Writes a new place to disk; `refresh` embeds its texts.
 
-        Raises InputError for a place that cannot be added, and UnavailableError where this machine
+        Raises InputError for a place that cannot be added, and UnavailableError if this machine
         cannot embed its texts.
         """
         if type(row.get(ID)) is int:
@@ -65,11 +65,11 @@ class Live:
         for opened in self.opened:
             opened.version.check_place(row)
         if self.status(str(row["poi_id"])) == "trained":
-            raise InputError(f"place {row['poi_id']!r:.80} is known from training")
+            raise InputError(f"place {row['poi_id']!r:.80} is already known from training")
         self.journal.append(row)
 
     def withdraw(self, poi_id: str) -> bool:
-        """Withdraws an accepted place; `refresh` forgets it. False if it is not known."""
+        """Withdraws an accepted place, which `refresh` then removes; False if it is unknown."""
         status = self.status(poi_id)
         if status is None:
             return False
@@ -82,7 +82,7 @@ class Live:
         return True
 
     def status(self, poi_id: str) -> str | None:
-        """Returns `trained`, `embedded` or `accepted`; None for a place that is not known."""
+        """Returns `trained`, `embedded` or `accepted`; None for an unknown place."""
         self._catch_up()
         versions = [opened.version for opened in self.opened]
         if all(poi_id in version.trained for version in versions):
@@ -93,9 +93,9 @@ class Live:
         return "embedded" if all(as_sent) else "accepted"
 
     def refresh(self) -> None:
-        """Follows the places that came and went, and opens the versions that the store names now.
+        """Adds and removes places, and loads the store's current versions.
 
-        A version that is refused leaves everything as it was.
+        Keeps the previous versions if one is refused.
         """
         try:
             self._catch_up()
@@ -111,11 +111,11 @@ class Live:
                 ]
                 for opened in changed:
                     opened.version.follow(accepted)
-                self.opened = changed  # one assignment: a request sees the old arms or the new ones
+                self.opened = changed  # atomic: a request sees either the old or the new arms
                 names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
                 console.print(f"serving {names}")
             self.refused = None
-        except Exception as error:  # a bad version must not stop the service of a good one
+        except Exception as error:  # a bad version must not stop a working service
             reason = str(error) if isinstance(error, LarrError) else f"{error!r}"
             if reason != self.refused:
                 console.print(Text("not served:", style="bold red"), reason)
@@ -123,7 +123,7 @@ class Live:
         self.has_followed = True
 
     def _catch_up(self) -> None:
-        """Reads what this process or another one has accepted or withdrawn."""
+        """Reads the places that any process has accepted or withdrawn since the last call."""
         with self._catching_up:
             for row in self.journal.news():
                 if ID in row:
@@ -133,6 +133,6 @@ class Live:
 
 
 def arm_position(user_id: str, test: str) -> float:
-    """Returns a number from 0 to below 1, spread evenly over users and unrelated between tests."""
+    """Returns a number in [0, 1), uniform over users and independent between tests."""
     digest = hashlib.sha256(f"{test} {user_id}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48

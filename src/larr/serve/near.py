@@ -1,9 +1,9 @@
-"""Places by distance, in numpy.
+"""Searches places by distance, in numpy.
 
-The places are sorted by latitude, so those within some km are in one slice of the table. Of a
-million places spread over a country 300 within 5 km are found in 0.05 ms and within 100 km in 0.3
-ms; with the million in one city it is 7 to 26 ms. A k-d tree would need at most 0.2 ms, but it was
-the only reason to install scipy for serving.
+The places are sorted by latitude, so those within some km form one slice of the table. Finding 300
+of a million places spread over a country takes 0.05 ms within 5 km and 0.3 ms within 100 km; with
+the million in one city 7 to 26 ms. A k-d tree takes at most 0.2 ms, but only it would make serving
+depend on scipy.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ LOCATED = {"poi_id": pl.String, "poi_lat": pl.Float64, "poi_lon": pl.Float64}
 EARTH_KM = 6371.0
 KM_OF_DEGREE = np.radians(EARTH_KM)
 MARGIN_DEGREES, MARGIN = 1e-9, 1e-15
-"""For rounding at the edge of a slice, and of a cosine."""
+"""Rounding margins of a slice's edge and of a cosine."""
 
 
 class Nearby:
-    """The places with coordinates, if any."""
+    """The places with coordinates."""
 
     def __init__(self, places: pl.DataFrame) -> None:
-        """Takes those of a table that have values in `poi_lat` and `poi_lon`."""
+        """Keeps the rows with values in `poi_lat` and `poi_lon`."""
         columns = places.select(name for name in LOCATED if name in places.columns)
         located = pl.concat([pl.DataFrame(schema=LOCATED), columns], how="diagonal_relaxed")
         self.places = located.drop_nulls().sort("poi_lat", maintain_order=True)
@@ -35,20 +35,20 @@ class Nearby:
 
     def changed(self, without: Collection[str], added: pl.DataFrame) -> Nearby:
         """Returns these places without some and with others."""
-        stays = self.places.filter(~pl.col("poi_id").is_in(list(without)))
-        return Nearby(pl.concat([stays, Nearby(added).places]))
+        kept = self.places.filter(~pl.col("poi_id").is_in(list(without)))
+        return Nearby(pl.concat([kept, Nearby(added).places]))
 
     def search(self, lat: float, lon: float, km: float, at_most: int) -> dict[str, float]:
-        """Returns the nearest places within a distance and their km, as the crow flies."""
+        """Returns the nearest places within a great-circle distance, and their distances in km."""
         reach = km / KM_OF_DEGREE + MARGIN_DEGREES
         start, end = np.searchsorted(self.lat_P, [lat - reach, lat + reach])
         point = _on_sphere(np.array([[lat, lon]]))[0]
-        # One matrix product finds who can be near; in float64 it is right to 0.2 m.
+        # one matrix product finds the candidates; in float64 it is accurate to 0.2 m
         cosine_S = self.points_P3[start:end] @ point
         near = np.flatnonzero(cosine_S >= np.cos(km / EARTH_KM) - MARGIN)
         if len(near) > at_most:
             near = near[np.argpartition(-cosine_S[near], at_most - 1)[:at_most]]
-        # The chord is measured exactly; the cosine has few digits left for short distances.
+        # the chord is exact, while the cosine has few digits left for short distances
         chord_K = np.sqrt(((self.points_P3[start + near] - point) ** 2).sum(axis=1))
         order = np.argsort(chord_K, kind="stable")
         order = order[chord_K[order] <= 2 * np.sin(km / EARTH_KM / 2)]
@@ -58,6 +58,6 @@ class Nearby:
 
 
 def _on_sphere(degrees_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns points of the unit sphere, [P, 3]."""
+    """Returns points on the unit sphere, [P, 3]."""
     lat, lon = np.radians(degrees_P2).T
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)

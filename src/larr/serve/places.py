@@ -1,7 +1,7 @@
-"""Places that came after the training days: a journal on the disk, and their checks.
+"""Places added after the training days: their validation, and a journal on disk.
 
-The journal has one JSON object a line: a place, or the ID of one that is withdrawn. A place is on
-the disk before a client learns that it is accepted.
+Each line of the journal is a JSON object: a place, or the ID of a withdrawn place. A place is on
+disk before the client learns that it is accepted.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ JOURNAL = "places.jsonl"
 ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
 STATISTICS = {PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr")}
 LONGEST_LINE = 2**22
-"""Bytes; the body of a request, and so a place, is shorter."""
+"""In bytes; the limit of a request's body is smaller."""
 AS_SENT = Config.model_validate({"dataset": {"missing": []}})
-"""In JSON a missing value is null, and no word stands for it."""
+"""Treats no word as missing: JSON has null."""
 Row = dict[str, Any]
 
 
 @dataclass
 class Journal:
-    """The accepted places of a store, in the order in which they came and were withdrawn."""
+    """The places that were accepted and withdrawn, in their order."""
 
     path: Path
     read_to: int = 0
 
     def append(self, row: Row) -> None:
-        """Writes a row, and returns when it is on the disk.
+        """Writes a row, and returns when it is on disk.
 
-        Half a line, left by a process that was killed, is removed first.
+        First removes an incomplete line that a killed process may have left.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -77,14 +77,14 @@ class Journal:
             if isinstance(row, dict) and isinstance(row.get(ID, row.get(WITHDRAWN)), str):
                 rows.append(row)
             else:
-                console.print(f"{self.path}: {line!r:.80} is no place and is passed over")
+                console.print(f"{self.path}: skipping {line!r:.80}, which is not a place")
         return rows
 
 
 def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     """Returns a place of the data contract as a row of `Known.places`.
 
-    Raises InputError if a column is missing, unknown, or has a value that the contract refuses.
+    Raises InputError for a missing or unknown column, and for a value that the contract rejects.
     """
     kinds = {
         name: kind
@@ -93,7 +93,7 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     }
     if unknown := sorted(set(row) - set(kinds)):
         raise InputError(
-            f"a place has no column {unknown[0]!r:.80} here; there are {', '.join(kinds)}"
+            f"unknown column {unknown[0]!r:.80} of a place; expected {', '.join(kinds)}"
         )
     if not isinstance(row.get(ID, ""), str):
         raise InputError(f"{ID} must be a text or a whole number, got {row[ID]!r:.80}")
@@ -103,7 +103,7 @@ def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         table = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
         checked = Checks(AS_SENT).check("places", plain(table.lazy(), "places").collect())
         if reasons := [*checked.rejected["reason"], *checked.blanked["reason"]]:
-            raise InputError(f"the place is refused: {reasons[0]}")
+            raise InputError(f"the place is rejected: {reasons[0]}")
         types = checked.good.schema
         return checked.good.select(
             (text_column(name, types[name]) if kinds[name] == pl.String else pl.col(name))

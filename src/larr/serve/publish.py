@@ -1,4 +1,4 @@
-"""`larr publish`: a trained ranker becomes a version that is served without torch.
+"""`larr publish`: turns a trained ranker into a version that is served without torch.
 
 Shapes: V stored texts, D dimension of their vectors, T tasks.
 """
@@ -68,23 +68,22 @@ DATA = ("features.json", "texts.parquet", "vocabularies", "known")
 """Files of `larr prepare` that serving reads."""
 NUMBER = f"{INTERNAL}number"
 PART_ROWS = 16_384
-"""Rows of a table that are computed at a time: memory is bounded by them."""
+"""Rows of a table to compute at a time, which bounds memory."""
 
 
 def publish(store: Store, config: Config, model: str) -> str:
     """Writes a version of a trained ranker and returns its ID.
 
-    The same run gives the same ID and is not written again. Raises StaleError for a ranker that is
-    not up to date, and VersionError if the served ranker does not give the probabilities of the
-    trained one.
+    Returns the existing version of an unchanged run. Raises StaleError for a ranker that is not up
+    to date, and VersionError if the probabilities of the served and the trained ranker differ.
     """
     require_ranker(config, model)
     config = best.with_members(config)
     data = artifacts.folder(config, "prepare")
     if not (data / REQUESTS).is_file():
         raise VersionError(
-            f"{data / REQUESTS} is missing: an older larr wrote this folder; run `larr prepare "
-            "--force` and `larr run` with the same configuration"
+            f"{data / REQUESTS} is missing: an older version of larr wrote this folder; run `larr "
+            "prepare --force` and `larr run` with the same configuration"
         )
     versions = store.folder / VERSIONS
     versions.mkdir(parents=True, exist_ok=True)
@@ -99,9 +98,8 @@ def publish(store: Store, config: Config, model: str) -> str:
         golden = list(_golden(trained, rows, open_version(folder)))
         if not golden:
             raise VersionError(
-                f"{data / REQUESTS}: in each of these requests of the log the scene's columns "
-                "differ from row to row, so none can be asked again; give each row of a request "
-                "the same scene"
+                f"{data / REQUESTS}: the columns of the scene differ between the rows of each of "
+                "these requests, so none can be replayed; give all rows of a request the same scene"
             )
         artifacts.write_json(folder / GOLDEN, golden)
         files = hashes(folder)
@@ -121,13 +119,13 @@ def publish(store: Store, config: Config, model: str) -> str:
 def _copy_run(
     config: Config, model: str, members: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Copies the files of a run that are served as they are; writes and returns its description."""
+    """Copies the files that serving reads unchanged; returns a description of the run."""
     data, embedded = (artifacts.folder(config, stage) for stage in ("prepare", "embed"))
     copied = [data / name for name in DATA]
     read = [artifacts.folder(config, "align") / name for name in members]
     sources = {source for name in members for source in rankers.vector_sources(config, name)}
     read += [embedded / source for source in sorted(sources)]
-    # What embeds the texts of new places.
+    # these embed the texts of new places
     copied += [path / FITTED for path in read if (path / FITTED).is_dir()]
     copied += [artifacts.folder(config, MODELS[source]) for source in sorted(sources & set(MODELS))]
     for path in copied:
@@ -153,9 +151,9 @@ def _copy_run(
 def write_ranker(
     members: Mapping[str, tuple[Ranker, float]], reader: Reader, two: Batch, folder: Path
 ) -> None:
-    """Writes what `ServedRanker` opens, each member in the form in which it is served.
+    """Writes the files of `ServedRanker`, each member in its served form.
 
-    `two` rows are the example with which graphs are written.
+    `two` is a batch of two rows, the example for exporting graphs.
     """
     folder.mkdir()
     inputs = reader.place_inputs()
@@ -184,7 +182,7 @@ def write_ranker(
 
 @torch.inference_mode()
 def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) -> None:
-    """Writes the tables and graphs that `Folded` opens."""
+    """Writes the tables and graphs of `Folded`."""
     larr = scene_part(model)
     encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
     keywords = reader.features.scene_keywords if larr else ()
@@ -210,7 +208,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
         write_graph(text_rows, example, folder / "texts.onnx")
         parts = _text_parts(text_rows, torch.from_numpy(slot_V))
         write_table(folder / TEXT_ROWS, parts, len(keywords) + len(slot_V))
-    # The look-ups of the service give the examples for its graphs, so names and shapes agree.
+    # the service's lookups provide the examples for its graphs, so that names and shapes agree
     ranker, two = Folded(folder, reader, Table({})), places.select(slice(2))
     of_places = ranker.place_inputs(two)
     write_graph(PlaceRows(model, *columns), of_places, folder / "places.onnx")
@@ -222,13 +220,13 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
     write_graph(scoring, example, folder / "scoring.onnx", of_request=request)
     rows = len(places.categories)
     starts = range(0, rows, PART_ROWS)
-    # Part by part, so that only one part's products are in memory.
+    # part by part, to keep only one part's products in memory
     parts = (ranker.place_rows(places.select(slice(n, n + PART_ROWS))) for n in starts)
     write_table(folder / PLACE_ROWS, parts, rows)
 
 
 def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
-    """Yields the rows of the missing texts, one for each keyword, then those of the texts."""
+    """Yields a row for the missing text of each keyword, then the rows of the texts."""
     yield {name: rows.numpy() for name, rows in text_rows.missing().items()}
     vectors_VD = text_rows.model.vectors
     for raw, slots in zip(vectors_VD.split(PART_ROWS), slot_V.split(PART_ROWS), strict=True):
@@ -239,9 +237,9 @@ def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
 def _golden(
     trained: Scorer, rows: pl.DataFrame, version: ServedVersion
 ) -> Iterator[dict[str, Any]]:
-    """Yields requests of the log with the probabilities of the ranker as it was trained.
+    """Yields requests of the log with the probabilities of the trained ranker.
 
-    They are asked on the day after the training days, whatever their day in the log was.
+    Both use the statistics of the day after training, whatever the day of the request.
     """
     reader = version.ranker.reader
     raw_NT = probabilities(trained, Batch.without_labels(reader.table(rows, trained.figures)))

@@ -1,4 +1,4 @@
-"""The ranker of a version: one trained ranker or several, which read the same requests.
+"""The ranker of a version: one or several trained rankers over the same requests.
 
 Shapes: K candidates, T tasks, P places, R scene keywords, N new texts.
 """
@@ -29,7 +29,7 @@ Embed = Callable[[list[tuple[str, str]]], Array]
 
 
 class Scored(NamedTuple):
-    """The probabilities of candidates, and the inputs from which they were computed."""
+    """The probabilities of candidates, and the inputs they were computed from."""
 
     probabilities: Array
     """Of a click, and of a click and an order, float64 [K, T]."""
@@ -38,12 +38,12 @@ class Scored(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A trained ranker with its share in the mean of the logits."""
+    """A trained ranker with its weight in the mean of the logits."""
 
     served: Served
     weight: float
     source: str | None
-    """Of the text vectors that it reads; None if it reads none."""
+    """The source of its text vectors; None if it reads none."""
     figures: list[str]
     """The sources of its text figures."""
 
@@ -52,23 +52,23 @@ class ServedRanker:
     """The weighted mean of its members' logits, with the reader of their requests."""
 
     def __init__(self, folder: Path, reader: Reader) -> None:
-        """Opens what `larr.serve.publish` wrote."""
+        """Opens the files of `larr.serve.publish`."""
         self.reader, self.places = reader, Table.open(folder / PLACES)
         paths = sorted((folder / FIGURES).glob("*"))
         self.figures = {path.name: TextFigures.open(path) for path in paths}
         """The text figures that members read, by the source of their vectors."""
         self.added_rows: dict[str, int] = {}
-        """The rows of the places that were added, those forgotten since among them."""
+        """The rows of added places, including withdrawn ones."""
         self.members = []
         for name, member in artifacts.read_json(folder / MEMBERS).items():
             served = FORMS[member.pop("form")](folder / name, reader, self.places)
             self.members.append(Member(served, **member))
         self.sources = {member.source for member in self.members if member.source is not None}
-        """Of the text vectors that the members read."""
+        """The sources of the members' text vectors."""
         self.reads_texts = bool(self.sources or self.figures)
 
     def score(self, row: Row, candidates: Mapping[str, Sequence[Any]]) -> Scored:
-        """Returns the probabilities of a request's candidates, from its row and their columns."""
+        """Scores a request, given by its row and the columns of its candidates."""
         request = self.reader.request(row)
         inputs = self.reader.candidates(request, candidates)
         return Scored(self.probabilities(request, inputs), request, inputs)
@@ -77,7 +77,7 @@ class ServedRanker:
         self, request: RequestInputs, candidates: CandidateInputs, places: PlaceInputs | None = None
     ) -> Array:
         """Returns the probabilities of candidates, float64 [K, T]; `places` as in `Served`."""
-        same_K = np.zeros(len(candidates.places), np.int64)  # all are of one user and request
+        same_K = np.zeros(len(candidates.places), np.int64)  # one user and one request
         figures: dict[str, Array] = {}
         if self.figures:
             of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
@@ -96,16 +96,17 @@ class ServedRanker:
         return undo_sampling(probability_KT, self.reader.features.sampling_rate)
 
     def explain(self, scored: Scored, chosen: Sequence[int]) -> list[list[TextEffect]]:
-        """Returns for some candidates the effect of each text: the score minus that without it.
+        """Returns the effect of each text on some candidates: the score minus that without it.
 
-        Exact, for the text wherever a ranker reads it; IDs and numbers stay. A text of places is
-        left out for all candidates, since figures within the request compare them.
+        The effect is exact and covers every use of the text by a ranker; IDs and numbers do not
+        change. A text of places is removed from all candidates, because figures within the request
+        compare them.
         """
         reader, request, candidates = self.reader, scored.request, scored.candidates
         places = PlaceInputs(**self.places.take(candidates.places))
         text_KR = all_texts(reader, places, request)
         found = (member.served.attention(text_KR[list(chosen)]) for member in self.members)
-        # Of the first member with a scene encoder.
+        # from the first member with a scene encoder
         attention_KR = next((each_KR for each_KR in found if each_KR is not None), None)
         score_K = scores(scored.probabilities)
         effects: list[list[TextEffect]] = [[] for _ in chosen]
@@ -128,10 +129,10 @@ class ServedRanker:
         return effects
 
     def add_places(self, rows: pl.DataFrame, embedders: Mapping[str, Embed]) -> None:
-        """Adds places without statistics, or new values of added ones, by the columns of `Known`.
+        """Adds places without statistics, or updates added ones, by the columns of `Known.places`.
 
-        They rank with these values from now on. A place that comes again keeps its row.
-        `embedders` embed new texts, by the source of the vectors.
+        A place that is added again keeps its row. `embedders` embed new texts, by the source of the
+        vectors.
         """
         self._add_texts(self.reader.place_texts(rows), embedders)
         inputs = self.reader.inputs_of(rows)
@@ -143,13 +144,13 @@ class ServedRanker:
         for member in self.members:
             member.served.add_places(row_P, inputs)
         self.places.write(row_P, inputs._asdict())
-        self.reader.add(rows, row_P)  # last: from now on a request finds them
+        self.reader.add(rows, row_P)  # last, because requests find the places afterwards
 
     def _add_texts(self, texts: Sequence[pl.Series], embedders: Mapping[str, Embed]) -> None:
-        """Embeds the texts of new places, a column for each keyword, that have no vectors yet.
+        """Embeds those texts of new places, a column for each keyword, that have no vectors yet.
 
-        Where the vectors of one source cannot be computed, these texts stay missing for all; where
-        they are only read as figures, for these.
+        If a source of a member's vectors cannot embed, the texts stay missing for all sources. If a
+        source is only used for figures, they stay missing for these.
         """
         known, keywords = self.reader.texts, self.reader.features.scene_keywords
         new = [
@@ -169,10 +170,10 @@ class ServedRanker:
                 member.served.add_texts(numbers, slot_N, vectors[member.source])
         for source, figures in self.figures.items():
             figures.add_texts(slot_N, vectors.get(source))
-        for keyword, text in new:  # last, as soon as a number is known it is looked up
+        for keyword, text in new:  # last, because requests look up an index as soon as it is known
             known.add_value(keyword, text)
 
 
 def scores(probability_KT: Array) -> npt.NDArray[np.float64]:
-    """Returns what candidates are ranked by: the product of their probabilities, [K]."""
+    """Returns the scores of candidates, the product of their probabilities, [K]."""
     return np.asarray(probability_KT.astype(np.float64).prod(axis=1))

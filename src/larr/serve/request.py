@@ -1,4 +1,4 @@
-"""What is sent to the service and what comes back: types, JSON, and checks of the values."""
+"""Requests and responses of the service: types, JSON and validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPLAINED = 50
 LARGEST = sys.float_info.max
 DATE_AND_TIME, EXAMPLE = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"), "2024-04-08T12:10:00"
 EPOCHS = ((1e11, 1), (1e14, 1e3), (1e17, 1e6))
-"""Below which number a time is in seconds, milliseconds or microseconds, as in tables."""
+"""Upper limits of times in seconds, milliseconds and microseconds, with their units per second."""
 Scalar = str | int | float | bool | None
 Columns = dict[str, Scalar]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
@@ -41,20 +41,20 @@ class RankRequest(Struct, forbid_unknown_fields=True):
     """A user in a scene, and the places to rank."""
 
     user_id: Identifier
-    """A text; a number stands for the text of its digits."""
+    """A text; a number is converted to text."""
     candidates: Annotated[list[Columns], Meta(max_length=2000)] | None = None
     """Each with `poi_id` and the columns that differ between candidates."""
     near: Near | None = None
-    """Instead of `candidates`: the places around."""
+    """Instead of `candidates`: the places near a point."""
     scene: Columns = {}
     """The columns of the scene: city, weather, ..."""
     time: str | int | float | None = None
-    """The clock of the place, such as 2024-04-08T12:10; now if absent. A time with an offset, or
-    seconds since 1970, needs a version that knows its time zone."""
+    """The local time of the place, such as 2024-04-08T12:10; now if absent. A time with an offset,
+    or seconds since 1970, needs a version that knows its time zone."""
     k: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """How many places to give back."""
+    """The number of places to return."""
     explain: bool = False
-    """Whether to give the effect of each text on each place given back; at most 50 places."""
+    """Whether to return the effect of each text on each returned place; at most 50 places."""
 
 
 class TextEffect(Struct):
@@ -63,22 +63,22 @@ class TextEffect(Struct):
     keyword: str
     text: str
     attention: float | None
-    """The encoder's attention to it: where it looked, not what came of it. None without one."""
+    """The encoder's attention to the text, not its effect. None without an encoder."""
     adds: float
-    """The score minus the score without this text, all else the same."""
+    """The score minus the score without this text, all else equal."""
 
 
 class RankedPlace(Struct, omit_defaults=True):
-    """A place of the answer; the best comes first."""
+    """A place of the response; the best comes first."""
 
     poi_id: str
     score: float
-    """The product of the probabilities: by it the places are sorted."""
+    """The product of the probabilities, which sorts the places."""
     probabilities: dict[str, float]
     degraded: list[str] = []
-    """What was not known of it: `new_place`."""
+    """`new_place` for an unknown place."""
     texts: list[TextEffect] = []
-    """If explained."""
+    """The effects of its texts, with `explain`."""
 
 
 class RankAnswer(Struct):
@@ -87,7 +87,7 @@ class RankAnswer(Struct):
     rank_id: str
     version: str
     arm: str
-    """Of a test of two versions; A without a test."""
+    """The arm of an A/B test; A without a test."""
     degraded: list[str]
     """What was not known: `unknown_user`, `missing:time`, `missing:COLUMN` and
     `unknown_value:COLUMN` of the scene or of candidates, `missing_text:KEYWORD`, `nothing_near`."""
@@ -102,7 +102,7 @@ class PlaceStatus(Struct):
 
 
 class Arm(Struct, frozen=True):
-    """A version, and the share of the users that it serves."""
+    """A version and its share of the users."""
 
     name: str
     version: str
@@ -110,12 +110,12 @@ class Arm(Struct, frozen=True):
 
 
 class Readiness(Struct):
-    """The arms that are served, and why the store's latest choice is not, if it is not."""
+    """The arms that are served, and why the store's current versions are not, if they are not."""
 
     status: str
     arms: list[Arm]
     time_zones: dict[str, str]
-    """Of the tables of each version, empty where it is not known."""
+    """The time zone of each version's tables, empty if unknown."""
     refused: str | None = None
 
 
@@ -129,7 +129,7 @@ Body = TypeVar("Body")
 
 
 def decode(body: bytes, kind: type[Body]) -> Body:
-    """Returns the content of a body; raises InputError if it is not JSON of this kind."""
+    """Parses a body; raises InputError if it is not JSON of this type."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -137,17 +137,17 @@ def decode(body: bytes, kind: type[Body]) -> Body:
 
 
 def local_time(time: str | float | None, zone: str) -> datetime:
-    """Returns what the clock of the place shows at `time`, or now, without a zone.
+    """Returns the local time of the place at `time`, or now, as a naive datetime.
 
-    `zone` is that of the version's tables, "" where it is not known. Raises InputError for what is
-    no time, and for an instant (seconds to nanoseconds since 1970, or an offset) without a zone.
+    `zone` is that of the version's tables, "" if unknown. Raises InputError for an invalid time,
+    and for an instant (seconds to nanoseconds since 1970, or an offset) without a zone.
     """
     here = ZoneInfo(zone) if zone else None
     if time is None:
         return datetime.now(here).replace(tzinfo=None)
     try:
         if isinstance(time, str):
-            # Python reads a date alone as midnight, and most digits alone as a date.
+            # Python would accept a date as midnight, and most numbers as dates
             read = datetime.fromisoformat(time if DATE_AND_TIME.match(time) else "")
         else:
             unit = next((unit for limit, unit in EPOCHS if time < limit), 1e9)
@@ -158,13 +158,13 @@ def local_time(time: str | float | None, zone: str) -> datetime:
         read = datetime.min
     if read.replace(tzinfo=None) < OLDEST:
         raise InputError(
-            f"time: got {time!r:.80}, expected the clock of the place, such as {EXAMPLE}; or a "
+            f"time: got {time!r:.80}, expected the local time of the place, such as {EXAMPLE}; a "
             f"time with an offset, such as {EXAMPLE}+08:00; or seconds since 1970"
         )
     if read.tzinfo:
         raise InputError(
-            f"time: {time!r:.80} has to be converted, and this version does not know the time "
-            f"zone of its tables; send the clock of the place, such as {EXAMPLE}, or set "
+            f"time: cannot convert {time!r:.80}, because this version does not know the time zone "
+            f"of its tables; send the local time of the place, such as {EXAMPLE}, or set "
             "dataset.tables.time_zone, run `larr run` and `larr publish`"
         )
     return read
@@ -173,38 +173,38 @@ def local_time(time: str | float | None, zone: str) -> datetime:
 def candidate_columns(
     rows: list[Columns], accepted: Mapping[str, Kinds]
 ) -> dict[str, list[Scalar]]:
-    """Returns the columns of the candidates of a request; raises InputError for wrong ones."""
+    """Returns the columns of a request's candidates; raises InputError for invalid ones."""
     names = dict.fromkeys(["poi_id", *chain.from_iterable(rows)])
     columns = {name: [row.get(name) for row in rows] for name in names}
-    # A number stands for the text of its digits, as in the tables of the data contract.
+    # as in the tables of the data contract, a number is converted to text
     columns["poi_id"] = [str(i) if type(i) is int else i for i in columns["poi_id"]]
     seen: set[Scalar] = set()
     for number, poi_id in enumerate(columns["poi_id"]):
         if not isinstance(poi_id, str) or not poi_id:
             raise InputError(f"candidates[{number}]: poi_id must be a text, got {poi_id!r:.80}")
         if poi_id in seen:
-            raise InputError(f"candidates[{number}]: {poi_id!r:.80} is there twice")
+            raise InputError(f"candidates[{number}]: {poi_id!r:.80} occurs twice")
         seen.add(poi_id)
     for name, values in columns.items():
         check_values(name, values, accepted, "candidates[{}]")
     for number, value in enumerate(columns.get(POSITION, [])):
         if isinstance(value, int | float) and value < FIRST:
-            raise InputError(f"candidates[{number}].{POSITION}: the first one is {FIRST}")
+            raise InputError(f"candidates[{number}].{POSITION}: positions start at {FIRST}")
     return columns
 
 
 def check_values(
     name: str, values: list[Scalar], accepted: Mapping[str, Kinds], where: str
 ) -> None:
-    """Raises InputError for a column that is not read, and for values that it cannot have.
+    """Raises InputError for a column that nothing reads, and for values of a wrong type.
 
-    `where` names the values in a message; `{}` in it becomes the number of the value.
+    `where` names the values in a message; `{}` in it becomes the index of the value.
     """
     if name not in accepted:
         table, columns = where.partition("[")[0], ", ".join(sorted(accepted))
-        raise InputError(f"{table}: no column {name!r:.80} is read there; there are {columns}")
+        raise InputError(f"{table}: unknown column {name!r:.80}; expected {columns}")
     kinds = {type(None), *accepted[name]}
-    if not kinds.issuperset(map(type, values)):  # one pass in C, as nearly all requests are right
+    if not kinds.issuperset(map(type, values)):  # one pass in C, since most requests are valid
         number = next(n for n, value in enumerate(values) if type(value) not in kinds)
         expected = " or ".join(dict.fromkeys(WORDS[kind] for kind in accepted[name]))
         raise InputError(
@@ -213,7 +213,5 @@ def check_values(
     if str in kinds or not {int, float} & kinds:  # texts of numbers may be longer
         return
     for number, value in enumerate(values):
-        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:  # NaN, too
-            raise InputError(
-                f"{where.format(number)}.{name}: {value!r:.80} is beyond any number of a scene"
-            )
+        if isinstance(value, int | float) and not -LARGEST <= value <= LARGEST:  # includes NaN
+            raise InputError(f"{where.format(number)}.{name}: {value!r:.80} is out of range")

@@ -1,8 +1,8 @@
-"""A trained ranker as it is served: graphs of ONNX over the arrays of a request, without torch.
+"""The served form of a trained ranker: ONNX graphs over the arrays of a request, without torch.
 
-Any ranker is served by one graph over the arrays of a batch (`Plain`). Of PLE and LARR what does
-not depend on the request is stored (`Folded`): they are look-ups in numpy and a graph of what is
-left to compute; `larr.serve.fold` explains both.
+One graph over the arrays of a batch can serve any ranker (`Plain`). For PLE and LARR everything
+that does not depend on the request is stored (`Folded`): numpy lookups, and a graph for the
+remaining computation; see `larr.serve.fold`.
 
 Shapes: K candidates, T tasks, P places, F categories, M numbers, G text figures, R scene keywords,
 Q of them of the request, S of the place, V texts, N new texts, D dimension of their vectors,
@@ -27,7 +27,7 @@ GRAPH, VECTORS = "ranker.onnx", "vectors.npy"
 """The files of a plain ranker."""
 SETTINGS, EMBEDDINGS, RECENT_TEXTS = "settings.json", "embeddings.npy", "recent_texts.npy"
 PLACE_ROWS, TEXT_ROWS = "place_rows", "text_rows"
-"""The files of a folded one, and the folders of its tables."""
+"""The files of a folded ranker, and the folders of its tables."""
 
 
 class Graph:
@@ -43,16 +43,16 @@ class Graph:
         self.outputs = [node.name for node in self.session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, Array]) -> Columns:
-        """Returns its outputs; inputs that the graph does not have are ignored."""
+        """Returns the outputs; ignores inputs that the graph does not have."""
         values = self.session.run(None, {name: inputs[name] for name in self.inputs})
         return dict(zip(self.outputs, values, strict=True))
 
 
 class Served(ABC):
-    """One trained ranker of a version: what it computes from the inputs that a `Reader` gives."""
+    """One trained ranker of a version, which scores the inputs of a `Reader`."""
 
     def __init__(self, reader: Reader, places: Table) -> None:
-        """`places` has the inputs of all places."""
+        """Takes the reader and the table of all places' inputs."""
         self.reader, self.places = reader, places
 
     @abstractmethod
@@ -63,19 +63,19 @@ class Served(ABC):
         figure_KG: Array,
         places: PlaceInputs | None = None,
     ) -> Array:
-        """Returns the logits of candidates, float32 [K, T], from their text figures, too.
+        """Returns the logits of candidates, float32 [K, T].
 
-        With `places` these are the inputs of the candidates' places instead of the stored ones.
+        `places` replaces the stored inputs of the candidates' places.
         """
 
     @abstractmethod
     def add_texts(self, numbers: range, slots: Array, vectors_ND: Array) -> None:
-        """Adds the vectors of new texts, by their numbers and the slots of their keywords."""
+        """Adds the vectors of new texts, by their indices and the slots of their keywords."""
 
     def add_places(self, rows: Sequence[int], inputs: PlaceInputs) -> None:  # noqa: B027
-        """Adds places, or new values of added ones, by their rows in the table of places.
+        """Adds or updates places, by their rows in the table of places.
 
-        Nothing to do for a ranker that reads only their inputs.
+        Does nothing by default, since the table already contains their inputs.
         """
 
     def attention(self, text_KR: Array) -> Array | None:  # noqa: ARG002
@@ -84,10 +84,10 @@ class Served(ABC):
 
 
 class Plain(Served):
-    """Any ranker: its graph takes the arrays that a batch of the log has."""
+    """Any ranker, as one graph over the arrays of a batch."""
 
     def __init__(self, folder: Path, reader: Reader, places: Table) -> None:
-        """Opens what `larr.serve.publish` wrote."""
+        """Opens the files of `larr.serve.publish`."""
         super().__init__(reader, places)
         self.graph, path = Graph(folder / GRAPH), folder / VECTORS
         self.vectors_VD = open_array(path) if path.is_file() else np.zeros((0, 0), np.float32)
@@ -115,16 +115,16 @@ class Plain(Served):
         return self.graph(inputs)["logits"]
 
     def add_texts(self, numbers: range, slots: Array, vectors_ND: Array) -> None:  # noqa: ARG002
-        """Adds the vectors, if it reads any."""
+        """Adds the vectors if the graph reads any."""
         if self.vectors_VD.size:
             self.vectors_VD = np.concatenate([self.vectors_VD[: numbers.start], vectors_ND])
 
 
 class Folded(Served):
-    """A ranker of which what each place, text and category value adds is stored."""
+    """A ranker with stored contributions of places, texts and category values."""
 
     def __init__(self, folder: Path, reader: Reader, places: Table) -> None:
-        """Opens what `larr.serve.publish` wrote."""
+        """Opens the files of `larr.serve.publish`."""
         super().__init__(reader, places)
         settings = artifacts.read_json(folder / SETTINGS)
         self.shifts = np.array(settings["shifts"], np.int32)
@@ -140,10 +140,8 @@ class Folded(Served):
         self.reads_texts = bool(self.text_table.published)
         self.keywords = len(reader.features.scene_keywords)
         self.graph = cache(lambda name: Graph(folder / f"{name}.onnx"))
-        """The graphs `texts`, `places` and `scoring`, the modules of `larr.serve.fold`.
-
-        Opened when first needed: `larr publish` uses the look-ups before all graphs are written.
-        """
+        """Opens `texts`, `places` or `scoring`, the modules of `larr.serve.fold`, at first use:
+        `larr publish` needs the lookups before all graphs are written."""
 
     def logits(
         self,
@@ -160,7 +158,7 @@ class Folded(Served):
         return self.graph("scoring")(inputs)["logits"]
 
     def place_rows(self, places: PlaceInputs) -> Columns:
-        """Returns what is stored of places."""
+        """Computes the stored rows of places."""
         inputs = self.place_inputs(places)
         columns = self.graph("places")(inputs)
         place = self.reader.categories.place.index(self.place_column)
@@ -170,7 +168,7 @@ class Folded(Served):
         return columns
 
     def place_inputs(self, places: PlaceInputs) -> Columns:
-        """Returns the inputs of the graph of places."""
+        """Returns the inputs of the graph `places`."""
         embeddings_PFE = self._embed(self.reader.categories.place, places.categories)
         inputs = {"categories": embeddings_PFE, "numbers": places.numbers}
         if self.reads_texts:
@@ -178,7 +176,7 @@ class Folded(Served):
         return inputs
 
     def look_up(self, request: RequestInputs) -> Columns:
-        """Returns the inputs of the graph of scoring that are the same for all candidates."""
+        """Returns the inputs of the graph `scoring` that all candidates share."""
         recent_L: Array = request.recent + self.shifts[self.place_column]
         inputs = {
             "request_categories": self._embed(self.reader.categories.request, request.categories),
@@ -196,7 +194,7 @@ class Folded(Served):
         return inputs
 
     def attention(self, text_KR: Array) -> Array | None:
-        """Returns the softmax of `<agg>` over itself and the texts, the mean of the heads."""
+        """Returns the attention of `<agg>` to the texts, averaged over the heads."""
         if not self.reads_texts:
             return None
         logits_KRH = self._look_up_texts(text_KR, np.arange(self.keywords))["logits"]
@@ -217,13 +215,13 @@ class Folded(Served):
         self.place_table.write(rows, self.place_rows(inputs))
 
     def _embed(self, columns: Sequence[int], index: Array) -> Array:
-        """Returns the embeddings of some categories' values; hidden categories have one value."""
+        """Returns the embeddings of category values; a hidden category has a single value."""
         chosen = list(columns)
         row: Array = self.shifts[chosen] + index * self.seen[chosen]
         return self.embeddings.take(row, axis=0)
 
     def _look_up_texts(self, text: Array, slots: Array | int) -> Columns:
-        """Returns the rows of texts; the first R rows are those of each keyword's missing text."""
+        """Returns the rows of texts; the first R rows are the missing texts of the keywords."""
         return self.text_table.take(np.where(text < 0, slots, text + self.keywords))
 
 
@@ -231,7 +229,7 @@ FORMS: dict[str, Callable[[Path, Reader, Table], Served]] = {"folded": Folded, "
 
 
 def all_texts(reader: Reader, places: PlaceInputs, request: RequestInputs) -> Array:
-    """Returns the numbers of the texts of candidates, of the place and of the request, [K, R]."""
+    """Returns the indices of the texts of each candidate's place and of the request, [K, R]."""
     slots = (reader.place_slots, reader.request_slots)
     return in_order(slots, (places.texts, request.texts), len(places.texts))
 
@@ -239,9 +237,9 @@ def all_texts(reader: Reader, places: PlaceInputs, request: RequestInputs) -> Ar
 def in_order(
     positions: Sequence[Sequence[int] | Array], parts: Sequence[Array], rows: int
 ) -> Array:
-    """Returns parts of the columns side by side, each column at its position, [rows, columns].
+    """Joins parts of the columns, each column at its position, [rows, columns].
 
-    A part without a dimension of rows is the same for all.
+    A one-dimensional part applies to all rows.
     """
     joined = np.empty((rows, sum(map(len, positions))), parts[0].dtype)
     for columns, part in zip(positions, parts, strict=True):

@@ -1,9 +1,9 @@
-"""Versions of what is served: immutable folders in a store; one is current, or two are compared.
+"""Versions of the served model: immutable folders in a store. One is current, or two are tested.
 
-STORE/versions/ID/    a ranker and the part of a run that serving reads; manifest.json has the
-                      sha256 of each file, READY is written last and means "complete"
-STORE/current.json    the version to be served, and those before it
-STORE/places.jsonl    the places that were added since
+STORE/versions/ID/    a ranker and the files of a run that serving reads; manifest.json contains the
+                      sha256 of each file; READY is written last and means "complete"
+STORE/current.json    the current version, and the previous ones
+STORE/places.jsonl    the places added since
 STORE/vectors.sqlite  the vectors of their texts
 """
 
@@ -32,25 +32,25 @@ from larr.stages import MODELS
 from larr.text.fitted import FITTED
 
 STORE = "store"
-"""A store's folder in the output of a run, unless another one is given."""
+"""The default store, a folder in the output of a run."""
 VERSIONS, CURRENT, VECTORS = "versions", "current.json", "vectors.sqlite"
 LOCK = f".{CURRENT}.lock"
-"""Held by a process that changes what is served, so that one comes after the other."""
+"""Serialises changes of the current version by several processes."""
 MANIFEST, READY, SERVING, GOLDEN = "manifest.json", "READY", "serving.json", "golden.json"
 RANKER = "ranker"
 TOLERANCE = 1e-5
-"""Between the probabilities of the served ranker and those of the trained one."""
+"""The maximum difference between the probabilities of the served and the trained ranker."""
 ID_DIGITS = 12
 
 
 class VersionError(InputError):
-    """A version that is missing or incomplete, or gives other answers than it should."""
+    """A version is missing, incomplete, or returns wrong probabilities."""
 
 
 class _Pointer(msgspec.Struct):
     arms: list[Arm]
     before: list[list[Arm]] = []
-    """What was served before that, the latest last."""
+    """The previous arms, the latest last."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Store:
     folder: Path
 
     def published_from(self, run: dict[str, Any]) -> str | None:
-        """Returns the version with this description of a run, if one is complete."""
+        """Returns the complete version with this description of a run, if any."""
         for manifest in self.versions():
             folder = self.folder / VERSIONS / manifest["version"]
             with suppress(VersionError, FileNotFoundError):
@@ -82,7 +82,7 @@ class Store:
         return self._pointer().arms
 
     def activate(self, version: str, share: float = 1.0) -> ServedVersion:
-        """Lets a version be served, once its files and its golden requests are checked; returns it.
+        """Makes a version current after checking its files and golden requests; returns it.
 
         With a share below 1 it becomes arm B of a test, beside the current version. Raises
         VersionError for a version that cannot be served.
@@ -96,7 +96,7 @@ class Store:
             if share < 1:
                 if not served.arms or served.arms[0].version == version:
                     raise VersionError(
-                        f"{self.folder}: a test needs another version to be current than {version}"
+                        f"{self.folder}: a test needs another current version than {version}"
                     )
                 arms = [Arm("A", served.arms[0].version, 1 - share), Arm("B", version, share)]
             if arms != served.arms:
@@ -105,22 +105,22 @@ class Store:
         return opened
 
     def roll_back(self) -> list[Arm]:
-        """Undoes the last change that is not undone; returns what is served now."""
+        """Undoes the last change that is not undone yet; returns the arms served now."""
         with FileLock(self.folder / LOCK):
             before = self._pointer().before
             if not before:
-                raise VersionError(f"{self.folder}: nothing was served before this")
+                raise VersionError(f"{self.folder}: there is no previous version")
             for arm in before[-1]:
                 self.load(arm.version)
             self._point(_Pointer(before[-1], before[:-1]))
         return before[-1]
 
     def load(self, version: str) -> ServedVersion:
-        """Returns a version whose files were checked and whose golden requests were replayed."""
+        """Loads a version after checking its files and golden requests."""
         folder = self.folder / VERSIONS / version
         if folder.parent != self.folder / VERSIONS or not folder.is_dir():
             known = ", ".join(file["version"] for file in self.versions()) or "none"
-            raise VersionError(f"{self.folder} has no version {version}; there are: {known}")
+            raise VersionError(f"{self.folder} has no version {version}; it has {known}")
         return open_checked(folder, self.folder / VECTORS)
 
     def _point(self, pointer: _Pointer) -> None:
@@ -131,10 +131,10 @@ class Store:
             return msgspec.json.decode((self.folder / CURRENT).read_bytes(), type=_Pointer)
         except FileNotFoundError as error:
             inside = self.folder / STORE
-            hint = f"did you mean {inside}?" if inside.is_dir() else "is that the folder?"
+            hint = f"did you mean {inside}?" if inside.is_dir() else "is this the right folder?"
             raise VersionError(
-                f"{self.folder}: no version is current there; {hint} `larr publish CONFIG --store "
-                f"{self.folder}` makes one"
+                f"{self.folder} has no current version; {hint} `larr publish CONFIG --store "
+                f"{self.folder}` writes one"
             ) from error
         except msgspec.MsgspecError as error:
             raise VersionError(
@@ -143,9 +143,9 @@ class Store:
 
 
 def check(folder: Path) -> None:
-    """Raises VersionError for an incomplete or changed folder, with the file at fault."""
+    """Raises VersionError for an incomplete or modified folder, naming the file."""
     if not (folder / READY).is_file():
-        raise VersionError(f"{folder}: {READY} is missing, so it was not written to its end")
+        raise VersionError(f"{folder}: {READY} is missing, so the version is incomplete")
     try:
         manifest = artifacts.read_json(folder / MANIFEST)
         files: dict[str, str] = manifest["files"]
@@ -153,19 +153,19 @@ def check(folder: Path) -> None:
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise VersionError(f"{folder / MANIFEST}: cannot be read: {error!r}") from error
     if identity(files) != version:
-        raise VersionError(f"{folder / MANIFEST}: its files do not give the version {version}")
+        raise VersionError(f"{folder / MANIFEST}: the hashes do not match version {version}")
     current = hashes(folder)
     for name, expected in files.items():
         if name not in current:
             raise VersionError(f"{folder}: {name} is missing")
         if current[name] != expected:
-            raise VersionError(f"{folder}: {name} is not what was published; publish it again")
+            raise VersionError(f"{folder}: {name} has changed since publishing; publish it again")
 
 
 def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:
-    """Returns the version of a folder; the file `vectors` keeps those of new places' texts."""
+    """Opens the version of a folder; the file `vectors` caches the vectors of new texts."""
     if not (folder / RANKER).is_dir():
-        raise VersionError(f"{folder}: an older larr published this version; publish it again")
+        raise VersionError(f"{folder}: an older version of larr published this; publish it again")
     run = artifacts.read_json(folder / SERVING)
     config = Config.model_validate(run["config"]).model_copy(update={"output": folder})
     reader = Reader(config, artifacts.folder(config, "prepare"))
@@ -183,9 +183,9 @@ def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
 
 
 def open_checked(folder: Path, vectors: Path | str = ":memory:") -> ServedVersion:
-    """Returns the version of a folder, checked and with its golden requests replayed.
+    """Opens the version of a folder, checks its files and replays its golden requests.
 
-    Raises VersionError if it gives other probabilities than expected.
+    Raises VersionError if a probability differs from the expected one.
     """
     check(folder)
     opened = open_version(folder, vectors)
@@ -196,8 +196,8 @@ def open_checked(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
             expected = example["probabilities"][item.poi_id]
             if not np.allclose(actual, expected, rtol=0, atol=TOLERANCE):
                 raise VersionError(
-                    f"version {opened.id}: golden request {number} gives {item.poi_id} {actual}, "
-                    f"the evaluation gave {expected}; it is not served"
+                    f"version {opened.id} is not served: golden request {number} returns {actual} "
+                    f"for {item.poi_id}, expected {expected}"
                 )
     return opened
 
@@ -220,13 +220,13 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def identity(files: dict[str, str]) -> str:
-    """Returns the ID of files, from their names and hashes."""
+    """Returns the ID of a set of files, derived from their names and hashes."""
     lines = "\n".join(f"{name} {files[name]}" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()[:ID_DIGITS]
 
 
 def sync(folder: Path) -> None:
-    """Waits until the names and the contents of a folder's files are on the disk."""
+    """Flushes the names and contents of a folder's files to disk."""
     for path in [*folder.rglob("*"), folder]:
         if path.name.startswith("."):
             continue

@@ -1,8 +1,7 @@
 """Tables of numpy arrays with a row for each place or text.
 
 The published rows are memory-mapped .npy files: a version opens without reading them, processes
-share their pages, and rows that no request needs stay on the disk. Rows that are added while the
-service runs follow them in memory.
+share their pages, and unused rows stay on disk. Rows added at run time are kept in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GROWTH, LEAST_GROWTH = 8, 64
 
 
 class Table:
-    """Columns whose rows belong together; one thread adds rows while others read them."""
+    """Columns of equal length; one thread may add rows while others read."""
 
     def __init__(self, published: Columns) -> None:
         self.published = published
@@ -36,27 +35,27 @@ class Table:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Returns the table of a folder; one that does not exist has no columns."""
+        """Opens the table of a folder; a missing folder gives a table without columns."""
         return cls({path.stem: open_array(path) for path in sorted(folder.glob("*.npy"))})
 
     def __len__(self) -> int:
         return self.first_added + self._count
 
     def take(self, row: Array) -> Columns:
-        """Returns the columns at row numbers of any shape: [*shape, *row]."""
-        if not self._count:  # the usual case, without a mask and a lock
+        """Returns the columns at row indices of any shape: [*shape, *row]."""
+        if not self._count:  # the common case needs no mask and no lock
             return {name: column.take(row, axis=0) for name, column in self.published.items()}
         is_added = row >= self.first_added
         published_row, added_row = np.where(is_added, 0, row), row[is_added] - self.first_added
         published = self.published.items()
         columns = {name: column.take(published_row, axis=0) for name, column in published}
-        with self._lock:  # so that a row that is written again is never read half old, half new
+        with self._lock:  # prevents reading a row while it is replaced
             for name, column in columns.items():
                 column[is_added] = self._added[name][added_row]
         return columns
 
     def write(self, rows: Sequence[int], columns: Columns) -> None:
-        """Appends rows, or replaces rows that were added before; published rows never change."""
+        """Appends rows or replaces added rows; published rows never change."""
         added_row = np.asarray(rows) - self.first_added
         end = max(self._count, int(added_row.max()) + 1)
         with self._lock:
@@ -72,13 +71,13 @@ class Table:
 
 
 def open_array(path: Path) -> Array:
-    """Returns a memory-mapped .npy file."""
+    """Memory-maps a .npy file."""
     mapped: Array = np.load(path, mmap_mode="r")
-    return mapped.view(np.ndarray)  # `np.memmap` itself adds microseconds to each look-up
+    return mapped.view(np.ndarray)  # `np.memmap` adds microseconds to each lookup
 
 
 def write_table(folder: Path, parts: Iterable[Columns], rows: int) -> None:
-    """Writes a table part by part, so that only one part of it is in memory."""
+    """Writes a table part by part, keeping only one part in memory."""
     folder.mkdir()
     files: Columns = {}
     start = 0

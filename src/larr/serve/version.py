@@ -1,4 +1,4 @@
-"""A version of the model at work: `POST /v1/rank` without HTTP, and the places that were added.
+"""A loaded version of the model: answers `POST /v1/rank` without HTTP, and adds places.
 
 Shapes: K candidates.
 """
@@ -44,27 +44,27 @@ class ServedVersion:
         """`embedders` embed the texts of new places, by the source of the vectors."""
         self.ranker, self.id, self.embedders = ranker, version, embedders
         self.accepted = ranker.reader.sent()
-        """The columns that may be sent of the scene, and those of a candidate."""
+        """The columns that a client may send of the scene and of a candidate."""
         self.time_zone = ranker.reader.config.dataset.tables.time_zone
-        """That of the tables' times; empty where it is not known."""
+        """The zone of the tables' times; empty if unknown."""
         self.needs_time = ranker.reader.reads_time and not self.time_zone
-        """Whether requests have to send it, since the server's clock may be in another zone."""
+        """Whether requests must send the time, because the server may be in another zone."""
         self.known_places = ranker.reader.known.places
         self.trained = frozenset(self.known_places["poi_id"])
         self.added: dict[str, Columns] = {}
-        """The places that came after the training, by ID."""
+        """The places added after training, by ID."""
         self.left_out: dict[str, Columns] = {}
-        """Those of them that this version cannot read."""
+        """The added places that this version cannot read."""
         self.nearby = Nearby(self.known_places)
         self._following = threading.Lock()
 
     def rank(self, request: RankRequest) -> RankAnswer:
-        """Returns the best `k` of the candidates; raises InputError for a wrong request."""
+        """Returns the best `k` of the candidates; raises InputError for an invalid request."""
         if (request.candidates is None) == (request.near is None):
-            raise InputError("give either `candidates` or `near`, and not both")
+            raise InputError("send either `candidates` or `near`, not both")
         if near := request.near:
             if not len(self.nearby.ids):
-                raise InputError("`near` needs places with lat and lon; give `candidates` instead")
+                raise InputError("`near` needs places with lat and lon; send `candidates` instead")
             places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
             candidates: Candidates = {"poi_id": [*places], "distance_km": [*places.values()]}
         else:
@@ -82,7 +82,7 @@ class ServedVersion:
         if not candidates["poi_id"]:
             answer.degraded += ["nothing_near"] if request.near else []
             return answer
-        # As in the tables of the data contract, an empty text counts as missing.
+        # as in the tables of the data contract, an empty text counts as missing
         scene = {name: value for name, value in request.scene.items() if value not in (None, "")}
         row = {**scene, "user_id": str(request.user_id), "time": time}
         scored = self.ranker.score(row, candidates)
@@ -102,7 +102,7 @@ class ServedVersion:
         return answer
 
     def _degraded(self, scene: Row, candidates: Candidates, scored: Scored) -> list[str]:
-        """Returns what is not known of the request, in the words of `RankAnswer.degraded`."""
+        """Returns the content of `RankAnswer.degraded`."""
         missing = [name for name in self.accepted[0] if name not in scene]
         of_candidates = (name for name in self.accepted[1] if name != POSITION)
         missing += [name for name in of_candidates if None in candidates.get(name, [None])]
@@ -116,29 +116,28 @@ class ServedVersion:
     def check_place(self, row: Columns) -> None:
         """Raises InputError for a place that cannot be added.
 
-        Raises UnavailableError where this machine cannot embed its texts.
+        Raises UnavailableError if this machine cannot embed its texts.
         """
         as_known(row, self.known_places)
         for source in self.ranker.sources | self.ranker.figures.keys():
             if source in self.embedders:
                 self.embedders[source].require_packages()
-            elif source in self.ranker.sources:  # of another one the figures are missing
+            elif source in self.ranker.sources:  # of other sources the figures are missing
                 raise InputError(
-                    f"this version cannot embed new texts as `{source}` does, so places cannot be "
-                    "added"
+                    f"places cannot be added: this version cannot embed new texts with `{source}`"
                 )
 
     def follow(self, accepted: Mapping[str, Columns]) -> None:
-        """Adds, changes and forgets places, so that those of `accepted` are known, by their IDs.
+        """Adds, updates and removes places to match `accepted`, by ID.
 
-        Places that were known in training stay as they are. A place that cannot be added is left
-        out and keeps no other one back. OSError and MemoryError, which are the machine's fault and
-        not the place's, are raised, so that the caller tries again.
+        Places known from training do not change. A place that cannot be added is left out without
+        affecting others. Raises OSError and MemoryError, which are not the fault of a place, so
+        that the caller tries again.
         """
         with self._following:
             if gone := self.added.keys() - accepted.keys():
                 self.nearby = self.nearby.changed(gone, pl.DataFrame())
-                for poi_id in gone:  # it ranks as an unknown one from now on
+                for poi_id in gone:  # it now ranks as an unknown place
                     self.ranker.reader.place_rows.pop(poi_id, None)
                 self.added = {i: row for i, row in self.added.items() if i not in gone}
             wanted = {
@@ -151,22 +150,21 @@ class ServedVersion:
                 self._add(wanted)
 
     def _add(self, wanted: Mapping[str, Columns]) -> None:
-        """Adds places at once; if that fails, half of them at a time, down to the one at fault."""
+        """Adds all places at once; on failure bisects them to isolate the faulty ones."""
         try:
             rows = [as_known(row, self.known_places) for row in wanted.values()]
             frame = pl.concat(rows, how="diagonal")
             self.ranker.add_places(frame, self.embedders)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # usually the fault of one place that another version accepted
+        except Exception as error:  # usually one place that another version accepted
             if len(wanted) > 1:
                 places = list(wanted.items())
                 for half in (places[: len(places) // 2], places[len(places) // 2 :]):
                     self._add(dict(half))
             else:
                 self.left_out |= wanted
-                message = f"version {self.id}: {', '.join(wanted)} is left out: {error}"
-                console.print(message)
+                console.print(f"version {self.id}: {', '.join(wanted)} is left out: {error}")
             return
         self.nearby = self.nearby.changed(wanted, frame)
         self.added |= wanted
