@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"text"},
     {"rankers"},
-    {"evaluation", "serve"},
+    {"evaluation", "serve", "plan"},
     {"run"},
     {"cli"},
 ]

@@ -18,7 +18,7 @@ from larr.config.rankers import BEST
 from larr.errors import ConfigError, InputError, LarrError
 from larr.plugins import plugins
 from larr.progress import console
-from larr.run import run, run_stage
+from larr.run import run, run_stage, vector_sources
 from larr.settings import load_config, settings_below
 from larr.stages import STAGES
 
@@ -88,6 +88,20 @@ def check(config: ConfigPath, override: Overrides = None) -> None:
     from larr.data.leaks import check as look  # noqa: PLC0415
 
     look(loaded)
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    override: Overrides = None,
+    card: Annotated[str, typer.Option(help="A kind of GPU, such as l40s or h100.")] = "a100-80",
+) -> None:
+    """What training and reading the language model will cost: here, and on one and eight GPUs."""
+    loaded = load_config(config, override)
+    run_stage(loaded, "prepare")
+    from larr.plan import plan as show  # noqa: PLC0415
+
+    show(loaded, card, vector_sources(loaded))
 
 
 @app.command("run")

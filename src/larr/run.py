@@ -11,7 +11,7 @@ from larr.config import Config
 from larr.config.rankers import BEST
 from larr.errors import StoppedError
 from larr.progress import console
-from larr.stages import RUN, STAGES
+from larr.stages import RUN, STAGES, inputs_of
 
 
 def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
@@ -24,6 +24,9 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
         from larr.data.columns import check_later_stages  # noqa: PLC0415
 
         check_later_stages(config)
+    if "backbone" in STAGES[verb].settings:
+        artifacts.require(config, *inputs_of(config, verb))
+        require_memory(config, verb)
     if force:
         artifacts.forget(config, verb)
     console.print(Text(verb, style="bold"), f"-> {target}")
@@ -44,10 +47,20 @@ def run(config: Config, *, force: bool = False) -> None:
     """Runs every stage up to the report that is not up to date, also for `config.encoders`."""
     wanted = vector_sources(config)  # here wrong names are refused at once
     for verb in RUN:
+        if verb == "pretrain":
+            require_memory(config, "contrast")  # not only after stage 1
         if verb == "embed":
             train_encoders(config, wanted, force=force)
         if STAGES[verb].is_needed(config):
             run_stage(config, verb, force=force)
+
+
+def require_memory(config: Config, verb: str) -> None:
+    """Raises UnavailableError if a stage that is not up to date cannot fit into memory."""
+    if not artifacts.stage(config, verb).is_current():
+        from larr.text.memory import require  # noqa: PLC0415
+
+        require(config, verb)
 
 
 def vector_sources(config: Config) -> list[str]:

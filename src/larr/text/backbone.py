@@ -155,9 +155,13 @@ class LanguageModel:
         return "next" if is_causal else None
 
 
-def load_base(config: Config) -> LanguageModel:
-    """Returns the model that `config.backbone` names, with the keywords' markers added."""
-    tokenizer, model = checkpoint.read(config.backbone)
+def load_base(config: Config, *, weights: bool = True) -> LanguageModel:
+    """Returns the model that `config.backbone` names, with the keywords' markers added.
+
+    Without `weights` it is on torch's meta device: its sizes are known, and it takes no memory.
+    """
+    read = checkpoint.read if weights else checkpoint.skeleton
+    tokenizer, model = read(config.backbone)
     keywords = [keyword.name for keyword in config.keywords]
     _add_markers(tokenizer, model, keywords)
     return LanguageModel(model, KeywordTokenizer(tokenizer, keywords, config.backbone.max_length))

@@ -7,6 +7,8 @@ A causal language model is read with its head; an encoder, which sees a text in 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,26 +59,11 @@ def read(backbone: BackboneConfig) -> Stored:
     Raises ConfigError for what cannot be read, and for a text length that the model does not have.
     """
     options = {"revision": backbone.revision, "trust_remote_code": False}
-    try:
-        source = source_of(backbone.model, "backbone.model")
-        if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
-            first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
-            source = str(Path(source) / first["path"])
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        config = AutoConfig.from_pretrained(source, **options)
+    with _explained(backbone.model):
+        source, tokenizer, config = _described(backbone)
         model = _read_model(
             source, config, dtype=weights_type(frozen=backbone.lora_rank > 0), **options
         )
-    except ConfigError:
-        raise
-    except Exception as error:  # three libraries raise their own types, which share no base
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"backbone.model {backbone.model!r} could not be read: {reason[:300]}; give "
-            f"`builtin`, {', '.join(f'`{name}`' for name in PACKAGED)}, a GGUF file, or the folder "
-            "or Hugging Face name of a causal language model or an encoder with safetensors "
-            "weights and no code of its own"
-        ) from error
     if config.dtype in (torch.float16, torch.bfloat16) and model.dtype != config.dtype:
         console.print(
             f"  {backbone.model} has weights in {config.dtype}; they are read as {model.dtype}"
@@ -87,10 +74,63 @@ def read(backbone: BackboneConfig) -> Stored:
             f"backbone.max_length is {backbone.max_length}: {backbone.model!r} reads at most "
             f"{longest} tokens"
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     model.config.use_cache = False
     return tokenizer, model.to(device())
+
+
+def skeleton(backbone: BackboneConfig) -> Stored:
+    """Returns the tokenizer and the model without weights, on torch's meta device.
+
+    A folder with the configuration of a model is enough: without a tokenizer there, texts are
+    counted by the built-in one. Raises ConfigError for what cannot be read.
+    """
+    with _explained(backbone.model):
+        _, tokenizer, config = _described(backbone)
+        kind = AutoModelForMaskedLM if _is_encoder(config) else AutoModelForCausalLM
+        with torch.device("meta"):
+            model = kind.from_config(config)
+        if _is_encoder(config) and any(name.endswith("Model") for name in config.architectures):
+            model = model.base_model  # stored without a head
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        console.print(
+            f"  {backbone.model} has no tokenizer: texts are counted by the built-in one, which "
+            "needs more tokens, by far so in languages other than English",
+            soft_wrap=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(BUILTIN)
+    return tokenizer, model
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Raises ConfigError with what `backbone.model` takes where reading it fails."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:  # three libraries raise their own types, which share no base
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"backbone.model {model!r} could not be read: {reason[:300]}; give "
+            f"`builtin`, {', '.join(f'`{name}`' for name in PACKAGED)}, a GGUF file, or the folder "
+            "or Hugging Face name of a causal language model or an encoder with safetensors "
+            "weights and no code of its own"
+        ) from error
+
+
+def _described(
+    backbone: BackboneConfig,
+) -> tuple[str, PreTrainedTokenizerBase, PreTrainedConfig]:
+    """Returns where a model is, its tokenizer and its configuration."""
+    options = {"revision": backbone.revision, "trust_remote_code": False}
+    source = source_of(backbone.model, "backbone.model")
+    if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
+        first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
+        source = str(Path(source) / first["path"])
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    return source, tokenizer, AutoConfig.from_pretrained(source, **options)
 
 
 def source_of(model: str, setting: str) -> str:
@@ -147,11 +187,7 @@ def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTra
 
     Raises ValueError if other weights are missing.
     """
-    if config.is_encoder_decoder:
-        raise ValueError("it is an encoder with a decoder")
-    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(
-        config, "is_decoder", False
-    )
+    is_encoder = _is_encoder(config)
     model, info = (AutoModelForMaskedLM if is_encoder else AutoModelForCausalLM).from_pretrained(
         source,
         use_safetensors=True,
@@ -164,6 +200,13 @@ def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTra
     if missing & body or (missing and not is_encoder):
         raise ValueError(f"the checkpoint lacks weights: {', '.join(sorted(missing)[:3])}")
     return model.base_model if missing else model
+
+
+def _is_encoder(config: PreTrainedConfig) -> bool:
+    """Whether a model sees a text in both directions; raises ValueError if it has a decoder too."""
+    if config.is_encoder_decoder:
+        raise ValueError("it is an encoder with a decoder")
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
 def _longest(model: PreTrainedModel) -> int | None:

@@ -21,7 +21,7 @@ from sentence_transformers import (
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from larr import artifacts
 from larr.config import Config
@@ -74,9 +74,9 @@ def contrast(config: Config) -> None:
         recall["cpt_only"] = recalls(config, apart, as_encoder(lm, None, pooling))
         rows = examples(config, apart)
         texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
-        encoder = _starting_model(config, lm, [from_input(text) for text in texts])
+        encoder = starting_model(config, lm, [from_input(text) for text in texts])
         checks = Checks(config, apart, encoder)
-        curve, seconds, steps = _train(config, encoder, rows, checks, work.folder)
+        curve, seconds, steps = train_model(config, encoder, rows, checks, work.folder)
         checks.restore()
         _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
@@ -134,7 +134,7 @@ def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> f
     return float((alone & ~has_shown).float().mean())
 
 
-def _starting_model(
+def starting_model(
     config: Config, lm: LanguageModel, sample: list[list[KeywordText]]
 ) -> SentenceTransformer:
     """Returns the model of stage 1 with a whitening head, from which the training starts."""
@@ -310,11 +310,11 @@ class NoModelCardTrainer(SentenceTransformerTrainer):
         """Adds none."""
 
 
-def _train(
+def train_model(
     config: Config,
     encoder: SentenceTransformer,
     rows: dict[str, list[Any]],
-    checks: Checks,
+    checks: TrainerCallback,
     folder: Path,
 ) -> tuple[list[dict[str, float]], float, int]:
     """Trains in place; returns the losses at twenty points, the seconds and the steps."""

@@ -17,7 +17,7 @@ from datasets import Dataset
 from peft import get_peft_model
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -66,15 +66,13 @@ def pretrain(config: Config) -> None:
         figures: dict[str, Any] = {
             f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
         }
-        settings = config.pretrain
-        steps = math.ceil(settings.epochs * len(train) / settings.batch_size)
-        steps = min(steps, settings.max_steps or steps)
+        steps = steps_of(config, len(train))
         if lm.predicts is None:
             console.print(
                 f"  {config.backbone.model} has no head that predicts tokens: stage 1 is skipped"
             )
             steps = 0
-        trained, figures["loss"], seconds = _train(config, lm, train, steps, work.folder)
+        trained, figures["loss"], seconds = train_model(config, lm, train, steps, work.folder)
         lm = LanguageModel(trained, lm.tokens)
         figures |= {
             f"perplexity_{name}_after": perplexity(lm, rows) for name, rows in held_out.items()
@@ -82,7 +80,7 @@ def pretrain(config: Config) -> None:
         lm.model.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
         mean_length = sum(len(row["input_ids"]) for row in train) / len(train)
-        tokens = round(steps * settings.batch_size * mean_length)
+        tokens = round(steps * config.pretrain.batch_size * mean_length)
         work.measured(tokens, "tokens")
         work.figures |= figures | {
             "train_tokens": tokens,
@@ -236,8 +234,20 @@ def scales_logits(lm: PreTrainedModel) -> bool:
     return any(getattr(settings, name, None) is not None for name in LOGIT_SCALES)
 
 
-def _train(
-    config: Config, lm: LanguageModel, rows: list[Row], steps: int, folder: Path
+def steps_of(config: Config, rows: int) -> int:
+    """Returns the steps of a training on so many rows."""
+    settings = config.pretrain
+    steps = math.ceil(settings.epochs * rows / settings.batch_size)
+    return min(steps, settings.max_steps or steps)
+
+
+def train_model(
+    config: Config,
+    lm: LanguageModel,
+    rows: list[Row],
+    steps: int,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, list[float], float]:
     """Returns the trained model, its loss at twenty points of the training, and the seconds."""
     if steps == 0:
@@ -257,6 +267,7 @@ def _train(
             args=TrainingArguments(**options),
             train_dataset=dataset,
             data_collator=MaskedTokens(lm.tokens, torch.Generator().manual_seed(config.seed)),
+            callbacks=[*callbacks],
         )
     else:
         skipped = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
@@ -266,6 +277,7 @@ def _train(
             train_dataset=dataset,
             processing_class=lm.tokens.tokenizer,
             peft_config=adapters,
+            callbacks=[*callbacks],
         )
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
     model = trainer.model.float().merge_and_unload() if rank else trainer.model

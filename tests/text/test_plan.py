@@ -1,0 +1,130 @@
+"""`larr plan`, and the refusal of stages that cannot fit into memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import get_peft_model
+from rich.console import Console
+from torch.nn import Module
+
+from larr import plan
+from larr.config import Config
+from larr.errors import ConfigError, UnavailableError
+from larr.run import run_stage
+from larr.text import memory
+from larr.text.backbone import load_base, lora
+from larr.text.memory import altered, needed, require, step_of
+from tests.fake_data import make_data
+from tests.tiny_models import KINDS
+
+QWEN_7B = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": 152064,
+}
+
+
+def trained(model: Module) -> int:
+    return sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Config:
+    """A run of a model of which there is nothing but the configuration."""
+    (tmp_path / "config.json").write_text(json.dumps(QWEN_7B))
+    features = {"categories": ["poi_id"]}
+    return make_data(tmp_path / "run", backbone={"model": str(tmp_path)}, features=features)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sizes_are_those_of_the_model_that_is_read(
+    kind: str, models: dict[str, Path], prepared: Config
+) -> None:
+    config = altered(prepared, {"backbone.model": str(models[kind])})
+    lm, step = load_base(config), step_of(config, "pretrain")
+    assert step.parameters == trained(lm.model)
+    assert bool(step.tokens) == bool(lm.predicts)
+    with_lora = altered(config, {"backbone.lora_rank": 4})
+    body = lm.model.base_model
+    wrapped = get_peft_model(body, lora(lm.tokens, body, 4))
+    assert step_of(with_lora, "contrast").trained == trained(wrapped)
+
+
+def test_a_configuration_of_a_model_is_enough(
+    large: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = step_of(large, "pretrain")
+    assert step.parameters == pytest.approx(7.6e9, rel=0.01)
+    assert "no tokenizer: texts are counted by the built-in one" in capsys.readouterr().err
+    in_full = needed(step, on_gpu=True, bf16=True)
+    # weights, gradients, Adam's means in float32, and copies of the layers in bfloat16
+    assert in_full > 16 * step.parameters + 2 * step.multiplied
+    adapters = step_of(altered(large, {"backbone.lora_rank": 16}), "pretrain")
+    assert 4 * step.parameters <= needed(adapters, on_gpu=True, bf16=True) < in_full / 3
+    upper = {"backbone.lora_rank": 16, "backbone.lora_layers": 7}
+    assert step_of(altered(large, upper), "contrast").tuned_layers == 7
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(
+    large: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 50e9)
+    wanted = (
+        r"pretrain: .* 7,616 million parameters and needs some 1\d\d\.\d GB of memory, 50\.0 GB"
+    )
+    with pytest.raises(UnavailableError, match=wanted + r" are free; set backbone\.lora_rank = 16"):
+        run_stage(large, "pretrain")
+    assert not (large.output / "pretrain").exists()
+    monkeypatch.setattr(memory, "free", lambda: 5e9)
+    with pytest.raises(UnavailableError, match=r"contrast: .*take a smaller backbone\.model"):
+        require(large, "contrast")
+    monkeypatch.setattr(memory, "free", lambda: 200e9)
+    require(large, "pretrain")
+
+
+def test_a_smaller_batch_is_proposed_where_it_is_enough(
+    prepared: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = altered(prepared, {"contrast.batch_size": 256, "contrast.triples": 256})
+    monkeypatch.setattr(memory, "free", lambda: memory.here(step_of(config, "contrast")) / 3)
+    with pytest.raises(UnavailableError, match=r"set contrast\.batch_size = 32, which needs"):
+        require(config, "contrast")
+
+
+def test_a_plan_is_a_row_for_each_stage(
+    prepared: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "console", Console(stderr=True, width=160))
+    plan.plan(prepared, "H100", ["encoder", "tfidf"])
+    rows = {line.split()[0]: line for line in capsys.readouterr().err.splitlines() if line.strip()}
+    texts = len(plan._texts(prepared))
+    assert rows["embed"].split()[1] == f"{texts:,}"
+    assert "32" in rows["contrast"].split()
+    assert {"pretrain", "contrast", "embed"} <= rows.keys()
+    with pytest.raises(ConfigError, match=r"--card gtx: expected one of a10, .*l40s"):
+        plan.plan(prepared, "gtx", [])
+
+
+def test_amounts_are_those_of_the_stages(prepared: Config, copy: Callable[..., Config]) -> None:
+    config = copy(prepared, pretrain={"epochs": 0.0})
+    amounts: dict[str, Any] = plan._amounts(config, ["encoder", "untuned"])
+    once = plan._amounts(prepared, ["encoder"])
+    assert amounts["pretrain"].trained == amounts["pretrain"].read == 0
+    assert amounts["embed"].read == 2 * once["embed"].read > 0
+    assert once["contrast"].steps == 4
+    assert amounts["contrast"].read < once["contrast"].read  # one model less to measure
+    # a token takes 2 operations for each parameter, and 4 more for the gradients
+    of_reading = 2 * once["contrast"].trained * once["contrast"].step.multiplied
+    assert once["contrast"].operations[0] == 4 * of_reading  # and 2, computed again on a GPU
