@@ -106,7 +106,7 @@ def test_a_declared_column_may_differ(log: Log) -> None:
                 "keyword": {"template": "{fee_level}"},
                 "buckets": [BUCKET],
             },
-            "cannot read fee_level; expected a column with one value for a request",
+            "cannot read fee_level; expected a column with one value per request",
         ),
         (
             {"profiles": [{"name": "p", "column": "name", "within": "position"}]},
@@ -143,13 +143,13 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
     [
         ("{poi_nam}", "poi", "cannot read poi_nam; expected a column of places"),
         ("plain", "poi", "names no column"),
-        ("{poi_name", "poi", "without its other half"),
-        ("{poi_name} [x", "poi", "without its other half"),
+        ("{poi_name", "poi", "unmatched bracket or brace"),
+        ("{poi_name} [x", "poi", "unmatched bracket or brace"),
         ("{fee[/km]}", "scene", "rename a column with one of these in its name"),
         ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
         ("{click}", "scene", "not known before the impression"),
         ("{probability_click}", "scene", "not known before the impression"),
-        ("likes {poi_name}", "user", "cannot read poi_name; .* one value for a request"),
+        ("likes {poi_name}", "user", "cannot read poi_name; .* one value per request"),
         ("{user_order_price_yuan}", "user", "cannot read user_order_price_yuan"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ),
         ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
         ({"features": {"recent": 5}}, "needs poi_id"),
-        ({"features": {"recent_keyword": "k"}}, "k is no scene keyword of a place"),
+        ({"features": {"recent_keyword": "k"}}, "k is not a scene keyword with owner poi"),
         ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click: click is not known"),
         ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes: cannot read likes"),
         (
@@ -188,7 +188,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ),
         (
             {"profiles": [{"name": "t", "column": "name", "within": "place"}]},
-            "within of profile t: cannot read place; expected .* that impressions have",
+            "within of profile t: cannot read place; expected .* of the impressions",
         ),
         ({"statistics": [{"columns": ["user_id", "click"]}]}, "click is not known before"),
         (
@@ -213,7 +213,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ({"contrast": {"near": "poi_planet"}}, "contrast.near: cannot read poi_planet"),
         ({"features": {"categories": []}}, "features.categories: the rankers need at least one"),
         ({"align": {"tuned": {"ple": {"hidden": ["no_such"]}}}}, "ple: hidden names no_such"),
-        ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows will have no column"),
+        ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows have no column"),
     ],
 )
 def test_a_setting_with_a_wrong_column_is_refused(
@@ -243,13 +243,13 @@ def test_no_column_has_the_name_of_one_that_is_added(
     else:
         field = "history" if table == "orders" else table
         log = replace(log, **{field: getattr(log, field).with_columns(added)})
-    with pytest.raises(DataError, match=f"table {table}: its column {column} has the name"):
+    with pytest.raises(DataError, match=f"table {table}: the name of column {column} is also used"):
         check_columns(configured(), log)
 
 
 def test_what_later_stages_need_is_checked_with_the_rest_in_one_list(log: Log) -> None:
     changes = {"contrast": {"near": "poi_planet"}, "features": {"numbers": ["no_such"]}}
-    with pytest.raises(ConfigError, match="2 settings have to be changed") as caught:
+    with pytest.raises(ConfigError, match="2 settings must be changed") as caught:
         check_columns(configured(**changes), log)
     assert [line[:20] for line in str(caught.value).splitlines()[1:]] == [
         "- features.numbers: ",

@@ -103,11 +103,11 @@ def test_a_number_that_is_a_text_in_most_rows_is_refused(tmp_path: Path) -> None
     [
         ("users", pl.DataFrame({"id": [1]}), "table users: no column user_id"),
         ("impressions", pl.DataFrame({"request_id": []}), "table impressions: no column"),
-        ("impressions", TABLES["impressions"].cast(pl.String).clear(), "no row is left"),
+        ("impressions", TABLES["impressions"].cast(pl.String).clear(), "it has no valid rows"),
         (
             "places",
             TABLES["places"].with_columns(poi_name=pl.lit("x")),
-            "poi_name would exist twice",
+            "duplicate columns poi_name",
         ),
     ],
 )
@@ -121,12 +121,12 @@ def test_a_table_that_lacks_what_is_needed_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"click": [0, 0, 0, 0, 0]}, "click is false in every good row"),
+        ({"click": [0, 0, 0, 0, 0]}, "click is false in all training rows"),
         ({"order": [0, 0, 0, 0, 0]}, "no column order"),
         ({"user_id": [1, 1, 7, 7, 7]}, "3 of 5 rows break"),
         ({"click": [1, 0, -1, 0, 0]}, "click cannot be read in 1 of 5 rows.* number of clicks"),
         ({"position": [0, 1, 0, 1, 0]}, "position is below its range .* expected 1 for the place"),
-        ({"split": ["test"] * 5}, "0 rows to train and 4 to test"),
+        ({"split": ["test"] * 5}, "0 training rows and 4 test rows"),
     ],
 )
 def test_a_log_to_learn_nothing_from_is_refused(
@@ -193,7 +193,7 @@ def test_a_column_that_is_replaced_is_pointed_out(
 ) -> None:
     rows = TABLES["impressions"].with_columns(season=pl.lit("monsoon"))
     assert "monsoon" not in checked(tmp_path, impressions=rows).scan().collect()["season"]
-    assert "their season is replaced by what larr computes" in capsys.readouterr().err
+    assert "season will be computed from the time" in capsys.readouterr().err
 
 
 def test_times_that_may_be_dates_are_pointed_out(

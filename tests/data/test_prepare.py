@@ -446,7 +446,7 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["^.*$", "*", "larr:row"])
 def test_a_name_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"no column may be called {re.escape(repr(name))}; rename"):
+    with pytest.raises(DataError, match=f"invalid column name {re.escape(repr(name))}; rename"):
         named([name], tmp_path)
 
 

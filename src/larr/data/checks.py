@@ -1,6 +1,6 @@
-"""The rules of the data contract, applied to the rows of a table.
+"""Applies the rules of the data contract to the rows of a table.
 
-A bad value in an optional column does not reject its row: the value is missing from then on.
+An invalid value in an optional column becomes null; its row is kept.
 """
 
 from __future__ import annotations
@@ -30,50 +30,50 @@ from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, as_type, is_naive
 from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
-"""The offset from UTC of the zone that reaches a date first."""
+"""The largest offset from UTC of any time zone."""
 WHY = ("reason", "broken_rules")
-"""Columns in front of rejected rows; columns of the user with these names get a suffix."""
+"""The first columns of rejected rows; given columns with these names get a suffix."""
 IDS = ("request_id", "user_id", "poi_id")
 
 
 def latest_clock() -> datetime:
-    """Returns the latest time that any clock shows now, as times of the contract are local."""
+    """Returns the current time in the earliest zone, as the times in tables are local."""
     return datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
 
 
 class Checked(NamedTuple):
-    """What has become of some rows."""
+    """The result of checking some rows."""
 
     good: pl.DataFrame
-    """The good rows, in the types of the contract."""
+    """The valid rows, in the types of the contract."""
     rejected: pl.DataFrame
-    """The others as given, after `reason` (sentences joined by "; ") and `broken_rules` (a list of
-    structs with the fields of `Rule`)."""
+    """The invalid rows as given, after `reason` (messages joined by "; ") and `broken_rules` (a
+    list of structs with the fields of `Rule`)."""
     blanked: pl.DataFrame
-    """A row for each bad value of the good rows: the required columns of its row, `column`,
-    `value`, `reason`."""
+    """One row per invalid value in the valid rows: the required columns, `column`, `value`,
+    `reason`."""
     words: Counter[tuple[str, str]]
-    """How often a column has a word for a missing value."""
+    """(column, word for a missing value) -> number of occurrences."""
     values: Counter[str]
-    """How many values each column has."""
+    """Column -> number of values."""
 
 
 @dataclass
 class Checks:
-    """The rules for the rows of all tables."""
+    """Checks rows of any table."""
 
     config: Config
     known: dict[str, pl.Series] = field(default_factory=dict)
-    """IDs that the next tables may refer to."""
+    """The valid IDs of users and places, to which later tables refer."""
     rejected: dict[str, pl.Series] = field(default_factory=dict)
-    """IDs of rejected rows, to which the next tables may refer."""
+    """The IDs of rejected users and places."""
     now: datetime = field(default_factory=latest_clock)
 
     def check(self, table: str, frame: pl.DataFrame) -> Checked:
-        """Returns the rows of a table, or of one of its chunks, by what is to become of them.
+        """Returns the valid and invalid rows of a table, or of one of its chunks.
 
-        `frame` has the types of `larr.data.values.plain`. Raises DataError for a column of which
-        no value can be read rightly.
+        `frame` has the types of `larr.data.values.plain`. Raises DataError for a column with
+        nested values, rounded IDs or ambiguous times.
         """
         contract, tables = TABLES[table], self.config.dataset.tables
         columns = self._columns(table, frame)
@@ -107,9 +107,9 @@ class Checks:
         )
 
     def _columns(self, table: str, frame: pl.DataFrame) -> dict[str, Column]:
-        """Returns the columns that have to have a type: those of the contract, and own numbers."""
+        """Returns the typed columns: those of the contract, and numeric columns of the user."""
         own = {*own_numbers(self.config)[table]} & {*frame.select(cs.string()).columns}
-        # A client sends numbers for features, and may send true or false for buckets.
+        # Clients send numbers for features, but can send true or false for buckets.
         features = {*by_table(self.config.features.numbers)[table]}
         own |= features & {*frame.select(cs.boolean()).columns}
         columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
@@ -117,7 +117,7 @@ class Checks:
 
 
 def _bad_values(rows: pl.DataFrame, contract: Table, rule: Rule) -> pl.DataFrame:
-    """Returns `Checked.blanked` of rows that break the rule of a column."""
+    """Returns `Checked.blanked` for rows that break a rule."""
     return rows.select(
         *contract.required,
         column=pl.lit(rule.column),
@@ -127,17 +127,17 @@ def _bad_values(rows: pl.DataFrame, contract: Table, rule: Rule) -> pl.DataFrame
 
 
 def _check_types(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for a column without single values."""
+    """Raises DataError for a column with nested values."""
     for name, dtype in frame.schema.items():
         if isinstance(dtype, NESTED):
             raise DataError(
-                f"table {table}: its column {name} holds {dtype}; give one text, number, Boolean "
-                "or time a row"
+                f"table {table}: column {name} holds {dtype}; give one text, number, Boolean or "
+                "time per row"
             )
 
 
 def _check_ids(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for IDs that floats have rounded."""
+    """Raises DataError for IDs that were rounded to floats."""
     for name, dtype in frame.schema.items():
         if dtype.is_float():
             is_rounded = pl.col(name).is_finite() & (pl.col(name).abs() >= LARGEST_EXACT[dtype])
@@ -148,20 +148,20 @@ def _check_ids(table: str, frame: pl.DataFrame) -> None:
         rounded = frame[name].filter(frame.select(is_rounded.fill_null(value=False)).to_series())
         if len(rounded):
             raise DataError(
-                f"table {table}: {name} holds floats, such as {rounded[0]}, but floats of this "
-                "size leave whole numbers out, so that different IDs have become one. Export the "
-                "column as integers or as texts"
+                f"table {table}: {name} holds floats, such as {rounded[0]}, which are too large "
+                "to represent every integer: different IDs may have been rounded to the same "
+                "value. Export the column as integers or texts"
             )
 
 
 def _check_times(table: str, time: pl.Series, zone: str) -> None:
-    """Raises DataError for times of which the zone is not known."""
+    """Raises DataError for times without an offset from UTC."""
     naive = time.to_frame().filter(is_naive(pl.col("time"), time.dtype))["time"]
     if len(naive):
         raise DataError(
             f"table {table}: a time such as {naive[0]} has no offset from UTC, and "
             f"dataset.tables.time_zone is {zone}. Set dataset.tables.naive_times: "
-            f'"local" if a clock in {zone} shows these times, "utc" if they are to be converted'
+            f'"local" if these times are already in {zone}, "utc" if they must be converted'
         )
 
 
@@ -170,7 +170,7 @@ def _without_words(
 ) -> tuple[pl.DataFrame, Counter[tuple[str, str]]]:
     """Returns the rows with null for blank texts, words for missing values, NaN and infinity.
 
-    Returns also how often each word is in each column.
+    Also returns how often each word occurs in each column.
     """
     numbers = cs.float()
     columns, words = [], Counter[tuple[str, str]]()
@@ -182,13 +182,13 @@ def _without_words(
             words.update({(column.name, word): count for word, count in counts.iter_rows()})
         columns.append(column.set(is_word | (text == ""), None))
     given = frame.with_columns(columns).with_columns(pl.when(numbers.is_finite()).then(numbers))
-    # The shortest decimal, such as 5.4, and not 5.400000095367432.
+    # Via text, float32 becomes the shortest decimal: 5.4, not 5.400000095367432.
     short = (cs.float() - cs.by_dtype(pl.Float64)).cast(pl.String).cast(pl.Float64)
     return given.with_columns(short), words
 
 
 def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:
-    """Returns the rows that break a rule, with their reasons in front, see `Checked`."""
+    """Returns the rows that break a rule, after the columns `WHY`, see `Checked.rejected`."""
     by_rule = [
         pl.select(
             row=where.arg_true(),

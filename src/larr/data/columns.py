@@ -1,8 +1,8 @@
-"""The columns that the configuration names, checked against those of the tables.
+"""Checks the columns that the configuration names against those of the tables.
 
-Keywords, features, buckets and profiles name columns. Each must exist, be known before the
-impression, and be known at the place where it is read: a text of the scene is rendered once for a
-request, so it cannot read what differs between the candidates.
+A column of a keyword, feature, bucket or profile must exist and be known before the impression.
+Texts of users and scenes are rendered once per request, so they cannot read columns that differ
+between candidates.
 """
 
 from __future__ import annotations
@@ -32,20 +32,19 @@ from larr.errors import ConfigError, DataError
 from larr.progress import console
 
 IMPRESSIONS = ("user_impressions", "poi_impressions")
-"""Columns of the number of training rows of a row's user and place."""
+"""Columns with the number of training rows of each row's user and place."""
 KEPT_FOR_EVALUATION = ("request_id", "user_id", "poi_id", "time", *IMPRESSIONS)
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
 MOST_DIFFERING = 0.05
-"""In a larger share of the requests, different values are no slip of the log."""
+"""If a column differs within a larger share of the requests, it is not a mistake in the log."""
 Use = tuple[str, list[str], Collection[str], str]
-"""What reads columns: its place in the configuration, the columns, those that it may read, and what
-these have in common."""
+"""The setting that reads columns, the columns, the valid columns, and a description of these."""
 
 
 def check_columns(config: Config, log: Log) -> None:
-    """Raises ConfigError for a column that cannot be used as configured, DataError for a table.
+    """Raises ConfigError for an invalid column in a setting, DataError for an invalid table.
 
-    Prints columns that differ within so few requests that it may be a slip of the log.
+    Prints columns that differ within so few requests that it may be a mistake in the log.
     """
     impressions = log.schema()
     levels = {f"{bucket.column}_level" for bucket in config.buckets}
@@ -53,10 +52,10 @@ def check_columns(config: Config, log: Log) -> None:
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
     figures |= {"user_order_price_yuan", *PAIR_FIGURES}
     figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
-    internal = {"recent", "poi_impressions", "user_impressions"}  # added, but not to be read
+    internal = {"recent", "poi_impressions", "user_impressions"}  # not for settings
     internal |= {*within_names(compared_numbers(config))}
     _check_tables(config, log, impressions, figures | levels | internal)
-    # refused as a name in any case, but read only where places have prices
+    # The name is reserved in any case; the column exists only if places have prices.
     if "poi_price_yuan" not in log.places.columns:
         figures.discard("user_order_price_yuan")
     tables = {**impressions, **log.places.schema, **log.users.schema}
@@ -79,22 +78,22 @@ def check_columns(config: Config, log: Log) -> None:
 
 
 def refuse(wrong: Iterable[str]) -> None:
-    """Raises ConfigError with what has to be changed, if anything has."""
+    """Raises ConfigError with all problems, if there are any."""
     problems = [*wrong]
     if len(problems) > 1:
         lines = "\n- ".join(problems)
-        raise ConfigError(f"{len(problems)} settings have to be changed:\n- {lines}")
+        raise ConfigError(f"{len(problems)} settings must be changed:\n- {lines}")
     if problems:
         raise ConfigError(problems[0])
 
 
 def needs_of_later_stages(config: Config, places: Collection[str]) -> Iterator[str]:
-    """Yields what stages after `prepare` would refuse; `places` are the columns of places."""
+    """Yields problems for stages after `prepare`; `places` are the columns of places."""
     owners = {keyword.owner for keyword in config.keywords}
     if "poi" not in owners:
         yield "keywords: none has the owner poi; places need at least one text"
     if not owners & {"user", "scene"}:
-        yield "keywords: none has the owner user or scene; stage 2 needs one of them"
+        yield "keywords: none has the owner user or scene; stage 2 needs one"
     near, categories = config.contrast.near, config.features.categories
     if near and near not in places:
         known = ", ".join(sorted(places))
@@ -110,13 +109,13 @@ def needs_of_later_stages(config: Config, places: Collection[str]) -> Iterator[s
     kept = [*KEPT_FOR_EVALUATION, *categories]
     if missing := [name for name in config.evaluate.slices if name not in kept]:
         yield (
-            f"evaluate.slices: the test rows will have no column {', '.join(missing)}; they have "
-            f"{', '.join(kept)}, for those in features.categories are kept"
+            f"evaluate.slices: the test rows have no column {', '.join(missing)}; they keep "
+            f"{', '.join(kept)} (add columns to features.categories)"
         )
 
 
 def check_later_stages(config: Config) -> None:
-    """Raises ConfigError for what has been set since `prepare` and a later stage cannot do."""
+    """Raises ConfigError for settings, changed since `prepare`, that later stages do not allow."""
     places = artifacts.folder(config, "prepare") / "places.parquet"
     refuse(needs_of_later_stages(config, pl.read_parquet_schema(places)))
 
@@ -124,32 +123,32 @@ def check_later_stages(config: Config) -> None:
 def _wrong_uses(
     config: Config, uses: list[Use], tables: Mapping[str, pl.DataType], *, is_dated: bool
 ) -> Iterator[str]:
-    """Yields what is wrong with the columns that are read."""
+    """Yields problems with the columns that settings read."""
     for where, columns, known, expected in uses:
         for name in columns:
             if name in NEVER_FEATURES:
-                yield f"{where}: {name} is not known before the impression; take it out"
+                yield f"{where}: {name} is not known before the impression; remove it"
             elif not is_dated and raw_column(config, name) in TIME_COLUMNS:
-                yield f"{where}: impressions have no time, so {name} means nothing; take it out"
+                yield f"{where}: impressions have no time, so {name} is undefined; remove it"
             elif name not in known:
                 names = ", ".join(sorted(known))
                 yield f"{where}: cannot read {name}; expected {expected}: {names}"
             elif isinstance(tables.get(name), NESTED):
                 yield (
                     f"{where}: {name} holds {tables[name]}; give a column of single values, or of "
-                    "texts in which commas join them"
+                    "comma-separated texts"
                 )
 
 
 def _uses(
     config: Config, log: Log, impressions: pl.Schema, numbers: set[str], single: set[str]
 ) -> list[Use]:
-    """Returns what reads columns; `numbers` are columns without levels, `single` with them."""
+    """Returns the uses of columns; `numbers` are columns without levels, `single` with them."""
     columns = single | {profile.name for profile in config.profiles}
     differing = candidate_features(config, columns)
     of_request = {name for name in columns.difference(differing) if not name.startswith("poi_")}
     within = {name for name in of_request if raw_column(config, name) in impressions}
-    once = "a column with one value for a request (not of places or features.candidate_columns)"
+    once = "a column with one value per request (not of places or features.candidate_columns)"
     uses: list[Use] = [
         ("features.categories", config.features.categories, columns, "a column of a table"),
         ("features.numbers", config.features.numbers, numbers, "a column of numbers"),
@@ -161,7 +160,7 @@ def _uses(
         where, column = f"profile {profile.name}", profile.poi_column
         uses.append((where, [column], log.places.columns, "a column of places"))
         if profile.within:
-            where, expected = f"within of {where}", f"{once}, that impressions have"
+            where, expected = f"within of {where}", f"{once} of the impressions"
             uses.append((where, [profile.within], within, expected))
     for keyword in config.keywords:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
@@ -175,10 +174,10 @@ def _uses(
 
 
 def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[str]) -> None:
-    """Raises an error for a column with the name of an added column or of one in another table."""
+    """Raises an error for a column whose name larr or another table uses as well."""
     profiles = {profile.name for profile in config.profiles}
     if taken := sorted(profiles & added):
-        raise ConfigError(f"profile {taken[0]}: larr adds a column of that name itself")
+        raise ConfigError(f"profile {taken[0]}: larr adds a column with that name; rename it")
     added = added | profiles
     entities = {*log.places.columns, *log.users.columns} - {"poi_id", "user_id"}
     for table, columns, others in (
@@ -189,20 +188,20 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[s
     ):
         if taken := sorted(others.intersection(columns)):
             raise DataError(
-                f"table {table}: its column {', '.join(taken)} has the name of a column that larr "
-                "adds, or that another table has; rename it ([dataset.tables.rename])"
+                f"table {table}: the name of column {', '.join(taken)} is also used by larr or by "
+                "another table; rename it ([dataset.tables.rename])"
             )
 
 
 def _wrong_settings(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> Iterator[str]:
-    """Yields what is wrong with templates, statistics, recent places and columns of candidates."""
+    """Yields problems with templates, statistics, recent places and candidate columns."""
     for keyword in config.keywords:
         template, where = Template(keyword), f"keyword {keyword.name}: template"
         if not template.is_balanced:
             yield (
-                f"{where} {keyword.template!r} has a bracket or brace without its other half; "
-                "write columns in {braces}, optional parts in [brackets]; rename a column with "
-                "one of these in its name ([dataset.tables.rename])"
+                f"{where} {keyword.template!r} has an unmatched bracket or brace; write columns "
+                "in {braces}, optional parts in [brackets]; rename columns with one of these in "
+                "their names ([dataset.tables.rename])"
             )
         if not template.columns:
             yield f"{where} {keyword.template!r} names no column; write one in braces"
@@ -210,14 +209,14 @@ def _wrong_settings(config: Config, impressions: pl.Schema, tasks: Sequence[str]
     for pair in config.statistics or []:
         if "cvr" in pair.figures and "order" not in tasks:
             yield (
-                f"statistics {pair.name}: cvr counts orders, and impressions have no column order; "
-                "take it out of figures"
+                f"statistics {pair.name}: cvr counts orders, but impressions have no column order; "
+                "remove it from figures"
             )
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if settings.recent_keyword and settings.recent_keyword not in texts:
         yield (
-            f"features.recent_keyword: {settings.recent_keyword} is no scene keyword of a place; "
-            f"these are {', '.join(texts)}"
+            f"features.recent_keyword: {settings.recent_keyword} is not a scene keyword with owner "
+            f"poi; these are {', '.join(texts)}"
         )
     if settings.recent and "poi_id" not in settings.categories:
         yield "features.recent needs poi_id among features.categories"
@@ -229,13 +228,13 @@ def _wrong_settings(config: Config, impressions: pl.Schema, tasks: Sequence[str]
             )
         if name in OF_THE_REQUEST or name.startswith(LOOKED_UP):
             yield (
-                f"features.candidate_columns: {name} is looked up or belongs to the request, so no "
-                "client sends it with a candidate; take it out"
+                f"features.candidate_columns: {name} is looked up or belongs to the request, so "
+                "clients do not send it with a candidate; remove it"
             )
 
 
 def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl.Schema) -> None:
-    """Raises DataError for a column that is read, differs within requests and is not declared."""
+    """Raises DataError for an undeclared column that differs between a request's candidates."""
     declared = config.features.candidate_columns
     read = dict.fromkeys(raw_column(config, name) for _, names, *_ in uses for name in names)
     columns = [
@@ -246,8 +245,8 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
     ]
     if not columns:
         return
-    # Unlike n_unique, min and max take constant memory for each request. They skip missing values:
-    # a value that is missing in some rows does not differ.
+    # Unlike n_unique, min and max need constant memory per request. They also ignore missing
+    # values, so a value that is missing in some rows does not differ.
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
     requests = some_requests(log.scan()).group_by("request_id").agg(differs).fill_null(value=False)
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
@@ -261,13 +260,13 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
         if share > MOST_DIFFERING:
             findings[name] = line
         else:
-            line += "; the column is not in features.candidate_columns, so a request has one value"
+            line += "; it is not in features.candidate_columns, so each request has one value"
             console.print(f"  values differ between the candidates: {line}")
     if findings:
         toml = json.dumps([*(name for name in declared if name in impressions), *findings])
         raise DataError(
             "table impressions: columns differ between the candidates of a request "
-            f"({'; '.join(findings.values())}) and are not declared; clients send these with each "
-            "candidate, others once for a request. Give all rows of a request the same value, or "
-            f"write under [features]:\ncandidate_columns = {toml}"
+            f"({'; '.join(findings.values())}) but are not declared; clients send declared columns "
+            "with each candidate, others once per request. Give all rows of a request the same "
+            f"value, or write under [features]:\ncandidate_columns = {toml}"
         )

@@ -1,6 +1,6 @@
 """The data contract: the tables that larr reads, their columns, and the rules for their rows.
 
-Columns that are not named here are kept; keywords and features may use them.
+Other columns are kept; keywords and features can use them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from datetime import datetime
 import polars as pl
 
 NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "split", "weight")
-"""Columns of impressions that no feature or keyword may read: a request does not have them."""
+"""Columns of impressions that are unknown at request time, so features must not read them."""
 OLDEST = datetime(1980, 1, 1)
-"""No log is older; the date 20240408, read as seconds since 1970, would be."""
+"""Earlier times are errors, such as the date 20240408 read as seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Column:
     low: float | None = None
     high: float | None = None
     expected: str = ""
-    """What the column should hold, where a log that breaks this in many rows must be refused."""
+    """A description of valid values; if set, a log with many invalid ones is refused."""
 
     @property
     def rejects(self) -> bool:
-        """Whether a bad value rejects its row; else the value is missing, and the row is kept."""
+        """Whether an invalid value rejects its row; otherwise the value becomes null."""
         return not self.nullable or bool(self.expected)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns that a table must have, and those that are checked where they are present."""
+    """The required columns of a table, and optional ones, which are checked if present."""
 
     key: tuple[str, ...]
     required: dict[str, Column]
@@ -46,7 +46,7 @@ class Table:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """All columns of the contract, the required ones first."""
+        """All columns, the required ones first."""
         return self.required | self.optional
 
 
@@ -127,9 +127,9 @@ class Rule:
     """A rule that rows can break."""
 
     column: str
-    """The column that breaks it; the columns of a key are joined by " + "."""
+    """The column that the rule is about; the columns of a key are joined by " + "."""
     kind: str
-    """What is wrong; a key of `SENTENCES`."""
+    """A key of `SENTENCES`."""
     limit: float | None = None
     """The limit that a number exceeds."""
 
@@ -146,21 +146,21 @@ SENTENCES = {
     "old": f"{{column}} before {OLDEST.year}",
     "no_click": "{column} without a click",
 }
-"""Kind of rule -> what the user reads of a row that breaks it."""
+"""Kind of rule -> the message for a row that breaks it."""
 
 
 def sentence(rule: Rule) -> str:
-    """Returns what the user reads of a row that breaks the rule."""
+    """Returns the message for a row that breaks the rule."""
     return SENTENCES[rule.kind].format(**asdict(rule))
 
 
 def broken_in_columns(
     columns: Mapping[str, Column], given: pl.DataFrame, typed: pl.DataFrame
 ) -> dict[Rule, pl.Series]:
-    """Returns for each rule of the columns which rows break it, as a Boolean series without nulls.
+    """Returns, for each rule about a single column, a Boolean mask of the rows that break it.
 
-    `given` holds the values as read, `typed` the same in the types of the columns, with null for
-    what cannot be converted.
+    `given` holds the values as read, `typed` the values converted to the types of the contract,
+    with null if the conversion failed. The masks have no nulls.
     """
     broken: dict[Rule, pl.Series] = {}
     for name, values in zip(typed.columns, typed, strict=True):
@@ -172,7 +172,7 @@ def broken_in_columns(
             broken[Rule(name, "below", column.low)] = values < column.low
         if column.high is not None:
             broken[Rule(name, "above", column.high)] = values > column.high
-    # A comparison with null is null: what is missing breaks no rule but `missing`.
+    # A comparison with null is null: a missing value only breaks the rule `missing`.
     return {rule: rows.fill_null(False) for rule, rows in broken.items()}
 
 
@@ -183,9 +183,9 @@ def broken_in_rows(
     rejected: Mapping[str, pl.Series],
     now: datetime,
 ) -> dict[Rule, pl.Series]:
-    """Returns the same for the rules of keys, times and orders.
+    """Returns the same for the rules about keys, references, times and orders.
 
-    `known` holds the IDs that `refers_to` may refer to, `rejected` those of rejected rows.
+    `known` holds the valid IDs for `refers_to`, `rejected` the IDs of rejected rows.
     """
     broken: dict[Rule, pl.Series] = {}
     if table.key:

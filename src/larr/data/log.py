@@ -1,4 +1,4 @@
-"""The checked log: places, users and orders in memory, impressions in files, split by time."""
+"""The checked log: places, users and orders in memory, impressions in Parquet files."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ if TYPE_CHECKING:  # serving, which imports this module, reads no files
 
 SPLITS = ("train", "test")
 SEED = 1
-"""Of splits at random, the same for all seeds of a run."""
+"""Seed of random splits, the same for all seeds of a run."""
 DEFAULT_SHARE = 0.2
-"""Of the users, places or requests that are tested at random."""
+"""Default share of users, places or requests in the test split of a random split."""
 DEALT_DAYS = 6
 """Training days of a log without times."""
 SOME_ROWS = 2_000_000
-"""From which shares of requests are estimated."""
+"""Rows of the sample from which shares of requests are estimated."""
 MOST_AT_MIDNIGHT = 0.1
-"""If a larger share of the times is midnight, they may be dates without a time."""
+"""If a larger share of the times is midnight, they may be dates without a time of day."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows of a log are tested and, in a log without times, on which day each of them is."""
+    """The split of each row and, in a log without times, its randomly assigned day."""
 
     name: pl.Expr
     """`train` or `test`."""
     draw: pl.Expr | None = None
-    """A number from 0 to 1, by which days are dealt; None if the log has times."""
+    """A random number from 0 to 1 that assigns days; None if the log has times."""
 
     def of(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Adds the split to rows, and dealt days."""
+        """Adds the column `split` and, in a log without times, the assigned days."""
         rows = rows.with_columns(split=self.name)
         if self.draw is None:
             return rows
-        # Other digits of the number that decides what is tested.
+        # The leading digits of `draw` decide the split, so the day comes from later ones.
         day = (self.draw * DEALT_DAYS * 1000 % DEALT_DAYS).cast(pl.Int64)
         day = pl.when(pl.col("split") == "test").then(DEALT_DAYS).otherwise(day)
         return with_time_columns(rows.with_columns(time=pl.col("time") + pl.duration(days=day)))
@@ -68,42 +68,43 @@ class Log:
     places: pl.DataFrame
     users: pl.DataFrame
     history: pl.DataFrame
-    """Orders that the impressions do not contain, with time columns."""
+    """Orders that are not in the impressions, with time columns."""
     impressions: list[Path]
     """Parquet files in the order of the log, with time columns and `order`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
-    """A summary by table and reason, see `Checker`."""
+    """Rejected rows by table and reason, see `Checker`."""
     is_split_by_time: bool = True
     """Whether all test days come after the training days."""
     is_dated: bool = True
-    """Whether the rows have times; otherwise days are dealt to them, and times mean nothing."""
+    """Whether the rows have times; if not, their days are random and their times meaningless."""
     sampled_share: float | None = None
-    """Which share of the places that could be drawn `[dataset.negatives]` has drawn."""
+    """The share of the candidate places that `[dataset.negatives]` sampled."""
     blanked: Sequence[dict[str, Any]] = ()
-    """A summary of values that are missing from here on, see `Checker`."""
+    """Invalid values that were replaced by null, see `Checker`."""
     split: Split = Split(pl.col("split"))
-    """What the files lack, by default nothing."""
+    """The split, if the files have no column for it."""
 
     def scan(self, *files: Path) -> pl.LazyFrame:
-        """All impressions, or those of some files, with time columns, `ROWS`, `split`, lazily."""
+        """Returns all impressions, or those of some files, with `ROWS` and `split`, lazily."""
         return self.split.of(pl.scan_parquet([*files] or self.impressions))
 
     def schema(self) -> pl.Schema:
-        """Returns the columns of the impressions that a configuration may name."""
+        """Returns the columns of the impressions that a configuration can use."""
         return self.scan().drop(ROWS.values(), strict=False).collect_schema()
 
     def counted(self) -> pl.LazyFrame:
-        """Returns the impressions that statistics may count, lazily.
+        """Returns the impressions that statistics count, lazily.
 
-        Later test days count earlier ones, as a service would. Where the split is not by time only
-        training rows count, else training rows would have seen what is tested.
+        These include test rows if the split is by time: as in production, a test day counts the
+        days before it. Otherwise they are the training rows alone, since a test row could precede
+        a training row and leak into it.
         """
         rows = self.scan()
         return rows if self.is_split_by_time else rows.filter(pl.col("split") == "train")
 
     def counts(self, split: str) -> Iterator[tuple[Path, int]]:
-        """Yields each file that has rows of a split, and how many."""
+        """Yields each file with rows of a split, and their number."""
         for path in self.impressions:
             if rows := self.scan(path).select((pl.col("split") == split).sum()).collect().item():
                 yield path, rows
@@ -118,9 +119,9 @@ class Log:
 
 
 def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Returns complete requests of about `SOME_ROWS` rows of the log, all of a smaller one.
+    """Returns a sample of complete requests, about `SOME_ROWS` rows, or all of a smaller log.
 
-    A state for each request of a log would need more memory than all else.
+    Aggregating over all requests of a large log would need too much memory.
     """
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
     parts = -(-count // SOME_ROWS)
@@ -136,8 +137,8 @@ def check_tables(
 ) -> Log:
     """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
 
-    The user reads that rejected rows are kept in `kept_in`, by default that of `prepare/`. Raises
-    DataError if a table cannot be read or too little of it is good.
+    `kept_in` is the folder of rejected rows shown to the user, by default `prepare/rejected`.
+    Raises DataError if a table cannot be read or too few of its rows are valid.
     """
     checker = Checker(folder / "rejected", config)
     if tables.unreadable is not None:
@@ -161,7 +162,7 @@ def check_tables(
         split = Split(pl.col("split"))
     rows = split.of(pl.scan_parquet(files))
     is_split_by_time = _check_split(rows, tasks, config.dataset.sampling_rate)
-    # Each order counts once: those that the log contains are taken from there.
+    # An order that is in both tables counts once, as an impression.
     key = ["user_id", "poi_id", "day"]
     ordered = rows.filter(pl.col("order")).select(key).unique()
     earlier = _with_rows(with_time_columns(history), checker.known)
@@ -169,7 +170,7 @@ def check_tables(
     logged = ordered.collect(engine="streaming")
     earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
     if left_out := history.height - earlier.height:
-        console.print(f"  orders: {left_out:,} left out, as they are in the log, too, or later")
+        console.print(f"  orders: {left_out:,} ignored, as they are in the log or after its end")
     return Log(
         places=_prefixed(places, "poi_"),
         users=_prefixed(users, "user_"),
@@ -198,15 +199,15 @@ def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataF
 def _check_impressions(
     config: Config, checker: Checker, table: pl.LazyFrame, folder: Path, mapped: Mapped
 ) -> tuple[list[Path], list[str]]:
-    """Writes the good impressions, a file for each chunk; returns the files and the tasks."""
+    """Writes the valid impressions, one file per chunk; returns the files and the tasks."""
     folder.mkdir()
     with reading("table impressions"):
         columns = table.collect_schema().names()
     check_columns("impressions", columns)
     if replaced := [name for name in TIME_COLUMNS if name in columns]:
         console.print(
-            f"  impressions: their {', '.join(replaced)} is replaced by what larr computes from "
-            "the time; rename it to use your own"
+            f"  impressions: {', '.join(replaced)} will be computed from the time; rename yours to "
+            "use it"
         )
     total = int(_read(table.select(pl.len()), "impressions").item())
     checks = Checks(config, checker.known, checker.rejected, checker.now)
@@ -224,26 +225,26 @@ def _check_impressions(
 
 @dataclass(frozen=True)
 class _Checking:
-    """What is needed to check any chunk of the impressions."""
+    """Shared data for checking chunks of impressions."""
 
     checks: Checks
     has_orders: bool
     folder: Path
 
     def write(self, numbered: tuple[int, pl.DataFrame]) -> tuple[int, Checked]:
-        """Writes the good rows of a chunk; returns the number of its rows, and the others."""
+        """Writes the valid rows of a chunk; returns the chunk's height and the other rows."""
         number, chunk = numbered
         checked = self.checks.check("impressions", chunk)
         good = _with_rows(with_time_columns(checked.good), self.checks.known)
         if not self.has_orders:
-            # The features count orders; where none are logged, a click counts as one.
+            # Features count orders; in a log without them, each click counts as an order.
             good = good.with_columns(order=pl.col("click"))
         good.write_parquet(self.folder / f"{number:05}.parquet")
         return chunk.height, checked._replace(good=good.clear())
 
 
 def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:
-    """Adds `ROWS`."""
+    """Adds the columns `ROWS`."""
     for key, name in ROWS.items():
         table = known[key].to_frame().with_row_index(name, offset=1)
         frame = frame.join(table, on=key, how="left", maintain_order="left")
@@ -251,10 +252,10 @@ def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFr
 
 
 def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split, date]:
-    """Returns the split of the log or that of the configuration, and the last day.
+    """Returns the split, that of the log or of the configuration, and the last day.
 
-    A log without times gets days: users (or what it is split by) are dealt to the training days at
-    random, and the test rows come last. Raises DataError if no row is left.
+    In a log without times each user (or other unit of the split) gets a random training day, and
+    the test rows come last. Raises DataError if no row is left.
     """
     settings, key = config.dataset, config.dataset.split_by
     last: date | None = None
@@ -263,14 +264,14 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
         last = days.collect(engine="streaming").item()
     if last is None:
         raise DataError(
-            "table impressions: no row is left: it is empty, or all rows were rejected (see above)"
+            "table impressions: it has no valid rows: it is empty, or all were rejected (see above)"
         )
     if not is_dated and key == "time":
         key = "user_id"
     draw = pl.col("request_id" if key == "time" else key).cast(pl.String).hash(SEED)
     draw = draw.cast(pl.Float64) / 2.0**64
     if key != "time":
-        console.print(f"  split by {key}, at random")
+        console.print(f"  random split by {key}")
         is_tested = draw < (settings.test_share or DEFAULT_SHARE)
     elif settings.test_share:
         times = pl.scan_parquet(files).select(pl.col("time").quantile(1 - settings.test_share))
@@ -286,9 +287,9 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
 
 
 def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> bool:
-    """Prints the days of each split; raises DataError if nothing can be learned or tested.
+    """Prints the days of each split; returns whether all test days follow the training days.
 
-    Returns whether all test days come after the training days.
+    Raises DataError if a split is empty, or all training labels of a task are equal.
     """
     splits = (
         rows.group_by("split")
@@ -307,38 +308,39 @@ def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> 
     at_midnight = splits.select(pl.col("at_midnight").sum() / pl.col("rows").sum()).item()
     if at_midnight > MOST_AT_MIDNIGHT:
         console.print(
-            f"  {at_midnight:.0%} of the times are midnight to the second: if they are dates "
-            "without a time, leave hours and meals out of keywords and features"
+            f"  {at_midnight:.0%} of the times are exactly midnight: if they are dates without a "
+            "time of day, leave hours and meals out of keywords and features"
         )
     by_split = splits.rows_by_key("split", named=True, unique=True)
     counts = {split: by_split[split]["rows"] if split in by_split else 0 for split in SPLITS}
     if not all(counts.values()):
         raise DataError(
-            f"table impressions: {counts['train']:,} rows to train and {counts['test']:,} to test; "
-            "both are needed: give a longer log, another dataset.test_days, or a column `split`"
+            f"table impressions: {counts['train']:,} training rows and {counts['test']:,} test "
+            "rows; both are needed: give a longer log, another dataset.test_days, or a column "
+            "`split`"
         )
     for task in tasks:
         share = by_split["train"][task]
         if share in (0, 1):
             raise DataError(
-                f"table impressions: {task} is {'true' if share else 'false'} in every good row "
-                "to train; rows of both kinds are needed"
-                + ("" if task == "click" else ", or no column order: then CTR alone is trained")
+                f"table impressions: {task} is {'true' if share else 'false'} in all training "
+                "rows; both values are needed"
+                + ("" if task == "click" else " (without a column order, only CTR is trained)")
             )
     check_sampling(sampling_rate, by_split["train"]["click"], by_split["test"]["click"])
     is_split_by_time = bool(by_split["test"]["first"] > by_split["train"]["last"])
     if not is_split_by_time:
         console.print(
-            "  some days have rows to train and to test, or test days come before training days: "
-            "statistics, profiles and histories count training rows alone"
+            "  training and test days overlap or are out of order: statistics, profiles and "
+            "histories count only training rows"
         )
     return is_split_by_time
 
 
 def check_sampling(rate: float, train_ctr: float, test_ctr: float) -> None:
-    """Raises DataError if the test days seem to be down-sampled as the training days are.
+    """Raises DataError if the test days seem to be down-sampled like the training days.
 
-    `rate` is the share of training impressions without a click that was kept.
+    `rate` is the share of training impressions without a click that were kept.
     """
     if rate == 1:
         return
@@ -346,10 +348,10 @@ def check_sampling(rate: float, train_ctr: float, test_ctr: float) -> None:
     # The geometric mean of the two rates separates a complete day from a sampled one.
     if test_ctr > math.sqrt(train_ctr * true_ctr):
         raise DataError(
-            f"dataset.sampling_rate is {rate:g}, but {test_ctr:.1%} of the test rows are clicks, "
-            f"as in a sampled log ({train_ctr:.1%} of the training rows, so {true_ctr:.1%} of "
-            "all). Keep all impressions of the test days, or leave sampling_rate out: then "
-            "probabilities are those of the sampled log"
+            f"dataset.sampling_rate is {rate:g}, but the test rows seem to be down-sampled too: "
+            f"their CTR is {test_ctr:.1%}, that of the training rows {train_ctr:.1%} "
+            f"({true_ctr:.1%} before sampling). Keep all impressions of the test days, or remove "
+            "sampling_rate to predict the probabilities of the sampled log"
         )
 
 
@@ -358,7 +360,7 @@ def _prefixed(frame: pl.DataFrame, prefix: str) -> pl.DataFrame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"columns {', '.join(twice)} would exist twice: a table has them with the prefix "
-            f"{prefix} and without; rename one of each"
+            f"duplicate columns {', '.join(twice)}: a table has them with and without the prefix "
+            f"{prefix}; rename one of each"
         )
     return frame.rename(dict(zip(frame.columns, names, strict=True)))

@@ -1,4 +1,4 @@
-"""Names of columns: those that follow from the configuration, and what a name reveals."""
+"""Column names that follow from the configuration, and properties that a name implies."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from larr.config.data import StatisticConfig
 from larr.data.within import within_names
 
 INTERNAL = "larr:"
-"""How the names of columns begin that larr adds to your rows for a while."""
+"""Prefix of temporary columns."""
 ROWS = {"user_id": f"{INTERNAL}row of the user", "poi_id": f"{INTERNAL}row of the place"}
-"""Columns that `larr.data.log` adds to impressions and orders: the rows of their user and place in
-these tables, from 1. Numbers are counted, sorted and looked up several times faster than IDs."""
+"""Columns that `larr.data.log` adds to impressions and orders: row numbers, from 1, in the tables
+of users and places. Counting, sorting and lookup are several times faster with them than with IDs.
+"""
 USER, PLACE = ROWS.values()
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
@@ -24,18 +25,18 @@ def figure_names(pair: StatisticConfig) -> list[str]:
 
 
 def row_numbers(config: Config) -> list[str]:
-    """Returns the names of the numbers that rankers read of a row, cross statistics last."""
+    """Returns the numeric features that depend on a row alone, cross statistics last."""
     figures = [name for pair in config.statistics or [] for name in figure_names(pair)]
     return list(dict.fromkeys([*config.features.numbers, *figures]))
 
 
 def number_names(config: Config) -> list[str]:
-    """Returns the names of all numbers that rankers read: of rows, then within requests."""
+    """Returns all numeric features: those of rows, then those within requests."""
     return [*row_numbers(config), *within_names(compared_numbers(config))]
 
 
 def compared_numbers(config: Config) -> list[str]:
-    """Returns the names of the numbers that are compared within requests: those that may differ."""
+    """Returns the numeric features that are compared between a request's candidates."""
     if not config.features.within_request:
         return []
     numbers, differing = row_numbers(config), _differing(config)
@@ -43,18 +44,18 @@ def compared_numbers(config: Config) -> list[str]:
 
 
 def own_numbers(config: Config) -> dict[str, list[str]]:
-    """Returns the columns of each table that are read as numbers, as the table names them."""
+    """Returns the numeric columns of each table, under the table's names."""
     return by_table([*config.features.numbers, *(bucket.column for bucket in config.buckets)])
 
 
 def own_categories(config: Config) -> dict[str, list[str]]:
-    """Returns the same of columns whose values are looked up or counted: IDs are among them."""
+    """Returns the same for columns whose values are looked up or counted, including IDs."""
     counted = [name for pair in config.statistics or [] for name in pair.columns]
     return by_table([*config.features.categories, *counted])
 
 
 def by_table(names: list[str]) -> dict[str, list[str]]:
-    """Returns the names that columns have in each table, before places and users are joined."""
+    """Returns the names of columns in each table, before places and users are joined."""
     prefixes = {"places": "poi_", "users": "user_", "impressions": "", "orders": ""}
     return {
         table: sorted({*names, *(name.removeprefix(prefix) for name in names)})
@@ -63,18 +64,18 @@ def by_table(names: list[str]) -> dict[str, list[str]]:
 
 
 def is_listed(column: str) -> bool:
-    """Returns whether a column may hold several values, joined by commas."""
+    """Returns whether a column can hold comma-separated values."""
     return column.startswith("poi_") and column != "poi_id"
 
 
 def raw_column(config: Config, name: str) -> str:
-    """Returns the column that a level is computed from, or the name itself if it is no level."""
+    """Returns the column from which a level is computed; other names are returned unchanged."""
     levels = {f"{bucket.column}_level": bucket.column for bucket in config.buckets}
     return levels.get(name, name)
 
 
 def is_crossed(config: Config, name: str) -> bool:
-    """Returns whether a column is a cross statistic or a level of one."""
+    """Returns whether a column is a cross statistic, or its level."""
     raw = raw_column(config, name)
     return any(raw in figure_names(pair) for pair in config.statistics or [])
 
@@ -89,10 +90,10 @@ def figures_differ(config: Config, pair: StatisticConfig) -> bool:
 
 
 def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
-    """Returns those of some features that differ between the candidates of a request.
+    """Returns the features among `names` that differ between the candidates of a request.
 
-    They are declared columns, figures of a user at a place, cross statistics of a column that
-    differs, levels of all these, and figures within the request.
+    They are declared columns, statistics of user-place pairs, cross statistics of a column that
+    differs, levels of all these, and comparisons within the request.
     """
     differing = _differing(config) | {*within_names(compared_numbers(config))}
     return [
@@ -101,6 +102,6 @@ def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
 
 
 def _differing(config: Config) -> set[str]:
-    """Returns the declared columns, and the cross statistics of a column that differs."""
+    """Returns the declared columns, and cross statistics that differ between candidates."""
     pairs = [pair for pair in config.statistics or [] if figures_differ(config, pair)]
     return {*config.features.candidate_columns, *(n for pair in pairs for n in figure_names(pair))}

@@ -1,7 +1,7 @@
-"""What the names of columns and tables reveal, by the words of `templates/words.toml`.
+"""Infers the roles of columns and tables from their names, with the words of `words.toml`.
 
-The last word of a name that is no `id`, `number` or the like is its head: `hotel_market_id` is an
-ID of markets, and not of hotels.
+The head of a name is its last word other than `id`, `number` or the like: `hotel_market_id`
+identifies markets, not hotels.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from importlib.resources import files
 
 _FILE = tomllib.loads(files("larr").joinpath("templates/words.toml").read_text(encoding="utf-8"))
 EVENTS = [*_FILE["events"]]
-"""What happened to a place that was shown, from the weakest to the strongest."""
+"""The events of a shown place, from the weakest to the strongest."""
 WORDS = {role: {*words.split()} for role, words in (_FILE | _FILE.pop("events")).items()}
 """Role of a column or event -> words, in the singular."""
 _KEYS = WORDS["user"] | WORDS["place"] | WORDS["request"]
 _GLUED = re.compile(r"(.+?)s?(ids?|nummer|nr|编号|号|名称|标题|name)")
-"""Such as `itemid` and `Kundennummer`, if the first part is a word of users or places."""
+"""Compounds such as `itemid` and `Kundennummer`, if the first part is a word of `_KEYS`."""
 _TYPE_SUFFIX = re.compile(r":(token|float|token_seq|float_seq)$")
-"""What RecBole writes behind the names of columns."""
+"""The suffixes of column names in RecBole's files."""
 
 
 def words_of(name: str) -> list[str]:
@@ -33,11 +33,11 @@ def words_of(name: str) -> list[str]:
 
 
 def has_role(name: str, role: str) -> bool:
-    """Returns whether a word of a name, or its singular, is one of a role."""
+    """Returns whether a word of a name, or its singular, belongs to a role."""
     return any({word, word.removesuffix("s")} & WORDS[role] for word in words_of(name))
 
 
 def is_role(name: str, role: str) -> bool:
-    """Returns whether the head of a name is a word of a role; `guests` is a number of guests."""
+    """Returns whether the head of a name belongs to a role; a plural such as `guests` does not."""
     heads = [word for word in words_of(name) if word not in WORDS["code"]] or [name.lower()]
     return heads[-1] in WORDS[role]

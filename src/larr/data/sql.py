@@ -1,4 +1,4 @@
-"""Parts of SQL, and errors of what reads files, in words."""
+"""Helpers for SQL, and readable errors for files and tables."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ ENDING = r"\.(csv|tsv|txt|tab|dat|data|parquet|pq)(\.(gz|zst))?$"
 
 
 def literal(value: object) -> str:
-    """Returns a value as a text of SQL."""
+    """Returns a value as an SQL string literal."""
     return "'" + str(value).replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """Returns the name of a table or column as SQL writes it, in quotes where it needs them."""
+    """Returns the name of a table or column in SQL, quoted if necessary."""
     is_plain = name.isidentifier() and name.isascii() and name.lower() not in _reserved()
     return name if is_plain else '"' + name.replace('"', '""') + '"'
 
 
 @cache
 def _reserved() -> set[str]:
-    """Returns the words that SQL does not take for names."""
-    import duckdb  # noqa: PLC0415 - serving, which imports this module, does without it
+    """Returns the reserved words of SQL."""
+    import duckdb  # noqa: PLC0415 - serving imports this module and must not need duckdb
 
     keywords = "FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
     return {name for name, _ in duckdb.connect().execute(keywords).fetchall()}
 
 
 def paths(files: Iterable[object]) -> str:
-    """Returns paths as a list of SQL."""
+    """Returns paths as an SQL list."""
     return f"[{', '.join(map(literal, files))}]"
 
 
 def with_file_name(source: str, column: str) -> str:
-    """Returns the SQL of files with a column of their names, without endings like `.csv.gz`."""
+    """Returns SQL that adds a column with the file name, without extensions like `.csv.gz`."""
     name = f"regexp_replace(parse_filename(filename), {literal(ENDING)}, '', 'i')"
     return f"(SELECT *, {name} AS {identifier(column)} FROM {source})"
 
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Raises DataError for what cannot be read."""
-    import duckdb  # noqa: PLC0415 - serving, which imports this module, does without it
+    """Converts errors while reading `what` to DataError."""
+    import duckdb  # noqa: PLC0415 - serving imports this module and must not need duckdb
 
     try:
         yield
     except (duckdb.Error, PolarsError, OSError, RuntimeError) as error:
-        # The further lines advise programmers.
+        # Only the first line is meant for users.
         raise DataError(f"{what}: cannot be read: {str(error).partition(chr(10))[0]}") from error

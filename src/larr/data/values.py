@@ -1,7 +1,7 @@
-"""The values of cells: those of any type are read as texts, numbers, Booleans and times.
+"""Converts cell values of any type to texts, numbers, Booleans and times.
 
-Columns of the user's own must hold what a client can send as JSON, since the same columns are
-served.
+Columns outside the contract must hold values that JSON can represent, as clients send the same
+columns when serving.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from larr.data.transforms import text_column
 from larr.errors import DataError
 
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Object)
-"""Types whose values larr cannot read; most lists are read as texts before."""
+"""Types that larr cannot read, except most lists, which `plain` converts to texts."""
 UNUSABLE = re.compile(rf"^(\^.*\$|\*|{INTERNAL}.*|)$")
-"""Names that polars reads as patterns, names that larr uses, and none."""
+"""Invalid column names: polars patterns, larr's internal names, and the empty name."""
 TIME_FORMATS: dict[type[pl.DataType], str] = {
     pl.Date: "%Y-%m-%d",
     pl.Time: "%H:%M:%S%.f",
     pl.Datetime: "%Y-%m-%dT%H:%M:%S%.f",
 }
 YEAR_FIRST = r"^\d{4}\D"
-"""A date with another order is not read: 04/05/2024 may be in April or in May."""
+"""Other orders are ambiguous: 04/05/2024 can be in April or in May."""
 FAST_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S")
-"""Other forms are found value by value, which takes several times as long."""
+"""Other formats are detected for each value, which is several times slower."""
 OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 """A time of day (group 1) and its offset from UTC at the end of a text."""
 SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
@@ -41,24 +41,24 @@ LARGEST_EXACT: dict[pl.DataType, int] = {
     pl.Float32(): 2**24,
     pl.Float64(): 2**53,
 }
-"""From here on floats leave whole numbers out, so that two IDs may have become one."""
+"""From these values on, floats cannot represent every integer, so distinct IDs can collide."""
 ROUNDED = r"^-?(\d{16,}\.0|\d+(\.\d+)?[eE]\+\d+)$"
-"""The same as texts: what spreadsheets and pandas write of large floats."""
+"""Such floats as texts, as spreadsheets and pandas write them."""
 
 
 def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
-    """Returns a table of the contract without types that JSON lacks, lazily.
+    """Returns a table of the contract with JSON-compatible types, lazily.
 
-    Encoded texts and lists of texts or whole numbers become texts, as does what is binary (in hex
-    if it is no UTF-8), decimals and durations (in seconds) numbers, dates and times texts as in ISO
-    8601. Columns of type `NESTED` stay.
+    Categoricals, lists of texts or integers, and binary values (in hex if they are not UTF-8)
+    become texts; decimals and durations (in seconds) become numbers; dates and times become ISO
+    8601 texts. Columns of type `NESTED` are kept.
     """
     contract = TABLES[name].columns
     columns = {}
     if wrong := [n for n in table.collect_schema() if UNUSABLE.search(n)]:
         raise DataError(
-            f"table {name}: no column may be called {wrong[0]!r}; rename it "
-            "([dataset.tables.rename]), or give it another name in SQL"
+            f"table {name}: invalid column name {wrong[0]!r}; rename the column "
+            "([dataset.tables.rename] or SQL)"
         )
     for column, dtype in table.collect_schema().items():
         wanted = contract[column].dtype if column in contract else None
@@ -69,7 +69,7 @@ def plain(table: pl.LazyFrame, name: str) -> pl.LazyFrame:
 
 def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.Decimal):
-        # Whole numbers may have more digits than a float keeps.
+        # An integer may have more digits than a float can hold.
         value = value.cast(pl.Float64 if dtype.scale else pl.String)
     elif dtype in (pl.Categorical, pl.Enum, pl.Null, pl.Int128, pl.UInt128):
         value = value.cast(pl.String)
@@ -82,14 +82,14 @@ def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     elif isinstance(dtype, pl.List | pl.Array):
         inner = dtype.inner
         if inner.is_integer() or inner in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
-            # Commas separate the values from here on.
+            # Commas will separate the values.
             texts = pl.element().cast(pl.String).str.replace_all(",", ";")
             value = value.cast(pl.List(inner)).list.eval(texts).list.join(", ")
     return value
 
 
 def _decoded(values: pl.Series) -> pl.Series:
-    """Returns bytes as texts: older writers of Parquet do not mark texts as such."""
+    """Returns bytes as texts: old Parquet writers do not mark texts as such."""
     try:
         return values.cast(pl.String)
     except ComputeError:
@@ -105,7 +105,7 @@ def _text(value: bytes) -> str:
 
 
 def as_type(values: pl.Series, wanted: pl.DataType, tables: TablesConfig) -> pl.Series:
-    """Returns a column in the type `wanted`; null for what cannot be read."""
+    """Returns a column converted to `wanted`; null if a value cannot be converted."""
     if wanted == pl.Datetime:
         return _as_time(values, tables)
     if wanted == pl.String:
@@ -114,7 +114,7 @@ def as_type(values: pl.Series, wanted: pl.DataType, tables: TablesConfig) -> pl.
         return values.cast(pl.String).cast(wanted, strict=False)
     number = _as_number(values, LABELS if wanted == pl.Boolean else TRUTH)
     if wanted == pl.Boolean:
-        # Logs often hold how many clicks a row had; a fraction or a negative number is no count.
+        # A log may hold numbers of clicks; a negative number or a fraction is invalid.
         return (number > 0).set((number < 0) | (number % 1 != 0), None)
     if wanted.is_integer():
         return number.set(number % 1 != 0, None).cast(wanted, strict=False)
@@ -122,7 +122,7 @@ def as_type(values: pl.Series, wanted: pl.DataType, tables: TablesConfig) -> pl.
 
 
 def _as_number(values: pl.Series, words: dict[str, float]) -> pl.Series:
-    """Returns float64; null for what is no number, infinity and NaN among it."""
+    """Returns float64; null for values that are not finite numbers."""
     if values.dtype == pl.String:
         values = values.str.strip_chars()
     number = values.cast(pl.Float64, strict=False)
@@ -134,7 +134,7 @@ def _as_number(values: pl.Series, words: dict[str, float]) -> pl.Series:
 
 
 def is_naive(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Returns whether each value is a date and a time of day, without an offset."""
+    """Returns whether each value is a date with a time of day and without an offset."""
     if dtype == pl.String:
         is_dated = value.str.contains(YEAR_FIRST) & value.str.contains(":", literal=True)
         return is_dated & ~value.str.contains(OFFSET)
@@ -142,9 +142,9 @@ def is_naive(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
 
 
 def _as_time(values: pl.Series, tables: TablesConfig) -> pl.Series:
-    """Returns the times that a clock at the place shows, without a zone.
+    """Returns local times, without a zone.
 
-    Without `tables.time_zone` the reading of the clock is kept and the offset dropped.
+    Without `tables.time_zone` offsets are dropped and the local time kept.
     """
     zone, dtype, value = tables.time_zone, values.dtype, pl.col(values.name)
     rows = values.to_frame()
@@ -158,7 +158,7 @@ def _as_time(values: pl.Series, tables: TablesConfig) -> pl.Series:
     if tables.naive_times == "utc":
         local = pl.when(is_naive(value, dtype)).then(_in_zone(local, zone)).otherwise(local)
     if dtype == pl.String and zone:
-        # A text with an offset is an instant, which can be moved to another zone.
+        # A text with an offset is an instant, which can be converted to another zone.
         sign, hours, minutes = (value.str.extract(SIGNED_OFFSET, group) for group in (1, 2, 3))
         size = hours.cast(pl.Int64) * 60 + minutes.cast(pl.Int64).fill_null(0)
         offset = pl.duration(minutes=pl.when(sign == "-").then(-size).otherwise(size).fill_null(0))
@@ -171,7 +171,7 @@ def _as_time(values: pl.Series, tables: TablesConfig) -> pl.Series:
 
 
 def _clock(texts: pl.Series) -> pl.Series:
-    """Returns the times that texts show, whatever their offsets."""
+    """Returns the times in texts, ignoring their offsets."""
     for form in FAST_FORMATS:
         clock = texts.str.to_datetime(form, time_unit="us", strict=False)
         if clock.null_count() == texts.null_count():
@@ -183,8 +183,8 @@ def _clock(texts: pl.Series) -> pl.Series:
 
 
 def _instant(number: pl.Expr, zone: str) -> pl.Expr:
-    """Returns the times of numbers (int64) of seconds to nanoseconds since 1970."""
-    # The sizes of seconds, milliseconds, microseconds and nanoseconds do not overlap until 5138.
+    """Returns the times of numbers (int64): seconds, milli-, micro- or nanoseconds since 1970."""
+    # The ranges of the four units do not overlap until the year 5138.
     microseconds = number // 1_000
     for limit, factor in ((1e17, 1), (1e14, 1_000), (1e11, 1_000_000)):
         microseconds = pl.when(number < limit).then(number * factor).otherwise(microseconds)
