@@ -1,10 +1,10 @@
-"""Cross statistics: what earlier days show of two values together, such as a user and a category.
+"""Cross statistics: counts of two values together on earlier days, such as a user and a category.
 
-All figures but the first compare what was counted with what each of the values alone lets expect.
-All are 0 for values that were never seen together.
+All figures but `log_clicks` compare the observed count with the count expected if the two values
+were independent. All are 0 for pairs that were never observed.
 
-Shapes: N rows, V and W values of a row's columns (a text of a place may hold several), P pairs of
-values, S of their sums, G figures.
+Shapes: N rows, V and W values per row of the two columns (a column of places can hold several), P
+pairs of values, S sums, G figures.
 """
 
 from __future__ import annotations
@@ -39,36 +39,36 @@ TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
 COUNT = f"{INTERNAL}count"
 COUNTED = ("day", "split", "click", "order", COUNT)
-"""Columns of the impressions by which values are counted."""
+"""Columns of the impressions that are needed for counting."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
-"""What a figure counts of the impressions."""
+"""Figure -> the event that it counts."""
 MOST_PAIRS, FEW_VALUES, LEAST_RECURRING, LEAST_DIFFERING = 8, 12, 0.2, 0.2
-"""Of the pairs chosen by default: how many there are, the most values of a column of the scene, the
-least share of a column's values that occurred on an earlier day, and the least share of the
-requests in which a column of places has several values."""
+"""Limits for the pairs chosen by default: their number; the values of a scene column; the minimum
+share of a column's values that occurred on an earlier day; the minimum share of requests within
+which a column of places differs."""
 POSITION = "position"
 PRIOR = 10.0
-"""Added to a count and to what is expected of it; 3 is worse on the city, see docs/log.md."""
+"""Added to the observed and the expected count; 3 is worse on the city, see docs/log.md."""
 
 
 @dataclass(frozen=True)
 class Cross:
-    """What is known of a pair of columns at the start of a day."""
+    """The counts of a pair of columns at the start of a day."""
 
     pair: StatisticConfig
     differs: bool
-    """Whether its figures differ between the candidates of a request."""
+    """Whether the figures differ between the candidates of a request."""
     pairs: pl.DataFrame
-    """first, second (values of the columns), `taken`, and for each figure of `EVENTS` the number of
-    its events and the expected one."""
+    """`first`, `second` (values of the columns), `taken`, and the observed and expected number of
+    events for each figure of `EVENTS`."""
     firsts: pl.DataFrame
-    """first and `taken`, of all values."""
+    """`first` and `taken`, for all values."""
     seconds: pl.DataFrame
-    """second and `taken`, of all values."""
+    """`second` and `taken`, for all values."""
 
     @property
     def names(self) -> list[str]:
-        """The names of its figures."""
+        """The names of the figures."""
         return figure_names(self.pair)
 
     @cached_property
@@ -78,10 +78,10 @@ class Cross:
 
     @cached_property
     def _lookup(self) -> tuple[Array, Array, list[Array]]:
-        """The keys of the pairs, rising, int64 [P + 1]; their sums, [P + 1, S]; `taken` by side.
+        """Sorted keys of the pairs, int64 [P + 1]; their sums, [P + 1, S]; `taken` of both sides.
 
-        The last key is larger than any, and has the sums of values that were never seen together.
-        Row 0 of `taken` is that of values that never were.
+        The last key is larger than any other, and has the sums of unobserved pairs. Row 0 of
+        `taken` is for unknown values.
         """
         first, second = self.vocabularies
         first_P, second_P = first.column(self.pairs["first"]), second.column(self.pairs["second"])
@@ -93,9 +93,9 @@ class Cross:
         return np.append(key_P[order_P], np.iinfo(np.int64).max), sums_PS, taken
 
     def figures(self, first_NV: Array, second_NW: Array) -> Array:
-        """Returns the figures of values given by their indices (0 is none), float64 [N, G].
+        """Returns the figures for indices of values (0 for no value), float64 [N, G].
 
-        Where a row has several values their counts are added up.
+        The counts of a row with several values are summed.
         """
         keys_P, sums_PS, (taken_first, taken_second) = self._lookup
         key_NX = pair_keys(first_NV[:, :, None], second_NW[:, None], self.vocabularies[1])
@@ -115,13 +115,13 @@ class Cross:
         return np.stack([figures[name] for name in self.pair.figures], axis=1)
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds the figures to rows that have both columns."""
+        """Adds the figures to rows with both columns."""
         sides = zip(self.pair.columns, self.vocabularies, strict=True)
         figure_NG = self.figures(*(indices(rows, name, words) for name, words in sides))
         return rows.with_columns(map(pl.Series, self.names, figure_NG.T))
 
     def of_values(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Returns the figures of one row, whose columns hold single values."""
+        """Returns the figures of one row with single values."""
         sides = zip(self.pair.columns, self.vocabularies, strict=True)
         index = [np.array([[words.value(values.get(name))]]) for name, words in sides]
         return dict(zip(self.names, self.figures(*index)[0].tolist(), strict=True))
@@ -140,17 +140,17 @@ class Cross:
 
 
 def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
-    """Returns the smoothed logarithm of what was counted over what was expected."""
+    """Returns the smoothed log ratio of observed and expected counts."""
     ratio_N: Array = np.log((counted_N + PRIOR) / (expected_N + PRIOR))
     return ratio_N
 
 
 def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
-    """Returns the indices of a column's values, int32 [N, V]; 0 for none and for padding."""
+    """Returns the indices of a column's values, int32 [N, V]; 0 for unknown values and padding."""
     texts = rows.select(text_column(column, rows.schema[column])).to_series()
     if not is_listed(column):
         return vocabulary.column(texts)[:, None]
-    distinct = texts.drop_nulls().unique()  # rows share few texts
+    distinct = texts.drop_nulls().unique()  # few texts are distinct
     values = distinct.str.split(",").list.eval(pl.element().str.strip_chars())
     longest = max(values.list.len(), default=1)
     index_DV = vocabulary.padded_column(values, longest)
@@ -158,15 +158,15 @@ def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
 
 
 def pair_keys(first: Array, second: Array, seconds: Vocabulary) -> Array:
-    """Returns a number for each pair of indices, int64; the second ones are of a vocabulary."""
+    """Returns a number for each pair of indices, int64; `seconds` has the second values."""
     return first.astype(np.int64) * (len(seconds.texts) + 1) + second
 
 
 class DailyCross:
     """The sums of a pair of columns as of any day of the log.
 
-    Training rows of all days look up `log_clicks` here at once; the other figures also need the
-    totals of all values on a day, and so the `Cross` of each day.
+    `log_clicks` is looked up for rows of all days at once. The other figures also need totals over
+    all values, and so the `Cross` of each day.
     """
 
     def __init__(
@@ -177,21 +177,21 @@ class DailyCross:
         rows: pl.LazyFrame,
         history: pl.LazyFrame,
     ) -> None:
-        """`rows` have both columns, `history` may lack them."""
+        """`rows` has both columns; `history` may lack them."""
         self.pair, self.differs = pair, figures_differ(config, pair)
         self.events = [EVENTS[name] for name in pair.figures if name in EVENTS]
         if not {*pair.columns} <= {*history.collect_schema()}:
             history = rows.clear()
-        if not self.events:  # impressions are not counted, and few of them are clicks
+        if not self.events:  # only clicks are counted
             rows = rows.filter(pl.col("click"))
         rows, history = (_values(table, pair.columns) for table in (rows, history))
         daily = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
-        # Orders from before the log were taken, too, but not among its impressions.
+        # Orders of the history count as taken, but are not impressions.
         taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
         daily = daily.with_columns(taken=taken)
         self.vocabularies: list[Vocabulary] = []
         self.tables: dict[str, tuple[str, Array]] = {}
-        """For a column of users or places: the column with their rows, and each row's indices."""
+        """For a column of users or places: the column of row numbers, and each row's indices."""
         for side, column in zip(KEY, pair.columns, strict=True):
             if column in ROWS:
                 table = log.users if column == "user_id" else log.places
@@ -215,10 +215,10 @@ class DailyCross:
             for name, key in keys.items()
         }
         self.latest: dict[date, Cross] = {}
-        """What is known on the latest day: many chunks of a log have the same one."""
+        """The state of the latest day, which consecutive chunks often share."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds the figures to rows that have both columns."""
+        """Adds the figures to rows with both columns."""
         if self.pair.figures == ["log_clicks"]:
             sides = zip(self.pair.columns, self.vocabularies, strict=True)
             first_NV, second_NW = (self._indices(rows, *side) for side in sides)
@@ -237,7 +237,7 @@ class DailyCross:
         return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.known(0).enrich(rows)
 
     def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
-        """Returns the indices of the values of a column in each row, [N, V]."""
+        """Returns the indices of a column's values, [N, V]."""
         if column in ROWS:
             return rows[ROWS[column]].to_numpy()[:, None]
         if column in self.tables:
@@ -247,7 +247,7 @@ class DailyCross:
         return indices(rows, column, words)
 
     def known(self, day: int) -> Cross:
-        """Returns what is known at the start of a day, which counts from 1970."""
+        """Returns the state at the start of a day, counted from 1970."""
         sums = self.sums["pairs"].of_day(day)
         index = np.divmod(sums["key"].to_numpy(), len(self.vocabularies[1].texts) + 1)
         pairs = sums.drop("key").with_columns(
@@ -260,7 +260,7 @@ class DailyCross:
             if side in self.sums:
                 table = self.sums[side].of_day(day)
                 table = table.with_columns(words.texts[table["key"] - 1].alias(side)).drop("key")
-            else:  # for `log_clicks` no figure reads them; the table lists the values
+            else:  # `log_clicks` needs no totals; the table only lists the values
                 table = pairs.group_by(side).agg(pl.col("taken").sum().round_sig_figs(SUM_DIGITS))
             tables.append(table.select(side, *pairs.columns[2:]).sort(side))
         firsts, seconds = tables
@@ -275,9 +275,9 @@ class DailyCross:
 def _with_expected(
     pairs: pl.DataFrame, firsts: pl.DataFrame, seconds: pl.DataFrame, event: str
 ) -> pl.DataFrame:
-    """Adds how many clicks or orders of the impressions both values let expect.
+    """Adds the expected number of clicks or orders if both values were independent.
 
-    Each value's rate is smoothed towards the rate of all.
+    The rate of each value is smoothed towards the overall rate.
     """
     count, seen = (float(firsts[name].sum()) for name in (event, "impressions"))
     overall = count / seen if seen else 0.0
@@ -293,7 +293,7 @@ def _with_expected(
 
 
 def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
-    """Returns a row for each pair of values of each row; rows that miss one are left out."""
+    """Returns one row per pair of values of each row, without missing values."""
     schema, sides = rows.collect_schema(), dict(zip(KEY, columns, strict=False))
     values = {
         side: pl.col(ROWS[column]) if column in ROWS else text_column(column, schema[column])
@@ -310,11 +310,11 @@ def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
 
 
 def with_pairs(config: Config, log: Log) -> Config:
-    """Returns the configuration with pairs for cross statistics, chosen if none are configured.
+    """Returns the configuration with cross statistics, chosen if `statistics` is not set.
 
-    Users with each column of places that is a feature or in a profile, then users and places with
-    each category of the scene that has few values; without columns whose values hardly ever occur
-    on a second day, and columns of places that hardly ever differ between candidates.
+    The pairs are users with columns of places that features or profiles read, then users and places
+    with scene categories of few values. Columns are excluded if their values rarely recur on
+    another day, or rarely differ between candidates.
     """
     if config.statistics is not None:
         return config
@@ -326,7 +326,7 @@ def with_pairs(config: Config, log: Log) -> Config:
     logged, scene = rows.collect_schema(), list[str]()
     for name in categories:
         if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
-            # Unlike n_unique, unique does not hold the column in memory.
+            # unique needs less memory than n_unique, which holds the column.
             distinct = rows.select(raw[name]).unique().select(pl.len())
             if (words.get(name) or distinct.collect(engine="streaming").item()) <= FEW_VALUES:
                 scene.append(name)
@@ -353,9 +353,9 @@ def with_pairs(config: Config, log: Log) -> Config:
 
 
 def _recurring(daily: pl.LazyFrame, column: str) -> float:
-    """Returns the share of the values of a column that occurred on an earlier day, too.
+    """Returns the share of a column's values that also occurred on an earlier day.
 
-    `daily` has the column, `day`, and `COUNT`, the rows that have both.
+    `daily` has the column, `day`, and `COUNT`, the number of rows.
     """
     values = _values(daily, [column]).group_by("first", "day").agg(pl.col(COUNT).sum())
     is_earlier = pl.col("day") > pl.col("day").min().over("first")
@@ -367,9 +367,9 @@ def _recurring(daily: pl.LazyFrame, column: str) -> float:
 
 
 def _differing(rows: pl.LazyFrame, columns: Mapping[str, str]) -> dict[str, float]:
-    """Returns by name the share of the requests with several values of a column.
+    """Returns for each column the share of requests within which it differs.
 
-    It is 1 where all requests have a single candidate.
+    It is 1 if all requests have a single candidate.
     """
     differs = [
         (pl.col(column).min() != pl.col(column).max()).alias(name)

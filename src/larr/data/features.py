@@ -25,15 +25,15 @@ from larr.data.transforms import Array, Scales, Vocabulary, text_column
 from larr.errors import ConfigError
 
 LARGEST = 1e30
-"""Larger numbers are slips, and their squares would overflow; they do not count in the scales."""
+"""Scales ignore larger numbers, which are errors and whose squares may overflow."""
 SCALE_ROWS = 1_000_000
-"""Training rows from which means and deviations are computed."""
+"""Training rows from which means and standard deviations are computed."""
 ROW = f"{INTERNAL}row of the sample"
 SCALES = "scales"
 PLAIN_NAME = re.compile(rf"(?!{SCALES}$)[a-z0-9_]{{1,100}}")
-"""Names of columns that a file can have on any system."""
+"""Column names that are valid file names on any system."""
 SCATTER = 2_654_435_761
-"""2^32 over the golden ratio: multiples of it are spread evenly, whatever their step."""
+"""2^32 over the golden ratio: its multiples modulo 2^32 are spread evenly, whatever their step."""
 
 
 class Category(BaseModel, frozen=True):
@@ -48,15 +48,15 @@ class ColumnSplit(NamedTuple):
     """The positions of features, by what their values depend on."""
 
     place: tuple[int, ...]
-    """The place alone, whoever asks."""
+    """Features that depend on the place alone."""
     request: tuple[int, ...]
-    """The user and the scene, the same for all candidates of a request."""
+    """Features of the user and the scene, equal for all candidates of a request."""
     candidate: tuple[int, ...]
-    """The request and the candidate, such as its distance."""
+    """Features that depend on request and candidate, such as the distance."""
 
 
 class Features(BaseModel, frozen=True):
-    """What the arrays of the log hold (`features.json`)."""
+    """The content of the arrays (`features.json`)."""
 
     dataset: str
     tasks: tuple[Literal["click", "order"], ...]
@@ -64,18 +64,18 @@ class Features(BaseModel, frozen=True):
     numbers: tuple[str, ...]
     recent: int
     statistics: tuple[StatisticConfig, ...] = ()
-    """The pairs of columns whose figures are among the numbers."""
+    """The cross statistics among the numbers."""
     scene_keywords: tuple[str, ...]
     train_rows: int
     test_rows: int
     sampling_rate: float = 1.0
     sampled_share: float | None = None
-    """Which share of the places that were not clicked `[dataset.negatives]` has sampled."""
+    """The share of unclicked places that `[dataset.negatives]` sampled."""
     candidate_features: tuple[str, ...] = ()
     """Categories and numbers that differ between the candidates of a request."""
 
     def split(self, names: Sequence[str]) -> ColumnSplit:
-        """Returns the split of some features by their positions in `names`."""
+        """Returns the split of the features `names`, as positions in `names`."""
         split: dict[str, list[int]] = {"place": [], "request": [], "candidate": []}
         for number, name in enumerate(names):
             of = "place" if name.startswith("poi_") else "request"
@@ -84,15 +84,15 @@ class Features(BaseModel, frozen=True):
 
 
 def read_features(data: Path) -> Features:
-    """Returns the content of `features.json` in the folder that `larr prepare` wrote."""
+    """Returns `features.json` of the folder that `larr prepare` wrote."""
     return Features.model_validate(artifacts.read_json(data / "features.json"))
 
 
 def undo_sampling(probability_NT: Array, rate: float) -> Array:
-    """Corrects for a training log that kept only a share `rate` of the impressions without a click.
+    """Corrects probabilities for a log that keeps a share `rate` of the impressions without click.
 
-    Decision 27: a kept impression without a click stands for 1 / rate of them. Of all impressions
-    in question a share click + (1 - click) / rate remains, by which every probability is divided.
+    Decision 27: each kept impression without a click represents 1 / rate impressions, so every
+    probability is divided by click + (1 - click) / rate.
     """
     click_N1 = probability_NT[:, :1]
     undone_NT: Array = probability_NT / (click_N1 + (1 - click_N1) / rate)
@@ -110,9 +110,9 @@ class FeatureEncoder:
     def arrays(
         self, rows: pl.DataFrame, known: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
-        """Returns what rankers read of enriched rows, texts and recent places aside.
+        """Returns `categories`, int32 [N, F], and `numbers`, float32 [N, M], of enriched rows.
 
-        `categories` int32 [N, F], `numbers` float32 [N, M]; `known` as in `categories`.
+        For `known` see `categories`.
         """
         categories_NF = self.categories(rows, self.vocabularies, known)
         return {"categories": categories_NF, "numbers": self.scales.column(rows)}
@@ -122,7 +122,7 @@ class FeatureEncoder:
     ) -> Array:
         """Returns the indices of some categories, int32 [N, F].
 
-        `known` are the indices of those that need not be looked up.
+        `known` holds indices that were looked up before, by category.
         """
         known, index_NF = known or {}, np.zeros((rows.height, len(names)), np.int32)
         for position, name in enumerate(names):
@@ -132,7 +132,7 @@ class FeatureEncoder:
 
     @property
     def places(self) -> Vocabulary:
-        """The vocabulary of poi_id, which recent places share; empty if it is no feature."""
+        """The vocabulary of poi_id, shared by recent places; empty if poi_id is not a feature."""
         return self.vocabularies.get("poi_id", Vocabulary(pl.Series([], dtype=pl.String)))
 
     def save(self, folder: Path) -> None:
@@ -159,12 +159,12 @@ class FeatureEncoder:
 
 
 def _file(number: int, name: str) -> str:
-    """Returns the name of the file of a vocabulary."""
+    """Returns the file name of a vocabulary."""
     return f"{name}.parquet" if PLAIN_NAME.fullmatch(name) else f"column-{number}.parquet"
 
 
 def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
-    """Returns the encoder: vocabularies of all training rows, scales of a sample of them."""
+    """Returns an encoder with vocabularies of all training rows, and scales of a sample."""
     schema = train.collect_schema()
     vocabularies = {}
     for name in config.features.categories:
@@ -177,7 +177,7 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
         values = as_numbers(sampled[name], "features.numbers").drop_nulls().drop_nans().to_numpy()
         values = values[np.abs(values) < LARGEST]
         if len(values):
-            # fsum is exact, so the order of the rows, which threads may change, does not show.
+            # fsum is exact, so the result does not depend on the order of the rows.
             mean_M[position] = mean = math.fsum(values) / len(values)
             variance = math.fsum((values - mean) ** 2) / len(values)
             deviation_M[position] = math.sqrt(variance) or 1.0
@@ -186,9 +186,9 @@ def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:
 
 
 def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
-    """Returns about `at_most` rows, scattered.
+    """Returns a sample of about `at_most` rows.
 
-    Every n-th row would have the same position in its request throughout.
+    Taking every n-th row could always pick the same position in a request.
     """
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
     if count > at_most:
@@ -199,7 +199,7 @@ def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
 
 
 def as_numbers(values: pl.Series, setting: str) -> pl.Series:
-    """Returns the values as float64; raises ConfigError, naming the setting, if they are none."""
+    """Returns the values as float64; raises ConfigError, with the setting, for other values."""
     try:
         return values.cast(pl.Float64)
     except PolarsError:
@@ -208,6 +208,6 @@ def as_numbers(values: pl.Series, setting: str) -> pl.Series:
             values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
         )
         raise ConfigError(
-            f"{setting}: {values.name} must hold numbers, and {len(first):,} values are none, "
+            f"{setting}: {values.name} must hold numbers, but {len(first):,} values are not, "
             f"such as {first.head(1).to_list()!r:.80}; correct them, or leave the cells empty"
         ) from None

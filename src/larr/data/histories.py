@@ -1,4 +1,4 @@
-"""What each user took, clicked and left, as of the start of each day: once for a user and day.
+"""User histories: the places that a user took, clicked and left before the start of each day.
 
 Shapes: N rows of the log or events, U users (row 0 for an unknown one), H histories (row 0 is the
 empty one), K kinds, L places, G groups (a user and a kind each).
@@ -20,25 +20,25 @@ from larr.data.names import PLACE, USER
 from larr.progress import track
 
 KINDS = ("taken", "clicked", "left")
-"""Ordered (clicked, in a log without orders); clicked and not ordered; shown and not clicked."""
+"""Ordered (or clicked, in a log without orders); clicked but not ordered; shown but not clicked."""
 BLOCK_USERS = 100_000
-"""Users whose histories are changed at a time, which bounds the memory that this takes."""
+"""Users updated at a time, which limits memory."""
 LENGTH = 50
-"""The latest distinct places of each kind that are kept."""
+"""The number of latest distinct places kept for each kind."""
 HISTORIES, HISTORY = "histories.npy", "history.npy"
 PLACE_TEXTS = "place_texts.parquet"
-"""The numbers of each place's texts that do not change with time, a column for each keyword; the
-first row is that of an unknown place."""
+"""The numbers of each place's time-independent texts, one column per keyword. The first row is for
+unknown places."""
 Ints = npt.NDArray[np.int64]
 
 
 def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
-    """Writes `histories.npy`, the histories' numbers of the rows, and users' histories at `end`.
+    """Writes the histories, and each row's history number.
 
-    `histories.npy` (int32 [H, K, L]) holds places as `keys.npy` numbers them, the latest first,
-    padded with 0. `history.npy` of a split (int32 [N, 1]) has the number of each row's history.
-    `known/histories.npy` (int32 [U, K, L]) has the same for each user at the start of the day
-    `end`. Only events of earlier days are in a history.
+    `histories.npy` (int32 [H, K, L]) holds place numbers as in `keys.npy`, the latest first, padded
+    with 0. `history.npy` of a split (int32 [N, 1]) holds the number of each row's history. With
+    `end`, `known/histories.npy` (int32 [U, K, L]) holds the histories of all users at the start of
+    that day. A history contains only events of earlier days.
     """
     distinct = _distinct_user_days(folder)
     for split in SPLITS:
@@ -55,7 +55,7 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
     events, at_end = _events(log), ((end or date.min) - date(1970, 1, 1)).days
     asked = {*days.tolist(), at_end} if end else {*days.tolist()}
     all_days = events.select(pl.col("day").unique()).collect(engine="streaming")["day"].to_list()
-    # the first row, the empty history, stays 0
+    # Row 0, the empty history, remains 0.
     artifacts.new_array(folder / HISTORIES, np.int32, (len(distinct) + 1, len(KINDS), LENGTH))
     with track("histories", len(distinct), "user days") as advance:
         for day in sorted(asked.union(all_days)):
@@ -75,12 +75,15 @@ def write_histories(log: Log, folder: Path, end: date | None = None) -> None:
 
 
 def add_latest(latest_GL: npt.NDArray[np.int32], group_N: Ints, place_N: Ints) -> None:
-    """Puts places, the newest first, before those that their groups have, each place once."""
+    """Inserts places, sorted from newest to oldest, at the front of their groups' lists.
+
+    Each place is kept once.
+    """
     changed = np.unique(group_N)
     row_N, column_N = np.nonzero(latest_GL[changed])
     group_N = np.concatenate([group_N, changed[row_N]])
     place_N = np.concatenate([place_N, latest_GL[changed[row_N], column_N]])
-    # `unique` gives the first of equal pairs, which is the newest; a stable sort keeps that order.
+    # `unique` returns the first of equal pairs, the newest; a stable sort keeps that order.
     _, newest = np.unique(group_N << 32 | place_N, return_index=True)
     newest.sort()
     newest = newest[np.argsort(group_N[newest], kind="stable")]
@@ -92,12 +95,11 @@ def add_latest(latest_GL: npt.NDArray[np.int32], group_N: Ints, place_N: Ints) -
 
 
 def _distinct_user_days(folder: Path) -> Ints:
-    """Returns the distinct user days of all splits, ordered by day, then by user."""
+    """Returns the distinct user days of all splits, sorted by day, then by user."""
     by_day: dict[int, Ints] = {}
     for split in SPLITS:
         for block in map(np.unique, _user_days(folder / split)):
-            # A block of a log in the order of time has few days: a union with all days would sort
-            # the complete log for each block.
+            # In a chronological log a block has few days, and only these have to be merged.
             days, first = np.unique(block >> 32, return_index=True)
             for day, of_day in zip(days.tolist(), np.split(block, first[1:]), strict=True):
                 known = by_day.get(day)
@@ -106,14 +108,14 @@ def _distinct_user_days(folder: Path) -> Ints:
 
 
 def _user_days(split: Path) -> Iterator[Ints]:
-    """Yields day and user of each row as one number, a block of rows at a time."""
+    """Yields day and user of each row as one number, block by block."""
     blocks = (artifacts.array_blocks(split / f"{name}.npy") for name in ("days", "keys"))
     for days, keys in zip(*blocks, strict=True):
         yield days[:, 0].astype(np.int64) << 32 | keys[:, 0]
 
 
 def _events(log: Log) -> pl.LazyFrame:
-    """Returns user, place and kind of all impressions and earlier orders as numbers, with time."""
+    """Returns time, day, user, place and kind of all impressions and earlier orders."""
     kind = pl.when("order").then(0).when("click").then(1).otherwise(2)
     rows = [log.history.lazy().with_columns(kind=0), log.counted().with_columns(kind=kind)]
     columns = {"user": USER, "place": PLACE, "kind": "kind"}

@@ -1,4 +1,4 @@
-"""What is known at the start of a day, and nothing later, as columns of that day's rows.
+"""Adds the statistics known at the start of each row's day, and nothing later, as columns.
 
 Shapes: K candidates of a request.
 """
@@ -31,61 +31,60 @@ PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
 """Training rows from which the quantiles of buckets are computed."""
 ON_ITS_DAY = INTERNAL + "{} on its day"
-"""The column with a number for each place (or user) and day among the rows of a chunk."""
+"""The column that numbers the distinct pairs of place (or user) and day in a chunk."""
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known at the start of a day, and how rows of that day get it as columns.
+    """The state at the start of a day, and how rows of that day read it.
 
-    `larr prepare` builds one for each day of the log. A server starts with that of the day after
-    the training days, so that a request has the columns that its rows would have in the log.
-    `enrich` takes a table; `of_request`, `pair_figures` and `recent_places` give the same columns
-    for one request.
+    A server starts with the state of the day after the training days, so a request has the columns
+    that its rows would have in the log. `enrich` adds the columns to a table; `of_request`,
+    `pair_figures` and `recent_places` return the same values for one request.
     """
 
     places: pl.DataFrame
     """poi_id, the columns of the places, their statistics."""
     users: pl.DataFrame
-    """user_id, the columns of the users, their statistics, their profiles."""
+    """user_id, the columns of the users, their statistics and profiles."""
     situations: dict[str, pl.DataFrame]
-    """For each profile with `within`: user_id, the column within which it counts, the profile."""
+    """For each profile with `within`: user_id, the column `within`, the profile."""
     pairs: pl.DataFrame
     """user_id, poi_id and `PAIR_FIGURES`."""
     recent: pl.DataFrame
     """user_id and `recent`, the latest places."""
     levels: list[Levels]
     crosses: Sequence[Cross] = ()
-    """The cross statistics of each pair of columns."""
+    """One for each pair of columns."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all columns that a keyword or a feature may name to user, place, time, scene."""
+        """Adds all columns that keywords and features can read."""
         for table in (self.places, self.users, self.pairs, self.recent):
             key = [name for name in PAIR if name in table.columns]
             rows = rows.join(table, on=key, how="left", maintain_order="left")
-        # A user or place that the tables do not have is one without a past.
+        # A user or place without a row in the tables has no past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
         rows = with_levels(rows, self.levels)
         for cross in self.crosses:
             rows = cross.enrich(rows)
-        rows = with_levels(rows, self.levels)  # of the figures just added
-        # Last, since situations may be looked up by levels.
+        rows = with_levels(rows, self.levels)  # levels of the cross statistics
+        # Situations come last, as their key may be a level.
         for table in self.situations.values():
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
         return rows
 
     def describe_places(self, places: pl.DataFrame) -> pl.DataFrame:
-        """Returns known places, or new ones, which have no past, with all columns and levels."""
+        """Returns known or new places with all columns and levels; new ones have no past."""
         places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
         never = [f"poi_{name}" for name in statistics.NEVER_SEEN]
         return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
-        """Returns all users with their statistics and levels, and chosen profiles of situations.
+        """Returns all users with their statistics, levels, and the given profiles of situations.
 
-        With the latter there is a row for each situation in which the user has ordered.
+        These add one row for each situation in which the user has ordered.
         """
         users = with_levels(self.users, self.levels)
         for name in profiles:
@@ -95,9 +94,9 @@ class Known:
         return users
 
     def of_request(self, row: Row) -> dict[str, Any]:
-        """Returns the columns of a request: those sent (`user_id`, `time`, scene), and all known.
+        """Returns the columns of a request, except those of places and pairs.
 
-        Columns of places and pairs are not among them.
+        `row` holds the columns sent by the client: `user_id`, `time`, and the scene.
         """
         number = self.user_rows.get(row["user_id"])
         values = {} if number is None else self.users.row(number, named=True)
@@ -108,32 +107,32 @@ class Known:
         for cross in self.crosses:
             if not cross.differs:
                 values |= cross.of_values(values)
-        self._add_levels(values)  # of the figures just added
+        self._add_levels(values)  # levels of the cross statistics
         for name, table in self._situation_values.items():
             within = self.situations[name].columns[1]
             values[name] = table.get((row["user_id"], values.get(within)))
         return values
 
     def _add_levels(self, values: dict[str, Any]) -> None:
-        """Adds the levels of those numbers that there are, where they are missing."""
+        """Adds missing levels of the present numbers."""
         for level in self.levels:
             if level.bucket.column in values and level.name not in values:
                 values[level.name] = level.value(values[level.bucket.column])
 
     def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
-        """Returns `PAIR_FIGURES` of a user at each of some places, float64 [K, 2]."""
+        """Returns `PAIR_FIGURES` of a user at each place, float64 [K, 2]."""
         figures = self._pair_values.get(user_id, {})
         figures_K2 = np.array([figures.get(place, (0.0, 0.0)) for place in places], np.float64)
         return figures_K2.reshape(-1, len(PAIR_FIGURES))
 
     @cached_property
     def recent_places(self) -> dict[str, list[str]]:
-        """The latest places before the day of each user who has any."""
+        """User -> latest places before the day, for users who have any."""
         return dict(self.recent.select("user_id", "recent").iter_rows())
 
     @cached_property
     def user_rows(self) -> dict[str, int]:
-        """The row of each user of the log in `users`."""
+        """User -> row in `users`."""
         return {user_id: number for number, user_id in enumerate(self.users["user_id"])}
 
     @cached_property
@@ -181,11 +180,10 @@ class Known:
 
 
 class Enricher:
-    """Adds to rows of the checked log what was known at the start of their days.
+    """Adds the statistics known at the start of each row's day to rows of the checked log.
 
-    Of the log it keeps in memory sums for each key and day with an event, and the clicks. All that
-    a row gets is looked up by `statistics.Past`, so neither the row itself nor anything later can
-    leak into it.
+    It holds in memory the clicks, and sums for each key and day with an event. Rows read them only
+    through `statistics.Past`, so neither the row itself nor later ones can leak into it.
     """
 
     def __init__(self, config: Config, log: Log) -> None:
@@ -221,8 +219,8 @@ class Enricher:
         if "poi_price_yuan" in log.places.columns:
             daily = statistics.daily_spending(orders, log.places)
             self.spending = statistics.Sums(daily, half_life)
-        # Profiles and cross statistics count within levels, whose edges are fitted on columns that
-        # need neither; levels of cross statistics come after them.
+        # Profiles and cross statistics may read levels of other columns, so these levels are fitted
+        # first; levels of cross statistics follow.
         self.favourites: list[statistics.Favourites] = []
         self.levels: list[Levels] = []
         self.crosses: list[DailyCross] = []
@@ -243,10 +241,10 @@ class Enricher:
             row: {*with_levels(table(no_rows, no_rows), self.levels).columns}
             for row, table in self._tables.items()
         }
-        """The columns that are the same in all rows of a place, or of a user, on a day."""
+        """The columns that are equal in all rows of a place, or of a user, on a day."""
 
     def _fit_levels(self, train: pl.DataFrame) -> None:
-        """Adds the levels of those columns that rows have by now."""
+        """Fits the remaining levels whose columns can be computed by now."""
         fitted = {level.bucket.column for level in self.levels}
         buckets = [bucket for bucket in self.config.buckets if bucket.column not in fitted]
         if buckets:
@@ -257,7 +255,7 @@ class Enricher:
                     self.levels.append(Levels.fit(bucket, values))
 
     def _with_values(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Adds the columns of users and places, and the levels, that cross statistics count."""
+        """Adds the columns of users and places, and levels, for cross statistics."""
         for table, key in ((self.log.places, "poi_id"), (self.log.users, "user_id")):
             numbered = table.lazy().drop(key).with_row_index(ROWS[key], offset=1)
             rows = rows.join(numbered, on=ROWS[key], how="left")
@@ -271,13 +269,13 @@ class Enricher:
         )
 
     def enrich(self, rows: pl.DataFrame, crossed: bool = True) -> pl.DataFrame:
-        """Returns the rows, in their order, with what was known at the start of their days.
+        """Returns the rows, in order, with the columns known at the start of their days.
 
-        Cross statistics are added where they are wanted.
+        `crossed` adds the cross statistics.
         """
         user_N, place_N = rows[USER].to_numpy(), rows[PLACE].to_numpy()
         day_N = rows["day"].to_physical().to_numpy()
-        # The rows of a request share their user, most places come several times a day.
+        # Users and places repeat within a day, so each pair with a day is looked up once.
         for row, table in self._tables.items():
             number = ON_ITS_DAY.format(row)
             distinct = rows.select(row, "day").unique(maintain_order=True).with_row_index(number)
@@ -290,7 +288,7 @@ class Enricher:
         rows = with_levels(rows.hstack(pairs), self.levels)
         for cross in self.crosses if crossed else ():
             rows = cross.enrich(rows)
-        rows = with_levels(rows, self.levels)  # of the figures just added
+        rows = with_levels(rows, self.levels)  # levels of the cross statistics
         return rows.with_columns(
             texts.as_of(rows) for texts in self.favourites if texts.profile.within
         )
@@ -314,7 +312,7 @@ class Enricher:
         )
 
     def known(self, day: date) -> Known:
-        """Returns what is known at the start of a day."""
+        """Returns the state at the start of a day."""
         places, users = self.log.places, self.log.users
         at = (day - date(1970, 1, 1)).days
         place_P, user_U = (np.arange(1, len(table) + 1) for table in (places, users))
@@ -342,7 +340,7 @@ class Enricher:
 
 
 def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
-    """Adds the levels of those numbers that the rows have, where they lack them."""
+    """Adds missing levels of the columns that the rows have."""
     columns = rows.columns
     missing = [
         level for level in levels if level.bucket.column in columns and level.name not in columns
@@ -353,7 +351,7 @@ def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:
     """Returns the orders among some impressions, and those of the history up to their last day.
 
-    The history may lack scene columns that the log has; they are null there.
+    Scene columns that the history does not have are null.
     """
     last = rows.select(pl.col("day").max()).collect(engine="streaming").item()
     logged = rows.filter(pl.col("order")).collect(engine="streaming")

@@ -1,9 +1,9 @@
-"""Statistics as of the start of a day: sums over earlier days, whose weight halves with their age.
+"""Statistics as of the start of a day: sums over earlier days with exponentially decaying weights.
 
-All that a row gets from the log is looked up by `Past`, which finds only days before the row's day,
-so that no label of the same day or later can leak into it.
+Rows read the log only through `Past`, which finds only earlier days, so no label of the same day or
+later can leak into a row.
 
-Shapes: N pairs of a key and a day that are asked for, M pairs that have a row, L recent places.
+Shapes: N requested pairs of key and day, M stored pairs, L recent places.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from larr.data.names import INTERNAL, PLACE, USER
 from larr.data.transforms import Array, text_column
 
 SMOOTHING_IMPRESSIONS = 20.0
-"""A rate is smoothed as if it had this many more impressions with the overall rate."""
+"""Rates are smoothed by this many additional impressions at the overall rate."""
 SUM_DIGITS = 10
-"""Significant digits of sums; the last digits depend on the order of summing."""
+"""Significant digits of sums; further digits depend on the order of summation."""
 NEVER_SEEN = ("log_impressions_per_day", "log_orders")
-"""Figures that are 0 for a place or user without a past; rates are missing."""
+"""Statistics that are 0 for a place or user without a past; rates are null."""
 NUMBER = f"{INTERNAL}number"
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 
 
 class Past:
-    """A table with a row for a key (a number) and a day, of which the latest before a day is found.
+    """Finds the latest row of a key (a number) before a day.
 
-    The rows are sorted by key and day, so one binary search finds the latest row of each of many
-    keys, each on a day of its own. A table of each day would grow with days times keys.
+    The rows are sorted by key and day, so one binary search serves many pairs of key and day. A
+    table per day would grow with days times keys.
     """
 
     def __init__(self, rows: pl.DataFrame) -> None:
-        """Takes the columns `key`, `day`, and those to be looked up."""
+        """`rows` has the columns `key`, `day`, and those to look up."""
         rows = rows.sort("key", "day")
         key_M, day_M = rows["key"].to_numpy(), rows["day"].to_physical().to_numpy()
         self.first = int(day_M.min()) if len(rows) else 0
         self.days = int(day_M.max()) - self.first + 2 if len(rows) else 2
-        # Key and day as one number, and neither of them besides: a long log has millions of rows.
+        # Key and day are stored as one number, as a long log has millions of rows.
         self.at_M = self._at(key_M, day_M)
         self.table = rows.drop("key", "day")
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
-        # days outside of the table find what the nearest one would
+        # Days outside the table give the same result as the nearest day.
         at_N: Array = np.clip(day_N - self.first, 0, self.days - 1)
         return key_N.astype(np.int64) * self.days + at_N
 
     def keys(self) -> Array:
-        """Returns all keys, rising."""
+        """Returns all keys in ascending order."""
         key_M = self.at_M // self.days
         keys: Array = key_M[np.diff(key_M, prepend=-1) != 0]
         return keys
 
     def rows(self, key_N: Array, day_N: Array) -> pl.Series:
-        """Returns the row of each key's latest day before a day, null where there is none."""
+        """Returns the position of each key's latest row before a day, null if there is none."""
         at_N = self._at(key_N, day_N)
-        order_N = np.argsort(at_N)  # neighbours find what they need in the cache: twice as fast
+        order_N = np.argsort(at_N)  # sorted searches use the CPU cache: twice as fast
         row_N = np.empty(len(at_N), np.int64)
         row_N[order_N] = np.searchsorted(self.at_M, at_N[order_N]) - 1
         is_found_N = row_N >= 0
@@ -65,19 +65,19 @@ class Past:
         return pl.Series(row_N).set(pl.Series(~is_found_N), None)
 
     def before(self, key_N: Array, day_N: Array) -> pl.DataFrame:
-        """Returns the latest earlier row of each key, nulls where there is none."""
+        """Returns the latest row of each key before a day, nulls if there is none."""
         return self.table.select(pl.all().gather(self.rows(key_N, day_N)))
 
 
 class Sums(Past):
-    """The sums of daily values. The day before has weight 1; it halves every `half_life_days`."""
+    """Decaying sums of daily values: yesterday has weight 1, which halves every `half_life_days`."""
 
     def __init__(self, daily: pl.DataFrame, half_life_days: float) -> None:
-        """Takes the columns `key`, `day` and values; a key has one row a day."""
+        """`daily` has the columns `key`, `day` and values, with one row per key and day."""
         super().__init__(daily)
         self.half_life_days = half_life_days
-        # Each row becomes the sum up to its day: in step n it has the last 2^n days of its key with
-        # a row, and adds what the row before these has.
+        # Prefix sums by doubling: before step n each row holds the sum over the last 2^n rows of
+        # its key, and adds the sum over the 2^n rows before them.
         sums_M = [column.to_numpy(writable=True) for column in self.table]
         key_M, day_M = np.divmod(self.at_M, self.days)
         step = 1
@@ -94,7 +94,7 @@ class Sums(Past):
         return weight_N
 
     def as_of(self, key_N: Array, day_N: Array) -> pl.DataFrame:
-        """Returns the sums of the days before a day, nulls where there is none."""
+        """Returns the sums over the days before a day, nulls if there are none."""
         row_N = self.rows(key_N, day_N)
         day_of_row_N = self.first + pl.Series(self.at_M).gather(row_N) % self.days
         age_N = pl.Series(day_N) - 1 - day_of_row_N
@@ -103,7 +103,7 @@ class Sums(Past):
         return sums.with_columns(pl.all().round_sig_figs(SUM_DIGITS))
 
     def of_day(self, day: int) -> pl.DataFrame:
-        """Returns all keys with a past at the start of a day, which counts from 1970, and sums."""
+        """Returns the sums at the start of a day (since 1970) for all keys with a past."""
         key_N = self.keys()
         sums = self.as_of(key_N, np.full(len(key_N), day))
         return pl.DataFrame({"key": key_N}).hstack(sums).drop_nulls()
@@ -112,13 +112,13 @@ class Sums(Past):
 class Statistics:
     """Statistics of places or users as of any day, as columns for features and texts.
 
-    `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (history included) are log(1 + x).
+    `<prefix>_log_impressions_per_day` and `<prefix>_log_orders` (with the history) are log(1 + x).
     `<prefix>_ctr` and `<prefix>_cvr` are clicks and orders per impression, smoothed towards the
-    overall rate; null where nothing was logged before.
+    overall rate; they are null before the first event.
     """
 
     def __init__(self, prefix: str, daily: pl.DataFrame, half_life_days: float) -> None:
-        """`daily` comes from `daily_counts`."""
+        """`daily` is the result of `daily_counts`."""
         self.prefix, self.sums = prefix, Sums(daily, half_life_days)
         of_days = daily.filter(pl.col("impressions") > 0).group_by("day")
         totals = of_days.agg(pl.col(COUNTS).sum(), observed_days=pl.lit(1.0))
@@ -150,10 +150,10 @@ def daily_counts(
 ) -> pl.DataFrame:
     """Returns impressions, clicks and orders of each key on each day.
 
-    `logged_orders` are those of the impression log, `orders` include the history. Decision 27.
+    `logged_orders` are those of the impressions; `orders` include the history. Decision 27.
     """
-    # Of the training impressions without a click only a share may be in the log. Each of them
-    # stands for 1 / share impressions, so that rates are those of the complete log.
+    # If training impressions without a click were down-sampled, each of them represents
+    # 1 / sampling_rate impressions, so rates are those of the complete log.
     sampled = (pl.col("split") == "train") & ~pl.col("click")
     logged = log.select(
         *key,
@@ -171,7 +171,7 @@ def daily_counts(
 
 
 class Favourites:
-    """The most frequent values in the orders of each user, joined by commas, as of any day."""
+    """The most frequent values in each user's orders, joined by commas, as of any day."""
 
     def __init__(
         self,
@@ -185,14 +185,13 @@ class Favourites:
         orders = orders.drop_nulls(within)
         situations = orders.select(within).unique().sort(within) if within else pl.DataFrame()
         self.situations = situations.with_row_index(NUMBER, offset=1)
-        """The values of the scene column within which orders count, if any, from 1."""
+        """The values of the scene column `profile.within`, numbered from 1; may be empty."""
         texts = text_column(profile.poi_column, places.schema[profile.poi_column])
         words = places.select("poi_id", value=texts.str.split(",")).explode("value")
         words = words.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "")
         daily = orders.select("poi_id", "day", self._keys(orders)).join(words, on="poi_id")
         daily = daily.group_by("key", "value", "day").agg(count=pl.len().cast(pl.Float64))
-        # The order of the values changes on days with orders alone, since the weights of all
-        # earlier days halve together.
+        # The ranking of values changes only on days with orders, as all weights decay together.
         values = daily.select("key", "value").unique().with_row_index("number")
         counts = daily.join(values, on=["key", "value"]).select("day", "count", key="number")
         asked = daily.select("key", "day").unique().join(values, on="key")
@@ -213,15 +212,15 @@ class Favourites:
         return key_N
 
     def as_of(self, rows: pl.DataFrame) -> pl.Series:
-        """Returns the text of each row, which has a user, a day, and the scene column."""
+        """Returns the text of each row; `rows` has a user, a day, and the scene column."""
         day_N = rows["day"].to_physical().to_numpy()
         texts = self.past.before(self._keys(rows).to_numpy(), day_N)
         return texts["text"].alias(self.profile.name)
 
     def known(self, day: int, users: pl.Series) -> pl.DataFrame:
-        """Returns user_id, the scene column and the texts at the start of a day, where it has one.
+        """Returns user_id, the scene column (if any) and the texts at the start of a day.
 
-        `day` counts from 1970; `users` are the IDs in the order of their rows.
+        `day` counts from 1970; `users` are the IDs in row order.
         """
         key_N = self.past.keys()
         user_N, number_N = np.divmod(key_N, len(self.situations) + 1)
@@ -232,7 +231,7 @@ class Favourites:
 
 
 def daily_spending(orders: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
-    """Returns per user (`key`) and day the sum of the prices of the orders and their number."""
+    """Returns the number and total price of the priced orders of each user (`key`) and day."""
     prices = places.select("poi_id", spent_yuan="poi_price_yuan").drop_nulls()
     return (
         orders.select("poi_id", "day", key=USER)
