@@ -14,7 +14,7 @@ from tests.own_tables import own_config, write_own
     ("rename", "message"),
     [
         ("{poi_id='shop', name='title'}", "no column shop, which dataset.tables.rename.places"),
-        ("{poi_id='id', title='id'}", "gives the name title, which another column has"),
+        ("{poi_id='id', title='id'}", "gives a column the name title, but"),
     ],
 )
 def test_a_column_is_renamed_only_if_that_is_possible(

@@ -62,7 +62,7 @@ def test_a_column_that_predicts_or_follows_the_click_must_not_be_read(
     found = {line.partition(":")[0] for line in str(caught.value).splitlines()[1:]}
     assert found == {"- receipt", "- state", "- dwell_seconds"}
     printed = capsys.readouterr().err
-    assert "look at this: seconds: alone it predicts the clicks" in printed, "it is not read"
+    assert "warning: seconds: it alone predicts the training clicks" in printed, "it is not read"
     assert "weather" not in printed
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["check"]
 
@@ -76,7 +76,7 @@ def test_the_labels_of_test_rows_are_not_read(
     checked(tmp_path, **tables(state=state))
     printed = capsys.readouterr().err
     assert "state" not in printed
-    assert "nothing has to be changed" in printed
+    assert "no changes are needed" in printed
 
 
 def test_numbers_of_places_that_count_the_log_are_pointed_out(
@@ -87,7 +87,7 @@ def test_numbers_of_places_that_count_the_log_are_pointed_out(
     changes["places"] = changes["places"].join(counts, on="id", maintain_order="left")
     checked(tmp_path, **changes)
     printed = " ".join(capsys.readouterr().err.split())
-    assert "poi_sold: a table of places or users has one value for all days" in printed
+    assert "poi_sold: it has one value for all days" in printed
     assert "poi_known: a table of places or users has one value" in printed
     assert "(rank correlation with the log 0.9" in printed
     assert "poi_seats" not in printed
@@ -103,8 +103,8 @@ def test_a_split_across_time_new_users_and_repeated_rows_are_said_plainly(
     checked(tmp_path, "dataset.split_by=user_id", **changes)
     printed = " ".join(capsys.readouterr().err.split())
     assert "training rows are not all earlier than test rows" in printed
-    assert "100% of the test rows are of users without a training row" in printed
-    assert "30 rows repeat user, place and time" in printed
+    assert "100% of the test rows have users without training rows" in printed
+    assert "30 rows have the user, place and time" in printed
 
 
 def test_wrong_settings_and_rejected_rows_are_reported_as_by_prepare(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_log_of_one_user_is_refused(config: Config) -> None:
         np.save(log_of(config, split).folder / "days.npy", np.zeros((rows, 1), np.int32))
         np.save(log_of(config, split).folder / "keys.npy", np.full((rows, 2), user, np.int32))
     assert not parts.splits(log_of(config).folder.parent)
-    with pytest.raises(DataError, match="too few different users"):
+    with pytest.raises(DataError, match="too few users"):
         holdout.folds(config)
 
 

@@ -1,4 +1,4 @@
-"""Data sets: sources of the contract's tables, your files and databases among them."""
+"""Data sets: sources of the tables of the contract, such as files and databases."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from larr.plugins import with_plugins
 from larr.progress import console
 
 UNDATED = datetime(2000, 1, 1, 12, tzinfo=UTC)
-"""The time of all rows of a log without times."""
+"""The time of all rows in a log without times."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of `larr.data.contract`, lazily; `orders` are those from before the log."""
+    """The tables of `larr.data.contract`, lazily; `orders` are from before the log."""
 
     places: pl.LazyFrame
     users: pl.LazyFrame
     impressions: pl.LazyFrame
     orders: pl.LazyFrame | None = None
     unreadable: pl.DataFrame | None = None
-    """Lines of files that are no rows: file, line, reason, text."""
+    """Malformed lines of files: file, line, reason, text."""
     is_dated: bool = True
-    """Whether the impressions have times; otherwise all of them have the time `UNDATED`."""
+    """Whether the impressions have times; if not, all have the time `UNDATED`."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Dataset:
     tables: Callable[[Config, Path], Tables]
     """Reads or creates the tables; may write files to the folder."""
     users_per_seed: bool = False
-    """Whether each seed has other users, as in a simulation; else all seeds share them."""
+    """Whether each seed has its own users, as in a simulation."""
 
 
 def dataset(config: Config) -> Dataset:
-    """Returns the data set that `dataset.kind` names; raises ConfigError without one."""
+    """Returns the data set `dataset.kind`; raises ConfigError for an unknown kind."""
     kind, entries = config.dataset.kind, with_plugins(DATASETS, "datasets")
     if kind not in entries:
         raise ConfigError(
@@ -57,10 +57,10 @@ def dataset(config: Config) -> Dataset:
 
 
 def own_tables(config: Config, folder: Path) -> Tables:
-    """Returns the tables that `[dataset.tables]` names, under the contract's column names.
+    """Returns the tables of `[dataset.tables]` with the contract's column names.
 
-    Users and places without a table are those of the impressions. Raises ConfigError without
-    impressions, DataError for a table that cannot be read or renamed.
+    Without a table of users or places, their IDs are taken from the impressions. Raises ConfigError
+    without impressions, DataError for a table that cannot be read or renamed.
     """
     given = config.dataset.tables
     if given.impressions is None:
@@ -87,7 +87,7 @@ def own_tables(config: Config, folder: Path) -> Tables:
     log = tables["impressions"] = _completed(tables["impressions"], files, config)
     for name, key in (("users", "user_id"), ("places", "poi_id")):
         if name not in tables and key in log.collect_schema():
-            console.print(f"  {name}: no table is given; they are those of the impressions")
+            console.print(f"  {name}: no table given; taken from the impressions")
             tables[name] = log.select(key).drop_nulls().unique(maintain_order=True)
     if given.places is None and "places" in tables:
         tables["places"] = tables["places"].with_columns(name=pl.col("poi_id"))
@@ -95,13 +95,13 @@ def own_tables(config: Config, folder: Path) -> Tables:
 
 
 def _completed(log: pl.LazyFrame, files: Files, config: Config) -> pl.LazyFrame:
-    """Returns impressions with the columns of the contract that follow from others.
+    """Returns the impressions with required columns that can be derived.
 
-    Raises DataError if no row can be a click.
+    Raises DataError without a column `click` or `[dataset.negatives]`.
     """
     columns = log.collect_schema().names()
     if "request_id" not in columns and {"user_id", "time"} <= {*columns}:
-        console.print("  impressions: rows of one user_id and time are a request")
+        console.print("  impressions: rows with equal user_id and time are one request")
         user, time = (pl.col(name).cast(pl.String).fill_null("") for name in ("user_id", "time"))
         log = log.with_columns(request_id=user + " " + time)
     elif "request_id" not in columns and "time" not in columns:
@@ -110,7 +110,7 @@ def _completed(log: pl.LazyFrame, files: Files, config: Config) -> pl.LazyFrame:
         numbered = files.table("impressions", "row_number() OVER () AS request_id, *")
         log = _renamed(numbered, "impressions", yours)
     if "time" not in columns:
-        console.print("  impressions: no time; rows are dealt to days at random")
+        console.print("  impressions: no time; rows get random days")
         log = log.with_columns(time=pl.lit(UNDATED))
     if "click" not in columns and config.dataset.negatives:
         log = log.with_columns(click=pl.lit(value=True))
@@ -118,13 +118,13 @@ def _completed(log: pl.LazyFrame, files: Files, config: Config) -> pl.LazyFrame:
         raise DataError(
             f"table impressions: no column click; it has {', '.join(columns)}. Name yours with "
             '[dataset.tables.rename.impressions], such as click = "bought", or compute it in SQL, '
-            "such as rating::INT >= 4 AS click; if each row is a click, write [dataset.negatives]"
+            "such as rating::INT >= 4 AS click; if every row is a click, set [dataset.negatives]"
         )
     return log
 
 
 def _renamed(table: pl.LazyFrame, name: str, yours: dict[str, str]) -> pl.LazyFrame:
-    """Returns a table under the contract's column names; `yours` has your name of each."""
+    """Returns a table with renamed columns; `yours` maps the contract's names to the table's."""
     with reading(f"table {name}"):
         columns = table.collect_schema().names()
     where = f"dataset.tables.rename.{name}"
@@ -135,8 +135,8 @@ def _renamed(table: pl.LazyFrame, name: str, yours: dict[str, str]) -> pl.LazyFr
         )
     if taken := [ours for ours, column in yours.items() if ours != column and ours in columns]:
         raise DataError(
-            f"table {name}: {where} gives the name {', '.join(taken)}, which another column has "
-            "already; rename that one too"
+            f"table {name}: {where} gives a column the name {', '.join(taken)}, but the table has "
+            "such a column already; rename that one too"
         )
     return table.rename({column: ours for ours, column in yours.items()})
 

@@ -1,4 +1,4 @@
-"""Enriched rows: the columns that arrays are built from, in a file for each chunk of a split."""
+"""Enriched rows: the columns from which arrays are built, one file per chunk of a split."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from larr.data.within import add_figures
 from larr.progress import track
 
 TEXT = INTERNAL + "text {}"
-"""The column of a keyword's text numbers; a keyword may be named as a feature is."""
+"""The column of a keyword's text numbers; the prefix avoids collisions with features."""
 LOG_ROW = f"{INTERNAL}row of the log"
 
 
@@ -30,14 +30,14 @@ class Part:
     source: Path
     split: str
     first: int
-    """How many rows of the split are in earlier files."""
+    """The number of rows of the split in earlier files."""
     rows: int
     file: Path
-    """The enriched rows; the columns `TEXT` number the distinct texts of these rows alone."""
+    """The enriched rows; the columns `TEXT` hold text numbers local to this file."""
 
     @property
     def texts(self) -> Path:
-        """The file with the numbers of these texts among all."""
+        """The file that maps local to global text numbers."""
         return self.file.with_suffix(".npy")
 
 
@@ -49,10 +49,10 @@ def write_enriched(
     folder: Path,
     beside: str | None = None,
 ) -> list[Part]:
-    """Writes `folder/enriched/`, and numbers texts; returns the parts of the log.
+    """Writes `folder/enriched/` and adds to `texts`; returns the parts of the log.
 
-    With `beside`, writes also the texts of places that were shown beside an order and not clicked,
-    for stage 2.
+    With `beside`, also writes the texts of unclicked places that competed with an order, for
+    stage 2.
     """
     config, log = enricher.config, enricher.log
     (folder / "enriched").mkdir()
@@ -64,7 +64,7 @@ def write_enriched(
             parts.append(Part(source, split, first, rows, file))
             first += rows
     train = log.scan().filter(pl.col("split") == "train")
-    # How often a user or place occurs in training; evaluate reports newcomers by it.
+    # By the number of training rows of a user or place, `evaluate` reports on cold ones.
     occurrences = {
         key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")
         for key, name in zip(("user_id", "poi_id"), IMPRESSIONS, strict=True)
@@ -90,19 +90,19 @@ def scan(parts: list[Part], split: str) -> pl.LazyFrame:
 
 @dataclass(frozen=True)
 class _Enriching:
-    """What is needed to enrich any part."""
+    """Shared data for enriching parts."""
 
     enricher: Enricher
     names: list[str]
-    """The columns that are kept."""
+    """The columns to keep."""
     occurrences: dict[str, pl.DataFrame]
-    """How often each user and place occurs in training, by the column of their IDs."""
+    """ID column -> the number of training rows of each user or place."""
     beside: str | None
     ordered: pl.DataFrame
     """The values of `beside` with an order."""
 
     def write(self, part: Part) -> TextNumbers:
-        """Writes the enriched rows of a part; returns the texts among them."""
+        """Writes the enriched rows of a part; returns their texts."""
         config, owned = self.enricher.config, self.enricher.owned
         rows = self.enricher.enrich(self.enricher.log.rows(part.source, part.split))
         if part.split == "train" and self.beside:
@@ -112,7 +112,7 @@ class _Enriching:
             of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
             left = rendered(of_places, left, keys, owned)
             left.write_parquet(part.file.with_name(f"not_taken-{part.file.name}"))
-        # Joins keep the order of the log: the rows of all arrays and tables correspond.
+        # Joins keep the order of the log, so the rows of all arrays and tables correspond.
         for key, counts in self.occurrences.items():
             rows = rows.join(counts, on=key, how="left", maintain_order="left")
         rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))

@@ -1,8 +1,8 @@
-"""The rows of the training days that are held back, to judge models and settings by them.
+"""Validation rows: training rows that are held back to compare models and settings.
 
-`larr choose` and `larr tune` train rankers on the others, and so does stage 2 the text embedding
-model, so that the vectors by which they judge do not know who took what there.
-The labels of the test days are never read.
+`larr choose` and `larr tune` train rankers on the other rows. Stage 2 trains a text embedding model
+on them as well, so that the vectors do not contain the held-back labels. Test labels are never
+read.
 
 Shapes: N rows of a log.
 """
@@ -23,21 +23,21 @@ from larr.data.parts import ENOUGH_ROWS, HELD_BACK, LEFT_OUT, has_last_days, sca
 from larr.errors import DataError
 
 LEAST_SHARE = 0.1
-"""Days with fewer of the rows are held back together with the days before them."""
+"""Days with a smaller share of the rows are held back together with preceding days."""
 
 
 class Fold(NamedTuple):
-    """Rows of the training days."""
+    """A split of the training rows into training and validation rows (`judge`)."""
 
     train: LogRows
     judge: LogRows
     left_out_N: npt.NDArray[np.int64]
-    """Numbers of the rows of the log that are not trained on: those that judge, and others."""
+    """The numbers of the log's rows that are not in `train`: those of `judge`, and others."""
 
     def shortened(self, rows: int) -> Fold:
-        """Returns the fold with at most `rows` rows to train on: the latest, if later ones judge.
+        """Returns the fold with at most `rows` training rows.
 
-        Otherwise they are scattered over all days, as the rows that judge are.
+        These are the latest if all validation rows are later, and else a sample of all days.
         """
         if self.train.array("days").max() < self.judge.array("days").min():
             return self._replace(train=self.train.latest(rows))
@@ -46,11 +46,11 @@ class Fold(NamedTuple):
 
 
 def folds(config: Config) -> list[Fold]:
-    """Returns the parts of the training days that are held back in turn, each with the rest.
+    """Returns the folds of the training rows.
 
-    Where the test days come after the training days, the last training days are held back, with
-    the days before them to train on. Otherwise they are the parts that `larr prepare` has written;
-    see `larr.data.parts`. Raises DataError if there is only one day, user, ... to train on.
+    If the test days come after the training days, the last training days are held back and the days
+    before them are trained on. Otherwise the folds are those that `larr prepare` has written, see
+    `larr.data.parts`. Raises DataError if nothing can be held back.
     """
     data = artifacts.folder(config, "prepare")
     if has_last_days(data):
@@ -62,26 +62,26 @@ def folds(config: Config) -> list[Fold]:
         found.append(Fold(train, judge, np.load(folder / LEFT_OUT)))
     if not found:
         raise DataError(
-            f"{data}: too few different users, places or requests to hold back a part of them; "
-            "give a longer log"
+            f"{data}: too few users, places or requests to hold back a part of them; give a longer "
+            "log"
         )
     return found
 
 
 def _last_days(log: LogRows) -> Iterator[Fold]:
-    """Yields blocks of the last days in turn, each with the days before it to train on."""
+    """Yields folds that hold back a block of the last days and train on the days before it."""
     day_N = log.array("days")[:, 0]
     day_D, rows_D = np.unique(day_N, return_counts=True)
     least = min(ENOUGH_ROWS, LEAST_SHARE * len(log))
     stop, block, judged = int(day_D[-1]) + 1, 0, 0
-    # from the last day back to the second: the first one is always trained on
+    # From the last day back to the second; the first day is always trained on.
     for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):
         block += rows
         if block < least and day > day_D[1]:
             continue
         earlier = np.flatnonzero(day_N < day)
         if judged and len(earlier) < len(log) / 2:
-            return  # too little is left to say how a training on all days would do
+            return  # too few rows to represent training on all days
         judge = np.flatnonzero((day_N >= day) & (day_N < stop))
         yield Fold(log.select(earlier), log.select(judge), np.flatnonzero(day_N >= day))
         stop, block, judged = day, 0, judged + block

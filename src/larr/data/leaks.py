@@ -1,6 +1,6 @@
-"""`larr check`: reads tables as `larr prepare` does, and looks for what a ranker must not know.
+"""`larr check`: validates the tables as `larr prepare` does, and looks for label leaks.
 
-Labels are those of training rows alone.
+Only labels of training rows are read.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from larr.errors import DataError
 from larr.progress import console
 
 MOST_ROWS = 200_000
-"""Training rows that are looked at."""
+"""Training rows in the sample."""
 MOST_AUC = 0.95
-"""A column that alone predicts clicks better than this is the click in another form."""
+"""A column that alone predicts clicks with a higher AUC is derived from the click."""
 MOST_APART = 0.5
-"""If a column is present in that much larger a share of the rows with a click, or without, its
-presence may depend on what happened."""
+"""If the shares of clicked and unclicked rows with a value differ by more, the value's presence may
+depend on the outcome."""
 MOST_ALIKE = 0.9
-"""A number of places or users with a higher rank correlation with the log's counts counts it."""
+"""A column of places or users is a count of the log if its rank correlation with one is higher."""
 LEAST_COUNTED = 10
-"""Places or users with numbers of which a correlation shows something."""
+"""Places or users with a value that are needed for a correlation."""
 MOST_NEW, MOST_REPEATED = 0.5, 0.01
 FOLDS, PRIOR = 5, 1.0
 NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
 
 
 def check(config: Config) -> None:
-    """Reads and checks the tables, and prints what may be wrong with them.
+    """Reads and checks the tables, and prints possible problems.
 
-    Writes rejected rows to `check/rejected/` in the output folder. Raises DataError with what has
-    to be changed, ConfigError for settings that do not fit the tables.
+    Writes rejected rows to `check/rejected/` in the output folder. Raises DataError for invalid
+    tables and for leaking columns, ConfigError for settings that do not fit the tables.
     """
     source, folder = dataset(config), config.output / "check"
     shutil.rmtree(folder, ignore_errors=True)
@@ -61,16 +61,14 @@ def check(config: Config) -> None:
             if must_change:
                 wrong.append(finding)
             else:
-                console.print(f"  look at this: {finding}", soft_wrap=True)
+                console.print(f"  warning: {finding}", soft_wrap=True)
     finally:
         for scratch in ("raw", "checked"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
     if wrong:
         lines = "\n- ".join(wrong)
-        raise DataError(
-            f"{len(wrong)} columns have to be taken out of the configuration:\n- {lines}"
-        )
-    console.print("  nothing has to be changed")
+        raise DataError(f"{len(wrong)} columns must be removed from the configuration:\n- {lines}")
+    console.print("  no changes are needed")
 
 
 def used_columns(config: Config) -> set[str]:
@@ -84,7 +82,7 @@ def used_columns(config: Config) -> set[str]:
 
 
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
-    """Yields columns that show what happened, and whether the configuration reads them."""
+    """Yields columns that reveal the outcome, and whether the configuration reads them."""
     used = used_columns(config)
     rows = sample(log.scan().filter(pl.col("split") == "train"), MOST_ROWS)
     of_log = [name for name in log.schema() if name not in NO_COLUMNS]
@@ -99,18 +97,18 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
         has_value = rows[name].is_not_null()
         clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
         area = _auc(rows.select("request_id", "click", value=name))
-        shares = f"{clicked:.0%} of the rows with a click have it, {not_clicked:.0%} of the others"
+        shares = f"{clicked:.0%} of the clicked rows have a value, {not_clicked:.0%} of the others"
         by_chance = share(has_value) * int((~click).sum())
         if not not_clicked and by_chance > LEAST_BY_CHANCE:
             yield f"{name}: {shares}", is_used
         elif area > MOST_AUC:
-            yield f"{name}: alone it predicts the clicks to train, AUC {area:.3f}", is_used
+            yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used
         elif abs(clicked - not_clicked) > MOST_APART:
             yield f"{name}: {shares}", False
         elif name in of_log and has_role(name, "outcome"):
             yield (
-                f"{name}: its name says that it is known only after the impression; if it is known "
-                "before, give it another name",
+                f"{name}: its name suggests that it is known only after the impression; if it is "
+                "known before, rename it",
                 is_used,
             )
 
@@ -143,7 +141,7 @@ def _auc(rows: pl.DataFrame) -> float:
 
 
 def _counts(log: Log) -> Iterator[tuple[str, bool]]:
-    """Yields numbers of places and users that may count events of the log's own days."""
+    """Yields numeric columns of places and users that may count events of the log."""
     train = log.scan().filter(pl.col("split") == "train")
     for key, table in (("poi_id", log.places), ("user_id", log.users)):
         counts = train.group_by(key).agg(shown=pl.len(), clicked=pl.col("click").sum())
@@ -160,16 +158,16 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
             if is_alike or has_role(name, "counted"):
                 reason = f"rank correlation with the log {alike:.2f}" if is_alike else "by its name"
                 yield (
-                    f"{name}: a table of places or users has one value for all days; if it counts "
-                    f"what happened on the log's days, it knows the future ({reason})",
+                    f"{name}: it has one value for all days; if it counts events of the log, it "
+                    f"leaks the future ({reason})",
                     False,
                 )
 
 
 def _split(log: Log) -> Iterator[tuple[str, bool]]:
-    """Yields what training and test rows have, or do not have, in common."""
+    """Yields problems with the split into training and test rows."""
     if not log.is_split_by_time:
-        yield "training rows are not all earlier than test rows: no test of tomorrow", False
+        yield "some training rows are not earlier than the test rows: no test on the future", False
     rows = log.scan()
     for key, what in (("user_id", "users"), ("poi_id", "places")):
         known = rows.filter(pl.col("split") == "train").select(pl.col(key).unique())
@@ -178,7 +176,7 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
         news, tested = (frame.collect(engine="streaming").item() for frame in counts)
         if news > MOST_NEW * tested:
             yield (
-                f"{news / tested:.0%} of the test rows are of {what} without a training row",
+                f"{news / tested:.0%} of the test rows have {what} without training rows",
                 False,
             )
     pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
@@ -186,6 +184,6 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
     again, total = repeated.collect(engine="streaming").row(0)
     if again > MOST_REPEATED * total and log.is_dated:
         yield (
-            f"{again:,} rows repeat user, place and time of another row; are they duplicates?",
+            f"{again:,} rows have the user, place and time of another row; are they duplicates?",
             False,
         )

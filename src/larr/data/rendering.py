@@ -1,4 +1,4 @@
-"""Texts of rows, each rendered once for all rows that have it for the same reason."""
+"""Renders the texts of rows, once for all rows of the same place or user on a day."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rendered(
     columns: dict[str, str],
     owned: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> pl.DataFrame:
-    """Returns columns of the rows under new names, `chain`, and their texts of the keywords."""
+    """Returns `columns` (new name -> column), `chain`, and the texts of the keywords."""
     chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)
     texts = []
     for template in map(Template, keywords):
@@ -31,9 +31,9 @@ def rendered(
 def distinct_rows(
     template: Template, rows: pl.DataFrame, owned: Mapping[str, Collection[str]]
 ) -> tuple[pl.DataFrame, Array]:
-    """Returns rows with all texts of the template, in their order, and which of these each row has.
+    """Returns rows that have all texts of a template, and the index of each row's text in these.
 
-    What reads a place alone, or a user, is rendered once for all its rows of a day.
+    If the template reads only a place or only a user, there is one row for each of them and day.
     """
     for row, columns in owned.items():
         if {*template.columns} <= {*columns}:

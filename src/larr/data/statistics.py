@@ -70,7 +70,7 @@ class Past:
 
 
 class Sums(Past):
-    """Decaying sums of daily values: yesterday has weight 1, which halves every `half_life_days`."""
+    """Decaying sums of daily values: weight 1 for yesterday, halved every `half_life_days`."""
 
     def __init__(self, daily: pl.DataFrame, half_life_days: float) -> None:
         """`daily` has the columns `key`, `day` and values, with one row per key and day."""

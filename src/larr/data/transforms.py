@@ -1,8 +1,7 @@
-"""The transforms from columns to model inputs, each in two forms that give equal results.
+"""Transforms from columns to model inputs, each in two equivalent forms.
 
-`column` takes all rows of a table, for training; `value` takes the values of one request, for
-serving, where a table for each request would take most of its time. One more transform has both
-forms elsewhere: the figures that `known.py` looks up.
+`column` transforms the rows of a table, for training; `value` transforms one request, for serving,
+where a data frame per request would dominate the latency. `known.py` does the same for statistics.
 
 Shapes: N rows, M numbers, L recent places.
 """
@@ -33,7 +32,7 @@ _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
 _COLUMN = re.compile(r"\{([^{}]*)\}")
 _STRAY = re.compile(r"[\[\]{}]")
 MISSING = -1
-"""The number of a text that a row does not have."""
+"""The number of a missing text."""
 _TIME_WORDS: dict[str, tuple[str, dict[str, Iterable[int]]]] = {
     "meal_slot": (
         "hour",
@@ -45,10 +44,10 @@ _TIME_WORDS: dict[str, tuple[str, dict[str, Iterable[int]]]] = {
             "late night": (21, 22, 23, 0, 1, 2, 3, 4),
         },
     ),
-    # The hour as a category, since a text or a vocabulary needs a word.
+    # The hour in words, for texts and vocabularies.
     "hour_band": ("hour", {f"{hour} o'clock": [hour] for hour in range(24)}),
     "day_kind": ("weekday", {"weekday": range(1, 6), "weekend": (6, 7)}),
-    # Of the northern hemisphere.
+    # In the northern hemisphere.
     "season": (
         "month",
         {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)},
@@ -63,7 +62,7 @@ TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
 def with_time_columns(frame: Frame) -> Frame:
-    """Returns the frame with `TIME_COLUMNS` of its column `time`."""
+    """Adds `TIME_COLUMNS`, computed from the column `time`."""
     time = pl.col("time").dt
     parts = {"hour": time.hour(), "weekday": time.weekday(), "month": time.month()}
     texts = {
@@ -74,16 +73,16 @@ def with_time_columns(frame: Frame) -> Frame:
 
 
 def time_columns(time: datetime) -> dict[str, object]:
-    """Returns the same columns for the time of one request, without a data frame."""
+    """Returns the same columns for the time of one request."""
     parts = {"hour": time.hour, "weekday": time.isoweekday(), "month": time.month}
     texts = {column: words[parts[part]] for column, (part, words) in TIME_WORDS.items()}
     return {"day": time.date(), "hour": time.hour, **texts}
 
 
 def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Returns a column as it is written in a text or a vocabulary.
+    """Returns a column as texts, for templates and vocabularies.
 
-    4.0 becomes "4": readers of files turn whole numbers into floats as soon as one is missing.
+    4.0 becomes "4", since many readers return integer columns with missing values as floats.
     """
     value = pl.col(column)
     if not dtype.is_float():
@@ -109,9 +108,9 @@ def text_value(value: object) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The texts of a category; a text has its position as index, counted from 1.
+    """The values of a category as texts; indices count from 1.
 
-    Index 0 stands for missing values and for all that the vocabulary does not have.
+    Index 0 is for missing and unknown values.
     """
 
     texts: pl.Series
@@ -146,7 +145,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Scales:
-    """Means and standard deviations of the numbers in the training days."""
+    """Means and standard deviations of the numeric features in the training days."""
 
     names: tuple[str, ...]
     mean_M: Array
@@ -154,7 +153,7 @@ class Scales:
 
     def column(self, frame: pl.DataFrame) -> Array:
         """Returns the standardised numbers of a table, float32 [N, M]."""
-        # Column by column, since a column fits in the cache: half the time.
+        # A column fits in the CPU cache, so processing them one by one is twice as fast.
         scaled_NM = np.empty((frame.height, len(self.names)), np.float32)
         for position, name in enumerate(self.names):
             number_N1 = frame[name].cast(pl.Float64).to_numpy()[:, None]
@@ -164,7 +163,7 @@ class Scales:
     def value(self, number_M: Array) -> Array:
         """Returns numbers (float64 [M] or [N, M], NaN for missing) standardised, as float32.
 
-        A missing number becomes 0, which is the mean of the training days.
+        A missing number becomes 0, the mean.
         """
         scaled_M = number_M - self.mean_M
         scaled_M /= self.deviation_M
@@ -181,15 +180,15 @@ class Scales:
 
 @dataclass(frozen=True)
 class Levels:
-    """A number in words: the column `<column>_level` of a bucket. Decision 13."""
+    """Converts a number to words: the column `<column>_level` of a bucket. Decision 13."""
 
     bucket: BucketConfig
     edges: list[float]
-    """Rising; a number that equals an edge belongs to the level below it."""
+    """In ascending order; a number equal to an edge belongs to the level below it."""
 
     @classmethod
     def fit(cls, bucket: BucketConfig, values: pl.Series) -> Self:
-        """Returns the levels with the configured edges, or with quantiles of some values."""
+        """Returns levels with the configured edges, or with quantiles of `values` as edges."""
         if bucket.edges is not None:
             return cls(bucket, bucket.edges)
         finite = values.drop_nulls().drop_nans()
@@ -199,11 +198,11 @@ class Levels:
 
     @property
     def name(self) -> str:
-        """The name of the column of levels."""
+        """The column of levels."""
         return f"{self.bucket.column}_level"
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        """Returns the level of each row as a text; null where the number is missing."""
+        """Returns the level of each row; null if the number is missing."""
         return self.of(frame[self.bucket.column])
 
     def of(self, numbers: pl.Series) -> pl.Series:
@@ -218,16 +217,16 @@ class Levels:
         return self.bucket.words[bisect_left(self.edges, number)]
 
     def positions(self, number_N: Array) -> Array:
-        """Returns the position of each number's level among the words; one past them for NaN."""
+        """Returns the index of each number's word; the number of words for NaN."""
         position_N = np.searchsorted(self.edges, number_N)
         return np.where(np.isnan(number_N), len(self.bucket.words), position_N)
 
 
 class Template:
-    """The text of a keyword: columns in braces, parts in brackets that a row may lack.
+    """The template of a keyword: columns in braces, optional parts in brackets.
 
-    A part in brackets is left out where one of its columns is missing; a row that misses a column
-    outside of them has no text.
+    A part in brackets is omitted if one of its columns is missing. If another column is missing the
+    row has no text.
     """
 
     def __init__(self, keyword: KeywordConfig) -> None:
@@ -236,15 +235,15 @@ class Template:
             (optional or required, not required)
             for optional, required in _PART.findall(keyword.template)
         ]
-        """Texts with columns in braces, and whether each is optional."""
+        """The parts of the template, and whether each is optional."""
         self.columns: list[str] = [name for text, _ in self.parts for name in _COLUMN.findall(text)]
         self.is_balanced = not any(_STRAY.search(_COLUMN.sub("", text)) for text, _ in self.parts)
-        """Whether all brackets and braces are closed."""
+        """Whether all brackets and braces are matched."""
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        """Returns the text of each row, null where it has none; the series has the keyword's name.
+        """Returns the text of each row or null, as a series with the keyword's name.
 
-        Raises DataError for a column that has no text form.
+        Raises DataError for a column that cannot be converted to text.
         """
         parts = []
         for text, is_optional in self.parts:
@@ -256,16 +255,16 @@ class Template:
         except PolarsError as error:
             kinds = {name: str(frame.schema[name]) for name in self.columns}
             raise DataError(
-                f"keyword {self.keyword.name}: {kinds} cannot be written: {error}"
+                f"keyword {self.keyword.name}: cannot convert {kinds} to text: {error}"
             ) from error
-        # Rows share few texts, so only distinct ones are tidied.
+        # Few texts are distinct, so only these are normalised.
         distinct = texts.unique()
         tidy = distinct.str.replace_all(r"\s+", " ").str.strip_chars(" ,;")
         tidy = tidy.set(tidy.str.len_chars() == 0, None)
         return texts.replace_strict(distinct, tidy, return_dtype=pl.String)
 
     def value(self, values: Mapping[str, object]) -> str | None:
-        """Returns the text of one row, given as a mapping from columns to values."""
+        """Returns the text of one row, a mapping from columns to values."""
         written = []
         for text, is_optional in self.parts:
             columns = [values.get(name) for name in _COLUMN.findall(text)]
@@ -277,13 +276,13 @@ class Template:
 
 
 class TextNumbers:
-    """Numbers every distinct (keyword, text) in the order in which they are added.
+    """Numbers the distinct pairs of keyword and text in order of insertion.
 
-    The stored vectors have the same order, so a text's number is the row of its vector.
+    The number of a text is also the row of its vector.
     """
 
     def __init__(self, table: pl.DataFrame | None = None) -> None:
-        """Starts empty, or with the texts that `table` returned earlier."""
+        """Starts empty, or with a table that `table()` returned."""
         self._texts: list[tuple[str, str]] = []
         self._numbers: dict[str, dict[str, int]] = {}
         if table is not None:
@@ -291,29 +290,29 @@ class TextNumbers:
                 self.add_value(keyword, text)
 
     def add(self, texts: pl.Series) -> Array:
-        """Returns the numbers of a keyword's texts as `column` does; new texts get new numbers."""
+        """Returns the number of each text, as `column` does; numbers new texts."""
         return self._column(texts, self.add_value)
 
     def add_value(self, keyword: str, text: str) -> int:
-        """Returns the number of one text, a new one if it has none."""
+        """Returns the number of one text; numbers a new text."""
         numbers = self._numbers.setdefault(keyword, {})
         if text not in numbers:
             self._texts.append((keyword, text))
-            numbers[text] = len(self._texts) - 1  # last: other threads of a server look it up
+            numbers[text] = len(self._texts) - 1  # last, as other server threads may look it up
         return numbers[text]
 
     def add_all(self, others: TextNumbers) -> Array:
-        """Returns the numbers of others' texts here, in the order of their numbers there, int32.
+        """Adds the texts of `others`; returns their new numbers by their old ones, int32.
 
-        MISSING comes last, so that it is found at the index MISSING.
+        MISSING comes last, at the index MISSING.
         """
         numbers = [self.add_value(keyword, text) for keyword, text in others._texts]
         return np.array([*numbers, MISSING], np.int32)
 
     def column(self, texts: pl.Series) -> Array:
-        """Returns the number of each text, int32 [N]; the series has the name of its keyword.
+        """Returns the number of each text, int32 [N]; the series is named as the keyword.
 
-        A null and a text without a number are MISSING.
+        Nulls and unknown texts are MISSING.
         """
         return self._column(texts, self.value)
 
@@ -324,7 +323,7 @@ class TextNumbers:
         return number_N.fill_null(MISSING).to_numpy()
 
     def value(self, keyword: str, text: str | None) -> int:
-        """Returns the number of one text, MISSING if it has none."""
+        """Returns the number of one text, or MISSING."""
         return MISSING if text is None else self._numbers.get(keyword, {}).get(text, MISSING)
 
     def text(self, number: int) -> str:
