@@ -1,4 +1,4 @@
-"""The arrays of each split, which rankers read, from its enriched rows."""
+"""Encodes the enriched rows of each split as arrays for rankers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from larr.progress import track
 def write_arrays(
     mapped: Mapped, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
 ) -> dict[str, int]:
-    """Writes the arrays of each split to its folder; returns how many rows each has."""
+    """Writes the arrays of each split to its folder; returns their numbers of rows."""
     log = enricher.log
     encoding = _Encoding(
         encoder,
@@ -55,22 +55,22 @@ def write_arrays(
 
 @dataclass(frozen=True)
 class _Encoding:
-    """What is needed to encode any part."""
+    """Shared data for encoding parts."""
 
     encoder: FeatureEncoder
     recent: RecentPlaces
     place_P: Array
-    """The index of each place among the categories."""
+    """The category index of each place."""
     indices: dict[str, tuple[str, Array]]
-    """What a table has is looked up once for each of its rows, and by their numbers from then on:
-    for each such category the column of the numbers, and the index of each."""
+    """For each category of users or places, the column of row numbers, and the index of each row:
+    values are looked up once per user or place."""
     texts: list[str]
     tasks: Sequence[str]
     mean_weight: float | None
     folder: Path
 
     def write(self, part: Part) -> int:
-        """Writes the rows of a part into the arrays; returns how many these are."""
+        """Writes the rows of a part into the arrays; returns their number."""
         for name, values in self.arrays(part).items():
             artifacts.write_rows(self.folder / part.split / f"{name}.npy", part.first, values)
         return part.rows
@@ -96,7 +96,7 @@ class _Encoding:
 
 
 def _mean_weight(log: Log) -> float | None:
-    """Returns the mean weight of the training rows, None in a log without weights."""
+    """Returns the mean weight of the training rows, or None in a log without weights."""
     if "weight" not in log.scan().collect_schema():
         return None
     train = log.scan().filter(pl.col("split") == "train")

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-BLOCK_ROWS = 2**18  # rows shuffled together: memory is bounded by them, not by the log
+BLOCK_ROWS = 2**18  # rows shuffled together, which bounds memory
 
 
 class Batch(NamedTuple):
-    """Rows of the log, an array for each kind of input; but for `figures` named as their files."""
+    """A batch of rows; except `figures`, each field is named as its file."""
 
     categories: Tensor
     """int32 [B, F], 0 = unknown."""
@@ -33,18 +33,15 @@ class Batch(NamedTuple):
     labels: Tensor
     """uint8 [B, T]."""
     keys: Tensor
-    """int32 [B, 2], the numbers of the user and of the place."""
+    """int32 [B, 2], the numbers of user and place."""
     weights: Tensor
-    """float32 [B, 1], how much a row counts in training; [B, 0] in a log without weights."""
+    """float32 [B, 1], the weight of each row in training; [B, 0] in a log without weights."""
     figures: Tensor
-    """float32 [B, G], those of several vector sources side by side; see `larr.text.figures`."""
+    """float32 [B, G], concatenated over the vector sources; see `larr.text.figures`."""
 
     @classmethod
     def without_labels(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Returns a batch to be scored; `arrays` has the fields that are read for it.
-
-        It may lack `figures`.
-        """
+        """Returns a batch for prediction; `arrays` has the input fields, `figures` is optional."""
         rows = len(arrays["categories"])
         inputs = {"figures": torch.zeros((rows, 0)), "weights": torch.zeros((rows, 0))}
         inputs |= {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -57,11 +54,11 @@ class Batch(NamedTuple):
         return self.categories.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        """The same rows on another device."""
+        """Returns the batch on another device."""
         return Batch(*(array.to(device, non_blocking=True) for array in self))
 
     def select(self, index_B: Tensor) -> Batch:
-        """The rows of an index, in its order."""
+        """Returns the rows at some indices."""
         return Batch(*(array.index_select(0, index_B) for array in self))
 
 
@@ -70,52 +67,52 @@ FILES = tuple(name for name in Batch._fields if name not in ("weights", "figures
 
 @dataclass(frozen=True, eq=False)
 class LogRows:
-    """Rows of a log that `larr prepare` wrote: all of them, or those with given numbers.
+    """All or some rows of a log that `larr prepare` wrote.
 
-    A part of a log is its row numbers and no copy; its rows are read from the same mapped arrays.
-    Random draws depend on the number of rows alone, so a part trains as a copy of it would.
+    A subset holds row numbers, not copies; it reads the same memory-mapped arrays. Random draws
+    depend only on the number of rows, so training on a subset equals training on a copy of it.
     """
 
     folder: Path
-    """Holds one `.npy` file for each field of `Batch` but `figures`, `days.npy`, and
-    `requests.npy`, a hash of each row's request; `weights.npy` if the log has weights."""
+    """Holds one `.npy` file for each field of `Batch` except `figures`, `days.npy`, and
+    `requests.npy`, a hash of each row's request; `weights.npy` only if the log has weights."""
     numbers_N: npt.NDArray[np.int64] | None = None
-    """Rising numbers of the rows in the folder's arrays; None for all rows."""
+    """Ascending row numbers in the folder's arrays; None for all rows."""
     figures: tuple[Path, ...] = ()
-    """The files of the figures of all rows, side by side in `Batch.figures`."""
+    """The files with the figures of all rows, concatenated in `Batch.figures`."""
     part: str = ""
-    """The folder of a held-back part within that of `larr prepare`, such as `held_back/0`."""
+    """The folder of a fold within that of `larr prepare`, such as `held_back/0`."""
 
     def __len__(self) -> int:
         return len(self.array("labels") if self.numbers_N is None else self.numbers_N)
 
     def array(self, name: str) -> np.ndarray:
-        """Returns one array of these rows, [N, ...]: mapped if all rows are meant, else a copy."""
+        """Returns one array, [N, ...]: memory-mapped for all rows, a copy for a subset."""
         mapped_N: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         return mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
 
     def figure_arrays(self) -> list[np.ndarray]:
-        """Returns the text figures of each source, [N, G]; as `array` does."""
+        """Returns the text figures of each source, [N, G], as `array` does."""
         mapped = [np.load(path, mmap_mode="r") for path in self.figures]
         return mapped if self.numbers_N is None else [array[self.numbers_N] for array in mapped]
 
     def weights(self) -> np.ndarray | None:
-        """Returns how much each row counts in training, float32 [N]; None for equal weights."""
+        """Returns the weight of each row in training, float32 [N], or None for equal weights."""
         exists = (self.folder / "weights.npy").exists()
         return self.array("weights")[:, 0] if exists else None
 
     def select(self, rows_N: npt.NDArray[np.int64]) -> LogRows:
-        """Returns those of these rows that have given, rising positions among them."""
+        """Returns the rows at some positions, in ascending order."""
         numbers_N = rows_N if self.numbers_N is None else self.numbers_N[rows_N]
         return replace(self, numbers_N=numbers_N)
 
     def with_figures(self, folders: Iterable[Path]) -> LogRows:
-        """Returns the same rows with the text figures of these folders, one of each source."""
+        """Returns the same rows with the text figures in `folders`, one per source."""
         name = f"{self.folder.name}.npy"
         return replace(self, figures=tuple(path / self.part / name for path in folders))
 
     def latest(self, rows: int) -> LogRows:
-        """Returns the rows of the latest days, in the order of the log."""
+        """Returns the last `rows` rows by day, in the order of the log."""
         latest_N = np.argsort(self.array("days")[:, 0], kind="stable")[-rows:]
         return self.select(np.sort(latest_N))
 
@@ -125,23 +122,23 @@ class LogRows:
         return rates_T.astype(np.float32)
 
     def in_order(self, size: int) -> Iterator[Batch]:
-        """Yields all rows in the order of the log, in batches of `size`."""
+        """Yields all rows in order, in batches of `size`."""
         for start in range(0, len(self), size):
             yield self._read([start], size)
 
     def shuffled(
         self, size: int, random: np.random.Generator, negatives: int = 0
     ) -> Iterator[tuple[Batch, Batch]]:
-        """Yields all rows once in random order, each batch with rows to be used as negatives.
+        """Yields all rows once in random order; each batch comes with a batch of negatives.
 
-        Runs of `size` rows are drawn at random from anywhere in the log into a block of about
-        `BLOCK_ROWS` rows, and the block's rows are shuffled; a log of one block gets a full
-        permutation. The second batch has `negatives * B` rows, drawn from the block.
+        Random runs of `size` consecutive rows are read into a block of about `BLOCK_ROWS` rows,
+        which is then shuffled; a log of one block is fully permuted. The second batch has
+        `negatives * B` rows, drawn from the block.
         """
         starts = random.permutation(np.arange(0, len(self), size))
         runs = max(1, BLOCK_ROWS // size)
-        # The last run may be short. It is moved to the end, where it ends the last block: in any
-        # other block it would shift the batches, which then would not have `size` rows each.
+        # The last run may be short. It is moved to the last block, as it would shift the batches of
+        # any other block.
         last = int(starts.argmax())
         starts[[last, -1]] = starts[[-1, last]]
         for first in range(0, len(starts), runs):
@@ -152,7 +149,7 @@ class LogRows:
                 yield block.select(index_B), block.select(torch.from_numpy(drawn))
 
     def _read(self, starts: list[int], size: int) -> Batch:
-        """Returns copies of runs of `size` rows: an open map would keep the pages that it read."""
+        """Returns copies of runs of `size` rows, as an open memory map would keep its pages."""
         runs: list[Any] = [slice(start, start + size) for start in starts]
         if self.numbers_N is not None:
             runs = [self.numbers_N[run] for run in runs]

@@ -1,7 +1,7 @@
-"""Samples places that were not clicked, for logs in which each row is a click.
+"""Samples negatives (unclicked places) for logs in which every row is a click.
 
-The draws of a request depend on its ID alone: they are the same for every seed of a run, and
-however the log is cut into files.
+The negatives of a request depend only on its ID, not on the seed of a run or the division of the
+log into files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROW, DRAW, NUMBER, PLACES, SINCE, UNTIL = (
     f"{INTERNAL}{name}" for name in ("row", "draw", "number", "places", "since", "until")
 )
 TRIES = 5
-"""Places drawn for each that is wanted: some repeat, were clicked, or are not there yet."""
+"""Draws per negative, as some draws are repeated, clicked or unavailable places."""
 
 
 def add_negatives(
@@ -31,11 +31,11 @@ def add_negatives(
     files: list[Path],
     split: Callable[[pl.LazyFrame], pl.LazyFrame],
 ) -> float:
-    """Adds rows without a click beside the first click of each request, in the files of the log.
+    """Adds negatives to the files of the log, next to the first click of each request.
 
-    `split` adds their split to the rows; the files then have it, too. Returns which share of the
-    places that could be drawn was drawn. The odds that a model of these rows gives, times that
-    share, are odds among all places.
+    `split` adds the column `split` to rows, which is then written to the files. Returns the share
+    of the available places that was sampled. The odds predicted by a model of these rows, times
+    this share, are the odds among all places.
     """
     log = split(pl.scan_parquet(files))
     _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())
@@ -60,21 +60,21 @@ def add_negatives(
             rows.drop(ROW).write_parquet(path)
             advance(rows.height)
     if not drawn:
-        raise DataError("dataset.negatives: there is no place to draw beside those clicked")
+        raise DataError("dataset.negatives: no unclicked place is available")
     share = drawn / could_be
     console.print(
-        f"  {drawn:,} places that were not clicked are sampled, {drawn / requests:.1f} in a "
-        f"request, {share:.1%} of those that could be drawn"
+        f"  sampled {drawn:,} unclicked places, {drawn / requests:.1f} per request, {share:.1%} of "
+        "those available"
     )
     return share
 
 
 def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list[str]) -> None:
-    """Raises ConfigError for columns that sampled places cannot have, or that are not there."""
+    """Raises ConfigError for columns that are missing or unknown for sampled places."""
     if lacking := [name for name in config.features.candidate_columns if name in log]:
         raise ConfigError(
-            f"features.candidate_columns: {', '.join(lacking)} is not known of places that "
-            "[dataset.negatives] samples, and would show what was clicked; leave it out of the "
+            f"features.candidate_columns: {', '.join(lacking)} is unknown for the places that "
+            "[dataset.negatives] samples, so it would reveal the click; remove it from the "
             "impressions (SELECT * EXCLUDE ...), or compute it from columns of places and requests"
         )
     for where, names, columns in (
@@ -89,9 +89,9 @@ def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list
 
 
 def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
-    """Returns the places that can be drawn, numbered in each split and each group of `within`.
+    """Returns the available places, numbered within each split and group of `within`.
 
-    Training rows draw those that were clicked in training rows, test rows all.
+    Training rows sample from the places clicked in training rows, test rows from all.
     """
     of_split = [
         clicks.filter(pl.col("split").is_in(splits))
@@ -111,7 +111,7 @@ def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) 
 
 
 def _first_files(files: list[Path]) -> pl.DataFrame:
-    """Returns the first `file` of each request that several files contain."""
+    """Returns the first `file` of each request that is divided among files."""
     requests = [
         pl.scan_parquet(path).select(pl.col("request_id").unique(), file=pl.lit(number))
         for number, path in enumerate(files)
@@ -122,7 +122,7 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
 
 
 def _drawn(asked: pl.DataFrame, there: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
-    """Returns rows without a click for each row of `asked`, of different places that are there."""
+    """Returns negatives for each row of `asked`, with distinct available places."""
     group = ["split", *wanted.within]
     draws = pl.lit(list(range(wanted.per_request * TRIES))).alias(DRAW)
     sizes = there.select(*group, PLACES).unique()

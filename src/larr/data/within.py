@@ -1,4 +1,4 @@
-"""What a candidate is within its request: ranks and differences of numbers among the candidates.
+"""Compares each candidate with the others of its request: ranks and differences of numbers.
 
 Shapes: N rows of complete requests, W numbers, G figures.
 """
@@ -17,16 +17,16 @@ CANDIDATES = "request_candidates"
 
 
 def within_names(names: Sequence[str]) -> list[str]:
-    """Returns the names of the figures that numbers of these names give."""
+    """Returns the names of the figures for some numbers."""
     figures = [f"{name}_{figure}" for figure in ("rank", "difference") for name in names]
     return [*figures, CANDIDATES] if names else []
 
 
 def within_request(number_NW: Array, request_N: Array) -> Array:
-    """Returns the figures of numbers (NaN for missing) among the rows of a request, [N, 2 W + 1].
+    """Returns rank, difference from the mean, and number of candidates, [N, 2 W + 1].
 
-    The rank of a number is the share of the other candidates with a smaller one, half of those with
-    an equal one included. `request_N` numbers the requests from 0 without gaps.
+    The rank is the share of other candidates with a smaller number; equal ones count half. Missing
+    numbers are NaN. `request_N` numbers the requests from 0 without gaps.
     """
     count_R = np.bincount(request_N)
     figures = np.full((len(number_NW), 2 * number_NW.shape[1] + 1), np.nan)
@@ -34,7 +34,7 @@ def within_request(number_NW: Array, request_N: Array) -> Array:
     for position, number_N in enumerate(number_NW.T):
         known_N = np.flatnonzero(np.isfinite(number_N))
         request, number = request_N[known_N], number_N[known_N]
-        # bincount adds in the order of the rows, so that a request gives the same sum in any table.
+        # bincount sums in row order, so a request has the same sum in any table.
         count = np.bincount(request, minlength=len(count_R))[request]
         mean = np.bincount(request, number, minlength=len(count_R))[request] / count
         order = np.lexsort((number, request))
@@ -55,7 +55,7 @@ def request_numbers(rows: pl.DataFrame) -> Array:
 
 
 def with_figures(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """Adds the figures of some numbers to the rows of complete requests."""
+    """Adds the figures of the numbers `names` to rows of complete requests."""
     if not names:
         return rows
     request_N = request_numbers(rows)
@@ -65,9 +65,9 @@ def with_figures(rows: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 
 def add_figures(files: list[Path], names: Sequence[str]) -> None:
-    """Adds the figures of some numbers to the rows of files, among which requests may be divided.
+    """Adds the figures to files among which requests may be divided.
 
-    One file at a time is in memory, with those rows of its requests that other files have.
+    One file at a time is in memory, with the rows of its requests in other files.
     """
     columns, path = ["request_id", *names], "path of the file"
     rows = pl.scan_parquet(files, include_file_paths=path).select(*columns, path)
