@@ -1,7 +1,7 @@
-"""What the tables of a folder are: the log, its users and places, and the roles of columns.
+"""Infers which table is the log, its users and places, and the roles of its columns.
 
-Names and data decide together, and each decision says how sure it is. No label is related to
-anything but in "only rows with a click have it", which reads rows before the test days alone.
+Guesses use names and values, and state how certain they are. Labels are compared with other columns
+only to find columns that are present in clicked rows alone, and only before the test days.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from larr.errors import DataError
 
 GENDERS = {"m", "f", "male", "female"}
 LEAST_KNOWN = 0.5
-"""Share of the users of earlier orders that the log has, too."""
+"""Minimum share of the users of earlier orders that are also in the log."""
 MOST_MISSING, MOST_WITHOUT_TIME = 0.1, 0.01
-"""Share of the rows that may miss their user, place or request; of more rows without a time larr
-does without times, since it would have to reject them."""
+"""Maximum shares of rows without user, place or request, and without a time. A column with more
+missing times is not used, as its rows would be rejected."""
 LEAST_REPEATED, NEARLY_ALL = 0.3, 0.99
-"""A column is one of users if this share of its rows is of users with several, and this share of
-these users has one value of it; the same for places."""
+"""A column belongs to users if at least the first share of its rows is of users with many rows, and
+the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
-"""A column depends on the place if places with this many rows have one value in this share."""
+"""A column depends on the place if, for places with this many rows, one value has this share."""
 TRAINING_SHARE, LEAST_BY_CHANCE = 0.8, 10.0
-"""Rows without a click that have a value, as one would expect by chance, from which on it shows
-something that there are none."""
+"""Share of the rows that is searched for leaks; and the expected number of unclicked rows with a
+value, at independence, from which on their absence is a leak."""
 RISING = 0.99
 CODE = r"^\S*\d\S*$"
 TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
@@ -41,10 +41,10 @@ ALONE = {
     "missing": "it has no values",
     "nested": "it holds nested values",
     "constant": "it is {} in all rows",
-    "link": "it holds addresses of web pages",
+    "link": "it holds web addresses",
     "code": "nearly every row has another value",
 }
-"""Kind of column -> why it is not read."""
+"""Kind of column -> the reason why it is not read."""
 
 
 @dataclass(eq=False)
@@ -52,54 +52,54 @@ class Entity:
     """Users or places."""
 
     key: Column
-    """Of the log."""
+    """The key in the log."""
     sure: str
     table: Table | None = None
-    """Their own table, if there is one."""
+    """The table of users or places, if it exists."""
     own_key: Column | None = None
-    """Its key."""
+    """The key of this table."""
     columns: Sequence[Column] = ()
-    """All others: those of their table, or else those of the log that have one value for each."""
+    """The other columns of this table, or the columns of the log with one value per key."""
 
 
 @dataclass(eq=False)
 class Guess:
-    """What `larr init` found."""
+    """The result of `larr init`."""
 
     log: Table
     user: Entity
     place: Entity
     roles: dict[str, tuple[Column, str]]
-    """The other columns of the log that larr reads in a way of its own, and how sure that is:
-    request, time, clock, click, order, rating, position, split, lat, lon, probabilities."""
+    """Role -> column of the log, and the certainty. Roles are request, time, clock, click, order,
+    rating, position, split, lat, lon, probability_click and probability_order."""
     orders: tuple[Table, Column, Column, Column] | None = None
     """Earlier orders: the table, its user, place and time."""
     scene: Sequence[Column] = ()
-    """Columns of the log that are read, but for those of users and places."""
+    """Columns of the log to read, except those of users and places."""
     differing: Sequence[Column] = ()
-    """Those of them that differ between the candidates of a request."""
+    """The columns of `scene` that differ between the candidates of a request."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Column of the log -> why it is not read."""
+    """Column of the log -> the reason why it is not read."""
 
     @property
     def has_label(self) -> bool:
-        """Whether rows say what was clicked; otherwise each is taken for a click."""
+        """Whether the log has labels; if not, every row is a click."""
         return "click" in self.roles or "rating" in self.roles
 
     def of(self, *roles: str) -> list[Column]:
-        """Returns the columns of the log that have some roles."""
+        """Returns the columns of the log with some roles."""
         return [self.roles[role][0] for role in roles if role in self.roles]
 
 
 def guess(reader: Reader) -> Guess:
-    """Returns what the tables are; raises DataError if none of them can be the log."""
+    """Returns the roles of tables and columns; raises DataError if no table can be the log."""
     tables = reshaped(reader)
     logs = [found for table in tables if (found := _log(table, tables))]
     if not logs:
         seen = "; ".join(f"{t.name}: {', '.join(c.name for c in t.columns)}" for t in tables)
         raise DataError(
-            "no table looks like a log of users and places, with a row for each place that was "
-            f"shown or taken; write the configuration by hand (docs/your_data.md). Found {seen}"
+            "no table looks like a log with a user and a shown or chosen place in each row; write "
+            f"the configuration by hand (docs/your_data.md). Found {seen}"
         )
     found = max(logs, key=_preference)
     event = event_column(found.log)
@@ -121,7 +121,7 @@ def _preference(found: Guess) -> tuple[bool, bool, int]:
 
 
 def _log(table: Table, tables: list[Table]) -> Guess | None:
-    """Returns a table as a log, with its roles; None if it has no users and places."""
+    """Returns a table as a log with roles, or None if it has no users or places."""
     possible = [
         column
         for column in table.columns
@@ -135,8 +135,8 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
     ]
     codes = [] if table.is_named else [one.key for score, one in fits[0] if score > 0]
     for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
-        # A column that has one value for each of another is a column of this one; without names, a
-        # first column with one user each is of requests.
+        # A column with one value per user is not the place, and vice versa. If the columns have no
+        # names, a code with one user per value identifies requests.
         others = [column for column in codes if column is not user.key] or [place.key]
         if user.key is place.key or (user.table is not None and user.table is place.table):
             continue
@@ -148,13 +148,13 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
 def _fits(
     role: str, column: Column, table: Table, tables: list[Table]
 ) -> Iterator[tuple[float, Entity]]:
-    """Yields how well a column fits users or places: alone, and as the key of each table."""
+    """Yields scores of a column as user or place: on its own, and as the key of each table."""
     is_named = is_role(column.name, role)
     score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * ("id" in column.words)
     if role == "user" and not is_named and is_role(column.name, "request"):
-        score = 1.5  # without users each session is one
+        score = 1.5  # without users, sessions take their role
     is_number = len(column.number_values) > 0
-    if not (is_named or table.is_named):  # the first columns with codes
+    if not (is_named or table.is_named):  # columns without names: codes, in order
         is_code = column.is_whole or (not is_number and column.all_match(CODE))
         score = 0.5 * is_code
     if score or not (table.is_named or is_number):
@@ -163,7 +163,7 @@ def _fits(
     for other in tables:
         for key in other.columns if other is not table else ():
             is_like = _looks_like(other, key, role)
-            # Numbers of one table are easily among those of another.
+            # Numeric keys of one table can be among those of another by chance.
             by_chance = is_number and table.is_named and other.is_named
             is_named_so = not by_chance or is_named_as(column, key, other)
             if (is_named or is_like) and is_named_so and refers(column, key):
@@ -172,7 +172,7 @@ def _fits(
 
 
 def _looks_like(table: Table, key: Column, role: str) -> bool:
-    """Returns whether a table has users or places, by its name, its key or its columns."""
+    """Returns whether a table describes users or places, by its name, key or columns."""
     if has_role(table.name, role) or is_role(key.name, role):
         return True
     if role == "place":
@@ -186,7 +186,7 @@ def _looks_like(table: Table, key: Column, role: str) -> bool:
 
 
 def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
-    """Returns those columns that have one value for each value of a key."""
+    """Returns the columns with a single value for each value of a key."""
     found = []
     for column in columns:
         rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
@@ -199,7 +199,7 @@ def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
 
 
 def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, str]]:
-    """Returns the columns of the log that larr reads in a way of its own."""
+    """Returns `Guess.roles` of a log."""
     rest = [column for column in log.columns if column not in (user, place)]
     roles = _labels(log, rest) | _times(user, rest)
 
@@ -207,7 +207,7 @@ def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, s
         few_missing = share(column.values.is_null()) <= MOST_MISSING
         return column.is_key or (few_missing and bool(owned(column, [user])))
 
-    # Role, how sure it is, and what its column must be.
+    # Role, certainty, and a condition on the column.
     rules = (
         ("request", SURE, lambda c: is_role(c.name, "request") and is_request(c)),
         ("request", GUESS, lambda c: "id" in c.words and not c.is_key and is_request(c)),
@@ -226,7 +226,7 @@ def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, s
 
 
 def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
-    """Returns click and order, or else a rating."""
+    """Returns click and order, or a rating."""
     flags = [column for column in columns if column.kind == "flag"]
     orders = [column for column in flags if has_role(column.name, "order")]
     clicks = [c for c in flags if has_role(c.name, "click") and c not in orders]
@@ -240,19 +240,19 @@ def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
     scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
     if named := [column for column in scales if is_role(column.name, "rating")]:
         return {"rating": (named[0], LIKELY)}
-    # Names that larr chose itself show nothing.
+    # Without names, a scale of whole or half numbers may be a rating.
     scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
     return {"rating": (scales[0], GUESS)} if scales else {}
 
 
 def _has_all(click: Column, order: Column) -> bool:
-    """Returns whether each row with an order has a flag, and others have it, too."""
+    """Returns whether all rows with an order, and some others, have a click."""
     clicked, ordered = (flag.values == flag.yes for flag in (click, order))
     return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
 def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]:
-    """Returns the time of a row, the earliest; a date may have its clock in another column."""
+    """Returns the earliest time of a row; the time of day may be in a column of its own."""
     usable = [c for c in columns if share(c.values.is_null()) <= MOST_WITHOUT_TIME]
     times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
     times = [column for column in times if not owned(user, [column])] or times
@@ -266,7 +266,7 @@ def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]
 
 
 def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, Column, Column]]:
-    """Yields tables of the same users, with times, whose names are those of orders."""
+    """Yields tables that are named as orders and have the same users, with times."""
     users = found.user.key.distinct.implode()
     for other in logs:
         is_other = other.log not in (found.log, *found.log.needs)
@@ -276,7 +276,7 @@ def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, C
 
 
 def _sort_columns(found: Guess) -> None:
-    """Gives the other columns of the log to users, places or the scene, or leaves them out."""
+    """Assigns the other columns of the log to users, places or the scene, or excludes them."""
     taken = [found.user.key, found.place.key, *found.of(*found.roles)]
     rest = [column for column in found.log.columns if column not in taken]
     for one in (found.user, found.place):
@@ -294,14 +294,14 @@ def _sort_columns(found: Guess) -> None:
     found.differing = _differing(request, rest) if has_request else []
     if not found.has_label:
         unknown = [c for c in rest if c in found.differing or _depends(c, found.place.key)]
-        reason = "it depends on the place, and is not known of places that are sampled"
+        reason = "it depends on the place, so it is unknown for sampled places"
         found.left_out |= {column.name: reason for column in unknown}
         rest, found.differing = [column for column in rest if column not in unknown], []
     found.scene = rest
 
 
 def _depends(column: Column, place: Column) -> bool:
-    """Returns whether a column of the log has mostly one value for each place."""
+    """Returns whether most rows of a place have the same value of a column."""
     rows = pl.DataFrame({"place": place.values, "value": column.values}).drop_nulls()
     counts = rows.group_by("place", "value").len("rows")
     most = pl.col("rows").max().alias("most"), pl.col("rows").sum()
@@ -315,7 +315,7 @@ def _depends(column: Column, place: Column) -> bool:
 
 
 def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns that differ within requests, which have one value of each key."""
+    """Returns the columns that differ within requests, which are identified by `keys`."""
     names = [f"key {number}" for number in range(len(keys))]
     frame = pl.DataFrame(dict(zip(names, (key.values for key in keys), strict=True)))
     differing = []
@@ -328,30 +328,30 @@ def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
 
 
 def _why_not(column: Column, found: Guess) -> str:
-    """Returns why a column of the log is not read; empty if it is."""
+    """Returns the reason why a column of the log is not read, empty if it is read."""
     missing = share(column.values.is_null())
     reasons = (
         (
             has_role(column.name, "outcome"),
-            "its name says that it is known only after the impression",
+            "its name suggests that it is known only after the impression",
         ),
         (
             column.kind == "flag" and any(has_role(column.name, r) for r in ("click", "order")),
-            "by its name it is another label",
+            "its name suggests that it is another label",
         ),
-        (column.kind in TIMES and not missing, "a further time"),
-        (column.kind in TIMES, f"a time that {missing:.0%} of the rows do not have"),
+        (column.kind in TIMES and not missing, "another time is used"),
+        (column.kind in TIMES, f"a time that is missing in {missing:.0%} of the rows"),
         (
             column.kind == "text" and "rating" in found.roles,
-            "a text beside a rating, which may have been written after it",
+            "it may be a review, written after the rating",
         ),
         (
             not found.has_label and is_role(column.name, "count"),
-            "it may count what happened to this place",
+            "it may count events of this place",
         ),
         (
             not found.has_label and has_role(column.name, "event"),
-            f"its codes, such as {column.example}, may say what happened",
+            f"its codes, such as {column.example}, may be events",
         ),
     )
     known_later = next((why for is_so, why in reasons if is_so), "")
@@ -359,7 +359,7 @@ def _why_not(column: Column, found: Guess) -> str:
 
 
 def _shows(column: Column, found: Guess) -> str:
-    """Returns what a column shows of the time or the label; empty if nothing."""
+    """Returns how a column reveals the time or a label, empty if it does not."""
     for time in found.of("time"):
         numbers = column.values.cast(pl.Float64, strict=False)
         rows = pl.DataFrame({"time": time.times, "value": column.values, "number": numbers})
@@ -369,7 +369,7 @@ def _shows(column: Column, found: Guess) -> str:
         rows = rows.sort("time").with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
         rising = rows.select(pl.corr("day", "number", method="spearman")).item()
         if len(column.number_values) and abs(rising or 0) > RISING:
-            return "it rises with the time, so that the test days have values of their own"
+            return "it increases with time, so the values of the test days are new"
         rows = rows.head(int(TRAINING_SHARE * len(rows)))
         for role in roles:
             left = rows.filter(~pl.col(role))["value"]
@@ -380,5 +380,5 @@ def _shows(column: Column, found: Guess) -> str:
 
 
 def why_not(column: Column) -> str:
-    """Returns why a column is not read, by its kind alone; empty if it is."""
+    """Returns the reason why columns of this kind are not read, empty if they are."""
     return ALONE.get(column.kind, "").format(column.example)

@@ -1,6 +1,6 @@
-"""The tables of a folder, and what their columns look like, for `larr init`.
+"""Reads the tables of a folder and detects the kinds of their columns, for `larr init`.
 
-`KINDS` decides what a column is: the first of its rules that holds for the values.
+The kind of a column is that of the first rule in `KINDS` that its values satisfy.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from larr.metrics import Array
 from larr.progress import console
 
 MOST_ROWS = 1_000_000
-"""Rows of a table that are looked at, its first ones."""
+"""Rows read from the beginning of each table."""
 MOST_VALUES, MOST_PARTS, MOST_FEW = 1_000, 500, 12
-"""Values of a category, parts of lists, and values of a number that is a category as well."""
+"""Maximum numbers of distinct values: of a category, of parts of lists, of a numeric category."""
 NO_TABLE = re.compile(
     r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
     r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|xlsx?|docx?)$",
     re.IGNORECASE,
 )
-"""Names of files that are left out without a look."""
+"""Names of files that are ignored."""
 SUFFIX = re.compile(r"\.(csv|tsv|txt|dat|jsonl?|ndjson|parquet|pq)(\.(gz|zst))?$", re.IGNORECASE)
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
-"""A cell that is hardly the name of a column."""
+"""A cell that is unlikely to be a column name."""
 DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
-"""One that cannot be."""
+"""A cell that cannot be a column name."""
 TRUTH = {"1": "0", "1.0": "0.0", "true": "false", "yes": "no", "y": "n", "t": "f"}
 TRUTH |= {"ja": "nein", "oui": "non", "sí": "no", "是": "否"}
 WORDY = r"\pL{2}.*\s|[^\x00-\x7f]{2}"
-"""Several words, or letters of languages without spaces."""
+"""More than one word, or letters of languages without spaces."""
 LEAST_WORDS = 0.3
-"""Share of the values with several words from which on they are texts."""
+"""Minimum share of values that match `WORDY` in a column of texts."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
 ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"
 DIGITS = "%Y%m%d"
@@ -68,56 +68,56 @@ DATES: tuple[str, ...] = (
 DATES += ("%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d.%m.%y", "%Y年%m月%d日")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
-"""Formats of times other than ISO 8601, in the order in which they are tried."""
+"""Time formats other than ISO 8601, in the order in which they are tried."""
 EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
 """Units of times since 1970, in microseconds."""
 OLDEST, LATEST = 6.3e14, 2.2e15
-"""Microseconds since 1970 that may be times of a log: from 1990 to 2039."""
+"""The range of plausible times in microseconds since 1970: 1990 to 2039."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column as it is in the file, and what it looks like."""
+    """A column of a file and its kind."""
 
     name: str
     values: pl.Series
-    """Texts, null where missing."""
+    """Texts, or null if missing."""
     dtype: pl.DataType
 
     @cached_property
     def words(self) -> list[str]:
-        """The words of its name, in lower case."""
+        """The words of the name, in lower case."""
         return words_of(self.name)
 
     @property
     def sql(self) -> str:
-        """Its name as SQL writes it."""
+        """The name in SQL."""
         return identifier(self.name)
 
     @cached_property
     def distinct(self) -> pl.Series:
-        """Its values, each once."""
+        """The distinct values."""
         return self.values.drop_nulls().unique(maintain_order=True)
 
     @property
     def example(self) -> str:
-        """One of its values, shortened, as a comment can hold it."""
+        """A value for a comment, shortened."""
         return repr(str(self.distinct.first())[:40])
 
     @property
     def is_key(self) -> bool:
-        """Whether each row has another value."""
+        """Whether all values are distinct."""
         return len(self.distinct) == len(self.values) > 1
 
     @cached_property
     def number_values(self) -> Array:
-        """Its different values as numbers; empty if some are no numbers."""
+        """The distinct values as numbers, empty if a value is not a number."""
         numbers = self.distinct.cast(pl.Float64, strict=False)
         return np.array([]) if numbers.null_count() else numbers.to_numpy()
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether all values are integers."""
         return len(self.number_values) > 0 and bool((self.number_values % 1 == 0).all())
 
     def all_match(self, pattern: str) -> bool:
@@ -126,10 +126,10 @@ class Column:
 
     @cached_property
     def look(self) -> tuple[str, str]:
-        """Its kind, a key of `KINDS` or `code`, and its form.
+        """The kind, a key of `KINDS` or `code`, and the form.
 
-        A code is a text that nearly every row has another of. The form is the format of a time
-        (empty for ISO 8601), its unit since 1970, or what separates lists.
+        A code is a text that is different in nearly every row. The form is the format of a time
+        (empty for ISO 8601), its unit since 1970, or the separator of a list.
         """
         for kind, rule in KINDS:
             if form := rule(self):
@@ -138,28 +138,28 @@ class Column:
 
     @property
     def kind(self) -> str:
-        """The first part of `look`."""
+        """See `look`."""
         return self.look[0]
 
     @property
     def form(self) -> str:
-        """The second part of `look`."""
+        """See `look`."""
         return self.look[1]
 
     @property
     def yes(self) -> str:
-        """The value of a flag that stands for yes."""
+        """The true value of a flag."""
         return str(next(value for value in self.distinct if value.lower() in TRUTH))
 
     @cached_property
     def times(self) -> pl.Series:
-        """Its values as times, for the kinds time and date."""
+        """The values as times, for the kinds time and date."""
         if self.form and self.form not in EPOCHS:
             return parsed(self.values, self.form)
         return as_type(self.values, pl.Datetime("us"), TablesConfig())
 
     def as_time(self, clock: Column | None = None) -> str:
-        """Returns the SQL of a time as larr reads it; a date may have a clock of its own."""
+        """Returns SQL for a time that larr can read; `clock` is a separate time of day."""
         sql = f"{self.sql} || ' ' || {clock.sql}" if clock else self.sql
         if not self.form or self.form in EPOCHS:
             return sql
@@ -169,7 +169,7 @@ class Column:
 
     @property
     def timestamp(self) -> str:
-        """The SQL of a time as a timestamp."""
+        """SQL for the time as a timestamp."""
         if self.form in EPOCHS:
             return f"make_timestamp(({self.sql}::BIGINT * {EPOCHS[self.form]:g})::BIGINT)"
         return self.as_time() if self.form else f"{self.sql}::TIMESTAMP"
@@ -202,25 +202,25 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
 """Kinds and their rules, in the order in which they are tried; a rule may return the form."""
 
 
-def share(is_so: pl.Series) -> float:
+def share(mask: pl.Series) -> float:
     """Returns the share of true values."""
-    return float(is_so.sum()) / max(len(is_so), 1)
+    return float(mask.sum()) / max(len(mask), 1)
 
 
 def _unit(number_values: Array) -> str:
-    """Returns the unit of numbers that may be times since 1970; empty if they cannot."""
+    """Returns the unit of plausible times since 1970, empty for other numbers."""
     low, high = number_values.min(), number_values.max()
     fits = (u for u, size in EPOCHS.items() if low * size >= OLDEST and high * size <= LATEST)
     return next(fits, "")
 
 
 def _is_code(column: Column) -> bool:
-    """Returns whether numbers count nothing, by the name of their column."""
+    """Returns whether the column's name suggests that its numbers are codes."""
     return not WORDS["code"].isdisjoint(column.words)
 
 
 def _separator(some: pl.Series) -> str:
-    """Returns what separates the values of lists, which recur in other lists; empty for others."""
+    """Returns the separator of lists whose parts recur, empty for other texts."""
     for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
         if share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
@@ -231,14 +231,14 @@ def _separator(some: pl.Series) -> str:
 
 
 def _fits(column: Column, form: str) -> bool:
-    """Returns whether all values have a format of times; the first ones are tried first."""
+    """Returns whether all values have a time format; tries 100 values first."""
     some = (column.distinct.head(100), column.distinct)
     return not any(parsed(values, form).null_count() for values in some)
 
 
 def parsed(values: pl.Series, form: str) -> pl.Series:
-    """Returns texts in a format as times, null where they have another."""
-    if form.endswith("H"):  # polars wants minutes
+    """Returns texts as times, null for those in another format."""
+    if form.endswith("H"):  # polars requires minutes
         values, form = values + ":00", f"{form}:%M"
     if "%z" in form:
         times = values.str.to_datetime(form, strict=False, time_unit="us", time_zone="UTC")
@@ -250,25 +250,25 @@ def parsed(values: pl.Series, form: str) -> pl.Series:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The first rows of a file or query, column by column."""
+    """The first rows of a file or query."""
 
     name: str
-    """How SQL names it."""
+    """The name in SQL."""
     file: FileConfig
     columns: tuple[Column, ...]
     rows: int
     needs: tuple[Table, ...] = ()
-    """Tables that its query reads."""
+    """Tables that the query reads."""
     note: str = ""
-    """What its query is for."""
+    """The purpose of the query."""
 
     @property
     def is_named(self) -> bool:
-        """Whether its columns have names of their own, and not of larr's choice."""
+        """Whether the file has column names, so that larr did not choose them."""
         return not self.file.columns and all(table.is_named for table in self.needs)
 
     def __getitem__(self, name: str) -> Column:
-        """Returns a column by its name."""
+        """Returns a column by name."""
         return next(column for column in self.columns if column.name == name)
 
 
@@ -276,16 +276,16 @@ class Reader:
     """Reads the tables of a folder, and queries over them."""
 
     def __init__(self, folder: Path, scratch: Path, unpacked: Path) -> None:
-        """Reads the files of a folder; `unpacked` is for what archives hold, `scratch` for copies.
+        """Reads the files of a folder; extracts archives to `unpacked`, copies to `scratch`.
 
-        Raises DataError if there is no table.
+        Raises DataError if no table is found.
         """
         if not folder.exists():
             raise DataError(f"{folder}: no such folder; give the folder of your tables")
         self.files = Files(scratch)
         self.tables: list[Table] = []
         self.others: dict[str, str] = {}
-        """Files that are no tables -> why."""
+        """File that is not a table -> reason."""
         for path in _sources(folder, unpacked, is_given=True):
             try:
                 for stem, file in _tables_in(path):
@@ -296,14 +296,14 @@ class Reader:
             seen = "; ".join(f"{name}: {reason}" for name, reason in self.others.items())
             raise DataError(
                 f"{folder}: no table found; expected CSV, Parquet or JSON files, folders or "
-                "archives of these, or DuckDB or SQLite databases. Looked at "
-                f"{seen or 'nothing: all names are of other kinds'}"
+                "archives of these, or DuckDB or SQLite databases. "
+                f"Tried {seen or 'no file: none has a known extension'}"
             )
 
     def add(
         self, stem: str, file: FileConfig, *needs: Table, note: str = "", prefix: str = "table"
     ) -> Table:
-        """Returns what a file or query holds; raises DataError if that is no table."""
+        """Returns the table of a file or query; raises DataError if it is not a table."""
         taken = {*get_args(TableName), *(table.name for table in self.tables)}
         short, long = ("_".join(words_of(one)) for one in (stem, f"{prefix} {stem}"))
         options = (short, long, f"table_{len(taken)}")
@@ -314,18 +314,18 @@ class Reader:
         self.files.add(name, file)
         frame = self.files.table(name).head(MOST_ROWS).collect(engine="streaming")
         if frame.width < 2 or frame.height < 2:
-            raise DataError(f"{frame.width} columns and {frame.height} rows are no table")
+            raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
         columns = tuple(_column(frame, column) for column in frame.columns)
         self.tables.append(Table(name, file, columns, frame.height, needs, note))
         return self.tables[-1]
 
     def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
-        """Returns the result of a query, as a table of the configuration."""
+        """Returns the result of a query as a table."""
         return self.add(stem, FileConfig(query=sql), *needs, note=note)
 
 
 def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[Path]:
-    """Yields the files of a folder and those below it, and folders of the parts of one table."""
+    """Yields the files below a folder; a folder with the parts of one table is yielded itself."""
     if not is_given and (path.name.startswith(HIDDEN) or NO_TABLE.search(path.name)):
         return
     if path.name.lower().endswith(ARCHIVES):
@@ -365,7 +365,7 @@ def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
 
 
 def _with_columns(file: FileConfig, path: Path) -> FileConfig:
-    """Returns the file with a name for each column if its first line is data, not a header."""
+    """Returns the file with generated column names if its first line is not a header."""
     text = next(decoded(path, detected_encoding(path)))
     lines = [line for line in text.splitlines() if line.strip()] or [""]
     separator = max(SEPARATORS, key=lines[0].count)

@@ -1,7 +1,7 @@
-"""Queries that turn tables of other shapes into those that larr reads, for `larr init`.
+"""Generates queries that reshape tables for `larr init`.
 
-A log may hold several rows in a cell, be in several files, name its users by the key of another
-table, or have a row for each event. Each of these becomes a query in `[dataset.files]`.
+A log may hold many rows in one cell, be divided among files, name its users by the key of another
+table, or have one row per event. Each case becomes a query in `[dataset.files]`.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 
 CONTAINED, FEW = 0.9, 20
-"""Share of the values of a column that the key of a table must have for the two to belong
-together, and the number of values that are looked at first."""
+"""Minimum share of a column's values among those of a key for a join, and the number of values that
+are tried first."""
 MOST_REPEATED = 0.01
-"""If a larger share of the rows of a table is in others, too, they are no parts of one."""
+"""Tables are versions, not parts, of one table if they share a larger part of their rows."""
 LEAST_EVENTS, MOST_EVENTS = 0.7, 30
-"""Share of the values of a column that must name events, and how many there may be."""
+"""Minimum share of a column's values that name events, and the maximum number of values."""
 SLATE = r"^\S+-[01]( \S+-[01])*$"
-"""Items that were shown, each with its label: `N17-0 N4-1`."""
+"""Shown items, each with its label: `N17-0 N4-1`."""
 SPLITS = {"train": "train", "training": "train", "valid": "train", "val": "train", "test": "test"}
 PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-"""In what else the names of the parts of a table differ."""
+"""Other words by which the file names of parts differ."""
 
 
 def reshaped(reader: Reader) -> list[Table]:
-    """Returns the tables from which users, places and the log are taken."""
+    """Returns the tables after unnesting, union and joins."""
     tables = _united(reader, [_unnested(reader, table) for table in [*reader.tables]])
-    tables.sort(key=lambda table: table.rows)  # those with keys before those that refer to them
+    tables.sort(key=lambda table: table.rows)  # tables with keys before those that refer to them
     for number, table in enumerate(tables):
         tables[number] = _joined(reader, table, tables)
     return tables
 
 
 def _unnested(reader: Reader, table: Table) -> Table:
-    """Returns a table with a row for each row that its cells hold."""
+    """Returns a table with cells of many rows unnested."""
     for column in table.columns:
         inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
         if isinstance(inner, pl.Struct) and inner.fields[0].name != "key":
@@ -53,7 +53,7 @@ def _unnested(reader: Reader, table: Table) -> Table:
             )
         else:
             continue
-        note = f"each value of {column.name} holds several rows"
+        note = f"each value of {column.name} holds many rows"
         return reader.query(
             f"{table.name}_rows", f"SELECT {rest}, {rows}\nFROM {source}", note, table
         )
@@ -61,7 +61,7 @@ def _unnested(reader: Reader, table: Table) -> Table:
 
 
 def _united(reader: Reader, tables: list[Table]) -> list[Table]:
-    """Returns tables of which the parts of one are one: monthly files, or train and test."""
+    """Returns the tables with parts of the same table united, such as months, or train and test."""
 
     def shape(table: Table) -> tuple[str, list[str]]:
         words = [re.sub(PART, "", word) for word in words_of(table.name) if word not in SPLITS]
@@ -88,7 +88,7 @@ def _united(reader: Reader, tables: list[Table]) -> list[Table]:
 
 
 def _share_repeated(reader: Reader, parts: list[Table]) -> float:
-    """Returns which share of the rows of the first part is in others, too."""
+    """Returns the share of the first part's rows that are also in other parts."""
     others = " UNION ALL ".join(f"FROM {part.name}" for part in parts[1:])
     sql = f"SELECT count(*) FROM (FROM {parts[0].name} INTERSECT ({others}))"
     ((count,),) = reader.files.database.execute(sql).fetchall()
@@ -96,10 +96,10 @@ def _share_repeated(reader: Reader, parts: list[Table]) -> float:
 
 
 def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
-    """Returns a table with the columns of those tables whose keys it has.
+    """Returns a table joined with the tables whose keys it has.
 
-    Users and places are joined by larr itself, unless their table has another ID of users: that of
-    an account with several customer numbers, for example.
+    Users and places are not joined, as larr does so itself, unless their table has another user ID,
+    for example that of an account with several customer numbers.
     """
     columns, joins, needs = [f"{table.name}.*"], [], [table]
     taken = {column.name.lower() for column in table.columns}
@@ -128,7 +128,7 @@ def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     if not joins:
         return table
     sql = "SELECT " + ",\n    ".join(columns) + "\n" + "\n".join([f"FROM {table.name}", *joins])
-    note = f"with the columns of {', '.join(one.name for one in needs[1:])}, by their keys"
+    note = f"joined with {', '.join(one.name for one in needs[1:])} by key"
     return reader.query(f"{table.name}_joined", sql, note, *needs)
 
 
@@ -137,13 +137,13 @@ def _is_user_id(column: Column) -> bool:
 
 
 def _key(column: Column, other: Table) -> Column | None:
-    """Returns the key of another table that the values and the name of a column refer to."""
+    """Returns the key of another table to which a column refers, by its values and its name."""
     named = (key for key in other.columns if key is not column and is_named_as(column, key, other))
     return next((key for key in named if refers(column, key)), None)
 
 
 def is_named_as(column: Column, key: Column, other: Table) -> bool:
-    """Returns whether the name of a column is that of a key of another table, or like it."""
+    """Returns whether a column's name resembles that of another table's key."""
     names = {word[:5] for word in column.words if word not in WORDS["code"]}
     of_other = {word[:5] for word in [*words_of(other.name), *key.words]}
     return key.name == column.name or not names.isdisjoint(of_other)
@@ -158,7 +158,7 @@ def refers(column: Column, key: Column) -> bool:
 
 
 def event_column(table: Table) -> Column | None:
-    """Returns the column that names what happened in each row, if there is one."""
+    """Returns the column that names the event of each row, or None."""
     few = (c for c in table.columns if c.kind == "category" and len(c.distinct) <= MOST_EVENTS)
     return next(
         (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= LEAST_EVENTS), None
@@ -166,17 +166,17 @@ def event_column(table: Table) -> Column | None:
 
 
 def _event(value: str) -> str:
-    """Returns the strongest of `EVENTS` that a value names; empty if it names none."""
+    """Returns the strongest of `EVENTS` that a value names, or an empty text."""
     return next((event for event in reversed(EVENTS) if has_role(value, event)), "")
 
 
 def by_event(
     reader: Reader, log: Table, event: Column, keys: list[Column], time: Column | None
 ) -> Table:
-    """Returns a log with a row for each user, place and request (or day), and what happened.
+    """Returns a log with one row per user, place and request (or day), with click and order.
 
-    `keys` are those of users, places and, if there is one, of requests. Where nothing else says
-    that a place was shown, a view that is no click is one of the list of places, else of its page.
+    `keys` are the columns of users, places and, if present, requests. A view is an impression if
+    the log has clicks, and else a click.
     """
     values = {name: [value for value in event.distinct if _event(value) == name] for name in EVENTS}
     shown, seen, orders = values["shown"], values["seen"], values["taken"]
