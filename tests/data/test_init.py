@@ -128,7 +128,7 @@ def test_three_tables_of_a_database_with_orders_before_the_log(folder: Path) -> 
             database.execute(f"CREATE TABLE {name} AS FROM frame")
     text, config = drafted(folder)
     assert "FROM past_orders" in text
-    assert "# CHECK: 5.9% of the users of the log are not in this table; added" in text
+    assert "# CHECK: 5.9% of the users of the log are not in this table; they are added" in text
     assert "duckdb:///" in text
     assert config.dataset.test_days == 1
     assert "group staff" in texts(config)
@@ -141,7 +141,7 @@ def test_sales_alone_get_sampled_negatives_and_no_columns_that_show_the_click(fo
         database.executemany("INSERT INTO sales VALUES (?, ?, ?, ?, ?)", sales.rows())
     text, config = drafted(folder)
     assert config.dataset.negatives is not None
-    assert "# CHECK: no column says what was clicked" in text
+    assert "# CHECK: there is no column for clicks" in text
     assert "weather" in config.features.categories
     prepare(config)
 

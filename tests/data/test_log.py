@@ -51,7 +51,7 @@ def test_rejected_rows_are_kept_and_counted(
 
 def test_rejected_rows_stop_the_run_if_wanted(tmp_path: Path) -> None:
     places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
-    with pytest.raises(DataError, match="1 rows break the data contract"):
+    with pytest.raises(DataError, match="1 rows and 0 single values break the data contract"):
         checked(tmp_path, "dataset.bad_rows=stop", places=places)
 
 

@@ -27,41 +27,41 @@ from larr.progress import console
 
 MOST_PROFILES = 3
 MANY_FLAGS = 5
-"""Yes-or-no columns of one table that become a list of words."""
+"""A table with at least this many flags (yes-or-no columns) gets a list of words instead."""
 ADDED = {*TIME_COLUMNS, *NEVER_SEEN, "ctr", "cvr", "recent", "impressions", "order_price_yuan"}
 """Names, without prefix, of columns that larr adds."""
 NUMBERS = {"lat", "lon", "price_yuan", "rating", "temperature_c"}
-"""Names of numbers in the contract that are no more than numbers."""
+"""Numeric columns of the contract that larr does not use otherwise."""
 LEAST_TESTED, MOST_TESTED = 0.1, 0.4
-"""Share of the rows in the days that are tested."""
+"""Minimum and maximum share of the rows in the test days."""
 HIGH = 0.8
-"""Ratings of at least this share of the largest count as a click."""
+"""A rating of at least this share of the largest is a click."""
 LEAST_NAMES = 0.3
-"""Share of the places that must have a name of their own."""
+"""Minimum number of distinct names per place."""
 PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
 KEYS = {"users": "user_id", "places": "poi_id"}
 NAMES = {"user": "user_id", "place": "poi_id", "request": "request_id", "rating": "click"}
-"""Names of roles in the contract, where they differ."""
+"""Role -> column of the contract, if their names differ."""
 OFFSET = r"\d{2}:\d{2}.*(Z|UTC|[+-]\d{2}:?\d{2})$"
 
 
 @dataclass
 class Query:
-    """A table of the contract as SQL, and what is read of its columns."""
+    """The SQL query of a table of the contract, and the kinds of its columns."""
 
     table: str
     source: str
-    """What follows FROM."""
+    """The SQL after FROM."""
     lines: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Column of the contract -> its SQL, and a note on it."""
+    """Column of the contract -> its SQL and a note."""
     checks: list[str] = field(default_factory=list)
-    """What the user is asked to check."""
+    """Guesses that the user should check."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Column -> why it is left out."""
+    """Column -> the reason why it is not read."""
     kinds: dict[str, str] = field(default_factory=dict)
-    """Column, as keywords and features name it -> what it looks like."""
+    """Column, as named in keywords and features -> its kind."""
     liked: list[str] = field(default_factory=list)
-    """Those of them of which users may prefer some values."""
+    """Columns with values that users may prefer, for profiles."""
 
     def add(self, sql: str, name: str, note: str) -> None:
         """Adds a column of the contract."""
@@ -69,7 +69,7 @@ class Query:
         self.lines[name] = (sql if sql == quoted else f"{sql} AS {quoted}", note)
 
     def add_own(self, column: Column, form: str = "{}") -> None:
-        """Adds a column that is not in the contract; of times the year."""
+        """Adds a column that is not in the contract; a time becomes its year."""
         sql, kind, name = form.format(column.sql), column.kind, self._free_name(column)
         is_liked = not column.values.cast(pl.Float64, strict=False).count()
         if kind in ("time", "date"):
@@ -81,7 +81,7 @@ class Query:
         self._add_read(sql, name, kind, f"such as {column.example}", is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:
-        """Adds yes-or-no columns as a list of their names."""
+        """Adds flags as one list of the names of those that are set."""
         words = ",".join(
             f"\n        CASE {flag.sql} WHEN {literal(flag.yes)} "
             f"THEN {literal(' '.join(flag.words))} END"
@@ -99,7 +99,7 @@ class Query:
         self.liked += [read] if is_liked and kind in ("category", "list") else []
 
     def _free_name(self, column: Column) -> str:
-        """Returns the words of a column's name, changed where larr uses it for something else."""
+        """Returns the name of a column, changed if larr uses it for another purpose."""
         name, table = "_".join(column.words), TABLES[self.table]
         is_text = name in table.optional and table.optional[name].dtype == pl.String
         is_read_so = name in NUMBERS if column.kind == "number" else is_text
@@ -111,14 +111,14 @@ class Query:
 
 
 def init(folder: Path, to: Path) -> None:
-    """Writes a configuration for the tables of a folder; raises DataError if it has no log."""
+    """Writes a configuration for the tables of a folder; raises DataError without a log."""
     with TemporaryDirectory() as scratch:
         text = draft(Reader(folder, Path(scratch), to.parent), folder, to)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(text, encoding="utf-8")
     checks = text.count("\n# CHECK")
     guesses = "1 guess" if checks == 1 else f"{checks} guesses"
-    console.print(f"{to}: {guesses} to check; then `larr check {to}`", soft_wrap=True)
+    console.print(f"{to}: {guesses} to check; then run `larr check {to}`", soft_wrap=True)
 
 
 def draft(reader: Reader, folder: Path, path: Path) -> str:
@@ -128,7 +128,7 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     users, places = _entity("users", found, found.user), _entity("places", found, found.place)
     needed = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
     read = _with_needs([table for table in needed if table])
-    templates = Environment(  # noqa: S701 - the text is no HTML
+    templates = Environment(  # noqa: S701 - the text is not HTML
         loader=PackageLoader("larr"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -152,17 +152,17 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
 
 
 def _with_needs(tables: Sequence[Table]) -> list[Table]:
-    """Returns tables and those that their queries read."""
+    """Returns the tables and, recursively, the tables that their queries read."""
     return [*tables, *(one for table in tables for one in _with_needs(table.needs))]
 
 
 def _words(name: str) -> str:
-    """Returns the words of a column's name without a prefix of larr's."""
+    """Returns the words of a column's name, without prefix."""
     return " ".join(words_of(re.sub("^((poi|user)_)?(own_)?", "", name)))
 
 
 def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str, Any]:
-    """Returns what the keywords, profiles and features read."""
+    """Returns the columns for keywords, profiles and features."""
     names = dict(zip(found.scene, log.kinds, strict=True))
     differing = [names[column] for column in found.differing]
     scene = {name: kind for name, kind in log.kinds.items() if name not in differing}
@@ -176,7 +176,7 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
     has_clock = any(time.kind == "time" for time in found.of("time")) or "clock" in found.roles
     of_time = ["hour_band"] * has_clock + ["day_kind"] * ("time" in found.roles)
     liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
-    # Without times nothing is known of a user's past.
+    # Profiles count the past, so they need times.
     profiles = liked[:MOST_PROFILES] if "time" in found.roles else []
     likes = {f"user_likes_{n}": name.removeprefix("poi_") for n, name in enumerate(profiles, 1)}
     categories = [name for name, kind in kinds.items() if kind in ("category", "flag", "list")]
@@ -193,7 +193,7 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
 
 
 def _impressions(found: Guess) -> Query:
-    """Returns the log under the contract's names."""
+    """Returns the query of the log with the contract's names."""
     query = Query("impressions", found.log.name, left_out=found.left_out)
     keys = {"user": (found.user.key, found.user.sure), "place": (found.place.key, found.place.sure)}
     for role, (column, sure) in (keys | found.roles).items():
@@ -201,14 +201,14 @@ def _impressions(found: Guess) -> Query:
         if role == "time":
             sql = column.as_time(*found.of("clock"))
             if column.form.startswith(("%d/%m", "%m/%d")):
-                query.checks.append(f"{column.name}, such as {column.example}, is {column.form}.")
+                query.checks.append(f"{column.name}, such as {column.example}: {column.form}?")
         elif role == "position":
             sql = f"TRY_CAST({sql} AS INTEGER){'' if column.number_values.min() else ' + 1'}"
         elif role == "rating":
             largest = float(column.number_values.max())
             sql, high = f"TRY_CAST({sql} AS DOUBLE) >= {HIGH * largest:g}", f"{HIGH * largest:g}"
             query.checks.append(
-                f"{column.name} has values up to {largest:g}; {high} and more is a click."
+                f"{column.name} has values up to {largest:g}; a value from {high} on is a click."
             )
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
@@ -222,7 +222,7 @@ def _impressions(found: Guess) -> Query:
 
 
 def _entity(table: str, found: Guess, one: Entity) -> Query:
-    """Returns the table of users or places; empty if nothing is known of them but their keys."""
+    """Returns the query of users or places, without lines if they have no columns but the key."""
     own, key, form = one.own_key or one.key, KEYS[table], "{}" if one.table else "any_value({})"
     query = Query(table, (one.table or found.log).name)
     if not one.columns:
@@ -247,7 +247,7 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
     if one.table is None:
         query.source += f"\nGROUP BY {own.sql} ORDER BY {own.sql}"
         query.checks.append(
-            f"no table of {table}; these columns of the log have one value for each {own.name}."
+            f"there is no table of {table}; these columns of the log have one value per {own.name}."
         )
     elif unknown := share(~one.key.distinct.is_in(own.distinct.implode())):
         name = f", {key} AS name" if table == "places" else ""
@@ -256,13 +256,13 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
             f"WHERE {key} NOT IN (SELECT {own.sql} FROM {one.table.name}) ORDER BY ALL"
         )
         query.checks.append(
-            f"{unknown:.1%} of the {table} of the log are not in this table; added."
+            f"{unknown:.1%} of the {table} of the log are not in this table; they are added."
         )
     return query
 
 
 def _title(columns: Sequence[Column]) -> Column | None:
-    """Returns the column that names places: by its own name, or else the first text."""
+    """Returns the column with the names of places, or the first text, or None."""
     named = [column for column in columns if has_role((column.words or [""])[-1], "name")]
     named = [c for c in named if c.kind in ("text", "category", "code")]
     named = [c for c in named if len(c.distinct) >= LEAST_NAMES * c.values.count()]
@@ -271,7 +271,7 @@ def _title(columns: Sequence[Column]) -> Column | None:
 
 
 def _orders(found: Guess) -> Query:
-    """Returns the table of earlier orders, with the columns that the log has, too."""
+    """Returns the query of earlier orders, with the columns that are also in the log."""
     query = Query("orders", "")
     if found.orders:
         table, user, place, time = found.orders
@@ -287,7 +287,7 @@ def _orders(found: Guess) -> Query:
 
 
 def _test_days(time: Column | None) -> int:
-    """Returns how many days at the end have enough rows to test; 0 if there are no such days."""
+    """Returns the number of test days, 0 if the log is too short for complete days."""
     if time is None:
         return 0
     day_N = time.times.dt.epoch("d").drop_nulls().to_numpy()
@@ -297,9 +297,9 @@ def _test_days(time: Column | None) -> int:
 
 
 def _zone(time: Column | None) -> str:
-    """Returns how times are read that may have to be converted."""
+    """Returns a note on times that may need conversion, or an empty text."""
     if time is None or time.form in EPOCHS:
-        return f"{time.name} counts {time.form} since 1970, which is read as UTC." if time else ""
+        return f"{time.name} holds {time.form} since 1970, read as UTC." if time else ""
     has_offset = bool(time.values.str.contains(OFFSET).any())
     return f"offsets of {time.name}, such as {time.example}, are dropped." if has_offset else ""
 
