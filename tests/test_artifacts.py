@@ -164,7 +164,7 @@ def test_what_another_version_of_larr_wrote_is_stale(
     monkeypatch.setattr(artifacts, "VERSION", "9.0")
     written = version("larr")
     reason = artifacts.stage(config, "prepare").why_stale()
-    assert reason == f"it was written by larr {written}, and this is larr 9.0"
+    assert reason == f"it was written by larr {written}, but this is larr 9.0"
 
 
 @pytest.fixture

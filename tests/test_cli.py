@@ -32,7 +32,7 @@ def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
             ["run", TINY, "--set", "align.epochs=two"],
             "align.epochs: Input should be",
         ),
-        (["run", TINY, "--seeds", "1,x"], "expected distinct whole numbers from 0 to 2^32 - 1"),
+        (["run", TINY, "--seeds", "1,x"], "expected distinct integers from 0 to 2^32 - 1"),
         (["init", "nowhere"], "nowhere: no such folder"),
         (["init", ".", "--to", TINY], "exists; give another name with --to"),
         (["check", TINY, "--set", "dataset.kind=tables"], "dataset.tables"),
@@ -102,7 +102,7 @@ def test_ctrl_c_is_reported_with_how_to_resume(
 def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Path) -> None:
     config = Config(output=tmp_path)
     with (
-        pytest.raises(Exception, match=r"could not be written: .*No space left.*; make room"),
+        pytest.raises(Exception, match=r"could not be written: .*No space left.*; free disk space"),
         artifacts.making(config, "prepare"),
     ):
         raise error

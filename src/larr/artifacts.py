@@ -1,10 +1,9 @@
-"""Artifacts: folders that record what they were built from, so that a stale one is never read.
+"""Artifacts: folders that record what they were built from, so that stale ones are never read.
 
-An artifact is written with its manifest last, so a manifest means "complete". The manifest holds
-larr's version, the settings and the keys of the inputs that the files were built from, and the
-files' hashes. A stage's folder is an artifact, and so is each ranker in `align/`, each vector
-source in `embed/`, each search in `tune/` and each study. An input that is missing or stale is
-refused with the command that renews it.
+The manifest of an artifact is written last, so its presence means that the artifact is complete. It
+holds larr's version, the settings, the keys of the inputs, and the hashes of the files. Artifacts
+are the folder of a stage, each ranker in `align/`, each vector source in `embed/`, each search in
+`tune/`, and each study. The error for a missing or stale input names the command that renews it.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from larr.stages import COST_ONLY, STAGES, inputs_of
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
-"""What an unfinished artifact is built from; replaced by the manifest at the end."""
+"""The inputs of an unfinished artifact; replaced by the manifest at the end."""
 VERSION = version("larr")
 FIELDS = {"larr", "settings", "inputs", "sources", "files"}
-"""Of a manifest."""
+"""The required fields of a manifest."""
 MISSING = "it is missing or unfinished"
 BLOCK_ROWS = 1_000_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -48,35 +47,35 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder and what its files are built from."""
+    """A folder and the inputs of its files."""
 
     folder: Path
     settings: dict[str, Any]
-    """What decides its content; JSON values."""
+    """The settings that determine its content, as JSON values."""
     inputs: dict[str, str | None] = field(default_factory=dict)
-    """The `key` of each artifact that it reads, by a name for messages; None for a missing one."""
+    """Name, for messages -> `key` of an artifact that it reads, or None if that is missing."""
     files: Sequence[Path | str | None] = ()
-    """Files, or folders of files, that it reads from outside `output`; size and time of change are
-    compared. What does not exist is ignored, such as the public name of a model."""
+    """Files, or folders of files, that it reads from outside `output`; sizes and modification times
+    are compared. Paths that do not exist are ignored, such as the public name of a model."""
     in_parts: bool = False
-    """Whether its subfolders are artifacts, which stay when it is built again."""
+    """Whether its subfolders are artifacts, which are kept when it is rebuilt."""
     stages: tuple[Artifact, ...] = ()
-    """The stages that it reads, which have to be current too."""
+    """The stages that it reads, which must be current as well."""
 
     @property
     def built_from(self) -> dict[str, Any]:
-        """What the manifest records before the files."""
+        """The content of the manifest except the files."""
         sources = {}
         for path in (Path(named) for named in self.files if named):
             for file in [path] if path.is_file() else sorted(path.rglob("*")):
                 if file.is_file():
                     sources[str(file)] = [file.stat().st_size, file.stat().st_mtime_ns]
         content = {"larr": VERSION, "settings": self.settings, "inputs": self.inputs}
-        # as a manifest gives it back: a tuple is a list there, and keys are strings
+        # Converted as in a manifest, in which tuples are lists and keys are strings.
         return dict(json.loads(json.dumps(content | {"sources": sources})))
 
     def why_stale(self) -> str | None:
-        """Returns why the folder does not hold this artifact, or None if it does."""
+        """Returns the reason why the folder is stale, or None if it is current."""
         recorded, current = manifest(self.folder), self.built_from
         if recorded is None:
             return MISSING
@@ -84,10 +83,10 @@ class Artifact:
             if not source.is_current():
                 return f"its input {source.folder.name}/ is out of date"
         if recorded["larr"] != VERSION:
-            return f"it was written by larr {recorded['larr']}, and this is larr {VERSION}"
+            return f"it was written by larr {recorded['larr']}, but this is larr {VERSION}"
         for part, reason in (
             ("settings", "it was built with other settings ({})"),
-            ("sources", "files that it was built from have changed ({})"),
+            ("sources", "its source files have changed ({})"),
             ("inputs", "it was built from another {}"),
         ):
             old, new = dict(leaves(recorded[part])), dict(leaves(current[part]))
@@ -100,13 +99,13 @@ class Artifact:
         return None
 
     def is_current(self) -> bool:
-        """Whether the folder is complete and was built from this and from current inputs."""
+        """Returns whether the folder is complete and was built from the current inputs."""
         return self.why_stale() is None
 
     def start(self, *, resume: bool) -> None:
-        """Empties the folder; with `resume` only if it was started from something else.
+        """Empties the folder; with `resume`, only if it was started from other inputs.
 
-        An artifact in parts is never emptied: each part decides for itself.
+        An artifact in parts is not emptied, as each part is an artifact itself.
         """
         (self.folder / MANIFEST).unlink(missing_ok=True)
         try:
@@ -119,7 +118,7 @@ class Artifact:
         write_json(self.folder / STARTED, self.built_from)
 
     def finish(self, **report: Any) -> None:
-        """Writes the manifest, which declares the folder complete; `report` is kept in it."""
+        """Writes the manifest, with the fields `report`, which marks the folder as complete."""
         content = self.built_from | {"files": _files(self.folder)} | report
         write_json(self.folder / MANIFEST, content)
         (self.folder / STARTED).unlink(missing_ok=True)
@@ -127,22 +126,22 @@ class Artifact:
 
 @dataclass
 class Work:
-    """A stage at work: where it writes, and what it reports of itself."""
+    """A running stage: its output folder and measurements."""
 
     folder: Path
     peak_bytes: list[int]
     figures: dict[str, Any] = field(default_factory=dict)
-    """Results for the manifest, which the report reads."""
+    """Results for the manifest and the report."""
     count: int = 0
     unit: str = "rows"
     started: float = field(default_factory=time.perf_counter)
 
     def measured(self, count: int, unit: str) -> None:
-        """Adds to the amount of work done, for the rate in the manifest and in the report."""
+        """Adds to the amount of work, for the rate in the manifest and in the report."""
         self.count, self.unit = self.count + count, unit
 
     def cost(self) -> dict[str, Any]:
-        """Returns seconds, rate and memory so far."""
+        """Returns the time, rate and memory so far."""
         seconds = time.perf_counter() - self.started
         return {
             "seconds": round(seconds, 3),
@@ -154,7 +153,7 @@ class Work:
 
 
 def folder(config: Config, verb: str) -> Path:
-    """Returns the folder that a stage writes."""
+    """Returns the folder of a stage."""
     return config.output / verb
 
 
@@ -188,40 +187,40 @@ def require(config: Config, *verbs: str) -> None:
         if reason := stage(config, verb).why_stale():
             raise StaleError(
                 f"{folder(config, verb)}: {reason}; run `larr {verb}` with the same configuration "
-                "(or `larr run`, which renews whatever is out of date)"
+                "(or `larr run`, which updates everything)"
             )
 
 
 def key(folder: Path, file: str | None = None) -> str:
-    """Returns the identity of a complete artifact, or of one of its files: a SHA-256.
+    """Returns the SHA-256 of a complete artifact, or of one of its files.
 
-    It depends on settings, inputs and content, not on when and where the artifact was built.
-    Raises StaleError if the artifact is incomplete.
+    It depends on settings, inputs and content, but not on the time and place of building. Raises
+    StaleError if the artifact is incomplete.
     """
     recorded = manifest(folder)
     if recorded is None or (file and file not in recorded["files"]):
         raise StaleError(
-            f"{folder / (file or '')}: {MISSING}; run `larr run` with a configuration whose "
-            "rankers (align.models) read it"
+            f"{folder / (file or '')}: {MISSING}; run `larr run` with rankers (align.models) that "
+            "read it"
         )
     return str(recorded["files"][file]["sha256"]) if file else _key(recorded)
 
 
 @contextmanager
 def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
-    """Runs a stage: checks its inputs, yields where to write, writes the manifest last.
+    """Runs a stage: checks its inputs, yields its folder, and writes the manifest at the end.
 
-    With `resume`, the files of an interrupted run stay if it was started with the same settings
-    and inputs; the stage then skips what is complete. Without it the folder stays as it was until
-    the new one, beside it, is complete.
+    With `resume`, the files of an interrupted run with the same settings and inputs are kept, and
+    the stage skips what is complete. Without it, the stage writes to a temporary folder that
+    replaces the old one at the end.
     """
     require(config, *inputs_of(config, verb))
     artifact = stage(config, verb)
     target = artifact.folder
     if target.is_symlink():
         raise LarrError(
-            f"{target} is a link; larr empties this folder before it writes it again. Remove the "
-            "link, or set `output` to the other disk"
+            f"{target} is a symbolic link, but larr has to empty this folder. Remove the link, or "
+            "set `output` to the other disk"
         )
     beside = target.with_name(f"{target.name}.partial")
     written = artifact if resume else replace(artifact, folder=beside)
@@ -236,17 +235,17 @@ def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
                 shutil.rmtree(target, ignore_errors=True)
                 written.folder.rename(target)
     except (OSError, ComputeError, SafetensorError) as error:
-        # polars and safetensors report a full disk in the text of errors of their own
+        # polars and safetensors report a full disk only in the texts of their own errors.
         if not any(os.strerror(code) in str(error) for code in NO_ROOM):
             raise
         raise LarrError(
-            f"{target}: could not be written: {error}; make room or set another `output`, "
+            f"{target}: could not be written: {error}; free disk space or set another `output`, "
             "then run the same command again"
         ) from error
 
 
 def forget(config: Config, verb: str) -> None:
-    """Lets a stage run again from the start, with all its parts."""
+    """Removes the manifests of a stage and its parts, so that it runs again from the start."""
     target = folder(config, verb)
     with _locked(target):
         for path in (*target.rglob(MANIFEST), *target.rglob(STARTED)):
@@ -254,7 +253,10 @@ def forget(config: Config, verb: str) -> None:
 
 
 def share(config: Config, other: Config, verb: str) -> bool:
-    """Links a stage of `config` into another output if it would be equal there; else False."""
+    """Links a stage of `config` into the output of `other` if it is the same in both.
+
+    Returns whether it is.
+    """
     source, link = folder(config, verb), folder(other, verb)
     if link.is_symlink():
         link.unlink()
@@ -268,9 +270,9 @@ def share(config: Config, other: Config, verb: str) -> bool:
 
 
 def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -> np.memmap:
-    """Returns a memory-mapped .npy file of zeros whose room on the disk is taken at once.
+    """Returns a memory-mapped .npy file of zeros with preallocated disk space.
 
-    Without that, a disk that fills up later ends the process with a signal instead of an error.
+    Otherwise a disk that fills up later would kill the process with a signal, without an error.
     """
     array: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):
@@ -280,30 +282,30 @@ def new_array(path: Path, dtype: np.dtype[Any] | type, shape: tuple[int, ...]) -
 
 
 def write_rows(path: Path, first: int, row_NX: np.ndarray) -> None:
-    """Writes rows of a .npy file, from the row `first`; other processes may write others."""
+    """Writes rows of a .npy file from row `first`; other processes can write other rows."""
     offset = np.load(path, mmap_mode="r").offset
-    # If it could read, a network file system might write the neighbours in a page, too.
+    # Write-only: with read access a network file system may write back complete pages.
     with open(os.open(path, os.O_WRONLY), "wb") as file:  # noqa: PTH123
         file.seek(offset + first * row_NX[:1].nbytes)
         file.write(np.ascontiguousarray(row_NX).data)
 
 
 def array_blocks(path: Path) -> Iterator[np.ndarray]:
-    """Yields the rows of a .npy file, a block at a time.
+    """Yields the rows of a .npy file block by block.
 
-    Each block has a mapping of its own, with which its pages leave the memory of this process.
+    Each block is mapped separately, so its pages are freed with it.
     """
     for start in range(0, len(np.load(path, mmap_mode="r")), BLOCK_ROWS):
         yield np.load(path, mmap_mode="r")[start : start + BLOCK_ROWS]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON completely or not at all."""
+    """Writes JSON atomically."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file completely or not at all."""
+    """Writes a text file atomically."""
     with atomic(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -312,7 +314,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields where to write a file; it is moved to its place only if nothing is raised."""
+    """Yields a temporary path, which replaces `path` at the end unless an error is raised."""
     partial = path.with_name(f"{path.name}.partial")
     yield partial
     partial.replace(path)
@@ -342,7 +344,7 @@ def _key(recorded: dict[str, Any]) -> str:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size and hash of each file by its path; those of parts are read from their manifests."""
+    """Returns path -> size and hash of each file; those of parts come from their manifests."""
     files: dict[str, dict[str, Any]] = {}
     for part in sorted(folder.iterdir()):
         recorded = (manifest(part) or {}).get("files", {})

@@ -1,4 +1,4 @@
-"""The command line: a verb for each stage, and `larr run` for all of them."""
+"""The command line: a command for each stage, and `larr run` for all of them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="""LARR: an LLM that understands the real-time scene, a ranker that never calls it.
 
-    Each stage writes the folder of its name under the configuration's `output`, for the next:
+    Each stage writes a folder with its name in `output`, which later stages read:
 
     prepare -> pretrain -> contrast -> embed -> align -> evaluate
 
-    `larr run configs/city.toml` walks all of them and skips what is up to date.""",
+    `larr run configs/city.toml` runs all stages that are not up to date.""",
 )
 
 ConfigPath = Annotated[
@@ -41,7 +41,7 @@ ConfigPath = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=VALUE", help="Replaces a setting; may be given many times."),
+    typer.Option("--set", metavar="A.B=VALUE", help="Overrides a setting; can be repeated."),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Runs the stage again even if it is up to date.")
@@ -50,13 +50,13 @@ Seeds = Annotated[
     str | None,
     typer.Option(
         metavar="1,2,3",
-        help="Runs each seed (of world and models) in OUTPUT/seed-N, then pools their reports.",
+        help="Runs each seed (of world and models) in OUTPUT/seed-N, and pools the reports.",
     ),
 ]
 
 
 def _add_stage(verb: str) -> None:
-    """Adds the verb of a stage to the command line, as a command that keeps its own `verb`."""
+    """Adds the command of a stage; a function, so that each command has its own `verb`."""
 
     def command(config: ConfigPath, override: Overrides = None, force: Force = False) -> None:
         run_stage(load_config(config, override), verb, force=force)
@@ -70,10 +70,10 @@ for _verb in STAGES:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where your tables are.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of your tables.")],
     to: Annotated[Path, typer.Option(help="The configuration to write.")] = Path("mine.toml"),
 ) -> None:
-    """Looks at tables, and writes a configuration for them with comments on what it guessed."""
+    """Writes a configuration for your tables, with comments on its guesses."""
     if to.exists():
         raise ConfigError(f"{to} exists; give another name with --to, or delete it")
     from larr.data.draft import init as write  # noqa: PLC0415
@@ -83,7 +83,7 @@ def init(
 
 @app.command()
 def check(config: ConfigPath, override: Overrides = None) -> None:
-    """Reads the tables as prepare does, and looks for leaks; status 2 if something must change."""
+    """Checks the tables as prepare does, and looks for leaks; exits with 2 on errors."""
     loaded = load_config(config, override)
     from larr.data.leaks import check as look  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ def plan(
 def run_all(
     config: ConfigPath, override: Overrides = None, seeds: Seeds = None, force: Force = False
 ) -> None:
-    """All stages; what is up to date is skipped. Safe to stop and to run again."""
+    """Runs all stages that are not up to date. Can be stopped and resumed."""
     loaded = load_config(config, override)
     if seeds is None:
         run(loaded, force=force)
@@ -129,7 +129,7 @@ def export(
     override: Overrides = None,
     model: Annotated[str, typer.Option(help="A trained LARR.")] = "larr",
 ) -> None:
-    """The log with its scene vectors as Parquet for other CTR libraries, the ranker as ONNX."""
+    """Writes the log with scene vectors as Parquet for other CTR libraries, the ranker as ONNX."""
     loaded = load_config(config, override)
     from larr.serve.export import export as write  # noqa: PLC0415
 
@@ -142,7 +142,7 @@ def settings(
         str, typer.Argument(metavar="PATH", help="A setting or a section, such as align.scene.")
     ] = "",
 ) -> None:
-    """Every setting of a configuration, with its default and what it means."""
+    """Lists settings with defaults and descriptions."""
     for path, field in settings_below(below).items():
         if field.is_required():
             typer.echo(path)
@@ -158,7 +158,7 @@ StorePath = Annotated[
 ]
 Share = Annotated[
     float,
-    typer.Option(help="Of the users; below 1 the version becomes arm B beside the current one."),
+    typer.Option(help="Share of the users; below 1 the version becomes arm B of an A/B test."),
 ]
 
 
@@ -171,11 +171,11 @@ def publish(
         typer.Option(help="One of `align.models`; by default best, or else larr."),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Where the versions are kept; OUTPUT/store by default.")
+        Path | None, typer.Option(help="Folder of the versions; by default OUTPUT/store.")
     ] = None,
     share: Share = 1.0,
 ) -> None:
-    """Writes a version that can be served from a run's ranker, and activates it."""
+    """Writes a ranker as a version for serving, and activates it."""
     loaded = load_config(config, override)
     from larr.serve.publish import publish as write  # noqa: PLC0415
     from larr.serve.store import STORE, Store  # noqa: PLC0415
@@ -190,7 +190,7 @@ def publish(
     console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)
     if served.needs_time:
         hint = "send the local `time` with each request, or set dataset.tables.time_zone"
-        console.print(f"  the time zone of the tables is not known: {hint}", soft_wrap=True)
+        console.print(f"  the time zone of the tables is unknown: {hint}", soft_wrap=True)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def activate(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="As `larr versions` lists it.")],
     share: Share = 1.0,
 ) -> None:
-    """Serves a version; a running service changes to it by itself."""
+    """Activates a version; running services switch to it."""
     from larr.serve.store import Store  # noqa: PLC0415
 
     Store(store).activate(version, share)
@@ -207,7 +207,7 @@ def activate(
 
 @app.command()
 def rollback(store: StorePath) -> None:
-    """Undoes the last change of what is served; called again, the one before it."""
+    """Undoes the last activation; if repeated, the one before it."""
     from larr.serve.store import Store  # noqa: PLC0415
 
     arms = ", ".join(f"{arm.name}: {arm.version}" for arm in Store(store).roll_back())
@@ -216,7 +216,7 @@ def rollback(store: StorePath) -> None:
 
 @app.command()
 def versions(store: StorePath) -> None:
-    """Lists the versions of a store; the arms that are served have a letter."""
+    """Lists the versions of a store; active ones have the letter of their arm."""
     from larr.serve.store import Store  # noqa: PLC0415
 
     arms = {arm.version: arm for arm in Store(store).arms()}
@@ -235,14 +235,14 @@ def serve(
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="LARR_TOKEN", help="Required of requests to /v1 and the page, if given."
+            envvar="LARR_TOKEN", help="Secret that requests to /v1 and the page must send."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each on one core.")] = 1,
 ) -> None:
     """Ranks candidates over HTTP (POST /v1/rank), without the language model."""
     if token == "":
-        raise ConfigError("--token (or LARR_TOKEN) is empty; give a secret, or none at all")
+        raise ConfigError("--token (or LARR_TOKEN) is empty; give a secret, or omit it")
     from larr.serve.app import serve as listen  # noqa: PLC0415
     from larr.serve.store import Store  # noqa: PLC0415
 
@@ -250,12 +250,12 @@ def serve(
 
 
 def for_seeds(config: Config, seeds: str) -> list[Config]:
-    """Returns the configuration of each seed of `--seeds`, with its own output folder."""
+    """Returns a configuration for each seed of `--seeds`, with its own output folder."""
     numbers = [int(part) if part.strip().isdecimal() else -1 for part in seeds.split(",")]
     if not all(0 <= number < 2**32 for number in numbers) or len(set(numbers)) < len(numbers):
         raise ConfigError(
-            f"--seeds {seeds}: expected distinct whole numbers from 0 to 2^32 - 1 joined by "
-            "commas, for example 1,2,3"
+            f"--seeds {seeds}: expected distinct integers from 0 to 2^32 - 1, separated by commas, "
+            "for example 1,2,3"
         )
     return [
         config.model_copy(update={"seed": seed, "output": config.output / f"seed-{seed}"})
@@ -264,7 +264,7 @@ def for_seeds(config: Config, seeds: str) -> list[Config]:
 
 
 def command_line() -> typer.Typer:
-    """Returns the command line with the verbs that other packages add."""
+    """Returns the command line with the commands of other packages."""
     registered = {command.name for command in app.registered_commands}
     for name, point in plugins("commands").items():
         if name not in registered:
@@ -273,8 +273,8 @@ def command_line() -> typer.Typer:
 
 
 def main() -> None:
-    """Runs the command line: every error becomes one message and an exit status."""
-    # Threads that wait by spinning make a shared or virtual machine up to nine times slower.
+    """Runs the command line; converts every error to a message and an exit status."""
+    # Spinning threads make larr up to nine times slower on a shared or virtual machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -287,15 +287,15 @@ def main() -> None:
         subject = error.filename or "a file or a connection"
         message, status = f"{subject}: {error.strerror or error}", 1
     except ModuleNotFoundError as error:
-        needs = "`larr serve` does not need it, other commands need the extra `train`"
+        needs = "all commands but `larr serve` need the extra `train`"
         message = f"{error.name} is not installed: {needs}; run `pip install 'larr[train]'`"
         status = InputError.exit_status
     except Exception as error:
-        # keeps the traceback of an unforeseen failure in a file, for a bug report
+        # The traceback of an unexpected error goes to a file, for a bug report.
         log = Path(tempfile.mkstemp(".log", "larr-")[1])
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         failure = f"{type(error).__name__}: {error}; please report it with {log}"
-        message, status = f"a failure inside larr: {failure}", 1
+        message, status = f"internal error: {failure}", 1
     console.print(Text("larr:", style="bold red"), message, soft_wrap=True)
     sys.exit(status)
 

@@ -1,22 +1,22 @@
-"""The exceptions of larr; each message contains what was given, what was expected, what to do."""
+"""The exceptions of larr; each message states what was given, what was expected, and what to do."""
 
 from __future__ import annotations
 
 
 class LarrError(Exception):
-    """A failure inside larr; the command line prints it without a traceback and exits with 1."""
+    """An error that the command line prints without a traceback; it exits with 1."""
 
     exit_status = 1
 
 
 class InputError(LarrError):
-    """The user gave something wrong; the command line exits with 2."""
+    """Invalid input of the user; the command line exits with 2."""
 
     exit_status = 2
 
 
 class ConfigError(InputError):
-    """A configuration file or a `--set` that `larr.config.Config` does not accept."""
+    """An invalid configuration file or option."""
 
 
 class DataError(InputError):
@@ -24,14 +24,14 @@ class DataError(InputError):
 
 
 class StaleError(InputError):
-    """An artifact is missing, unfinished, or older than what it was built from."""
+    """A missing, unfinished or outdated artifact."""
 
 
 class StoppedError(LarrError):
-    """Ctrl-C; the command line exits with the shell's status for it, 130."""
+    """Ctrl-C; the command line exits with 130, as is usual for it."""
 
     exit_status = 130
 
 
 class UnavailableError(LarrError):
-    """Something that this machine lacks, such as a package; another machine may have it."""
+    """A missing requirement of this machine, such as a package."""

@@ -1,4 +1,4 @@
-"""HTML pages from templates that packages contain."""
+"""The Jinja environment of HTML pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def environment(*packages: str) -> Environment:
-    """Returns the templates of these packages, and those of larr that they include."""
+    """Returns an environment with the templates of these packages and of larr."""
     return Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "larr")]),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The machine: where models run, its memory, its processes."""
+"""The machine: devices, memory and processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from contextlib import contextmanager, suppress
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))
 """glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, from malloc.h."""
 SAMPLE_SECONDS, SAMPLES_OF_CHILDREN = 0.05, 10
-"""Of the memory. That of children, which takes the kernel long, is looked up in every tenth sample:
-4 s of processor time less for a million rows that two processes prepare."""
+"""Memory is sampled at this interval, that of child processes, which is slow to read, only in every
+tenth sample: this saves 4 s of CPU time per million rows prepared by two processes."""
 
 
 def device() -> str:
-    """Returns where models run: `cuda` where a GPU is present, else `cpu`."""
+    """Returns the device of models: `cuda` if a GPU is present, else `cpu`."""
     import torch  # noqa: PLC0415 - serving has no torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def bf16_is_fast() -> bool:
-    """Whether this GPU or processor has bfloat16 products in hardware."""
+    """Returns whether the GPU or CPU supports bfloat16 in hardware."""
     import torch  # noqa: PLC0415
 
     if torch.cuda.is_available():
@@ -37,11 +37,11 @@ def bf16_is_fast() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Returns freed memory to the system once, and lets glibc keep what is freed from now on.
+    """Returns freed memory to the system once, then makes glibc keep memory that is freed later.
 
-    By default each large tensor is mapped and unmapped again. Measured on stage 1 with the built-in
-    model, on one core: without those page faults (a sixth remains) 12 steps take 4.1 s instead
-    of 5.4 s; the small tensors of the rankers gain nothing.
+    By default each large tensor is mapped and unmapped again, with page faults. On stage 1 with the
+    built-in model and one core this leaves a sixth of them: 12 steps take 4.1 s, not 5.4 s. The
+    small tensors of the rankers do not benefit.
     """
     gc.collect()
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
@@ -52,7 +52,7 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Lets this process end with the one that started it, even if that was killed."""
+    """Makes this process end with its parent, even if the parent is killed."""
 
     def wait() -> None:
         if parent := multiprocessing.parent_process():
@@ -64,10 +64,10 @@ def end_with_parent() -> None:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """Yields a list whose only item becomes the peak in bytes, that of worker processes included.
+    """Yields a list with one item, the peak memory in bytes, including that of worker processes.
 
-    It samples, because `resource.getrusage` cannot tell the stages of a run apart: its maximum
-    never falls, and for children it is that of the largest, though several train at a time.
+    Memory is sampled because `resource.getrusage` cannot separate the stages of a run: its maximum
+    never decreases, and for child processes it is that of the largest one, not their sum.
     """
     import psutil  # noqa: PLC0415 - serving has no psutil
 
@@ -80,7 +80,7 @@ def peak_memory() -> Iterator[list[int]]:
                 of_children = 0
                 for child in process.children():
                     with suppress(psutil.NoSuchProcess):
-                        # only what it does not share: a fork begins with all pages of its parent
+                        # Unique memory only, as a fork shares the pages of its parent.
                         of_children += child.memory_full_info().uss
             samples += 1
             peak[0] = max(peak[0], process.memory_info().rss + of_children)

@@ -1,16 +1,16 @@
-"""What other packages add to larr, declared as entry points in their pyproject.toml.
+"""Plugins: objects that other packages add to larr by entry points in their pyproject.toml.
 
 | group | name | object |
 |---|---|---|
 | `larr.rankers` | a name for `align.models` | a subclass of `larr.rankers.ranker.Ranker` |
-| `larr.metrics` | a metric's name | an entry as in `larr.metrics` |
+| `larr.metrics` | the name of a metric | an entry as in `larr.metrics` |
 | `larr.vectors` | a name for `vectors` of a variant | an entry as in `larr.text.embed` |
 | `larr.datasets` | a value of `dataset.kind` | a `larr.data.datasets.Dataset` |
 | `larr.settings` | the dotted path of a section, such as `dataset.city` | its pydantic class |
-| `larr.commands` | a verb of the command line | a function for Typer |
+| `larr.commands` | a command | a function for Typer |
 | `larr.pages` | any | a function `(Live, secured) -> list of Starlette routes` |
 
-`larr_lab`, which comes with larr, is such a package; docs/extend.md shows one of each.
+`larr_lab`, which is installed with larr, is such a package; docs/extend.md has an example of each.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ Entry = TypeVar("Entry")
 
 @cache
 def plugins(group: Group) -> dict[str, EntryPoint]:
-    """Returns the entry points of a group by their names; `load()` imports what one names."""
+    """Returns the entry points of a group by name; `load()` imports the object."""
     return {point.name: point for point in sorted(entry_points(group=f"larr.{group}"))}
 
 
 def with_plugins(own: Mapping[str, Entry], group: Group) -> dict[str, Entry]:
-    """Returns larr's own entries (a dict literal) and those that other packages declare.
+    """Returns larr's own entries and those of other packages.
 
-    Call it where entries are looked up, not when a module is imported: the other packages import
-    that module themselves. Raises ConfigError if a package takes one of larr's own names.
+    Call it when entries are looked up, not at import time, as the other packages import larr.
+    Raises ConfigError if a package uses the name of one of larr's entries.
     """
     entries: dict[str, Any] = dict(own)
     for name, point in plugins(group).items():
         if name in own:
             raise ConfigError(
-                f"{point.value} declares {name!r} in larr.{group}, which larr has itself; choose "
-                "another name in that package"
+                f"{point.value} declares {name!r} in larr.{group}, but larr already uses this "
+                "name; choose another one in that package"
             )
         entries[name] = point.load()
     return entries

@@ -1,4 +1,4 @@
-"""Progress on the terminal: how much is done, how fast, how long the rest will take."""
+"""Progress bars: amount of work done, rate, and remaining time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def track(title: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yields `advance(n)`, which moves a bar on a terminal and prints lines in a log file."""
+    """Yields `advance(n)`, which updates a bar on a terminal, or prints lines to a log file."""
     columns = (
         TextColumn("  {task.description:<28}"),
         BarColumn(),
@@ -43,7 +43,7 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
             seconds = task.elapsed or 1e-9
             rate = (task.completed + n) / seconds
             bar.update(task.id, advance=n, rate=f"{rate:,.0f} {unit}/s")
-            # where it cannot draw, rich would print nothing until the end
+            # Without a terminal rich prints nothing until the end.
             if not draws and seconds - printed >= SECONDS_BETWEEN_LINES:
                 printed = seconds
                 left = f"{(total - task.completed) / max(rate, 1e-9):.0f} s left"

@@ -83,7 +83,7 @@ def test_places_can_be_drawn_within_a_group_and_never_what_a_user_took(tmp_path:
             "no column place; expected some of poi_id, city",
         ),
         (["dataset.negatives={not_taken_in=['x']}"], "not_taken_in: no column x"),
-        (["dataset.negatives={}", "features.candidate_columns=['city']"], "city is not known of"),
+        (["dataset.negatives={}", "features.candidate_columns=['city']"], "city is unknown for"),
         ([], r"no column click.*\[dataset\.negatives\]"),
     ],
 )

@@ -236,7 +236,7 @@ def test_configured_edges_are_used_and_must_fit_the_words() -> None:
     bucket = BucketConfig(column="t", words=["cold", "warm"], edges=[10])
     rows = pl.DataFrame({"t": [10, 11]})
     assert Levels.fit(bucket, rows["t"]).column(rows).to_list() == ["cold", "warm"]
-    with pytest.raises(ValidationError, match="need 2 rising edges"):
+    with pytest.raises(ValidationError, match="need 2 ascending edges"):
         BucketConfig(column="t", words=["a", "b", "c"], edges=[1])
 
 

@@ -1,4 +1,4 @@
-"""Sections for the tables and for what is derived from their columns."""
+"""Sections for tables, keywords, statistics and features."""
 
 from __future__ import annotations
 
@@ -13,72 +13,74 @@ from larr.sections import AboveZero, Name, Positive, Section
 
 TableName = Literal["places", "users", "impressions", "orders"]
 RESERVED_KEYWORDS = {"user_id", "poi_id", "chain", "time", "row", "near", "beside", "log_row"}
-"""Columns of files that have a column for each keyword, too."""
+"""Columns of files that also have a column for each keyword."""
 
 MISSING = (
     *("NULL", "Null", "null", "(null)", r"\N", "None", "<NA>", "NA", "#NA", "N/A", "n/a", "#N/A"),
     *("NaN", "nan", "-NaN", "-nan", "NaT", "#N/A N/A", "1.#QNAN", "-1.#IND", "-", "--", "?"),
 )
-"""What databases, spreadsheets and pandas write for a missing value."""
+"""Markers of missing values in the output of databases, spreadsheets and pandas."""
 
 
 class FileConfig(Section):
-    """A file, a folder of files of one kind, or the result of a query, for the SQL of
-    `[dataset.tables]`. What is not set of a CSV file is detected and printed."""
+    """A file, a folder of files, or a query, which the SQL of `[dataset.tables]` can read.
+
+    Options of CSV files that are not set are detected and printed.
+    """
 
     path: Path | None = None
-    """A Parquet, CSV or JSON file (`.gz` and `.zst`, too), or a folder of files of one kind.
-    `{seed}` stands for the run's seed."""
+    """A Parquet, CSV or JSON file (also `.gz` and `.zst`), or a folder of files of one format.
+    `{seed}` is replaced by the seed of the run."""
     uri: str = ""
     """A database instead of a path, for example `sqlite:///shop.db`, `duckdb:///shop.duckdb` or
     `postgresql://user@host/shop`; all but DuckDB need the extra `databases`."""
     query: str = ""
-    """What is read from the database; without `uri`, SQL (DuckDB's) over the files named before."""
+    """The query of the database; without `uri`, DuckDB SQL over the preceding files."""
     columns: list[str] = []
-    """The names of the columns of a CSV file without a header."""
+    """Column names of a CSV file without a header."""
     separator: str = ""
-    """Between the values of a CSV file."""
+    """Separator of a CSV file."""
     quote: str | None = None
-    """The quotation mark of a CSV file; empty if it has none."""
+    """Quotation mark of a CSV file; empty for none."""
     escape: str | None = None
-    """What precedes a quotation mark within quotes: another quotation mark, or a backslash."""
+    """Escape character of quotation marks: the quotation mark itself, or a backslash."""
     encoding: str = ""
-    """Of a CSV file, such as `utf-8`, `utf-16`, `latin-1` or `gb18030`."""
+    """Encoding of a CSV file, such as `utf-8`, `utf-16`, `latin-1` or `gb18030`."""
     decimal: Literal["", ".", ","] = ""
-    """The decimal mark of the numbers in a CSV file."""
+    """Decimal mark of a CSV file."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Lines of a CSV file before the header, or before the first row."""
     file_column: str = ""
-    """The name of a column to add: which file a row is from, by its name without `.csv` and the
-    like. For dates that only the names of files have."""
+    """Name of a column to add, with each row's file name without extension; useful if the date is
+    only in the file name."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.path is None) != bool(self.query) or (self.uri and not self.query):
-            raise ValueError("a file needs either path, or query, to which uri may be added")
+            raise ValueError("a file needs either path, or query with an optional uri")
         return self
 
 
 class TablesConfig(Section):
-    """Your tables: each a path, or SQL (DuckDB's) over `[dataset.files]`; see docs/your_data.md."""
+    """Your tables: paths, or DuckDB SQL over `[dataset.files]`; see docs/your_data.md."""
 
     places: str | None = None
     """A file or folder as in `[dataset.files]`, or a query that begins with SELECT, FROM or WITH.
-    Without it the places are those of the impressions."""
+    If not set, places are taken from the impressions."""
     users: str | None = None
-    """The same; without it the users are those of the impressions."""
+    """The same; if not set, users are taken from the impressions."""
     impressions: str | None = None
-    """The same; required. Queries of the other tables can read it by its name."""
+    """The same; required. Queries of other tables can read it by name."""
     orders: str | None = None
-    """Orders from before the log; may be absent."""
+    """The same, for orders from before the log; optional."""
     rename: dict[TableName, dict[str, str]] = {}
     """For each table, the contract's column name -> your column name."""
     time_zone: str = ""
-    """The zone of the places, for example Asia/Shanghai, to which seconds since 1970 and times with
-    an offset are converted. Empty: they are not converted, and offsets are dropped."""
+    """Time zone of the places, for example Asia/Shanghai, to which seconds since 1970 and times
+    with an offset are converted. If empty, they are not converted and offsets are dropped."""
     naive_times: Literal["", "local", "utc"] = ""
-    """What times without an offset are, if there is a `time_zone`: `local` times of the places, or
-    `utc`, which is converted as well."""
+    """The zone of times without an offset, if `time_zone` is set: `local` for that of the places,
+    or `utc`, from which they are converted."""
 
     @field_validator("time_zone")
     @classmethod
@@ -95,107 +97,108 @@ class TablesConfig(Section):
 
 
 def is_query(table: str) -> bool:
-    """Returns whether a table is given as SQL, and not as a path."""
+    """Returns whether a table is given as SQL, not as a path."""
     return re.match(r"\s*(select|from|with)\s", table, re.IGNORECASE) is not None
 
 
 class NegativesConfig(Section):
-    """Places sampled as not clicked, for a log in which each row is a click. They are drawn evenly
-    from those that have been clicked by then and still will be."""
+    """Negatives (unclicked places) sampled for a log in which every row is a click.
+
+    They are drawn uniformly from the places between their first and last click.
+    """
 
     per_request: Positive = 4
-    """How many, beside what was clicked."""
+    """Negatives per request."""
     within: list[str] = []
-    """Columns that places and impressions have in common, such as `city`: only places with the
-    value of the request are drawn."""
+    """Common columns of places and impressions, such as `city`: negatives have the same values as
+    the request."""
     not_taken_in: list[str] = ["request_id"]
-    """Places that were clicked in rows with the same values of these columns are not drawn."""
+    """Places clicked in rows with equal values of these columns are not sampled."""
 
 
 class DatasetConfig(Section):
-    """Where the tables come from and how they are checked and split."""
+    """The source of the tables, and how they are checked and split."""
 
     kind: str = "tables"
     """`tables` for your own, or a data set of another package; see `larr.data.datasets`."""
     bad_rows: Literal["reject", "stop"] = "reject"
-    """What happens if rows break the contract: they are moved to `prepare/rejected/`, or the run
-    stops."""
+    """Whether rows that break the contract are moved to `prepare/rejected/`, or stop the run."""
     split_by: Literal["time", "user_id", "poi_id", "request_id"] = "time"
-    """What separates the test set, unless impressions have a column `split`: the last rows by time,
-    or users, places or requests drawn at random. A log without times is split by users instead."""
+    """How the test rows are chosen, unless impressions have a column `split`: the last rows by
+    time, or random users, places or requests. A log without times is split by user instead."""
     test_days: Positive = 1
-    """How many days at the end of the log are tested, unless `test_share` is set."""
+    """Test days at the end of the log, unless `test_share` is set."""
     test_share: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """The share of the rows that is tested, or of the users, places or requests; of these a fifth
-    if it is not set."""
+    """Share of test rows in a split by time, or of test users, places or requests; 0.2 for these
+    if not set."""
     negatives: NegativesConfig | None = None
-    """Set it if each row is a click, to sample places that were not clicked."""
+    """Set it if every row is a click, to sample unclicked places."""
     sampling_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the impressions without a click that the training days contain. Decision 27."""
+    """Share of the impressions without a click that were kept in the training days. Decision 27."""
     missing: list[str] = [*MISSING]
-    """Words that stand for a missing value in a text, a number or an ID."""
+    """Markers of a missing value in a text, a number or an ID."""
     chunk_rows: Positive = 250_000
-    """Impressions in memory at a time, in rows."""
+    """Impressions in memory at a time."""
     folder: Path = Path()
-    """The folder at which relative paths of tables and files begin."""
+    """Base folder of relative paths of tables and files."""
     files: dict[Name, FileConfig] = {}
-    """Files and databases that the SQL of `tables` reads by these names."""
+    """Name, for the SQL of `tables` -> file or database."""
     tables: TablesConfig = TablesConfig()
 
     @field_validator("files")
     @classmethod
     def _no_name_of_a_table(cls, files: dict[str, FileConfig]) -> dict[str, FileConfig]:
         if taken := sorted(files.keys() & get_args(TableName)):
-            raise ValueError(f"{taken[0]} is the name of a table; give the file another name")
+            raise ValueError(f"{taken[0]} is the name of a table; rename the file")
         return files
 
     @model_validator(mode="after")
     def _tables_are_read(self) -> Self:
         if self.kind != "tables" and self.tables != TablesConfig():
             raise ValueError(
-                f'tables are given, but kind is "{self.kind}"; set kind = "tables" to read them'
+                f'tables are set, but kind is "{self.kind}"; set kind = "tables" to read them'
             )
         return self
 
 
 class BucketConfig(Section):
-    """The levels of a number in words: adds the column `<column>_level`. Decision 13."""
+    """Converts a number to words: adds the column `<column>_level`. Decision 13."""
 
     column: str
-    """A column of numbers."""
+    """A numeric column."""
     words: list[str] = Field(min_length=2)
-    """One word or phrase for each bucket, from low to high."""
+    """A word or phrase for each bucket, from low to high."""
     edges: list[float] | None = None
-    """Rising edges between the words, one fewer than these; quantiles of the training days if not
-    set."""
+    """Ascending edges between the words, one fewer than the words; quantiles of the training days
+    if not set."""
 
     @model_validator(mode="after")
     def _edges_rise_between_the_words(self) -> Self:
         edges, expected = self.edges, len(self.words) - 1
         if edges is not None and (sorted(edges) != edges or len(edges) != expected):
             raise ValueError(
-                f"bucket {self.column}: {len(self.words)} words need {expected} rising edges, got "
-                f"{edges}"
+                f"bucket {self.column}: {len(self.words)} words need {expected} ascending edges, "
+                f"got {edges}"
             )
         return self
 
 
 class KeywordConfig(Section):
-    """A slice of a description, wrapped in two special tokens. Paper: Eq. (2)-(4), (8)."""
+    """A part of a description, wrapped in two special tokens. Paper: Eq. (2)-(4), (8)."""
 
     name: Name
-    """Gives the special tokens `<name>` and `</name>`."""
+    """Name of the special tokens `<name>` and `</name>`."""
     owner: Literal["poi", "user", "scene"]
     """Which side the text describes; `user` and `scene` keywords form U, `poi` keywords P."""
     view: Literal["business", "basic", "profile", "action"]
     """P_d, P_b, U_p or U_a: the side of the stage 2 pair. Paper: section 3.2."""
     template: str
-    """The text, with columns in braces: `{poi_name}[, {poi_area}]`. A part in brackets is left out
-    where one of its columns is missing; a row that misses a column outside them has no text."""
+    """The text, with columns in braces: `{poi_name}[, {poi_area}]`. A part in brackets is omitted
+    if one of its columns is missing; if another column is missing the row has no text."""
     prompt: bool = False
-    """A part of x in stage 1 (name, location); other POI keywords are y. Paper: Eq. (5)-(6)."""
+    """Whether it is part of x in stage 1 (name, location) rather than y. Paper: Eq. (5)-(6)."""
     scene: bool = True
-    """One of the r scene texts that stage 3 reads. Paper: Eq. (22); r = 10."""
+    """Whether it is one of the r scene texts of stage 3. Paper: Eq. (22); r = 10."""
 
     @model_validator(mode="after")
     def _view_is_the_owners(self) -> Self:
@@ -212,38 +215,38 @@ class ProfileConfig(Section):
     """A text about a user's earlier orders: the most frequent values of a column of places."""
 
     column: str
-    """A column of places: a text of one or more values joined by commas."""
+    """A column of places with one or more comma-separated values."""
     name: Name
-    """The name of the derived column, to be used in keyword templates."""
+    """Name of the new column, for keyword templates."""
     within: str | None = None
-    """A scene column; only orders with the same value of it count (a similar situation)."""
+    """A scene column; only orders with the same value count (a similar situation)."""
     top: Positive = 3
-    """The number of values."""
+    """Number of values."""
 
     @property
     def poi_column(self) -> str:
-        """The name of the column once places are joined to the log."""
+        """The name of `column` after places are joined to the log."""
         return f"poi_{self.column.removeprefix('poi_')}"
 
 
 class StatisticConfig(Section):
-    """What earlier days show of two values together, such as a user and a category.
+    """A cross statistic: counts of two values together on earlier days, such as user and category.
 
-    Every ranker reads its figures, numbers that are named `<column>_x_<column>_<figure>`.
+    Every ranker reads the figures, as numbers `<column>_x_<column>_<figure>`.
     """
 
     columns: tuple[str, str]
-    """Columns of users, places or impressions, columns of the time, or levels of these; of texts of
-    places each value between commas counts. Without any pair larr chooses some by the features;
-    `statistics = []` for none."""
+    """Two columns of users, places, impressions or the time, or levels of these. Each
+    comma-separated value of a column of places counts. If `statistics` is not set larr chooses
+    pairs among the features; `statistics = []` for none."""
 
     figures: list[Literal["log_clicks", "share", "ctr", "cvr"]] = Field(
         ["log_clicks"], min_length=1
     )
-    """`log_clicks`: how often they were clicked together, orders from before the log included;
-    `share`: that count over the one that the totals of both let expect; `ctr`: clicks over those
-    expected from impressions and both rates; `cvr`: the same of orders. All but the first are
-    smoothed logarithms."""
+    """`log_clicks`: log(1 + number of clicks and earlier orders of both values together); `share`:
+    this number over the number expected from the totals of both; `ctr`: clicks over clicks expected
+    from impressions and both rates; `cvr`: the same for orders. All but the first are smoothed
+    logarithms."""
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Self:
@@ -253,29 +256,29 @@ class StatisticConfig(Section):
 
     @property
     def name(self) -> str:
-        """The first part of the names of its figures."""
+        """The prefix of the figures' names."""
         return "_x_".join(self.columns)
 
 
 class FeatureConfig(Section):
-    """What rankers read in addition to the scene texts; the same for every ranker."""
+    """The inputs of all rankers besides the scene texts."""
 
     categories: list[str] = []
-    """Columns looked up in an embedding table: IDs and scene fields."""
+    """Categorical columns, for embedding tables: IDs and scene fields."""
     numbers: list[str] = []
-    """Columns standardised with the mean and deviation of the training days."""
+    """Numeric columns, standardised by the mean and standard deviation of the training days."""
     within_request: bool = False
-    """Whether rankers also read, of each number that differs between the candidates of a request,
-    the rank and the difference from the mean among these, and their number. Set it if the rows of
-    a request are all candidates that were to be ranked, and not only those that were shown."""
+    """Whether rankers also read the number of candidates and, for each number that differs between
+    them, its rank and its difference from the mean within the request. Set it if a request's rows
+    are all candidates, not only those that were shown."""
     candidate_columns: list[str] = ["position", "distance_km"]
-    """Columns of impressions that differ between the candidates of a request: clients send them
-    with each candidate, all others once for a request. Columns of places need no entry."""
+    """Columns of impressions that differ between the candidates of a request. Clients send them
+    with each candidate, and all others once per request. Columns of places need no entry."""
     recent: Annotated[int, Field(ge=0)] = 10
-    """How many places of a user's latest orders and clicks before the day of the impression."""
+    """Number of the places that a user ordered or clicked most recently, before the day."""
     recent_keyword: str = ""
-    """The scene keyword of owner poi whose vectors stand for the recent places in the user's
+    """Scene keyword with owner poi whose vectors represent the recent places in the user's
     interaction sequence; empty for none. Choose one that does not change with time. Paper: end of
     section 3.2."""
     half_life_days: AboveZero = 30.0
-    """Days in which the weight of an event in the statistics of a user or place halves."""
+    """Half-life of an event's weight in the statistics, in days."""

@@ -1,4 +1,4 @@
-"""Stage 3: the settings of a ranker, which rankers to train, and the search for their settings."""
+"""Sections for stage 3: rankers, their training, their selection, and hyperparameter search."""
 
 from __future__ import annotations
 
@@ -20,96 +20,94 @@ from larr.sections import (
 
 
 class PleConfig(Section):
-    """PLE (Tang et al., RecSys'20), the base of LARR; the other rankers take its sizes."""
+    """PLE (Tang et al., RecSys'20), the base of LARR; the other rankers use the same sizes."""
 
     levels: Positive = 2
     """Extraction levels."""
     shared_experts: Positive = 2
-    """Shared experts of a level."""
+    """Shared experts per level."""
     task_experts: Positive = 2
-    """Experts of each task of a level."""
+    """Experts per task and level."""
     expert_units: list[Positive] = Field([128, 64], min_length=1)
-    """Layers of an expert."""
+    """Units of each layer of an expert."""
     tower_units: list[Positive] = [64]
-    """Layers of a task's tower."""
+    """Units of each layer of a task's tower."""
     cross_layers: Annotated[int, Field(ge=0)] = 0
-    """DCN-v2's cross layers over the inputs, which the towers of PLE and LARR read beside what the
-    experts give. Two add 1 to 3 ms to a request of 200 candidates. Paper: 0."""
+    """DCN-v2 cross layers over the inputs, an additional input of the towers of PLE and LARR. Two
+    add 1 to 3 ms to a request of 200 candidates. Paper: 0."""
 
 
 class SceneConfig(Section):
-    """The scene encoder. Paper: Eq. (23); decision 16 for the sizes that it does not give."""
+    """The scene encoder. Paper: Eq. (23); decision 16 for unpublished sizes."""
 
     layers: Positive = 1
     """Transformer layers. Paper: 1."""
     heads: Positive = 4
-    """Attention heads; they must divide `embed.dimension`."""
+    """Attention heads; `embed.dimension` must be divisible by them."""
     feedforward: Positive = 256
-    """Units of the feed-forward part."""
+    """Units of the feed-forward layer."""
     dropout: Fraction = 0.1
     """Dropout within the encoder's layers."""
     whitened: bool = False
-    """Rescales text vectors to the same variance in all directions before LARR reads them. Those of
-    a language model mostly differ in a few; where stage 2 learned which count, this is worse."""
+    """Whether text vectors are whitened for LARR. The vectors of a language model vary mostly in
+    few directions; after stage 2, which learns the relevant ones, whitening is worse."""
     text_dropout: Fraction = 0.0
-    """Chance that LARR reads a text of a row as missing in training, so that it does not rely on
-    single texts."""
+    """Probability of masking a text of a row in the training of LARR."""
     pooling: Literal["agg", "mean"] = "agg"
     """Output at `<agg>`, or the mean of all outputs. Decision 15."""
     pre_norm: bool = True
-    """Layer norm before (pre-LN) or after (post-LN) each part."""
+    """Layer norm before (pre-LN) or after (post-LN) each sublayer."""
     matching: bool = True
-    """Gives the ranker products of request and place vectors beside e_s; False is the paper's."""
+    """Whether the ranker also reads products of request and place vectors. Paper: False."""
     learning_rate: AboveZero = 2e-3
-    """Of the scene encoder and all else that reads text vectors before the ranker does. Paper:
-    8e-4."""
+    """Learning rate of the scene encoder and all other layers on text vectors. Paper: 8e-4."""
     weight_decay: NotNegative = 2.0
-    """AdamW's, of the same parts: keeps them from memorising which text is whose."""
+    """AdamW's weight decay of these layers; prevents memorising individual texts."""
 
 
 class TreesConfig(Section):
-    """LightGBM, a rival of another kind."""
+    """LightGBM."""
 
     rounds: Positive = 300
-    """Trees of a task."""
+    """Trees per task."""
     learning_rate: AboveZero = 0.05
-    """Factor of each tree's contribution."""
+    """Shrinkage of each tree."""
     leaves: AtLeastTwo = 31
-    """Leaves of a tree."""
+    """Leaves per tree."""
     leaf_rows: Positive = 100
-    """Fewest training rows of a leaf."""
+    """Minimum training rows per leaf."""
     l2: NotNegative = 1.0
-    """L2 penalty of the leaves' values."""
+    """L2 penalty of leaf values."""
     category_l2: NotNegative = 10.0
-    """The same for splits by a category's values."""
+    """L2 penalty of categorical splits."""
 
 
 class RankerConfig(Section):
-    """The settings of one ranker and of its training. Paper: section 3.3, Eq. (22)-(26)."""
+    """The settings of one ranker and its training. Paper: section 3.3, Eq. (22)-(26)."""
 
     batch_size: Annotated[int, Field(ge=0)] = 0
-    """Impressions in a step; 0 makes 1,500 steps of what is trained on, with steps of 60 to 2,400.
-    Paper: 2,400, for hundreds of millions a day."""
+    """Impressions per step; 0 for about 1,500 steps of 60 to 2,400 impressions. Paper: 2,400, for
+    hundreds of millions of impressions a day."""
     epochs: Positive = 1
     """Passes over the training days. Paper: 1."""
     rows: Annotated[int, Field(ge=0)] = 0
-    """Trains on this many of the latest impressions; 0 for all."""
+    """Number of latest impressions to train on; 0 for all."""
     hidden: list[str] = []
-    """Categories that a ranker does not see; to one with embeddings each is as if unknown."""
+    """Categories that a ranker must not read; for embeddings, their values are unknown."""
     figures: list[str] = []
     """Sources of text vectors, such as `letters`, whose text figures a ranker reads as numbers."""
     learning_rate: AboveZero = 4e-3
-    """At its peak: it rises for a twentieth of the training, then falls linearly to 0. Paper: 8e-4,
-    for a thousand times as many steps."""
+    """Peak learning rate, after a linear warm-up over a twentieth of the training; it then decays
+    linearly to 0. Paper: 8e-4, for a thousand times as many steps."""
     embedding: Positive = 16
-    """Length of a category's embedding."""
+    """Dimension of category embeddings."""
     embedding_l2: NotNegative = 1e-5
-    """L2 penalty's factor, in the gradient of the embedding rows that a batch touches."""
+    """Factor of the L2 penalty, applied to the embedding rows in a batch."""
     dropout: Fraction = 0.0
     """Dropout in the layers of experts, towers and deep networks."""
     id_dropout: Fraction = 0.1
-    """Chance that a network reads the ID of a row's user, and of its place, as unknown in training,
-    so that it learns what to do with new ones."""
+    """Probability of masking a row's user ID, and its place ID, in training, so that networks learn
+    to rank for new ones."""
     temperature: AboveZero = 0.1
     """tau of Eq. (24). Paper: 0.1."""
     beta_ctr: NotNegative = 1.0
@@ -117,9 +115,9 @@ class RankerConfig(Section):
     beta_alignment: NotNegative = 0.01
     """beta_2 of Eq. (26). Paper: 0.05."""
     negatives: Annotated[int, Field(ge=0)] = 0
-    """Extra negatives sampled for an anchor, in addition to those in the batch. Decision 20."""
+    """Sampled negatives per anchor, in addition to the in-batch negatives. Decision 20."""
     stop_gradient: Literal["none", "semantic", "collaborative"] = "none"
-    """The side of the alignment that gets no gradient. Decision 18."""
+    """The side of the alignment without gradient. Decision 18."""
     alignment_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs of alignment alone before the joint training. Decision 23."""
     ctcvr: Literal["tower", "product"] = "tower"
@@ -129,18 +127,18 @@ class RankerConfig(Section):
     trees: TreesConfig = TreesConfig()
 
     def with_settings(self, settings: dict[str, Any]) -> RankerConfig:
-        """Returns these settings with others at the dotted paths given."""
+        """Returns a copy with settings replaced at dotted paths."""
         tree = self.model_dump(include=set(RankerConfig.model_fields))
         return RankerConfig.model_validate(changed(tree, settings))
 
 
 class VariantConfig(Section):
-    """A ranker under another name, with settings or vectors that differ."""
+    """A variant of a ranker, with other settings or vectors."""
 
     of: str
-    """An entry of `larr.rankers.RANKERS`; its tuned settings hold here too."""
+    """An entry of `larr.rankers.RANKERS`, whose tuned settings also apply to the variant."""
     settings: dict[str, Any] = {}
-    """Paths below `align`, such as {"scene.layers": 2}."""
+    """Dotted path below `align` -> value, such as {"scene.layers": 2}."""
     vectors: str | None = None
     """Another source of text vectors."""
 
@@ -154,30 +152,29 @@ CONTROLS = {
     f"larr_{source}": VariantConfig(of="larr", vectors=source)
     for source in ("random", "tfidf", "untuned", "shuffled")
 }
-"""Variants without a declaration: LARR with vectors that know less of the texts' meaning. Decision
-24."""
+"""Predefined variants: LARR with vectors that hold less of the texts' meaning. Decision 24."""
 
 
 BEST = "best"
-"""A name in `align.models` for what `larr choose` decides: the weighted mean of some rankers."""
+"""The name in `align.models` of the weighted mean of rankers that `larr choose` selects."""
 
 
 class AlignConfig(RankerConfig):
-    """Stage 3: the rankers to train, and the settings that they share."""
+    """Stage 3: the rankers to train, and their shared settings."""
 
     models: list[str] = Field(["wide_deep", "dcn", "lightgbm", "ple", "larr", "best"], min_length=1)
-    """Entries of `larr.rankers.RANKERS` to train, of `CONTROLS`, names of `variants`, or `best`:
-    what `larr choose` decides."""
+    """Rankers to train: entries of `larr.rankers.RANKERS` or `CONTROLS`, names of `variants`, or
+    `best`, which `larr choose` selects."""
     variants: dict[Name, VariantConfig] = {}
-    """Further rankers for ablations: [align.variants.two_layers] of = "larr" ..."""
+    """Further rankers, for ablations: [align.variants.two_layers] of = "larr" ..."""
     tuned: dict[str, dict[str, float | list[str]]] = {}
-    """What differs for single rankers, such as {"scene.dropout": 0.2}; `larr tune` writes it."""
+    """Settings of individual rankers, such as {"scene.dropout": 0.2}; written by `larr tune`."""
 
     @field_validator("variants")
     @classmethod
     def _best_is_no_variant(cls, variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
         if BEST in variants:
-            raise ValueError(f"{BEST!r} is what `larr choose` decides; give another name")
+            raise ValueError(f"{BEST!r} is reserved for `larr choose`; give another name")
         return variants
 
     @model_validator(mode="after")
@@ -187,39 +184,39 @@ class AlignConfig(RankerConfig):
         return self
 
     def variant(self, name: str) -> VariantConfig:
-        """Returns what a name means; an entry of `larr.rankers.RANKERS` means itself."""
+        """Returns the variant of a name; an entry of `larr.rankers.RANKERS` is its own variant."""
         return (CONTROLS | self.variants).get(name, VariantConfig(of=name))
 
     def of(self, name: str) -> RankerConfig:
-        """Returns the settings of one ranker: the shared ones, its tuned ones, its variant's."""
+        """Returns the settings of a ranker: shared ones, then tuned ones, then its variant's."""
         variant = self.variant(name)
         tuned = self.tuned.get(variant.of, {}) | self.tuned.get(name, {})
         return self.with_settings(tuned | variant.settings)
 
 
 class ChooseConfig(Section):
-    """What `larr choose` decides on held-back days: the members of `best`."""
+    """The selection of the members of `best` on held-back training rows."""
 
     kinds: list[str] = Field(["lightgbm", "wide_deep", "dcn", "ple", "larr"], min_length=1)
     """Entries of `larr.rankers.RANKERS`."""
     sources: list[str] = ["encoder", "letters", "tfidf", "sentence_encoder"]
-    """Sources of text vectors: rankers are tried with their figures, LARR with the vectors of each.
-    Leave out `sentence_encoder` if embedding every text with it takes too long."""
+    """Sources of text vectors: LARR is tried with the vectors of each, other rankers with their
+    text figures. Remove `sentence_encoder` if embedding every text with it takes too long."""
     trials: Positive = 30
-    """Candidates at most."""
+    """Maximum number of candidates."""
     rows: Positive = 150_000
-    """The latest training rows that a trial is trained on, at most."""
+    """Maximum number of training rows per trial, the latest."""
     members: Positive = 3
-    """Rankers at most whose mean `best` is; each costs time at every request."""
+    """Maximum number of rankers in `best`; each adds time to every request."""
 
 
 class TuneConfig(Section):
-    """The search for settings of stage 3, of the same length for every ranker.
+    """The hyperparameter search of stage 3, of equal length for every ranker.
 
-    What is searched, and in which range, is each ranker's `search_space`.
+    The `search_space` of a ranker defines its hyperparameters and their ranges.
     """
 
     trials: Positive = 12
-    """Trainings of each ranker; the first has the settings as configured."""
+    """Trials per ranker; the first has the configured settings."""
     random: Positive = 6
     """Trials before the sampler (TPE) uses the results of earlier ones."""
