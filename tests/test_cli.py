@@ -89,7 +89,7 @@ def test_ctrl_c_is_reported_with_how_to_resume(
     monkeypatch.setattr("larr.data.prepare.prepare", interrupted)
     monkeypatch.chdir(tmp_path)
     assert status(monkeypatch, "prepare", TINY) == 130
-    assert "stopped; run the same command again to go on" in capsys.readouterr().err
+    assert "stopped; run the same command again to continue" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

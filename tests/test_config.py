@@ -53,7 +53,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("[dataset.tables.rename.shops]\ntime = 'when'", "dataset.tables.rename"),
         (
             "[[keywords]]\nname='near'\nowner='poi'\nview='basic'\ntemplate='{poi_name}'",
-            "keyword names may not be near",
+            "reserved keyword names: near",
         ),
         (
             "[[keywords]]\nname='a'\nowner='poi'\nview='action'\ntemplate='{poi_name}'",

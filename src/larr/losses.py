@@ -1,7 +1,7 @@
-"""The losses: a function for each equation of stages 2 and 3.
+"""The loss functions of stages 2 and 3.
 
-Shapes: A anchors, B candidates (the first A of them are the anchors' positives, in order),
-T tasks, W = 1 or 0 weights of a row.
+Shapes: A anchors, B candidates (the first A are the positives of the anchors, in order), T tasks,
+W = 1 or 0 weights per row.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SPREAD = 2.0  # between two scores at most: cosines
-FLOAT32_EXPONENTS = 70.0  # exp(-87) is a normal float32, and the popularity of places adds to this
+SPREAD = 2.0  # the largest difference of two cosines
+FLOAT32_EXPONENTS = 70.0  # exp(-87) is a normal float32; the rest is for popularity corrections
 
 
 def info_nce(scores_AB: Tensor, excluded_AB: Tensor, temperature: float) -> Tensor:
     """Returns the cross-entropy of the diagonal in a matrix of cosines, mean of both directions.
 
-    Paper: Eq. (12)-(16), (19)-(20), (24)-(25), with the logarithm that they are printed without
-    (decision 1). Entries of `excluded_AB` (bool) stay out of both denominators (decisions 9, 19);
-    on the diagonal it is ignored. Columns after the first A are negatives of the rows alone.
-    The temperature must be at least 1 / 350: exp(-700) is near the smallest normal float64.
+    Paper: Eq. (12)-(16), (19)-(20), (24)-(25), with the logarithm that is missing there (decision
+    1). Entries of `excluded_AB` (bool) are excluded from both denominators (decisions 9, 19), but
+    not on the diagonal. Columns after the first A are negatives only for the rows. The temperature
+    must be at least 1 / 350: exp(-700) is near the smallest normal float64.
     """
     return cast(Tensor, _InfoNce.apply(scores_AB, excluded_AB, temperature))
 
 
 class _InfoNce(torch.autograd.Function):
-    """`info_nce` with its gradient written out: a third of the time of autograd's on a CPU.
+    """`info_nce` with an explicit gradient, three times as fast as autograd on a CPU.
 
-    Both directions share one matrix of exponentials, taken relative to the largest score of all: a
-    softmax of each row and of each column would need a matrix each. In a row far below the largest
-    score all exponentials are small, so the number of digits follows from the temperature, and
-    not from a look at the scores, which would wait for the GPU at each step.
+    Both directions share one matrix of exponentials, relative to the largest score of the matrix;
+    row-wise and column-wise softmax would need a matrix each. In rows far below the largest score
+    all exponentials are small, so low temperatures need float64. The precision depends only on the
+    temperature, as reading the scores would synchronise with the GPU at each step.
     """
 
     @staticmethod
@@ -62,10 +62,10 @@ class _InfoNce(torch.autograd.Function):
 
 
 def click_loss(logits_BT: Tensor, labels_BT: Tensor, weights_BW: Tensor) -> Tensor:
-    """Returns L_ctr: the sum over the tasks of the mean binary cross-entropy.
+    """Returns L_ctr: the mean binary cross-entropy, summed over the tasks.
 
-    Paper: Eq. (26); BCE(click) + BCE(order) where there are orders (decision 26). `weights_BW` has
-    one column, or none where all rows count the same.
+    Paper: Eq. (26); BCE(click) + BCE(order) in a log with orders (decision 26). `weights_BW` has
+    one column, or none for equal weights.
     """
     losses_BT = functional.binary_cross_entropy_with_logits(
         logits_BT.float(), labels_BT.float(), reduction="none"
@@ -76,14 +76,14 @@ def click_loss(logits_BT: Tensor, labels_BT: Tensor, weights_BW: Tensor) -> Tens
 
 
 def cosine(first_AD: Tensor, second_BD: Tensor) -> Tensor:
-    """Returns s_theta, the cosines of all pairs of vectors, [A, B]. Paper: Eq. (11), decision 7."""
+    """Returns s_theta, the cosines of all pairs, [A, B]. Paper: Eq. (11), decision 7."""
     return functional.normalize(first_AD, dim=1) @ functional.normalize(second_BD, dim=1).T
 
 
 def false_negatives(keys_AK: Tensor) -> Tensor:
-    """Returns which pairs of rows share a key (user, place, chain or text), bool [A, A].
+    """Returns a mask of pairs of rows that share a key (user, place, chain or text), bool [A, A].
 
-    Paper: the negatives of Eq. (12)-(19), decisions 9 and 10. A key below 0 equals no other.
+    Paper: the negatives of Eq. (12)-(19), decisions 9 and 10. Keys below 0 are missing.
     """
     same_AAK = (keys_AK[:, None] == keys_AK[None, :]) & (keys_AK[:, None] >= 0)
     return same_AAK.any(dim=2)

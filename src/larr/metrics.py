@@ -1,10 +1,10 @@
-"""The metrics of scores against labels, and `METRICS`, where each of them is registered.
+"""Metrics of scores against labels, and their registry `METRICS`.
 
-A metric is computed as a statistic: it reads labels and scores once and then gives its value under
-many weightings of the users, which is what the bootstrap asks for. Decision 25.
+A metric is computed as a statistic, which reads labels and scores once and then returns the value
+for many weightings of the users, as the bootstrap requires. Decision 25.
 
 N: impressions, U: users, B: weightings of the users, P: distinct scores of positives, K: bins.
-Labels are 0 or 1, scores are read as float32, users are whole numbers from 0.
+Labels are 0 or 1, scores are read as float32, users are integers from 0.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from larr.plugins import with_plugins
 
 Array = npt.NDArray[Any]
 TASKS = {"click": "ctr", "order": "ctcvr"}
-"""A label -> the name of its task; CTCVR is over all impressions. Decision 25."""
+"""Label -> task; CTCVR is computed over all impressions. Decision 25."""
 LOWEST_PROBABILITY = 1e-7
 
 
 class Statistic(Protocol):
-    """A figure of the impressions that can be read under any weights of the users."""
+    """A value that can be computed for any weights of the users."""
 
     def under(self, weight_UB: Array) -> Array:
-        """Returns the figure [B] under each column of weights, NaN where it is not defined."""
+        """Returns the value [B] for each column of weights, NaN if it is undefined."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A sum over the users divided by another, such as GAUC or LogLoss."""
+    """The ratio of two sums over users, such as GAUC or LogLoss."""
 
     numerator_U: Array
     denominator_U: Array
@@ -49,14 +49,14 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Auc:
-    """The AUC, sorted once: the share of pairs of a positive and a negative that are in order.
+    """The AUC: the share of pairs of a positive and a negative that are ranked correctly.
 
     Row p of `positive_PU` counts each user's positives with the p-th distinct score; row p of
-    `negative_PU` the negatives that this score is the first to beat.
+    `negative_PU` the negatives for which this is the lowest higher score.
     """
 
-    # One sort serves all resamples; scikit-learn's roc_auc_score with sample_weight sorts in each:
-    # 100,000 impressions and 500 resamples take 9.8 s there, under a second here (one core).
+    # Sorting once serves all resamples. scikit-learn's roc_auc_score with sample_weight sorts for
+    # each: 100,000 impressions and 500 resamples take 9.8 s there, under 1 s here (one core).
     positive_PU: csr_array
     negative_PU: csr_array
 
@@ -73,21 +73,21 @@ class Auc:
         negative_score, negative_user = score_N[~is_positive_N], user_N[~is_positive_N]
         first_row = np.searchsorted(threshold_P, negative_score)
         tied = np.append(threshold_P, np.nan)[first_row] == negative_score
-        # a tie counts half: a tied negative is half beaten by its own score, in full by the next
+        # Ties count half: a tied negative counts 0.5 at its own score and 1 from the next one on.
         value = np.concatenate([np.where(tied, 0.5, 1.0), np.full(tied.sum(), 0.5)])
         row = np.concatenate([first_row, first_row[tied] + 1])
         column = np.concatenate([negative_user, negative_user[tied]])
         shape = (len(threshold_P), users)
         positive = (np.ones(len(positive_row)), (positive_row, user_N[is_positive_N]))
-        # the last row of the negatives has those that no positive beats
+        # The last row of the negatives holds those above all positives.
         return cls(
             csr_array(positive, shape=shape, dtype=np.float32),
             csr_array((value, (row, column)), shape=(shape[0] + 1, users), dtype=np.float32),
         )
 
     def under(self, weight_UB: Array) -> Array:
-        """Returns the AUC [B] under each column of weights; NaN without both classes."""
-        # float32 is exact for sums of whole and half numbers up to 2^23, and twice as fast
+        """Returns the AUC [B] for each column of weights, NaN if a class is missing."""
+        # float32 is exact for sums of multiples of 0.5 up to 2^23, and twice as fast.
         exact = np.float32 if self.negative_PU.nnz < 2**22 else np.float64
         weight_UB = weight_UB[: self.negative_PU.shape[1]].astype(exact)
         positive_PB = self.positive_PU @ weight_UB
@@ -97,16 +97,16 @@ class Auc:
 
 
 def gauc(label_N: Array, score_N: Array, user_N: Array) -> Ratio:
-    """Returns the mean of the AUCs within each user, weighted by impressions.
+    """Returns the mean AUC per user, weighted by impressions.
 
-    Users with one class have no AUC and are in neither sum. The weights are impressions, as in the
-    papers on DIN and PLE: equal weights would give most of the say to users with two or three
-    impressions, whose AUC is hardly more than a coin.
+    Users with a single class are excluded. The weights are impressions, as in the papers on DIN and
+    PLE: with equal weights, users with two or three impressions, whose AUC is mostly noise, would
+    dominate.
     """
     check_scores(score_N)
     is_positive_N = np.asarray(label_N, bool)
     impressions_U = np.bincount(user_N)
-    # The sum of a user's positive ranks counts the pairs won; mean ranks count a tie as half.
+    # The sum of a user's positive ranks gives the correct pairs; with mean ranks ties count half.
     scores = pl.DataFrame({"user": user_N, "score": np.asarray(score_N, np.float32)})
     rank_N = scores.select(pl.col("score").rank("average").over("user")).to_series().to_numpy()
     positives_U = np.bincount(user_N, weights=is_positive_N)
@@ -118,13 +118,13 @@ def gauc(label_N: Array, score_N: Array, user_N: Array) -> Ratio:
 
 
 def mean_of(value_N: Array, user_N: Array) -> Ratio:
-    """Returns the mean of a value over the impressions."""
+    """Returns the mean of a value over impressions."""
     return Ratio(np.bincount(user_N, weights=value_N), np.bincount(user_N).astype(np.float64))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of one task: how it is computed, and how it is shown wherever metrics appear."""
+    """A metric of one task: its computation and its presentation."""
 
     title: str
     statistic: Callable[[Array, Array, Array], Statistic]
@@ -133,9 +133,9 @@ class Metric:
     """For the report, after "TITLE: "."""
     higher_is_better: bool = True
     chance: float | None = None
-    """The value of random scores; gains are then reported as RelaImpr too."""
+    """The value of random scores; if set, gains are also reported as RelaImpr."""
     headline: bool = True
-    """Also computed for cold parts and slices, and plotted; else for the complete test days."""
+    """Whether it is also computed for cold parts and slices, and plotted."""
 
 
 METRICS = {
@@ -160,7 +160,7 @@ METRICS = {
         headline=False,
     ),
 }
-"""Every metric by its name. Other packages add to them by entry points in `larr.metrics`."""
+"""Name -> metric. Other packages add metrics by entry points in `larr.metrics`."""
 
 
 def registered() -> dict[str, Metric]:
@@ -169,7 +169,7 @@ def registered() -> dict[str, Metric]:
 
 
 def metrics_of(tasks: Iterable[str] = TASKS.values()) -> dict[str, Metric]:
-    """Returns the metrics of tasks as tables name them, such as ctr_auc, with complete titles."""
+    """Returns the metrics of tasks by names such as ctr_auc, with complete titles."""
     tasks = list(tasks)
     return {
         f"{task}_{name}": replace(metric, title=f"{task.upper()} {metric.title}")
@@ -179,7 +179,7 @@ def metrics_of(tasks: Iterable[str] = TASKS.values()) -> dict[str, Metric]:
 
 
 def auc(label_N: Array, score_N: Array) -> float:
-    """Returns the AUC over all impressions; NaN if one class is missing."""
+    """Returns the AUC over all impressions, NaN if a class is missing."""
     one_user_N = np.zeros(len(label_N), np.int64)
     return float(Auc.of(label_N, score_N, one_user_N).under(np.ones((1, 1)))[0])
 
@@ -189,7 +189,7 @@ def log_losses(label_N: Array, probability_N: Array) -> Array:
     check_scores(probability_N)
     probability_N = np.asarray(probability_N, np.float64)
     seen_N = np.where(np.asarray(label_N, bool), probability_N, 1 - probability_N)
-    # the mean would be infinite after one confident mistake
+    # Clipped, as one wrong prediction of 0 or 1 would make the mean infinite.
     losses_N: Array = -np.log(np.clip(seen_N, LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY))
     return losses_N
 
@@ -200,17 +200,17 @@ def log_loss(label_N: Array, probability_N: Array) -> float:
 
 
 def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> dict[str, Any]:
-    """Returns observed over expected positives, the reliability table and its mean error.
+    """Returns observed over expected positives, the reliability table, and the calibration error.
 
-    The table has bins of equal count by prediction. Equal predictions share a bin, so a model of
-    few distinct predictions leaves bins empty: None. The error is the distance of the predicted and
-    the observed share, in the mean over the impressions.
+    The table has bins of equal count by prediction. Equal predictions share a bin, so bins can be
+    empty (None). The error is the mean absolute difference of predicted and observed shares,
+    weighted by impressions.
     """
     check_scores(probability_N)
     frame = pl.DataFrame({"predicted": probability_N, "observed": label_N}).cast(pl.Float64)
-    # equal predictions have the rank of the first of them, and so its bin
+    # Equal predictions have equal ranks, and so the same bin.
     bin_number = (pl.col("predicted").rank("min").cast(pl.Int64) - 1) * bins // pl.len()
-    # sorted, since sums in another order would differ in the last digit
+    # Sorted, as the last digit of sums depends on their order.
     groups = frame.sort("predicted").group_by(bin=bin_number, maintain_order=True)
     table = groups.agg(pl.len().alias("impressions"), pl.col("predicted", "observed").mean())
     by_bin = {row.pop("bin"): row for row in table.to_dicts()}
@@ -223,29 +223,29 @@ def calibration(label_N: Array, probability_N: Array, bins: int = 10) -> dict[st
 
 
 def gain_percent(value: Array | float, base: Array | float) -> Array:
-    """Returns the ratio of two metrics minus 1, in %. Paper: +0.589 % is this ratio of AUCs."""
+    """Returns the relative gain of a metric, in %. Paper: +0.589 % is this gain of the AUC."""
     return 100 * (ratio(value, base) - 1)
 
 
 def rela_impr_percent(
     value: Array | float, base: Array | float, chance: Array | float = 0.5
 ) -> Array:
-    """Returns RelaImpr, the ratio of what is above chance minus 1, in %; NaN without any."""
+    """Returns RelaImpr, the relative gain of `metric - chance`, in %; NaN for a base at chance."""
     above = np.asarray(base, np.float64) - chance
     return 100 * (ratio(np.asarray(value) - chance, np.where(above > 0, above, np.nan)) - 1)
 
 
 def ratio(numerator: Array | float, denominator: Array | float) -> Array:
-    """Returns a quotient that is NaN where the denominator is zero."""
+    """Returns the quotient, NaN if the denominator is zero."""
     denominator = np.asarray(denominator, np.float64)
     return np.asarray(numerator, np.float64) / np.where(denominator == 0, np.nan, denominator)
 
 
 def check_scores(score_N: Array) -> None:
-    """Raises LarrError if a score is NaN: it has no place in a ranking."""
+    """Raises LarrError if a score is NaN."""
     broken = int(np.isnan(score_N).sum())
     if broken:
         raise LarrError(
-            f"{broken} of {len(score_N)} scores are NaN; the model diverged in training: "
-            "lower its learning rate and run `larr align` again"
+            f"{broken} of {len(score_N)} scores are NaN, as training diverged; set a lower "
+            "learning rate and run `larr align` again"
         )

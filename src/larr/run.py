@@ -1,4 +1,4 @@
-"""Runs the stages: one of them, or all that lead to a report."""
+"""Runs one stage, or all stages up to the report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from larr.stages import RUN, STAGES, inputs_of
 
 
 def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
-    """Runs a stage if it is not up to date, and prints what it cost."""
+    """Runs a stage if it is not up to date, and prints its time and memory."""
     target = artifacts.folder(config, verb)
     if not force and artifacts.stage(config, verb).is_current():
         console.print(f"{verb}: {target} is up to date", style="dim")
@@ -35,7 +35,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     try:
         getattr(import_module(module), name)(config)
     except KeyboardInterrupt:  # typer would print nothing
-        raise StoppedError("stopped; run the same command again to go on") from None
+        raise StoppedError("stopped; run the same command again to continue") from None
     cost = (artifacts.manifest(artifacts.folder(config, verb)) or {}).get("measured", {})
     console.print(
         f"  {verb} took {cost['seconds']:.1f} s, {cost['rate']:,.0f} {cost['unit']}, "
@@ -44,8 +44,8 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
 
 
 def run(config: Config, *, force: bool = False) -> None:
-    """Runs every stage up to the report that is not up to date, also for `config.encoders`."""
-    wanted = vector_sources(config)  # here wrong names are refused at once
+    """Runs all stages that are not up to date, up to the report, also for `config.encoders`."""
+    wanted = vector_sources(config)  # raises for unknown names before the first stage
     for verb in RUN:
         if verb == "pretrain":
             require_memory(config, "contrast")  # not only after stage 1
@@ -64,7 +64,7 @@ def require_memory(config: Config, verb: str) -> None:
 
 
 def vector_sources(config: Config) -> list[str]:
-    """Returns the sources of text vectors that the rankers read, in the order of computing."""
+    """Returns the sources of text vectors that the rankers read, in order of computation."""
     from larr import rankers  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ def vector_sources(config: Config) -> list[str]:
 
 
 def figure_sources(config: Config) -> set[str]:
-    """Returns the sources of the text figures that the rankers read, or that `choose` tries."""
+    """Returns the sources of text figures that the rankers read or `choose` tries."""
     names = config.align.models
     figures = {source for name in names for source in config.align.of(name).figures}
     return figures.union(config.choose.sources if BEST in names else ())
@@ -85,7 +85,7 @@ def figure_sources(config: Config) -> set[str]:
 def embed(config: Config) -> None:
     """Runs `larr.text.embed.embed` for the sources that the rankers read.
 
-    It is here because `larr.text` does not know the rankers.
+    It is in this module because `larr.text` must not import the rankers.
     """
     from larr.text import embed as stage  # noqa: PLC0415
 
@@ -93,9 +93,9 @@ def embed(config: Config) -> None:
 
 
 def train_encoders(config: Config, wanted: list[str], *, force: bool = False) -> None:
-    """Trains those of `config.encoders` that are wanted, in `output/encoders/NAME`.
+    """Trains the encoders among `wanted` in `output/encoders/NAME`.
 
-    An encoder links to the stages of the run itself that it does not change.
+    Stages with the same settings as in the run itself are linked.
     """
     for name in wanted:
         if name in config.encoders:

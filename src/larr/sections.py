@@ -1,4 +1,4 @@
-"""What sections of the configuration consist of: their base class, their types, dotted paths."""
+"""The base class and the types of configuration sections, and trees of settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of a tree with their dotted paths; an empty table is a value."""
+    """Yields dotted paths and values of a tree; an empty table is a value."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{above}{key}.")
@@ -33,7 +33,7 @@ def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Returns a tree of settings with changed values; where both have a table they are merged."""
+    """Returns a tree with the values of `changes`; tables are merged recursively."""
     tree = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(tree.get(key), dict)
@@ -42,7 +42,7 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed(tree: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns a tree with values set, and tables merged, at dotted paths."""
+    """Returns a tree with values replaced, and tables merged, at dotted paths."""
     for path, value in settings.items():
         nested = value
         for name in reversed(path.split(".")):

@@ -1,7 +1,7 @@
-"""Configuration files: reads them, explains what is wrong in them, lists every setting.
+"""Reads configuration files, explains their errors, and lists all settings.
 
-pydantic-settings merges sources of settings, but knows neither `extends`, nor TOML values in
-`--set`, nor which setting a misspelt one could have meant.
+pydantic-settings supports neither `extends`, nor TOML values in `--set`, nor suggestions for
+misspelt settings.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from larr.sections import changed, merged
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Returns the configuration of a TOML file, with `a.b=value` overrides.
 
-    Their values are TOML or bare strings. A file may begin with `extends = "other.toml"` (a path
-    beside it) and then holds only what differs. Raises ConfigError.
+    Values of overrides are TOML or bare strings. A file can begin with `extends = "other.toml"`,
+    relative to its folder, and then contains only the differences. Raises ConfigError.
     """
     tree = {"output": f"runs/{path.stem}"} | _read(path, ())
     for override in overrides or []:
@@ -41,11 +41,11 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         reasons = "; ".join(map(_explain, error.errors()))
-        raise ConfigError(f"{path}: {reasons}; `larr settings` lists all of them") from error
+        raise ConfigError(f"{path}: {reasons}; `larr settings` lists all settings") from error
 
 
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
-    """Returns the tables of a file, merged into those that it extends."""
+    """Returns the tree of a file, merged into the file that it extends."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -62,9 +62,9 @@ def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def all_settings(section: type[BaseModel] = Config, above: str = "") -> dict[str, FieldInfo]:
-    """Returns pydantic's description of every setting by its dotted path, in the order of Config.
+    """Returns dotted path -> pydantic's field of all settings, in the order of Config.
 
-    In a path, `[]` is an entry of a list and `NAME` one of a table.
+    In a path, `[]` is an entry of a list and `NAME` an entry of a table.
     """
     settings: dict[str, FieldInfo] = {}
     for name, field in section.model_fields.items():
@@ -75,7 +75,7 @@ def all_settings(section: type[BaseModel] = Config, above: str = "") -> dict[str
 
 
 def settings_below(path: str) -> dict[str, FieldInfo]:
-    """Returns the settings whose path begins with this; raises ConfigError if there are none."""
+    """Returns the settings whose paths begin with `path`; raises ConfigError if there are none."""
     settings = {name: field for name, field in all_settings().items() if name.startswith(path)}
     if not settings:
         raise ConfigError(f"{path}: no such setting{_suggestion(path)}")
@@ -83,7 +83,7 @@ def settings_below(path: str) -> dict[str, FieldInfo]:
 
 
 def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
-    """The section that a type is or contains, and how paths name its entries; None without one."""
+    """Returns the section that a type is or contains, and the path of its entries, or None."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
     arguments = [kind for kind in get_args(kind) if kind is not NoneType]
@@ -93,7 +93,7 @@ def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
 
 
 def _explain(item: ErrorDetails) -> str:
-    """One of pydantic's errors as `dotted.path: what is wrong, what was given`."""
+    """Returns a pydantic error as `dotted.path: message, got value`."""
     where = ".".join(str(part) for part in item["loc"]) or "configuration"
     if item["type"] == "extra_forbidden":
         return f"{where}: no such setting{_suggestion(where)}"
@@ -104,11 +104,11 @@ def _explain(item: ErrorDetails) -> str:
 
 
 def _suggestion(path: str) -> str:
-    """The setting or the section that was probably meant, as a question; empty without one."""
+    """Returns a suggestion for a misspelt setting or section, or an empty text."""
     known = {*all_settings()}
     known |= {setting.rpartition(".")[0] for setting in known}
     names = {setting.rpartition(".")[2] for setting in known}
-    # the right name in a wrong section is more probable than a similar path
+    # Similar paths come first, then similar names in other sections.
     near = get_close_matches(path, known, n=1) or get_close_matches(
         path.rpartition(".")[2], names, n=1
     )

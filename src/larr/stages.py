@@ -1,9 +1,9 @@
-"""The stages from tables to a report, declared once: verb, folder and module have one name.
+"""The stages from tables to a report; verb, folder and module have the same name.
 
     prepare -> pretrain -> contrast -> embed -> choose -> align -> evaluate
                         -> distill ->        -> tune
 
-`larr.cli` has a verb for each entry, `larr.artifacts` a folder, `larr.run` calls its function.
+`larr.cli` adds a command for each entry, `larr.artifacts` a folder; `larr.run` calls its function.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from larr.config.rankers import BEST
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage does, what it reads, what decides about its files."""
+    """The function of a stage and its inputs."""
 
     help: str
-    """What `larr VERB --help` shows."""
+    """The text of `larr VERB --help`."""
     function: str
-    """`module:name` of its function of the configuration; imported when called."""
+    """`module:name` of a function of the configuration, imported when it is called."""
     inputs: tuple[str, ...]
     """The stages whose folders it reads."""
     settings: tuple[str, ...]
     """Dotted paths of the settings that its files depend on."""
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
-    """As in `larr.artifacts.Artifact`, and so is `in_parts`."""
+    """`files` and `in_parts` are those of `larr.artifacts.Artifact`."""
     in_parts: bool = False
     is_needed: Callable[[Config], bool] = lambda _: True
-    """Whether a run with this configuration has the stage."""
+    """Whether a run with this configuration includes the stage."""
 
 
 def _reads(config: Config, source: str) -> bool:
-    """Whether a setting lets a ranker of this run read a source of text vectors."""
+    """Returns whether a ranker of this run reads, or `choose` tries, a source of text vectors."""
     names = {*config.align.models}
     if BEST in names:
         names.update(config.choose.kinds)
@@ -47,34 +47,34 @@ def _reads(config: Config, source: str) -> bool:
 
 STAGES = {
     "prepare": Stage(
-        "Tables -> prepare/: checked, split by time, with statistics as of their time.",
+        "-> prepare/: checks and splits the tables, and computes statistics and arrays.",
         "larr.data.prepare:prepare",
         inputs=(),
         settings=("seed", "dataset", "keywords", "buckets", "profiles", "statistics", "features"),
         files=lambda config: config.sources,
     ),
     "pretrain": Stage(
-        "Stage 1 -> pretrain/: continual pretraining of the LM on place descriptions (Eq. 1-7).",
+        "-> pretrain/: stage 1, continual pretraining of the LM on place descriptions (Eq. 1-7).",
         "larr.text.pretrain:pretrain",
         inputs=("prepare",),
         settings=("seed", "backbone", "pretrain"),
         files=lambda config: (config.backbone.model, config.pretrain.general_text),
     ),
     "contrast": Stage(
-        "Stage 2 -> contrast/: the LM becomes a text embedding model (Eq. 8-21).",
+        "-> contrast/: stage 2, contrastive tuning of the LM as a text embedding model (Eq. 8-21).",
         "larr.text.contrast:contrast",
         inputs=("prepare", "pretrain"),
         settings=("seed", "backbone", "contrast", "embed"),
     ),
     "distill": Stage(
-        "-> distill/: a smaller text embedding model with nearly the vectors of stage 2's.",
+        "-> distill/: a smaller text embedding model that imitates the one of stage 2.",
         "larr.text.distill:distill",
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
         is_needed=lambda config: _reads(config, "distilled"),
     ),
     "embed": Stage(
-        "-> embed/: every distinct keyword text once (Eq. 22).",
+        "-> embed/: the vectors of all distinct keyword texts (Eq. 22).",
         "larr.run:embed",
         inputs=("prepare", "contrast", "distill"),
         settings=(
@@ -86,16 +86,16 @@ STAGES = {
         in_parts=True,
     ),
     "tune": Stage(
-        "-> tune/: a search for stage 3's settings, equally long for every ranker.\n\n"
-        "Each trial is judged on training days that are held back. Put the "
-        "`tuned.toml` that it writes into your configuration.",
+        "-> tune/: hyperparameter search for stage 3, with as many trials for every ranker.\n\n"
+        "Trials are compared on held-back training days. Copy the resulting `tuned.toml` into your "
+        "configuration.",
         "larr.rankers.tune:tune",
         inputs=("prepare", "embed"),
         settings=("seed", "align", "tune"),
         in_parts=True,
     ),
     "choose": Stage(
-        "-> choose/: the members of `best`, by training days that are held back.",
+        "-> choose/: selects the members of `best` on held-back training days.",
         "larr.rankers.choose:choose",
         inputs=("prepare", "embed"),
         settings=("seed", "align", "choose"),
@@ -103,7 +103,7 @@ STAGES = {
         is_needed=lambda config: BEST in config.align.models,
     ),
     "align": Stage(
-        "Stage 3 -> align/: scene encoder and PLE, aligned; and the baselines (Eq. 23-26).",
+        "-> align/: stage 3, trains the scene encoder with PLE, and the baselines (Eq. 23-26).",
         "larr.rankers.align:align",
         inputs=("prepare", "embed", "choose"),
         settings=("seed", "align"),
@@ -117,13 +117,13 @@ STAGES = {
     ),
 }
 RUN = tuple(verb for verb in STAGES if verb != "tune")
-"""The verbs of `larr run`, in order; the user copies what `tune` found into the configuration."""
+"""The stages of `larr run`, in order; the user copies the result of `tune` to the configuration."""
 MODELS = {"encoder": "contrast", "distilled": "distill"}
-"""Sources of text vectors that the model of a stage computes -> the stage."""
+"""Source of text vectors -> the stage that trains its model."""
 COST_ONLY = {"dataset": {"chunk_rows"}, "embed": {"batch_tokens"}}
 """Settings that change a stage's time and memory, but not its files."""
 
 
 def inputs_of(config: Config, verb: str) -> list[str]:
-    """Returns the stages whose folders a stage reads in a run with this configuration."""
+    """Returns the stages that a stage reads in a run with this configuration."""
     return [name for name in STAGES[verb].inputs if STAGES[name].is_needed(config)]

@@ -1,7 +1,7 @@
-"""Independent jobs in worker processes, several at a time.
+"""Runs independent jobs in worker processes.
 
-`ProcessPoolExecutor` as it is, but for what larr needs beside it: Ctrl-C ends the workers at once,
-a worker ends with its parent, and one that was killed for its memory is reported as that.
+In addition to `ProcessPoolExecutor`, Ctrl-C ends the workers immediately, workers end with their
+parent, and a worker that was killed for lack of memory is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from larr import machine, progress
 from larr.errors import LarrError
 
 POLL_SECONDS = 0.5
-"""Python handles an interrupt between two waits; one wait without end may sleep through it."""
+"""Waits have this timeout, as an unlimited wait may not be interrupted by Ctrl-C."""
 
 KILLED = (
     "a worker process was killed, probably for lack of memory; set a lower cluster.workers, such "
@@ -35,11 +35,11 @@ def side_by_side(
     workers: int,
     done: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Calls `work(*arguments)` for each job and `done(name)` after it, in any order.
+    """Calls `work(*arguments)` for each job, then `done(name)`, in any order.
 
-    With two workers or more, each call has a process and its share of the threads, so `work` must
-    be a function of a module. The first failure ends the other processes and is raised. On a GPU
-    the jobs follow each other.
+    With two or more workers, each call runs in a process with a share of the threads, so `work`
+    must be a module-level function. The first error ends the other processes and is raised. On a
+    GPU the jobs run one by one.
     """
     workers = min(workers, len(jobs))
     if workers < 2 or machine.device() == "cuda":
@@ -59,9 +59,9 @@ def side_by_side(
 
 @contextmanager
 def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Yields a pool of processes that share some threads; an error ends them at once."""
+    """Yields a pool of processes that share some threads; an error ends them immediately."""
     share = str(max(1, threads // count))
-    # spawn: a fork of a process in which torch or polars has threads may hang
+    # A fork of a process with threads of torch or polars may hang.
     spawn = multiprocessing.get_context("spawn")
     with (
         _environment({"OMP_NUM_THREADS": share, "POLARS_MAX_THREADS": share}),
@@ -70,7 +70,7 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
         try:
             yield pool
         except BaseException as error:
-            # the pool would wait for the jobs that run, which can take hours
+            # The pool would wait for running jobs, which can take hours.
             for child in multiprocessing.active_children():
                 child.kill()
             if isinstance(error, BrokenProcessPool):
@@ -80,7 +80,7 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets variables for processes that are started within; torch and polars read them once."""
+    """Sets environment variables for new processes; torch and polars read them at the start."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -91,7 +91,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Prepares a worker: its parent handles Ctrl-C and draws the progress bars."""
+    """Initialises a worker; its parent handles Ctrl-C and progress bars."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     machine.end_with_parent()
     machine.keep_freed_memory()

@@ -122,7 +122,7 @@ def test_a_table_that_lacks_what_is_needed_is_refused(
     ("changes", "message"),
     [
         ({"click": [0, 0, 0, 0, 0]}, "click is false in all training rows"),
-        ({"order": [0, 0, 0, 0, 0]}, "no column order"),
+        ({"order": [0, 0, 0, 0, 0]}, "without a column order"),
         ({"user_id": [1, 1, 7, 7, 7]}, "3 of 5 rows break"),
         ({"click": [1, 0, -1, 0, 0]}, "click cannot be read in 1 of 5 rows.* number of clicks"),
         ({"position": [0, 1, 0, 1, 0]}, "position is below its range .* expected 1 for the place"),

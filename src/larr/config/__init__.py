@@ -1,4 +1,4 @@
-"""Every setting of larr, with its unit and its source; defaults < TOML file < `--set a.b=v`."""
+"""All settings of larr, with units and sources; defaults < TOML file < `--set a.b=v`."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from larr.sections import Name, Positive, Section, changed
 
 
 class EvaluateConfig(Section):
-    """Metrics on the test days, and their intervals."""
+    """Metrics on the test days, with confidence intervals."""
 
     bootstrap: Positive = 500
-    """Resamples of the users for the paired intervals."""
+    """Resamples of the users for paired intervals."""
     slices: list[str] = []
-    """Columns; the CTR AUC is also reported among the impressions with each of their values."""
+    """Columns for whose values the CTR AUC is reported separately."""
     gains: list[tuple[str, str]] = [("larr", "ple")]
-    """Pairs of models compared: the first over the second."""
+    """Pairs of models to compare: the gain of the first over the second."""
 
 
 class ClusterConfig(Section):
-    """Where chunks of the log are prepared and rankers are trained; the files are the same."""
+    """Parallel processing; it does not change the results."""
 
     engine: Literal["local", "ray"] = "local"
-    """`local`: processes of this machine; `ray`: Ray Data prepares the log, and rankers are trained
-    one after the other. Needs the extra `ray`."""
+    """`local`: processes on this machine; `ray`: Ray Data prepares the log, and rankers are trained
+    one by one. Needs the extra `ray`."""
     workers: Positive = 1
-    """Processes that prepare the log, or train rankers (one at a time on a GPU); they share the
-    threads of the processor."""
+    """Processes that prepare the log or train rankers (one at a time on a GPU). They share the
+    threads of the CPU."""
     address: str = ""
-    """Of a Ray cluster, such as `auto`, whose machines have larr and, under the same path, the
-    folder `output`; empty for a Ray that is started on this machine for the time of the stage."""
+    """Address of a Ray cluster, such as `auto`; its machines need larr and the folder `output`
+    under the same path. If empty, a local Ray is started for the stage."""
 
     @property
     def processes(self) -> int:
-        """Processes of this machine."""
+        """Processes on this machine."""
         return self.workers if self.engine == "local" else 1
 
 
@@ -66,14 +66,13 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     """Seed of the simulated world and of the models."""
     output: Path = Path("runs/larr")
-    """Folder of the stages' folders; by default `runs/` and the name of the configuration file."""
+    """Folder of the stages; by default `runs/` and the name of the configuration file."""
     dataset: DatasetConfig = DatasetConfig()
     keywords: list[KeywordConfig] = []
     buckets: list[BucketConfig] = []
     profiles: list[ProfileConfig] = []
     statistics: list[StatisticConfig] | None = None
-    """Pairs of columns whose statistics rankers read; pairs chosen from the features if not set, []
-    for none."""
+    """Cross statistics that rankers read; chosen from the features if not set, [] for none."""
     features: FeatureConfig = FeatureConfig()
     backbone: BackboneConfig = BackboneConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -81,12 +80,12 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     embed: EmbedConfig = EmbedConfig()
     sentence_encoder: str = "minilm"
-    """The ready-made model of rankers with `vectors = "sentence_encoder"`: `minilm`, a
-    folder, or a Hugging Face name."""
+    """The pretrained model of rankers with `vectors = "sentence_encoder"`: `minilm`, a folder, or a
+    Hugging Face name."""
     encoders: dict[Name, dict[str, Any]] = {}
-    """Further text embedding models: a name -> its settings below `backbone`, `pretrain` and
-    `contrast` that differ, such as {"contrast.shuffle_keywords": false}. A ranker reads the vectors
-    of one if its variant has that name as `vectors`."""
+    """Further text embedding models: name -> changed settings below `backbone`, `pretrain` and
+    `contrast`, such as {"contrast.shuffle_keywords": false}. A variant of a ranker reads the
+    vectors of one if `vectors` is its name."""
     align: AlignConfig = AlignConfig()
     choose: ChooseConfig = ChooseConfig()
     tune: TuneConfig = TuneConfig()
@@ -105,7 +104,7 @@ class Config(Section):
             if any(name in names[:n] for n, name in enumerate(names)):
                 raise ValueError(f"{what} must be unique, got {names}")
         if taken := RESERVED_KEYWORDS.intersection(keywords):
-            raise ValueError(f"keyword names may not be {', '.join(sorted(taken))}")
+            raise ValueError(f"reserved keyword names: {', '.join(sorted(taken))}; rename them")
         return self
 
     @model_validator(mode="after")
@@ -131,17 +130,17 @@ class Config(Section):
         return self
 
     def for_encoder(self, name: str) -> Config:
-        """Returns the configuration that trains one of `encoders`, in its own output folder."""
+        """Returns the configuration of one of `encoders`, with its own output folder."""
         tree = changed(self.model_dump(exclude={"encoders"}), self.encoders[name])
         return Config.model_validate(tree | {"output": self.output / "encoders" / name})
 
     def source(self, path: Path | str) -> Path:
-        """Returns where a file of the data set is, from how it is named."""
+        """Returns the path of a file of the data set, with the folder and the seed inserted."""
         return self.dataset.folder / str(path).replace("{seed}", str(self.seed))
 
     @property
     def sources(self) -> list[Path]:
-        """The files, and folders of files, that the data set reads."""
+        """The files and folders that the data set reads."""
         tables = dict(self.dataset.tables)
         paths = [tables[name] for name in get_args(TableName)]
         named = [file.path for file in self.dataset.files.values()]
@@ -153,12 +152,12 @@ class Config(Section):
 
     @property
     def scene_keywords(self) -> list[KeywordConfig]:
-        """The r keywords whose vectors the scene encoder reads, in slot order. Paper: Eq. (22)."""
+        """The r keywords that the scene encoder reads, in slot order. Paper: Eq. (22)."""
         return [keyword for keyword in self.keywords if keyword.scene]
 
 
 def _extended(section: type[Section], above: str, **fields: Any) -> Any:
-    """Returns a section with those that other packages declare below it; see `larr.plugins`."""
+    """Returns a section extended by those of other packages; see `larr.plugins`."""
     for path, point in plugins("settings").items():
         parent, _, name = path.rpartition(".")
         if parent == above:
@@ -168,6 +167,6 @@ def _extended(section: type[Section], above: str, **fields: Any) -> Any:
 
 
 if not TYPE_CHECKING:
-    # A worker process unpickles a section by its name, so each replaces the class that it extends.
+    # Worker processes unpickle sections by name, so each must replace the class that it extends.
     DatasetConfig = _extended(DatasetConfig, "dataset")
     Config = _extended(Config, "", dataset=(DatasetConfig, DatasetConfig()))
