@@ -31,7 +31,7 @@ from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
 """The largest offset from UTC of any time zone."""
-WHY = ("reason", "broken_rules")
+REASONS = ("reason", "broken_rules")
 """The first columns of rejected rows; given columns with these names get a suffix."""
 IDS = ("request_id", "user_id", "poi_id")
 
@@ -188,7 +188,7 @@ def _without_words(
 
 
 def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:
-    """Returns the rows that break a rule, after the columns `WHY`, see `Checked.rejected`."""
+    """Returns the rows that break a rule, after the columns `REASONS`, see `Checked.rejected`."""
     by_rule = [
         pl.select(
             row=where.arg_true(),
@@ -206,9 +206,9 @@ def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.Dat
         .sort("row")
     )
     given = rows[reasons["row"]]
-    for name in (name for name in WHY if name in given.columns):
+    for name in (name for name in REASONS if name in given.columns):
         new = f"{name}_given"
         while new in given.columns:
             new += "_given"
         given = given.rename({name: new})
-    return pl.concat([reasons.select(WHY), given], how="horizontal")
+    return pl.concat([reasons.select(REASONS), given], how="horizontal")

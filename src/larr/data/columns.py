@@ -35,7 +35,7 @@ IMPRESSIONS = ("user_impressions", "poi_impressions")
 """Columns with the number of training rows of each row's user and place."""
 KEPT_FOR_EVALUATION = ("request_id", "user_id", "poi_id", "time", *IMPRESSIONS)
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
-MOST_DIFFERING = 0.05
+MAX_DIFFERING = 0.05
 """If a column differs within a larger share of the requests, it is not a mistake in the log."""
 Use = tuple[str, list[str], Collection[str], str]
 """The setting that reads columns, the columns, the valid columns, and a description of these."""
@@ -257,7 +257,7 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
         first = requests.filter(pl.col(name)).select(pl.col("request_id").min())
         example = first.collect(engine="streaming").item()
         line = f"{name} in {share:.1%} of the requests, such as request_id {example}"
-        if share > MOST_DIFFERING:
+        if share > MAX_DIFFERING:
             findings[name] = line
         else:
             line += "; it is not in features.candidate_columns, so each request has one value"

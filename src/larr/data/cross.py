@@ -29,7 +29,7 @@ from larr.data.names import (
     USER,
     figure_names,
     figures_differ,
-    is_listed,
+    is_multivalued,
     raw_column,
 )
 from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums, daily_counts
@@ -42,7 +42,7 @@ COUNTED = ("day", "split", "click", "order", COUNT)
 """Columns of the impressions that are needed for counting."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
 """Figure -> the event that it counts."""
-MOST_PAIRS, FEW_VALUES, LEAST_RECURRING, LEAST_DIFFERING = 8, 12, 0.2, 0.2
+MAX_PAIRS, MAX_VALUES, MIN_RECURRING, MIN_DIFFERING = 8, 12, 0.2, 0.2
 """Limits for the pairs chosen by default: their number; the values of a scene column; the minimum
 share of a column's values that occurred on an earlier day; the minimum share of requests within
 which a column of places differs."""
@@ -148,7 +148,7 @@ def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
 def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
     """Returns the indices of a column's values, int32 [N, V]; 0 for unknown values and padding."""
     texts = rows.select(text_column(column, rows.schema[column])).to_series()
-    if not is_listed(column):
+    if not is_multivalued(column):
         return vocabulary.column(texts)[:, None]
     distinct = texts.drop_nulls().unique()  # few texts are distinct
     values = distinct.str.split(",").list.eval(pl.element().str.strip_chars())
@@ -301,7 +301,7 @@ def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     }
     rows = rows.select(*(name for name in COUNTED if name in schema), **values)
     for side, column in sides.items():
-        if is_listed(column):
+        if is_multivalued(column):
             rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
             rows = rows.with_columns(pl.col(side).str.strip_chars())
         if column not in ROWS:
@@ -320,7 +320,9 @@ def with_pairs(config: Config, log: Log) -> Config:
         return config
     categories, rows = config.features.categories, log.counted()
     raw = {name: raw_column(config, name) for name in categories}
-    places = [name for name in categories if is_listed(name) and raw[name] in log.places.columns]
+    places = [
+        name for name in categories if is_multivalued(name) and raw[name] in log.places.columns
+    ]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
     words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
     logged, scene = rows.collect_schema(), list[str]()
@@ -328,7 +330,7 @@ def with_pairs(config: Config, log: Log) -> Config:
         if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
             # unique needs less memory than n_unique, which holds the column.
             distinct = rows.select(raw[name]).unique().select(pl.len())
-            if (words.get(name) or distinct.collect(engine="streaming").item()) <= FEW_VALUES:
+            if (words.get(name) or distinct.collect(engine="streaming").item()) <= MAX_VALUES:
                 scene.append(name)
     pairs = [("user_id", name) for name in dict.fromkeys(places)]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
@@ -339,17 +341,17 @@ def with_pairs(config: Config, log: Log) -> Config:
         some_requests(rows).join(table, on=PLACE, how="left"),
         {name: raw.get(name, name) for name in compared},
     )
-    telling = dict.fromkeys(scene, True)
+    is_useful = dict.fromkeys(scene, True)
     for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
         daily = (
             rows.group_by(row, "day").agg(pl.len().alias(COUNT)).collect(engine="streaming").lazy()
         )
         daily = daily.join(table, on=row, how="left") if row == PLACE else daily
         for name in columns:
-            recurs = name in words or _recurring(daily, name) >= LEAST_RECURRING
-            telling[name] = recurs and differing.get(name, 1.0) >= LEAST_DIFFERING
-    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(telling[n] for n in pair)]
-    return config.model_copy(update={"statistics": chosen[:MOST_PAIRS]})
+            recurs = name in words or _recurring(daily, name) >= MIN_RECURRING
+            is_useful[name] = recurs and differing.get(name, 1.0) >= MIN_DIFFERING
+    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(is_useful[n] for n in pair)]
+    return config.model_copy(update={"statistics": chosen[:MAX_PAIRS]})
 
 
 def _recurring(daily: pl.LazyFrame, column: str) -> float:

@@ -35,7 +35,7 @@ BLOCK = 2**20
 """Bytes decoded at a time; the first block is used to detect the encoding."""
 SAMPLE = 10_000
 """Rows searched for decimal commas before the complete file is checked."""
-MOST_UNREADABLE = 0.01
+MAX_UNREADABLE = 0.01
 """A larger share of malformed lines means that the dialect is wrong."""
 EXAMPLES = 3
 UNREADABLE = pl.Schema(
@@ -118,7 +118,7 @@ class Scan:
     dialect: Dialect
     rows: int
     unreadable: pl.DataFrame
-    swallowing: str | None
+    suspect_cell: str | None
     """A quoted cell that seems to contain rows, or None."""
 
     @property
@@ -129,7 +129,7 @@ class Scan:
     @property
     def lost(self) -> int:
         """The number of malformed lines, or of all lines if a cell seems to contain rows."""
-        return self.unreadable_lines + (self.rows if self.swallowing else 0)
+        return self.unreadable_lines + (self.rows if self.suspect_cell else 0)
 
 
 class CsvReader:
@@ -169,11 +169,11 @@ class CsvReader:
         if (first.separator, first.quote, first.escape) != (",", '"', '"'):
             notes.append(f"separator {first.separator!r}, quote {first.quote!r}")
         scans = []
-        for read_as, some in groups:
-            if differing := set(read_as.columns) ^ set(first.columns):
-                notes.append(f"{', '.join(sorted(differing))} not in every file ({some[0].name})")
-            dialect = self._best_quotes(path, some, read_as, file)
-            scan = f"read_csv({paths(some)}, {dialect.options})"
+        for detected, group in groups:
+            if differing := set(detected.columns) ^ set(first.columns):
+                notes.append(f"{', '.join(sorted(differing))} not in every file ({group[0].name})")
+            dialect = self._best_quotes(path, group, detected, file)
+            scan = f"read_csv({paths(group)}, {dialect.options})"
             if file.file_column:
                 scan = with_file_name(scan, file.file_column)
             has_commas = file.decimal == "," or (not file.decimal and dialect.separator != ",")
@@ -200,12 +200,13 @@ class CsvReader:
             if is_given or not scans[-1].lost:
                 break
         best = min(scans, key=lambda scan: scan.lost)
-        if best.swallowing and not is_given:
+        if best.suspect_cell and not is_given:
             raise DataError(
-                f"{path}: a quoted cell seems to contain rows: {best.swallowing[:200]!r}; {OPTIONS}"
+                f"{path}: a quoted cell seems to contain rows: {best.suspect_cell[:200]!r}; "
+                f"{OPTIONS}"
             )
         lost, lines = best.unreadable_lines, best.rows + best.unreadable_lines
-        if lost > MOST_UNREADABLE * lines:
+        if lost > MAX_UNREADABLE * lines:
             examples = best.unreadable.head(EXAMPLES).select("line", "reason", "text").rows()
             raise DataError(
                 f"{path}: {lost:,} of {lines:,} lines cannot be parsed into "
@@ -226,7 +227,7 @@ class CsvReader:
             f"AND regexp_matches({cell}, {literal(row)}))"
             for cell in map(identifier, dialect.columns)
         )
-        rows, *swallowing = self._row(
+        rows, *suspect_cells = self._row(
             f"SELECT count(*), {cells} FROM read_csv({paths(files)}, {dialect.options})"
         )
         rejected = self.database.sql(
@@ -237,7 +238,7 @@ class CsvReader:
         # A line can have several errors.
         rejected = rejected.unique(["file", "start"], maintain_order=True)
         unreadable = complete(rejected, dialect).cast(UNREADABLE)
-        return Scan(dialect, rows, unreadable, next(filter(None, swallowing), None))
+        return Scan(dialect, rows, unreadable, next(filter(None, suspect_cells), None))
 
     def _columns_in(self, number: NumberFormat, scan: str, columns: Iterable[str]) -> list[str]:
         """Returns the columns all of whose cells have a number format."""

@@ -25,18 +25,18 @@ from larr.data.transforms import TIME_COLUMNS
 from larr.data.values import LABELS
 from larr.progress import console
 
-MOST_PROFILES = 3
+MAX_PROFILES = 3
 MANY_FLAGS = 5
 """A table with at least this many flags (yes-or-no columns) gets a list of words instead."""
 ADDED = {*TIME_COLUMNS, *NEVER_SEEN, "ctr", "cvr", "recent", "impressions", "order_price_yuan"}
 """Names, without prefix, of columns that larr adds."""
 NUMBERS = {"lat", "lon", "price_yuan", "rating", "temperature_c"}
 """Numeric columns of the contract that larr does not use otherwise."""
-LEAST_TESTED, MOST_TESTED = 0.1, 0.4
+MIN_TESTED, MAX_TESTED = 0.1, 0.4
 """Minimum and maximum share of the rows in the test days."""
 HIGH = 0.8
 """A rating of at least this share of the largest is a click."""
-LEAST_NAMES = 0.3
+MIN_NAMES = 0.3
 """Minimum number of distinct names per place."""
 PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
 KEYS = {"users": "user_id", "places": "poi_id"}
@@ -177,7 +177,7 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
     of_time = ["hour_band"] * has_clock + ["day_kind"] * ("time" in found.roles)
     liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
     # Profiles count the past, so they need times.
-    profiles = liked[:MOST_PROFILES] if "time" in found.roles else []
+    profiles = liked[:MAX_PROFILES] if "time" in found.roles else []
     likes = {f"user_likes_{n}": name.removeprefix("poi_") for n, name in enumerate(profiles, 1)}
     categories = [name for name, kind in kinds.items() if kind in ("category", "flag", "list")]
     return {
@@ -195,7 +195,10 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
 def _impressions(found: Guess) -> Query:
     """Returns the query of the log with the contract's names."""
     query = Query("impressions", found.log.name, left_out=found.left_out)
-    keys = {"user": (found.user.key, found.user.sure), "place": (found.place.key, found.place.sure)}
+    keys = {
+        "user": (found.user.key, found.user.certainty),
+        "place": (found.place.key, found.place.certainty),
+    }
     for role, (column, sure) in (keys | found.roles).items():
         sql = column.sql
         if role == "time":
@@ -227,7 +230,7 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
     query = Query(table, (one.table or found.log).name)
     if not one.columns:
         return query
-    query.add(own.sql, key, one.sure)
+    query.add(own.sql, key, one.certainty)
     title = _title(one.columns) if table == "places" else None
     if table == "places":
         name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
@@ -265,7 +268,7 @@ def _title(columns: Sequence[Column]) -> Column | None:
     """Returns the column with the names of places, or the first text, or None."""
     named = [column for column in columns if has_role((column.words or [""])[-1], "name")]
     named = [c for c in named if c.kind in ("text", "category", "code")]
-    named = [c for c in named if len(c.distinct) >= LEAST_NAMES * c.values.count()]
+    named = [c for c in named if len(c.distinct) >= MIN_NAMES * c.values.count()]
     texts = [column for column in columns if column.kind == "text"]
     return max(named, key=lambda c: len(c.distinct), default=next(iter(texts), None))
 
@@ -292,8 +295,8 @@ def _test_days(time: Column | None) -> int:
         return 0
     day_N = time.times.dt.epoch("d").drop_nulls().to_numpy()
     age_N = day_N.max() - day_N
-    tested = int(np.quantile(age_N, LEAST_TESTED)) + 1
-    return tested if (age_N < tested).mean() <= MOST_TESTED else 0
+    tested = int(np.quantile(age_N, MIN_TESTED)) + 1
+    return tested if (age_N < tested).mean() <= MAX_TESTED else 0
 
 
 def _zone(time: Column | None) -> str:

@@ -46,7 +46,7 @@ class Files:
         if file.path is None:
             source = f"read_parquet({literal(self._copied(name, file))})"
         else:
-            files, kind = found(file.path)
+            files, kind = table_files(file.path)
             with reading(str(file.path)):
                 if kind != "csv":
                     source = f"read_{kind}({paths(files)}, union_by_name=true)"
@@ -106,7 +106,7 @@ class Files:
         return path
 
 
-def found(path: Path) -> tuple[list[Path], str]:
+def table_files(path: Path) -> tuple[list[Path], str]:
     """Returns the files of a table, and their format: a key of `SUFFIXES`.
 
     Raises DataError if a folder holds other files: none is ignored silently.

@@ -13,24 +13,24 @@ from math import log10
 
 import polars as pl
 
-from larr.data.columns import MOST_DIFFERING
+from larr.data.columns import MAX_DIFFERING
 from larr.data.look import Column, Reader, Table, share
 from larr.data.reshape import by_event, event_column, is_named_as, refers, reshaped
 from larr.data.roles import has_role, is_role
 from larr.errors import DataError
 
 GENDERS = {"m", "f", "male", "female"}
-LEAST_KNOWN = 0.5
+MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
-MOST_MISSING, MOST_WITHOUT_TIME = 0.1, 0.01
+MAX_MISSING, MAX_WITHOUT_TIME = 0.1, 0.01
 """Maximum shares of rows without user, place or request, and without a time. A column with more
 missing times is not used, as its rows would be rejected."""
-LEAST_REPEATED, NEARLY_ALL = 0.3, 0.99
+MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column belongs to users if at least the first share of its rows is of users with many rows, and
 the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
-TRAINING_SHARE, LEAST_BY_CHANCE = 0.8, 10.0
+TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
 """Share of the rows that is searched for leaks; and the expected number of unclicked rows with a
 value, at independence, from which on their absence is a leak."""
 RISING = 0.99
@@ -53,7 +53,7 @@ class Entity:
 
     key: Column
     """The key in the log."""
-    sure: str
+    certainty: str
     table: Table | None = None
     """The table of users or places, if it exists."""
     own_key: Column | None = None
@@ -116,7 +116,7 @@ def guess(reader: Reader) -> Guess:
 
 
 def _preference(found: Guess) -> tuple[bool, bool, int]:
-    is_sure = GUESS not in (found.user.sure, found.place.sure) or not found.log.is_named
+    is_sure = GUESS not in (found.user.certainty, found.place.certainty) or not found.log.is_named
     return is_sure, found.has_label or event_column(found.log) is not None, found.log.rows
 
 
@@ -126,7 +126,7 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
         column
         for column in table.columns
         if column.kind in ("number", "code", "category", "text") and not column.is_key
-        if share(column.values.is_null()) <= MOST_MISSING
+        if share(column.values.is_null()) <= MAX_MISSING
         if not (has_role(column.name, "time") or has_role(column.name, "count"))
     ]
     fits = [
@@ -192,7 +192,7 @@ def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
         rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
         groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
         repeated = groups.filter(pl.col("len") > 1)
-        is_repeated = repeated["len"].sum() >= LEAST_REPEATED * len(rows) > 0
+        is_repeated = repeated["len"].sum() >= MIN_REPEATED * len(rows) > 0
         if is_repeated and share(repeated["values"] == 1) >= NEARLY_ALL:
             found.append(column)
     return found
@@ -204,7 +204,7 @@ def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, s
     roles = _labels(log, rest) | _times(user, rest)
 
     def is_request(column: Column) -> bool:
-        few_missing = share(column.values.is_null()) <= MOST_MISSING
+        few_missing = share(column.values.is_null()) <= MAX_MISSING
         return column.is_key or (few_missing and bool(owned(column, [user])))
 
     # Role, certainty, and a condition on the column.
@@ -253,7 +253,7 @@ def _has_all(click: Column, order: Column) -> bool:
 
 def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]:
     """Returns the earliest time of a row; the time of day may be in a column of its own."""
-    usable = [c for c in columns if share(c.values.is_null()) <= MOST_WITHOUT_TIME]
+    usable = [c for c in columns if share(c.values.is_null()) <= MAX_WITHOUT_TIME]
     times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
     times = [column for column in times if not owned(user, [column])] or times
     if not times:
@@ -271,7 +271,7 @@ def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, C
     for other in logs:
         is_other = other.log not in (found.log, *found.log.needs)
         is_history = is_other and has_role(other.log.name, "history") and other.of("time")
-        if is_history and share(other.user.key.distinct.is_in(users)) >= LEAST_KNOWN:
+        if is_history and share(other.user.key.distinct.is_in(users)) >= MIN_KNOWN:
             yield other.log, other.user.key, other.place.key, other.of("time")[0]
 
 
@@ -281,7 +281,7 @@ def _sort_columns(found: Guess) -> None:
     rest = [column for column in found.log.columns if column not in taken]
     for one in (found.user, found.place):
         read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
-        read = [column for column in read if not _shows(column, found)]
+        read = [column for column in read if not _leak(column, found)]
         of_table = (
             [] if one.table is None else [c for c in one.table.columns if c is not one.own_key]
         )
@@ -322,7 +322,7 @@ def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
     for column in columns:
         requests = frame.with_columns(column.values.alias("value")).group_by(names)
         differs = requests.agg(pl.col("value").drop_nulls().n_unique() > 1)["value"]
-        if share(differs) > MOST_DIFFERING:
+        if share(differs) > MAX_DIFFERING:
             differing.append(column)
     return differing
 
@@ -355,10 +355,10 @@ def _why_not(column: Column, found: Guess) -> str:
         ),
     )
     known_later = next((why for is_so, why in reasons if is_so), "")
-    return known_later or _shows(column, found) or why_not(column)
+    return known_later or _leak(column, found) or why_not(column)
 
 
-def _shows(column: Column, found: Guess) -> str:
+def _leak(column: Column, found: Guess) -> str:
     """Returns how a column reveals the time or a label, empty if it does not."""
     for time in found.of("time"):
         numbers = column.values.cast(pl.Float64, strict=False)
@@ -374,7 +374,7 @@ def _shows(column: Column, found: Guess) -> str:
         for role in roles:
             left = rows.filter(~pl.col(role))["value"]
             by_chance = rows["value"].count() / len(rows) * len(left)
-            if not left.count() and by_chance > LEAST_BY_CHANCE:
+            if not left.count() and by_chance > MIN_EXPECTED:
                 return f"only rows with a {role} have it"
     return ""
 

@@ -22,7 +22,7 @@ from larr.data.log import SPLITS
 from larr.data.parts import ENOUGH_ROWS, HELD_BACK, LEFT_OUT, has_last_days, scattered
 from larr.errors import DataError
 
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 """Days with a smaller share of the rows are held back together with preceding days."""
 
 
@@ -72,7 +72,7 @@ def _last_days(log: LogRows) -> Iterator[Fold]:
     """Yields folds that hold back a block of the last days and train on the days before it."""
     day_N = log.array("days")[:, 0]
     day_D, rows_D = np.unique(day_N, return_counts=True)
-    least = min(ENOUGH_ROWS, LEAST_SHARE * len(log))
+    least = min(ENOUGH_ROWS, MIN_SHARE * len(log))
     stop, block, judged = int(day_D[-1]) + 1, 0, 0
     # From the last day back to the second; the first day is always trained on.
     for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):

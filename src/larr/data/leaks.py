@@ -17,7 +17,7 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
 from larr.data.features import sample
-from larr.data.guess import LEAST_BY_CHANCE
+from larr.data.guess import MIN_EXPECTED
 from larr.data.log import Log, check_tables
 from larr.data.look import share
 from larr.data.names import raw_column
@@ -26,18 +26,18 @@ from larr.data.transforms import TIME_COLUMNS, Template
 from larr.errors import DataError
 from larr.progress import console
 
-MOST_ROWS = 200_000
+MAX_ROWS = 200_000
 """Training rows in the sample."""
-MOST_AUC = 0.95
+MAX_AUC = 0.95
 """A column that alone predicts clicks with a higher AUC is derived from the click."""
-MOST_APART = 0.5
+MAX_GAP = 0.5
 """If the shares of clicked and unclicked rows with a value differ by more, the value's presence may
 depend on the outcome."""
-MOST_ALIKE = 0.9
+MAX_CORRELATION = 0.9
 """A column of places or users is a count of the log if its rank correlation with one is higher."""
-LEAST_COUNTED = 10
+MIN_COUNTED = 10
 """Places or users with a value that are needed for a correlation."""
-MOST_NEW, MOST_REPEATED = 0.5, 0.01
+MAX_NEW, MAX_REPEATED = 0.5, 0.01
 FOLDS, PRIOR = 5, 1.0
 NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
 
@@ -84,7 +84,7 @@ def used_columns(config: Config) -> set[str]:
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
     """Yields columns that reveal the outcome, and whether the configuration reads them."""
     used = used_columns(config)
-    rows = sample(log.scan().filter(pl.col("split") == "train"), MOST_ROWS)
+    rows = sample(log.scan().filter(pl.col("split") == "train"), MAX_ROWS)
     of_log = [name for name in log.schema() if name not in NO_COLUMNS]
     rows = rows.join(log.places, on="poi_id", how="left", maintain_order="left")
     rows = rows.join(log.users, on="user_id", how="left", maintain_order="left")
@@ -99,11 +99,11 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
         area = _auc(rows.select("request_id", "click", value=name))
         shares = f"{clicked:.0%} of the clicked rows have a value, {not_clicked:.0%} of the others"
         by_chance = share(has_value) * int((~click).sum())
-        if not not_clicked and by_chance > LEAST_BY_CHANCE:
+        if not not_clicked and by_chance > MIN_EXPECTED:
             yield f"{name}: {shares}", is_used
-        elif area > MOST_AUC:
+        elif area > MAX_AUC:
             yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used
-        elif abs(clicked - not_clicked) > MOST_APART:
+        elif abs(clicked - not_clicked) > MAX_GAP:
             yield f"{name}: {shares}", False
         elif name in of_log and has_role(name, "outcome"):
             yield (
@@ -150,11 +150,11 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
             numbers = joined.with_columns(pl.col(name).cast(pl.Float64, strict=False)).drop_nulls(
                 name
             )
-            if name == key or numbers.height < max(LEAST_COUNTED, joined.height / 2):
+            if name == key or numbers.height < max(MIN_COUNTED, joined.height / 2):
                 continue
             ranks = [pl.corr(name, other, method="spearman") for other in ("shown", "clicked")]
             alike = max(abs(rank or 0) for rank in numbers.select(a=ranks[0], b=ranks[1]).row(0))
-            is_alike = MOST_ALIKE < alike <= 1
+            is_alike = MAX_CORRELATION < alike <= 1
             if is_alike or has_role(name, "counted"):
                 reason = f"rank correlation with the log {alike:.2f}" if is_alike else "by its name"
                 yield (
@@ -174,7 +174,7 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
         new = rows.filter(pl.col("split") == "test").join(known, on=key, how="anti")
         counts = [frame.select(pl.len()) for frame in (new, rows.filter(pl.col("split") == "test"))]
         news, tested = (frame.collect(engine="streaming").item() for frame in counts)
-        if news > MOST_NEW * tested:
+        if news > MAX_NEW * tested:
             yield (
                 f"{news / tested:.0%} of the test rows have {what} without training rows",
                 False,
@@ -182,7 +182,7 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
     pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
     repeated = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
     again, total = repeated.collect(engine="streaming").row(0)
-    if again > MOST_REPEATED * total and log.is_dated:
+    if again > MAX_REPEATED * total and log.is_dated:
         yield (
             f"{again:,} rows have the user, place and time of another row; are they duplicates?",
             False,

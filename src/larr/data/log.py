@@ -33,11 +33,11 @@ SEED = 1
 """Seed of random splits, the same for all seeds of a run."""
 DEFAULT_SHARE = 0.2
 """Default share of users, places or requests in the test split of a random split."""
-DEALT_DAYS = 6
+RANDOM_DAYS = 6
 """Training days of a log without times."""
-SOME_ROWS = 2_000_000
+SAMPLE_ROWS = 2_000_000
 """Rows of the sample from which shares of requests are estimated."""
-MOST_AT_MIDNIGHT = 0.1
+MAX_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates without a time of day."""
 
 
@@ -56,8 +56,8 @@ class Split:
         if self.draw is None:
             return rows
         # The leading digits of `draw` decide the split, so the day comes from later ones.
-        day = (self.draw * DEALT_DAYS * 1000 % DEALT_DAYS).cast(pl.Int64)
-        day = pl.when(pl.col("split") == "test").then(DEALT_DAYS).otherwise(day)
+        day = (self.draw * RANDOM_DAYS * 1000 % RANDOM_DAYS).cast(pl.Int64)
+        day = pl.when(pl.col("split") == "test").then(RANDOM_DAYS).otherwise(day)
         return with_time_columns(rows.with_columns(time=pl.col("time") + pl.duration(days=day)))
 
 
@@ -119,12 +119,12 @@ class Log:
 
 
 def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Returns a sample of complete requests, about `SOME_ROWS` rows, or all of a smaller log.
+    """Returns a sample of complete requests, about `SAMPLE_ROWS` rows, or all of a smaller log.
 
     Aggregating over all requests of a large log would need too much memory.
     """
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
-    parts = -(-count // SOME_ROWS)
+    parts = -(-count // SAMPLE_ROWS)
     return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
 
 
@@ -165,7 +165,7 @@ def check_tables(
     # An order that is in both tables counts once, as an impression.
     key = ["user_id", "poi_id", "day"]
     ordered = rows.filter(pl.col("order")).select(key).unique()
-    earlier = _with_rows(with_time_columns(history), checker.known)
+    earlier = _with_row_numbers(with_time_columns(history), checker.known)
     earlier = earlier.filter(pl.col("day") <= last)
     logged = ordered.collect(engine="streaming")
     earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
@@ -235,7 +235,7 @@ class _Checking:
         """Writes the valid rows of a chunk; returns the chunk's height and the other rows."""
         number, chunk = numbered
         checked = self.checks.check("impressions", chunk)
-        good = _with_rows(with_time_columns(checked.good), self.checks.known)
+        good = _with_row_numbers(with_time_columns(checked.good), self.checks.known)
         if not self.has_orders:
             # Features count orders; in a log without them, each click counts as an order.
             good = good.with_columns(order=pl.col("click"))
@@ -243,7 +243,7 @@ class _Checking:
         return chunk.height, checked._replace(good=good.clear())
 
 
-def _with_rows(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:
+def _with_row_numbers(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:
     """Adds the columns `ROWS`."""
     for key, name in ROWS.items():
         table = known[key].to_frame().with_row_index(name, offset=1)
@@ -283,7 +283,7 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
         name = pl.col("split").cast(pl.String)
     if is_dated:
         return Split(name), last
-    return Split(name, draw), last + timedelta(days=DEALT_DAYS)
+    return Split(name, draw), last + timedelta(days=RANDOM_DAYS)
 
 
 def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> bool:
@@ -306,7 +306,7 @@ def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> 
     for row in splits.iter_rows(named=True):
         console.print(f"  {row['rows']:,} rows of {row['first']} to {row['last']}: {row['split']}")
     at_midnight = splits.select(pl.col("at_midnight").sum() / pl.col("rows").sum()).item()
-    if at_midnight > MOST_AT_MIDNIGHT:
+    if at_midnight > MAX_AT_MIDNIGHT:
         console.print(
             f"  {at_midnight:.0%} of the times are exactly midnight: if they are dates without a "
             "time of day, leave hours and meals out of keywords and features"

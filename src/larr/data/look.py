@@ -21,7 +21,7 @@ import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
 from larr.data.csv_files import SEPARATORS, decoded, detected_encoding
-from larr.data.files import HIDDEN, Files, found
+from larr.data.files import HIDDEN, Files, table_files
 from larr.data.roles import WORDS, words_of
 from larr.data.sql import identifier, literal
 from larr.data.transforms import text_column
@@ -30,9 +30,9 @@ from larr.errors import DataError
 from larr.metrics import Array
 from larr.progress import console
 
-MOST_ROWS = 1_000_000
+MAX_ROWS = 1_000_000
 """Rows read from the beginning of each table."""
-MOST_VALUES, MOST_PARTS, MOST_FEW = 1_000, 500, 12
+MAX_VALUES, MAX_PARTS, MAX_NUMERIC_CATEGORY = 1_000, 500, 12
 """Maximum numbers of distinct values: of a category, of parts of lists, of a numeric category."""
 NO_TABLE = re.compile(
     r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
@@ -51,7 +51,7 @@ TRUTH = {"1": "0", "1.0": "0.0", "true": "false", "yes": "no", "y": "n", "t": "f
 TRUTH |= {"ja": "nein", "oui": "non", "sí": "no", "是": "否"}
 WORDY = r"\pL{2}.*\s|[^\x00-\x7f]{2}"
 """More than one word, or letters of languages without spaces."""
-LEAST_WORDS = 0.3
+MIN_WORDS = 0.3
 """Minimum share of values that match `WORDY` in a column of texts."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
 ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"
@@ -184,8 +184,8 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("flag", lambda c: {*c.distinct.head(3).str.to_lowercase()} in map(set, TRUTH.items())),
     ("time", lambda c: c.is_whole and "id" not in c.words and _unit(c.number_values)),
     ("date", lambda c: c.is_whole and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
-    ("category", lambda c: c.is_whole and len(c.distinct) <= MOST_FEW),
-    ("category", lambda c: c.is_whole and "year" in c.words and len(c.distinct) <= MOST_VALUES),
+    ("category", lambda c: c.is_whole and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
+    ("category", lambda c: c.is_whole and "year" in c.words and len(c.distinct) <= MAX_VALUES),
     ("code", lambda c: c.is_whole and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
     ("number", lambda c: len(c.number_values)),
     ("clock", lambda c: c.all_match(CLOCK)),
@@ -196,8 +196,8 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("date", lambda c: next((f for f in FORMATS if "M" not in f and _fits(c, f)), "")),
     ("link", lambda c: c.all_match("^https?://")),
     ("list", lambda c: _separator(c.distinct.head(10_000))),
-    ("category", lambda c: len(c.distinct) <= min(MOST_VALUES, c.values.count() / 2)),
-    ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= LEAST_WORDS),
+    ("category", lambda c: len(c.distinct) <= min(MAX_VALUES, c.values.count() / 2)),
+    ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= MIN_WORDS),
 )
 """Kinds and their rules, in the order in which they are tried; a rule may return the form."""
 
@@ -224,8 +224,8 @@ def _separator(some: pl.Series) -> str:
     for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
         if share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
-            known = parts.n_unique() <= min(MOST_PARTS, len(parts) / recurring)
-            if known and (separator in "|;" or len(some) > MOST_FEW):
+            known = parts.n_unique() <= min(MAX_PARTS, len(parts) / recurring)
+            if known and (separator in "|;" or len(some) > MAX_NUMERIC_CATEGORY):
                 return separator
     return ""
 
@@ -309,10 +309,10 @@ class Reader:
         options = (short, long, f"table_{len(taken)}")
         name = next(o for o in options if re.fullmatch("[a-z][a-z0-9_]*", o) and o not in taken)
         if file.path is not None:
-            paths, kind = found(file.path)
+            paths, kind = table_files(file.path)
             file = _with_columns(file, paths[0]) if kind == "csv" else file
         self.files.add(name, file)
-        frame = self.files.table(name).head(MOST_ROWS).collect(engine="streaming")
+        frame = self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
         if frame.width < 2 or frame.height < 2:
             raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
         columns = tuple(_column(frame, column) for column in frame.columns)

@@ -63,7 +63,7 @@ def by_table(names: list[str]) -> dict[str, list[str]]:
     }
 
 
-def is_listed(column: str) -> bool:
+def is_multivalued(column: str) -> bool:
     """Returns whether a column can hold comma-separated values."""
     return column.startswith("poi_") and column != "poi_id"
 

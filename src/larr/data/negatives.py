@@ -40,28 +40,28 @@ def add_negatives(
     log = split(pl.scan_parquet(files))
     _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())
     clicks = log.filter(pl.col("click"))
-    there = _there(clicks, places, wanted)
+    available = _available(clicks, places, wanted)
     taken = clicks.select(*wanted.not_taken_in, "poi_id").unique().collect(engine="streaming")
     first = _first_files(files)
     total = int(log.select(pl.len()).collect(engine="streaming").item())
-    requests = drawn = could_be = 0
+    requests = drawn = eligible = 0
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
             rows = split(pl.scan_parquet(path)).collect().with_row_index(ROW)
             asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
             asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
-            candidates = _drawn(asked, there, wanted)
+            candidates = _sampled(asked, available, wanted)
             sampled = candidates.join(taken, on=taken.columns, how="anti", maintain_order="left")
             sampled = sampled.group_by(ROW, maintain_order=True).head(wanted.per_request)
-            could_be += int(candidates.unique(ROW)[PLACES].sum())
+            eligible += int(candidates.unique(ROW)[PLACES].sum())
             requests, drawn = requests + asked.height, drawn + sampled.height
             rows = pl.concat([rows, sampled.select(rows.columns)]).sort(ROW, maintain_order=True)
             rows.drop(ROW).write_parquet(path)
             advance(rows.height)
     if not drawn:
         raise DataError("dataset.negatives: no unclicked place is available")
-    share = drawn / could_be
+    share = drawn / eligible
     console.print(
         f"  sampled {drawn:,} unclicked places, {drawn / requests:.1f} per request, {share:.1%} of "
         "those available"
@@ -88,7 +88,7 @@ def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list
             )
 
 
-def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
+def _available(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
     """Returns the available places, numbered within each split and group of `within`.
 
     Training rows sample from the places clicked in training rows, test rows from all.
@@ -100,11 +100,11 @@ def _there(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) 
         .with_columns(split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
-    there = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
+    available = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
     places = places.with_row_index(PLACE, offset=1).select("poi_id", PLACE, *wanted.within)
-    there = there.join(places, on="poi_id", maintain_order="left")
+    available = available.join(places, on="poi_id", maintain_order="left")
     group = ["split", *wanted.within]
-    return there.with_columns(
+    return available.with_columns(
         pl.int_range(pl.len(), dtype=pl.UInt64).over(group).alias(NUMBER),
         pl.len().over(group).cast(pl.UInt64).alias(PLACES),
     )
@@ -121,16 +121,16 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
     return found.select("request_id", "file").collect(engine="streaming")
 
 
-def _drawn(asked: pl.DataFrame, there: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
+def _sampled(asked: pl.DataFrame, available: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
     """Returns negatives for each row of `asked`, with distinct available places."""
     group = ["split", *wanted.within]
     draws = pl.lit(list(range(wanted.per_request * TRIES))).alias(DRAW)
-    sizes = there.select(*group, PLACES).unique()
+    sizes = available.select(*group, PLACES).unique()
     rows = asked.drop("poi_id", PLACE).join(sizes, on=group, maintain_order="left")
     rows = rows.with_columns(draws).explode(DRAW)
     draw = pl.concat_str("request_id", DRAW, separator="|").hash()
     rows = rows.with_columns((draw % pl.col(PLACES)).alias(NUMBER))
-    rows = rows.join(there.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
+    rows = rows.join(available.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
     rows = rows.filter(pl.col("day").is_between(SINCE, UNTIL))
     rows = rows.unique([ROW, "poi_id"], maintain_order=True)
     return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))

@@ -42,7 +42,7 @@ REQUESTS = "requests.parquet"
 EXAMPLES = 40
 """Complete requests that are kept, to check serving against them."""
 REPORTED_ROWS = 1_000_000
-MOST_UNKNOWN = 0.5
+MAX_UNKNOWN = 0.5
 """A feature that is unknown in a larger share of the rows is reported."""
 
 
@@ -167,7 +167,7 @@ def _beside(log: Log) -> str:
     requests = train.group_by("request_id")
     ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
     share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()
-    return "request_id" if share > MOST_UNKNOWN else "user_id"
+    return "request_id" if share > MAX_UNKNOWN else "user_id"
 
 
 def _write_requests(log: Log, folder: Path) -> None:
@@ -191,7 +191,7 @@ def _report_unknown(encoder: FeatureEncoder, rows: int, folder: Path) -> None:
         unknown_X = sum((block == 0).sum(axis=0) for block in blocks)
         for name, unknown in zip(names, unknown_X, strict=True):
             share = unknown / rows
-            if share > MOST_UNKNOWN:
+            if share > MAX_UNKNOWN:
                 console.print(f"  {name}: {reason} in {share:.0%} of the {folder.name} rows")
 
 

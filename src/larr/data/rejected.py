@@ -17,12 +17,12 @@ from larr.data.transforms import text_column
 from larr.errors import DataError
 from larr.progress import console
 
-MOST_REJECTED = 0.5
+MAX_REJECTED = 0.5
 """larr stops if a larger share of a table is rejected, even with `dataset.bad_rows = "reject"`."""
-MOST_LOST = 0.01
+MAX_LOST = 0.01
 """The same limit for columns with `expected`: labels, times, splits and positions are not wrong at
 random, so the remaining log would be biased."""
-MOST_BLANKED = 0.05
+MAX_BLANKED = 0.05
 """If a larger share of a column is invalid, the column may have another unit or meaning."""
 EXAMPLES = 3
 """Rows shown for each reason."""
@@ -166,14 +166,14 @@ class Checker(Checks):
             table, rows = group["table"], self.rows[group["table"]]
             for rule in group["broken_rules"]:
                 column = TABLES[table].columns.get(rule["column"])
-                if column and column.expected and group["rows"] > MOST_LOST * rows:
+                if column and column.expected and group["rows"] > MAX_LOST * rows:
                     raise DataError(
                         f"table {table}: {sentence(Rule(**rule))} in {group['rows']:,} of "
                         f"{rows:,} rows, for example {group['examples'][0]}; expected "
                         f"{column.expected}. Dropping these rows would bias the log"
                     )
         for table, rejected in self.rows_rejected.items():
-            if table in TABLES and rejected > MOST_REJECTED * self.rows[table]:
+            if table in TABLES and rejected > MAX_REJECTED * self.rows[table]:
                 raise DataError(
                     f"table {table}: {rejected:,} of {self.rows[table]:,} rows break the data "
                     f"contract, too many to train on the rest; correct them (see the table above "
@@ -205,10 +205,10 @@ class Checker(Checks):
         for (table, column), cells in bad.items():
             share = cells / max(self.values[table, column], 1)
             line = f"table {table}: {share:.0%} of the values of {column} are invalid (see above)"
-            if share > MOST_REJECTED and column in own_numbers(self.config)[table]:
+            if share > MAX_REJECTED and column in own_numbers(self.config)[table]:
                 raise DataError(
                     f"{line}; correct them, or remove the column from features.numbers and buckets"
                 )
-            if share > MOST_BLANKED:
+            if share > MAX_BLANKED:
                 console.print(f"  {line}: does the column have another unit or meaning?")
         return bad.total()

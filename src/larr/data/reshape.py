@@ -18,9 +18,9 @@ from larr.data.sql import identifier, literal
 CONTAINED, FEW = 0.9, 20
 """Minimum share of a column's values among those of a key for a join, and the number of values that
 are tried first."""
-MOST_REPEATED = 0.01
+MAX_REPEATED = 0.01
 """Tables are versions, not parts, of one table if they share a larger part of their rows."""
-LEAST_EVENTS, MOST_EVENTS = 0.7, 30
+MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
 SLATE = r"^\S+-[01]( \S+-[01])*$"
 """Shown items, each with its label: `N17-0 N4-1`."""
@@ -70,7 +70,7 @@ def _united(reader: Reader, tables: list[Table]) -> list[Table]:
     united = []
     for (name, _), group in groupby(sorted(tables, key=shape), shape):
         parts = list(group)
-        if len(parts) > 1 and _share_repeated(reader, parts) > MOST_REPEATED:
+        if len(parts) > 1 and _share_repeated(reader, parts) > MAX_REPEATED:
             parts = [max(parts, key=lambda part: part.rows)]  # the others are versions of it
         if len(parts) == 1:
             united += parts
@@ -159,9 +159,9 @@ def refers(column: Column, key: Column) -> bool:
 
 def event_column(table: Table) -> Column | None:
     """Returns the column that names the event of each row, or None."""
-    few = (c for c in table.columns if c.kind == "category" and len(c.distinct) <= MOST_EVENTS)
+    few = (c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS)
     return next(
-        (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= LEAST_EVENTS), None
+        (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= MIN_EVENTS), None
     )
 
 
