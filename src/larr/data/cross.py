@@ -134,7 +134,7 @@ class Cross:
 
     @classmethod
     def load(cls, config: Config, pair: StatisticConfig, folder: Path) -> Self:
-        """Returns what `save` wrote."""
+        """Reads the files that `save` wrote."""
         paths = (folder / f"{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
 

@@ -53,7 +53,7 @@ LINES = 20
 ENCODINGS = ["gb18030", "shift_jis", "euc_kr", "big5", "cp1251", "cp1252"]
 """Encodings other than Unicode that are still in use."""
 QUOTED = (('"', '"'), ('"', "\\"), ("", ""))
-"""Pairs of quote and escape character, in the order in which they are tried."""
+"""Pairs of quote and escape character, tried in this order."""
 OPTIONS = "name the file in [dataset.files] and set its separator, quote, escape or encoding"
 
 
@@ -241,7 +241,7 @@ class CsvReader:
         return Scan(dialect, rows, unreadable, next(filter(None, suspect_cells), None))
 
     def _columns_in(self, number: NumberFormat, scan: str, columns: Iterable[str]) -> list[str]:
-        """Returns the columns all of whose cells have a number format."""
+        """Returns the columns that have a number format in all cells."""
         columns = list(columns)
         for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):
             if columns:

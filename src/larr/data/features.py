@@ -45,7 +45,7 @@ class Category(BaseModel, frozen=True):
 
 
 class ColumnSplit(NamedTuple):
-    """The positions of features, by what their values depend on."""
+    """The positions of features, grouped by the inputs that determine their values."""
 
     place: tuple[int, ...]
     """Features that depend on the place alone."""
@@ -148,7 +148,7 @@ class FeatureEncoder:
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
-        """Returns what `save` wrote."""
+        """Reads the files that `save` wrote."""
         vocabularies = {
             name: Vocabulary(pl.read_parquet(folder / _file(number, name))["value"])
             for number, name in enumerate(dict.fromkeys(config.features.categories))

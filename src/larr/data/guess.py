@@ -31,8 +31,8 @@ the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
-"""Share of the rows that is searched for leaks; and the expected number of unclicked rows with a
-value, at independence, from which on their absence is a leak."""
+"""Share of the rows that is searched for leaks. A column that no unclicked row has is a leak if more
+unclicked rows than this would have it by chance."""
 RISING = 0.99
 CODE = r"^\S*\d\S*$"
 TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
@@ -155,7 +155,7 @@ def _fits(
         score = 1.5  # without users, sessions take their role
     is_number = len(column.number_values) > 0
     if not (is_named or table.is_named):  # columns without names: codes, in order
-        is_code = column.is_whole or (not is_number and column.all_match(CODE))
+        is_code = column.is_integer or (not is_number and column.all_match(CODE))
         score = 0.5 * is_code
     if score or not (table.is_named or is_number):
         score += 0.1 * log10(len(column.distinct)) * table.is_named
@@ -212,7 +212,7 @@ def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, s
         ("request", SURE, lambda c: is_role(c.name, "request") and is_request(c)),
         ("request", GUESS, lambda c: "id" in c.words and not c.is_key and is_request(c)),
         ("split", SURE, lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
-        ("position", LIKELY, lambda c: is_role(c.name, "position") and c.is_whole),
+        ("position", LIKELY, lambda c: is_role(c.name, "position") and c.is_integer),
         ("lat", LIKELY, lambda c: has_role(c.name, "lat") and len(c.number_values)),
         ("lon", LIKELY, lambda c: has_role(c.name, "lon") and len(c.number_values)),
         ("probability_click", SURE, lambda c: c.name == "probability_click"),

@@ -163,7 +163,7 @@ class Known:
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
-        """Returns what `save` wrote."""
+        """Reads the files that `save` wrote."""
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
         situations = {
             profile.name: pl.read_parquet(folder / f"situation-{profile.name}.parquet")

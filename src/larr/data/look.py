@@ -68,7 +68,7 @@ DATES: tuple[str, ...] = (
 DATES += ("%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d.%m.%y", "%Y年%m月%d日")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
-"""Time formats other than ISO 8601, in the order in which they are tried."""
+"""Time formats other than ISO 8601, tried in this order."""
 EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
 """Units of times since 1970, in microseconds."""
 OLDEST, LATEST = 6.3e14, 2.2e15
@@ -116,7 +116,7 @@ class Column:
         return np.array([]) if numbers.null_count() else numbers.to_numpy()
 
     @cached_property
-    def is_whole(self) -> bool:
+    def is_integer(self) -> bool:
         """Whether all values are integers."""
         return len(self.number_values) > 0 and bool((self.number_values % 1 == 0).all())
 
@@ -182,11 +182,11 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("constant", lambda c: len(c.distinct) == 1 and not c.values.null_count()),
     ("category", lambda c: len(c.distinct) == 1),
     ("flag", lambda c: {*c.distinct.head(3).str.to_lowercase()} in map(set, TRUTH.items())),
-    ("time", lambda c: c.is_whole and "id" not in c.words and _unit(c.number_values)),
-    ("date", lambda c: c.is_whole and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
-    ("category", lambda c: c.is_whole and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
-    ("category", lambda c: c.is_whole and "year" in c.words and len(c.distinct) <= MAX_VALUES),
-    ("code", lambda c: c.is_whole and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
+    ("time", lambda c: c.is_integer and "id" not in c.words and _unit(c.number_values)),
+    ("date", lambda c: c.is_integer and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
+    ("category", lambda c: c.is_integer and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
+    ("category", lambda c: c.is_integer and "year" in c.words and len(c.distinct) <= MAX_VALUES),
+    ("code", lambda c: c.is_integer and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
     ("number", lambda c: len(c.number_values)),
     ("clock", lambda c: c.all_match(CLOCK)),
     ("date", lambda c: c.all_match(ISO + "$")),
@@ -199,7 +199,7 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("category", lambda c: len(c.distinct) <= min(MAX_VALUES, c.values.count() / 2)),
     ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= MIN_WORDS),
 )
-"""Kinds and their rules, in the order in which they are tried; a rule may return the form."""
+"""Kinds and their rules, tried in this order; a rule may return the form."""
 
 
 def share(mask: pl.Series) -> float:
