@@ -119,7 +119,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _heads_divide_the_vectors(self) -> Self:
+    def _heads_divide_dimension(self) -> Self:
         for name in ("larr", *CONTROLS, *self.align.variants):
             heads = self.align.of(name).scene.heads
             if self.embed.dimension % heads:

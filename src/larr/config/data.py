@@ -84,7 +84,7 @@ class TablesConfig(Section):
 
     @field_validator("time_zone")
     @classmethod
-    def _is_a_zone(cls, name: str) -> str:
+    def _zone_exists(cls, name: str) -> str:
         if name and name not in available_timezones():
             raise ValueError(f"no time zone {name!r}; expected a name like Asia/Shanghai or UTC")
         return name
@@ -147,13 +147,13 @@ class DatasetConfig(Section):
 
     @field_validator("files")
     @classmethod
-    def _no_name_of_a_table(cls, files: dict[str, FileConfig]) -> dict[str, FileConfig]:
+    def _names_are_free(cls, files: dict[str, FileConfig]) -> dict[str, FileConfig]:
         if taken := sorted(files.keys() & get_args(TableName)):
             raise ValueError(f"{taken[0]} is the name of a table; rename the file")
         return files
 
     @model_validator(mode="after")
-    def _tables_are_read(self) -> Self:
+    def _tables_match_kind(self) -> Self:
         if self.kind != "tables" and self.tables != TablesConfig():
             raise ValueError(
                 f'tables are set, but kind is "{self.kind}"; set kind = "tables" to read them'
@@ -173,7 +173,7 @@ class BucketConfig(Section):
     if not set."""
 
     @model_validator(mode="after")
-    def _edges_rise_between_the_words(self) -> Self:
+    def _edges_fit_words(self) -> Self:
         edges, expected = self.edges, len(self.words) - 1
         if edges is not None and (sorted(edges) != edges or len(edges) != expected):
             raise ValueError(
@@ -201,7 +201,7 @@ class KeywordConfig(Section):
     """Whether it is one of the r scene texts of stage 3. Paper: Eq. (22); r = 10."""
 
     @model_validator(mode="after")
-    def _view_is_the_owners(self) -> Self:
+    def _view_fits_owner(self) -> Self:
         views = ("business", "basic") if self.owner == "poi" else ("profile", "action")
         if self.view not in views:
             raise ValueError(

@@ -172,7 +172,7 @@ class AlignConfig(RankerConfig):
 
     @field_validator("variants")
     @classmethod
-    def _best_is_no_variant(cls, variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
+    def _best_is_reserved(cls, variants: dict[str, VariantConfig]) -> dict[str, VariantConfig]:
         if BEST in variants:
             raise ValueError(f"{BEST!r} is reserved for `larr choose`; give another name")
         return variants

@@ -31,8 +31,8 @@ the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
-"""Share of the rows that is searched for leaks. A column that no unclicked row has is a leak if more
-unclicked rows than this would have it by chance."""
+"""Share of the rows that is searched for leaks. A column is a leak if no unclicked row has a value,
+although more than this number would by chance."""
 RISING = 0.99
 CODE = r"^\S*\d\S*$"
 TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")

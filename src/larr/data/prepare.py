@@ -105,9 +105,10 @@ def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
     train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
     keys = {name: name for name in ("user_id", "poi_id", "time")}
     keys |= {"beside": beside, "log_row": LOG_ROW}
+    crossed = any(is_crossed(config, n) for k in config.keywords for n in Template(k).columns)
     chunks = past_orders(log, train).iter_slices(config.dataset.chunk_rows)
     for number, chunk in enumerate(chunks):
-        orders = enricher.enrich(chunk, crossed=_read_in_texts(config))
+        orders = enricher.enrich(chunk, crossed=crossed)
         orders = rendered(config.keywords, orders, keys, enricher.owned)
         orders.write_parquet(folder / "enriched" / f"orders-{number:05}.parquet")
     for name in ("orders", "not_taken"):
@@ -259,12 +260,6 @@ def _write_known(
         )
         numbers = texts.add(recent[config.features.recent_keyword])
         np.save(folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
-
-
-def _read_in_texts(config: Config) -> bool:
-    """Returns whether a keyword reads a cross statistic, or its level."""
-    columns = {name for keyword in config.keywords for name in Template(keyword).columns}
-    return any(is_crossed(config, name) for name in columns)
 
 
 def _report_texts(config: Config, folder: Path) -> None:
