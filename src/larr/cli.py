@@ -167,8 +167,7 @@ def publish(
     config: ConfigPath,
     override: Overrides = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="One of `align.models`; by default best, or else larr."),
+        str | None, typer.Option(help="One of `align.models`; by default best, or else larr.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder of the versions; by default OUTPUT/store.")

@@ -175,10 +175,7 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
         counts = [frame.select(pl.len()) for frame in (new, rows.filter(pl.col("split") == "test"))]
         news, tested = (frame.collect(engine="streaming").item() for frame in counts)
         if news > MAX_NEW * tested:
-            yield (
-                f"{news / tested:.0%} of the test rows have {what} without training rows",
-                False,
-            )
+            yield f"{news / tested:.0%} of the test rows have {what} without training rows", False
     pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
     repeated = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
     again, total = repeated.collect(engine="streaming").row(0)

@@ -26,12 +26,7 @@ from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, Split, check_tables, some_requests
-from larr.data.names import (
-    ROWS,
-    candidate_features,
-    is_crossed,
-    raw_column,
-)
+from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
