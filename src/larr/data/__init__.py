@@ -1,1 +1,1 @@
-"""Tables become arrays and texts: the contract kept, statistics as of their time."""
+"""From tables to arrays and texts: validation, statistics without leaks, features."""

@@ -1,4 +1,4 @@
-"""The log as memory-mapped arrays, and batches of its rows in order or shuffled.
+"""Reads the arrays of the log in batches, in order or shuffled.
 
 Shapes: N rows of a log, B rows of a batch, F categories, M numbers, L recent places, R scene texts,
 T tasks, G text figures.
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """B."""
+        """The number of rows, B."""
         return self.categories.shape[0]
 
     def to(self, device: torch.device) -> Batch:

@@ -19,7 +19,7 @@ OLDEST = datetime(1980, 1, 1)
 
 @dataclass(frozen=True)
 class Column:
-    """The type of a column and its limits."""
+    """The type and the limits of a column."""
 
     dtype: pl.DataType
     nullable: bool = True
@@ -124,14 +124,14 @@ TABLES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that rows can break."""
+    """A rule of the contract for rows."""
 
     column: str
     """The column that the rule is about; the columns of a key are joined by " + "."""
     kind: str
     """A key of `SENTENCES`."""
     limit: float | None = None
-    """The limit that a number exceeds."""
+    """The limit of a number."""
 
 
 SENTENCES = {

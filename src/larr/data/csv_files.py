@@ -235,7 +235,7 @@ class CsvReader:
             "csv_line AS text, line_byte_position - 1 AS start "
             "FROM reject_errors JOIN reject_scans USING (scan_id, file_id) ORDER BY file, start"
         ).pl()
-        # A line can have several errors.
+        # A line can have more than one error.
         rejected = rejected.unique(["file", "start"], maintain_order=True)
         unreadable = complete(rejected, dialect).cast(UNREADABLE)
         return Scan(dialect, rows, unreadable, next(filter(None, suspect_cells), None))

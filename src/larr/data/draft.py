@@ -1,4 +1,4 @@
-"""`larr init`: a commented configuration for the tables of a folder."""
+"""`larr init`: writes a commented configuration for the tables of a folder."""
 
 from __future__ import annotations
 

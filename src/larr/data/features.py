@@ -1,4 +1,4 @@
-"""The features that rankers read: their description (`features.json`) and their encoder.
+"""The features of rankers: their description (`features.json`) and their encoder.
 
 Shapes: N rows, F categories, M numbers, L recent places, T tasks.
 """
@@ -101,7 +101,7 @@ def undo_sampling(probability_NT: Array, rate: float) -> Array:
 
 @dataclass(frozen=True)
 class FeatureEncoder:
-    """Vocabularies and scales, fitted on the training days alone."""
+    """Vocabularies and scales, fitted on the training days."""
 
     vocabularies: dict[str, Vocabulary]
     scales: Scales

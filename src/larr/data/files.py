@@ -1,4 +1,4 @@
-"""Reads files and databases through DuckDB: each becomes a view that SQL can name."""
+"""Reads files and databases with DuckDB; each becomes a view for SQL."""
 
 from __future__ import annotations
 

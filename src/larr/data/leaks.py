@@ -114,9 +114,9 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
 
 
 def _auc(rows: pl.DataFrame) -> float:
-    """Returns the AUC of a column's values as scores, or of the click rate of each value.
+    """Returns the AUC of a column's numbers, or of the click rates of its values if it is higher.
 
-    The rate of a row's value is that in other requests: five parts, each by the other four.
+    The click rates are computed by five-fold cross-validation over requests.
     """
     label_N = rows["click"].to_numpy()
     if label_N.all() or not label_N.any():

@@ -25,7 +25,7 @@ from larr.data.values import plain
 from larr.errors import DataError
 from larr.progress import console, track
 
-if TYPE_CHECKING:  # serving, which imports this module, reads no files
+if TYPE_CHECKING:  # serving imports this module and must not need duckdb
     from larr.data.datasets import Tables
 
 SPLITS = ("train", "test")
@@ -345,7 +345,7 @@ def check_sampling(rate: float, train_ctr: float, test_ctr: float) -> None:
     if rate == 1:
         return
     true_ctr = train_ctr * rate / (1 - train_ctr + train_ctr * rate)
-    # The geometric mean of the two rates separates a complete day from a sampled one.
+    # The geometric mean of the two CTRs separates a complete day from a sampled one.
     if test_ctr > math.sqrt(train_ctr * true_ctr):
         raise DataError(
             f"dataset.sampling_rate is {rate:g}, but the test rows seem to be down-sampled too: "

@@ -349,7 +349,7 @@ def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[
 
 
 def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
-    """Yields the name and source of each table of a file, a database, or a folder of parts."""
+    """Yields the name and source of each table in a file, database, or folder of parts."""
     kind = DATABASES.get(path.suffix.lower())
     if kind is None:
         yield SUFFIX.sub("", path.name), FileConfig(path=path)

@@ -16,11 +16,11 @@ of users and places. Counting, sorting and lookup are several times faster with 
 """
 USER, PLACE = ROWS.values()
 LOOKED_UP = ("poi_", "user_", "pair_")
-"""Prefixes of columns that a server looks up by the IDs of a request and its candidates."""
+"""Prefixes of columns that the server looks up by user and place IDs."""
 
 
 def figure_names(pair: StatisticConfig) -> list[str]:
-    """Returns the names of the figures of a pair of columns."""
+    """Returns the columns of a cross statistic."""
     return [f"{pair.name}_{figure}" for figure in pair.figures]
 
 
@@ -81,7 +81,7 @@ def is_crossed(config: Config, name: str) -> bool:
 
 
 def figures_differ(config: Config, pair: StatisticConfig) -> bool:
-    """Returns whether the figures of a pair differ between the candidates of a request."""
+    """Returns whether a cross statistic differs between the candidates of a request."""
     declared = config.features.candidate_columns
     return any(
         column.startswith("poi_") or raw_column(config, column) in declared

@@ -71,7 +71,7 @@ def _united(reader: Reader, tables: list[Table]) -> list[Table]:
     for (name, _), group in groupby(sorted(tables, key=shape), shape):
         parts = list(group)
         if len(parts) > 1 and _share_repeated(reader, parts) > MAX_REPEATED:
-            parts = [max(parts, key=lambda part: part.rows)]  # the others are versions of it
+            parts = [max(parts, key=lambda part: part.rows)]  # others are versions of the largest
         if len(parts) == 1:
             united += parts
             continue
@@ -150,7 +150,7 @@ def is_named_as(column: Column, key: Column, other: Table) -> bool:
 
 
 def refers(column: Column, key: Column) -> bool:
-    """Returns whether nearly all values of a column are values of a key."""
+    """Returns whether nearly all values of a column are in a key."""
     if not key.is_key or key.kind in ("time", "date", "link", "list"):
         return False
     known, values = key.distinct.implode(), column.distinct

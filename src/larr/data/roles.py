@@ -23,7 +23,7 @@ _TYPE_SUFFIX = re.compile(r":(token|float|token_seq|float_seq)$")
 
 
 def words_of(name: str) -> list[str]:
-    """Returns the words of a name, in lower case: those of `userId` are `user` and `id`."""
+    """Returns the words of a name in lower case, such as `user` and `id` for `userId`."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", _TYPE_SUFFIX.sub("", name))
     words: list[str] = []
     for word in re.findall(r"[^\W_]+", spaced.lower()):

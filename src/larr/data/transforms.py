@@ -57,7 +57,7 @@ TIME_WORDS = {
     column: (part, {number: word for word, numbers in words.items() for number in numbers})
     for column, (part, words) in _TIME_WORDS.items()
 }
-"""Column -> a part of the time, and the word for each of its values."""
+"""Column -> part of the time, and the word for each of its values."""
 TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
@@ -87,8 +87,8 @@ def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
     value = pl.col(column)
     if not dtype.is_float():
         return value.cast(pl.String)
-    whole = value.cast(pl.Int64, strict=False)
-    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+    integer = value.cast(pl.Int64, strict=False)
+    return pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
 def text_value(value: object) -> str:
@@ -101,7 +101,7 @@ def text_value(value: object) -> str:
         value = int(value)
     if isinstance(value, int):
         return str(value)
-    # Python and polars write 1e-05 and 1e16 differently, and the vocabulary is polars'.
+    # Python and polars format 1e-05 and 1e16 differently; vocabularies are written by polars.
     text: str = pl.Series([value]).cast(pl.String).item()
     return text
 
@@ -334,7 +334,7 @@ class TextNumbers:
         return len(self._texts)
 
     def table(self) -> pl.DataFrame:
-        """Returns text_id (int32, the row number), keyword, text."""
+        """Returns a table with text_id (int32, the row number), keyword and text."""
         schema = {"keyword": pl.String, "text": pl.String}
         frame = pl.DataFrame(self._texts, schema, orient="row")
         return frame.with_row_index("text_id").with_columns(pl.col("text_id").cast(pl.Int32))
