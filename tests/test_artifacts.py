@@ -153,7 +153,7 @@ def test_a_stage_is_written_by_one_process_at_a_time(config: Config) -> None:
 def test_a_link_in_the_place_of_a_stage_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     artifacts.folder(config, "prepare").symlink_to(tmp_path / "disk")
-    with pytest.raises(LarrError, match="is a link"):
+    with pytest.raises(LarrError, match="is a symbolic link"):
         make(config, "prepare")
 
 

@@ -109,6 +109,6 @@ def test_a_verb_of_another_package_is_called(
 
 
 def test_a_name_of_larr_cannot_be_taken(package: Path) -> None:
-    message = r"declares 'characters' in larr\.vectors, which larr has"
+    message = r"declares 'characters' in larr\.vectors, but larr already"
     with pytest.raises(ConfigError, match=message):
         with_plugins({"characters": object()}, "vectors")

@@ -145,7 +145,7 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
         ("plain", "poi", "names no column"),
         ("{poi_name", "poi", "unmatched bracket or brace"),
         ("{poi_name} [x", "poi", "unmatched bracket or brace"),
-        ("{fee[/km]}", "scene", "rename a column with one of these in its name"),
+        ("{fee[/km]}", "scene", "rename columns with one of these in their names"),
         ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
         ("{click}", "scene", "not known before the impression"),
         ("{probability_click}", "scene", "not known before the impression"),
@@ -206,7 +206,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ),
         (
             {"statistics": [{"columns": ["user_id", "poi_name"], "figures": ["cvr"]}]},
-            "statistics user_id_x_poi_name: cvr counts orders, and impressions have no column",
+            "statistics user_id_x_poi_name: cvr counts orders, but impressions have no column",
         ),
         ({"keywords": []}, "none has the owner poi"),
         ({"keywords": [PLACE_TEXT]}, "none has the owner user or scene; stage 2 needs one"),

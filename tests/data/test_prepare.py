@@ -152,7 +152,7 @@ def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
             with_tables(city, tmp_path / name, impressions=tmp_path / name / "log.parquet")
         )
         prepare(configs[-1])
-    assert "statistics, profiles and histories count training rows alone" in " ".join(
+    assert "statistics, profiles and histories count only training rows" in " ".join(
         capsys.readouterr().err.split()
     )
     for name in ("categories", "numbers", "recent", "history", "texts"):
