@@ -25,24 +25,14 @@ from larr.text.checkpoint import attention
 HIDDEN, HEADS, INNER = "hidden", "heads", "inner"
 """Axes: the hidden states, the attention heads of a layer, its feed-forward units."""
 AXES = {
-    # Llama, Mistral, Qwen
-    "q_proj": (HEADS, HIDDEN),
-    "k_proj": (HEADS, HIDDEN),
-    "v_proj": (HEADS, HIDDEN),
-    "o_proj": (HIDDEN, HEADS),
-    "gate_proj": (INNER, HIDDEN),
-    "up_proj": (INNER, HIDDEN),
-    "down_proj": (HIDDEN, INNER),
-    # BERT, XLM-R
-    "query": (HEADS, HIDDEN),
-    "key": (HEADS, HIDDEN),
-    "value": (HEADS, HIDDEN),
-    "attention.output.dense": (HIDDEN, HEADS),
-    "intermediate.dense": (INNER, HIDDEN),
-    "output.dense": (HIDDEN, INNER),
-    "pooler.dense": (HIDDEN, HIDDEN),
+    (HEADS, HIDDEN): ("q_proj", "k_proj", "v_proj", "query", "key", "value"),
+    (HIDDEN, HEADS): ("o_proj", "attention.output.dense"),
+    (INNER, HIDDEN): ("gate_proj", "up_proj", "intermediate.dense"),
+    (HIDDEN, INNER): ("down_proj", "output.dense"),
+    (HIDDEN, HIDDEN): ("pooler.dense",),
 }
-"""End of a module's name -> the axes of its weight; embeddings and norms end with the hidden."""
+"""Axes of a weight -> ends of the names of modules that have it; the first that fits counts. The
+weights of embeddings and norms end with the hidden states."""
 FAMILIES = ("bert", "llama", "mistral", "qwen2", "qwen3", "roberta", "xlm-roberta")
 """Values of `model_type` that AXES describes."""
 SMOOTHING = 0.85
@@ -212,9 +202,8 @@ def _head(config: PreTrainedConfig) -> int:
 
 def _axes(name: str, weight: Parameter, hidden: int) -> tuple[str | None, ...]:
     """Returns the axis of each dimension of a weight or bias, None for one that stays as it is."""
-    module = name.rpartition(".")[0]
-    for end, axes in AXES.items():
-        if f".{module}".endswith(f".{end}"):
+    for axes, ends in AXES.items():
+        if name.rpartition(".")[0].endswith(ends):
             return axes[: weight.dim()]
     last = HIDDEN if weight.shape[-1] == hidden else None
     return (*[None] * (weight.dim() - 1), last)
