@@ -91,20 +91,20 @@ class ContrastConfig(Section):
 
 
 class DistillConfig(Section):
-    """A smaller text embedding model that gives nearly the vectors of stage 2's: `larr distill`."""
+    """`larr distill`: a smaller text embedding model that imitates the one of stage 2."""
 
     way: Literal["layers", "width"] = "layers"
-    """`layers` leaves layers out, evenly, and trains the rest; `width` removes hidden units, heads
-    and feed-forward units one after the other in the training, those first that matter least to
-    the loss (HomoDistil; BERT, XLM-R, Llama, Mistral and Qwen)."""
+    """`layers` drops evenly spaced layers and trains the rest; `width` prunes hidden units, heads
+    and feed-forward units during training, the least important for the loss first (HomoDistil; for
+    BERT, XLM-R, Llama, Mistral and Qwen)."""
     keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share that is kept: of the layers, or of hidden units, of heads and of feed-forward units."""
+    """Share to keep of the layers, or of the hidden units, heads and feed-forward units."""
     texts: Positive = 20_000
-    """Distinct texts of training orders, at most, whose vectors the smaller model learns."""
+    """Maximum number of distinct texts of training orders to train on."""
     epochs: AboveZero = 4.0
-    """Passes over them."""
+    """Passes over the texts."""
     batch_size: Positive = 64
-    """Texts in a step."""
+    """Texts per step."""
     learning_rate: AboveZero = 5e-4
     """Peak learning rate."""
 
