@@ -84,8 +84,7 @@ class NumberFormat:
 
 DECIMAL_COMMA = NumberFormat("decimal commas", r"[+-]?\d*(,\d+)?", ",", ".")
 INTEGER_FLOAT = NumberFormat("integers written as floats", r"-?\d{1,15}\.0", ".0", "")
-"""pandas, for example, writes an integer column so if a value is missing. Floats with more than 15
-digits may be rounded."""
+"""pandas writes integers like this if a value is missing. Longer ones may have been rounded."""
 
 
 @dataclass(frozen=True)
