@@ -8,7 +8,7 @@ between candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -16,7 +16,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import PAIR_FIGURES
-from larr.data.log import Log, some_requests
+from larr.data.log import Log, sample_requests
 from larr.data.names import (
     LOOKED_UP,
     candidate_features,
@@ -69,25 +69,22 @@ def check_columns(config: Config, log: Log) -> None:
     ]
     refuse(
         [
-            *_wrong_uses(config, uses, tables, is_dated=log.is_dated),
-            *_wrong_settings(config, impressions, log.tasks),
-            *needs_of_later_stages(config, log.places.columns),
+            *_invalid_uses(config, uses, tables, is_dated=log.is_dated),
+            *_invalid_settings(config, impressions, log.tasks),
+            *later_problems(config, log.places.columns),
         ]
     )
     _check_undeclared(config, uses, log, impressions)
 
 
-def refuse(wrong: Iterable[str]) -> None:
+def refuse(problems: Sequence[str]) -> None:
     """Raises ConfigError with all problems, if there are any."""
-    problems = [*wrong]
-    if len(problems) > 1:
-        lines = "\n- ".join(problems)
-        raise ConfigError(f"{len(problems)} settings must be changed:\n- {lines}")
     if problems:
-        raise ConfigError(problems[0])
+        heading = [f"{len(problems)} settings must be changed:"] if len(problems) > 1 else []
+        raise ConfigError("\n- ".join([*heading, *problems]))
 
 
-def needs_of_later_stages(config: Config, places: Collection[str]) -> Iterator[str]:
+def later_problems(config: Config, places: Collection[str]) -> Iterator[str]:
     """Yields problems for stages after `prepare`; `places` are the columns of places."""
     owners = {keyword.owner for keyword in config.keywords}
     if "poi" not in owners:
@@ -117,10 +114,10 @@ def needs_of_later_stages(config: Config, places: Collection[str]) -> Iterator[s
 def check_later_stages(config: Config) -> None:
     """Raises ConfigError for settings, changed since `prepare`, that later stages do not allow."""
     places = artifacts.folder(config, "prepare") / "places.parquet"
-    refuse(needs_of_later_stages(config, pl.read_parquet_schema(places)))
+    refuse([*later_problems(config, pl.read_parquet_schema(places))])
 
 
-def _wrong_uses(
+def _invalid_uses(
     config: Config, uses: list[Use], tables: Mapping[str, pl.DataType], *, is_dated: bool
 ) -> Iterator[str]:
     """Yields problems with the columns that settings read."""
@@ -193,7 +190,9 @@ def _check_tables(config: Config, log: Log, impressions: pl.Schema, added: set[s
             )
 
 
-def _wrong_settings(config: Config, impressions: pl.Schema, tasks: Sequence[str]) -> Iterator[str]:
+def _invalid_settings(
+    config: Config, impressions: pl.Schema, tasks: Sequence[str]
+) -> Iterator[str]:
     """Yields problems with templates, statistics, recent places and candidate columns."""
     for keyword in config.keywords:
         template, where = Template(keyword), f"keyword {keyword.name}: template"
@@ -248,7 +247,9 @@ def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl
     # Unlike n_unique, min and max need constant memory per request. They also ignore missing
     # values, so a value that is missing in some rows does not differ.
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
-    requests = some_requests(log.scan()).group_by("request_id").agg(differs).fill_null(value=False)
+    requests = (
+        sample_requests(log.scan()).group_by("request_id").agg(differs).fill_null(value=False)
+    )
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
     findings: dict[str, str] = {}
     for name, share in zip(columns, shares, strict=True):

@@ -21,7 +21,7 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data.log import Log, some_requests
+from larr.data.log import Log, sample_requests
 from larr.data.names import (
     INTERNAL,
     PLACE,
@@ -338,7 +338,7 @@ def with_pairs(config: Config, log: Log) -> Config:
     table = log.places.lazy().with_row_index(PLACE, offset=1)
     compared = [name for name in names if name not in ("user_id", *scene)]
     differing = _differing(
-        some_requests(rows).join(table, on=PLACE, how="left"),
+        sample_requests(rows).join(table, on=PLACE, how="left"),
         {name: raw.get(name, name) for name in compared},
     )
     is_useful = dict.fromkeys(scene, True)

@@ -118,7 +118,7 @@ class Log:
         return (self.rows(path, split) for path, _ in self.counts(split))
 
 
-def some_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
+def sample_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Returns a sample of complete requests, about `SAMPLE_ROWS` rows, or all of a smaller log.
 
     Aggregating over all requests of a large log would need too much memory.
@@ -142,7 +142,7 @@ def check_tables(
     """
     checker = Checker(folder / "rejected", config)
     if tables.unreadable is not None:
-        checker.keep_lines(tables.unreadable)
+        checker.add_lines(tables.unreadable)
     places = checker.good_rows("places", _read(tables.places, "places"))
     users = checker.good_rows("users", _read(tables.users, "users"))
     checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}

@@ -25,7 +25,7 @@ from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
-from larr.data.log import SPLITS, Log, Split, check_tables, some_requests
+from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
@@ -159,7 +159,7 @@ def _beside(log: Log) -> str:
 
     It is `request_id`, or `user_id` if most requests with an order have no unclicked place.
     """
-    train = some_requests(log.scan().filter(pl.col("split") == "train"))
+    train = sample_requests(log.scan().filter(pl.col("split") == "train"))
     requests = train.group_by("request_id")
     ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
     share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()

@@ -70,7 +70,7 @@ class Checker(Checks):
         self._keep(table, checked.rejected, f"{chunk:05}")
         self._count_missing(table, checked, f"{chunk:05}")
 
-    def keep_lines(self, lines: pl.DataFrame) -> None:
+    def add_lines(self, lines: pl.DataFrame) -> None:
         """Writes malformed lines of CSV files, see `larr.data.csv_files`."""
         for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
             lost = int((rows["text"].str.count_matches("\n") + 1).sum())
