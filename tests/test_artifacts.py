@@ -47,7 +47,7 @@ def test_a_stage_is_current_until_its_settings_change(config: Config) -> None:
     assert artifacts.stage(slower, "prepare").is_current()
 
 
-def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -> None:
+def test_settings_of_time_and_memory_do_not_make_stages_stale(config: Config) -> None:
     for verb in ("prepare", "pretrain", "contrast", "embed"):
         make(config, verb)
     tree = config.model_dump(mode="json")
@@ -58,7 +58,7 @@ def test_what_only_changes_time_and_memory_makes_nothing_stale(config: Config) -
     assert "embed.dimension" in (contrast.why_stale() or "")
 
 
-def test_a_stage_is_stale_when_its_input_was_built_again(config: Config) -> None:
+def test_a_stage_is_stale_after_its_input_is_rebuilt(config: Config) -> None:
     make(config, "prepare", "one")
     make(config, "pretrain")
     make(config, "prepare", "one")
@@ -92,9 +92,7 @@ def test_files_started_with_other_settings_are_removed(config: Config) -> None:
         assert not (work.folder / "piece").exists()
 
 
-def test_a_full_disk_while_the_manifest_is_written_leaves_none(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_no_manifest(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -108,7 +106,7 @@ def test_a_full_disk_while_the_manifest_is_written_leaves_none(
     assert artifacts.manifest(artifacts.folder(config, "prepare")) is None
 
 
-def test_a_cut_off_manifest_counts_as_missing(config: Config) -> None:
+def test_a_truncated_manifest_counts_as_missing(config: Config) -> None:
     make(config, "prepare")
     path = config.output / "prepare" / artifacts.MANIFEST
     path.write_text(path.read_text()[:-20])
@@ -150,14 +148,14 @@ def test_a_stage_is_written_by_one_process_at_a_time(config: Config) -> None:
     assert artifacts.stage(config, "prepare").is_current()
 
 
-def test_a_link_in_the_place_of_a_stage_is_refused(config: Config, tmp_path: Path) -> None:
+def test_a_linked_stage_folder_is_refused(config: Config, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     artifacts.folder(config, "prepare").symlink_to(tmp_path / "disk")
     with pytest.raises(LarrError, match="is a symbolic link"):
         make(config, "prepare")
 
 
-def test_what_another_version_of_larr_wrote_is_stale(
+def test_artifacts_of_another_version_are_stale(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(config, "prepare")
@@ -180,7 +178,7 @@ def write(artifact: Artifact, text: str = "x") -> None:
     artifact.finish()
 
 
-def test_an_artifact_reports_what_has_changed(artifact: Artifact) -> None:
+def test_a_stale_artifact_reports_the_changes(artifact: Artifact) -> None:
     assert artifact.why_stale() == "it is missing or unfinished"
     write(artifact)
     assert artifact.is_current()
@@ -194,7 +192,7 @@ def test_an_artifact_reports_what_has_changed(artifact: Artifact) -> None:
     assert "source.txt" in (artifact.why_stale() or "")
 
 
-def test_the_key_follows_from_settings_inputs_and_content(artifact: Artifact) -> None:
+def test_the_key_depends_on_settings_inputs_and_content(artifact: Artifact) -> None:
     keys = set()
     variants = [artifact, replace(artifact, settings={}), replace(artifact, inputs={})]
     for changed in variants:
@@ -212,7 +210,7 @@ def test_the_key_follows_from_settings_inputs_and_content(artifact: Artifact) ->
     assert artifacts.key(artifact.folder) == before
 
 
-def test_parts_stay_when_their_artifact_is_built_again(artifact: Artifact) -> None:
+def test_parts_are_kept_when_their_artifact_is_rebuilt(artifact: Artifact) -> None:
     above = replace(artifact, folder=artifact.folder.parent / "above", in_parts=True)
     part = replace(artifact, folder=above.folder / "part", inputs={})
     above.start(resume=False)
@@ -230,7 +228,7 @@ def test_parts_stay_when_their_artifact_is_built_again(artifact: Artifact) -> No
     assert changed.why_stale() == "its file part/file.txt is missing or has another size"
 
 
-def test_an_interrupted_artifact_resumes_only_from_the_same(artifact: Artifact) -> None:
+def test_an_interrupted_artifact_resumes_only_with_the_same_inputs(artifact: Artifact) -> None:
     artifact.start(resume=True)
     (artifact.folder / "piece").write_text("done")
     artifact.start(resume=True)

@@ -40,7 +40,7 @@ def status(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["prepare", TINY, "--set", "dataset.kind=tables"], "dataset.tables"),
     ],
 )
-def test_wrong_input_is_status_2_with_what_to_do(
+def test_invalid_input_is_status_2_with_advice(
     arguments: list[str],
     message: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -54,7 +54,7 @@ def test_wrong_input_is_status_2_with_what_to_do(
     assert "Traceback" not in printed
 
 
-def test_an_unforeseen_failure_is_status_1_and_keeps_its_traceback_in_a_file(
+def test_an_unexpected_error_is_status_1_with_a_traceback_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(_: Config) -> None:
@@ -80,7 +80,7 @@ def test_a_missing_extra_is_status_2_and_names_the_command(
     assert "run `pip install 'larr[train]'`" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_reported_with_how_to_resume(
+def test_ctrl_c_explains_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def interrupted(_: Config) -> None:
@@ -130,7 +130,7 @@ def test_settings_are_listed(
     assert "contrast" not in printed
 
 
-def test_a_file_that_cannot_be_written_is_named(
+def test_an_unwritable_file_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(_: Config) -> None:

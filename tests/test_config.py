@@ -22,7 +22,7 @@ def test_every_configuration_of_the_repository_is_valid(path: Path) -> None:
         assert any(keyword.prompt for keyword in config.keywords)
 
 
-def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+def test_overrides_precede_the_file_and_the_file_defaults(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("seed = 3\n[align]\nepochs = 2\n")
     (tmp_path / "mine.toml").write_text('extends = "base.toml"\n[align]\nbatch_size = 7\n')
     config = load_config(
@@ -77,7 +77,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("[align.ple]\ntower_units = [0]", "align.ple.tower_units"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_setting_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "wrong.toml"
     path.write_text(text)
     (tmp_path / "round.toml").write_text("extends = 'wrong.toml'")
@@ -85,7 +85,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
         load_config(path)
 
 
-def test_a_table_of_settings_leaves_its_neighbours(tmp_path: Path) -> None:
+def test_a_table_of_settings_is_merged(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         "[contrast]\ntriples = 777\n[align.scene]\nheads = 2\n"
@@ -99,7 +99,7 @@ def test_a_table_of_settings_leaves_its_neighbours(tmp_path: Path) -> None:
     assert (two.layers, two.heads) == (2, 2)
 
 
-def test_what_was_tuned_for_larr_holds_for_its_controls_too() -> None:
+def test_tuned_settings_of_larr_apply_to_its_controls() -> None:
     align = AlignConfig(
         tuned={"larr": {"dropout": 0.2, "learning_rate": 0.01}, "larr_tfidf": {"dropout": 0.1}}
     )
@@ -108,19 +108,19 @@ def test_what_was_tuned_for_larr_holds_for_its_controls_too() -> None:
     assert align.of("larr_tfidf").learning_rate == 0.01
 
 
-def test_a_file_gives_its_name_to_the_output(tmp_path: Path) -> None:
+def test_the_output_is_named_after_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("seed = 3")
     assert load_config(tmp_path / "mine.toml").output == Path("runs/mine")
 
 
-def test_tables_that_would_not_be_read_are_refused(tmp_path: Path) -> None:
+def test_unused_tables_are_refused(tmp_path: Path) -> None:
     text = "[dataset]\nkind = 'city'\n[dataset.tables]\nplaces = 'places.csv'"
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ConfigError, match='kind is "city"'):
         load_config(tmp_path / "mine.toml")
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
+def test_the_error_for_an_unknown_setting_suggests_the_nearest() -> None:
     assert [*settings_below("align.scene.heads")] == ["align.scene.heads"]
     with pytest.raises(ConfigError, match=r"did you mean align\.batch_size"):
         settings_below("align.batchsize")
@@ -137,7 +137,7 @@ def test_every_setting_is_listed() -> None:
 
 
 @pytest.mark.parametrize("override", ["seed", "=1", "seed.deeper=1"])
-def test_a_wrong_override_is_refused(tmp_path: Path, override: str) -> None:
+def test_an_invalid_override_is_refused(tmp_path: Path, override: str) -> None:
     path = tmp_path / "plain.toml"
     path.write_text("seed = 1")
     with pytest.raises(ConfigError):

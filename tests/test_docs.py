@@ -63,7 +63,7 @@ def test_the_configuration_for_own_tables_works(
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
-def test_settings_that_a_document_names_exist(path: Path) -> None:
+def test_settings_in_documents_exist(path: Path) -> None:
     tree = Config().model_dump()
     named = re.findall(r"`([a-z]+(?:\.[a-z_0-9]+)+)", path.read_text(encoding="utf-8"))
     for dotted in named:
@@ -88,12 +88,12 @@ def test_the_paper_map_names_every_equation_and_real_symbols() -> None:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
-def test_files_that_a_document_links_to_exist(path: Path) -> None:
+def test_linked_files_exist(path: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / link).exists(), link
 
 
-def test_requests_of_the_documents_are_made_where_the_city_is() -> None:
+def test_requests_in_documents_suit_the_city() -> None:
     text = "\n".join(blocks(ROOT / "docs" / "serving.md", "sh"))
     places = knowledge.cities().select("city", "lat", "lon").rows_by_key("city")
     (city,) = set(re.findall(r'"city": "(\w+)"', text))
@@ -111,9 +111,7 @@ def commands(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.stem)
-def test_commands_that_a_document_gives_are_understood(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_in_documents_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     command = typer.main.get_command(command_line())
     for line in commands(path):

@@ -52,9 +52,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     plugins.cache_clear()
 
 
-def test_a_ranker_a_metric_and_vectors_of_another_package_reach_the_report(
-    package: Path, tiny_run: Config, tmp_path: Path
-) -> None:
+def test_plugins_reach_the_report(package: Path, tiny_run: Config, tmp_path: Path) -> None:
     for verb in ("prepare", "pretrain", "contrast"):
         (tmp_path / verb).symlink_to(tiny_run.output / verb)
     variant = {"larr_characters": {"of": "larr", "vectors": "characters"}}
@@ -73,9 +71,7 @@ def test_a_ranker_a_metric_and_vectors_of_another_package_reach_the_report(
     assert "larr_characters_over_popularity" in report["gains"]
 
 
-def test_a_ranker_of_another_package_is_written_as_a_graph(
-    package: Path, tiny_run: Config, tmp_path: Path
-) -> None:
+def test_a_ranker_of_a_plugin_is_exported(package: Path, tiny_run: Config, tmp_path: Path) -> None:
     ranker = build(tiny_run, "popularity")
     log = LogRows(artifacts.folder(tiny_run, "prepare") / "train")
     ranker.fit(log, seed=0)
@@ -85,7 +81,7 @@ def test_a_ranker_of_another_package_is_written_as_a_graph(
     np.testing.assert_allclose(actual, ranker.score(batch).numpy(), rtol=1e-6)
 
 
-def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path) -> None:
+def test_a_data_set_of_a_plugin_is_prepared(package: Path, tmp_path: Path) -> None:
     name = {"name": "name", "owner": "poi", "view": "business", "template": "{poi_name}"}
     when = {"name": "when", "owner": "scene", "view": "action", "template": "{meal_slot}"}
     settings = {"dataset": {"kind": "market"}, "keywords": [name, when]}
@@ -96,7 +92,7 @@ def test_a_data_set_of_another_package_is_prepared(package: Path, tmp_path: Path
     assert artifacts.read_json(tmp_path / "prepare" / "features.json")["train_rows"] == 6
 
 
-def test_a_verb_of_another_package_is_called(
+def test_a_command_of_a_plugin_is_called(
     package: Path, city: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [f"--set={setting}" for setting in (f"output={city.output}", *SMALL)]
@@ -108,7 +104,7 @@ def test_a_verb_of_another_package_is_called(
     assert 5_000 < int(capsys.readouterr().out) < 8_000
 
 
-def test_a_name_of_larr_cannot_be_taken(package: Path) -> None:
+def test_names_of_larr_are_reserved(package: Path) -> None:
     message = r"declares 'characters' in larr\.vectors, but larr already"
     with pytest.raises(ConfigError, match=message):
         with_plugins({"characters": object()}, "vectors")

@@ -55,7 +55,7 @@ def test_info_nce_of_one_row_is_zero_and_of_equal_scores_the_logarithm_of_the_ba
     assert equal.item() == pytest.approx(math.log(8), abs=1e-6)
 
 
-def test_click_loss_adds_the_tasks_means() -> None:
+def test_click_loss_is_the_sum_over_tasks_of_means() -> None:
     logits = torch.tensor([[0.0, 2.0], [1.0, -1.0]])
     labels = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
     click = (math.log(2) + math.log(1 + math.e)) / 2

@@ -56,7 +56,7 @@ def test_weighted_auc_is_the_share_of_pairs_won(data) -> None:
 
 @given(rows)
 @settings(deadline=None, max_examples=100)
-def test_gauc_weighs_the_auc_of_each_user_alone(data) -> None:
+def test_gauc_is_the_weighted_mean_auc_of_users(data) -> None:
     label, score, _, user = (np.array(column) for column in zip(*data, strict=True))
     found = metrics.gauc(label, score, user)
     for number in range(user.max() + 1):
@@ -80,7 +80,7 @@ def test_auc_by_hand() -> None:
 
 
 @pytest.mark.parametrize("label", [[], [0, 0], [1, 1]])
-def test_auc_of_one_class_is_not_a_number(label) -> None:
+def test_auc_of_one_class_is_nan(label) -> None:
     assert math.isnan(metrics.auc(np.array(label), np.ones(len(label))))
     assert math.isnan(gauc(np.array(label, int), np.ones(len(label)), np.zeros(len(label), int)))
 
@@ -149,12 +149,12 @@ def test_gains_of_the_paper() -> None:
     assert metrics.rela_impr_percent(0.8030, 0.7983) == pytest.approx(1.58, abs=5e-3)
 
 
-def test_gains_over_nothing_are_not_numbers() -> None:
+def test_gains_over_zero_are_nan() -> None:
     assert np.isnan(metrics.gain_percent(0.5, 0.0))
     assert np.isnan(metrics.rela_impr_percent(np.array([0.6, 0.6]), np.array([0.5, 0.4]))).all()
 
 
-def test_a_score_that_is_no_number_is_refused() -> None:
+def test_nan_scores_are_refused() -> None:
     broken = np.array([0.1, np.nan])
     for metric in (metrics.auc, metrics.log_loss, metrics.calibration):
         with pytest.raises(LarrError, match="1 of 2 scores are NaN"):

@@ -143,7 +143,7 @@ def test_force_builds_the_parts_again(config: Config) -> None:
     assert vectors.stat().st_mtime_ns > before
 
 
-def test_what_a_later_stage_cannot_do_is_refused_if_it_is_set_after_prepare(config: Config) -> None:
+def test_settings_of_later_stages_are_checked_after_prepare(config: Config) -> None:
     contrast = config.contrast.model_copy(update={"near": "poi_planet"})
     with pytest.raises(ConfigError, match=r"contrast\.near: cannot read poi_planet; .* poi_city"):
         run_stage(config.model_copy(update={"contrast": contrast}), "pretrain")

@@ -29,7 +29,7 @@ SMALLER = (
 )
 
 
-def test_the_example_leads_from_files_to_a_service(
+def test_the_example_runs_from_files_to_a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run has fewer rankers than the document's."""

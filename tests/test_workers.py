@@ -22,7 +22,7 @@ STARTED_BY = 60
 ENDED_WITHIN = 30
 
 
-def test_an_interrupt_does_not_wait_for_the_jobs() -> None:
+def test_an_interrupt_does_not_wait_for_jobs() -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEPS], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + STARTED_BY
     while len(working(process)) < JOBS and time.monotonic() < deadline:
@@ -37,7 +37,7 @@ def working(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return [child for child in children if child.num_threads() > 1]
 
 
-def test_a_failure_in_a_worker_is_raised_by_its_parent() -> None:
+def test_an_error_in_a_worker_is_raised_by_its_parent() -> None:
     with pytest.raises(TypeError, match="has no len"):
         side_by_side(len, {"one": (1,), "two": (1,)}, JOBS)
 

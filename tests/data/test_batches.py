@@ -59,7 +59,7 @@ def assert_same(first: Batch, second: Batch) -> None:
         assert torch.equal(left, right), name
 
 
-def test_in_order_yields_the_rows_in_the_order_of_the_log(log: LogRows) -> None:
+def test_in_order_keeps_the_order_of_the_log(log: LogRows) -> None:
     parts = list(log.in_order(200))
     assert [part.rows for part in parts] == [200] * 5 + [50]
     for position, name in enumerate(FILES):
@@ -114,7 +114,7 @@ def test_sampled_negatives_are_rows_of_the_log(log: LogRows) -> None:
         np.testing.assert_array_equal(sampled.categories.numpy(), expected)
 
 
-def test_a_part_is_read_and_drawn_from_as_a_copy_of_it(
+def test_a_subset_gives_the_same_batches_as_a_copy(
     part: LogRows, copied: LogRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(part) == len(copied) == ROWS * 2 // 3
@@ -128,7 +128,7 @@ def test_a_part_is_read_and_drawn_from_as_a_copy_of_it(
             assert_same(first, second)
 
 
-def test_a_part_of_a_part_is_one_of_the_log(part: LogRows) -> None:
+def test_a_subset_of_a_subset_is_a_subset_of_the_log(part: LogRows) -> None:
     rows_N = np.array([0, 5, 600])
     np.testing.assert_array_equal(part.select(rows_N).array("keys"), part.array("keys")[rows_N])
 
@@ -149,7 +149,7 @@ def test_a_log_without_recent_places_and_texts_can_be_read(tmp_path: Path) -> No
     assert batch.select(torch.tensor([3, 1])).numbers.shape == (2, 0)
 
 
-def test_figures_of_several_sources_stand_side_by_side(part: LogRows, tmp_path: Path) -> None:
+def test_figures_of_two_sources_are_concatenated(part: LogRows, tmp_path: Path) -> None:
     stored = {name: np.arange(ROWS * 2, dtype=np.float32).reshape(ROWS, 2) for name in "ab"}
     stored["b"] += 1
     for name, figures in stored.items():
@@ -164,6 +164,6 @@ def test_figures_of_several_sources_stand_side_by_side(part: LogRows, tmp_path: 
     assert without.figures.shape == (len(part), 0)
 
 
-def test_label_rates_are_shares_of_the_rows(log: LogRows) -> None:
+def test_label_rates(log: LogRows) -> None:
     labels_NT = np.load(log.folder / "labels.npy")
     np.testing.assert_allclose(log.label_rates(), labels_NT.sum(axis=0) / ROWS, 1e-6)

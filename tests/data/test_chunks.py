@@ -75,7 +75,7 @@ def test_every_engine_writes_the_same_bytes(
     assert artifacts.stage(same, "prepare").is_current()
 
 
-def test_a_bad_chunk_gives_the_same_message(tmp_path: Path) -> None:
+def test_every_engine_raises_the_same_error(tmp_path: Path) -> None:
     """The fourth chunk has an ID as a spreadsheet writes large numbers."""
     request = pl.when(pl.int_range(ROWS) == 350).then(pl.lit("1.23E+17")).otherwise("request_id")
     rounded = log().with_columns(request_id=request)
@@ -90,7 +90,7 @@ def test_a_bad_chunk_gives_the_same_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
-def test_results_come_in_the_order_of_the_chunks_and_errors_as_they_are(
+def test_results_keep_the_order_of_chunks_and_errors_their_type(
     tmp_path: Path, engine: Literal["local", "ray"]
 ) -> None:
     cluster, numbers = ClusterConfig(engine=engine, workers=2), pl.DataFrame({"n": range(9)})
@@ -111,9 +111,7 @@ def refused(_: None, chunk: int) -> None:
         raise DataError("chunk 3 is bad")
 
 
-def test_without_ray_the_setting_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engine_ray_requires_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'larr\[ray\]'"),

@@ -60,7 +60,7 @@ def configured(**changes: object) -> Config:
     )
 
 
-def test_a_slip_of_the_log_is_noted_and_a_missing_value_does_not_differ(
+def test_rare_differences_are_reported_and_missing_values_ignored(
     log: Log, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_columns(configured(), log)
@@ -114,12 +114,14 @@ def test_a_declared_column_may_differ(log: Log) -> None:
         ),
     ],
 )
-def test_a_wrong_declaration_is_refused(changes: dict[str, object], message: str, log: Log) -> None:
+def test_an_invalid_declaration_is_refused(
+    changes: dict[str, object], message: str, log: Log
+) -> None:
     with pytest.raises(ConfigError, match=message):
         check_columns(configured(**changes), log)
 
 
-def test_levels_and_figures_of_pairs_follow_the_declaration() -> None:
+def test_levels_and_pair_figures_follow_the_declaration() -> None:
     config = configured(buckets=[{"column": "distance_km", "words": ["near", "far"]}])
     names = ["position", "distance_km_level", "stress_level", "poi_ctr", "pair_log_clicks", "hour"]
     assert candidate_features(config, names) == ["position", "distance_km_level", "pair_log_clicks"]
@@ -153,7 +155,7 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
         ("{user_order_price_yuan}", "user", "cannot read user_order_price_yuan"),
     ],
 )
-def test_a_template_with_a_wrong_column_is_refused(
+def test_a_template_with_an_invalid_column_is_refused(
     template: str, owner: str, message: str, log: Log
 ) -> None:
     view = "basic" if owner == "poi" else "action"
@@ -216,7 +218,7 @@ def test_a_template_with_a_wrong_column_is_refused(
         ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows have no column"),
     ],
 )
-def test_a_setting_with_a_wrong_column_is_refused(
+def test_a_setting_with_an_invalid_column_is_refused(
     changes: dict[str, object], message: str, log: Log
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -233,7 +235,7 @@ def test_a_setting_with_a_wrong_column_is_refused(
         ("orders", "recent"),
     ],
 )
-def test_no_column_has_the_name_of_one_that_is_added(
+def test_names_of_added_columns_are_reserved(
     table: str, column: str, log: Log, tmp_path: Path
 ) -> None:
     added = pl.lit("0.5").alias(column)
@@ -247,7 +249,7 @@ def test_no_column_has_the_name_of_one_that_is_added(
         check_columns(configured(), log)
 
 
-def test_what_later_stages_need_is_checked_with_the_rest_in_one_list(log: Log) -> None:
+def test_problems_of_later_stages_are_in_the_same_list(log: Log) -> None:
     changes = {"contrast": {"near": "poi_planet"}, "features": {"numbers": ["no_such"]}}
     with pytest.raises(ConfigError, match="2 settings must be changed") as caught:
         check_columns(configured(**changes), log)

@@ -84,9 +84,7 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
 
 @pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])
 @pytest.mark.parametrize("age", [0, 1, 4])
-def test_figures_are_those_of_a_naive_twin(
-    rows: pl.DataFrame, columns: tuple[str, str], age: int
-) -> None:
+def test_figures_equal_a_naive_twin(rows: pl.DataFrame, columns: tuple[str, str], age: int) -> None:
     tree = {"features": {"half_life_days": HALF_LIFE_DAYS}}
     tree |= {"statistics": [{"columns": columns, "figures": FIGURES}]}
     config = Config.model_validate(tree)
@@ -104,7 +102,7 @@ def test_figures_are_those_of_a_naive_twin(
         assert np.allclose(way.enrich(asked).select(served.names).to_numpy(), expected)
 
 
-def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> None:
+def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame) -> None:
     config = Config.model_validate({"statistics": [{"columns": ["user_id", "poi_tags"]}]})
     pair = config.statistics[0]  # type: ignore[index]
     cross = DailyCross(config, LOG, pair, rows.lazy(), rows.lazy().clear())
@@ -113,7 +111,7 @@ def test_what_was_never_seen_together_has_figures_of_0(rows: pl.DataFrame) -> No
     assert (figures.to_numpy() == 0).all(), "the first day has no past"
 
 
-def test_pairs_are_chosen_of_columns_whose_values_come_again(tmp_path: Path) -> None:
+def test_default_pairs_have_recurring_values(tmp_path: Path) -> None:
     """Users and kinds do, and kinds differ within requests; each dish is sold on one day."""
     days = pl.DataFrame({"day": [FIRST + timedelta(days=n) for n in range(4)]})
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")

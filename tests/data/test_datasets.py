@@ -17,9 +17,7 @@ from tests.own_tables import own_config, write_own
         ("{poi_id='id', title='id'}", "gives a column the name title, but"),
     ],
 )
-def test_a_column_is_renamed_only_if_that_is_possible(
-    tmp_path: Path, rename: str, message: str
-) -> None:
+def test_an_invalid_renaming_is_refused(tmp_path: Path, rename: str, message: str) -> None:
     settings = [*write_own(tmp_path), f"dataset.tables.rename.places={rename}"]
     with pytest.raises(DataError, match=message):
         own_tables(own_config(tmp_path, settings), tmp_path)
@@ -30,7 +28,7 @@ def test_impressions_are_required(tmp_path: Path) -> None:
         own_tables(Config(), tmp_path)
 
 
-def test_queries_make_tables_of_named_files(tmp_path: Path) -> None:
+def test_queries_read_named_files(tmp_path: Path) -> None:
     """One wide file gives all tables; a query can read the impressions of another."""
     rows = "1,Tea,7,5\n1,Soup,8,2\n2,Tea,9,4\n"
     (tmp_path / "u.data").write_text(rows)
@@ -47,13 +45,13 @@ def test_queries_make_tables_of_named_files(tmp_path: Path) -> None:
     assert tables.users.collect()["user_id"].to_list() == ["1", "2"]
 
 
-def test_a_wrong_query_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_query_is_refused(tmp_path: Path) -> None:
     settings = [*write_own(tmp_path), "dataset.tables.users=SELECT member FROM impressions"]
     with pytest.raises(DataError, match=r"dataset\.tables\.users: cannot be read: .*member"):
         own_tables(own_config(tmp_path, settings), tmp_path)
 
 
-def test_an_unknown_data_set_is_refused_with_those_that_exist() -> None:
+def test_the_error_for_an_unknown_data_set_lists_all() -> None:
     config = Config.model_validate({"dataset": {"kind": "town"}})
     with pytest.raises(ConfigError, match=r"dataset\.kind: no data set 'town'.* tables, .*city"):
         dataset(config)

@@ -50,7 +50,7 @@ def written(tmp_path: Path) -> Callable[[str | bytes], Path]:
         'id,name\n01,"a, b"\n1e3,ü\n'.encode("utf-16"),
     ],
 )
-def test_dialects_are_detected_and_cells_keep_what_is_written(
+def test_dialects_are_detected_and_cells_kept_verbatim(
     written: Callable[[str | bytes], Path], content: str | bytes
 ) -> None:
     frame = read(written(content))
@@ -58,14 +58,14 @@ def test_dialects_are_detected_and_cells_keep_what_is_written(
     assert frame.rows() == [("01", "a, b"), ("1e3", "ü")]
 
 
-def test_an_older_encoding_is_detected(written: Callable[[str | bytes], Path]) -> None:
+def test_a_legacy_encoding_is_detected(written: Callable[[str | bytes], Path]) -> None:
     dish = "Käsespätzle mit Röstzwiebeln und grünem Salat, dazu Brötchen"
     assert read(written(f'id,name\n1,"{dish}"\n'.encode("latin-1")))["name"].item() == dish
     dish = "麻婆豆腐盖饭，配紫菜蛋花汤和凉拌黄瓜，微辣，米饭免费续，营业时间早上九点到晚上十点"
     assert read(written(f'id,name\n1,"{dish}"\n'.encode("gb18030")))["name"].item() == dish
 
 
-def test_what_is_detected_can_be_set(written: Callable[[str | bytes], Path]) -> None:
+def test_the_dialect_can_be_set(written: Callable[[str | bytes], Path]) -> None:
     path = written("a note\n1::x\n2::y\n")
     frame = read(path, skip=1, separator="::", columns=["id", "name"])
     assert frame.rows() == [("1", "x"), ("2", "y")]
@@ -78,7 +78,7 @@ def test_decimal_commas_become_points(written: Callable[[str | bytes], Path]) ->
     assert read(path, decimal=".")["price"].to_list() == ["3,50", None, "-,5"]
 
 
-def test_whole_numbers_that_became_floats_are_whole_again(
+def test_integers_written_as_floats_become_integers(
     written: Callable[[str | bytes], Path],
 ) -> None:
     frame = read(written("id,code,half\n1.0,1.0,1.0\n,1.10,2.5\n3.0,2,3.0\n"))
@@ -86,7 +86,7 @@ def test_whole_numbers_that_became_floats_are_whole_again(
 
 
 @pytest.mark.parametrize("mark", ['""', '\\"'])
-def test_quotes_that_come_late_are_read_as_they_are_escaped(
+def test_escapes_of_late_quotes_are_detected(
     written: Callable[[str | bytes], Path], mark: str
 ) -> None:
     """After more rows than a detection looks at; a backslash is how Spark escapes them."""
@@ -97,7 +97,7 @@ def test_quotes_that_come_late_are_read_as_they_are_escaped(
     assert frame["name"][-1] == 'say "hi", you "'
 
 
-def test_lines_that_are_no_rows_are_kept_apart(written: Callable[[str | bytes], Path]) -> None:
+def test_malformed_lines_are_kept_apart(written: Callable[[str | bytes], Path]) -> None:
     path = written("id,name\n" + "1,x\n" * 500 + "2\n3,y,z\n")
     files = files_with(path)
     assert files.table("it").collect().height == 500
@@ -107,7 +107,7 @@ def test_lines_that_are_no_rows_are_kept_apart(written: Callable[[str | bytes], 
     ]
 
 
-def test_each_line_that_an_open_quotation_mark_takes_in_counts(
+def test_each_line_after_an_unclosed_quote_counts(
     written: Callable[[str | bytes], Path],
 ) -> None:
     rows = '1,"x, y"\n' * 300
@@ -116,7 +116,7 @@ def test_each_line_that_an_open_quotation_mark_takes_in_counts(
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_long_lines_that_are_no_rows_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
+def test_long_malformed_lines_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
     """Also the many that an open quotation mark takes in, up to the next one or the end."""
     rows = ['1,"x, y"'] * 100_000
     rows[1_000] = '7,"open'
@@ -145,14 +145,14 @@ def test_long_lines_that_are_no_rows_are_kept_complete(tmp_path: Path, *, compre
         ("", "is empty"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_refused(
+def test_an_unreadable_file_is_refused(
     written: Callable[[str | bytes], Path], content: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         read(written(content))
 
 
-def test_a_folder_of_files_is_one_table_and_other_files_are_not_left_out(tmp_path: Path) -> None:
+def test_a_folder_is_one_table_without_other_files(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     folder.mkdir()
     (folder / "1.CSV").write_text("id,x\n1,2\n")
@@ -179,9 +179,7 @@ def test_partitions_are_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_files_keep_their_names_and_partitions_where_they_are_copied(
-    tmp_path: Path, encoding: str
-) -> None:
+def test_copies_keep_file_names_and_partitions(tmp_path: Path, encoding: str) -> None:
     for day, row in (("1", "é"), ("2", "ü")):
         (tmp_path / f"day={day}").mkdir()
         content = gzip.compress(f"id\n{row}\n".encode(encoding))
@@ -198,13 +196,13 @@ def test_files_keep_their_names_and_partitions_where_they_are_copied(
     assert [files.table(f"of_{day}").collect()["id"].item() for day in "12"] == ["é", "ü"]
 
 
-def test_rows_of_parquet_files_have_their_names(tmp_path: Path) -> None:
+def test_rows_of_parquet_files_have_file_names(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     pl.DataFrame({"id": [1]}).write_parquet(tmp_path / "log" / "2024-04-08.parquet")
     assert read(tmp_path / "log", file_column="file").rows() == [(1, "2024-04-08")]
 
 
-def test_parquet_parts_of_differing_types_are_one_table(tmp_path: Path) -> None:
+def test_parquet_parts_with_different_types_are_one_table(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     (folder / "city=Bonn").mkdir(parents=True)
     pl.DataFrame({"id": [1], "x": [None]}).write_parquet(folder / "city=Bonn" / "0.parquet")

@@ -46,7 +46,7 @@ def naive(events: pl.DataFrame, user_id: str, day: object) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_row_has_the_latest_places_before_its_day(
+def test_a_history_holds_the_latest_places_before_the_day(
     city: Config, events: pl.DataFrame, split: str
 ) -> None:
     log = pl.read_parquet(city.output / "prepare" / "raw" / "impressions")
@@ -59,7 +59,7 @@ def test_a_row_has_the_latest_places_before_its_day(
         assert histories[numbers[row, 0]].tolist() == naive(events, user_id, time.date())
 
 
-def test_a_user_and_day_has_one_history(city: Config) -> None:
+def test_a_user_day_has_one_history(city: Config) -> None:
     histories, splits = load(city, "histories"), ("train", "test")
     numbers = np.concatenate([load(city, f"{split}/history")[:, 0] for split in splits])
     days = np.concatenate([load(city, f"{split}/days")[:, 0] for split in splits])
@@ -81,7 +81,7 @@ def test_known_histories_are_those_of_the_day_after_training(
 
 
 @given(st.lists(EVENTS, max_size=4))
-def test_adding_days_is_the_same_as_adding_all_at_once(days: list[list[tuple[int, int]]]) -> None:
+def test_adding_by_day_equals_adding_at_once(days: list[list[tuple[int, int]]]) -> None:
     latest_GL = np.zeros((4, 3), np.int32)
     for newest_first in days:
         pairs = np.array(newest_first, np.int64).reshape(-1, 2)
@@ -92,7 +92,7 @@ def test_adding_days_is_the_same_as_adding_all_at_once(days: list[list[tuple[int
         assert latest_GL[group].tolist() == places + [0] * (3 - len(places))
 
 
-def test_place_texts_are_those_that_read_no_statistics(city: Config) -> None:
+def test_place_texts_do_not_depend_on_statistics(city: Config) -> None:
     data = city.output / "prepare"
     table = pl.read_parquet(data / "place_texts.parquet")
     assert "poi_name" in table.columns

@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tables"
 
 
-def test_one_wide_table_gives_users_places_and_a_scene(folder: Path) -> None:
+def test_a_wide_table_has_users_places_and_a_scene(folder: Path) -> None:
     wide().write_csv(folder / "sales.csv")
     (folder / "README.md").write_text("no table")
     text, config = drafted(folder)
@@ -76,7 +76,7 @@ def test_one_wide_table_gives_users_places_and_a_scene(folder: Path) -> None:
     assert (folder.parent / "again.toml").read_text() == text.replace("mine.toml", "again.toml")
 
 
-def test_files_without_headers_are_joined_by_what_they_hold(folder: Path) -> None:
+def test_files_without_headers_are_joined_by_values(folder: Path) -> None:
     """As those of MovieLens 100k: IDs of users are IDs of films, too."""
     ratings = [
         (user, film, 1 + (user * film) % 5, 880_000_000 + 7_000 * (user * 31 + film))
@@ -134,7 +134,7 @@ def test_three_tables_of_a_database_with_orders_before_the_log(folder: Path) -> 
     assert "group staff" in texts(config)
 
 
-def test_sales_alone_get_sampled_negatives_and_no_columns_that_show_the_click(folder: Path) -> None:
+def test_sales_get_negatives_and_no_leaking_columns(folder: Path) -> None:
     sales = wide().filter(bought=1).select("card", "dish", "weather", "price", timestamp="date")
     with sqlite3.connect(folder / "shop.db") as database:
         database.execute("CREATE TABLE sales (card, dish, weather, price, timestamp)")
@@ -153,7 +153,7 @@ def test_a_log_without_times_is_split_by_users(folder: Path) -> None:
     assert "group staff" in texts(config)
 
 
-def test_what_is_no_table_is_refused_with_what_was_looked_at(folder: Path) -> None:
+def test_the_error_for_a_missing_table_lists_the_files(folder: Path) -> None:
     (folder / "notes.txt").write_text("one\ntwo\n")
     with pytest.raises(DataError, match=r"no table found.*notes\.txt: 1 columns"):
         drafted(folder)
@@ -167,7 +167,7 @@ def test_names_are_split_into_words() -> None:
     assert words_of("RestaurantLessThan20") == ["restaurant", "less", "than20"]
 
 
-def test_columns_are_seen_for_what_they_are(tmp_path: Path) -> None:
+def test_kinds_of_columns_are_detected(tmp_path: Path) -> None:
     forms = {
         "seconds": ("time", "seconds", ["881250949", "891717742", "880606923"]),
         "milliseconds": ("time", "milliseconds", ["1712577600000", "1712577700000"]),

@@ -221,7 +221,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-def test_a_layout_needs_no_line_by_hand(layout: Callable[[Path], None], tmp_path: Path) -> None:
+def test_layouts_need_no_manual_edits(layout: Callable[[Path], None], tmp_path: Path) -> None:
     folder, path = tmp_path / "raw", tmp_path / "mine.toml"
     folder.mkdir()
     layout(folder)

@@ -43,9 +43,7 @@ def checked(folder: Path, *settings: str, **changes: pl.DataFrame) -> None:
     check(own_config(folder, [*write_own(folder, **changes), *settings]))
 
 
-def test_a_column_that_predicts_or_follows_the_click_must_not_be_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_leaking_columns_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clicked = pl.col("click") == 1
     log = tables(
         receipt=pl.when(clicked).then(pl.format("r{}", "user_id")),
@@ -79,9 +77,7 @@ def test_the_labels_of_test_rows_are_not_read(
     assert "no changes are needed" in printed
 
 
-def test_numbers_of_places_that_count_the_log_are_pointed_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counts_of_the_log_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = tables()
     counts = changes["impressions"].group_by(id="poi_id").agg(known=pl.col("click").sum())
     changes["places"] = changes["places"].join(counts, on="id", maintain_order="left")
@@ -93,7 +89,7 @@ def test_numbers_of_places_that_count_the_log_are_pointed_out(
     assert "poi_seats" not in printed
 
 
-def test_a_split_across_time_new_users_and_repeated_rows_are_said_plainly(
+def test_problems_of_the_split_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = tables()
@@ -107,7 +103,7 @@ def test_a_split_across_time_new_users_and_repeated_rows_are_said_plainly(
     assert "30 rows have the user, place and time" in printed
 
 
-def test_wrong_settings_and_rejected_rows_are_reported_as_by_prepare(tmp_path: Path) -> None:
+def test_settings_and_rows_are_checked_as_by_prepare(tmp_path: Path) -> None:
     changes = tables()
     changes["places"] = changes["places"].head(PLACES - 1)
     with pytest.raises(ConfigError, match="cannot read no_such"):

@@ -49,7 +49,7 @@ def test_rejected_rows_are_kept_and_counted(
     assert f"kept in {tmp_path}" in printed.replace(" /", "/").replace("in/", "in /")
 
 
-def test_rejected_rows_stop_the_run_if_wanted(tmp_path: Path) -> None:
+def test_rejected_rows_can_stop_the_run(tmp_path: Path) -> None:
     places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
     with pytest.raises(DataError, match="1 rows and 0 single values break the data contract"):
         checked(tmp_path, "dataset.bad_rows=stop", places=places)
@@ -66,7 +66,7 @@ def test_rows_of_a_rejected_place_are_counted_as_such(tmp_path: Path) -> None:
     }
 
 
-def test_bad_values_are_missing_and_kept_and_counted(
+def test_invalid_values_become_missing_and_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ratings = pl.DataFrame({"rating": ["12", "-3"], "tags": ["NULL", "hot"]})
@@ -92,7 +92,7 @@ def test_bad_values_are_missing_and_kept_and_counted(
         checked(tmp_path, "output=b", "dataset.bad_rows=stop", places=places)
 
 
-def test_a_number_that_is_a_text_in_most_rows_is_refused(tmp_path: Path) -> None:
+def test_a_numeric_feature_of_texts_is_refused(tmp_path: Path) -> None:
     rows = TABLES["impressions"].with_columns(mood=pl.Series(["glad", "sad", "glad", "1"]))
     with pytest.raises(DataError, match="75% of the values of mood are invalid"):
         checked(tmp_path, "features.numbers=['mood']", impressions=rows)
@@ -111,7 +111,7 @@ def test_a_number_that_is_a_text_in_most_rows_is_refused(tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_table_that_lacks_what_is_needed_is_refused(
+def test_an_incomplete_table_is_refused(
     tmp_path: Path, table: str, frame: pl.DataFrame, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -129,7 +129,7 @@ def test_a_table_that_lacks_what_is_needed_is_refused(
         ({"split": ["test"] * 5}, "0 training rows and 4 test rows"),
     ],
 )
-def test_a_log_to_learn_nothing_from_is_refused(
+def test_a_log_without_training_signal_is_refused(
     tmp_path: Path, changes: dict[str, list[int]], message: str
 ) -> None:
     log = WITH_DUPLICATE.with_columns(pl.Series(name, values) for name, values in changes.items())
@@ -137,14 +137,14 @@ def test_a_log_to_learn_nothing_from_is_refused(
         checked(tmp_path, impressions=log)
 
 
-def test_a_key_comes_once_even_in_another_chunk(tmp_path: Path) -> None:
+def test_keys_are_unique_across_chunks(tmp_path: Path) -> None:
     log = checked(tmp_path, "dataset.chunk_rows=2", impressions=WITH_DUPLICATE)
     assert log.scan().collect()["click"].to_list() == [True, False, False, True]
     kept = tmp_path / "work" / "rejected" / "impressions-00001-repeated.parquet"
     assert pl.read_parquet(kept)["reason"].to_list() == ["duplicate key request_id + poi_id"]
 
 
-def test_ids_of_a_column_with_gaps_are_whole_numbers(tmp_path: Path) -> None:
+def test_ids_of_a_column_with_gaps_are_integers(tmp_path: Path) -> None:
     impressions = WITH_DUPLICATE.with_columns(pl.col("user_id").cast(pl.Float64))
     log = checked(tmp_path, impressions=impressions, users=pl.DataFrame({"user_id": [1.0, 2.0]}))
     assert log.scan().collect()["user_id"].to_list() == ["1", "1", "2", "1"]
@@ -167,7 +167,7 @@ def test_the_last_days_are_the_test_set_unless_the_log_has_a_split(
     assert "midnight" not in printed
 
 
-def test_orders_that_the_log_contains_or_that_are_later_are_left_out(
+def test_orders_in_the_log_or_after_it_are_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An orders table usually continues through the log: no order counts twice or too early."""
@@ -188,22 +188,20 @@ def test_orders_that_the_log_contains_or_that_are_later_are_left_out(
     assert "orders: 2 ignored" in capsys.readouterr().err
 
 
-def test_a_column_that_is_replaced_is_pointed_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_replaced_column_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = TABLES["impressions"].with_columns(season=pl.lit("monsoon"))
     assert "monsoon" not in checked(tmp_path, impressions=rows).scan().collect()["season"]
     assert "season will be computed from the time" in capsys.readouterr().err
 
 
-def test_times_that_may_be_dates_are_pointed_out(
+def test_times_that_may_be_dates_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checked(tmp_path, impressions=WITH_DUPLICATE.with_columns(pl.col("time").str.head(10)))
     assert "100% of the times are exactly midnight" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_log_without_times_may_have_a_time_zone(tmp_path: Path) -> None:
+def test_a_log_without_times_can_have_a_time_zone(tmp_path: Path) -> None:
     rows = TABLES["impressions"].drop("time").with_columns(user_id=pl.Series([1, 2, 1, 2]))
     log = checked(
         tmp_path,

@@ -35,7 +35,7 @@ def sampled(folder: Path, *settings: str, clicks: pl.DataFrame = CLICKS) -> Log:
     return check_tables(config, own_tables(config, folder / "work"), folder / "work")
 
 
-def test_each_request_gets_places_that_it_did_not_take(tmp_path: Path) -> None:
+def test_each_request_gets_unclicked_places(tmp_path: Path) -> None:
     log = sampled(tmp_path, "dataset.negatives.per_request=3")
     rows = log.scan().collect()
     assert rows.filter("click").height == CLICKS.height
@@ -54,7 +54,7 @@ def test_each_request_gets_places_that_it_did_not_take(tmp_path: Path) -> None:
     assert 0 < (log.sampled_share or 0) < 1
 
 
-def test_the_draws_depend_on_the_request_alone(tmp_path: Path) -> None:
+def test_negatives_depend_only_on_the_request(tmp_path: Path) -> None:
     first = sampled(tmp_path / "a", "dataset.negatives.per_request=2")
     second = sampled(tmp_path / "b", "dataset.negatives.per_request=2", "dataset.chunk_rows=7")
     columns = ["request_id", "poi_id", "click"]
@@ -62,7 +62,7 @@ def test_the_draws_depend_on_the_request_alone(tmp_path: Path) -> None:
     assert frames[0].equals(frames[1])
 
 
-def test_places_can_be_drawn_within_a_group_and_never_what_a_user_took(tmp_path: Path) -> None:
+def test_negatives_within_a_group_exclude_places_of_the_user(tmp_path: Path) -> None:
     log = sampled(
         tmp_path,
         "dataset.negatives={within=['city'], not_taken_in=['user_id']}",
@@ -87,9 +87,7 @@ def test_places_can_be_drawn_within_a_group_and_never_what_a_user_took(tmp_path:
         ([], r"no column click.*\[dataset\.negatives\]"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(
-    tmp_path: Path, settings: list[str], message: str
-) -> None:
+def test_an_invalid_sampling_is_refused(tmp_path: Path, settings: list[str], message: str) -> None:
     with pytest.raises(LarrError, match=message):
         sampled(tmp_path, *settings)
 
@@ -109,7 +107,7 @@ def test_the_last_share_of_the_rows_can_be_tested(tmp_path: Path) -> None:
     assert rows["split"].to_list() == ["train"] * 120 + ["test"] * 40
 
 
-def test_a_log_without_times_is_split_by_users_who_get_days(tmp_path: Path) -> None:
+def test_users_of_a_log_without_times_get_days(tmp_path: Path) -> None:
     """Statistics count the days before: those of other users, as for the tested users."""
     clicks = CLICKS.drop("time").with_columns(click=pl.Series([n % 2 for n in range(160)]))
     settings = ("features.categories=['user_id','poi_id']", "dataset.test_share=0.5")

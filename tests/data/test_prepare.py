@@ -95,9 +95,7 @@ def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
     return city.model_copy(update={"output": folder, "dataset": dataset})
 
 
-def test_what_happens_on_the_test_day_changes_nothing_before_it(
-    city: Config, tmp_path: Path
-) -> None:
+def test_the_test_day_does_not_change_earlier_rows(city: Config, tmp_path: Path) -> None:
     """Neither other labels nor orders beyond the log on that day: nothing looks ahead."""
     log, orders = raw(city), pl.read_parquet(city.output / "prepare" / "raw" / "orders")
     last = log["time"].max()
@@ -128,7 +126,7 @@ def test_what_happens_on_the_test_day_changes_nothing_before_it(
         assert before.equals(after), name
 
 
-def test_what_test_rows_show_is_not_counted_where_the_split_lies_across_time(
+def test_test_rows_do_not_count_unless_split_by_time(
     city: Config,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -193,7 +191,7 @@ def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_part_that_is_held_back_is_written_as_if_it_were_tested(
+def test_a_held_back_part_resembles_test_rows(
     city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin: a log of the part alone, whose test rows are those that are held back."""
@@ -227,7 +225,7 @@ def test_a_part_that_is_held_back_is_written_as_if_it_were_tested(
     np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(split != "train"))
 
 
-def test_a_sample_is_of_all_positions_of_a_request() -> None:
+def test_a_sample_covers_all_positions_of_a_request() -> None:
     rows = pl.LazyFrame({"position": [1, 2, 3, 4, 5] * 2_000})
     counts = sample(rows, 1_000)["position"].value_counts()["count"]
     assert counts.min() > 190
@@ -235,7 +233,7 @@ def test_a_sample_is_of_all_positions_of_a_request() -> None:
     assert sample(rows, 10_000).height == 10_000
 
 
-def test_texts_of_past_orders_hold_only_what_was_known_before_them(city: Config) -> None:
+def test_texts_of_past_orders_read_only_earlier_days(city: Config) -> None:
     """A user without earlier orders has no taste yet: the order itself does not count."""
     orders = pl.read_parquet(city.output / "prepare" / "orders.parquet")
     day = pl.col("time").dt.date()
@@ -244,7 +242,7 @@ def test_texts_of_past_orders_hold_only_what_was_known_before_them(city: Config)
     assert orders["user_taste"].null_count() < orders.height
 
 
-def test_what_was_shown_beside_an_order_and_not_clicked_is_kept_with_its_texts(
+def test_unclicked_places_of_a_request_with_an_order_are_kept(
     city: Config,
 ) -> None:
     log = raw(city).filter(pl.col("time").dt.date() < pl.col("time").dt.date().max())
@@ -260,7 +258,7 @@ def test_what_was_shown_beside_an_order_and_not_clicked_is_kept_with_its_texts(
     assert set(past["beside"].drop_nulls()) == set(orders["request_id"])
 
 
-def test_single_candidates_are_joined_by_their_user(tmp_path: Path) -> None:
+def test_single_candidates_are_joined_by_user(tmp_path: Path) -> None:
     alone = TABLES["impressions"].with_columns(request_id=pl.Series(["a", "b", "c", "d"]))
     config = own_config(tmp_path, write_own(tmp_path, impressions=alone))
     prepare(config)
@@ -290,7 +288,7 @@ def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(
     assert (read_texts(city) == read_texts(other)).all()
 
 
-def test_own_csv_tables_are_read_and_are_stale_once_they_change(
+def test_csv_tables_are_stale_after_a_change(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
@@ -313,7 +311,7 @@ def test_weights_have_the_mean_1_in_training(tmp_path: Path) -> None:
     assert load(config, "test/weights").tolist() == [[2]]
 
 
-def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
+def test_a_row_of_the_next_day_has_the_arrays_of_the_log(city: Config) -> None:
     log = raw(city)
     last = log.filter(pl.col("time").dt.date() == log["time"].dt.date().max())
     arrays = Reader(city, city.output / "prepare").table(last.drop("click", "order"))
@@ -321,7 +319,7 @@ def test_a_row_of_the_next_day_gets_the_arrays_of_the_log(city: Config) -> None:
         assert (arrays[name] == load(city, f"test/{name}")).all(), name
 
 
-def test_every_known_user_and_place_has_its_texts_in_every_situation(city: Config) -> None:
+def test_all_users_and_places_have_texts_in_every_situation(city: Config) -> None:
     data, log = city.output / "prepare", raw(city)
     users = pl.read_parquet(data / "users.parquet").select("user_id")
     places = pl.read_parquet(data / "places.parquet").select("poi_id")
@@ -355,7 +353,7 @@ def test_a_feature_that_is_unknown_in_most_rows_is_reported(
     assert "time: missing or new in 100% of the test rows" in printed
 
 
-def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> None:
+def test_infinity_in_another_column_is_missing(tmp_path: Path) -> None:
     prices = pl.DataFrame({"id": ["p1", "p2"], "title": ["a", "b"], "per_km": [1.0, float("inf")]})
     overrides = [*write_own(tmp_path, places=prices), "features.numbers=['poi_per_km']"]
     prepare(own_config(tmp_path, overrides))
@@ -371,14 +369,14 @@ def test_infinity_in_a_column_beyond_the_contract_is_missing(tmp_path: Path) -> 
         ("contrast.near=city", "contrast.near: cannot read city; expected a column of places"),
     ],
 )
-def test_a_setting_with_a_wrong_column_is_refused(
+def test_a_setting_with_an_invalid_column_is_refused(
     tmp_path: Path, setting: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         prepare(own_config(tmp_path, [*write_own(tmp_path), setting]))
 
 
-def test_blank_texts_are_missing_and_whole_numbers_have_no_point(tmp_path: Path) -> None:
+def test_blank_texts_are_missing_and_integers_have_no_point(tmp_path: Path) -> None:
     places = pl.DataFrame(
         {"id": ["p1", "p2"], "title": ["Noodles", "Tea"], "chain": [" ", ""], "stars": [4.0, None]}
     )
@@ -428,7 +426,7 @@ def named(names: list[str], folder: Path) -> Config:
     return config
 
 
-def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+def test_columns_can_have_any_name(tmp_path: Path) -> None:
     names = ["mood", *NAMES]
     config = named(names, tmp_path)
     for split in ("train", "test"):
@@ -445,12 +443,12 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["^.*$", "*", "larr:row"])
-def test_a_name_that_cannot_be_read_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_invalid_column_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"invalid column name {re.escape(repr(name))}; rename"):
         named([name], tmp_path)
 
 
-def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
+def test_a_failed_prepare_keeps_the_old_data(tmp_path: Path) -> None:
     config = own_config(tmp_path, write_own(tmp_path))
     prepare(config)
     wrong = own_config(tmp_path, [*write_own(tmp_path), "features.numbers=['poi_height']"])
@@ -462,7 +460,7 @@ def test_a_failed_prepare_leaves_the_data_as_they_were(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "prepare.partial").exists()
 
 
-def test_columns_of_the_log_do_not_replace_what_is_counted(tmp_path: Path) -> None:
+def test_columns_of_the_log_do_not_replace_counts(tmp_path: Path) -> None:
     log = WITH_DUPLICATE.with_columns(
         value=pl.lit("nothing"), spent_yuan=pl.lit(999.0), day_no=pl.lit(1)
     )
@@ -483,7 +481,7 @@ def test_columns_of_the_log_do_not_replace_what_is_counted(tmp_path: Path) -> No
     assert numbers[:, 0].tolist() == [0.0] * 3, "what is missing is the mean"
 
 
-def test_a_profile_is_within_any_column_of_the_log(tmp_path: Path) -> None:
+def test_a_profile_can_be_within_any_column_of_the_log(tmp_path: Path) -> None:
     log = WITH_DUPLICATE.with_columns(stress_level=pl.Series(["low", "low", "high", "low", "low"]))
     overrides = write_own(tmp_path, impressions=log)
     overrides.append("profiles=[{name='likes', column='name', within='stress_level'}]")

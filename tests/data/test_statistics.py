@@ -44,7 +44,7 @@ def naive(daily: pl.DataFrame, key: int, day: date) -> float | None:
     return sum(row["count"] * w for row, w in zip(rows, weights, strict=True)) if rows else None
 
 
-def test_sums_of_any_key_and_day_equal_naive_sums_of_earlier_days() -> None:
+def test_sums_equal_naive_sums_of_earlier_days() -> None:
     rng = np.random.default_rng(0)
     days = [date(2024, 4, 1) + timedelta(days=n) for n in range(40)]
     daily = pl.DataFrame(
@@ -64,7 +64,7 @@ def test_sums_of_any_key_and_day_equal_naive_sums_of_earlier_days() -> None:
     assert nothing["count"].to_list() == [None, None]
 
 
-def test_the_day_itself_and_later_days_change_nothing() -> None:
+def test_the_day_itself_and_later_days_do_not_count() -> None:
     day = date(2024, 4, 5)
     daily = pl.DataFrame({"key": [1, 1], "day": [date(2024, 4, 4), day], "count": [1.0, 5.0]})
     later = pl.DataFrame({"key": [1], "day": [date(2024, 4, 9)], "count": [99.0]})
@@ -135,7 +135,7 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
     assert texts.as_of(asked).to_list() == [lunch, dinner, None]
 
 
-def test_spending_counts_the_orders_that_have_a_price() -> None:
+def test_spending_counts_priced_orders() -> None:
     rows = daily_spending(ORDERS, PLACES).sort("day").rows()
     assert rows == [(1, DAYS[0], 10.0, 1.0), (1, DAYS[1], 10.0, 1.0)]
 

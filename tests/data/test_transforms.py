@@ -52,7 +52,7 @@ def template(text: str, owner: str = "poi") -> Template:
 
 
 @given(values=COLUMNS)
-def test_a_value_is_written_as_its_column_is(values: pl.Series) -> None:
+def test_a_value_has_the_text_of_its_column(values: pl.Series) -> None:
     column = values.to_frame().select(text_column("x", values.dtype)).to_series()
     assert [None if value is None else text_value(value) for value in values] == column.to_list()
 
@@ -70,7 +70,7 @@ def test_a_value_has_the_index_of_its_column(values: pl.Series, data: st.DataObj
 
 
 @given(lists=st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=1, max_size=5))
-def test_recent_places_are_those_of_a_table(lists: list[list[str]]) -> None:
+def test_recent_places_equal_those_of_a_table(lists: list[list[str]]) -> None:
     vocabulary = Vocabulary(pl.Series(["a", "b", "c"]))
     table_NL = vocabulary.padded_column(pl.Series(lists, dtype=pl.List(pl.String)), 3)
     for values, row_L in zip(lists, table_NL, strict=True):
@@ -97,7 +97,7 @@ def test_numbers_are_standardised_as_in_a_table(
     numbers=st.lists(NUMBERS, min_size=1, max_size=9),
     edges=st.lists(st.sampled_from([-1.0, 0.0, 1.0, 5e-5]), min_size=2, max_size=2),
 )
-def test_a_level_is_that_of_a_table(numbers: list[float | None], edges: list[float]) -> None:
+def test_a_level_equals_that_of_a_table(numbers: list[float | None], edges: list[float]) -> None:
     bucket = BucketConfig(column="n", words=["low", "middle", "high"])
     levels = Levels(bucket, sorted(edges))
     frame = pl.DataFrame({"n": numbers}, schema={"n": pl.Float64})
@@ -116,7 +116,7 @@ def test_a_level_is_that_of_a_table(numbers: list[float | None], edges: list[flo
     rows=st.lists(st.tuples(TEXTS, TEXTS, NUMBERS), min_size=1, max_size=9),
     with_number=st.booleans(),
 )
-def test_a_text_is_that_of_a_table(
+def test_a_text_equals_that_of_a_table(
     text: str, rows: list[tuple[str | None, str | None, float | None]], *, with_number: bool
 ) -> None:
     keyword = template(text + ("[ {n}]" if with_number else ""))
@@ -128,7 +128,7 @@ def test_a_text_is_that_of_a_table(
 
 
 @given(times=st.lists(TIMES, min_size=1, max_size=5))
-def test_the_columns_of_a_time_are_those_of_a_table(times: list[datetime]) -> None:
+def test_time_columns_equal_those_of_a_table(times: list[datetime]) -> None:
     table = with_time_columns(pl.DataFrame({"time": times})).drop("time")
     assert [time_columns(time) for time in times] == table.to_dicts()
 
@@ -166,7 +166,7 @@ def known(folder: Path) -> Known:
     return Known.load(config, folder)
 
 
-def test_what_is_known_of_a_request_is_what_its_rows_get_in_a_table(tmp_path: Path) -> None:
+def test_columns_of_a_request_equal_those_of_its_rows(tmp_path: Path) -> None:
     day = known(tmp_path / "known")
     random = np.random.default_rng(1)
     rows = pl.DataFrame(
@@ -200,7 +200,7 @@ def test_a_place_without_a_past_has_no_orders_and_no_level_of_its_rates(tmp_path
     }
 
 
-def test_users_are_described_in_each_of_their_situations(tmp_path: Path) -> None:
+def test_users_are_described_in_each_situation(tmp_path: Path) -> None:
     users = known(tmp_path / "known").describe_users(["user_slot"])
     assert users.select("user_id", "user_log_orders_level", "user_slot").rows() == [
         ("u", "many", "x"),
@@ -209,7 +209,7 @@ def test_users_are_described_in_each_of_their_situations(tmp_path: Path) -> None
     ]
 
 
-def test_a_part_in_brackets_is_left_out_where_a_column_is_missing() -> None:
+def test_a_part_in_brackets_is_omitted_if_a_column_is_missing() -> None:
     rows = pl.DataFrame({"poi_name": ["A", None, "C"], "poi_menu": ["x, y", "z", None]})
     texts = template("{poi_name}[: {poi_menu}]").column(rows)
     assert texts.to_list() == ["A: x, y", None, "C"]
@@ -232,7 +232,7 @@ def test_quantile_buckets_hold_equal_shares_and_missing_stays_missing() -> None:
     assert levels[-2:].to_list() == [None, None]
 
 
-def test_configured_edges_are_used_and_must_fit_the_words() -> None:
+def test_configured_edges_must_fit_the_words() -> None:
     bucket = BucketConfig(column="t", words=["cold", "warm"], edges=[10])
     rows = pl.DataFrame({"t": [10, 11]})
     assert Levels.fit(bucket, rows["t"]).column(rows).to_list() == ["cold", "warm"]
@@ -249,7 +249,7 @@ def test_equal_texts_of_a_keyword_share_a_number() -> None:
     assert numbers.table().rows() == [(0, "a", "x"), (1, "a", "y"), (2, "b", "x"), (3, "a", "z")]
 
 
-def test_numbers_are_found_again_for_a_column_and_for_one_value() -> None:
+def test_numbers_are_looked_up_for_columns_and_values() -> None:
     written = TextNumbers()
     written.add(pl.Series("a", ["x", "y"]))
     numbers = TextNumbers(written.table())

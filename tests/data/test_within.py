@@ -34,7 +34,7 @@ def naive(values: list[float | None], value: float | None) -> tuple[float, float
     return rank, value - sum(known) / len(known)
 
 
-def test_figures_are_those_of_a_naive_twin(rows: pl.DataFrame) -> None:
+def test_figures_equal_a_naive_twin(rows: pl.DataFrame) -> None:
     figures = with_figures(rows, NAMES).select(within_names(NAMES))
     for row, of_row in zip(rows.to_dicts(), figures.to_dicts(), strict=True):
         request = rows.filter(request_id=row["request_id"])

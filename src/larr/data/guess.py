@@ -26,8 +26,8 @@ MAX_MISSING, MAX_WITHOUT_TIME = 0.1, 0.01
 """Maximum shares of rows without user, place or request, and without a time. A column with more
 missing times is not used, as its rows would be rejected."""
 MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
-"""A column belongs to users if at least the first share of its rows is of users with many rows, and
-the second share of these users has a single value; likewise for places."""
+"""A column belongs to users if at least the first share of its rows is of users with two or more
+rows, and the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
