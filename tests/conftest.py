@@ -1,4 +1,4 @@
-"""Folders that many tests read: each is written once a session, for all test processes together."""
+"""Folders that many tests read; each is written once per session, for all test processes."""
 
 import gc
 import os
@@ -44,21 +44,21 @@ TINY = [
 
 
 def pytest_collection_finish() -> None:
-    """Spares each garbage collection a visit to every object of torch and polars."""
+    """Excludes the objects of torch and polars from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the test processes of a session have in common."""
+    """Returns a folder that all test processes of a session share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def city(shared: Path) -> Config:
-    """A prepared city of some thousand impressions, to be read only."""
+    """A prepared city of some thousand impressions, read-only."""
     config = load_config(ROOT / "configs" / "city_tiny.toml", [f"output={shared / 'city'}", *SMALL])
     with FileLock(shared / "city.lock"):
         if not artifacts.stage(config, "prepare").is_current():
@@ -68,7 +68,7 @@ def city(shared: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def tiny_run(shared: Path, city: Config) -> Config:
-    """A finished `larr run` on that city with three rankers that have learned little; read only."""
+    """A finished `larr run` on this city with three briefly trained rankers, read-only."""
     output = shared / "tiny_run"
     model = shared / "tiny_model"
     overrides = [f"output={output}", f"backbone.model={model}", *SMALL, *TINY]

@@ -1,4 +1,4 @@
-"""A small `prepare/` folder, as `prepare` writes it: city and cuisine decide who orders where."""
+"""A small `prepare/` folder, in which orders depend on city and cuisine."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _not_taken(
 
 
 def _write_arrays(folder: Path, orders: pl.DataFrame) -> None:
-    """Writes what decides which rows are held back: here the last of six days."""
+    """Writes the arrays by which rows are held back: here the last of six days."""
     day_N = np.arange(len(orders)) * 6 // len(orders)
     for split, days in (("train", day_N), ("test", np.array([6]))):
         (folder / split).mkdir()

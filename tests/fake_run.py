@@ -1,4 +1,4 @@
-"""A run up to `align` of random numbers: rankers of known strength on an invented test day."""
+"""A simulated run up to `align`: rankers of known quality on a random test day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRENGTHS = {
     "larr_untuned": 0.61,
     "larr_shuffled": 0.595,
 }
-"""How much of the true logit a ranker sees."""
+"""Ranker -> weight of the true logit in its score."""
 TASKS = ("click", "order")
 SLOTS = ["breakfast", "lunch", "afternoon", "dinner", "late night"]
 CITIES = [f"City {number}" for number in range(1, 21)]
@@ -59,7 +59,7 @@ def make_run(
     order_given_click: bool = False,
     clicks: bool = True,
 ) -> Config:
-    """Writes everything that evaluate reads, and patches `predict` to return the scores."""
+    """Writes the inputs of `evaluate`, and patches `predict` to return the scores."""
     config = Config.model_validate(
         {
             "seed": seed,

@@ -1,4 +1,4 @@
-"""Small CSV tables of a user, with their own column names."""
+"""Small CSV tables with other column names than the contract's."""
 
 from pathlib import Path
 

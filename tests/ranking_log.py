@@ -1,4 +1,4 @@
-"""An invented log with a known answer, in the folders of `larr prepare` and `larr embed`."""
+"""A simulated log with known truth, in the folders of `larr prepare` and `larr embed`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VIEWS = ("profile", "profile", "action", "basic")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How big the log is, and its `dataset.sampling_rate`."""
+    """The size of the log, and its `dataset.sampling_rate`."""
 
     rows: int = 3_000
     categories: tuple[int, ...] = (40, 30, 6)

@@ -1,4 +1,4 @@
-"""A manifest means "complete"; a stale or half-written artifact is refused or built again."""
+"""A manifest marks complete artifacts; stale or incomplete ones are refused or rebuilt."""
 
 import json
 import multiprocessing

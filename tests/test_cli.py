@@ -1,4 +1,4 @@
-"""What the terminal shows when something is wrong: one message, a status, never a traceback."""
+"""Errors on the command line: one message and an exit status, never a traceback."""
 
 from __future__ import annotations
 

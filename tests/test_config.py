@@ -1,4 +1,4 @@
-"""Every TOML of the repository is parsed; wrong settings are refused in words."""
+"""All configurations of the repository are valid; invalid settings are explained."""
 
 import pickle
 from pathlib import Path

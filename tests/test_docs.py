@@ -1,4 +1,4 @@
-"""The documents are true: their configuration works, their settings and symbols exist."""
+"""The examples of the documents work, and the settings and symbols that they name exist."""
 
 import importlib
 import re
@@ -104,7 +104,7 @@ def test_requests_in_documents_suit_the_city() -> None:
 
 
 def commands(path: Path) -> list[str]:
-    """The calls of larr in shell blocks, and those in a line that name a configuration."""
+    """Returns the calls of larr in shell blocks, and inline calls with a configuration."""
     shell = "\n".join(blocks(path, "sh")).splitlines()
     inline = re.findall(r"`(larr [^`|]*\.toml[^`|]*)`", path.read_text(encoding="utf-8"))
     return [line for line in [*shell, *inline] if line.startswith("larr ")]

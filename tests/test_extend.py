@@ -1,4 +1,4 @@
-"""The package of docs/extend.md, installed as written there: one of each kind of addition."""
+"""The package of docs/extend.md, with a plugin of each kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DOCUMENT = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The package `extras` on the import path, with its entry points."""
+    """Yields the package `extras`, on the import path and with its entry points."""
     site = tmp_path_factory.mktemp("site")
     (site / "extras").mkdir()
     for name, code in re.findall(r"```python\n# (extras/\w+\.py)\n(.*?)```", DOCUMENT, re.DOTALL):

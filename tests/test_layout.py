@@ -1,4 +1,4 @@
-"""Imports point one way, the product does not know the laboratory, and files stay readable."""
+"""Rules of the layout: direction of imports, larr without larr_lab, length of files."""
 
 import ast
 from pathlib import Path
@@ -24,7 +24,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports of larr, by the first name below it, and `larr_lab`."""
+    """Returns the modules of larr that a file imports, by their first name, and `larr_lab`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

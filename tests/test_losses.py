@@ -1,4 +1,4 @@
-"""The losses against values worked out by hand and against naive twins."""
+"""The losses, compared with values computed by hand and with naive twins."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every metric against scikit-learn, a naive twin, or a value worked out by hand."""
+"""All metrics, compared with scikit-learn, a naive twin, or values computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from larr.errors import LarrError
 
 
 def pairs_auc(label: list[int], score: list[float], weight: list[float]) -> float:
-    """The definition: the share of pairs won, half for a tie."""
+    """The definition: the share of correctly ranked pairs; ties count half."""
     won = total = 0.0
     for one, high, first in zip(label, score, weight, strict=True):
         for other, low, second in zip(label, score, weight, strict=True):

@@ -1,4 +1,4 @@
-"""`larr run`: every stage once, encoders that share what they do not change, a second call idle."""
+"""`larr run`: all stages run once, encoders share unchanged stages, a second call does nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_stage_that_is_up_to_date_is_not_run_again(
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A run whose stages write their settings instead of training."""
+    """A run whose stages only write their settings."""
 
     def write_settings(config: Config, verb: str) -> None:
         with artifacts.making(config, verb) as work:

@@ -1,4 +1,4 @@
-"""What docs/your_data.md shows of its example works, from the files to an answer of the service."""
+"""The example of docs/your_data.md works, from the files to an answer of the service."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALLER = (
 def test_the_example_runs_from_files_to_a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run has fewer rankers than the document's."""
+    """The run has fewer rankers than in the document."""
     document = (ROOT / "docs" / "your_data.md").read_text(encoding="utf-8")
     section = document.split("## From files to a service")[1].split("\n## ")[0]
     commands, request = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)

@@ -1,4 +1,4 @@
-"""Processes side by side end with their parent, and when a user wants them to."""
+"""Worker processes end with their parent, on errors and on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_interrupt_does_not_wait_for_jobs() -> None:
 
 
 def working(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The jobs that sleep, for what they need is imported."""
+    """Returns the jobs that have imported their modules and now sleep."""
     children = psutil.Process(process.pid).children()
     return [child for child in children if child.num_threads() > 1]
 

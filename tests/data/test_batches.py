@@ -1,4 +1,4 @@
-"""Batches of the mapped log: every row once, complete, in bounded memory; parts without copies."""
+"""Batches of the log: every row once, in bounded memory; subsets without copies."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def part(log: LogRows) -> LogRows:
 
 @pytest.fixture(scope="module")
 def copied(part: LogRows, tmp_path_factory: pytest.TempPathFactory) -> LogRows:
-    """The same rows, copied to another folder."""
+    """Returns the same rows, copied to another folder."""
     target = tmp_path_factory.mktemp("copied")
     for name in (*FILES, "days"):
         np.save(target / f"{name}.npy", part.array(name))
@@ -134,7 +134,7 @@ def test_a_subset_of_a_subset_is_a_subset_of_the_log(part: LogRows) -> None:
 
 
 def test_the_latest_rows_are_in_the_order_of_the_log(log: LogRows, part: LogRows) -> None:
-    """The days of this log fall, so the latest rows are its first ones."""
+    """The days of this log decrease, so its first rows are the latest."""
     first_day = int((log.array("days") == 3).sum())
     np.testing.assert_array_equal(log.latest(first_day).array("keys")[:, 0], np.arange(first_day))
     assert (part.latest(20).array("days") == 3).all()

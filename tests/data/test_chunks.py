@@ -1,4 +1,4 @@
-"""A log prepared in one process, in several or on Ray has the same bytes and the same errors."""
+"""All engines (one process, a pool, Ray) write the same bytes and raise the same errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENGINES = ["cluster.workers=2", "cluster={engine='ray', workers=2}"]
 
 
 def log() -> pl.DataFrame:
-    """Five days of impressions with weights, bad rows and bad values; users are dealt in turn."""
+    """Five days of impressions with weights, invalid rows and invalid values; users alternate."""
     row, request = pl.int_range(ROWS), pl.int_range(ROWS) // REQUEST
     return pl.select(
         request_id=request,
@@ -52,7 +52,7 @@ def configured(folder: Path, impressions: pl.DataFrame, *settings: str) -> Confi
 
 
 def files(config: Config) -> dict[str, str]:
-    """The hash of each file of `prepare/`."""
+    """Returns the hash of each file in `prepare/`."""
     recorded = artifacts.manifest(artifacts.folder(config, "prepare")) or {}
     return {name: file["sha256"] for name, file in recorded["files"].items()}
 
@@ -76,7 +76,7 @@ def test_every_engine_writes_the_same_bytes(
 
 
 def test_every_engine_raises_the_same_error(tmp_path: Path) -> None:
-    """The fourth chunk has an ID as a spreadsheet writes large numbers."""
+    """The fourth chunk has an ID as spreadsheets write large numbers."""
     request = pl.when(pl.int_range(ROWS) == 350).then(pl.lit("1.23E+17")).otherwise("request_id")
     rounded = log().with_columns(request_id=request)
     messages = []

@@ -1,4 +1,4 @@
-"""Columns that the configuration names: refused where they are missing or not known in time."""
+"""Columns in the configuration must exist and be known before the impression."""
 
 from dataclasses import replace
 from pathlib import Path

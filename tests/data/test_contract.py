@@ -1,4 +1,4 @@
-"""Each way to break the data contract is named; other rows are read into their types."""
+"""Rows that break the data contract are rejected with a reason; values are converted."""
 
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -27,7 +27,7 @@ GOOD = {
 
 
 def check(table: str, rows: pl.DataFrame, **settings: object) -> Checked:
-    """What becomes of some rows; `settings` are those of [dataset.tables] and [features]."""
+    """Checks some rows; `settings` are those of [dataset.tables] and [features]."""
     tables = {name: settings.pop(name) for name in ("time_zone", "naive_times") if name in settings}
     config = Config.model_validate({"dataset": {"tables": tables}, "features": settings})
     plain_rows = plain(rows.lazy(), table).collect()

@@ -1,4 +1,4 @@
-"""Cross statistics are those that a naive twin counts row by row, of earlier days alone."""
+"""Cross statistics equal those of a naive twin, which counts earlier days row by row."""
 
 import math
 from datetime import date, timedelta
@@ -24,7 +24,7 @@ LOG = Log(pl.DataFrame({"poi_id": []}), USERS, pl.DataFrame(), [], ["click"], []
 
 @pytest.fixture(scope="module")
 def rows() -> pl.DataFrame:
-    """Five days of users and places with tags; some places have several tags, some none."""
+    """Five days of users and places with many, one or no tags."""
     random, count = np.random.default_rng(0), 300
     tags = ["spicy", "spicy, cheap", " cheap ,sweet", "", None]
     click = random.random(count) < 0.4
@@ -46,7 +46,7 @@ def listed(tags: object) -> list[str]:
 
 
 def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: date) -> list[float]:
-    """The figures of a user and some tags on a day."""
+    """Returns the figures of a user and some tags on a day."""
 
     def count(rows: list[Row], of: str | None, tag: str | None, what: str | None = None) -> float:
         total = 0.0
@@ -112,7 +112,7 @@ def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame) -> None:
 
 
 def test_default_pairs_have_recurring_values(tmp_path: Path) -> None:
-    """Users and kinds do, and kinds differ within requests; each dish is sold on one day."""
+    """Users and kinds recur, and kinds differ within requests; each dish is sold on one day."""
     days = pl.DataFrame({"day": [FIRST + timedelta(days=n) for n in range(4)]})
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
     rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))

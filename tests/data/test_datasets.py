@@ -1,4 +1,4 @@
-"""Tables of the user are read completely, or refused with what is wrong."""
+"""Tables of the user are read completely, or refused with an explanation."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_impressions_are_required(tmp_path: Path) -> None:
 
 
 def test_queries_read_named_files(tmp_path: Path) -> None:
-    """One wide file gives all tables; a query can read the impressions of another."""
+    """One wide file is the source of all tables; queries can read the impressions."""
     rows = "1,Tea,7,5\n1,Soup,8,2\n2,Tea,9,4\n"
     (tmp_path / "u.data").write_text(rows)
     settings = [

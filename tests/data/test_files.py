@@ -1,4 +1,4 @@
-"""Files of every dialect are read as they were written, or refused with what is wrong."""
+"""Files of all dialects are read correctly, or refused with an explanation."""
 
 import gzip
 import sqlite3
@@ -89,7 +89,7 @@ def test_integers_written_as_floats_become_integers(
 def test_escapes_of_late_quotes_are_detected(
     written: Callable[[str | bytes], Path], mark: str
 ) -> None:
-    """After more rows than a detection looks at; a backslash is how Spark escapes them."""
+    """The first quote comes after the rows used for detection; Spark escapes with a backslash."""
     rows = [f"{number},plain,1" for number in range(25_000)]
     rows += [f'{number},"say {mark}hi{mark}, you {mark}",1' for number in range(3)]
     frame = read(written("id,name,x\n" + "\n".join(rows) + "\n"))
@@ -117,7 +117,7 @@ def test_each_line_after_an_unclosed_quote_counts(
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_long_malformed_lines_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
-    """Also the many that an open quotation mark takes in, up to the next one or the end."""
+    """An unclosed quote spans all lines up to the next quote or the end."""
     rows = ['1,"x, y"'] * 100_000
     rows[1_000] = '7,"open'
     rows[1_001:1_400] = ["8," + "within" * 5] * 399

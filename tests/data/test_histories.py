@@ -1,4 +1,4 @@
-"""Histories: the latest places of each kind, as a naive twin finds them, of earlier days alone."""
+"""Histories: the latest places of each kind on earlier days, compared with a naive twin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load(config: Config, name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def events(city: Config) -> pl.DataFrame:
-    """All that happened, newest first: user_id, poi_id, day and kind."""
+    """Returns all events, newest first: user_id, poi_id, day and kind."""
     data = city.output / "prepare"
     columns = ["user_id", "poi_id", "time"]
     log = pl.read_parquet(data / "raw" / "impressions")

@@ -1,4 +1,4 @@
-"""`larr init` writes configurations that `larr prepare` takes as they are."""
+"""`larr init` writes configurations that `larr prepare` can read without edits."""
 
 import re
 import sqlite3
@@ -21,7 +21,7 @@ KINDS = ["savoury", "savoury", "sweet", "drink", "savoury"]
 
 
 def wide(visits: int = 120) -> pl.DataFrame:
-    """A row for each of three dishes on offer at a visit; the middle one is bought."""
+    """One row for each of three dishes offered at a visit; the middle one is bought."""
     rows = [
         {
             "visit": f"v{visit}",
@@ -45,7 +45,7 @@ def wide(visits: int = 120) -> pl.DataFrame:
 
 
 def drafted(folder: Path) -> tuple[str, Config]:
-    """Returns what `larr init` writes for a folder, as text and as a configuration."""
+    """Returns the configuration that `larr init` writes, as text and loaded."""
     path = folder.parent / "mine.toml"
     init(folder, path)
     return path.read_text(), load_config(path, [f"output={folder.parent}/out"])
@@ -77,7 +77,7 @@ def test_a_wide_table_has_users_places_and_a_scene(folder: Path) -> None:
 
 
 def test_files_without_headers_are_joined_by_values(folder: Path) -> None:
-    """As those of MovieLens 100k: IDs of users are IDs of films, too."""
+    """As in MovieLens 100k, IDs of users are also IDs of films."""
     ratings = [
         (user, film, 1 + (user * film) % 5, 880_000_000 + 7_000 * (user * 31 + film))
         for user in range(1, 25)

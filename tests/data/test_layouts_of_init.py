@@ -1,4 +1,4 @@
-"""`larr init` and layouts of other kinds than one wide table, in the manner of public data sets."""
+"""`larr init` and the layouts of public data sets."""
 
 import gzip
 import json
@@ -42,7 +42,7 @@ def write_items(folder: Path, header: str = "item_id title kind") -> None:
 
 
 def events_without_header(folder: Path) -> None:
-    """As UserBehavior of Taobao: a page view is a click."""
+    """As Taobao's UserBehavior: a page view is a click."""
     rows = []
     for time, user, item, liked in visits():
         seconds = 1_511_539_200 + int((time - datetime(2017, 11, 25)).total_seconds())
@@ -87,7 +87,7 @@ def baskets(folder: Path) -> None:
 
 
 def sessions_have_users(folder: Path) -> None:
-    """A date and its clock in two columns, and names of categories in a table of their own."""
+    """Date and time of day in two columns, and names of categories in a separate table."""
     shown, sessions = [], []
     for n, (time, user, item, liked) in enumerate(visits()):
         sessions.append((f"s{n}", f"k{user}", time.date(), time.time()))
@@ -157,7 +157,7 @@ def slates(folder: Path) -> None:
 
 
 def reviews_in_an_archive(folder: Path) -> None:
-    """As ml-latest-small: a zip file, with a folder and a file that is no table in it."""
+    """As ml-latest-small: a zip file with a folder, and a file that is not a table."""
     rows = [
         (user, item, [5, 2.5][n % 2], 1_511_539_200 + 2220 * n)
         for n, (_, user, item, _) in enumerate(visits())
@@ -217,7 +217,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
         "userId AS user_id, movieId AS poi_id, TRY_CAST(rating AS DOUBLE) >= 4 AS click",
     ),
 }
-"""Layout -> what its configuration contains, but for comments and line ends."""
+"""Layout -> parts of its configuration."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)

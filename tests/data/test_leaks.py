@@ -1,4 +1,4 @@
-"""`larr check` finds columns that show what happened, by training rows alone."""
+"""`larr check` finds columns that leak the outcome, using only training labels."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def test_leaking_columns_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_labels_of_test_rows_are_not_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A column that predicts clicks of the test day alone is no leak that a check may see."""
+    """A column that predicts only test clicks is not found, as their labels are not read."""
     is_last = pl.col("time").str.starts_with(f"2024-04-{DAYS}")
     state = pl.when(is_last).then(pl.col("click")).otherwise((pl.col("draw") * 2).cast(pl.Int64))
     checked(tmp_path, **tables(state=state))

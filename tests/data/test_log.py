@@ -1,4 +1,4 @@
-"""The checked log: what is rejected, how it is split, and which logs are refused."""
+"""The checked log: rejected rows, the split, and logs that are refused."""
 
 import shutil
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
 
 
 def checked(folder: Path, *settings: str, **tables: pl.DataFrame) -> Log:
-    """The log of `TABLES` with changes, checked in `folder/work`."""
+    """Returns the log of `TABLES` with changes, checked in `folder/work`."""
     config = own_config(folder, [*write_own(folder, **tables), *settings])
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
@@ -26,7 +26,7 @@ def checked(folder: Path, *settings: str, **tables: pl.DataFrame) -> Log:
 def test_rejected_rows_are_kept_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A column of the user that is called `reason` is kept, too."""
+    """A given column `reason` is kept as well."""
     places = pl.DataFrame({"id": ["p1", "p2", "p2"], "title": ["Noodles", "Tea", "Tee"]})
     log = checked(tmp_path, places=places.with_columns(reason=pl.lit("mine")))
     kept = pl.read_parquet(tmp_path / "work" / "rejected" / "places-00000.parquet")
@@ -170,7 +170,7 @@ def test_the_last_days_are_the_test_set_unless_the_log_has_a_split(
 def test_orders_in_the_log_or_after_it_are_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An orders table usually continues through the log: no order counts twice or too early."""
+    """A table of orders often overlaps with the log; no order counts twice or too early."""
     impressions = TABLES["impressions"].with_columns(order=pl.Series([1, 0, 0, 0]))
     orders = pl.DataFrame(
         {
@@ -215,6 +215,6 @@ def test_a_log_without_times_can_have_a_time_zone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("test_ctr", "is_good"), [(0.02, True), (0.4, False)])
 def test_a_sampled_test_day_is_refused(test_ctr: float, *, is_good: bool) -> None:
-    """Of the training rows without a click a tenth was kept, so the test days have fewer clicks."""
+    """A tenth of the unclicked training rows was kept, so the CTR of the test days is lower."""
     with nullcontext() if is_good else pytest.raises(DataError, match="Keep all impressions"):
         check_sampling(0.1, train_ctr=0.4, test_ctr=test_ctr)

@@ -1,4 +1,4 @@
-"""Logs in which each row is a click get places that were not clicked."""
+"""Negatives are sampled for logs in which every row is a click."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_each_request_gets_unclicked_places(tmp_path: Path) -> None:
     assert added.max() == 3
     assert added.mean() > 2.5
     assert rows["request_id"].rle_id().n_unique() == rows["request_id"].n_unique()
-    # A place is drawn from its first to its last click, and in training rows by those alone.
+    # A place is available from its first to its last click, for training rows its training clicks.
     clicked, drawn = rows.filter("click"), rows.filter(~pl.col("click"))
     days = clicked.group_by("poi_id").agg(first=pl.col("day").min(), last=pl.col("day").max())
     outside = drawn.join(days, on="poi_id").filter(~pl.col("day").is_between("first", "last"))
@@ -108,7 +108,7 @@ def test_the_last_share_of_the_rows_can_be_tested(tmp_path: Path) -> None:
 
 
 def test_users_of_a_log_without_times_get_days(tmp_path: Path) -> None:
-    """Statistics count the days before: those of other users, as for the tested users."""
+    """Statistics count earlier days of other users, as for test users."""
     clicks = CLICKS.drop("time").with_columns(click=pl.Series([n % 2 for n in range(160)]))
     settings = ("features.categories=['user_id','poi_id']", "dataset.test_share=0.5")
     log = sampled(tmp_path, *settings, clicks=clicks)

@@ -1,4 +1,4 @@
-"""`prepare/`: complete, split by time, without a look ahead; arrays with the content of the log."""
+"""`prepare/`: arrays with the content of the log, split by time, without leaks."""
 
 import re
 from datetime import datetime, time
@@ -31,7 +31,7 @@ def raw(config: Config) -> pl.DataFrame:
 
 
 def read_texts(config: Config) -> np.ndarray:
-    """Returns the texts of the training rows, by their numbers."""
+    """Returns the texts of the training rows."""
     table = pl.read_parquet(config.output / "prepare" / "texts.parquet")
     return np.array([*table["text"].to_list(), None])[load(config, "train/texts")]
 
@@ -96,7 +96,7 @@ def with_tables(city: Config, folder: Path, **paths: Path) -> Config:
 
 
 def test_the_test_day_does_not_change_earlier_rows(city: Config, tmp_path: Path) -> None:
-    """Neither other labels nor orders beyond the log on that day: nothing looks ahead."""
+    """Labels and further orders of the test day do not change earlier rows."""
     log, orders = raw(city), pl.read_parquet(city.output / "prepare" / "raw" / "orders")
     last = log["time"].max()
     tested = pl.col("time").dt.date() == last.date()
@@ -132,7 +132,7 @@ def test_test_rows_do_not_count_unless_split_by_time(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Other labels of the test rows change nothing that rankers read, and no order for stage 2."""
+    """Test labels change neither the inputs of rankers nor the orders of stage 2."""
     monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
     tested = pl.col("request_id").hash(1) % 3 == 0
     log = raw(city).with_columns(
@@ -166,7 +166,7 @@ def test_test_rows_do_not_count_unless_split_by_time(
 
 
 def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
-    """Returns what the arrays of a split hold, without the numbers that a log gives to values."""
+    """Returns the content of a split's arrays, independent of the numbering of values."""
     data = config.output / "prepare"
     features = read_features(data)
     texts = pl.read_parquet(data / "texts.parquet")["text"].to_list()
@@ -194,7 +194,7 @@ def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
 def test_a_held_back_part_resembles_test_rows(
     city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin: a log of the part alone, whose test rows are those that are held back."""
+    """The twin is a log of the fold alone, with the held-back rows as test rows."""
     monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
     is_new = pl.col("poi_id").hash(1) % 8 == 0
     tested = is_new | (pl.col("request_id").hash(1) % 6 == 0)
@@ -234,7 +234,7 @@ def test_a_sample_covers_all_positions_of_a_request() -> None:
 
 
 def test_texts_of_past_orders_read_only_earlier_days(city: Config) -> None:
-    """A user without earlier orders has no taste yet: the order itself does not count."""
+    """A user without earlier orders has no favourites, as the order itself does not count."""
     orders = pl.read_parquet(city.output / "prepare" / "orders.parquet")
     day = pl.col("time").dt.date()
     first = orders.filter(day == day.min().over("user_id"))
@@ -271,7 +271,7 @@ def test_single_candidates_are_joined_by_user(tmp_path: Path) -> None:
 def test_the_same_tables_give_the_same_bytes_in_chunks_of_any_size(
     city: Config, tmp_path: Path
 ) -> None:
-    """Chunks decide in which order texts are numbered, and nothing else."""
+    """The size of chunks only changes the order in which texts are numbered."""
     other = with_tables(city, tmp_path)
     dataset = other.dataset.model_copy(update={"chunk_rows": 100_000})
     other = other.model_copy(update={"dataset": dataset})

@@ -1,4 +1,4 @@
-"""Statistics are those of the start of the day, as a naive twin computes them; nothing leaks."""
+"""Statistics as of the start of the day equal those of a naive twin."""
 
 from datetime import date, timedelta
 
@@ -33,12 +33,12 @@ PLACES = pl.DataFrame(
 
 
 def days_of(*days: date) -> np.ndarray:
-    """Days as the look-ups take them, counted from 1970."""
+    """Returns days as counted from 1970."""
     return pl.Series(days).to_physical().to_numpy()
 
 
 def naive(daily: pl.DataFrame, key: int, day: date) -> float | None:
-    """The sum of one key before one day, row by row; None without a row."""
+    """Returns the sum of one key before one day, row by row; None without a row."""
     rows = daily.filter((pl.col("key") == key) & (pl.col("day") < day)).to_dicts()
     weights = [0.5 ** (((day - row["day"]).days - 1) / HALF_LIFE_DAYS) for row in rows]
     return sum(row["count"] * w for row, w in zip(rows, weights, strict=True)) if rows else None

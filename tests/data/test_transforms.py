@@ -1,4 +1,4 @@
-"""Each transform has two forms, for a table and for one request, with equal results on all rows."""
+"""Both forms of each transform, for tables and for requests, have equal results."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_time_columns_equal_those_of_a_table(times: list[datetime]) -> None:
 
 
 def known(folder: Path) -> Known:
-    """Two users, of whom one has a past, saved and read again."""
+    """Two users, one with a past, saved and loaded."""
     profiles = [
         {"name": "user_slot", "column": "tags", "within": "meal_slot"},
         {"name": "user_mood", "column": "tags", "within": "heat_level"},

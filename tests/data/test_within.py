@@ -1,4 +1,4 @@
-"""Figures within a request are those of a naive twin, also where a request lies across files."""
+"""Figures within requests equal those of a naive twin, also if files divide a request."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NAMES = ["price", "ctr"]
 
 @pytest.fixture(scope="module")
 def rows() -> pl.DataFrame:
-    """Requests of one to many candidates, whose numbers have ties and gaps."""
+    """Requests of one to many candidates, with ties and missing numbers."""
     random, prices = np.random.default_rng(0), [1.0, 2.0, 3.0, None, np.nan]
     return pl.DataFrame(
         {
@@ -25,7 +25,7 @@ def rows() -> pl.DataFrame:
 
 
 def naive(values: list[float | None], value: float | None) -> tuple[float, float]:
-    """The rank of a value among those of its request and its difference from their mean."""
+    """Returns the rank of a value within its request, and its difference from the mean."""
     known = [v for v in values if v is not None and np.isfinite(v)]
     if value not in known:
         return np.nan, np.nan
