@@ -64,7 +64,7 @@ def make_data(
         settings[name] = settings.get(name, {}) | changed
     config = Config.model_validate(settings)
     random = np.random.default_rng(seed)
-    with artifacts.making(config, "prepare") as work:
+    with artifacts.building(config, "prepare") as work:
         table = _places(random, places)
         taken = _orders(random, table, users, orders)
         table.write_parquet(work.folder / "descriptions.parquet")

@@ -113,7 +113,7 @@ def _rows(rng: np.random.Generator, rows: int) -> pl.DataFrame:
 
 def _write_stages(config: Config, rows: pl.DataFrame, label_NT: np.ndarray) -> None:
     for verb, figures in FIGURES.items():
-        with artifacts.making(config, verb) as work:
+        with artifacts.building(config, verb) as work:
             work.measured(rows.height, "rows")
             work.figures |= figures
             if verb == "prepare":

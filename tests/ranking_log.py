@@ -78,7 +78,7 @@ def write_log(
     vectors = random.normal(size=(sizes.texts, sizes.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     places = random.normal(size=sizes.categories[1])
-    with artifacts.making(config, "prepare") as work:
+    with artifacts.building(config, "prepare") as work:
         artifacts.write_json(work.folder / "features.json", _features(sizes).model_dump())
         keyword = [f"k{i % sizes.keywords}" if sizes.keywords else "" for i in range(sizes.texts)]
         pl.DataFrame({"keyword": keyword}).write_parquet(work.folder / "texts.parquet")
@@ -87,9 +87,9 @@ def write_log(
         days = np.load(work.folder / "test" / "days.npy")
         np.save(work.folder / "test" / "days.npy", days + 4)
     for verb in ("pretrain", "contrast"):
-        with artifacts.making(config, verb):
+        with artifacts.building(config, verb):
             pass
-    with artifacts.making(config, "embed"):
+    with artifacts.building(config, "embed"):
         for source in SOURCES:
             part = vectors_artifact(config, source)
             part.start(resume=False)

@@ -19,13 +19,13 @@ from larr.errors import LarrError, StaleError
 
 
 def make(config: Config, verb: str, text: str = "x") -> None:
-    with artifacts.making(config, verb) as work:
+    with artifacts.building(config, verb) as work:
         (work.folder / "file.txt").write_text(text)
         work.measured(10, "rows")
 
 
 def interrupted(config: Config) -> None:
-    with artifacts.making(config, "prepare") as work:
+    with artifacts.building(config, "prepare") as work:
         (work.folder / "piece").write_text("done")
         raise KeyboardInterrupt
 
@@ -79,16 +79,16 @@ def test_a_failed_stage_leaves_no_manifest_and_resumes_from_its_files(config: Co
     with pytest.raises(KeyboardInterrupt):
         interrupted(config)
     assert artifacts.manifest(artifacts.folder(config, "prepare")) is None
-    with artifacts.making(config, "prepare") as work:
+    with artifacts.building(config, "prepare") as work:
         assert (work.folder / "piece").read_text() == "done"
-    with artifacts.making(config, "prepare", resume=False) as work:
+    with artifacts.building(config, "prepare", resume=False) as work:
         assert not (work.folder / "piece").exists()
 
 
 def test_files_started_with_other_settings_are_removed(config: Config) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(config)
-    with artifacts.making(config.model_copy(update={"seed": 9}), "prepare") as work:
+    with artifacts.building(config.model_copy(update={"seed": 9}), "prepare") as work:
         assert not (work.folder / "piece").exists()
 
 
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_no_manifest(config: Config, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     def attempt() -> None:
-        with artifacts.making(config, "prepare") as work:
+        with artifacts.building(config, "prepare") as work:
             (work.folder / "file.txt").write_text("x")
             monkeypatch.setattr(os, "fsync", full)
 
@@ -127,7 +127,7 @@ def test_the_manifest_reports_rate_and_memory(config: Config) -> None:
 def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
     held = np.ones(50_000_000)
     context = multiprocessing.get_context("fork")
-    with artifacts.making(config, "prepare"):
+    with artifacts.building(config, "prepare"):
         child = context.Process(target=time.sleep, args=(0.5,))
         child.start()
         child.join()
@@ -138,7 +138,7 @@ def test_memory_that_a_fork_shares_counts_once(config: Config) -> None:
 
 
 def test_a_stage_is_written_by_one_process_at_a_time(config: Config) -> None:
-    first = artifacts.making(config, "prepare")
+    first = artifacts.building(config, "prepare")
     first.__enter__()
     with pytest.raises(LarrError, match="another larr is writing it"):
         make(config, "prepare")

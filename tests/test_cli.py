@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
     config = Config(output=tmp_path)
     with (
         pytest.raises(Exception, match=r"could not be written: .*No space left.*; free disk space"),
-        artifacts.making(config, "prepare"),
+        artifacts.building(config, "prepare"),
     ):
         raise error
     assert artifacts.stage(config, "prepare").why_stale() == "it is missing or unfinished"
@@ -112,7 +112,7 @@ def test_a_full_disk_leaves_the_stage_unfinished(error: Exception, tmp_path: Pat
 def test_an_error_other_than_a_full_disk_is_raised_unchanged(tmp_path: Path) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"gone\.npy"),
-        artifacts.making(Config(output=tmp_path), "prepare"),
+        artifacts.building(Config(output=tmp_path), "prepare"),
     ):
         (tmp_path / "gone.npy").read_bytes()
 

@@ -54,7 +54,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A run whose stages only write their settings."""
 
     def write_settings(config: Config, verb: str) -> None:
-        with artifacts.making(config, verb) as work:
+        with artifacts.building(config, verb) as work:
             settings = artifacts.stage(config, verb).settings
             artifacts.write_json(work.folder / "settings.json", settings)
             work.measured(1, "runs")
@@ -65,7 +65,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         )
 
     def embed(config: Config) -> None:
-        with artifacts.making(config, "embed") as work:
+        with artifacts.building(config, "embed") as work:
             encoder = artifacts.key(artifacts.folder(config, "contrast"))
             part = artifacts.Artifact(work.folder / "encoder", {}, {"contrast/": encoder})
             if not part.is_current():

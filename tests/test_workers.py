@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from larr.errors import LarrError
-from larr.workers import side_by_side
+from larr.workers import run_parallel
 
 SLEEPS = (
-    "import time; from larr.workers import side_by_side; "
-    "side_by_side(time.sleep, {'one': (100,), 'two': (100,)}, 2)"
+    "import time; from larr.workers import run_parallel; "
+    "run_parallel(time.sleep, {'one': (100,), 'two': (100,)}, 2)"
 )
 JOBS = 2
 STARTED_BY = 60
@@ -39,9 +39,9 @@ def working(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def test_an_error_in_a_worker_is_raised_by_its_parent() -> None:
     with pytest.raises(TypeError, match="has no len"):
-        side_by_side(len, {"one": (1,), "two": (1,)}, JOBS)
+        run_parallel(len, {"one": (1,), "two": (1,)}, JOBS)
 
 
 def test_a_killed_worker_is_reported() -> None:
     with pytest.raises(LarrError, match=r"was killed, .* set a lower cluster.workers"):
-        side_by_side(signal.raise_signal, dict.fromkeys("ab", (signal.SIGKILL,)), JOBS)
+        run_parallel(signal.raise_signal, dict.fromkeys("ab", (signal.SIGKILL,)), JOBS)

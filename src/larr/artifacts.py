@@ -207,7 +207,7 @@ def key(folder: Path, file: str | None = None) -> str:
 
 
 @contextmanager
-def making(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
+def building(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work]:
     """Runs a stage: checks its inputs, yields its folder, and writes the manifest at the end.
 
     With `resume`, the files of an interrupted run with the same settings and inputs are kept, and

@@ -29,7 +29,7 @@ KILLED = (
 )
 
 
-def side_by_side(
+def run_parallel(
     work: Callable[..., None],
     jobs: dict[str, tuple[Any, ...]],
     workers: int,

@@ -77,7 +77,7 @@ def test_the_page_and_the_file_have_each_study(
 
     def run(seed_config: Config) -> None:
         for verb in ("embed", "align"):
-            with artifacts.making(seed_config, verb):
+            with artifacts.building(seed_config, verb):
                 pass
         evaluate(seed_config)
 

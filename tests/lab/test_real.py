@@ -37,7 +37,7 @@ def fast_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(config: Config) -> None:
         prepare(config)
         for verb in ("pretrain", "contrast", "embed", "align"):
-            with artifacts.making(config, verb):
+            with artifacts.building(config, verb):
                 pass
         evaluate(config)
 

@@ -119,7 +119,7 @@ def test_what_has_not_changed_is_not_trained_again(tmp_path: Path) -> None:
     other = config.model_copy(update={"align": small_align(models=["ple", "din"])})
     with pytest.raises(StaleError, match="larr embed"):
         align(other)
-    with artifacts.making(other, "embed"):
+    with artifacts.building(other, "embed"):
         pass
     align(other)
     assert artifacts.stage(other, "align").is_current()

@@ -110,7 +110,7 @@ def test_another_ranker_or_a_tuned_setting_keeps_the_trials(tmp_path: Path) -> N
     align = config.align.model_dump() | {"models": ["ple", "din"]}
     align["tuned"] = {"ple": results_of(config)["ple"]["best"]}
     more = config.model_copy(update={"align": AlignConfig.model_validate(align)})
-    with artifacts.making(more, "embed"):
+    with artifacts.building(more, "embed"):
         pass
     tune.tune(more)
     assert journal.read_bytes() == before

@@ -35,7 +35,7 @@ def written(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = city.model_copy(update={"output": tmp_path_factory.mktemp("figures")})
     (config.output / "prepare").symlink_to(city.output / "prepare")
     for verb in ("pretrain", "contrast"):
-        with artifacts.making(config, verb):
+        with artifacts.building(config, verb):
             pass
     embed(config, [], ["letters"])
     return config

@@ -44,7 +44,7 @@ MAX_UNKNOWN = 0.5
 def prepare(config: Config) -> None:
     """Writes `prepare/` from the configured data set."""
     source = dataset(config)  # raises for an unknown kind before a folder is created
-    with artifacts.making(config, "prepare", resume=False) as work:
+    with artifacts.building(config, "prepare", resume=False) as work:
         folder = work.folder.absolute()  # workers may have another working directory
         with mapping(config.cluster, folder / "shared") as mapped:
             tables = source.tables(config, folder / "raw")

@@ -71,7 +71,7 @@ class TestDays:
 
 def evaluate(config: Config) -> None:
     """Scores the test days with every trained ranker and writes `evaluate/`."""
-    with artifacts.making(config, "evaluate") as work:
+    with artifacts.building(config, "evaluate") as work:
         days = TestDays(config)
         scores = _scores(config, days)
         keys, statistics = zip(*_statistics(days, scores), strict=True)

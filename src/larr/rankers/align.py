@@ -19,7 +19,7 @@ from larr.data.features import read_features
 from larr.rankers import best
 from larr.rankers.ranker import LossCurve, Ranker
 from larr.text.figures import FIGURES
-from larr.workers import side_by_side
+from larr.workers import run_parallel
 
 
 def align(config: Config) -> None:
@@ -30,7 +30,7 @@ def align(config: Config) -> None:
     for name in (*config.align.models, *config.align.tuned):
         if name != BEST:  # report an unknown name before the first training
             rankers.find(config, name)
-    with artifacts.making(config, "align") as work:
+    with artifacts.building(config, "align") as work:
         models, config = best.trained(config), best.with_members(config)
         # models that read texts train longest: starting them first balances the workers
         names = sorted(models, key=lambda name: not rankers.vector_sources(config, name))
@@ -73,7 +73,7 @@ def renew(
     for name in stale:
         parts[name].start(resume=resume)
     jobs = {name: (config, name, parts[name].folder, *arguments) for name in stale}
-    side_by_side(work, jobs, config.cluster.processes, lambda name: parts[name].finish())
+    run_parallel(work, jobs, config.cluster.processes, lambda name: parts[name].finish())
     return stale
 
 

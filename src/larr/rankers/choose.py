@@ -73,7 +73,7 @@ def choose(config: Config) -> None:
     """Writes `choose/choice.json`: the members of `best`, their weights, and all trials."""
     for kind in config.choose.kinds:
         rankers.find(config, kind)
-    with artifacts.making(config, "choose") as work:
+    with artifacts.building(config, "choose") as work:
         folds = [fold.shortened(config.choose.rows) for fold in holdout.folds(config)]
         trials: list[Trial] = []
         untried = list(_starts(config))

@@ -37,7 +37,7 @@ FOUND, TUNED = "found.json", "tuned.toml"
 def tune(config: Config) -> None:
     """Searches for each of `config.align.models`; keeps the finished trials of an earlier run."""
     spaces = {name: search_space(config, name) for name in config.align.models}
-    with artifacts.making(config, "tune") as work:
+    with artifacts.building(config, "tune") as work:
         trained = sum(len(fold.train) for fold in folds(config))
         parts = {}
         for name, space in spaces.items():

@@ -61,7 +61,7 @@ def contrast(config: Config) -> None:
     Held-out orders judge the model a few times on the way. The best one is kept; that may be the
     one that the training started from, as when all texts get the same vector.
     """
-    with artifacts.making(config, "contrast") as work:
+    with artifacts.building(config, "contrast") as work:
         apart, pooling = held_out(config), config.contrast.pooling
         recall = {}
         pretrained = artifacts.folder(config, "pretrain")

@@ -52,7 +52,7 @@ def distill(config: Config) -> None:
 
     Texts that it has not learned judge, of orders that stage 2 has held out.
     """
-    with artifacts.making(config, "distill") as work:
+    with artifacts.building(config, "distill") as work:
         set_seed(config.seed)
         apart = held_out(config)
         learned = texts(config, apart.is_trained, config.distill.texts)

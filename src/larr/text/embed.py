@@ -219,7 +219,7 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
     text figures of sources in `figures`, in `embed/NAME/figures`.
     """
     names = sources(config, [*wanted, *figures])
-    with artifacts.making(config, "embed") as work:
+    with artifacts.building(config, "embed") as work:
         texts = pl.read_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
         embedded = 0
         for name in names:

@@ -61,7 +61,7 @@ def pretrain(config: Config) -> None:
     artifacts.require(config, "prepare")
     set_seed(config.seed)
     lm = load_base(config)  # before the files of an earlier run are deleted
-    with artifacts.making(config, "pretrain") as work:
+    with artifacts.building(config, "pretrain") as work:
         train, held_out, general_ratio = gather(config, lm.tokens)
         figures: dict[str, Any] = {
             f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
