@@ -261,17 +261,17 @@ class CsvReader:
         """
         folder = self.folder / f"copy-{next(self.copies)}"
         copies = []
-        for one in files:
-            below = one.relative_to(path) if one != path else one.name
+        for file in files:
+            below = file.relative_to(path) if file != path else file.name
             copies.append(folder / COMPRESSED.sub("", str(below)))
             copies[-1].parent.mkdir(parents=True, exist_ok=True)
             try:
                 with copies[-1].open("wb") as copy:
-                    for piece in decoded(one, encoding):
+                    for piece in decoded(file, encoding):
                         copy.write(piece.encode())
             except (UnicodeError, LookupError) as error:
                 raise DataError(
-                    f"{one}: cannot be read in the encoding {encoding}: {error}; {OPTIONS}"
+                    f"{file}: cannot be read in the encoding {encoding}: {error}; {OPTIONS}"
                 ) from error
         return copies
 

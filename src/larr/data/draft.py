@@ -224,22 +224,23 @@ def _impressions(found: Guess) -> Query:
     return query
 
 
-def _entity(table: str, found: Guess, one: Entity) -> Query:
+def _entity(table: str, found: Guess, entity: Entity) -> Query:
     """Returns the query of users or places, without lines if they have no columns but the key."""
-    own, key, form = one.own_key or one.key, KEYS[table], "{}" if one.table else "any_value({})"
-    query = Query(table, (one.table or found.log).name)
-    if not one.columns:
+    own, key = entity.own_key or entity.key, KEYS[table]
+    form = "{}" if entity.table else "any_value({})"
+    query = Query(table, (entity.table or found.log).name)
+    if not entity.columns:
         return query
-    query.add(own.sql, key, one.certainty)
-    title = _title(one.columns) if table == "places" else None
+    query.add(own.sql, key, entity.certainty)
+    title = _title(entity.columns) if table == "places" else None
     if table == "places":
         name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
         query.add(name, "name", f"{LIKELY if title else GUESS}, such as {(title or own).example}")
-    flags = [column for column in one.columns if column.kind == "flag"]
-    flags = flags if len(flags) >= MANY_FLAGS and one.table else []
+    flags = [column for column in entity.columns if column.kind == "flag"]
+    flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
     if flags:
         query.add_flags(flags)
-    for column in one.columns:
+    for column in entity.columns:
         axes = [a for a in ("lat", "lon") if table == "places" and is_role(column.name, a)]
         if reason := why_not(column):
             query.left_out[column.name] = reason
@@ -247,16 +248,16 @@ def _entity(table: str, found: Guess, one: Entity) -> Query:
             query.add(form.format(column.sql), axes[0], LIKELY)
         elif column is not title and column not in flags:
             query.add_own(column, form)
-    if one.table is None:
+    if entity.table is None:
         query.source += f"\nGROUP BY {own.sql} ORDER BY {own.sql}"
         query.checks.append(
             f"there is no table of {table}; these columns of the log have one value per {own.name}."
         )
-    elif unknown := share(~one.key.distinct.is_in(own.distinct.implode())):
+    elif unknown := share(~entity.key.distinct.is_in(own.distinct.implode())):
         name = f", {key} AS name" if table == "places" else ""
         query.source += (
             f"\nUNION ALL BY NAME SELECT DISTINCT {key}{name} FROM impressions\n"
-            f"WHERE {key} NOT IN (SELECT {own.sql} FROM {one.table.name}) ORDER BY ALL"
+            f"WHERE {key} NOT IN (SELECT {own.sql} FROM {entity.table.name}) ORDER BY ALL"
         )
         query.checks.append(
             f"{unknown:.1%} of the {table} of the log are not in this table; they are added."

@@ -113,18 +113,18 @@ def table_files(path: Path) -> tuple[list[Path], str]:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    files = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
-    files = [one for one in files if not one.name.startswith(HIDDEN)]
-    kinds = {_kind(one) or ("" if path.is_dir() else "csv") for one in files}
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [file for file in files if file.is_file() and not file.name.startswith(HIDDEN)]
+    kinds = {_kind(file) or ("" if path.is_dir() else "csv") for file in files}
     if path.is_dir() and ("" in kinds or len(kinds) != 1):
-        wrong = [one.name for one in files if not _kind(one)]
+        wrong = [file.name for file in files if not _kind(file)]
         raise DataError(
             f"{path}: expected only Parquet, only CSV or only JSON files, got "
-            f"{', '.join(wrong[:5] or [one.name for one in files][:5]) or 'an empty folder'}"
+            f"{', '.join(wrong[:5] or [file.name for file in files][:5]) or 'an empty folder'}"
         )
-    if empty := [one for one in files if not one.stat().st_size]:
+    if empty := [file for file in files if not file.stat().st_size]:
         console.print(f"  {path}: {len(empty)} files are empty, such as {empty[0].name}")
-    files = [one for one in files if one.stat().st_size]
+    files = [file for file in files if file.stat().st_size]
     if not files:
         raise DataError(f"{path}: is empty")
     return files, kinds.pop()

@@ -106,7 +106,7 @@ def guess(reader: Reader) -> Guess:
     if event and "click" not in found.roles:
         keys = [found.user.key, found.place.key, *found.of("request")]
         log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
-        user, place = (replace(one, key=log[one.key.name]) for one in (found.user, found.place))
+        user, place = (replace(e, key=log[e.key.name]) for e in (found.user, found.place))
         roles = {k: v for k, v in _roles(log, user.key, place.key).items() if k not in LABELS}
         roles |= {column.name: (column, LIKELY) for column in log.columns if column.name in LABELS}
         found = Guess(log, user, place, roles)
@@ -133,7 +133,7 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
         [fit for column in possible for fit in _fits(role, column, table, tables)]
         for role in ("user", "place")
     ]
-    codes = [] if table.is_named else [one.key for score, one in fits[0] if score > 0]
+    codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0]
     for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
         # A column with one value per user is not the place, and vice versa. If the columns have no
         # names, a code with one user per value identifies requests.
@@ -279,14 +279,13 @@ def _sort_columns(found: Guess) -> None:
     """Assigns the other columns of the log to users, places or the scene, or excludes them."""
     taken = [found.user.key, found.place.key, *found.of(*found.roles)]
     rest = [column for column in found.log.columns if column not in taken]
-    for one in (found.user, found.place):
-        read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
-        read = [column for column in read if not _leak(column, found)]
-        of_table = (
-            [] if one.table is None else [c for c in one.table.columns if c is not one.own_key]
-        )
-        one.columns = owned(one.key, read) if one.table is None else of_table
-        rest = [column for column in rest if column not in one.columns]
+    for entity in (found.user, found.place):
+        if entity.table:
+            entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
+        else:
+            read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
+            entity.columns = owned(entity.key, [c for c in read if not _leak(c, found)])
+        rest = [column for column in rest if column not in entity.columns]
     found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
     rest = [column for column in rest if column.name not in found.left_out]
     request = found.of("request") or [found.user.key, *found.of("time")]

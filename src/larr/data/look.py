@@ -338,14 +338,14 @@ def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[
     if not path.is_dir():
         yield path
         return
-    inside = [one for one in sorted(path.iterdir()) if not one.name.startswith(HIDDEN)]
-    stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", one.name) for one in inside}
+    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(HIDDEN)]
+    stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", child.name) for child in inside}
     is_split = len(inside) > 1 and len(stems) == 1 and SUFFIX.search(inside[0].name)
-    if (is_split and not is_given) or any("=" in one.name for one in inside):
+    if (is_split and not is_given) or any("=" in child.name for child in inside):
         yield path
         return
-    for one in inside:
-        yield from _sources(one, unpacked)
+    for child in inside:
+        yield from _sources(child, unpacked)
 
 
 def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
