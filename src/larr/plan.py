@@ -23,6 +23,7 @@ from larr.config import Config
 from larr.errors import ConfigError, UnavailableError
 from larr.machine import device
 from larr.progress import console
+from larr.stages import RUN
 from larr.text import contrast, memory, pretrain
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base
 from larr.text.encoder import as_encoder, compute, from_input
@@ -82,10 +83,11 @@ class Amount:
         Gradients take as many for the activations, and again for the weights if these are trained;
         activations are computed twice. Attention is left out: at these lengths it is some percent.
         """
-        step = self.step
-        backward = (2 if step.adapters else 3) * step.tuned_layers / max(1, step.layers)
-        head = step.words * step.width * step.predicted / max(1, step.tokens)
-        trained = 2 * self.trained * (step.multiplied * (1 + backward) + head * (1 + backward))
+        step, predicted = self.step, self.step.tokens.predicted / max(1, self.step.tokens.trained)
+        head = step.words * step.settings.hidden_size * predicted
+        tuned = step.tuned_layers / step.settings.num_hidden_layers
+        factor = 1 + (2 if step.has_adapters else 3) * tuned
+        trained = 2 * self.trained * (step.multiplied + head) * factor
         return trained, 2 * self.read * step.multiplied
 
 
@@ -116,6 +118,16 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     )
     console.print(table)
     console.print(_assumptions(card_name), soft_wrap=True)
+    done = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
+    costs = [(verb, recorded["measured"]) for verb, recorded in done.items() if recorded]
+    console.print(
+        "  Measured when they ran here: "
+        + ", ".join(
+            f"{verb} {duration(cost['seconds'])} and {gigabytes(cost['peak_memory_mb'] * 2**20)}"
+            for verb, cost in costs
+        ),
+        soft_wrap=True,
+    )
     for verb in amounts:
         try:
             memory.require(config, verb)
@@ -166,7 +178,7 @@ def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     first, second, third = (step_of(config, verb) for verb in memory.BATCH)
     rows, measured, _ = pretrain.gather(config, tokens)
     length = sum(len(row["input_ids"]) for row in rows) / len(rows)
-    steps = pretrain.steps_of(config, len(rows)) if first.tokens else 0
+    steps = pretrain.steps_of(config, len(rows)) if first.trained else 0
     trained = steps * config.pretrain.batch_size * length
     # for the perplexities before and after
     apart_tokens = sum(len(row["input_ids"]) for part in measured.values() for row in part)
@@ -184,7 +196,7 @@ def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     return {
         "pretrain": Amount(first, len(rows), steps, trained, judging),
         "contrast": Amount(
-            second, config.contrast.triples, batches, batches * second.tokens, recalling
+            second, config.contrast.triples, batches, batches * second.tokens.trained, recalling
         ),
         "embed": Amount(third, count, 0, 0, len(readers) * embedded),
     }
@@ -259,7 +271,7 @@ def _contrasting(config: Config, amount: Amount, folder: Path) -> float:
     texts = [text for view in VIEWS for text in rows[view][:batch] if text != EMPTY]
     encoder = contrast.starting_model(small, load_base(small), [from_input(text) for text in texts])
     contrast.train_model(small, encoder, rows, times, folder)
-    return times.seconds / step_of(small, "contrast").tokens
+    return times.seconds / step_of(small, "contrast").tokens.trained
 
 
 def _reading(config: Config, amount: Amount, _: Path) -> float:

@@ -26,7 +26,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
         check_later_stages(config)
     if "backbone" in STAGES[verb].settings:
         artifacts.require(config, *inputs_of(config, verb))
-        require_memory(config, verb)
+        _require_memory(config, verb)
     if force:
         artifacts.forget(config, verb)
     console.print(Text(verb, style="bold"), f"-> {target}")
@@ -47,20 +47,19 @@ def run(config: Config, *, force: bool = False) -> None:
     """Runs all stages that are not up to date, up to the report, also for `config.encoders`."""
     wanted = vector_sources(config)  # raises for unknown names before the first stage
     for verb in RUN:
-        if verb == "pretrain":
-            require_memory(config, "contrast")  # not only after stage 1
+        if verb == "pretrain" and not artifacts.stage(config, "contrast").is_current():
+            _require_memory(config, "contrast")  # not only after stage 1
         if verb == "embed":
             train_encoders(config, wanted, force=force)
         if STAGES[verb].is_needed(config):
             run_stage(config, verb, force=force)
 
 
-def require_memory(config: Config, verb: str) -> None:
-    """Raises UnavailableError if a stage that is not up to date cannot fit into memory."""
-    if not artifacts.stage(config, verb).is_current():
-        from larr.text.memory import require  # noqa: PLC0415
+def _require_memory(config: Config, verb: str) -> None:
+    """Raises UnavailableError if a stage that reads the language model cannot fit into memory."""
+    from larr.text.memory import require  # noqa: PLC0415
 
-        require(config, verb)
+    require(config, verb)
 
 
 def vector_sources(config: Config) -> list[str]:

@@ -54,7 +54,7 @@ def test_sizes_are_those_of_the_model_that_is_read(
     config = altered(prepared, {"backbone.model": str(models[kind])})
     lm, step = load_base(config), step_of(config, "pretrain")
     assert step.parameters == trained(lm.model)
-    assert bool(step.tokens) == bool(lm.predicts)
+    assert bool(step.tokens.trained) == bool(lm.predicts)
     with_lora = altered(config, {"backbone.lora_rank": 4})
     body = lm.model.base_model
     wrapped = get_peft_model(body, lora(lm.tokens, body, 4))

@@ -13,24 +13,24 @@ Measured peaks beside those of the formula are in `docs/your_data.md`. Parts of 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
 from peft import get_peft_model
-from torch.nn import Module
+from transformers import PreTrainedConfig
 
 from larr.config import Config
 from larr.errors import UnavailableError
 from larr.machine import bf16_is_fast, device
 from larr.sections import changed
-from larr.text.backbone import load_base, lora
+from larr.text.backbone import LanguageModel, load_base, lora
 from larr.text.contrast import Collator
-from larr.text.corpus import descriptions
-from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS
+from larr.text.corpus import descriptions, general_text
+from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS, is_large
 from larr.text.pairs import examples, held_out
 from larr.text.pretrain import IGNORED, describe
 from larr.text.training import CHECKPOINTED_PARAMETERS
@@ -46,121 +46,122 @@ SAMPLE = 300
 PROCESS = 1.4e9
 """Bytes of a process on a CPU besides its model: libraries, tables."""
 CERTAIN = 0.8
-"""Part of the formula's bytes that must be free, or a stage is refused: with a little less than the
-formula's it may still fit."""
+"""Part of the formula's bytes that must be free, or a stage is refused. Measured steps of stage 2
+(builtin, MiniLM, SmolLM2) took .9 to 1.1 of them."""
+
+
+class Tokens(NamedTuple):
+    """Of one step, padding included."""
+
+    trained: int
+    part: int
+    """Those that go through the model at a time."""
+    length: int
+    """Those of the longest text."""
+    predicted: int = 0
+    """Those for which logits are computed."""
 
 
 @dataclass(frozen=True)
 class Step:
     """The model of a stage, and the tokens of one step."""
 
+    settings: PreTrainedConfig
+    """Of the model."""
     parameters: int
     """Of the model, as far as the stage reads it."""
     multiplied: int
     """Parameters of its layers: those that each token is multiplied by."""
-    trained: int
-    adapters: bool
-    """Whether LoRA leaves the other parameters as they are."""
-    layers: int
-    tuned_layers: int
-    """The layers through which gradients flow."""
-    width: int
-    inner: int
-    """Units within a layer's feed-forward part."""
-    heads: int
     words: int
-    """Of the vocabulary, to predict; 0 without a head."""
-    tokens: int
-    """That are trained on, padding included."""
-    part: int
-    """Tokens that go through the model at a time."""
-    length: int
-    """Tokens of the longest text, padding included."""
-    predicted: int
-    """Tokens for which logits are computed."""
+    """Of the vocabulary that it predicts; 0 without a head."""
+    trained: int
+    """Parameters that are trained: all of them, or those of the adapters."""
+    tuned_layers: int
+    """Layers through which gradients flow."""
+    tokens: Tokens
 
     @property
-    def computes_twice(self) -> bool:
-        """Whether activations are computed again for the gradients, on a CPU."""
-        return self.parameters >= CHECKPOINTED_PARAMETERS
+    def has_adapters(self) -> bool:
+        """Whether LoRA leaves the model's own parameters as they are."""
+        return 0 < self.trained < self.parameters
 
 
 def step_of(config: Config, verb: str) -> Step:
     """Returns a step of one of the stages of BATCH; its texts are a sample of what is prepared."""
     lm = load_base(config, weights=False)
-    settings, model = lm.model.config.get_text_config(), lm.model
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    model, head = lm.model, lm.model.get_output_embeddings()
+    embedding, settings = model.get_input_embeddings().weight, model.config.get_text_config()
     if verb != "pretrain":
         model, head = model.base_model, None
-    parameters, layers = _count(model), settings.num_hidden_layers
-    words = len(head.weight) if head is not None else 0
-    untied = 0 if head is None or head.weight is embedding.weight else head.weight.numel()
-    tokens, part, length, predicted = 0, 0, config.backbone.max_length, 0
-    random = np.random.default_rng(config.seed)
+    untied = 0 if head is None or head.weight is embedding else head.weight.numel()
+    trained = parameters = sum(each.numel() for each in model.parameters())
     if verb == "embed":
         on_cpu = device() == "cpu" and parameters >= SMALL_PARAMETERS
-        part = min(config.embed.batch_tokens, CPU_BATCH_TOKENS if on_cpu else 1 << 40)
-    elif verb == "contrast":
-        part_config = altered(config, {"contrast.triples": config.contrast.batch_size})
-        rows = examples(part_config, held_out(config))
-        large = parameters >= SMALL_PARAMETERS
-        collate = Collator(lm.tokens, config.contrast.shown, large=large)
-        batch = collate(
-            [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
-        )
-        shapes = [ids.shape for name, ids in batch.items() if name.endswith("input_ids")]
-        tokens, part = sum(map(prod, shapes)), max(map(prod, shapes))
-        length = max(shape[1] for shape in shapes)
-    elif lm.predicts:
-        described = [describe(lm.tokens, row, random) for row in descriptions(config)[:SAMPLE]]
-        if not config.pretrain.general_ratio:
-            length = max(len(row["input_ids"]) for row in described)
-        tokens = part = config.pretrain.batch_size * length
-        labelled = sum(label != IGNORED for row in described for label in row["labels"])
-        share = labelled / sum(len(row["labels"]) for row in described)
-        ratio = config.pretrain.general_ratio  # general text has a label at each token
-        share = 1.0 if lm.predicts == "masked" else (share + ratio) / (1 + ratio)
-        predicted = round(tokens * share)
-    rank, upper = config.backbone.lora_rank, 0
-    trained = parameters if tokens else 0
-    if rank and tokens:
-        upper = config.backbone.lora_layers if verb == "contrast" else 0
-        adapters = lora(lm.tokens, model, rank, upper)
-        wrapped = get_peft_model(model, adapters)
-        trained = sum(each.numel() for each in wrapped.parameters() if each.requires_grad)
+        part = min(config.embed.batch_tokens, CPU_BATCH_TOKENS if on_cpu else sys.maxsize)
+        tokens = Tokens(0, part, config.backbone.max_length)
+    else:
+        tokens = _of_pretrain(config, lm) if verb == "pretrain" else _of_contrast(config, lm)
+    upper = config.backbone.lora_layers if verb == "contrast" else 0
+    if (rank := config.backbone.lora_rank) and tokens.trained:
+        model = get_peft_model(model, lora(lm.tokens, model, rank, upper))
+        trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     return Step(
-        parameters=parameters,
-        multiplied=parameters - embedding.weight.numel() - untied,
-        trained=trained,
-        adapters=bool(rank and tokens),
-        layers=layers,
-        tuned_layers=(upper or layers) if tokens else 0,
-        width=settings.hidden_size,
-        inner=_inner(settings),
-        heads=settings.num_attention_heads,
-        words=words,
+        settings,
+        parameters,
+        multiplied=parameters - embedding.numel() - untied,
+        words=0 if head is None else len(head.weight),
+        trained=trained if tokens.trained else 0,
+        tuned_layers=(rank and upper) or settings.num_hidden_layers,
         tokens=tokens,
-        part=part,
-        length=length,
-        predicted=predicted,
     )
+
+
+def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
+    """Returns the tokens of a step of stage 1, which an encoder without a head skips."""
+    if lm.predicts is None:
+        return Tokens(0, 0, 0)
+    random, chosen = np.random.default_rng(config.seed), descriptions(config)[:SAMPLE]
+    rows = [describe(lm.tokens, description, random)["labels"] for description in chosen]
+    length, ratio = max(map(len, rows)), 0.0
+    if next(general_text(config), None) is not None:  # in rows of full length, all with labels
+        length, ratio = config.backbone.max_length, config.pretrain.general_ratio
+    labelled = sum(label != IGNORED for row in rows for label in row) / sum(map(len, rows))
+    tokens = config.pretrain.batch_size * length
+    # the head of an encoder computes logits of all tokens
+    share = 1.0 if lm.predicts == "masked" else (labelled + ratio) / (1 + ratio)
+    return Tokens(tokens, tokens, length, round(tokens * share))
+
+
+def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
+    """Returns the tokens of a step of stage 2."""
+    size = min(config.contrast.batch_size, config.contrast.triples)
+    columns = examples(altered(config, {"contrast.triples": size}), held_out(config))
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    collate = Collator(lm.tokens, config.contrast.shown, large=is_large(lm.model.base_model))
+    batch = collate(rows)
+    shapes = [tuple(ids.shape) for name, ids in batch.items() if name.endswith("input_ids")]
+    counts = [texts * length for texts, length in shapes]
+    return Tokens(sum(counts), max(counts), max(length for _, length in shapes))
 
 
 def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     """Returns the bytes that a stage needs at its peak, as the head of this file explains."""
-    number = 2 if bf16 else 4
-    weights = step.parameters * (number if step.adapters else 4)
-    training = step.trained * (12 + 4 * step.adapters + 4 * (not step.words and not on_gpu))
-    if bf16 and step.trained and not step.adapters:
+    settings, tokens, number = step.settings, step.tokens, 2 if bf16 else 4
+    width, inner = settings.hidden_size, _inner(settings)
+    weights = step.parameters * (number if step.has_adapters else 4)
+    training = step.trained * (12 + 4 * step.has_adapters + 4 * (not step.words and not on_gpu))
+    if bf16 and not step.has_adapters and step.trained:
         training += 2 * step.multiplied
-    scores = 0 if on_gpu else step.heads * step.length * (number + 6)
-    layer = step.width * (16 + 6 * number) + step.inner * 3 * number + scores
-    if step.tokens and (on_gpu or step.computes_twice):
-        stored = number if step.adapters else 4
-        activations = step.tokens * step.tuned_layers * step.width * stored + 2 * step.part * layer
+    scores = 0 if on_gpu else settings.num_attention_heads * tokens.length * (number + 6)
+    layer = width * (16 + 6 * number) + inner * 3 * number + scores
+    if not tokens.trained:
+        activations = tokens.part * layer
+    elif on_gpu or step.parameters >= CHECKPOINTED_PARAMETERS:  # computed twice
+        stored = width * (number if step.has_adapters else 4)
+        activations = tokens.trained * step.tuned_layers * stored + 2 * tokens.part * layer
     else:
-        activations = step.tokens * step.tuned_layers * layer or step.part * layer
-    logits = 14 * step.predicted * step.words
+        activations = tokens.trained * step.tuned_layers * layer
+    logits = 14 * tokens.predicted * step.words
     return float(max(weights + training + activations + logits, 4 * step.parameters))
 
 
@@ -181,13 +182,14 @@ def require(config: Config, verb: str) -> None:
     step, available = step_of(config, verb), free()
     if CERTAIN * here(step) <= available:
         return
-    fewer = {BATCH[verb]: max(2, _value(config, BATCH[verb]) // 8)}
+    section, _, name = BATCH[verb].partition(".")
+    fewer = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
     adapters = {"backbone.lora_rank": 16}
     changes: list[dict[str, Any]] = [fewer]
-    if step.tokens:
+    if step.trained:
         changes += [adapters, adapters | fewer]
     if verb == "contrast":
-        changes.append(adapters | fewer | {"backbone.lora_layers": max(1, step.layers // 4)})
+        changes.append(adapters | fewer | {"backbone.lora_layers": max(1, step.tuned_layers // 4)})
     advice = "take a smaller backbone.model or a machine with more memory"
     for change in changes:
         if (bytes_ := here(step_of(altered(config, change), verb))) <= available:
@@ -209,15 +211,6 @@ def altered(config: Config, settings: dict[str, Any]) -> Config:
 def gigabytes(bytes_: float) -> str:
     """Returns a number of bytes in words."""
     return f"{bytes_ / 1e9:,.1f} GB"
-
-
-def _value(config: Config, path: str) -> int:
-    section, _, name = path.partition(".")
-    return int(getattr(getattr(config, section), name))
-
-
-def _count(model: Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _inner(settings: Any) -> int:
