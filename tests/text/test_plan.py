@@ -61,12 +61,9 @@ def test_sizes_are_those_of_the_model_that_is_read(
     assert step_of(with_lora, "contrast").trained == trained(wrapped)
 
 
-def test_a_configuration_of_a_model_is_enough(
-    large: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configuration_of_a_model_is_enough(large: Config) -> None:
     step = step_of(large, "pretrain")
     assert step.parameters == pytest.approx(7.6e9, rel=0.01)
-    assert "no tokenizer: texts are counted by the built-in one" in capsys.readouterr().err
     in_full = needed(step, on_gpu=True, bf16=True)
     # weights, gradients, Adam's means in float32, and copies of the layers in bfloat16
     assert in_full > 16 * step.parameters + 2 * step.multiplied
@@ -100,6 +97,18 @@ def test_a_smaller_batch_is_proposed_where_it_is_enough(
     monkeypatch.setattr(memory, "free", lambda: memory.here(step_of(config, "contrast")) / 3)
     with pytest.raises(UnavailableError, match=r"set contrast\.batch_size = 32, which needs"):
         require(config, "contrast")
+
+
+def test_a_model_that_does_not_fit_is_planned_for_gpus(
+    large: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(memory, "free", lambda: 20e9)
+    monkeypatch.setattr(plan, "console", Console(stderr=True, width=160))
+    plan.plan(altered(large, {"backbone.lora_rank": 16}), "h100", ["encoder"])
+    printed = capsys.readouterr().err
+    assert "no tokenizer: texts are counted with the built-in one" in printed
+    assert printed.count("too large") == 3  # here; on the cards all stages fit
+    assert "contrast: '" in printed
 
 
 def test_a_plan_is_a_row_for_each_stage(

@@ -92,11 +92,6 @@ def skeleton(backbone: BackboneConfig) -> Stored:
         if _is_encoder(config) and any(name.endswith("Model") for name in config.architectures):
             model = model.base_model  # stored without a head
     if not tokenizer("a", add_special_tokens=False)["input_ids"]:
-        console.print(
-            f"  {backbone.model} has no tokenizer: texts are counted by the built-in one, which "
-            "needs more tokens, by far so in languages other than English",
-            soft_wrap=True,
-        )
         tokenizer = AutoTokenizer.from_pretrained(BUILTIN)
     return tokenizer, model
 
