@@ -103,5 +103,5 @@ def test_data_without_regions_are_refused(city: Config) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module.artifacts, "require", lambda *_: None)
         patch.setattr(module.pl, "read_parquet", lambda _: places)
-        with pytest.raises(ConfigError, match="needs users with home_region and places"):
+        with pytest.raises(ConfigError, match="requires user_home_region and poi_region"):
             case_study(config)

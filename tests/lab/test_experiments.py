@@ -83,7 +83,7 @@ def test_the_page_and_the_file_have_each_study(
 
     monkeypatch.setattr(runner, "run", run)
     with pytest.raises(
-        ConfigError, match="there are rivals, line, case-study, down-sampling, ab-test"
+        ConfigError, match="expected rivals, line, case-study, down-sampling, ab-test"
     ):
         experiments(config, "table9", [seed])
     monkeypatch.setattr("larr_lab.studies.experiments.ANALYSES", {})

@@ -126,11 +126,11 @@ def test_a_scene_that_cannot_be_read_is_reported(live: Live) -> None:
     with TestClient(Service(live).app()) as client:
         for wrong, message in (
             ({"time": "noon"}, "expected the local time of the place"),
-            ({"user_id": ""}, "the scene cannot be read"),
+            ({"user_id": ""}, "invalid scene"),
             ({"scene.temperature_c": "<b>hot</b>"}, "&lt;b&gt;hot"),
             ({"scene.temperature_c": "nan"}, "out of range"),
             ({"version": "nowhere"}, "has no version nowhere"),
-            ({"pinned": "{"}, "the pinned scene cannot be read"),
+            ({"pinned": "{"}, "invalid pinned scene"),
         ):
             answer = client.get("/ranking", params={"user_id": "u000001"} | wrong)
             assert (answer.status_code, message in answer.text) == (200, True), answer.text
@@ -142,7 +142,7 @@ def test_the_token_is_its_password(live: Live) -> None:
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Basic")
         assert client.get("/", headers={"Authorization": "Basic %%%"}).status_code == 401
         assert client.get("/", headers=PASSWORD).status_code == 200
-        assert "Play with a scene" in client.get("/", headers=PASSWORD).text
+        assert "Explore a scene" in client.get("/", headers=PASSWORD).text
         assert client.get("/static/htmx.min.js").status_code == 200
 
 

@@ -57,7 +57,7 @@ def test_data_sets_whose_files_are_there_are_compared(
     look_alikes.write_unimobile(tmp_path / "unimobile")
     names = ("canteen", "unimobile", "situnes2")
     real({name: configuration(name) for name in names}, tmp_path, "1,2", tmp_path / "out")
-    assert f"situnes2, as there is no {tmp_path}/SiTunes_dataset/" in capsys.readouterr().err
+    assert f"skipped: situnes2 ({tmp_path}/SiTunes_dataset/" in capsys.readouterr().err
     content = artifacts.read_json(tmp_path / "out" / RESULTS)
     assert content["seeds"] == [1, 2]
     assert list(content["sizes"]) == ["canteen", "unimobile"]
@@ -78,7 +78,9 @@ def test_data_sets_whose_files_are_there_are_compared(
 
 def test_without_any_file_the_missing_ones_are_named(tmp_path: Path) -> None:
     configs = {name: configuration(name) for name in ("frappe", "films")}
-    with pytest.raises(ConfigError, match=r"frappe, as there is no .*frappe\.csv; films.*u\.data"):
+    with pytest.raises(
+        ConfigError, match=r"frappe \(.*frappe\.csv does not exist\); films.*u\.data"
+    ):
         real(configs, tmp_path, "1", tmp_path / "out")
 
 

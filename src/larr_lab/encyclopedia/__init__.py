@@ -1,7 +1,7 @@
-"""An encyclopedia of dishes, regions, cities and habits in plain prose, written from the tables.
+"""An encyclopedia of dishes, regions, cities and habits in plain prose, generated from the tables.
 
-It stands in for what a real LLM knows of the world. It contains no place, user or event of a
-simulated log. words.toml and sentences.toml hold its wording, articles.py its grammar.
+It replaces the world knowledge of a real LLM, and contains no place, user or event of a simulated
+log. words.toml and sentences.toml contain the wording, articles.py the grammar.
 """
 
 from larr_lab.encyclopedia.articles import articles, held_out

@@ -1,4 +1,4 @@
-"""The page to play on, as routes of the service."""
+"""The demo page, as routes of the service."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STATIC = Path(__file__).parent / "static"
 
 
 def routes(live: Live, token: str | None) -> list[BaseRoute]:
-    """Returns the page at `/` and its parts.
+    """Returns the routes of the page at `/` and its parts.
 
-    A token becomes the password that the browser asks for: it cannot send a bearer token itself.
+    Browsers cannot send a bearer token, so they ask for the token as a password.
     """
     page = Page(live, token is not None)
 

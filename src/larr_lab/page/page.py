@@ -1,4 +1,4 @@
-"""A page to play with a scene: what ranks where, what moved against a pinned scene, and why."""
+"""The demo page: the ranking of a scene, and its changes against a pinned scene with reasons."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from larr.serve.store import VERSIONS, read_golden
 from larr.serve.version import ServedVersion
 
 SHOWN = 20
-MOST_OPTIONS = 200
-MOST_USERS = 12
+MAX_OPTIONS = 200
+MAX_USERS = 12
 WITHIN_KM = 30.0
-LEAST_PERCENT = 0.5
-"""An influence below it would be displayed as 0 %."""
+MIN_PERCENT = 0.5
+"""Smaller influences would be displayed as 0 %."""
 FormValues = Mapping[str, str]
-"""What a browser sends: user_id, time, version, pinned, and scene.NAME for columns of the scene."""
+"""The query of the browser: user_id, time, version, pinned, and scene.NAME for scene columns."""
 
 
 class Influence(NamedTuple):
@@ -36,27 +36,27 @@ class Influence(NamedTuple):
     keyword: str
     text: str
     percent: float
-    """Of the score without the text."""
+    """In % of the score without the text."""
 
 
 class Row(NamedTuple):
-    """A place of the ranking, beside its rank for the pinned scene."""
+    """A place of the ranking, compared with its rank for the pinned scene."""
 
     rank: int
     place: RankedPlace
     name: str
     description: str
     moved: int | None
-    """Ranks gained (lost, below 0) since the pinned scene; None if it was not shown there."""
+    """Ranks gained against the pinned scene (negative if lost); None if not shown there."""
     influences: list[Influence]
     """The texts of user, scene and place, the largest increase of the score first."""
     reason: Influence | None
-    """The text of user or scene with the largest influence; beside a pinned scene, the text whose
-    influence changed most, and by how much. None where that is less than `LEAST_PERCENT`."""
+    """The text of user or scene with the largest influence; with a pinned scene, the text with the
+    largest change of influence, and that change. None below `MIN_PERCENT`."""
 
 
 class Field(NamedTuple):
-    """A column of the scene as the form shows it."""
+    """A scene column in the form."""
 
     name: str
     options: list[str]
@@ -77,7 +77,7 @@ class Page:
         )
 
     def home(self) -> str:
-        """Returns the page with a form; the browser asks for the ranking next."""
+        """Returns the page with a form; the browser then requests the ranking."""
         version = self.live.opened[0].arm.version
         form = self.form(version)
         start = form.start_values()
@@ -90,11 +90,11 @@ class Page:
         )
 
     def ranking(self, values: FormValues, base_url: str) -> str:
-        """Returns the ranking of the form's scene, beside the pinned one."""
+        """Returns the ranking of the form's scene, compared with the pinned one."""
         form = self.form(values.get("version"))
         request = form.request(values)
         started = time.perf_counter()
-        form.version.rank(request)  # timed without the explanation, which serving does not need
+        form.version.rank(request)  # timed without the explanation, which is not part of serving
         milliseconds = 1000 * (time.perf_counter() - started)
         answer = form.explained(request)
         current = {name: text for name, text in values.items() if name != "pinned" and text}
@@ -102,7 +102,7 @@ class Page:
             text = (values.get("pinned") or "{}").encode()
             pinned = msgspec.json.decode(text, type=dict[str, str])
         except (msgspec.MsgspecError, UnicodeEncodeError) as error:
-            raise InputError(f"the pinned scene cannot be read: {error}") from None
+            raise InputError(f"invalid pinned scene: {error}") from None
         differences = pinned_answer = None
         if pinned:
             pinned_form = self.form(pinned.get("version"))
@@ -123,9 +123,9 @@ class Page:
         )
 
     def form(self, version: str | None) -> SceneForm:
-        """Returns the form of a version, by default the first that is served.
+        """Returns the form of a version, by default the first one served.
 
-        One that is not served learns today's new places, too.
+        A version that is not served gets the new places, too.
         """
         for opened in self.live.opened:
             if opened.arm.version == version or not version:
@@ -135,7 +135,7 @@ class Page:
         return self._form_of(loaded)
 
     def _curl(self, base_url: str, request: RankRequest) -> str:
-        """Returns the request as a command line."""
+        """Returns the request as a curl command."""
         content = msgspec.to_builtins(request)
         body = {name: value for name, value in content.items() if value is not None}
         token = '-H "Authorization: Bearer $LARR_TOKEN" ' if self.secured else ""
@@ -144,17 +144,17 @@ class Page:
 
 
 class SceneForm:
-    """The form of one version: its fields, and the requests that follow from them."""
+    """The form of one version: its fields and the requests built from them."""
 
     def __init__(self, version: ServedVersion, golden: list[dict[str, Any]]) -> None:
         self.version, self.examples = version, [example["request"] for example in golden]
         self.places = version.known_places
         self.columns = version.accepted[0]
-        """The columns of the scene and the kinds of value that each accepts."""
+        """The scene columns and the types that each accepts."""
 
     @cached_property
     def of_city(self) -> dict[str, dict[str, str]]:
-        """Columns of the scene that depend on the city alone, such as its region: city -> value."""
+        """Scene columns that depend only on the city, such as its region, with city -> value."""
         columns = {}
         for name in self.columns:
             if name == "city" or not {"poi_city", f"poi_{name}"} <= set(self.places.columns):
@@ -166,7 +166,7 @@ class SceneForm:
 
     @cached_property
     def centres(self) -> dict[str, tuple[float, float]]:
-        """The median latitude and longitude of the places of each city."""
+        """The median latitude and longitude of the places in each city."""
         needed = ["poi_city", "poi_lat", "poi_lon"]
         if not set(needed) <= set(self.places.columns):
             return {}
@@ -175,21 +175,21 @@ class SceneForm:
         return {city: (lat, lon) for city, lat, lon in medians.iter_rows()}
 
     def start_values(self) -> dict[str, str]:
-        """Returns what the form starts with: a request of the log, at noon if there is one."""
+        """Returns the initial values of the form: a request of the log, if possible at noon."""
         noon = (example for example in self.examples if "T12" in example["time"])
         example = next(noon, self.examples[0])
         scene = {f"scene.{name}": _form_value(value) for name, value in example["scene"].items()}
         return {"user_id": example["user_id"], "time": example["time"][:16], **scene}
 
     def fields(self, values: FormValues) -> list[Field]:
-        """Returns the columns of the scene, without those that follow from the city."""
+        """Returns the scene columns, except those that depend only on the city."""
         fields = []
         for name, kinds in self.columns.items():
             if name in self.of_city:
                 continue
             vocabulary = self.version.ranker.reader.encoder.vocabularies.get(name)
             options = vocabulary.texts.to_list() if vocabulary else []
-            options = options if len(options) <= MOST_OPTIONS else []
+            options = options if len(options) <= MAX_OPTIONS else []
             if not options and str in kinds:
                 options = [_form_value(example["scene"].get(name)) for example in self.examples]
             options = sorted(set(options) - {""})
@@ -197,14 +197,14 @@ class SceneForm:
         return fields
 
     def users(self) -> list[str]:
-        """Returns some users to choose from."""
-        return list(dict.fromkeys(example["user_id"] for example in self.examples))[:MOST_USERS]
+        """Returns users to suggest."""
+        return list(dict.fromkeys(example["user_id"] for example in self.examples))[:MAX_USERS]
 
     def request(self, values: FormValues) -> RankRequest:
-        """Returns the request of the form's values; raises InputError for a wrong one.
+        """Returns the request built from the form's values; raises InputError if one is invalid.
 
-        The candidates are the places near the middle of the city, or where places have no
-        coordinates those of a request in the log, of the same user if there is one.
+        The candidates are the places near the centre of the city. If places have no coordinates,
+        they come from a request in the log, if possible of the same user.
         """
         scene: dict[str, Any] = {}
         for name, kinds in self.columns.items():
@@ -237,19 +237,19 @@ class SceneForm:
         try:
             return msgspec.convert(content, RankRequest)
         except msgspec.ValidationError as error:
-            raise InputError(f"the scene cannot be read: {error}") from error
+            raise InputError(f"invalid scene: {error}") from error
 
     def explained(self, request: RankRequest) -> RankAnswer:
         """Returns the answer to a request, with the influence of each text if the ranker reads any.
 
-        It has more places than are shown, so that a place that was a little lower is known, too.
+        It has more places than the page shows, so that the pinned ranks of most places are known.
         """
         explain = self.version.ranker.reads_texts
         more = msgspec.structs.replace(request, explain=explain, k=min(EXPLAINED, 2 * SHOWN))
         return self.version.rank(more)
 
     def describe(self, poi_id: str) -> tuple[str, str]:
-        """Returns a place's name, and its category, area and city."""
+        """Returns the name of a place, and its category, area and city."""
         row = self.version.added.get(poi_id, {})
         if poi_id in self.version.trained:
             number = self.version.ranker.reader.place_rows[poi_id] - 1
@@ -260,7 +260,7 @@ class SceneForm:
 
 
 def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) -> list[Row]:
-    """Returns the places of an answer beside those of the pinned scene's answer."""
+    """Returns the places of an answer, compared with the answer for the pinned scene."""
     pinned_items = enumerate(pinned.items if pinned else [], 1)
     pinned_places = {place.poi_id: (rank, place) for rank, place in pinned_items}
     keywords = form.version.ranker.reader.config.scene_keywords
@@ -280,14 +280,14 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
         elif pinned is None:
             reasons = [each for each in influences if each.keyword not in of_places]
         reason = max(reasons, key=lambda each: abs(each.percent), default=None)
-        if reason and abs(reason.percent) < LEAST_PERCENT:
+        if reason and abs(reason.percent) < MIN_PERCENT:
             reason = None
         rows.append(Row(rank, place, *form.describe(place.poi_id), moved, influences, reason))
     return rows
 
 
 def influences_of(place: RankedPlace) -> list[Influence]:
-    """Returns how much each text of a place changes its score, the largest increase first."""
+    """Returns the influence of each text on the score of a place, the largest increase first."""
     influences = [
         Influence(text.keyword, text.text, 100 * text.adds / ((place.score - text.adds) or 1.0))
         for text in place.texts
@@ -296,7 +296,7 @@ def influences_of(place: RankedPlace) -> list[Influence]:
 
 
 def _form_value(value: Any) -> str:
-    """Returns a value of the log as the form contains it."""
+    """Returns a value of the log as text for the form."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,1 +1,1 @@
-"""What is asked of trained models beyond one report: ablations, sweeps, live tests."""
+"""Studies beyond the report of one run: ablations, sweeps, live tests."""

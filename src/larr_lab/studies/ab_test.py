@@ -1,7 +1,7 @@
-"""A live test on the city, simulated: two rankers rank the same candidates for different users.
+"""A simulated live test on the city: two rankers rank the same candidates for different users.
 
-The city knows the probability of each click, so the estimates of a test, and those computed from
-logged data alone, can be compared with the truth.
+The city knows the probability of each click, so estimates from a test, and from logged data alone,
+can be compared with the truth.
 
 Shapes: R requests, M candidates, K places shown, T tasks, U users of the requests, B resamples.
 """
@@ -33,36 +33,37 @@ REQUESTS_AT_A_TIME = 500
 RESAMPLES = 500
 AA_TESTS, LOOKS = 200, 20
 METRICS = ("ctr", "orders", "gmv")
-NORMAL_QUANTILE = 1.96  # of LEVEL, two-sided
+NORMAL_QUANTILE = 1.96  # two-sided, at LEVEL
 Totals = dict[str, Array]
-"""What each request brought, [R] for each of METRICS, and under "shown" the places shown."""
+"""The total of each of METRICS for each request, [R]; "shown" is the number of places shown."""
 
 
 def ab_test(config: Config) -> Json:
     """Compares LARR with PLE: the truth, an A/A test, an A/B test, estimates from logged data.
 
-    Raises ConfigError for other data than the city's.
+    Raises ConfigError for data other than the city.
     """
     artifacts.require(config, "prepare", "embed", "align")
     if config.dataset.kind != "city":
         raise ConfigError(
-            f"ab-test needs the city's true clicks; dataset.kind is {config.dataset.kind}"
+            f"ab-test requires the true probabilities of dataset.kind = city, got "
+            f"{config.dataset.kind}"
         )
     market = Market(city_settings(config), config.seed, REQUESTS, CANDIDATES)
     scores = score(config, market, (BASE, LARR))
     outcomes = {}
     for name, score_RMT in scores.items():
-        # by the product of both probabilities; what is no candidate comes last
+        # rank by the product of both probabilities, padding last
         value_RM = np.where(market.place_RM >= 0, score_RMT.prod(axis=2), -1.0)
         outcomes[name] = market.outcome(np.argsort(-value_RM, axis=1, kind="stable"))
     user_R = market.users.rank("dense").to_numpy().astype(np.int64) - 1
-    # By a hash of the user, as in serving, so that a user never changes arms.
+    # Arms depend on a hash of the user, as in serving, so that no user changes arms.
     test = f"larr {config.seed}"
     arm_U = np.array([arm_position(user, test) >= 0.5 for user in market.users.unique().sort()])
     random = np.random.default_rng([config.seed, 7])
     drawn = {}
     for name, outcome in outcomes.items():
-        uniform_RK = random.random(outcome.click_RK.shape)  # one draw: an order needs its click
+        uniform_RK = random.random(outcome.click_RK.shape)  # one draw: orders require clicks
         drawn[name] = totals(outcome, uniform_RK < outcome.click_RK, uniform_RK < outcome.order_RK)
     expected = {
         name: totals(outcome, outcome.click_RK, outcome.order_RK)
@@ -82,7 +83,7 @@ def ab_test(config: Config) -> Json:
 
 
 def score(config: Config, market: Market, rankers: tuple[str, ...]) -> dict[str, Array]:
-    """Returns the probabilities [R, M, T] of each ranker; every candidate as if shown first."""
+    """Returns the probabilities of each ranker, [R, M, T], with every candidate at position 1."""
     reader = Reader(config, artifacts.folder(config, "prepare"))
     loaded = {name: load_ranker(config, name) for name in rankers}
     scores = {
@@ -116,7 +117,7 @@ def totals(outcome: Outcome, click_RK: Array, order_RK: Array) -> Totals:
 
 
 def truth(expected: dict[str, Totals], user_R: Array, random: np.random.Generator) -> Json:
-    """Returns the lift that all users would see, in %, and its draws under resampled users."""
+    """Returns the lift over all users in %, and its draws under resampled users."""
     users = int(user_R.max()) + 1
     weight_BU = random.multinomial(users, np.full(users, 1 / users), size=RESAMPLES)
     result = {}
@@ -132,7 +133,7 @@ def truth(expected: dict[str, Totals], user_R: Array, random: np.random.Generato
 
 
 def lifts(first: Totals, second: Totals, user_R: Array, arm_U: Array) -> Json:
-    """Returns the second arm over the first as a test sees it, with intervals of both kinds."""
+    """Returns the lift of the second arm over the first in a test, with both kinds of interval."""
     arm_R, result = arm_U[user_R], {}
     for metric in METRICS:
         first_2U = _by_user(first, metric, user_R, ~arm_R)
@@ -141,7 +142,7 @@ def lifts(first: Totals, second: Totals, user_R: Array, arm_U: Array) -> Json:
 
 
 def _by_user(total: Totals, metric: str, user_R: Array, in_R: Array) -> Array:
-    """Returns what each user of an arm brought and was shown, [2, U]."""
+    """Returns the total and the places shown for each user of an arm, [2, U]."""
     sums_2U: Array = np.stack(
         [np.bincount(user_R[in_R], total[name][in_R]) for name in (metric, "shown")]
     )
@@ -151,14 +152,14 @@ def _by_user(total: Totals, metric: str, user_R: Array, in_R: Array) -> Array:
 def _lift(first_2U: Array, second_2U: Array) -> Json:
     """Returns the ratio of two rates minus 1, in %, with its intervals.
 
-    Each rate is a ratio of sums over users, so its variance is that of the users' deviations from
-    it (the delta method): the impressions of one user are not independent.
+    Each rate is a ratio of sums over users. Its variance comes from the users' deviations from it
+    (delta method), because the impressions of one user are not independent.
     """
     rates, variances = [], []
-    for brought_U, shown_U in (first_2U, second_2U):
-        rate = brought_U.sum() / shown_U.sum()
+    for total_U, shown_U in (first_2U, second_2U):
+        rate = total_U.sum() / shown_U.sum()
         rates.append(rate)
-        variances.append(((brought_U - rate * shown_U) ** 2).sum() / shown_U.sum() ** 2 / rate**2)
+        variances.append(((total_U - rate * shown_U) ** 2).sum() / shown_U.sum() ** 2 / rate**2)
     ratio = rates[1] / rates[0]
     deviation = 100 * ratio * float(np.sqrt(sum(variances)))
     percent = 100 * (ratio - 1)
@@ -173,10 +174,10 @@ def _lift(first_2U: Array, second_2U: Array) -> Json:
 
 
 def at_any_time(users: int, planned: int | None = None) -> float:
-    """Returns the standard deviations of an interval that holds however often one looks.
+    """Returns the half-width, in standard deviations, of an interval valid at any time.
 
-    The normal mixture of Robbins, asymptotic for means (Waudby-Smith et al., arXiv 2103.06476),
-    tightest at `planned` users.
+    Robbins' normal mixture, asymptotic for means (Waudby-Smith et al., arXiv 2103.06476), tightest
+    at `planned` users.
     """
     alpha = 1 - LEVEL
     rho2 = (-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / (planned or users)
@@ -185,7 +186,7 @@ def at_any_time(users: int, planned: int | None = None) -> float:
 
 
 def false_alarms(total: Totals, user_R: Array, random: np.random.Generator) -> Json:
-    """Returns the share of A/A tests, looked at `LOOKS` times, that ever show a difference."""
+    """Returns the share of A/A tests that show a difference in at least one of `LOOKS` looks."""
     users = int(user_R.max()) + 1
     edges = np.linspace(0, users, LOOKS + 1).astype(int)[1:]
     total_2U = _by_user(total, "ctr", user_R, np.ones(len(user_R), np.bool_))
@@ -208,23 +209,23 @@ def false_alarms(total: Totals, user_R: Array, random: np.random.Generator) -> J
 
 
 def off_policy(scores: dict[str, Array], market: Market, random: np.random.Generator) -> Json:
-    """Returns estimates of the clicks on the first place under LARR's choice, and the truth.
+    """Returns estimates of the clicks on the first place under LARR's policy, and the truth.
 
-    They read a log of PLE's choices: it draws the first place with PLE's propensities and keeps
-    them. Inverse propensity (IPS), self-normalised (SNIPS) and doubly robust (DR) estimates.
+    The log draws the first place by PLE's policy and records the propensities. The estimates are
+    inverse propensity (IPS), self-normalised (SNIPS) and doubly robust (DR).
     """
     exists_RM = market.place_RM >= 0
     click_RM = market.alone().click_RK
 
     def policy(probability_RM: Array) -> Array:
-        """Returns chances proportional to the square of the odds of a click."""
-        odds_RM = (probability_RM / (1 - probability_RM)) ** 2 * exists_RM
-        chance_RM: Array = odds_RM / odds_RM.sum(axis=1, keepdims=True)
-        return chance_RM
+        """Returns propensities proportional to the squared odds of a click."""
+        weight_RM = (probability_RM / (1 - probability_RM)) ** 2 * exists_RM
+        propensity_RM: Array = weight_RM / weight_RM.sum(axis=1, keepdims=True)
+        return propensity_RM
 
     logged_RM, wanted_RM = (policy(scores[name][:, :, 0]) for name in (BASE, LARR))
     chosen_R = (logged_RM.cumsum(axis=1) < random.random((len(logged_RM), 1))).sum(axis=1)
-    # a sum of chances can end just below 1, and the draw fall above it
+    # rounding can leave the sum of propensities just below 1, and the draw above it
     chosen_R1 = np.minimum(chosen_R, exists_RM.sum(axis=1) - 1)[:, None]
 
     def chosen(value_RM: Array) -> Array:
@@ -242,8 +243,8 @@ def off_policy(scores: dict[str, Array], market: Market, random: np.random.Gener
         mean = value_R.mean() if value is None else value
         return {"value": float(mean), "error": float(value_R.std() / np.sqrt(len(value_R)))}
 
-    def exact(chance_RM: Array) -> Json:
-        return {"value": float((chance_RM * click_RM).sum(axis=1).mean()), "error": 0.0}
+    def exact(propensity_RM: Array) -> Json:
+        return {"value": float((propensity_RM * click_RM).sum(axis=1).mean()), "error": 0.0}
 
     return {
         "ips": estimate(weight_R * clicked_R),

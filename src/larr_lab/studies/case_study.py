@@ -1,6 +1,6 @@
-"""What the vectors find near a scene: visitors to a region, hot days, rainy nights, breakfasts.
+"""The places nearest to a scene: visitors to a region, hot days, rainy nights, breakfasts.
 
-Paper: section 4.5 (case study), generalised: every region, many users, several encoders.
+Paper: the case study of section 4.5, extended to all regions, many users, several encoders.
 
 Shapes: Q queries, C candidate places, D the vector's length, K places found for a query.
 """
@@ -30,24 +30,24 @@ from larr_lab import knowledge
 HOME, REGION = "user_home_region", "poi_region"
 FOUND = 10
 VISITORS = 60
-"""Visitors of a region, and scenes of a moment, at most."""
+"""Maximum number of visitors to a region, and of scenes of a moment."""
 ALWAYS = 5
-"""Finders in addition to the encoders of `[encoders]`."""
+"""Number of finders in addition to the encoders of `[encoders]`."""
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
 Finder = Callable[[Texts], np.ndarray]
-"""Queries -> their similarities to the candidates, [Q, C]."""
+"""Queries -> similarities to the candidates, [Q, C]."""
 
 ASKED = {
     "scene": "the scene alone",
-    "user_without_home": "scene and user, but for the text about where the user lives",
+    "user_without_home": "scene and user, without the text about the user's home",
     "user": "scene and user",
 }
-"""What a query contains of a visitor."""
+"""The texts of a visitor in a query."""
 
 
 class Moment(NamedTuple):
-    """Scenes whose texts contain these words, and the dishes (rows of dishes.csv) that suit."""
+    """Scenes whose texts contain these words, and the rows of suitable dishes in dishes.csv."""
 
     words: tuple[str, ...]
     suits: pl.Expr
@@ -62,7 +62,7 @@ MOMENTS = {
 
 
 class Places(NamedTuple):
-    """The candidates: their texts; city and region; the dishes on their menus."""
+    """The candidates: texts, city and region, dishes on the menus."""
 
     texts: Texts
     table: pl.DataFrame
@@ -70,9 +70,9 @@ class Places(NamedTuple):
 
 
 def case_study(config: Config) -> Json:
-    """Returns, for each encoder, where the ten nearest places of visitors are and what they cook.
+    """Returns, for each encoder, regions and dishes of the ten places nearest to visitors.
 
-    And, for moments such as rainy nights, the share of suitable dishes at the nearest places.
+    For moments such as rainy nights, returns the share of suitable dishes at the nearest places.
     Raises ConfigError if the tables have no regions.
     """
     artifacts.require(config, "prepare", "pretrain", "contrast")
@@ -87,7 +87,7 @@ def case_study(config: Config) -> Json:
     }
     count = len(current_encoders(config)) + ALWAYS
     with track("case study", count, "models") as advance:
-        for name, find in _finders(config, places.texts):  # loads one model at a time
+        for name, find in _finders(config, places.texts):  # a generator loads one model at a time
             for asked, queries in queries_by_asked.items():
                 found_QK = nearest(find, queries)
                 visitors[asked][name] = _figures(regions, places, found_QK)
@@ -114,27 +114,27 @@ def case_study(config: Config) -> Json:
 
 
 def current_encoders(config: Config) -> dict[str, Config]:
-    """Returns the configurations of those of `config.encoders` that are up to date."""
+    """Returns the configurations of the encoders in `config.encoders` that are up to date."""
     configs = {name: config.for_encoder(name) for name in config.encoders}
     is_current = {name: artifacts.stage(configs[name], "contrast").is_current() for name in configs}
     return {name: encoder for name, encoder in configs.items() if is_current[name]}
 
 
 def nearest(find: Finder, queries: Texts) -> np.ndarray:
-    """Returns the numbers of the nearest candidates of each query, the nearest first: [Q, K]."""
+    """Returns the indices of the candidates nearest to each query, nearest first, [Q, K]."""
     found_QK: np.ndarray = np.argsort(-find(queries), axis=1)[:, :FOUND]
     return found_QK
 
 
 def _orders(config: Config) -> pl.DataFrame:
-    """Returns the orders with their texts, the region of the place and of the user's home."""
+    """Returns the orders with texts, the region of the place, and the user's home region."""
     data = artifacts.folder(config, "prepare")
     places = pl.read_parquet(data / "places.parquet")
     users = pl.read_parquet(data / "users.parquet")
     if HOME not in users.columns or REGION not in places.columns:
         raise ConfigError(
-            f"the case study needs users with {HOME[5:]} and places with {REGION[4:]}, got "
-            f"{', '.join(users.columns)} and {', '.join(places.columns)}"
+            f"case-study requires {HOME} and {REGION}; the columns of users are "
+            f"{', '.join(users.columns)}, those of places {', '.join(places.columns)}"
         )
     return (
         pl.read_parquet(data / "orders.parquet")
@@ -156,9 +156,10 @@ def _places(config: Config) -> Places:
 
 
 def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], list[str]]:
-    """Returns the texts of visits, for each of ASKED, and the regions visited.
+    """Returns the texts of visits for each of ASKED, and the regions visited.
 
-    A visit is a user who has never ordered in a region, in the scene of a real visitor there.
+    A visit combines a user who has never ordered in a region with the scene of a real visitor
+    there.
     """
     latest = orders.unique("user_id", keep="last", maintain_order=True)
     visited = orders.select("user_id", REGION).unique()
@@ -190,7 +191,7 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
 
 
 def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts, int]:
-    """Returns scenes of a moment, only their texts with its words, and the number of orders."""
+    """Returns the matching texts of a moment's scenes, and the number of orders."""
     words = [re.compile(rf"\b{word}\b") for word in moment.words]
     keywords = [keyword for keyword in keywords_of(config, "user") if keyword.owner == "scene"]
     names = [keyword.name for keyword in keywords]
@@ -205,7 +206,7 @@ def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts
 
 
 def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
-    """Yields LARR's encoder, the further ones, the LM after stage 1 and untuned; words; chance."""
+    """Yields LARR's encoder, the other encoders, the LM of stage 1, the base LM, TF-IDF, chance."""
     for name, tuned in {"larr": config, **current_encoders(config)}.items():
         encoder = load_encoder(artifacts.folder(tuned, "contrast"))
         yield name, _by_vectors(config, encoder, candidates)
@@ -223,9 +224,9 @@ def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
 
 
 def _by_vectors(config: Config, encoder: Any, candidates: Texts) -> Finder:
-    """Returns cosines of vectors less the candidates' mean.
+    """Returns a finder by the cosine of vectors, centred on the candidates' mean.
 
-    Without that, an untuned LM's vectors all point nearly the same way.
+    Without centring, the vectors of an untuned LM point in almost the same direction.
     """
     candidate_CD = compute(encoder, candidates, config.embed.batch_tokens)
     mean_D = candidate_CD.mean(axis=0)
@@ -251,7 +252,7 @@ def _by_words(candidates: Texts) -> Finder:
 
 
 def _figures(regions: list[str], places: Places, found_QK: np.ndarray) -> Json:
-    """Returns the figures of each region and their means over the regions."""
+    """Returns the figures of each region and their means over regions."""
     origins = _origins(knowledge.dishes())
     region_C = places.table[REGION].to_numpy()
     by_region: dict[str, list[tuple[Any, ...]]] = {}
@@ -272,7 +273,7 @@ def _figures(regions: list[str], places: Places, found_QK: np.ndarray) -> Json:
 
 
 def _suitable(places: Places, found_QK: np.ndarray, moment: Moment) -> float:
-    """Returns the share of the dishes of the places found that suit the moment."""
+    """Returns the share of dishes at the places found that suit the moment."""
     known = _origins(knowledge.dishes())
     suitable = _origins(knowledge.dishes().filter(moment.suits))
     dishes = [dish for place in found_QK.ravel() for dish in places.menus[place] if dish in known]
@@ -280,7 +281,7 @@ def _suitable(places: Places, found_QK: np.ndarray, moment: Moment) -> float:
 
 
 def _origins(dishes: pl.DataFrame) -> dict[str, str]:
-    """Returns the region that each name of a dish, in small letters, comes from."""
+    """Returns the region of each dish by its names in lower case."""
     return {
         name.lower(): row["region"]
         for row in dishes.to_dicts()

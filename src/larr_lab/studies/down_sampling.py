@@ -1,6 +1,6 @@
-"""A training log that keeps all clicks and only a share of the other impressions.
+"""Training on all clicks and a share of the other impressions: time, AUC and calibration.
 
-What it saves, what it costs, and why its probabilities must be corrected (decision 27).
+Shows why probabilities must be corrected (decision 27).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from larr.rankers.align import train
 from larr.rankers.predict import predict_log
 
 SHARES = (0.3, 0.1)
-"""The shares of the impressions without a click that are kept."""
+"""Shares of the impressions without a click to keep."""
 
 
 def down_sampling(config: Config) -> Json:
-    """Returns AUCs, and the calibration before and after `undo_sampling`, by share and ranker."""
+    """Returns AUCs and the calibration before and after `undo_sampling`, by share and ranker."""
     artifacts.require(config, "prepare", "embed")
     log = LogRows(artifacts.folder(config, "prepare") / "train")
     results: Json = {}
@@ -35,16 +35,16 @@ def down_sampling(config: Config) -> Json:
 
 
 def sampled(log: LogRows, share: float, seed: int) -> LogRows:
-    """Returns the rows with a click and a random share of the others, in the order of the log."""
+    """Returns the rows with a click and a random share of the others, in log order."""
     clicked_N = log.array("labels")[:, 0] > 0
     drawn_N = np.random.default_rng(seed).random(len(clicked_N)) < share
     return log.select(np.flatnonzero(clicked_N | drawn_N))
 
 
 def _trained_on(part: LogRows, config: Config, name: str, share: float) -> Json:
-    """Returns the figures of a ranker trained on a part of the log, on the complete test days."""
+    """Returns the figures, on the complete test days, of a ranker trained on a part of the log."""
     data = artifacts.folder(config, "prepare")
-    # the batch size follows from the number of rows, as it does for a complete log
+    # 0 derives the batch size from the number of rows, as for a complete log
     settings = config.align.of(name).with_settings({"batch_size": 0})
     started = time.perf_counter()
     ranker, _ = train(config, name, settings, part)

@@ -1,7 +1,7 @@
-"""`larr experiments`: tables and figures of many rankers, out of one run for each seed.
+"""`larr experiments`: tables and figures of many rankers, from one run for each seed.
 
-Every ranker that a study names is trained once, on the same data and vectors, however many studies
-name it; what an earlier study has trained is not trained again.
+Each ranker is trained once, on the same data and vectors, even if several studies or an earlier
+command need it.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
 
 @dataclass(frozen=True)
 class Analysis:
-    """A study with code of its own, which reads the finished stages of one seed."""
+    """A built-in study that reads the finished stages of one seed."""
 
     analyse: Callable[[Config], Json]
     rankers: tuple[str, ...]
-    """The rankers that it reads."""
+    """Rankers to train."""
     verbs: tuple[str, ...]
-    """The stages that its result depends on."""
+    """Stages on which the result depends."""
     needs_city: bool = True
-    """Whether it reads what only the simulated country knows."""
+    """Whether it needs the simulated country."""
 
 
 ANALYSES = {
@@ -63,7 +63,7 @@ ANALYSES = {
 
 
 def experiments(config: Config, name: str, seeds: list[Config]) -> None:
-    """Runs one study, or `all`, and writes `output/experiments/`."""
+    """Runs one study or `all`, and writes `output/experiments/`."""
     names, declared = chosen(config, name), studies_of(config)
     studies = {name: declared[name] for name in names if name in declared}
     analyses = {name: ANALYSES[name] for name in names if name in ANALYSES}
@@ -74,7 +74,7 @@ def experiments(config: Config, name: str, seeds: list[Config]) -> None:
         runner.run(run)
         for key, analysis in analyses.items():
             by_seed[key].append(_analysed(run, key, analysis))
-    if runs[0].output == config.output:  # the only run; its report stays as it is
+    if runs[0].output == config.output:  # a single run already has its report there
         report = artifacts.read_json(artifacts.folder(runs[0], "evaluate") / evaluate.REPORT)
     else:
         report = evaluate.pool(runs, config.output)
@@ -89,7 +89,7 @@ def experiments(config: Config, name: str, seeds: list[Config]) -> None:
 
 
 def _analysed(config: Config, name: str, analysis: Analysis) -> Json:
-    """Returns the result of an analysis for one seed; kept until its stages change."""
+    """Returns the result of an analysis for one seed, stored until its stages change."""
     folders = {verb: artifacts.folder(config, verb) for verb in analysis.verbs}
     if "contrast" in analysis.verbs:
         for encoder, settings in current_encoders(config).items():
@@ -105,7 +105,7 @@ def _analysed(config: Config, name: str, analysis: Analysis) -> Json:
 
 
 def pooled(results: list[Json]) -> Json:
-    """Returns the mean over the seeds; of `truth`, with draws, an interval over seeds and users."""
+    """Returns means over seeds; for `truth`, which has draws, intervals over seeds and users."""
     without_draws = [
         {name: value for name, value in result.items() if name != "truth"} for result in results
     ]
@@ -123,12 +123,12 @@ def pooled(results: list[Json]) -> Json:
 
 
 def chosen(config: Config, name: str) -> list[str]:
-    """Returns the studies that a name stands for; `all` are those that the data set allows."""
+    """Returns the studies selected by a name; `all` selects every study that suits the data set."""
     known = [*studies_of(config), *ANALYSES]
     if name not in (*known, "all"):
         raise ConfigError(
-            f"experiments {name}: no such study; there are {', '.join(known)} and all; the "
-            "configuration can declare more ([studies.NAME], see configs/experiments.toml)"
+            f"experiments {name}: unknown study; expected {', '.join(known)} or all; declare more "
+            "as [studies.NAME] in the configuration, see configs/experiments.toml"
         )
     if name != "all":
         return [name]
@@ -140,9 +140,10 @@ def chosen(config: Config, name: str) -> list[str]:
 def for_studies(
     config: Config, studies: dict[str, StudyConfig], analyses: dict[str, Analysis] | None = None
 ) -> Config:
-    """Returns the configuration that trains and compares what the studies name.
+    """Returns the configuration that trains and compares the rankers of the studies.
 
-    LARR over its base comes first where both are trained: the printed finding is about that pair.
+    If both are trained, LARR over its base comes first, because the printed finding is about the
+    first pair.
     """
     pairs = [pair for study in studies.values() for pair in study.pairs]
     rankers = [name for pair in pairs for name in reversed(pair)]
@@ -155,7 +156,7 @@ def for_studies(
 
 
 def results(config: Config, studies: dict[str, StudyConfig], report: Json) -> Json:
-    """Returns the content of `experiments.json` but for the analyses, from the pooled report."""
+    """Returns the content of `experiments.json` without the analyses, from the pooled report."""
     where: Json = {}
     pair, metric = f"{LARR}_over_{BASE}", slice_metrics()[0]
     for column, sizes in report["sizes"]["slices"].items() if pair in report["gains"] else ():
@@ -175,7 +176,7 @@ def results(config: Config, studies: dict[str, StudyConfig], report: Json) -> Js
 
 
 def _study(config: Config, study: StudyConfig, report: Json) -> Json:
-    """Returns the metrics of a study's rankers, and its gains: everywhere and on cold places."""
+    """Returns the metrics of a study's rankers, and the gains overall and on cold places."""
     names = [name for pair in study.pairs for name in reversed(pair)]
     names += [name for name in report["models"] if name == CEILING]
     gains = []
@@ -197,7 +198,7 @@ def _study(config: Config, study: StudyConfig, report: Json) -> Json:
         )
     models = {}
     for name in dict.fromkeys(names):
-        # What is set for this ranker alone, tuned or by the study.
+        # Settings specific to this ranker, tuned or from the study.
         tuned, variant = config.align.tuned, config.align.variant(name)
         settings: Json = tuned.get(variant.of, {}) | tuned.get(name, {}) | variant.settings
         if variant.vectors:
@@ -227,7 +228,7 @@ def experiments_page(content: Json) -> str:
 
 
 def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str, str]]:
-    """Yields captions and plots: over the axis of the study if it has one."""
+    """Yields captions and plots, over the axis of the study if it has one."""
     for key, metric in metrics.items():
         gains = []
         for gain in study["gains"] if metric.headline else ():
@@ -244,7 +245,7 @@ def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str,
 
 
 def _where_plots(where: Json, metric: Metric) -> Iterator[tuple[str, str]]:
-    """Yields captions and plots of LARR's gain for the values of each sliced column."""
+    """Yields captions and plots of LARR's gain by the values of each sliced column."""
     for column, parts in where.items():
         largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
         if {part["value"] for part in parts} <= set(COUNT_LABELS):

@@ -1,4 +1,4 @@
-"""`larr real`: data sets of real people side by side, each with several seeds."""
+"""`larr real`: compares rankers on public data sets, each with several seeds."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from larr.progress import console
 from larr.sections import changed
 
 RESULTS, PAGE = "real.json", "real.html"
-SEE = "docs/experiments.md names where files can be had"
+SEE = "docs/experiments.md links to the downloads"
 
 
 def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> None:
-    """Runs those configurations whose files are in the folder, and writes `output/`.
+    """Runs the configurations whose files are in the folder, and writes `output/`.
 
-    Raises ConfigError if none has its files there.
+    Raises ConfigError if the folder has the files of none.
     """
     runs, missing = {}, []
     for name, config in configs.items():
         of_seeds = for_seeds(compared(config, folder, output / name), seeds)
         absent = [path for one in of_seeds for path in one.sources if not path.exists()]
         if absent:
-            missing.append(f"{name}, as there is no {absent[0]}")
+            missing.append(f"{name} ({absent[0]} does not exist)")
         else:
             runs[name] = of_seeds
     if not runs:
-        raise ConfigError(f"{folder} has none of the data sets: {'; '.join(missing)}; {SEE}")
-    for what in missing:
-        console.print(f"  left out: {what}; {SEE}", soft_wrap=True)
+        raise ConfigError(f"no data set found in {folder}: {'; '.join(missing)}; {SEE}")
+    for data_set in missing:
+        console.print(f"  skipped: {data_set}; {SEE}", soft_wrap=True)
     reports = {}
     for name, of_seeds in runs.items():
         for config in of_seeds:
@@ -53,7 +53,7 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
 
 
 def compared(config: Config, folder: Path, output: Path) -> Config:
-    """Returns the configuration with its files below the folder, and each pair to be compared."""
+    """Returns the configuration with its files in the folder, and the pairs to compare."""
     others = [name for name in config.align.models if name not in RIVALS]
     settings = {
         "output": output,
@@ -84,7 +84,7 @@ def results(reports: dict[str, Json]) -> Json:
 
 
 def _beside_rivals(part: Json, key: str, metric: Metric) -> Json:
-    """Returns a metric of all rankers, which rival has the best, and the gains over that one."""
+    """Returns a metric of all rankers, the best rival, and the gains over it."""
     rankers = {name: values[key] for name, values in part["models"].items() if values[key]}
     sign = 1 if metric.higher_is_better else -1
     known = [name for name in RIVALS if name in rankers]
