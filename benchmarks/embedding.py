@@ -1,9 +1,9 @@
-"""Texts a second of a sentence encoder: larr against sentence-transformers as it ships, in one run.
+"""Texts per second of sentence encoders: larr compared with sentence-transformers, in one run.
 
     .venv/bin/python benchmarks/embedding.py RUN minilm smollm2 [--texts 500]
 
-reads texts at random from `RUN/prepare/texts.parquet`. The two ways take turns, so that noise of
-the machine meets both; seconds are those of the processor, on one core.
+Embeds random texts of `RUN/prepare/texts.parquet`. The two methods alternate, so that noise of the
+machine affects both. Times are CPU seconds on one core.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from larr.text.encoder import compute_bare, load_sentence_encoder
 ROUNDS = 3
 
 
-def cpu_seconds(way: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    """Returns the seconds of the processor for one call, and what it returned."""
+def cpu_seconds(method: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    """Returns the CPU seconds of one call, and its result."""
     started = time.process_time()
-    vectors_NH = way()
+    vectors_NH = method()
     return time.process_time() - started, vectors_NH
 
 
@@ -41,19 +41,19 @@ def main() -> None:
     texts = table["text"].sample(min(arguments.texts, len(table)), seed=1).to_list()
     for name in arguments.models:
         model = load_sentence_encoder(name)
-        ways = {
+        methods = {
             "sentence-transformers": lambda model=model: model.encode(texts),
             "larr": lambda model=model: compute_bare(model, texts),
         }
-        runs = [{way: cpu_seconds(call) for way, call in ways.items()} for _ in range(ROUNDS)]
-        best = {way: min(run[way][0] for run in runs) for way in ways}
-        first, second = (runs[0][way][1] for way in ways)
-        lengths_N = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-        cosine_N = (first * second).sum(axis=1) / lengths_N
-        rates = ", ".join(f"{way} {len(texts) / seconds:.0f}" for way, seconds in best.items())
+        runs = [{key: cpu_seconds(call) for key, call in methods.items()} for _ in range(ROUNDS)]
+        best = {key: min(run[key][0] for run in runs) for key in methods}
+        first_NH, second_NH = (runs[0][key][1] for key in methods)
+        lengths_N = np.linalg.norm(first_NH, axis=1) * np.linalg.norm(second_NH, axis=1)
+        cosine_N = (first_NH * second_NH).sum(axis=1) / lengths_N
+        rates = ", ".join(f"{key} {len(texts) / seconds:.0f}" for key, seconds in best.items())
         print(
             f"{name}: texts/s {rates} ({best['sentence-transformers'] / best['larr']:.2f} times); "
-            f"cosine {cosine_N.mean():.5f}, least {cosine_N.min():.5f}"
+            f"cosine: mean {cosine_N.mean():.5f}, minimum {cosine_N.min():.5f}"
         )
 
 

@@ -1,9 +1,9 @@
-"""Each kind of ranker as it is served: 300 candidates on one core, columns in, probabilities out.
+"""Latency of each kind of served ranker: 300 candidates on one core, columns to probabilities.
 
     .venv/bin/python benchmarks/forms.py configs/city.toml ple larr dcn lightgbm larr+lightgbm
 
-needs a finished `larr run` with these in `align.models`; names joined by + are the mean of their
-logits. The rankers take turns, so that noise of the machine meets all of them.
+Requires a finished `larr run` with these rankers in `align.models`; + averages logits. The rankers
+alternate, so that noise of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_y
 
 
 def main() -> None:
-    """Prints the percentiles of each ranker."""
+    """Prints the latency percentiles of each ranker."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
@@ -57,7 +57,7 @@ def main() -> None:
             served[name] = ServedRanker(Path(scratch) / name, reader)
         for _ in range(ROUNDS):
             for name, ranker in served.items():
-                ranker.score(scene, columns)  # warms the caches, not counted
+                ranker.score(scene, columns)  # warms the caches; not measured
                 for _ in range(RUNS):
                     started = time.perf_counter()
                     ranker.score(scene, columns)

@@ -1,10 +1,10 @@
-"""Requests that nobody should send, at a running service: no 5xx, no hang.
+"""Fuzzes a running service with invalid requests, expecting no 5xx and no hang.
 
     larr serve STORE --port 8123 &
     python benchmarks/fuzz.py http://127.0.0.1:8123 [--requests 50000]
 
-A corpus of known traps, its mutations byte by byte, then slow headers and bodies. For requests made
-from the OpenAPI document: `pip install schemathesis`, and
+Sends a corpus of edge cases, byte-level mutations of it, then slow headers and bodies. For requests
+generated from the OpenAPI document: `pip install schemathesis`, and
 `schemathesis run http://127.0.0.1:8123/openapi.json --checks not_a_server_error -n 2000`.
 """
 
@@ -23,11 +23,9 @@ from urllib.parse import urlsplit
 import httpx
 
 SECONDS = 10.0
-"""An answer has to be there by then."""
+"""Timeout of a response."""
 RANDOM = random.Random(1)  # noqa: S311 - nothing secret
 USER = '"user_id": "u000001"'
-
-
 KEYS = ("k", "time", "scene", "near", "candidates", "explain", "unknown")
 SCENE = ("temperature_c", "weather", "city")
 CANDIDATE = ("poi_id", "distance_km", "position")
@@ -46,7 +44,7 @@ PATHS = (
 
 
 def corpus() -> Iterator[tuple[str, str, bytes]]:
-    """Method, path and body of known traps."""
+    """Yields the method, path and body of edge cases."""
     bodies = [
         b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}" * 1000, b"[" * 100_000, b'{"a":' * 50_000,
         b'{"user_id": NaN}', b'{"user_id": "\\ud800"}', b'{"user_id": true}', b'{"user_id": ""}',
@@ -57,13 +55,13 @@ def corpus() -> Iterator[tuple[str, str, bytes]]:
         '"\\uff1c/poi_name>"',
     ]  # fmt: skip
     for value in values:
-        asked = [
+        fields = [
             *(f'"{key}": {value}' for key in KEYS),
             *(f'"candidates": [], "scene": {{"{name}": {value}}}' for name in SCENE),
             *(f'"candidates": [{{"poi_id": "p00001", "{name}": {value}}}]' for name in CANDIDATE),
             *(f'"near": {{"lat": 30, "lon": 104, "{key}": {value}}}' for key in NEAR),
         ]
-        bodies += [f"{{{USER}, {one}}}".encode() for one in asked]
+        bodies += [f"{{{USER}, {field}}}".encode() for field in fields]
         for column in ("poi_id", "name", "lat", "menu", "price_yuan", "opened"):
             place = f'{{"poi_id": "fuzz", "name": "x", "{column}": {value}}}'
             yield "POST", "/v1/places", place.encode()
@@ -83,8 +81,8 @@ def corpus() -> Iterator[tuple[str, str, bytes]]:
 
 
 def mutated(known: list[tuple[str, str, bytes]], count: int) -> Iterator[tuple[str, str, bytes]]:
-    """Small members of the corpus with some bytes changed, left out or put in."""
-    small = [one for one in known if 0 < len(one[2]) < 2_000]
+    """Yields small requests of the corpus with some bytes changed, removed or inserted."""
+    small = [request for request in known if 0 < len(request[2]) < 2_000]
     for _ in range(count):
         method, path, body = RANDOM.choice(small)
         changed = bytearray(body)
@@ -95,19 +93,20 @@ def mutated(known: list[tuple[str, str, bytes]], count: int) -> Iterator[tuple[s
 
 
 def slow(address: str) -> None:
-    """Headers and a body that never end; the service has to hang up or to say so."""
+    """Sends unfinished headers and an unfinished body; the service must respond or disconnect."""
     parts = urlsplit(address)
-    for beginning in (b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n", b"POST /v1/rank HTTP/1.1\r\n"
-                  b"Host: x\r\nContent-Length: 1000\r\n\r\n{"):  # fmt: skip
+    service = (parts.hostname, parts.port)
+    headers = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"
+    for start in (headers, headers + b"Content-Length: 1000\r\n\r\n{"):
         started = time.perf_counter()
-        with socket.create_connection((parts.hostname, parts.port), timeout=2 * SECONDS) as slowly:
-            slowly.sendall(beginning)
-            answer = slowly.recv(200)
+        with socket.create_connection(service, timeout=2 * SECONDS) as connection:
+            connection.sendall(start)
+            answer = connection.recv(200)
         print(f"slow: {answer.splitlines()[:1]} after {time.perf_counter() - started:.1f} s")
 
 
 def main() -> None:
-    """Prints how often each status came, and ends with 1 if one was 5xx or none came."""
+    """Prints the number of responses by status; exits with 1 after a 5xx or a missing response."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("--requests", type=int, default=50_000)

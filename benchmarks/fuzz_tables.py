@@ -1,11 +1,11 @@
-"""Damaged tables: `larr prepare` reads them rightly, keeps what it rejects, or says what is wrong.
+"""Fuzzes `larr prepare` with damaged tables: it must read, reject or refuse them without loss.
 
     python benchmarks/fuzz_tables.py [--tables 5000] [--seed 1] [--only 17]
 
-Each case is a small log with places and users, in CSV of a random dialect or in Parquet of random
-types, with up to three kinds of damage in one of the tables. It is wrong if larr fails in another
-way than by one of its messages, if the rows that it keeps and those that it rejects are not the
-rows that were written, or if a kept row has another note than it was written with.
+Each case is a small log with places and users, as CSV in a random dialect or Parquet with random
+types, with up to three kinds of damage in one table. A case fails if larr raises anything but its
+own errors, if the accepted and rejected rows together differ from the rows written, or if a note is
+lost.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ NAMES = (
 
 
 def tables(rng: random.Random) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a good log, places and users."""
+    """Returns the rows of a valid log, places and users."""
     start = datetime(2024, 4, 1, 8)
     places = [
         {"poi_id": f"p{n}", "name": rng.choice(WORDS), "kitchen": rng.choice(WORDS),
@@ -101,7 +101,7 @@ def tables(rng: random.Random) -> dict[str, list[dict[str, Any]]]:
 
 
 def damage_rows(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
-    """Changes cells, columns or rows."""
+    """Returns rows with damaged cells, columns or rows."""
     kind = rng.randrange(8)
     column = rng.choice(list(rows[0]))
     if kind <= 2:
@@ -122,7 +122,7 @@ def damage_rows(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str
 
 
 def damage_bytes(content: bytes, rng: random.Random) -> bytes:
-    """Changes bytes of a CSV file."""
+    """Returns the content of a CSV file with damaged bytes."""
     at = rng.randrange(len(content) + 1)
     added = rng.choice(
         (b'"', b"\n", b"\r\n", b",", b";", b"\x00", b"\xff\xfe", b'\\"', b"\n\n", b"\xef\xbb\xbf")
@@ -136,7 +136,7 @@ def damage_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def cell(value: Any, separator: str, style: str, escape: str) -> str:
-    """A value as it is written in a CSV file."""
+    """Returns a value as a cell of a CSV file."""
     text = "" if value is None else str(value)
     if style == "all" or any(mark in text for mark in (separator, '"', "\n", "\r")):
         if escape == "\\":
@@ -146,7 +146,7 @@ def cell(value: Any, separator: str, style: str, escape: str) -> str:
 
 
 def write_csv(rows: list[dict[str, Any]], folder: Path, name: str, rng: random.Random) -> Path:
-    """Writes rows in a random dialect."""
+    """Writes rows as CSV in a random dialect."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     separator, style = rng.choice(",,;\t|"), rng.choice(("few", "all"))
     escape, end = rng.choice(('"', '"', "\\")), rng.choice(("\n", "\r\n"))
@@ -183,7 +183,7 @@ TYPES = (
 
 
 def write_parquet(rows: list[dict[str, Any]], folder: Path, name: str, rng: random.Random) -> Path:
-    """Writes rows in one or two files, some columns in a random type."""
+    """Writes rows to two Parquet files, some columns with a random type."""
     frame = (
         pl.DataFrame(rows, infer_schema_length=None, strict=False)
         if rows
@@ -204,14 +204,14 @@ def write_parquet(rows: list[dict[str, Any]], folder: Path, name: str, rng: rand
 
 
 def write_plain(rows: list[dict[str, Any]], folder: Path, name: str) -> Path:
-    """Writes rows that are not damaged."""
+    """Writes undamaged rows."""
     path = folder / f"{name}.parquet"
     pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(path)
     return path
 
 
 def outcome(number: int, seed: int, folder: Path) -> tuple[str, str]:
-    """Writes and prepares a case; returns what became of it, and the details."""
+    """Writes and prepares a case; returns the outcome and the details."""
     rng = random.Random(f"{seed}/{number}")  # noqa: S311 - nothing secret
     rows = tables(rng)
     victim = rng.choice((*rows, "impressions"))
@@ -238,10 +238,10 @@ def outcome(number: int, seed: int, folder: Path) -> tuple[str, str]:
 
 
 def losses(log: Log, checked: Path, rows: dict[str, Any], victim: str, folder: Path) -> str:
-    """Returns how what larr kept and rejected differs from what was written; empty if it does not.
+    """Returns how the accepted and rejected rows differ from the rows written; empty if equal.
 
-    Rows are counted where only cells were damaged. In a file with damaged bytes each note that is
-    still there as a word has to be in a row that was kept, or in what was rejected.
+    Counts rows in files with undamaged bytes. In a file with damaged bytes, each note that remains
+    as a word must occur in an accepted row or among the rejected ones.
     """
     kept = {"places": log.places, "users": log.users, "impressions": log.scan().collect()}
     rejected = {
@@ -257,7 +257,7 @@ def losses(log: Log, checked: Path, rows: dict[str, Any], victim: str, folder: P
     for name, given in rows.items():
         found = kept[name].height + sum(frame.height for frame in rejected[name])
         if not (is_cut and name == victim) and not lines and found != len(given):
-            return f"{name}: {found} rows kept or rejected, {len(given)} written"
+            return f"{name}: {found} rows accepted or rejected, {len(given)} written"
     notes = {str(row["note"]) for row in rows["impressions"] if row.get("note")}
     frames = [kept["impressions"], *rejected["impressions"]]
     seen = {str(note) for frame in frames if "note" in frame.columns for note in frame["note"]}
@@ -266,11 +266,11 @@ def losses(log: Log, checked: Path, rows: dict[str, Any], victim: str, folder: P
         notes = {note for note in notes if re.search(rf"(?<!\w){re.escape(note)}(?!\w)", content)}
     everything = set(re.findall(r"note \d+", lines + "\n".join(seen)))
     missing = [note for note in notes - everything if note.startswith("note ")]
-    return f"{len(missing)} rows are nowhere: {missing[:5]}" if missing else ""
+    return f"{len(missing)} rows are lost: {missing[:5]}" if missing else ""
 
 
 def main() -> None:
-    """Prints how often each outcome came, and ends with 1 if one was wrong."""
+    """Prints the number of cases by outcome; exits with 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=5_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,9 +1,9 @@
-"""A version with a million places: time to publish and to start, memory, latency of a request.
+"""A version with a million places: time to publish and to start, memory, request latency.
 
     python benchmarks/million.py CONFIG --store FOLDER [--places 1000000] [--set ...]
 
-The places of a run are repeated under other IDs, with all else as it is: texts stay shared, and the
-tables have a row for each place. FOLDER needs about 6 GB for a million places.
+Repeats the places of a run under other IDs: the copies share texts, and the tables have a row for
+each. FOLDER needs about 6 GB for a million places.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS = 200
 
 
 def larger(data: Path, places: int) -> None:
-    """Tiles the table of known places."""
+    """Repeats the rows of the table of known places."""
     path = data / KNOWN / "places.parquet"
     known = pl.read_parquet(path)
     copies = -(-places // len(known))
@@ -42,7 +42,7 @@ def larger(data: Path, places: int) -> None:
 
 
 def main() -> None:
-    """Publishes, opens and asks."""
+    """Publishes a version, opens it and sends requests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--store", type=Path, required=True)
@@ -58,19 +58,19 @@ def main() -> None:
         shutil.copytree(folder, copied / folder.name, ignore=ignored)
     config = config.model_copy(update={"output": copied})
     larger(artifacts.folder(config, "prepare"), options.places)
-    module.require_ranker = lambda *_: None  # the tables were changed on purpose
+    module.require_ranker = lambda *_: None  # the tables are stale on purpose
 
     store, started = Store(options.store), time.perf_counter()
     version = module.publish(store, config, "larr")
     print(f"published {options.places:,} places in {time.perf_counter() - started:.0f} s")
     shutil.rmtree(copied)
     size = sum(path.stat().st_size for path in options.store.rglob("*") if path.is_file())
-    print(f"the version has {size / 2**30:.1f} GB")
+    print(f"size of the version: {size / 2**30:.1f} GB")
     process = psutil.Process()
     before, started = process.memory_full_info().uss, time.perf_counter()
     opened = store.load(version)
-    seconds, taken = time.perf_counter() - started, process.memory_full_info().uss - before
-    print(f"opened, checked and replayed in {seconds:.1f} s; {taken / 2**20:.0f} MB of its own")
+    seconds, memory = time.perf_counter() - started, process.memory_full_info().uss - before
+    print(f"opened, checked and replayed in {seconds:.1f} s; {memory / 2**20:.0f} MB private")
 
     request = read_golden(options.store / VERSIONS / version)[0]["request"]
     ids = opened.known_places["poi_id"].to_list()
@@ -85,10 +85,10 @@ def main() -> None:
         lat, lon = degrees.row(int(random.integers(len(degrees))))
         return {"candidates": None, "near": {"lat": lat, "lon": lon, "at_most": 300}}
 
-    for name, ask in (("at random", at_random), ("near a point", around)):
+    for name, candidates in (("at random", at_random), ("near a point", around)):
         times = []
         for _ in range(ROUNDS):
-            content = json.dumps(request | ask() | {"k": 20}).encode()
+            content = json.dumps(request | candidates() | {"k": 20}).encode()
             started = time.perf_counter()
             opened.rank(msgspec.json.decode(content, type=RankRequest))
             times.append(1000 * (time.perf_counter() - started))

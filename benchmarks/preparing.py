@@ -1,10 +1,10 @@
-"""`larr prepare` on a synthetic log of any length: rows/s, peak memory and processor time.
+"""`larr prepare` on a synthetic log of any length: rows/s, peak memory and CPU time.
 
     python benchmarks/preparing.py FOLDER --rows 1_000_000 [--days 14] [--workers 2] [--engine ray]
 
-FOLDER/tables is written unless it exists (about 7 bytes a row on the disk), FOLDER/run each time.
-Requests come in the order of time, with 10 candidates each; a user has 100 rows on average. A few
-users and places are popular, as in most logs; what is clicked is drawn at random.
+Writes FOLDER/tables unless it exists (about 7 bytes per row on disk), and FOLDER/run each time.
+Requests are in time order, with 10 candidates each; users have 100 rows on average. As in most
+logs, a few users and places are popular. Clicks are random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CANDIDATES, FILE_ROWS, START = 10, 1_000_000, np.datetime64("2024-04-01", "us")
 PLACE = {"category": 30, "area": 200, "chain": 20, "tags": 40}
 USER = {"age_band": 6, "gender": 2}
 SCENE = {"city": 20, "place_kind": 4, "weather": 8, "device": 5, "channel": 12, "event": 50}
-"""Columns of words, and how many words each has."""
+"""Categorical columns and their numbers of values."""
 TOML = """
 [dataset.tables]
 places = "{folder}/places.parquet"
@@ -74,7 +74,7 @@ recent_keyword = "place"
 
 
 def write_tables(folder: Path, rows: int, days: int) -> None:
-    """Writes places, users and impressions, of which a million are in memory at a time."""
+    """Writes places, users and impressions; at most a million impressions are in memory."""
     random = np.random.default_rng(1)
     (folder / "impressions").mkdir(parents=True)
 
@@ -82,8 +82,8 @@ def write_tables(folder: Path, rows: int, days: int) -> None:
         chosen = {name: random.integers(0, kind, count) for name, kind in kinds.items()}
         return pl.DataFrame(chosen).select(pl.format(f"{n} {{}}", n).alias(n) for n in kinds)
 
-    def ids(letter: str, among: int, count: int) -> pl.Series:
-        number_N = pl.Series((random.random(count) ** 3 * among).astype(np.int64))
+    def ids(letter: str, distinct: int, count: int) -> pl.Series:
+        number_N = pl.Series((random.random(count) ** 3 * distinct).astype(np.int64))
         return letter + number_N.cast(pl.String)
 
     users, places = max(rows // 100, 100), max(rows // 2_000, 100)
@@ -106,7 +106,7 @@ def write_tables(folder: Path, rows: int, days: int) -> None:
             temperature_c=pl.Series(random.normal(15, 8, asked).round(1)),
         )
         click_N = random.random(count) < 0.1
-        # The first place is popular, the next ones follow it in the table: no place occurs twice.
+        # The first place is a popular one; the next rows of the table follow, so none repeats.
         first_N = (random.random(asked) ** 3 * places).astype(np.int64)[of_request_N]
         pl.DataFrame(
             {
@@ -142,8 +142,8 @@ def main() -> None:
     cluster = f"cluster={{engine='{options.engine}', workers={options.workers}}}"
     overrides = [f"output={folder}/run", cluster, *options.overrides]
     run_stage(load_config(folder / "prepare.toml", overrides), "prepare", force=True)
-    used = sum(os.times()[:4])  # Ray's processes are not among those that this one has waited for
-    print(f"processor time: {used:.1f} s, {options.rows / used:,.0f} rows/s")
+    used = sum(os.times()[:4])  # excludes Ray's processes, which are no children of this one
+    print(f"CPU time: {used:.1f} s, {options.rows / used:,.0f} rows/s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Scoring 300 candidates on one core: folded against the complete model, in one run, as ratios.
+"""Scoring 300 candidates on one core: the folded compared with the complete model, as ratios.
 
     .venv/bin/python benchmarks/scoring.py configs/city.toml [--model larr] [--set ...]
 
-needs a finished `larr run configs/city.toml`. Each way runs some times in a row, the first not
-counted, and the ways take turns, so that noise of the machine meets all of them.
+Requires a finished `larr run configs/city.toml`. Each method runs several times in a row, the first
+not measured; the methods alternate, so that noise of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from larr.text.encoder import compute, load_encoder
 CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
 SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 Inputs = dict[str, Tensor]
-Way = Callable[[], Any]
+Method = Callable[[], Any]
 
 
 class Computation(nn.Module):
-    """A function of a module and named tensors, to be written as a graph."""
+    """A module whose graph computes a function of a module and named tensors."""
 
     def __init__(self, module: nn.Module, function: Callable[[Any, Inputs], Tensor]) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class Computation(nn.Module):
         return {"output": self.function(self.module, inputs)}
 
 
-def in_onnx(module: nn.Module, function: Callable[[Any, Inputs], Tensor], inputs: Inputs) -> Way:
-    """The function in ONNX Runtime on one core, fed with these inputs, whose shapes are fixed."""
+def in_onnx(module: nn.Module, function: Callable[[Any, Inputs], Tensor], inputs: Inputs) -> Method:
+    """Returns a call of the function in ONNX Runtime on one core, with these inputs."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "graph"
         arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
@@ -63,30 +63,30 @@ def in_onnx(module: nn.Module, function: Callable[[Any, Inputs], Tensor], inputs
 
 
 def with_every_token(model: Any) -> Any:
-    """The model with its scene encoder as the paper writes it, which computes every token.
+    """Returns the model with a scene encoder that computes every token, as in the paper.
 
-    larr's own computes `<agg>` alone, also while it trains.
+    larr's scene encoder computes only `<agg>`, also during training.
     """
     changed = copy.deepcopy(model)
-    # a pooling that it does not know keeps it from the short way
+    # an unknown pooling disables the shortcut
     changed.scene.scene = changed.scene.scene.model_copy(update={"pooling": "every"})
     return changed
 
 
 def probabilities(model: Any, inputs: Inputs) -> Tensor:
-    """The complete model."""
-    whole = [one.long() if one.dtype == torch.int32 else one for one in inputs.values()]
-    return model(Batch(*whole)).sigmoid()
+    """Returns the probabilities of the complete model."""
+    tensors = [each.long() if each.dtype == torch.int32 else each for each in inputs.values()]
+    return model(Batch(*tensors)).sigmoid()
 
 
 def folded_encoder(scene: Any, inputs: Inputs) -> Tensor:
-    """The scene encoder from the softmaxes over the request's and over the places' texts."""
+    """Returns the scene encoding merged from the softmaxes over texts of request and places."""
     tensors = list(inputs.values())
     return encoded(scene, merged(Partial(*tensors[:3]), Partial(*tensors[3:])))
 
 
-def in_the_loop(config: Config, reader: Reader, batch: Batch) -> Way:
-    """The text embedding model reading each distinct text of the request and its candidates."""
+def in_the_loop(config: Config, reader: Reader, batch: Batch) -> Method:
+    """Returns a call that embeds each distinct text of the request and its candidates."""
     encoder, texts = load_encoder(artifacts.folder(config, "contrast")), set()
     for slot, keyword in enumerate(reader.features.scene_keywords):
         numbers = batch.texts[:, slot].unique().tolist()
@@ -94,11 +94,11 @@ def in_the_loop(config: Config, reader: Reader, batch: Batch) -> Way:
     return lambda: compute(encoder, [[text] for text in texts], config.embed.batch_tokens)
 
 
-def measured(ways: dict[str, Way], slow: dict[str, Way]) -> dict[str, list[float]]:
-    """The ms of each way's runs, without the first tenth."""
-    times: dict[str, list[float]] = {name: [] for name in [*ways, *slow]}
+def measured(methods: dict[str, Method], slow: dict[str, Method]) -> dict[str, list[float]]:
+    """Returns the ms of each method's runs, without the first tenth."""
+    times: dict[str, list[float]] = {name: [] for name in [*methods, *slow]}
     for _ in range(ROUNDS):
-        for name, run in {**ways, **slow}.items():
+        for name, run in {**methods, **slow}.items():
             run()
             for _ in range(SLOW_RUNS if name in slow else RUNS):
                 started = time.perf_counter()
@@ -108,7 +108,7 @@ def measured(ways: dict[str, Way], slow: dict[str, Way]) -> dict[str, list[float
 
 
 def main() -> None:
-    """Prints the percentiles of each way, and their ratios."""
+    """Prints the latency percentiles of each method, and ratios."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
@@ -143,7 +143,7 @@ def main() -> None:
     def scene_encoder(module: Any, inputs: Inputs) -> Tensor:
         return module(inputs["vectors"], inputs["missing"])
 
-    ways = {
+    methods = {
         "encoder, complete": in_onnx(every.scene, scene_encoder, of_texts),
         "encoder, <agg> alone": in_onnx(model.scene, scene_encoder, of_texts),
         "encoder, folded": in_onnx(model.scene, folded_encoder, parts),
@@ -152,18 +152,18 @@ def main() -> None:
         "scoring, folded": lambda: folded.logits(request, candidates, figures),
         "reading the request": lambda: reader.request(scene),
         "reading the candidates": lambda: reader.candidates(request, columns),
-        "all: columns in, probabilities out": lambda: ranker.score(scene, columns),
+        "all: columns to probabilities": lambda: ranker.score(scene, columns),
     }
-    slow = {"the LM reads the texts at request time": in_the_loop(config, reader, batch)}
-    times = measured(ways, slow)
-    middle = {name: float(np.median(runs)) for name, runs in times.items()}
+    slow = {"embedding the texts at request time": in_the_loop(config, reader, batch)}
+    times = measured(methods, slow)
+    median = {name: float(np.median(runs)) for name, runs in times.items()}
     for name, runs in times.items():
-        print(f"{name:40} p50 {middle[name]:7.3f} ms, p99 {np.quantile(runs, 0.99):7.3f} ms")
-    for kind, way in product(("encoder", "scoring"), ("complete", "<agg> alone")):
-        ratio = middle[f"{kind}, {way}"] / middle[f"{kind}, folded"]
-        print(f"{kind}: folded is {ratio:.1f} times faster than {way}")
-    ratio = middle[next(iter(slow))] / middle["all: columns in, probabilities out"]
-    print(f"all: {ratio:.0f} times faster than with the LM in the loop")
+        print(f"{name:40} p50 {median[name]:7.3f} ms, p99 {np.quantile(runs, 0.99):7.3f} ms")
+    for kind, method in product(("encoder", "scoring"), ("complete", "<agg> alone")):
+        ratio = median[f"{kind}, {method}"] / median[f"{kind}, folded"]
+        print(f"{kind}: folded is {ratio:.1f} times as fast as {method}")
+    ratio = median[next(iter(slow))] / median["all: columns to probabilities"]
+    print(f"all: {ratio:.0f} times as fast as with the LM at request time")
 
 
 if __name__ == "__main__":

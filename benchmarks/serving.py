@@ -1,14 +1,14 @@
-"""A service under load: requests that arrive at a constant rate, whatever comes back.
+"""A service under load: requests at a constant rate (open loop).
 
-    python benchmarks/serving.py latency STORE       one after the other, 300 candidates by name
+    python benchmarks/serving.py latency STORE       one request at a time, 300 candidates by ID
     python benchmarks/serving.py load STORE [--rate 100] [--seconds 600]
-    python benchmarks/serving.py highest STORE [--rate 100] [--seconds 600]   the rate that holds
+    python benchmarks/serving.py highest STORE [--rate 100] [--seconds 600]   maximum steady rate
     python benchmarks/serving.py swaps STORE         two versions, 20 changes and 5 kills under load
-    python benchmarks/serving.py leak STORE          memory over requests, and of a twin that leaks
+    python benchmarks/serving.py leak STORE          memory growth, also of a twin with a leak
 
-Requests are the store's golden requests: under `load` with the places near a point instead of their
-own candidates, at most 300, under `latency` with 300 places and columns of their own candidates.
-Under load latency counts from the moment a request was due, so a queue shows.
+Sends the store's golden requests. `load` replaces their candidates by up to 300 places near a
+point; `latency` by 300 places with the columns of the original candidates. Under load the latency
+counts from the scheduled time of a request, so it includes queueing.
 """
 
 from __future__ import annotations
@@ -42,38 +42,35 @@ CONNECTIONS = 64
 CANDIDATES, SHOWN = 300, 20
 SWAPS, KILLS = 20, 5
 SLOWEST_MS = 20.0
-"""What the 99th percentile has to stay under for a rate to hold."""
-MOST_MB = 1.0
-"""What 10,000 requests may add to the memory."""
+"""Limit of the 99th percentile for a steady rate."""
+MAX_MB = 1.0
+"""Limit of memory growth over 10,000 requests."""
 STEP, TRIAL_SECONDS = 1.2, 30
 SERVE = ("-m", "larr.cli", "serve")
 Json = dict[str, Any]
 
 
-def requests_of(store: Store, change: Callable[[Json], Json] = lambda one: one) -> list[bytes]:
-    """The golden requests of the current version, changed, as HTTP."""
+def requests_of(store: Store, change: Callable[[Json], Json] = lambda body: body) -> list[bytes]:
+    """Returns the changed golden requests of the current version, as HTTP."""
     golden = read_golden(store.folder / VERSIONS / store.arms()[0].version)
-    return [http(change(dict(one["request"]))) for one in golden]
+    return [http(change(dict(example["request"]))) for example in golden]
 
 
 def http(body: Json) -> bytes:
-    """A request to rank."""
+    """Returns a ranking request as HTTP."""
     content = json.dumps(body).encode()
     head = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     return b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n" + head.encode() + content
 
 
 def near(body: Json) -> Json:
-    """The request with the places around instead of its candidates."""
-    place = {"lat": 30.66, "lon": 104.06, "within_km": 100, "at_most": CANDIDATES}
-    return {name: value for name, value in body.items() if name != "candidates"} | {
-        "near": place,
-        "k": SHOWN,
-    }
+    """Replaces the candidates of a request by the places near a point."""
+    point = {"lat": 30.66, "lon": 104.06, "within_km": 100, "at_most": CANDIDATES}
+    return {k: v for k, v in body.items() if k != "candidates"} | {"near": point, "k": SHOWN}
 
 
 def named(store: Store) -> Callable[[Json], Json]:
-    """What gives a request 300 places, with the columns of its own candidates in turn."""
+    """Returns a function that gives a request 300 places, cycling its candidates' columns."""
     places = list(store.load(store.arms()[0].version).ranker.reader.place_rows)[:CANDIDATES]
 
     def change(body: Json) -> Json:
@@ -85,7 +82,7 @@ def named(store: Store) -> Callable[[Json], Json]:
 
 
 class Client:
-    """Connections that are kept, and what came back over them."""
+    """A pool of connections, with the latencies and statuses of responses."""
 
     def __init__(self) -> None:
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -93,11 +90,13 @@ class Client:
         self.statuses: Counter[str] = Counter()
 
     async def send(self, request: bytes, due: float) -> tuple[int, bytes]:
-        """One request; its status is 0 if the connection broke."""
+        """Returns the status and body of a response; the status is 0 if the connection breaks."""
         try:
-            while self.free and self.free[-1][0].at_eof():  # the service closes idle ones
+            while self.free and self.free[-1][0].at_eof():  # the service closes idle connections
                 self.free.pop()
-            reader, writer = self.free.pop() if self.free else await self._open()
+            if not self.free:
+                self.free.append(await asyncio.open_connection("127.0.0.1", PORT))
+            reader, writer = self.free.pop()
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             status = int(head.split(b" ", 2)[1])
@@ -114,9 +113,6 @@ class Client:
         self.statuses[str(status)] += 1
         return status, body
 
-    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", PORT)
-
 
 async def open_loop(
     client: Client,
@@ -125,7 +121,7 @@ async def open_loop(
     seconds: float,
     check: Callable[[int, int, bytes], None] = lambda *_: None,
 ) -> None:
-    """Sends `rate` requests a second, each at its time; `check` sees number, status, body."""
+    """Sends `rate` requests per second on schedule; `check` gets the index, status and body."""
     tasks = set()
     started = time.perf_counter()
     for number in itertools.count():
@@ -134,11 +130,10 @@ async def open_loop(
             break
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
-        async def one(number: int = number, due: float = due) -> None:
-            which = number % len(requests)
-            check(which, *await client.send(requests[which], due))
+        async def send(index: int = number % len(requests), due: float = due) -> None:
+            check(index, *await client.send(requests[index], due))
 
-        task = asyncio.create_task(one())
+        task = asyncio.create_task(send())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
     await asyncio.gather(*tasks)
@@ -148,7 +143,7 @@ async def open_loop(
 async def service(
     store: Store, command: Sequence[str] = SERVE
 ) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
-    """A running service, in a list so that it can be replaced."""
+    """Runs a service; yields it in a list, so that the caller can replace it."""
     running = [await start(store, command)]
     try:
         yield running
@@ -160,7 +155,7 @@ async def service(
 async def start(store: Store, command: Sequence[str] = SERVE) -> subprocess.Popen[bytes]:
     """Starts a service and waits until it is ready.
 
-    Without settings of malloc from outside: memory that is freed and kept would hide a leak.
+    Removes malloc settings from the environment, since retained free memory would hide a leak.
     """
     process = subprocess.Popen(
         [sys.executable, *command, str(store.folder), "--port", str(PORT)],
@@ -174,39 +169,39 @@ async def start(store: Store, command: Sequence[str] = SERVE) -> subprocess.Pope
         if status == 200:
             return process
         await asyncio.sleep(0.05)
-    raise SystemExit(f"the service ended with {process.returncode}")
+    raise SystemExit(f"the service exited with status {process.returncode}")
 
 
 def summary(client: Client) -> str:
-    """Percentiles and statuses."""
+    """Returns latency percentiles and statuses."""
     if not client.seconds:
-        return f"nothing came back: {dict(client.statuses)}"
-    middle, high = (1000 * np.quantile(client.seconds, share) for share in (0.5, 0.99))
-    return f"p50 {middle:.1f} ms, p99 {high:.1f} ms, {dict(client.statuses)}"
+        return f"no response: {dict(client.statuses)}"
+    p50, p99 = (1000 * np.quantile(client.seconds, share) for share in (0.5, 0.99))
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, {dict(client.statuses)}"
 
 
 def memory(process: subprocess.Popen[bytes]) -> float:
-    """MB of a process and its workers that they do not share."""
+    """Returns the private memory of a process and its workers, in MB."""
     root = psutil.Process(process.pid)
-    return sum(one.memory_full_info().uss for one in [root, *root.children(recursive=True)]) / 2**20
+    return sum(p.memory_full_info().uss for p in [root, *root.children(recursive=True)]) / 2**20
 
 
 async def latency(store: Store, _: float, seconds: float) -> None:
-    """One request after the other over one connection."""
+    """Sends one request at a time over one connection."""
     requests = requests_of(store, named(store))
     async with service(store):
-        for client in (Client(), Client()):  # the first one warms up
+        for client in (Client(), Client()):  # the first is a warm-up
             started = time.perf_counter()
             for request in itertools.cycle(requests):
                 due = time.perf_counter()
                 if due - started > seconds:
                     break
                 await client.send(request, due)
-        print(f"{CANDIDATES} candidates, one request after the other: {summary(client)}")
+        print(f"{CANDIDATES} candidates, one request at a time: {summary(client)}")
 
 
 async def load(store: Store, rate: float, seconds: float) -> bool:
-    """One rate for a time, served by a process for each core; whether it held."""
+    """Sends requests at a rate to one process per core; returns whether the rate was steady."""
     requests = requests_of(store, near)
     async with service(store, (*SERVE, "--workers", str(os.cpu_count()))) as running:
         await open_loop(Client(), requests, min(rate, 20), 2)
@@ -221,7 +216,7 @@ async def load(store: Store, rate: float, seconds: float) -> bool:
 
 
 async def highest(store: Store, rate: float, seconds: float) -> None:
-    """Raises the rate while it holds for a short time, then lowers it until it holds for long."""
+    """Raises the rate while short trials are steady, then lowers it until a long one is."""
     while await load(store, rate, TRIAL_SECONDS):
         rate *= STEP
     while rate > 1 and not await load(store, rate / STEP, seconds):
@@ -230,20 +225,20 @@ async def highest(store: Store, rate: float, seconds: float) -> None:
 
 
 async def swaps(store: Store, rate: float, seconds: float) -> None:
-    """Changes between the two latest versions and kills, while requests come."""
-    versions = [one["version"] for one in store.versions()][:2]
+    """Swaps the two latest versions and kills the service under load."""
+    versions = [each["version"] for each in store.versions()][:2]
     if len(versions) < 2:
         raise SystemExit(f"{store.folder} needs two versions; publish another")
-    golden = {one: read_golden(store.folder / VERSIONS / one) for one in versions}
+    golden = {version: read_golden(store.folder / VERSIONS / version) for version in versions}
     requests = requests_of(store)
     seen: Counter[str] = Counter()
 
-    def check(which: int, status: int, body: bytes) -> None:
+    def check(index: int, status: int, body: bytes) -> None:
         if status != 200:
             return
         answer = json.loads(body)
         seen[answer["version"]] += 1
-        expected = golden[answer["version"]][which]["probabilities"]
+        expected = golden[answer["version"]][index]["probabilities"]
         for item in answer["items"]:
             if not np.allclose(
                 list(item["probabilities"].values()), expected[item["poi_id"]], atol=1e-5
@@ -264,11 +259,11 @@ async def swaps(store: Store, rate: float, seconds: float) -> None:
         client = Client()
         await asyncio.gather(change(running), open_loop(client, requests, rate, seconds, check))
         print(f"{SWAPS} changes and {KILLS} kills at {rate:g} requests/s: {summary(client)}")
-        print(f"answers by version: {dict(seen)}")
+        print(f"responses by version: {dict(seen)}")
 
 
 async def leak(store: Store, rate: float, seconds: float) -> None:
-    """The slope of memory, and that of a twin that keeps each answer."""
+    """Measures the memory growth, and that of a twin that keeps each response."""
     requests = requests_of(store)
     slopes = []
     for name, command in (("service", SERVE), ("leaking twin", [__file__, "twin"])):
@@ -278,12 +273,12 @@ async def leak(store: Store, rate: float, seconds: float) -> None:
             await open_loop(client, requests, rate, seconds)
             slopes.append(10_000 * (memory(running[0]) - before) / max(1, len(client.seconds)))
             print(f"{name}: {slopes[-1]:+.2f} MB for 10,000 requests; {summary(client)}")
-    if not slopes[0] < MOST_MB < slopes[1]:
-        raise SystemExit(f"expected less than {MOST_MB:g} MB, and more of the twin")
+    if not slopes[0] < MAX_MB < slopes[1]:
+        raise SystemExit(f"expected less than {MAX_MB:g} MB, and more for the twin")
 
 
 def twin(store: Store) -> None:
-    """Serves, and keeps a copy of each answer for ever."""
+    """Runs a service that keeps a copy of each response."""
     answers, rank = [], Live.rank
 
     def leaking(live: Live, request: RankRequest) -> RankAnswer:
@@ -299,13 +294,13 @@ CHOICES = {"latency": latency, "load": load, "highest": highest, "swaps": swaps,
 
 
 def main() -> None:
-    """Runs one of them."""
+    """Runs one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=[*CHOICES, "twin"])
     parser.add_argument("store", type=Path)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--port", type=int, default=PORT, help="of the twin, always the same")
+    parser.add_argument("--port", type=int, default=PORT, help="ignored; the twin has a fixed port")
     options = parser.parse_args()
     if options.what == "twin":
         twin(Store(options.store))
