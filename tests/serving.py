@@ -129,7 +129,7 @@ def run_of(city: Config, name: str, output: Path) -> Config:
         (output / "choose").mkdir()
         artifacts.write_json(output / "choose" / best.CHOICE, {"members": MEMBERS})
     with_members = best.with_members(config)
-    for member in best.trained(config):
+    for member in best.names_to_train(config):
         ranker = rankers.build(with_members, member)
         if isinstance(ranker, LightGbm):
             log = LogRows(output / "prepare" / "train")

@@ -15,7 +15,7 @@ from larr.data.holdout import folds
 from larr.errors import StaleError
 from larr.rankers import align, best, choose, predict
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import loss_of
+from larr.rankers.predict import fold_loss
 from tests.ranking_log import Sizes, small_align, write_log
 
 SIZES = Sizes(rows=600, test_rows=60)
@@ -54,7 +54,7 @@ def test_the_members_are_trained_on_all_days_and_best_is_their_mean(tmp_path: Pa
     choose.choose(config)
     align.align(config)
     weights = best.weights(config)
-    assert set(best.trained(config)) == {"ple", *weights}
+    assert set(best.names_to_train(config)) == {"ple", *weights}
     extended = best.with_members(config)
     logits = {
         name: np.log(score / (1 - score))
@@ -81,7 +81,7 @@ def test_larr_starts_without_figures_where_the_tuned_encoder_is_read(tmp_path: P
 def test_a_member_that_equals_a_trained_ranker_is_trained_once(tmp_path: Path) -> None:
     config = choosing(tmp_path, kinds=["ple"], sources=[], trials=1)
     choose.choose(config)
-    assert best.trained(config) == ["ple"]
+    assert best.names_to_train(config) == ["ple"]
 
 
 def test_nothing_is_chosen_by_the_test_rows(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_variations_change_one_setting_of_a_leader(tmp_path: Path) -> None:
     config = choosing(tmp_path, kinds=["ple"], sources=[], rows=2_000)
     parts = folds(config)
     variant = VariantConfig(of="ple", settings={"figures": []})
-    trials = choose._tried(config, [variant], parts, tmp_path / "trials")
+    trials = choose._run_trials(config, [variant], parts, tmp_path / "trials")
     varied = choose._variations(config, trials, rows=300)
     changes = [{k: v for k, v in v.settings.items() if k != "figures"} for v in varied]
     # ten and thirty epochs of 300 rows are too long
@@ -153,7 +153,7 @@ def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> No
     parts = folds(config)
     logits = np.random.default_rng(1).normal(size=(sum(len(f.judge) for f in parts), 2))
     expected = choose.judged(config, 1 / (1 + np.exp(-logits)), parts)["loss"]
-    assert loss_of(logits, parts) == pytest.approx(expected)
+    assert fold_loss(logits, parts) == pytest.approx(expected)
 
 
 def test_best_needs_a_choice(tmp_path: Path) -> None:

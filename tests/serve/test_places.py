@@ -20,7 +20,7 @@ from larr.errors import InputError
 from larr.serve.app import Service
 from larr.serve.embedder import Embedder
 from larr.serve.live import Live
-from larr.serve.places import STATISTICS, Journal, as_known
+from larr.serve.places import STATISTICS, Journal, to_known_row
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import RankRequest, decode
 from larr.serve.served import Folded
@@ -85,7 +85,7 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     known = ranker.reader.known.places
     row = known.drop(STATISTICS).row(5, named=True)
     copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
-    added = as_known(copy | {"poi_id": "copy"}, known)
+    added = to_known_row(copy | {"poi_id": "copy"}, known)
     embedders = {"encoder": lambda texts: raw_VD[[number.get(text, 0) for _, text in texts]]}
     ranker.add_places(added, embedders)
     place = np.array([ranker.reader.place_rows[poi_id] for poi_id in ("copy", row["poi_id"])])
@@ -264,9 +264,9 @@ def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None
 
 def test_its_values_have_the_types_of_the_log() -> None:
     known = pl.DataFrame(schema=dict.fromkeys(("poi_id", "poi_name", "poi_tags"), pl.String))
-    row = as_known({"poi_id": "x", "name": 5.0, "tags": ["a", "b, c"]}, known)
+    row = to_known_row({"poi_id": "x", "name": 5.0, "tags": ["a", "b, c"]}, known)
     assert row.rows() == [("x", "5", "a, b; c")]
-    assert as_known({"poi_id": "NA", "name": "NULL"}, known).rows() == [("NA", "NULL")]
+    assert to_known_row({"poi_id": "NA", "name": "NULL"}, known).rows() == [("NA", "NULL")]
 
 
 def test_one_place_that_fails_keeps_no_other_back(
@@ -313,10 +313,10 @@ def test_lines_that_are_no_places_are_skipped(tmp_path: Path) -> None:
     with journal.path.open("ab") as file:
         file.write(b'{"poi_id": "bad",},\n\n{"name": "no id"}\n{"withdrawn": 3}\n')
     journal.append({"poi_id": "two"})
-    assert journal.news() == [{"poi_id": "one"}, {"poi_id": "two"}]
+    assert journal.read_new() == [{"poi_id": "one"}, {"poi_id": "two"}]
     journal.path.unlink()
     journal.append({"poi_id": "three"})
-    assert journal.news() == [{"poi_id": "three"}], "read from its start when it is shorter"
+    assert journal.read_new() == [{"poi_id": "three"}], "read from its start when it is shorter"
 
 
 def test_half_a_line_is_removed(tmp_path: Path) -> None:
@@ -324,10 +324,10 @@ def test_half_a_line_is_removed(tmp_path: Path) -> None:
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
         file.write(b'{"poi_id": "ha')
-    assert journal.news() == [{"poi_id": "one"}]
-    assert journal.news() == []
+    assert journal.read_new() == [{"poi_id": "one"}]
+    assert journal.read_new() == []
     journal.append({"poi_id": "two"})
-    assert journal.news() == [{"poi_id": "two"}]
+    assert journal.read_new() == [{"poi_id": "two"}]
     assert [json.loads(line) for line in journal.path.read_text().splitlines()] == [
         {"poi_id": "one"},
         {"poi_id": "two"},
@@ -346,7 +346,7 @@ def test_several_processes_lose_nothing(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({row["poi_id"] for row in Journal(path).news()}) == 160
+    assert len({row["poi_id"] for row in Journal(path).read_new()}) == 160
 
 
 def test_places_are_added_and_withdrawn_over_http(

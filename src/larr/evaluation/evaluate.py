@@ -117,12 +117,12 @@ def pool(configs: list[Config], output: Path) -> Json:
 
 def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Json:
     """Writes the tables of metrics and gains and both reports; returns report.json's content."""
-    table = findings.with_means_of_slices(table, facts["sizes"]["slices"])
+    table = findings.with_slice_means(table, facts["sizes"]["slices"])
     pairs = findings.compared_pairs(config, table["ranker"].unique().to_list())
     gains = findings.gains_of(table, pairs)
     low_K, high_K = bootstrap.interval(table["draws"].to_numpy())
     estimates = table.drop("draws").with_columns(low=low_K, high=high_K)
-    content = findings.content_of(config, estimates, gains, findings.distances_of(table), facts)
+    content = findings.report_content(config, estimates, gains, findings.distances_of(table), facts)
     estimates.write_parquet(target / METRICS)
     gains.write_parquet(target / GAINS)
     artifacts.write_json(target / REPORT, content)

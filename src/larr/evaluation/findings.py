@@ -41,7 +41,7 @@ def slice_metrics() -> list[str]:
     return [name for name, metric in metrics_of([TASKS["click"]]).items() if metric.headline]
 
 
-def with_means_of_slices(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
+def with_slice_means(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
     """Adds the means over the values of each sliced column, weighted by impressions."""
     rows = []
     by = ["column", "ranker", "metric", "seed"]
@@ -65,7 +65,7 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     gains, metrics = [], metrics_of()
     # pair by pair, because one join with the draws of 45 rankers would take gigabytes
     for ranker, over in [("", ""), *pairs]:  # the empty pair provides the schema without any pair
-        joined = _beside(table.filter(pl.col("ranker") == ranker), table, over)
+        joined = _join_other(table.filter(pl.col("ranker") == ranker), table, over)
         chance_K = np.array([metrics[name].chance for name in joined["metric"]], np.float64)
         value_KB, base_KB = _values(joined), _values(joined, f"_{over}")
         keys = ["part", "column", "value", "ranker", pl.lit(over).alias("over"), "metric", "seed"]
@@ -82,7 +82,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     """
     table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(DISTANCES.values()))
     rows = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
-    joined = _beside(_beside(rows, table, BASE), table, CEILING)
+    joined = _join_other(_join_other(rows, table, BASE), table, CEILING)
     metrics = metrics_of()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
     value_KB, base_KB, ceiling_KB = (
@@ -95,7 +95,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     return closed.filter(pl.Series(is_below_K, dtype=pl.Boolean))
 
 
-def _beside(rows: pl.DataFrame, table: pl.DataFrame, other: str) -> pl.DataFrame:
+def _join_other(rows: pl.DataFrame, table: pl.DataFrame, other: str) -> pl.DataFrame:
     """Joins the rows with those of another ranker, whose columns get its name as suffix."""
     on = ["part", "column", "value", "metric", "seed"]
     others = table.filter(pl.col("ranker") == other)
@@ -123,7 +123,7 @@ def compared_pairs(config: Config, rankers: list[str]) -> list[tuple[str, str]]:
     return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(rankers)]
 
 
-def content_of(
+def report_content(
     config: Config, table: pl.DataFrame, gains: pl.DataFrame, closed: pl.DataFrame, facts: Json
 ) -> Json:
     """Returns the content of report.json, with null instead of NaN for missing figures.

@@ -51,7 +51,7 @@ def page(content: Json) -> str:
     """Returns the HTML page of a report."""
     metrics = metrics_of(content["tasks"])
     language_model = _language_model(content["language_model"])
-    return rendered(
+    return render(
         "report.html.j2",
         report=content,
         registered=registered(),
@@ -69,7 +69,7 @@ def page(content: Json) -> str:
     )
 
 
-def rendered(template: str, *packages: str, **context: Any) -> str:
+def render(template: str, *packages: str, **context: Any) -> str:
     """Renders a template of larr or of other packages, with filters for figures."""
     templates = environment(*packages)
     templates.filters |= {"name": name, "figure": figure, "signed": signed, "pair": pair_name}
@@ -132,12 +132,12 @@ def sentences(content: Json) -> Iterator[str]:
     metrics, gains = metrics_of(content["tasks"]), content["gains"]
     compared = [key for key in metrics if metrics[key].headline and gains[main][key] is not None]
     texts = [f"{gain_text(gains[main][key])} {metrics[key].title}" for key in compared]
-    yield f"{pair_name(main)}: {_listed(texts)}. {_verdict(content)[1]}"
+    yield f"{pair_name(main)}: {_enumerate(texts)}. {_verdict(content)[1]}"
     first, second = main.split("_over_")
     closed = content["distance_closed"]["all"].get(first)
     if closed is not None and second == BASE:
         texts = [f"{gain_text(closed[key], 0, '')} in {metrics[key].title}" for key in compared]
-        yield f"Of the distance from {name(BASE)} to the ceiling it closes {_listed(texts)}."
+        yield f"Of the distance from {name(BASE)} to the ceiling it closes {_enumerate(texts)}."
     kept_start = content["language_model"].get("contrast", {}).get("kept_start")
     if kept_start:
         seeds = "" if kept_start == 1 else f" on {kept_start:.0%} of the seeds"
@@ -162,7 +162,7 @@ def sentences(content: Json) -> Iterator[str]:
         yield f"Over the same model with other vectors, in {title}: {'; '.join(rivals)}."
 
 
-def _listed(texts: list[str]) -> str:
+def _enumerate(texts: list[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 

@@ -31,7 +31,7 @@ def align(config: Config) -> None:
         if name != BEST:  # report an unknown name before the first training
             rankers.find(config, name)
     with artifacts.building(config, "align") as work:
-        models, config = best.trained(config), best.with_members(config)
+        models, config = best.names_to_train(config), best.with_members(config)
         # models that read texts train longest: starting them first balances the workers
         names = sorted(models, key=lambda name: not rankers.vector_sources(config, name))
         renewed = renew(config, {name: ranker_artifact(config, name) for name in names}, _train)

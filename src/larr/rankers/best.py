@@ -22,7 +22,7 @@ from larr.rankers.ranker import Ranker
 CHOICE = "choice.json"
 
 
-def trained(config: Config) -> list[str]:
+def names_to_train(config: Config) -> list[str]:
     """Returns the rankers that `larr align` trains: `align.models`, with the members of `best`."""
     names = [name for name in config.align.models if name != BEST]
     if BEST in config.align.models:

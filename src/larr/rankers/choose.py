@@ -35,14 +35,14 @@ from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.best import CHOICE, with_variants
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import held_back_probabilities, judged, loss_of
+from larr.rankers.predict import fold_loss, fold_metrics, held_back_probabilities
 
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
 """The number of candidates to vary, each the best of its kind with or without texts."""
 PICKS = 10
 """Steps of the weight search; weights are multiples of one step."""
-WORTH = 5e-4
+MIN_GAIN = 5e-4
 """The minimum relative improvement of the loss per step: a member costs time at every request."""
 EPSILON = 1e-6
 """Probabilities are clipped to this distance from 0 and 1 before taking logits."""
@@ -57,7 +57,7 @@ class Trial:
     reads_texts: bool
     logit_JT: Array
     figures: dict[str, float]
-    """The result of `larr.rankers.predict.judged`."""
+    """The result of `larr.rankers.predict.fold_metrics`."""
     seconds: float
     """Training time."""
     diverged: bool
@@ -80,7 +80,7 @@ def choose(config: Config) -> None:
         while untried:
             loss = min((trial.loss for trial in trials), default=np.inf)
             affordable = untried[: config.choose.trials - len(trials)]
-            trials += _tried(config, affordable, folds, work.folder / TRIALS)
+            trials += _run_trials(config, affordable, folds, work.folder / TRIALS)
             improved = min(trial.loss for trial in trials) < loss
             untried = _variations(config, trials, len(folds[0].train)) if improved else []
         choice = _choice(config, trials, _blend(config, trials, folds), folds)
@@ -120,7 +120,7 @@ def _starts(config: Config) -> Iterator[VariantConfig]:
                 yield VariantConfig(of=kind, settings=settings, vectors=vectors)
 
 
-def _tried(
+def _run_trials(
     config: Config, candidates: list[VariantConfig], folds: list[Fold], folder: Path
 ) -> list[Trial]:
     """Trains and evaluates candidates; each is an artifact, so that a stopped search can resume."""
@@ -135,7 +135,7 @@ def _tried(
     trials = []
     for name, variant in variants.items():
         probability_JT = np.load(folder / name / PROBABILITIES)
-        figures = judged(config, probability_JT, folds)
+        figures = fold_metrics(config, probability_JT, folds)
         clipped_JT = np.clip(probability_JT.astype(np.float64), EPSILON, 1 - EPSILON)
         logit_JT = np.log(clipped_JT / (1 - clipped_JT))
         reads_texts = bool(rankers.vector_sources(config, name))
@@ -168,14 +168,14 @@ def _variations(config: Config, trials: list[Trial], rows: int) -> list[VariantC
     leaders: dict[tuple[str, bool], VariantConfig] = {}
     for trial in sorted(trials, key=attrgetter("loss")):
         leaders.setdefault((trial.variant.of, trial.reads_texts), trial.variant)
-    of_leaders = [_varied(config, leader, rows) for leader in list(leaders.values())[:LEADERS]]
+    of_leaders = [_neighbours(config, leader, rows) for leader in list(leaders.values())[:LEADERS]]
     turns = chain.from_iterable(zip_longest(*of_leaders))
     untried = {_name(variant): variant for variant in turns if variant}
     tried = {trial.name for trial in trials}
     return [variant for name, variant in untried.items() if name not in tried]
 
 
-def _varied(config: Config, variant: VariantConfig, rows: int) -> list[VariantConfig]:
+def _neighbours(config: Config, variant: VariantConfig, rows: int) -> list[VariantConfig]:
     """Returns the candidates that differ from `variant` in one setting.
 
     Tries more epochs only if they read no more samples than `choose.rows`.
@@ -217,11 +217,11 @@ def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, 
         total_JT = sum(logit_of[name] for name in picks)
         is_full = len(set(picks)) == config.choose.members
         losses = {
-            name: loss_of((total_JT + logit_of[name]) / (len(picks) + 1), folds)
+            name: fold_loss((total_JT + logit_of[name]) / (len(picks) + 1), folds)
             for name in (dict.fromkeys(picks) if is_full else logit_of)
         }
         best = min(losses, key=losses.__getitem__)
-        if losses[best] > loss * (1 - WORTH):
+        if losses[best] > loss * (1 - MIN_GAIN):
             break
         picks.append(best)
         loss = losses[best]
@@ -245,8 +245,8 @@ def _choice(
     mean_JT = sum(weights[trial.name] * trial.logit_JT for trial in chosen)
     return {
         "members": members,
-        "best": judged(config, 1 / (1 + np.exp(-mean_JT)), folds),
-        "decision": _decision(trials, chosen),
+        "best": fold_metrics(config, 1 / (1 + np.exp(-mean_JT)), folds),
+        "decision": _summary(trials, chosen),
         "held_back": {"rows": sum(len(fold.judge) for fold in folds), "folds": len(folds)},
         "trials": {
             trial.name: {
@@ -261,7 +261,7 @@ def _choice(
     }
 
 
-def _decision(trials: list[Trial], chosen: list[Trial]) -> str:
+def _summary(trials: list[Trial], chosen: list[Trial]) -> str:
     """Returns a sentence on whether `best` reads texts, and on their effect."""
     title = "; ".join(_title(trial.variant) for trial in chosen)
     if len(chosen) > 1:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from larr.data.batches import Batch
 from larr.losses import click_loss, info_nce
-from larr.rankers.matching import Matching, on_axes
+from larr.rankers.matching import Matching, project
 from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
 from larr.rankers.ranker import Range, RankerInputs
@@ -71,7 +71,7 @@ class Larr(Ple):
             drawn_BR = torch.rand(missing_BR.shape, device=missing_BR.device)
             missing_BR = missing_BR | (drawn_BR < self.settings.scene.text_dropout)
         vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
-        vectors_BRD = on_axes(vectors_BRD, self.axes)
+        vectors_BRD = project(vectors_BRD, self.axes)
         vectors_BRD = (vectors_BRD - self.centres) * self.scales
         vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
         e_s = self.scene(vectors_BRD, missing_BR)
@@ -119,7 +119,8 @@ class Larr(Ple):
         with torch.autocast(e_s.device.type, enabled=False):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
-            return info_nce(similarities, not_negatives(batch, sampled), self.settings.temperature)
+            mask = false_negatives(batch, sampled)
+            return info_nce(similarities, mask, self.settings.temperature)
 
     def phases(self) -> list[tuple[int, Weights]]:
         """Returns epochs of alignment alone (decision 23), then the joint training."""
@@ -140,7 +141,7 @@ class Larr(Ple):
         return [{"params": texts, "lr": rate, "weight_decay": decay}, rest]
 
 
-def not_negatives(batch: Batch, sampled: Batch) -> Tensor:
+def false_negatives(batch: Batch, sampled: Batch) -> Tensor:
     """Returns the mask of false negatives, bool [B, B + K]. Decision 19.
 
     Two rows with the same user, or with the same place in the same scene (the same texts), match

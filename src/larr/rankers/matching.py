@@ -60,7 +60,7 @@ class Matching(nn.Module):
             texts_BL = self.recent_texts[recent_BL]
             known_BL = texts_BL >= 0
             recent_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
-            recent_BLD = on_axes(recent_BLD, self.axes)
+            recent_BLD = project(recent_BLD, self.axes)
             recent_BLD = (recent_BLD - self.centre) * self.scale * known_BL[:, :, None]
             place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
             figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), known_BL))
@@ -70,7 +70,7 @@ class Matching(nn.Module):
         return torch.cat([*figures, product_BK], dim=1)
 
 
-def on_axes(vectors: Tensor, axes_DD: Tensor) -> Tensor:
+def project(vectors: Tensor, axes_DD: Tensor) -> Tensor:
     """Returns vectors projected on `RankerInputs.axes`, unchanged if there are none."""
     return vectors @ axes_DD if axes_DD.numel() else vectors
 

@@ -80,14 +80,14 @@ def held_back_probabilities(
     return np.concatenate(scores)
 
 
-def loss_of(logit_JT: Array, folds: list[Fold]) -> float:
+def fold_loss(logit_JT: Array, folds: list[Fold]) -> float:
     """Returns the LogLoss of logits on the validation rows, summed over the tasks."""
     label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
     # the loss of a logit z is log(1 + exp(-z)) for a positive row, log(1 + exp(z)) for a negative
     return float(np.logaddexp(0, np.where(label_JT > 0, -logit_JT, logit_JT)).mean(axis=0).sum())
 
 
-def judged(config: Config, probability_JT: Array, folds: list[Fold]) -> dict[str, float]:
+def fold_metrics(config: Config, probability_JT: Array, folds: list[Fold]) -> dict[str, float]:
     """Returns the `loss` on the validation rows, and the AUC and GAUC of each task.
 
     The loss is the sum of the tasks' LogLoss. AUC and GAUC are means over the folds, since scores

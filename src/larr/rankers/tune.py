@@ -27,7 +27,7 @@ from larr.errors import LarrError
 from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import held_back_probabilities, judged
+from larr.rankers.predict import fold_metrics, held_back_probabilities
 from larr.rankers.ranker import Range
 
 JOURNAL = "trials.journal"
@@ -98,7 +98,7 @@ def search(config: Config, name: str, folder: Path) -> None:
         except DivergedError as error:
             console.print(f"  {error}")
             raise optuna.TrialPruned from error
-        scores = judged(config, probability_JT, held_back)
+        scores = fold_metrics(config, probability_JT, held_back)
         for key, value in (scores | {"seconds": time.perf_counter() - started}).items():
             trial.set_user_attr(key, value)
         shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())

@@ -225,7 +225,7 @@ class Service:
 
     async def ready(self, _: Request) -> Response:
         """`GET /readyz`: whether the service can rank, its versions, and the version it refused."""
-        is_ready = self.live.has_followed
+        is_ready = self.live.is_ready
         arms, versions = zip(*self.live.opened, strict=True)
         zones = {version.id: version.time_zone for version in versions}
         status = "ok" if is_ready else "starting"

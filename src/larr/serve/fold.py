@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from larr.data.features import ColumnSplit
 from larr.rankers.larr import Larr
-from larr.rankers.matching import Matching, on_axes, similarities
+from larr.rankers.matching import Matching, project, similarities
 from larr.rankers.ple import Ple
 from larr.rankers.scene_encoder import SceneEncoder, after_attention, folded_query
 
@@ -96,7 +96,7 @@ def encoded(encoder: SceneEncoder, all_texts: Partial) -> Tensor:
     return e_s
 
 
-def scene_part(model: Ple) -> Larr | None:
+def as_larr(model: Ple) -> Larr | None:
     """Returns the model if it is a LARR, else None."""
     return model if isinstance(model, Larr) else None
 
@@ -111,7 +111,7 @@ class TextRows(nn.Module):
     def forward(self, inputs: Inputs) -> Inputs:
         """Maps `raw` [N, D] and `slots` [N] to centred vectors, logits and values."""
         model, slot_N = self.model, inputs["slots"]
-        centred_ND = on_axes(inputs["raw"], model.axes) - model.centres.index_select(0, slot_N)
+        centred_ND = project(inputs["raw"], model.axes) - model.centres.index_select(0, slot_N)
         centred_ND = centred_ND * model.scales.index_select(0, slot_N)
         tokens_ND = centred_ND + model.scene.slots.index_select(0, slot_N)
         logits_NH, values_NHC = attention_of(model.scene, tokens_ND)
@@ -149,7 +149,7 @@ class PlaceRows(nn.Module):
         position_I = _Inputs(model).of_columns(categories.place, numbers.place)
         self.weight = model.first.linear.weight.detach().T[position_I]
         self.has_crosses = bool(model.crosses)
-        self.larr = scene_part(model)
+        self.larr = as_larr(model)
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Takes embeddings [P, F, E], numbers [P, M] and, for LARR, the rows of its texts.
@@ -174,7 +174,7 @@ class Scoring(nn.Module):
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.model, self.larr, position = model, scene_part(model), _Inputs(model)
+        self.model, self.larr, position = model, as_larr(model), _Inputs(model)
         weight_IO = model.first.linear.weight.detach().T
         request_I = position.of_columns(categories.request, numbers.request)
         self.request_weight = weight_IO[request_I]

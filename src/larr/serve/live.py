@@ -33,7 +33,7 @@ class Live:
         """The added places that were not withdrawn, by ID, as last sent."""
         self._catching_up = threading.Lock()
         self._catch_up()
-        self.has_followed = False
+        self.is_ready = False
         """Whether the places that were added before the start are embedded."""
         self.refused: str | None = None
         """Why the store's current versions are not served, if they are not."""
@@ -101,7 +101,7 @@ class Live:
             self._catch_up()
             accepted = dict(self.accepted)
             for opened in self.opened:
-                opened.version.follow(accepted)
+                opened.version.sync_places(accepted)
             arms = self.store.arms()
             if arms != [opened.arm for opened in self.opened]:
                 known = {opened.arm.version: opened.version for opened in self.opened}
@@ -110,7 +110,7 @@ class Live:
                     for arm in arms
                 ]
                 for opened in changed:
-                    opened.version.follow(accepted)
+                    opened.version.sync_places(accepted)
                 self.opened = changed  # atomic: a request sees either the old or the new arms
                 names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
                 console.print(f"serving {names}")
@@ -120,12 +120,12 @@ class Live:
             if reason != self.refused:
                 console.print(Text("not served:", style="bold red"), reason)
             self.refused = reason
-        self.has_followed = True
+        self.is_ready = True
 
     def _catch_up(self) -> None:
         """Reads the places that any process has accepted or withdrawn since the last call."""
         with self._catching_up:
-            for row in self.journal.news():
+            for row in self.journal.read_new():
                 if ID in row:
                     self.accepted[row[ID]] = row
                 else:

@@ -56,7 +56,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def news(self) -> list[Row]:
+    def read_new(self) -> list[Row]:
         """Returns the rows that were appended since the last call."""
         size = self.path.stat().st_size if self.path.is_file() else 0
         if size < self.read_to:  # the file was shortened or replaced by hand
@@ -81,7 +81,7 @@ class Journal:
         return rows
 
 
-def as_known(row: Row, known: pl.DataFrame) -> pl.DataFrame:
+def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     """Returns a place of the data contract as a row of `Known.places`.
 
     Raises InputError for a missing or unknown column, and for a value that the contract rejects.

@@ -32,7 +32,7 @@ from larr.rankers.predict import load_ranker, probabilities, require_ranker
 from larr.rankers.ranker import Ranker
 from larr.serve import ranker as served
 from larr.serve.features import PlaceInputs, Reader
-from larr.serve.fold import PlaceRows, Scoring, TextRows, scene_part
+from larr.serve.fold import PlaceRows, Scoring, TextRows, as_larr
 from larr.serve.served import (
     EMBEDDINGS,
     GRAPH,
@@ -183,7 +183,7 @@ def write_ranker(
 @torch.inference_mode()
 def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) -> None:
     """Writes the tables and graphs of `Folded`."""
-    larr = scene_part(model)
+    larr = as_larr(model)
     encoder, columns = model.eval().encoder, (reader.categories, reader.numbers)
     keywords = reader.features.scene_keywords if larr else ()
     scoring = Scoring(model, *columns)
@@ -212,7 +212,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
     ranker, two = Folded(folder, reader, Table({})), places.select(slice(2))
     of_places = ranker.place_inputs(two)
     write_graph(PlaceRows(model, *columns), of_places, folder / "places.onnx")
-    request = ranker.look_up(reader.request({"user_id": "", "time": datetime.now()}))
+    request = ranker.request_inputs(reader.request({"user_id": "", "time": datetime.now()}))
     example = request | ranker.place_rows(two)
     example["candidate_categories"] = np.zeros((2, len(reader.categories.candidate)), np.int32)
     candidate_numbers = len(reader.numbers.candidate) + sum(model.figures.values())

@@ -19,7 +19,7 @@ from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
 from larr.serve.request import TextEffect
-from larr.serve.served import FORMS, Served, all_texts
+from larr.serve.served import FORMS, Served, text_indices
 from larr.serve.tables import Array, Table
 from larr.text.figures import TextFigures
 
@@ -81,7 +81,7 @@ class ServedRanker:
         figures: dict[str, Array] = {}
         if self.figures:
             of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
-            text_KR = all_texts(self.reader, of_candidates, request)
+            text_KR = text_indices(self.reader, of_candidates, request)
             for source, read in self.figures.items():
                 figures[source] = read.of_rows(text_KR, same_K, request.history[None], same_K)
         logits = []
@@ -104,7 +104,7 @@ class ServedRanker:
         """
         reader, request, candidates = self.reader, scored.request, scored.candidates
         places = PlaceInputs(**self.places.take(candidates.places))
-        text_KR = all_texts(reader, places, request)
+        text_KR = text_indices(reader, places, request)
         found = (member.served.attention(text_KR[list(chosen)]) for member in self.members)
         # from the first member with a scene encoder
         attention_KR = next((each_KR for each_KR in found if each_KR is not None), None)

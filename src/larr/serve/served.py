@@ -105,9 +105,9 @@ class Plain(Served):
         categories = (place.categories, request.categories, candidates.categories)
         numbers = (place.numbers, request.numbers, candidates.numbers)
         inputs = {
-            "categories": in_order(reader.categories, categories, rows),
-            "numbers": in_order(reader.numbers, numbers, rows),
-            "texts": all_texts(reader, place, request),
+            "categories": join_columns(reader.categories, categories, rows),
+            "numbers": join_columns(reader.numbers, numbers, rows),
+            "texts": text_indices(reader, place, request),
             "recent": np.tile(request.recent, (rows, 1)),
             "vectors": self.vectors_VD,
             "figures": figure_KG,
@@ -152,7 +152,7 @@ class Folded(Served):
     ) -> Array:
         """Returns the logits of candidates, [K, T]."""
         stored = self.place_rows(places) if places else self.place_table.take(candidates.places)
-        inputs = self.look_up(request) | stored
+        inputs = self.request_inputs(request) | stored
         inputs["candidate_categories"] = candidates.categories
         inputs["candidate_numbers"] = np.hstack([candidates.numbers, figure_KG])
         return self.graph("scoring")(inputs)["logits"]
@@ -175,7 +175,7 @@ class Folded(Served):
             inputs |= self._look_up_texts(places.texts, self.reader.place_slots)
         return inputs
 
-    def look_up(self, request: RequestInputs) -> Columns:
+    def request_inputs(self, request: RequestInputs) -> Columns:
         """Returns the inputs of the graph `scoring` that all candidates share."""
         recent_L: Array = request.recent + self.shifts[self.place_column]
         inputs = {
@@ -228,13 +228,13 @@ class Folded(Served):
 FORMS: dict[str, Callable[[Path, Reader, Table], Served]] = {"folded": Folded, "plain": Plain}
 
 
-def all_texts(reader: Reader, places: PlaceInputs, request: RequestInputs) -> Array:
+def text_indices(reader: Reader, places: PlaceInputs, request: RequestInputs) -> Array:
     """Returns the indices of the texts of each candidate's place and of the request, [K, R]."""
     slots = (reader.place_slots, reader.request_slots)
-    return in_order(slots, (places.texts, request.texts), len(places.texts))
+    return join_columns(slots, (places.texts, request.texts), len(places.texts))
 
 
-def in_order(
+def join_columns(
     positions: Sequence[Sequence[int] | Array], parts: Sequence[Array], rows: int
 ) -> Array:
     """Joins parts of the columns, each column at its position, [rows, columns].

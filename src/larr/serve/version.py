@@ -18,7 +18,7 @@ from larr.progress import console
 from larr.serve.embedder import Embedder
 from larr.serve.features import POSITION
 from larr.serve.near import Nearby
-from larr.serve.places import as_known
+from larr.serve.places import to_known_row
 from larr.serve.ranker import Scored, ServedRanker, scores
 from larr.serve.request import (
     EXPLAINED,
@@ -53,10 +53,10 @@ class ServedVersion:
         self.trained = frozenset(self.known_places["poi_id"])
         self.added: dict[str, Columns] = {}
         """The places added after training, by ID."""
-        self.left_out: dict[str, Columns] = {}
+        self.unreadable: dict[str, Columns] = {}
         """The added places that this version cannot read."""
         self.nearby = Nearby(self.known_places)
-        self._following = threading.Lock()
+        self._syncing = threading.Lock()
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Returns the best `k` of the candidates; raises InputError for an invalid request."""
@@ -118,7 +118,7 @@ class ServedVersion:
 
         Raises UnavailableError if this machine cannot embed its texts.
         """
-        as_known(row, self.known_places)
+        to_known_row(row, self.known_places)
         for source in self.ranker.sources | self.ranker.figures.keys():
             if source in self.embedders:
                 self.embedders[source].require_packages()
@@ -127,14 +127,14 @@ class ServedVersion:
                     f"places cannot be added: this version cannot embed new texts with `{source}`"
                 )
 
-    def follow(self, accepted: Mapping[str, Columns]) -> None:
+    def sync_places(self, accepted: Mapping[str, Columns]) -> None:
         """Adds, updates and removes places to match `accepted`, by ID.
 
         Places known from training do not change. A place that cannot be added is left out without
         affecting others. Raises OSError and MemoryError, which are not the fault of a place, so
         that the caller tries again.
         """
-        with self._following:
+        with self._syncing:
             if gone := self.added.keys() - accepted.keys():
                 self.nearby = self.nearby.changed(gone, pl.DataFrame())
                 for poi_id in gone:  # it now ranks as an unknown place
@@ -144,7 +144,7 @@ class ServedVersion:
                 poi_id: row
                 for poi_id, row in accepted.items()
                 if poi_id not in self.trained
-                and row not in (self.added.get(poi_id), self.left_out.get(poi_id))
+                and row not in (self.added.get(poi_id), self.unreadable.get(poi_id))
             }
             if wanted:
                 self._add(wanted)
@@ -152,7 +152,7 @@ class ServedVersion:
     def _add(self, wanted: Mapping[str, Columns]) -> None:
         """Adds all places at once; on failure bisects them to isolate the faulty ones."""
         try:
-            rows = [as_known(row, self.known_places) for row in wanted.values()]
+            rows = [to_known_row(row, self.known_places) for row in wanted.values()]
             frame = pl.concat(rows, how="diagonal")
             self.ranker.add_places(frame, self.embedders)
         except (OSError, MemoryError):
@@ -163,7 +163,7 @@ class ServedVersion:
                 for half in (places[: len(places) // 2], places[len(places) // 2 :]):
                     self._add(dict(half))
             else:
-                self.left_out |= wanted
+                self.unreadable |= wanted
                 console.print(f"version {self.id}: {', '.join(wanted)} is left out: {error}")
             return
         self.nearby = self.nearby.changed(wanted, frame)

@@ -28,7 +28,7 @@ from larr.evaluation.findings import (
     mean_tree,
     slice_metrics,
 )
-from larr.evaluation.report import SHOWN_VALUES, rendered
+from larr.evaluation.report import SHOWN_VALUES, render
 from larr.evaluation.report import name as title_of
 from larr.metrics import Metric, metrics_of
 from larr.progress import console
@@ -215,7 +215,7 @@ def experiments_page(content: Json) -> str:
     lifts = content["ab_test"]["truth"] if "ab_test" in content else {}
     labels = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
     lifts_of = ((labels[key], lift) for key, lift in lifts.items())
-    return rendered(
+    return render(
         "experiments.html.j2",
         "larr_lab.studies",
         results=content,

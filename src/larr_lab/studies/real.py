@@ -14,7 +14,7 @@ from larr.config.rankers import BEST
 from larr.errors import ConfigError
 from larr.evaluation import evaluate, plots
 from larr.evaluation.findings import LARR, RIVALS, Json, slice_metrics
-from larr.evaluation.report import rendered
+from larr.evaluation.report import render
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
 from larr.sections import changed
@@ -99,7 +99,7 @@ def _beside_rivals(part: Json, key: str, metric: Metric) -> Json:
 
 def real_page(content: Json) -> str:
     """Returns the HTML page of `real.json`."""
-    return rendered(
+    return render(
         "real.html.j2",
         "larr_lab.studies",
         results=content,
