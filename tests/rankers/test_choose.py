@@ -152,7 +152,7 @@ def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> No
     config = choosing(tmp_path)
     parts = folds(config)
     logits = np.random.default_rng(1).normal(size=(sum(len(f.judge) for f in parts), 2))
-    expected = choose.judged(config, 1 / (1 + np.exp(-logits)), parts)["loss"]
+    expected = choose.fold_metrics(config, 1 / (1 + np.exp(-logits)), parts)["loss"]
     assert fold_loss(logits, parts) == pytest.approx(expected)
 
 
