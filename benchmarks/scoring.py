@@ -132,7 +132,7 @@ def main() -> None:
     request = reader.request(scene)
     candidates = reader.candidates(request, columns)
     figures = np.zeros((CANDIDATES, sum(model.figures.values())), np.float32)
-    rows = folded.look_up(request) | folded.place_table.take(candidates.places)
+    rows = folded.request_inputs(request) | folded.place_table.take(candidates.places)
     texts = [torch.from_numpy(rows[f"request_{name}"])[None] for name in ("logits", "values")]
     known = merged(agg_partial(model.scene), partial(*texts))
     parts = {f"known_{name}": tensor.detach() for name, tensor in known._asdict().items()}

@@ -12,7 +12,7 @@ from larr.data import holdout, parts
 from larr.data.batches import LogRows
 from larr.errors import DataError
 from larr.metrics import auc, log_loss
-from larr.rankers.predict import judged
+from larr.rankers.predict import fold_metrics
 from tests.ranking_log import Sizes, log_of, write_log
 
 SIZES = Sizes(rows=400, test_rows=40)
@@ -141,7 +141,7 @@ def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config
     folds = holdout.folds(config)
     labels = np.concatenate([fold.judge.array("labels") for fold in folds])
     scores = np.random.default_rng(1).random(labels.shape)
-    figures = judged(config, scores, folds)
+    figures = fold_metrics(config, scores, folds)
     losses = [log_loss(label, score) for label, score in zip(labels.T, scores.T, strict=True)]
     assert figures["loss"] == pytest.approx(sum(losses))
     end = len(folds[0].judge)
@@ -157,4 +157,4 @@ def test_a_metric_that_is_not_defined_is_left_out(config: Config) -> None:
     np.save(path, keys)
     folds = holdout.folds(config)
     scores = np.full((sum(len(fold.judge) for fold in folds), 2), 0.5)
-    assert set(judged(config, scores, folds)) == {"loss", "ctr_auc", "ctcvr_auc"}
+    assert set(fold_metrics(config, scores, folds)) == {"loss", "ctr_auc", "ctcvr_auc"}

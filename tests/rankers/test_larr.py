@@ -17,7 +17,7 @@ from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.data.batches import Batch
 from larr.rankers.align import train
-from larr.rankers.larr import Larr, not_negatives
+from larr.rankers.larr import Larr, false_negatives
 from larr.rankers.neural import NeuralRanker, Weights, rate_at
 from tests.ranking_log import SOURCES, Sizes, log_of, rows_of, small_align, write_log
 from tests.test_losses import naive_info_nce
@@ -157,10 +157,10 @@ def test_the_same_user_and_the_same_scene_are_not_negatives() -> None:
     for i in range(5):
         for j in range(5):
             same = i == j or (min(i, j), max(i, j)) in pairs
-            assert not_negatives(batch, none(batch))[i, j] == same, (i, j)
+            assert false_negatives(batch, none(batch))[i, j] == same, (i, j)
     sampled = keyed([[1, 1], [9, 7]] * 5, [[0, 0], [5, 6]] * 5)
     expected = [[True, True], [False, True], [True, False], [False, False], [False, False]]
-    assert not_negatives(batch, sampled)[:, batch.rows :].tolist() == expected
+    assert false_negatives(batch, sampled)[:, batch.rows :].tolist() == expected
 
 
 def test_the_alignment_is_that_of_equations_24_and_25(config: Config, batch: Batch) -> None:
@@ -173,7 +173,7 @@ def test_the_alignment_is_that_of_equations_24_and_25(config: Config, batch: Bat
         more = functional.normalize(model.target(model.outputs(sampled)[2]), dim=1)
         extra = torch.stack([more[2 * i : 2 * i + 2] @ scene[i] for i in range(12)])
         similarities = torch.cat([scene @ target.T, extra], dim=1)
-        excluded = not_negatives(batch, sampled)
+        excluded = false_negatives(batch, sampled)
         expected = naive_info_nce(similarities, excluded, config.align.temperature)
         alignment = model.alignment_loss(e_s, e_t, batch, sampled)
     torch.testing.assert_close(alignment, expected, atol=1e-5, rtol=1e-5)
