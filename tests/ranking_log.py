@@ -113,12 +113,12 @@ def _write_figures(output: Path, part: artifacts.Artifact, vectors: np.ndarray) 
 
 
 def log_of(config: Config, split: str = "train") -> LogRows:
-    """The log that `write_log` wrote."""
+    """Returns the log written by `write_log`."""
     return LogRows(artifacts.folder(config, "prepare") / split)
 
 
 def rows_of(config: Config, split: str, rows: int = 1_000_000) -> Batch:
-    """The first rows of a log as one batch."""
+    """Returns the first rows of a log as one batch."""
     return next(log_of(config, split).in_order(rows))
 
 

@@ -1,4 +1,4 @@
-"""A run that can be served, its version in a store, and a request out of its log."""
+"""A run to serve, its version in a store, and a request from its log."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def log(city: Config) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Published:
-    """A run, and a store with its version, which is current, and a second one."""
+    """A run, and a store with its version, which is current, and a second version."""
 
     run: Config
     store: Store
@@ -68,7 +68,7 @@ class Published:
 
 @pytest.fixture(scope="session")
 def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Published]:
-    """A run of a ranker, whose vectors and weights are random, published once."""
+    """A run of a ranker with random vectors and weights, published once."""
 
     @cache
     def publish_once(name: str) -> Published:
@@ -96,7 +96,7 @@ def publish(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
     """Lets `publish` copy the graphs of a version instead of writing them, which takes seconds.
 
-    They have the same graphs if their embeddings alone differ, and those of candidates do not.
+    Graphs are equal if versions differ only in embeddings, except those of candidates.
     """
 
     def copy(_: nn.Module, __: Any, path: Path, **___: Any) -> None:
@@ -106,7 +106,7 @@ def copy_graphs(monkeypatch: pytest.MonkeyPatch, version: Path) -> None:
 
 
 def run_of(city: Config, name: str, output: Path) -> Config:
-    """A run on prepared data with a ranker whose vectors and weights are random."""
+    """A run on prepared data with a ranker with random vectors and weights."""
     random = np.random.default_rng(0)
     (output / "prepare").symlink_to(city.output / "prepare")
     trees = TreesConfig(rounds=10)
@@ -203,7 +203,7 @@ def second(store: Store, published: Published) -> str:
 
 
 class TorchGraph:
-    """Stands in for `Graph`: runs the module from which the graph would have been written."""
+    """Replaces `Graph`: runs the module instead of its graph."""
 
     written: ClassVar[list[tuple[nn.Module, list[str]]]] = []
 

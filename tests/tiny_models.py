@@ -1,4 +1,4 @@
-"""Tiny language models of several kinds, with random weights, made on the spot."""
+"""Tiny language models of several kinds with random weights."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _trained(
     around: str,
     **options: str,
 ) -> PreTrainedTokenizerFast:
-    """Returns an encoder's tokenizer; `names` in its order, `around` what it puts around a text."""
+    """Returns an encoder's tokenizer; `names` in its order, `around` are tokens around a text."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
         CORPUS,
@@ -142,7 +142,7 @@ def _trained(
 
 
 def make_holes(folder: Path, first: int, last: int) -> None:
-    """Takes words out of a model's tokenizer, by their ids, but none that others consist of."""
+    """Removes words from a model's tokenizer by ID, except those that are parts of others."""
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
     vocabulary, merges = content["model"]["vocab"], content["model"]["merges"]
@@ -217,7 +217,7 @@ def _bert(vocabulary: int) -> PreTrainedModel:
 
 
 def _headless(vocabulary: int) -> PreTrainedModel:
-    """As MiniLM and other encoders of sentences are stored."""
+    """Writes a model in the layout of MiniLM and other sentence encoders."""
     return BertModel(BertConfig(vocab_size=vocabulary, max_position_embeddings=128, **SIZES))
 
 

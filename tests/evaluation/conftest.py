@@ -33,7 +33,7 @@ def configs(
 def clicks_only(
     tmp_path_factory: pytest.TempPathFactory, package_patch: pytest.MonkeyPatch
 ) -> Config:
-    """A log without orders and without true probabilities, of few impressions."""
+    """A small log without orders and true probabilities."""
     output = tmp_path_factory.mktemp("clicks_only")
     config = make_run(output, package_patch, rows=150, tasks=1, simulated=False)
     evaluate(config)

@@ -1,4 +1,4 @@
-"""The bootstrap against a naive twin that copies the rows of the users drawn."""
+"""The bootstrap equals a naive twin that copies the rows of the users drawn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def mean_of(pooled: pl.DataFrame, ranker: str = "a") -> dict:
     return row | {"draws": np.array(row["draws"])}
 
 
-def test_every_draw_equals_the_metric_of_the_copied_rows() -> None:
+def test_each_draw_equals_the_metric_of_the_copied_rows() -> None:
     rng = np.random.default_rng(0)
     users, resamples = 30, RESAMPLES_AT_ONCE + 3
     user = np.concatenate([np.arange(users), rng.integers(0, users, 400)])
@@ -54,7 +54,7 @@ def test_every_draw_equals_the_metric_of_the_copied_rows() -> None:
         assert draws[1, number] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_same_draws_serve_every_ranker() -> None:
+def test_all_rankers_share_the_draws() -> None:
     rng = np.random.default_rng(1)
     user, label = rng.integers(0, 40, 500), rng.random(500) < 0.3
     statistic = Auc.of(label, rng.random(500), user)
@@ -63,7 +63,7 @@ def test_the_same_draws_serve_every_ranker() -> None:
     np.testing.assert_array_equal(draws[1:], bootstrap([statistic], 40, 50, seed=1)[1])
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_states() -> None:
+def test_the_interval_has_its_nominal_coverage() -> None:
     """Users differ in how well they are predicted, so drawing rows would give narrow intervals."""
     rng, hits, truth = np.random.default_rng(2), 0, 0.7
     for seed in range(100):
@@ -87,8 +87,8 @@ def test_speed_of_two_tasks_and_500_resamples() -> None:
     assert time.process_time() - started < 3  # 0.15 s on an idle core
 
 
-def test_pooling_adds_the_spread_of_the_seeds() -> None:
-    """Three seeds without any spread within: a draw is the mean of three picks of three values."""
+def test_pooling_adds_the_variance_between_seeds() -> None:
+    """Three seeds without variance within: a draw is the mean of three picks of three values."""
     pooled = pool([constant(value, seed) for seed, value in enumerate((0.70, 0.73, 0.76))])
     assert pooled["seed"].to_list() == [0, 1, 2, None]
     assert pooled["estimate"].to_list() == pytest.approx([0.70, 0.73, 0.76, 0.73])
@@ -111,21 +111,21 @@ def test_pooling_keeps_rankers_paired() -> None:
     np.testing.assert_allclose(difference, 0.1)
 
 
-def test_a_figure_that_a_seed_lacks_is_the_mean_of_the_others() -> None:
+def test_a_metric_missing_in_one_seed_is_the_mean_of_the_others() -> None:
     pooled = pool([constant(0.7, 1), constant(0.8, 2), table({"b": np.ones(400)}, seed=3)])
     assert mean_of(pooled)["estimate"] == pytest.approx(0.75)
     lacking = pooled.filter(pl.col("seed") == 3, pl.col("ranker") == "a")
     assert np.isnan(lacking["estimate"].to_numpy()).all()
 
 
-def test_the_mean_of_one_seed_is_that_seed() -> None:
+def test_pooling_one_seed_changes_nothing() -> None:
     draws = np.random.default_rng(0).random(20)
     pooled = pool([table({"a": draws})])
     assert mean_of(pooled)["estimate"] == 0.7
     np.testing.assert_array_equal(mean_of(pooled)["draws"], draws)
 
 
-def test_the_same_users_are_no_more_people_with_more_seeds() -> None:
+def test_seeds_with_the_same_users_add_no_users() -> None:
     draws = np.random.default_rng(0).normal(0.7, 0.01, 400)
     seeds = [table({"a": draws}, seed=seed) for seed in range(5)]
     others, same = (mean_of(pool(seeds, same))["draws"].std() for same in (False, True))

@@ -1,4 +1,4 @@
-"""evaluate and pool on an invented run: the figures of report.json against the scores."""
+"""`evaluate` and `pool` on a simulated run: report.json has the metrics of the scores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scores_of(config: Config, model: str) -> np.ndarray:
     return np.load(config.output / f"{model}.npy")
 
 
-def test_metrics_of_every_model_equal_those_of_its_scores(configs) -> None:
+def test_metrics_of_each_model_equal_those_of_its_scores(configs) -> None:
     found, (rows, label) = read(configs[0]), rows_of(configs[0])
     user = rows["user_id"].rank("dense").to_numpy().astype(int) - 1
     assert list(found["models"]) == [*STRENGTHS, "ceiling"]
@@ -89,7 +89,7 @@ def test_the_interval_of_a_gain_is_paired(configs) -> None:
     assert gain["high"] - gain["low"] < unpaired / 2
 
 
-def test_distance_closed_is_a_share_of_the_way_to_the_ceiling(configs) -> None:
+def test_distance_closed_is_a_share_of_the_distance_to_the_ceiling(configs) -> None:
     found = read(configs[0])
     mean = {model: metric["ctr_auc"]["mean"] for model, metric in found["models"].items()}
     expected = 100 * (mean["larr"] - mean["ple"]) / (mean["ceiling"] - mean["ple"])
@@ -125,7 +125,7 @@ def test_the_mean_within_scenes_is_weighted_by_impressions(configs) -> None:
     assert estimate["low"] < estimate["mean"] < estimate["high"]
 
 
-def test_small_parts_have_no_figure(configs) -> None:
+def test_small_parts_have_no_metric(configs) -> None:
     found, (rows, _) = read(configs[0]), rows_of(configs[0])
     small = [
         city
@@ -205,7 +205,7 @@ def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, mo
 
 
 def test_a_registered_metric_appears_everywhere(tmp_path, monkeypatch, capsys) -> None:
-    """One entry is all that a metric needs: here the Brier score."""
+    """A metric, here the Brier score, needs only one entry."""
 
     def brier(label: np.ndarray, score: np.ndarray, user: np.ndarray) -> metrics.Statistic:
         return mean_of((score - label) ** 2, user)
@@ -233,7 +233,7 @@ def test_pool_refuses_a_seed_without_a_report(configs, tmp_path) -> None:
         pool([], tmp_path)
 
 
-def test_clicks_alone_give_null_for_ctcvr_and_no_ceiling(clicks_only) -> None:
+def test_a_log_without_orders_has_null_for_ctcvr_and_no_ceiling(clicks_only) -> None:
     found = read(clicks_only)
     for by_metric in [*found["models"].values(), *found["gains"].values()]:
         assert by_metric["ctr_auc"] is not None
@@ -243,7 +243,7 @@ def test_clicks_alone_give_null_for_ctcvr_and_no_ceiling(clicks_only) -> None:
     assert found["distance_closed"] == {"all": {}, "cold_places": {}}
 
 
-def test_pairs_that_were_not_trained_are_left_out(tmp_path, monkeypatch) -> None:
+def test_pairs_of_untrained_rankers_are_omitted(tmp_path, monkeypatch) -> None:
     config = make_run(tmp_path, monkeypatch, rows=1_000, models=["deepfm", "larr"])
     monkeypatch.setattr("larr.evaluation.report.page", lambda _: "")
     evaluate(config)
@@ -259,7 +259,7 @@ def test_pairs_that_were_not_trained_are_left_out(tmp_path, monkeypatch) -> None
         (np.full((300, 2), np.nan, np.float32), "are NaN"),
     ],
 )
-def test_what_cannot_be_judged_is_refused_with_a_reason(
+def test_an_invalid_evaluation_is_refused_with_a_reason(
     tmp_path, monkeypatch, scores, message
 ) -> None:
     config = make_run(tmp_path, monkeypatch, rows=300)
@@ -277,7 +277,7 @@ def test_probabilities_of_an_order_given_a_click_are_refused_as_a_ceiling(
         evaluate(config)
 
 
-def test_mean_tree_takes_means_of_numbers_and_lists_other_words() -> None:
+def test_mean_tree_averages_numbers_and_lists_distinct_words() -> None:
     trees = [
         {"a": 1, "b": [1.0, 3.0], "c": "x", "d": None, "e": "same"},
         {"a": 2, "b": [3.0, 5.0], "c": "y", "d": 4, "e": "same", "f": {"g": 1}},
@@ -292,7 +292,7 @@ def test_mean_tree_takes_means_of_numbers_and_lists_other_words() -> None:
     }
 
 
-def test_a_report_that_is_current_names_all_its_files(configs) -> None:
+def test_a_current_report_lists_all_its_files(configs) -> None:
     for config in configs:
         assert artifacts.stage(config, "evaluate").is_current()
         manifest = artifacts.manifest(artifacts.folder(config, "evaluate"))

@@ -1,4 +1,4 @@
-"""The page and the terminal tables: what they show, and that the page needs no other file."""
+"""The content of the page and the terminal tables; the page is self-contained."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def found(run: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes nearly all the time of a page."""
+    """Skips plots, which take nearly all the time of a page."""
     kinds = ("gains", "slices", "calibration", "learning")
     monkeypatch.setattr(report, "_plots", lambda *_: {kind: {} for kind in kinds})
 
 
-def test_the_page_needs_no_other_file(run: Path) -> None:
+def test_the_page_is_self_contained(run: Path) -> None:
     source = (run / "report.html").read_text()
     page = Page(source)
     assert source.startswith("<!doctype html>")
@@ -123,20 +123,20 @@ def test_the_verdict_follows_the_interval(
     assert verdict in next(report.sentences(found))
 
 
-def test_a_handful_of_test_users_gives_no_verdict(found: dict[str, Any]) -> None:
+def test_few_test_users_give_no_verdict(found: dict[str, Any]) -> None:
     found["gains"]["larr_over_ple"]["ctr_auc"] |= {"low": 0.1, "high": 0.5}
     found["sizes"]["all"]["users"] = 12
     assert "12 users: too few" in next(report.sentences(found))
 
 
-def test_a_tuning_without_gain_is_reported(found: dict[str, Any]) -> None:
+def test_tuning_without_gain_is_reported(found: dict[str, Any]) -> None:
     found["language_model"]["contrast"]["kept_start"] = True
     assert any("held-out orders:" in sentence for sentence in report.sentences(found))
     found["language_model"]["contrast"]["kept_start"] = 1 / 3
     assert any("orders on 33% of the seeds:" in sentence for sentence in report.sentences(found))
 
 
-def test_texts_of_the_data_cannot_become_markup(found: dict[str, Any]) -> None:
+def test_texts_of_the_data_are_escaped(found: dict[str, Any]) -> None:
     bad = "<script>alert(1)</script>$x^2$"
     for part in (found["slices"], found["slice_gains"], found["sizes"]["slices"]):
         part["meal_slot"][bad] = part["meal_slot"].pop("lunch")
@@ -146,7 +146,7 @@ def test_texts_of_the_data_cannot_become_markup(found: dict[str, Any]) -> None:
 
 
 def test_without_orders_and_with_few_impressions(clicks_only: Config) -> None:
-    """With 150 impressions no slice and no cold part has a figure, and the page still holds."""
+    """With 150 impressions no slice and no cold part has a metric, and the page is rendered."""
     folder = clicks_only.output / "evaluate"
     page = Page((folder / "report.html").read_text())
     assert "contains no orders, so it has no figures of CTCVR" in page.text
@@ -156,7 +156,7 @@ def test_without_orders_and_with_few_impressions(clicks_only: Config) -> None:
     assert {by_ranker["larr"]["ctr_auc"] for by_ranker in slices.values()} == {None}
 
 
-def test_one_ranker_without_a_click_has_a_page(
+def test_a_page_of_one_ranker_without_clicks_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_run(
@@ -169,7 +169,7 @@ def test_one_ranker_without_a_click_has_a_page(
     assert "No pair of models was compared" in text
 
 
-def test_a_pair_without_a_click_has_no_gain(
+def test_a_pair_without_clicks_has_no_gain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
 ) -> None:
     config = make_run(
@@ -210,7 +210,7 @@ def test_a_signed_number_is_never_minus_zero(value: float, text: str) -> None:
     assert report.signed(value) == text
 
 
-def test_a_plot_is_the_same_each_time() -> None:
+def test_plots_are_deterministic() -> None:
     gains = [
         ("one", {"percent": 0.5, "low": 0.2, "high": 0.8}),
         ("two", {"percent": -0.5, "low": -0.8, "high": -0.2}),
@@ -220,12 +220,12 @@ def test_a_plot_is_the_same_each_time() -> None:
     assert not forest("gains", gains[2:])
 
 
-def test_names_in_other_scripts_reach_the_plot(recwarn: pytest.WarningsRecorder) -> None:
+def test_names_in_other_scripts_are_drawn(recwarn: pytest.WarningsRecorder) -> None:
     assert "西安" in forest("gains", [("西安", {"percent": 0.5, "low": 0.2, "high": 0.8})])
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
-def test_a_position_among_the_features_is_reported(found: dict[str, Any], no_plots: None) -> None:
+def test_position_as_a_feature_is_reported(found: dict[str, Any], no_plots: None) -> None:
     assert "no model reads it" in Page(report.page(found)).text
     found["settings"]["features"]["numbers"] = ["position"]
     assert "position in the list is a feature here" in Page(report.page(found)).text

@@ -1,4 +1,4 @@
-"""A simulated live test: the better ranker wins, equal ones do not, estimates meet the truth."""
+"""A simulated live test: the better ranker wins, and estimates are close to the truth."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_market_is_the_world_of_the_log(city: Config, market: Market) -> Non
             assert np.array_equal(mine[name], values), f"{part}.{name}"
 
 
-def test_places_further_down_are_clicked_less(market: Market) -> None:
+def test_lower_places_get_fewer_clicks(market: Market) -> None:
     complete_R = market.place_RM.min(axis=1) >= 0
     as_given = np.broadcast_to(np.arange(market.place_RM.shape[1]), market.place_RM.shape)
     first, alone = market.outcome(as_given), market.alone()
@@ -52,7 +52,7 @@ def test_places_further_down_are_clicked_less(market: Market) -> None:
     assert (alone.order_RK <= alone.click_RK).all()
 
 
-def test_a_candidate_is_a_row_of_the_contract(market: Market) -> None:
+def test_candidates_have_the_columns_of_the_contract(market: Market) -> None:
     rows = market.rows()
     assert rows.height == (market.place_RM >= 0).sum()
     assert rows["position"].min() == 1
@@ -81,7 +81,7 @@ def test_the_better_ranker_wins(
     assert policy["truth"]["value"] > policy["logged"]["value"]
 
 
-def test_looking_often_raises_no_false_alarm() -> None:
+def test_repeated_looks_raise_no_false_alarms() -> None:
     assert at_any_time(10_000) > 1.96
     random = np.random.default_rng(1)
     clicks_R = random.poisson(0.8, 3000).astype(float)
@@ -90,7 +90,7 @@ def test_looking_often_raises_no_false_alarm() -> None:
     assert alarms["at_any_time"] <= 0.05 < alarms["fixed"]
 
 
-def test_other_data_have_no_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_without_truth_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
     with pytest.raises(ConfigError, match="got tables"):
         module.ab_test(load_config(ROOT / "configs" / "coupon.toml"))

@@ -1,4 +1,4 @@
-"""The shipped checkpoint and its text belong to the encyclopedia and the recipe of this version."""
+"""The shipped checkpoint and its text match the encyclopedia and recipe of this version."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def text() -> bytes:
     return lzma.decompress(BUILTIN_TEXT.read_bytes())
 
 
-def test_shipped_text_is_what_the_generator_renders(text: bytes) -> None:
+def test_the_shipped_text_equals_the_generated_one(text: bytes) -> None:
     articles = "".join(f"{article}\n" for article in encyclopedia.articles(SEED)).encode()
     assert text == articles, "run python scripts/base_lm.py again"
 
 
-def test_checkpoint_was_trained_on_this_text_by_this_recipe(text: bytes) -> None:
+def test_the_checkpoint_has_this_text_and_recipe(text: bytes) -> None:
     assert ORIGIN["text_sha256"] == hashlib.sha256(text).hexdigest()
     assert ORIGIN["recipe"] == RECIPE
     assert ORIGIN["seed"] == SEED
 
 
-def test_checkpoint_is_small_and_without_pickle() -> None:
+def test_the_checkpoint_is_small_and_without_pickle() -> None:
     files = [path for path in BUILTIN.iterdir() if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 8e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".xz"}
 
 
-def test_checkpoint_has_the_recorded_perplexity(text: bytes) -> None:
+def test_the_checkpoint_has_the_recorded_perplexity(text: bytes) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BUILTIN)
     model = AutoModelForCausalLM.from_pretrained(BUILTIN)
     assert model.num_parameters() == ORIGIN["parameters"]
@@ -60,7 +60,7 @@ def test_checkpoint_has_the_recorded_perplexity(text: bytes) -> None:
     assert perplexity(model, blocks) == pytest.approx(ORIGIN["held_out_perplexity"], rel=0.01)
 
 
-def test_tokenizer_knows_every_string_and_no_case() -> None:
+def test_the_tokenizer_encodes_any_string_in_lower_case() -> None:
     tokenizer = train_tokenizer(["noodles and rice"] * 3, 300)
     for string in ("Noodles", "川菜 ☂ \x00", "noodles"):
         ids = tokenizer(string)["input_ids"]
@@ -70,14 +70,14 @@ def test_tokenizer_knows_every_string_and_no_case() -> None:
     assert tokenizer("rice noodles")["input_ids"][-len(in_front) :] == in_front
 
 
-def test_held_out_documents_are_not_trained_on() -> None:
+def test_held_out_documents_are_not_in_the_training_text() -> None:
     documents = [f"document {number}" for number in range(500)]
     train, held_out = split(documents)
     assert len(held_out) == 10
     assert sorted(train + held_out) == sorted(documents)
 
 
-def test_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_text_gives_the_same_bytes(tmp_path: Path) -> None:
     documents = [f"dish {number} is eaten with rice and tea" for number in range(200)]
     for name in ("a", "b"):
         origin = train_base_lm(tmp_path / name, documents, SMALL)

@@ -1,4 +1,4 @@
-"""Visitors: the texts of a query, and the figures of the places found for it."""
+"""The case study: texts of queries, and figures of the places found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 
 def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
-    """Likes places of the region that the query's scene names, if it names one."""
+    """Prefers places in the region that the query's scene names, if it names one."""
     region_C = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
 
     def by_region(queries: Texts) -> np.ndarray:
@@ -37,7 +37,7 @@ def results(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
 
 
 @pytest.mark.parametrize("asked", module.ASKED)
-def test_a_finder_that_reads_the_scene_finds_the_region(
+def test_a_finder_that_reads_the_region_finds_it(
     city: Config, results: module.Json, asked: str
 ) -> None:
     places = pl.read_parquet(city.output / "prepare" / "places.parquet")
@@ -52,7 +52,7 @@ def test_a_finder_that_reads_the_scene_finds_the_region(
     assert mean["distinct_dishes"] > 1
 
 
-def test_an_example_has_the_query_and_what_was_found(results: module.Json) -> None:
+def test_an_example_has_the_query_and_the_places_found(results: module.Json) -> None:
     example = results["visitors"]["user_without_home"]["larr"]["example"]
     region = next(text for text in example["query"] if "away on a journey" in text).split(", ")[1]
     assert len(example["found"]) == module.FOUND
@@ -69,7 +69,7 @@ def test_the_dishes_of_a_moment_are_counted(city: Config, results: module.Json) 
     assert found > results["moments"]["breakfasts"]["models"]["chance"]
 
 
-def test_a_scene_of_a_moment_has_only_its_texts(city: Config) -> None:
+def test_a_scene_of_a_moment_has_only_matching_texts(city: Config) -> None:
     orders = module._orders(city)
     scenes, _ = module._scenes(city, orders, module.MOMENTS["rainy nights"])
     assert scenes
@@ -80,7 +80,7 @@ def test_a_scene_of_a_moment_has_only_its_texts(city: Config) -> None:
         assert "rain" in texts["scene_weather"]
 
 
-def test_a_visitor_has_never_ordered_there(city: Config) -> None:
+def test_a_visitor_has_never_ordered_in_the_region(city: Config) -> None:
     orders = module._orders(city)
     queries, regions = module._visits(city, orders)
     visited = set(orders.select("user_nickname", "poi_region").rows())
@@ -89,7 +89,7 @@ def test_a_visitor_has_never_ordered_there(city: Config) -> None:
         assert dict(parts)["scene_place"].split(", ")[1] == region
 
 
-def test_the_home_is_left_out_where_it_is_not_asked_for(city: Config) -> None:
+def test_the_home_is_in_one_kind_of_query_only(city: Config) -> None:
     queries, _ = module._visits(city, module._orders(city))
     names = [[keyword for keyword, _ in queries[asked][0]] for asked in module.ASKED]
     scene, without_home, complete = names

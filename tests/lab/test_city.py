@@ -1,4 +1,4 @@
-"""The built-in city: the contract, the seed, and the latent model against worked-out values."""
+"""The built-in city: data contract, seeds, and the latent model against computed values."""
 
 import hashlib
 import math
@@ -77,7 +77,7 @@ def test_a_day_does_not_depend_on_the_days_before(
     assert alone.equals(log.filter(pl.col("time").dt.date() == date(2024, 4, 6)))
 
 
-def test_impressions_keep_the_contract(log: pl.DataFrame) -> None:
+def test_impressions_meet_the_contract(log: pl.DataFrame) -> None:
     assert log.height == CONFIG.impressions
     assert log.null_count().sum_horizontal().item() == 0
     assert not log.select(pl.struct("request_id", "position").is_duplicated().any()).item()
@@ -118,7 +118,7 @@ def test_new_places_and_users_appear_on_every_day(written: Path) -> None:
         assert when[column].dt.date().n_unique() == 8
 
 
-def test_hash_against_python_integers() -> None:
+def test_the_hash_equals_one_with_python_integers() -> None:
     def naive(one: int, two: int, salt: int) -> float:
         z = one * 0x9E3779B97F4A7C15 + two * 0xD1B54A32D192ED03 + salt * 0x8CB92BA72F3D8DD7
         z &= 2**64 - 1
@@ -131,7 +131,7 @@ def test_hash_against_python_integers() -> None:
     assert abs(hash_uniform(np.arange(100_000), 3, 1).mean() - 0.5) < 0.004
 
 
-def test_parts_of_a_row_against_a_naive_twin(world: World) -> None:
+def test_parts_of_a_row_equal_a_naive_twin(world: World) -> None:
     rng = np.random.default_rng(0)
     scenes = draw_scenes(world, 16, 40, rng)
     place_RK = expose(world, scenes, CONFIG.candidates, rng)
@@ -160,7 +160,7 @@ def one_scene(world: World, **changes: object) -> Scenes:
 
 
 def gain(world: World, attribute: str, **changes: object) -> float:
-    """Scene part of the place richest in the attribute, over that of the average place."""
+    """Returns the scene part of the place with the most of an attribute, less the mean part."""
     scenes = one_scene(world, **changes)
     place_RK = np.arange(world.places.count)[None, :]
     offer = make_offer(world, scenes, place_RK, np.random.default_rng(0))
@@ -169,7 +169,7 @@ def gain(world: World, attribute: str, **changes: object) -> float:
     return float(scene_P[richest] - scene_P.mean())
 
 
-def test_scenes_want_what_people_want(world: World) -> None:
+def test_scenes_have_the_expected_effects(world: World) -> None:
     hospital = KINDS.index("hospital")
     assert gain(world, "cold", temperature_R=30.0) > gain(world, "cold") + 1
     assert gain(world, "soup", temperature_R=0.0) > gain(world, "soup") + 1
@@ -180,7 +180,7 @@ def test_scenes_want_what_people_want(world: World) -> None:
     assert gain(world, "light", kind_R=hospital) > gain(world, "light") + 1
 
 
-def test_a_traveller_wants_the_local_kitchen(world: World) -> None:
+def test_travellers_prefer_local_dishes(world: World) -> None:
     place_RK = np.arange(world.places.count)[None, :]
     values = []
     for away in (False, True):
@@ -191,7 +191,7 @@ def test_a_traveller_wants_the_local_kitchen(world: World) -> None:
     assert np.corrcoef(difference_P, world.places.local_P)[0, 1] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_kilometre_counts_more_in_the_rain(world: World) -> None:
+def test_a_kilometre_matters_more_in_the_rain(world: World) -> None:
     place_RK = np.arange(world.places.count)[None, :]
     dry, wet = one_scene(world), one_scene(world, weather_R=RAIN)
     offer = make_offer(world, dry, place_RK, np.random.default_rng(0))
@@ -200,7 +200,7 @@ def test_a_kilometre_counts_more_in_the_rain(world: World) -> None:
     assert parts_dry / parts_wet == pytest.approx(1.1 / 1.4)
 
 
-def test_the_pilot_gives_the_parts_their_shares(world: World, model: Model) -> None:
+def test_parts_have_their_shares_of_the_variance(world: World, model: Model) -> None:
     rng = np.random.default_rng(1)
     pieces: dict[str, list[np.ndarray]] = {}
     for day in range(14, 22):
@@ -232,7 +232,7 @@ def test_weather_follows_the_climate() -> None:
     assert same > shuffled
 
 
-def test_trips_last_a_block_of_days_and_holidays_have_more(world: World) -> None:
+def test_trips_last_a_block_and_are_more_frequent_in_holidays(world: World) -> None:
     days, users, everyone = world.days, world.users, np.arange(world.users.count)
     cities = [world.trips.city(users, days, d, everyone)[0] for d in range(len(days.dates))]
     away_D = np.array([(c != users.city_U).mean() for c in cities])

@@ -1,4 +1,4 @@
-"""A log without most of its refusals biases the probabilities, and the correction undoes that."""
+"""Dropping unclicked rows biases the probabilities, and the correction removes the bias."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from larr_lab.studies.down_sampling import down_sampling, sampled
 from tests.ranking_log import Sizes, log_of, small_align, write_log
 
 
-def test_all_clicks_are_kept_and_a_share_of_the_rest(tmp_path: Path) -> None:
+def test_all_clicks_and_a_share_of_other_rows_are_kept(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=3_000), small_align())
     log = log_of(config)
     rows = sampled(log, 0.2, config.seed).numbers_N

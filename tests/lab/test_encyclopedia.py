@@ -1,4 +1,4 @@
-"""The encyclopedia is plain prose with every fact of the tables and nothing of a log."""
+"""The encyclopedia is plain prose with all facts of the tables and nothing from a log."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def test_the_same_seed_writes_the_same_texts(texts: list[str]) -> None:
     assert len(Book(SEED + 1).contents()) == len(texts)
 
 
-def test_it_is_as_long_as_planned_and_hardly_repeats_itself(texts: list[str]) -> None:
+def test_the_text_has_the_planned_length_and_few_repetitions(texts: list[str]) -> None:
     assert 7_000_000 < sum(map(len, texts)) < 10_000_000
     assert len(set(texts)) > 0.99 * len(texts)
 
 
-def test_it_is_prose_without_markup_or_unfilled_templates(texts: list[str]) -> None:
+def test_the_text_is_prose_without_markup_or_unfilled_templates(texts: list[str]) -> None:
     for text in texts:
         assert not re.search(r"[<>\[\]{}|#=_\n\t]|  |\bnone\b|\bNone\b| ,|\.\.|: \.", text), text
         assert text[0].isupper() or ENTRY.match(text), text
         assert text[-1] in ".?", text
 
 
-def test_it_uses_no_word_of_the_simulated_log(texts: list[str]) -> None:
+def test_the_text_contains_no_words_of_the_simulated_log(texts: list[str]) -> None:
     words = r"\b(restaurants?|user|click(s|ed)?|impressions?|poi|scene)\b"
     assert not re.search(words, "\n".join(texts), re.IGNORECASE)
 
 
 def test_every_dish_region_and_city_appears_often(texts: list[str]) -> None:
-    """A quarter of the articles, which are in a random order, suffices for names."""
+    """A quarter of the randomly ordered articles is enough to contain all names."""
     quarter = "\n".join(texts[::4])
     for table in (knowledge.dishes(), knowledge.regions(), knowledge.cities()):
         for name in table[table.columns[0]]:

@@ -1,4 +1,4 @@
-"""Studies: what they train, what they compare, what the page and the file contain."""
+"""Studies: rankers trained, pairs compared, content of the page and the file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_declared_study_can_be_trained() -> None:
     assert live.evaluate.gains == [("larr", "ple")]
 
 
-def test_all_are_the_studies_that_the_data_set_allows() -> None:
+def test_all_selects_the_studies_that_suit_the_data_set() -> None:
     config = load_config(CONFIG.with_name("coupon_experiments.toml"))
     assert chosen(config, "all") == ["table2", "table3", "down-sampling"]
     assert for_studies(config, studies_of(config)).align.models[0] == "ple"
@@ -67,9 +67,7 @@ def test_a_study_needs_a_position_on_the_axis_for_each_model() -> None:
         StudyConfig(title="", models=["ple", "larr"], at=[1.0])
 
 
-def test_the_page_and_the_file_have_each_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_and_file_contain_each_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_config = make_run(tmp_path / "seed-1", monkeypatch)
     config = Config.model_validate(run_config.model_dump() | {"studies": STUDIES})
     seed = config.model_copy()
@@ -106,7 +104,7 @@ def test_the_page_and_the_file_have_each_study(
 
 
 def analysed(lift: float) -> dict[str, Json]:
-    """The results of the three analyses for one seed, as small as the page allows."""
+    """Minimal results of the three analyses for one seed."""
     calibration = {"observed_over_expected": 0.4, "log_loss": 0.3}
     tasks = [f"{task}_{moment}" for task in ("ctr",) for moment in ("as_trained", "corrected")]
     sample = dict.fromkeys(tasks, calibration) | {"seconds": 3.0, "ctr_auc": 0.7}
@@ -140,7 +138,7 @@ def analysed(lift: float) -> dict[str, Json]:
     }
 
 
-def test_the_page_has_each_analysis_with_the_lift_pooled_over_the_seeds() -> None:
+def test_the_page_contains_each_analysis_with_pooled_lifts() -> None:
     seeds = [analysed(lift) for lift in (2.0, 4.0)]
     results = {name.replace("-", "_"): pooled([seed[name] for seed in seeds]) for name in ANALYSES}
     lift = results["ab_test"]["truth"]["ctr"]
@@ -155,7 +153,7 @@ def test_the_page_has_each_analysis_with_the_lift_pooled_over_the_seeds() -> Non
         assert text in page.text
 
 
-def test_the_latest_rows_alone_and_hidden_categories(tmp_path: Path) -> None:
+def test_a_variant_can_read_the_latest_rows_and_hide_categories(tmp_path: Path) -> None:
     variants = {
         "few": {"of": "ple", "settings": {"rows": 500}},
         "blind": {"of": "ple", "settings": {"hidden": ["user_id", "poi_id"]}},

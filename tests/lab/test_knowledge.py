@@ -1,4 +1,4 @@
-"""The tables of real knowledge are complete, in range, and right where we know the facts."""
+"""The knowledge tables are complete and in range, and agree with well-known facts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLAGS = ("soup", "drink", "dessert", "grilled", "fried", "breakfast", "late_nigh
 
 
 @pytest.mark.parametrize("read", [knowledge.regions, knowledge.cities, knowledge.dishes])
-def test_tables_name_each_row_once_and_leave_nothing_out(read) -> None:
+def test_rows_are_unique_and_complete(read) -> None:
     table = read()
     assert table[table.columns[0]].is_unique().all()
     assert table.null_count().sum_horizontal().item() == 0
@@ -42,7 +42,7 @@ def test_every_region_has_cities_and_at_least_twenty_dishes() -> None:
     assert sum(count[other] for other in others) >= 90
 
 
-def test_cities_lie_in_china_and_have_its_seasons() -> None:
+def test_cities_are_in_china_and_have_its_seasons() -> None:
     cities = knowledge.cities()
     assert cities["lat"].is_between(18, 54).all()
     assert cities["lon"].is_between(73, 135).all()
@@ -53,12 +53,12 @@ def test_cities_lie_in_china_and_have_its_seasons() -> None:
     assert (cities["temp_7"] - cities["temp_1"] > 10).all()
 
 
-def test_the_north_has_the_colder_january() -> None:
+def test_january_is_colder_in_the_north() -> None:
     cities = knowledge.cities()
     assert cities.select(pl.corr("lat", "temp_1")).item() < -0.85
 
 
-def test_dishes_keep_to_their_ranges() -> None:
+def test_values_of_dishes_are_in_range() -> None:
     dishes = knowledge.dishes()
     assert dishes.height >= 420
     assert dishes["price_yuan"].is_between(3, 120).all()
@@ -88,7 +88,7 @@ def test_a_name_means_one_dish() -> None:
         ("Plum juice", "national", "cold", 0),
     ],
 )
-def test_well_known_dishes_are_described_right(
+def test_well_known_dishes_have_the_right_values(
     dish: str, region: str, temperature: str, spicy: int
 ) -> None:
     row = knowledge.dishes().row(by_predicate=pl.col("dish") == dish, named=True)

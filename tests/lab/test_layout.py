@@ -1,4 +1,4 @@
-"""Imports within the laboratory point one way, in the order in which a country comes about."""
+"""Imports within larr_lab point one way, in the order of the simulation."""
 
 import ast
 from pathlib import Path

@@ -13,7 +13,7 @@ from larr_lab.p5 import P5, PADDING
 from tests.ranking_log import Sizes, rows_of, write_log
 
 
-def test_a_prompt_spells_users_and_places_alike_everywhere(tmp_path: Path) -> None:
+def test_a_user_or_place_has_the_same_spelling_in_each_prompt(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=64, categories=(300, 250, 6, 4)))
     features, settings = read_features(artifacts.folder(config, "prepare")), config.align.of("p5")
     model = P5(RankerInputs("p5", features, settings))

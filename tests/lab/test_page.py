@@ -23,7 +23,7 @@ PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
 
 @pytest.fixture(scope="module")
 def live(published: Published) -> Live:
-    """Two versions, the first of which is current; the tests change nothing in their store."""
+    """Two versions, the first current; tests do not change the store."""
     return Live(published.store)
 
 
@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page in a new tab, which must raise no error and request nothing from elsewhere."""
+    """The page in a new tab, which must raise no errors and send no external requests."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
     failures: list[str] = []
     tab.on("pageerror", lambda error: failures.append(str(error)))
@@ -109,7 +109,7 @@ def test_two_versions_are_compared(page: Any, published: Published) -> None:
     )
 
 
-def test_the_curl_line_is_the_request_of_the_page(page: Any, live: Live) -> None:
+def test_the_curl_command_equals_the_request_of_the_page(page: Any, live: Live) -> None:
     line = page.evaluate("document.getElementById('curl').textContent")
     body = line.split(" -d ")[1].strip("'").replace("'\"'\"'", "'")
     answer = live.rank(decode(body.encode(), RankRequest))
@@ -122,7 +122,7 @@ def test_it_fits_a_phone(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_a_scene_that_cannot_be_read_is_reported(live: Live) -> None:
+def test_an_invalid_scene_is_reported(live: Live) -> None:
     with TestClient(Service(live).app()) as client:
         for wrong, message in (
             ({"time": "noon"}, "expected the local time of the place"),
@@ -136,7 +136,7 @@ def test_a_scene_that_cannot_be_read_is_reported(live: Live) -> None:
             assert (answer.status_code, message in answer.text) == (200, True), answer.text
 
 
-def test_the_token_is_its_password(live: Live) -> None:
+def test_the_token_is_the_password(live: Live) -> None:
     with TestClient(Service(live, "secret").app()) as client:
         refused = client.get("/")
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Basic")

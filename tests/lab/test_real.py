@@ -1,4 +1,4 @@
-"""Data sets side by side: which are run, what is compared, what the page and the file contain."""
+"""`larr real`: data sets run, pairs compared, content of the page and the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def configuration(name: str) -> Config:
 
 @pytest.fixture(autouse=True)
 def fast_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs only prepare and evaluate; rankers score by the labels and noise."""
+    """Runs only prepare and evaluate; rankers score by labels plus noise."""
 
     def run(config: Config) -> None:
         prepare(config)
@@ -50,7 +50,7 @@ def fast_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("larr.rankers.predict.predict", predict)
 
 
-def test_data_sets_whose_files_are_there_are_compared(
+def test_data_sets_with_files_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     look_alikes.write_canteen(tmp_path)
@@ -76,7 +76,7 @@ def test_data_sets_whose_files_are_there_are_compared(
     assert "CTR AUC, cold places" in page.text
 
 
-def test_without_any_file_the_missing_ones_are_named(tmp_path: Path) -> None:
+def test_the_error_for_missing_files_names_them(tmp_path: Path) -> None:
     configs = {name: configuration(name) for name in ("frappe", "films")}
     with pytest.raises(
         ConfigError, match=r"frappe \(.*frappe\.csv does not exist\); films.*u\.data"

@@ -1,4 +1,4 @@
-"""Stage 3: the folders, what is trained again, variants, workers, predictions."""
+"""Stage 3: folders, retraining, variants, workers, predictions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_lightgbm_leaves_hidden_categories_out(tmp_path: Path) -> None:
     assert [forest.num_feature() for forest in ranker.forests] == [columns] * 2
 
 
-def test_an_interrupted_run_continues_and_gives_the_same_bytes(
+def test_an_interrupted_run_resumes_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = small_align(models=["ple", "larr", "deepfm"], negatives=1)
@@ -102,7 +102,7 @@ def test_another_seed_gives_another_ranker(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
+def test_workers_train_the_same_rankers_as_one_process(tmp_path: Path) -> None:
     models = small_align(models=["ple", "larr"])
     alone, together = (write_log(tmp_path / name, SIZES, models) for name in ("one", "two"))
     together = together.model_copy(update={"cluster": ClusterConfig(workers=2)})
@@ -112,7 +112,7 @@ def test_workers_train_what_one_process_trains_alone(tmp_path: Path) -> None:
         np.testing.assert_allclose(predict(together, name), predict(alone, name), atol=1e-4)
 
 
-def test_what_has_not_changed_is_not_trained_again(tmp_path: Path) -> None:
+def test_unchanged_rankers_are_not_trained_again(tmp_path: Path) -> None:
     config = write_log(tmp_path, SIZES, small_align(models=["ple", "deepfm"]))
     align(config)
     before = trained_at(config, "ple")
@@ -135,7 +135,7 @@ def test_what_has_not_changed_is_not_trained_again(tmp_path: Path) -> None:
     require_ranker(changed, "ple")
 
 
-def test_a_ranker_is_refused_beside_another_text_side(tmp_path: Path) -> None:
+def test_a_ranker_with_other_text_settings_is_refused(tmp_path: Path) -> None:
     figures = VariantConfig(of="ple", settings={"figures": ["untuned"]})
     models = ["larr", "ple", "ple_figures"]
     align_config = small_align(models=models, epochs=1, variants={"ple_figures": figures})

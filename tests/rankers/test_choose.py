@@ -1,4 +1,4 @@
-"""The decision for `best` on held-back rows, and what is trained and scored by it."""
+"""The choice of `best` on held-back rows, its training and scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def choice_of(config: Config) -> Any:
     return artifacts.read_json(artifacts.folder(config, "choose") / best.CHOICE)
 
 
-def test_the_choice_is_the_best_mean_on_the_rows_held_back(tmp_path: Path) -> None:
+def test_the_choice_is_the_best_mean_on_held_back_rows(tmp_path: Path) -> None:
     config = choosing(tmp_path)
     choose.choose(config)
     assert artifacts.stage(config, "choose").is_current()
@@ -66,7 +66,7 @@ def test_the_members_are_trained_on_all_days_and_best_is_their_mean(tmp_path: Pa
     predict.require_ranker(config, "best")
 
 
-def test_larr_starts_without_figures_where_the_tuned_encoder_is_read(tmp_path: Path) -> None:
+def test_larr_starts_without_figures_of_the_tuned_encoder(tmp_path: Path) -> None:
     config = choosing(tmp_path, kinds=["ple", "larr"], sources=["encoder", "letters"])
     started = [(v.of, v.vectors, v.settings["figures"]) for v in choose._starts(config)]
     assert started == [
@@ -84,7 +84,7 @@ def test_a_member_that_equals_a_trained_ranker_is_trained_once(tmp_path: Path) -
     assert best.names_to_train(config) == ["ple"]
 
 
-def test_nothing_is_chosen_by_the_test_rows(tmp_path: Path) -> None:
+def test_the_choice_does_not_read_test_rows(tmp_path: Path) -> None:
     config = choosing(tmp_path, trials=4)
     choose.choose(config)
     before = choice_of(config)
@@ -99,7 +99,7 @@ def test_nothing_is_chosen_by_the_test_rows(tmp_path: Path) -> None:
     assert before == after
 
 
-def test_a_stopped_choice_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_choice_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = choosing(tmp_path, trials=3)
     scores, calls = choose.held_back_probabilities, list[str]()
 

@@ -1,4 +1,4 @@
-"""One contract for all rankers, those of other packages too, on logs with a known answer."""
+"""One contract for all rankers, including those of other packages, on logs with known truth."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def logits(fitted: Ranker, batch: Batch) -> Tensor:
     return fitted.score(batch)
 
 
-def test_it_learns_what_was_planted(logits: Tensor, batch: Batch) -> None:
+def test_it_learns_the_planted_effects(logits: Tensor, batch: Batch) -> None:
     assert logits.shape == batch.labels.shape
     assert logits.dtype == torch.float32
     for task, (least, labels) in enumerate(zip((0.75, 0.68), batch.labels.T.numpy(), strict=True)):
@@ -174,7 +174,7 @@ def test_its_losses_fall(trained: tuple[Ranker, LossCurve]) -> None:
     assert samples[-1] % PLANTED.rows == 0
 
 
-def test_its_search_space_has_settings_of_a_ranker(small: Config, name: str) -> None:
+def test_its_search_space_contains_valid_settings(small: Config, name: str) -> None:
     space = rankers.find(small, name).search_space
     assert space
     for path, values in space.items():

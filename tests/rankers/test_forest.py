@@ -1,4 +1,4 @@
-"""A forest as a graph of ONNX gives LightGBM's own logits."""
+"""A forest as an ONNX graph returns LightGBM's own logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held back of the training days, and how scores are judged on it."""
+"""The held-back part of the training days, and the evaluation on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def rows_of_parts(config: Config) -> list[tuple[LogRows, LogRows]]:
-    """The rows of each part that are trained on, and those that judge."""
+    """Returns the training rows and the validation rows of each part."""
     log = log_of(config)
     return [
         (log.select(np.flatnonzero(split == "train")), log.select(np.flatnonzero(split == "test")))
@@ -32,7 +32,7 @@ def rows_of_parts(config: Config) -> list[tuple[LogRows, LogRows]]:
     ]
 
 
-def test_the_last_training_days_are_held_back_after_the_days_before_them(config: Config) -> None:
+def test_the_last_training_days_are_held_back(config: Config) -> None:
     log = log_of(config)
     days = np.random.default_rng(1).permutation(log.array("days"))
     np.save(log.folder / "days.npy", days)
@@ -69,7 +69,7 @@ def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
 
 
 @pytest.mark.parametrize(("new", "column"), [("users", 0), ("places", 1)])
-def test_new_users_or_places_judge_if_those_of_the_test_are_new(
+def test_new_users_or_places_are_held_back_if_the_test_has_new_ones(
     config: Config, new: str, column: int
 ) -> None:
     test = log_of(config, "test").folder / "keys.npy"
@@ -85,7 +85,7 @@ def test_new_users_or_places_judge_if_those_of_the_test_are_new(
         assert not judging & trained
 
 
-def test_texts_judge_if_those_of_the_test_are_new(config: Config) -> None:
+def test_texts_are_held_back_if_the_test_has_new_ones(config: Config) -> None:
     test = log_of(config, "test").folder / "texts.npy"
     texts = np.load(test)
     texts[:, 2] += 1_000
@@ -95,14 +95,14 @@ def test_texts_judge_if_those_of_the_test_are_new(config: Config) -> None:
         assert not judging & trained
 
 
-def test_requests_judge_if_nothing_of_the_test_is_new(config: Config) -> None:
+def test_requests_are_held_back_if_the_test_has_nothing_new(config: Config) -> None:
     for train, judge in rows_of_parts(config):
         trained, judging = (set(log.array("requests")[:, 0]) for log in (train, judge))
         assert not judging & trained
         assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 
-def test_training_lacks_as_many_places_as_are_new_in_the_test(config: Config) -> None:
+def test_as_many_places_are_excluded_as_are_new_in_the_test(config: Config) -> None:
     test = log_of(config, "test").folder / "keys.npy"
     keys = np.load(test)
     keys[: SIZES.test_rows // 4, 1] += 1_000
@@ -119,7 +119,7 @@ def test_training_lacks_as_many_places_as_are_new_in_the_test(config: Config) ->
         assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 
-def test_nothing_more_is_left_out_if_enough_is_new_in_what_is_held_back(config: Config) -> None:
+def test_nothing_is_excluded_if_enough_held_back_places_are_new(config: Config) -> None:
     for split, every, first in (("train", 3, 1_000), ("test", 6, 2_000)):
         path = log_of(config, split).folder / "keys.npy"
         keys = np.zeros_like(np.load(path))
@@ -150,7 +150,7 @@ def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config
     assert 0 < figures["ctcvr_gauc"] < 1
 
 
-def test_a_metric_that_is_not_defined_is_left_out(config: Config) -> None:
+def test_an_undefined_metric_is_omitted(config: Config) -> None:
     path = log_of(config).folder / "keys.npy"
     keys = np.load(path)
     keys[:, 0] = np.arange(len(keys))  # no user has a row of each class

@@ -1,4 +1,4 @@
-"""LARR: what it reads, the alignment of Eq. (24)-(26), how its text side is trained."""
+"""LARR: its inputs, the alignment of Eq. (24)-(26), the training of its text layers."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def none(batch: Batch) -> Batch:
     return batch.select(torch.empty(0).int())
 
 
-def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
-    config: Config, batch: Batch
-) -> None:
+def test_scores_depend_on_vectors_and_not_on_text_indices(config: Config, batch: Batch) -> None:
     model = build(config)
     expected = model.score(batch)
     new = torch.randperm(len(model.vectors))
@@ -58,9 +56,7 @@ def test_scores_follow_the_vectors_not_the_numbers_of_the_texts(
     assert not torch.allclose(model.score(batch), expected)
 
 
-def test_a_dropped_text_is_read_as_missing_and_in_training_alone(
-    config: Config, batch: Batch
-) -> None:
+def test_dropped_texts_are_missing_and_only_in_training(config: Config, batch: Batch) -> None:
     nearly_all = {"scene.text_dropout": 0.9999999, "scene.dropout": 0.0, "id_dropout": 0.0}
     model = build(config, **nearly_all)
     without = batch._replace(texts=torch.full_like(batch.texts, -1))
@@ -69,7 +65,7 @@ def test_a_dropped_text_is_read_as_missing_and_in_training_alone(
     assert not torch.allclose(model.score(batch), model.score(without))
 
 
-def test_ple_and_larr_start_alike(config: Config) -> None:
+def test_ple_and_larr_share_initial_parameters(config: Config) -> None:
     ple, larr = rankers.build(config, "ple"), rankers.build(config, "larr")
     shared = ple.state_dict().keys() & larr.state_dict().keys()
     assert shared == ple.state_dict().keys()
@@ -87,7 +83,7 @@ def test_each_model_reads_its_own_vectors(config: Config) -> None:
     assert sorted(map(str, sources)) == sorted(SOURCES)
 
 
-def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
+def test_centring_removes_the_common_part_of_a_keywords_texts() -> None:
     random = np.random.default_rng(1)
     keyword = pl.Series(["a", "b", "a", "b", "a", "b"])
     vectors = random.normal(size=(6, 3)).astype(np.float32)
@@ -101,7 +97,7 @@ def test_centres_take_out_what_the_texts_of_a_keyword_share() -> None:
 
 
 def test_whitened_vectors_have_equal_variance_on_all_axes() -> None:
-    """With a keyword of many texts and one of few, whose variances differ and count alike."""
+    """Keywords with many and few texts have equal influence, although their variances differ."""
     random = np.random.default_rng(1)
     keyword = pl.Series(["a"] * 40 + ["b"] * 400)
     deviations = np.where((keyword == "a").to_numpy()[:, None], [3.0, 1.0, 0.1], [0.2, 5.0, 0.4])
@@ -130,7 +126,7 @@ def changes(gradient: Tensor | None) -> bool:
     ("stopped", "scene", "rows"),
     [("none", True, True), ("semantic", False, True), ("collaborative", True, False)],
 )
-def test_stop_gradient_keeps_the_alignment_from_one_side(
+def test_stop_gradient_excludes_one_side_from_the_alignment(
     stopped: str, scene: bool, rows: bool, config: Config, batch: Batch
 ) -> None:
     model = build(config, stop_gradient=stopped).train()
@@ -189,7 +185,7 @@ def test_the_alignment_is_in_full_precision(config: Config, batch: Batch) -> Non
 
 
 @pytest.mark.parametrize(("name", "has_alignment"), [("larr", True), ("ple", False)])
-def test_the_loss_of_equation_26_weighs_its_two_parts(
+def test_the_loss_of_equation_26_weights_both_parts(
     name: str, has_alignment: bool, config: Config, batch: Batch
 ) -> None:
     model = rankers.build(config, name)
@@ -200,7 +196,7 @@ def test_the_loss_of_equation_26_weighs_its_two_parts(
     assert model.eval().losses(batch, none(batch), Weights(1.0, 0.0))[2] == 0
 
 
-def test_epochs_of_alignment_come_first_and_bring_the_two_sides_together(tmp_path: Path) -> None:
+def test_alignment_epochs_come_first_and_align_both_sides(tmp_path: Path) -> None:
     settings = small_align(alignment_epochs=8, epochs=1, beta_alignment=1.0)
     config = write_log(tmp_path, Sizes(rows=1_000, keywords=2, texts=40), settings)
     log = log_of(config)  # a text for each user and place:
@@ -228,7 +224,7 @@ def test_each_phase_warms_up(config: Config, monkeypatch: pytest.MonkeyPatch) ->
     assert joint[0] < 0.1
 
 
-def test_what_reads_texts_has_another_rate_and_decay(config: Config) -> None:
+def test_text_layers_have_a_separate_learning_rate_and_decay(config: Config) -> None:
     model = build(config, **{"scene.weight_decay": 0.3, "scene.learning_rate": 0.5})
     groups = {
         id(parameter): (group["lr"], group["weight_decay"])

@@ -1,4 +1,4 @@
-"""The figures that say how well a place suits the request, against a twin row by row."""
+"""Figures of the match between a place and a request equal a row-by-row twin."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The training of networks: steps, learning rate, values that the log does not have, divergence."""
+"""Training of networks: steps, learning rate, values missing in the log, divergence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from larr.rankers.ple import Ple
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 
-def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: Path) -> None:
+def test_unknown_users_and_new_places_have_the_mean_embedding(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=1_000), small_align(id_dropout=0.0))
     categories = log_of(config).array("categories").copy()
     categories[:, 0] = np.maximum(categories[:, 0], 1)  # no row has the unknown user
@@ -34,7 +34,7 @@ def test_an_unknown_user_and_a_new_place_are_as_the_mean_of_the_known(tmp_path: 
     assert not torch.allclose(scenes[0], scenes[1:].mean(dim=0))
 
 
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_training(tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=100))
     numbers = log_of(config).array("numbers")
     np.save(log_of(config).folder / "numbers.npy", np.full_like(numbers, np.nan))
@@ -42,7 +42,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
         train(config, "ple", config.align.of("ple"), log_of(config))
 
 
-def test_steps_by_default_are_of_a_size_that_suits_the_log(tmp_path: Path) -> None:
+def test_the_default_batch_size_suits_the_log(tmp_path: Path) -> None:
     logs = (10_000, 300_000, 3_000_000, 1_000_000_000)
     assert [step_rows(rows) for rows in logs] == [60, 200, 2_000, 2_400]
     config = write_log(tmp_path, Sizes(rows=600), small_align(batch_size=0, epochs=1))
@@ -56,7 +56,7 @@ def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_zero() -> None:
 
 
 @pytest.mark.parametrize("ctcvr", ["tower", "product"])
-def test_click_and_order_is_learned_in_both_ways(ctcvr: str, tmp_path: Path) -> None:
+def test_click_and_order_is_learned_with_both_settings(ctcvr: str, tmp_path: Path) -> None:
     config = write_log(tmp_path, Sizes(rows=1_500), small_align(ctcvr=ctcvr, batch_size=50))
     model, _ = train(config, "ple", config.align.of("ple"), log_of(config))
     batch = rows_of(config, "train")
@@ -73,7 +73,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "p5", "ple", "larr"])
-def test_with_the_product_an_order_is_never_likelier_than_a_click(
+def test_with_the_product_orders_are_never_more_likely_than_clicks(
     name: str, product: Config
 ) -> None:
     logits = rankers.build(product, name).score(rows_of(product, "train"))

@@ -1,4 +1,4 @@
-"""What networks learn of users and places that training has not met."""
+"""Embeddings of users and places that do not occur in training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_new_users_get_the_mean_vector_or_the_one_learned_for_them(
     assert torch.equal(user_VE[0], user_VE[1:10].mean(dim=0)) is (id_dropout == 0)
 
 
-def test_ids_are_dropped_in_training_alone_and_nothing_else_is(tmp_path: Path) -> None:
+def test_only_ids_are_dropped_and_only_in_training(tmp_path: Path) -> None:
     config, ranker = fitted(tmp_path, 0.5)
     batch = rows_of(config, "train")
     known_BFE = ranker.eval().encoder(batch).categories

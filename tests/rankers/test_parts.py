@@ -1,4 +1,4 @@
-"""The parts of the rankers, each against a naive twin or a value worked out by hand."""
+"""Each part of the rankers equals a naive twin or a value computed by hand."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_lazy_adam_equals_torchs_sparse_adam() -> None:
         torch.testing.assert_close(table.rows.data, twin.weight.data, atol=1e-6, rtol=1e-6)
 
 
-def test_lazy_adam_decays_the_touched_rows_alone() -> None:
+def test_lazy_adam_decays_only_the_touched_rows() -> None:
     table = CategoryTable(3, 2).train()
     with torch.no_grad():
         table.rows.copy_(torch.tensor([[1.0, -1.0], [2.0, 2.0], [3.0, 0.0]]))
@@ -99,7 +99,7 @@ def test_target_attention_weighs_each_recent_place_by_itself() -> None:
     assert torch.equal(found[1], torch.zeros(4))
 
 
-def test_product_is_esmms() -> None:
+def test_the_product_is_that_of_esmm() -> None:
     logits = torch.tensor([[0.3, -1.2], [40.0, 2.0], [-40.0, -40.0]])
     both = with_product(logits, "product")
     expected = logits.double().sigmoid().prod(dim=1)
@@ -231,7 +231,7 @@ def test_ple_equals_a_ple_of_single_experts(tasks: int, levels: int, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["wide_deep", "deepfm", "dcn", "din", "ple"])
-def test_dropout_acts_in_training_alone(name: str, config: Config, batch: Batch) -> None:
+def test_dropout_is_active_only_in_training(name: str, config: Config, batch: Batch) -> None:
     settings = config.align.with_settings({"dropout": 0.5})
     model = rankers.build(config, name, settings)
     assert isinstance(model, NeuralRanker)

@@ -1,4 +1,4 @@
-"""The scene encoder against the complete transformer, and against its own definition."""
+"""The scene encoder equals the complete transformer, and its definition."""
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def naive_layer(layer: nn.TransformerEncoderLayer, x_BSD: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("pre_norm", [True, False])
 @pytest.mark.parametrize("missing", [0.0, 0.4, 1.0])
-def test_reading_at_agg_alone_equals_the_complete_encoder(pre_norm: bool, missing: float) -> None:
+def test_computing_only_agg_equals_the_complete_encoder(pre_norm: bool, missing: float) -> None:
     encoder = make_encoder(pre_norm=pre_norm)
     texts_BR = texts(missing)
     tokens_BSD = naive_tokens(encoder, texts_BR)
@@ -93,7 +93,7 @@ def test_reading_at_agg_alone_equals_the_complete_encoder(pre_norm: bool, missin
 
 
 @pytest.mark.parametrize("pre_norm", [True, False])
-def test_reading_at_agg_alone_has_the_gradients_of_the_complete_encoder(pre_norm: bool) -> None:
+def test_computing_only_agg_has_the_gradients_of_the_complete_encoder(pre_norm: bool) -> None:
     encoder = make_encoder(pre_norm=pre_norm)
     texts_BR, weights = texts(0.3), torch.randn(B, 8, dtype=torch.float64)
     complete = encoder.projection(naive_layer(encoder.first, naive_tokens(encoder, texts_BR))[:, 0])

@@ -29,7 +29,7 @@ def results_of(config: Config) -> Any:
     return artifacts.read_json(artifacts.folder(config, "tune") / "found.json")
 
 
-def test_every_ranker_gets_its_trials_and_the_best_goes_into_the_configuration(
+def test_each_ranker_gets_its_trials_and_the_best_is_configured(
     tmp_path: Path,
 ) -> None:
     plain = {"of": "larr", "settings": {"beta_alignment": 0.0, "scene": {"dropout": 0.1}}}
@@ -77,7 +77,7 @@ def test_a_stopped_search_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert trials[0]["settings"]["learning_rate"] == config.align.learning_rate
 
 
-def test_a_resumed_search_draws_other_settings(tmp_path: Path) -> None:
+def test_a_resumed_search_does_not_repeat_settings(tmp_path: Path) -> None:
     config = Config(tune=TuneConfig(trials=3, random=2))
     for _ in range(2):
         study = tune.open_study(config, "ple", tmp_path)
@@ -87,7 +87,7 @@ def test_a_resumed_search_draws_other_settings(tmp_path: Path) -> None:
     assert first != second
 
 
-def test_a_search_where_all_trials_diverge_is_refused(
+def test_a_search_with_only_diverged_trials_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RANKERS["ple"], "search_space", {"learning_rate": Range(1e30, 1e31)})

@@ -1,4 +1,4 @@
-"""The HTTP service: answers, refusals, metrics."""
+"""The HTTP service: responses, errors, metrics."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_request_is_ranked(client: TestClient, asked: dict[str, Any]) -> None:
     assert answer.json()["arm"] == "A"
 
 
-def test_wrong_requests_are_refused(client: TestClient, asked: dict[str, Any]) -> None:
+def test_invalid_requests_are_refused(client: TestClient, asked: dict[str, Any]) -> None:
     wrong = client.post("/v1/rank", json=asked | {"k": -1}, headers=TOKEN)
     assert wrong.status_code == 422
     assert "k" in wrong.json()["error"]
@@ -67,7 +67,7 @@ def test_unknown_paths_and_methods_are_refused_in_json(client: TestClient) -> No
 
 
 @pytest.mark.parametrize("moment", ["noon", "2024-05-06", "2024-05-06T12:10:00+08:00"])
-def test_a_wrong_time_is_refused_with_the_right_form(
+def test_an_invalid_time_is_refused_with_the_valid_format(
     client: TestClient, asked: dict[str, Any], moment: str
 ) -> None:
     answer = client.post("/v1/rank", json=asked | {"time": moment}, headers=TOKEN)
@@ -90,7 +90,7 @@ def test_health_and_metrics(client: TestClient, asked: dict[str, Any]) -> None:
         assert f'larr_rank_seconds_count{{part="{part}"}} 1.0' in metrics
 
 
-def test_it_follows_the_store_while_it_runs(
+def test_a_running_service_follows_the_store(
     store: Store, second: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("larr.serve.app.REFRESH_SECONDS", 0.01)
@@ -104,7 +104,7 @@ def test_it_follows_the_store_while_it_runs(
         assert client.post("/v1/rank", json=asked).json()["version"] == second
 
 
-def test_the_openapi_document_has_every_call(store: Store) -> None:
+def test_the_openapi_document_has_all_endpoints(store: Store) -> None:
     service = Service(Live(store), "secret")
     answer = TestClient(service.app()).get("/openapi.json").json()
     calls = {path for path in answer["paths"] if path.startswith("/v1")}
@@ -140,7 +140,7 @@ def test_a_body_has_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def answers_to(address: str, head: str, body: bytes) -> bytes:
-    """What comes back before the connection ends."""
+    """Returns the response before the connection is closed."""
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(f"POST /v1/rank HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body)
@@ -162,12 +162,12 @@ def test_an_http_2_upgrade_is_answered_in_http_1(store: Store, asked: dict[str, 
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_headers_have_a_largest_size(store: Store) -> None:
+def test_headers_have_a_size_limit(store: Store) -> None:
     with running(Service(Live(store))) as address, suppress(ConnectionError):
         assert answers_to(address, "x: y\r\n" * 100_000, b"") == b"", "closed by the server"
 
 
-def test_it_is_ready_once_earlier_places_are_embedded(store: Store) -> None:
+def test_the_service_is_ready_once_earlier_places_are_embedded(store: Store) -> None:
     service = Service(Live(store))
     client = TestClient(service.app())
     assert (client.get("/readyz").status_code, client.get("/livez").status_code) == (503, 200)
@@ -194,7 +194,7 @@ def test_failures_are_reported_and_counted(
 
 
 def test_packets_are_sent_at_once() -> None:
-    """A socket that processes share does not name TCP, so asyncio leaves it as it is."""
+    """asyncio does not set TCP options on shared sockets, which do not name TCP."""
 
     async def accepted() -> int:
         config = uvicorn.Config("none:app", http=PatientProtocol)
@@ -226,7 +226,7 @@ def test_packets_are_sent_at_once() -> None:
 
 @contextmanager
 def two_processes(store: Store) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """`larr serve --workers 2`, when it is ready."""
+    """`larr serve --workers 2`, once ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What is exported reads back: in FuxiCTR, in ONNX Runtime, with the scores of the ranker."""
+"""FuxiCTR and ONNX Runtime read the export, with the scores of the ranker."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_onnx_ranker_gives_the_probabilities_of_evaluate(
     assert np.allclose(actual, predict(trained, "larr")[:77], atol=1e-5)
 
 
-def test_fuxictr_reads_it(exported: Path) -> None:
+def test_fuxictr_reads_the_export(exported: Path) -> None:
     features: Any = pytest.importorskip("fuxictr.features", reason="needs fuxictr")
     layers = pytest.importorskip("fuxictr.pytorch.layers.embeddings.feature_embedding")
     loaders = pytest.importorskip("fuxictr.pytorch.dataloaders.parquet_dataloader")

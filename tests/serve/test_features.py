@@ -1,4 +1,4 @@
-"""A request read row by row has the inputs that `larr prepare` gave its rows in the log."""
+"""A request read row by row has the same inputs as its rows in `larr prepare`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def crossed(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
-def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) -> None:
+def test_candidates_have_the_declared_columns_and_their_levels(reader: Reader) -> None:
     names = [reader.names[column] for column in reader.categories.candidate]
     assert {"position", "distance_km_level"} <= set(names)
     numbers = [reader.features.numbers[column] for column in reader.numbers.candidate]
@@ -56,7 +56,7 @@ def test_declared_columns_and_their_levels_are_the_candidates(reader: Reader) ->
     assert "temperature_c" not in numbers
 
 
-def test_whether_the_time_is_read_is_known(reader: Reader, tmp_path: Path) -> None:
+def test_use_of_the_time_is_detected(reader: Reader, tmp_path: Path) -> None:
     assert reader.reads_time
     for categories, expected in (("'poi_id'", False), ("'poi_id', 'meal_slot'", True)):
         settings = [*write_own(tmp_path), f"features.categories=['user_id', {categories}]"]
@@ -105,7 +105,7 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, prepared: Config) -> 
 
 
 def test_values_of_any_type_are_sent_as_json(tmp_path: Path) -> None:
-    """The rows of a request in the log give the same inputs after a way through JSON."""
+    """The rows of a request in the log give the same inputs after a JSON round trip."""
     moment = datetime(2024, 4, 1, 9, 5)
     values = {
         "fee": pl.Series(["5.40", "6"], dtype=pl.Decimal(10, 2)),
@@ -148,7 +148,7 @@ def test_values_of_any_type_are_sent_as_json(tmp_path: Path) -> None:
     assert not candidates.unknown
 
 
-def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None:
+def test_unknown_users_places_and_values_have_inputs(reader: Reader) -> None:
     scene = {"user_id": "nobody", "time": datetime(2024, 4, 8, 12), "weather": "frogs"}
     request = reader.request(scene)
     assert not request.known
@@ -161,7 +161,7 @@ def test_unknown_users_places_and_values_have_inputs_too(reader: Reader) -> None
     assert reader.candidates(request, {"poi_id": ["nowhere"]}).unknown == []
 
 
-def test_a_place_that_is_added_has_the_cross_statistics_of_its_values(crossed: Config) -> None:
+def test_an_added_place_has_the_cross_statistics_of_its_values(crossed: Config) -> None:
     reader = Reader(crossed, crossed.output / "prepare")
     known, row = reader.known.places.head(1), len(reader.known.places) + 1
     like_it = known.select("poi_category", "poi_tags", "poi_price_yuan", poi_id=pl.lit("new"))

@@ -1,4 +1,4 @@
-"""Folding is exact: partial softmaxes, merged in any way, give the whole encoder's e_s."""
+"""Folding is exact: partial softmaxes, merged in any order, give the complete encoder's e_s."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places that came after the training: on the disk, embedded, ranked, known after a restart."""
+"""Places added after training: stored, embedded, ranked, available after a restart."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PLACE = {
 
 
 def embed(_: object, texts: list[tuple[str, str]]) -> np.ndarray:
-    """A vector that depends on the text alone."""
+    """Returns a vector that depends only on the text."""
     seeds = [zlib.crc32(f"{keyword} {text}".encode()) for keyword, text in texts]
     rows = [np.random.default_rng(seed).normal(size=128) for seed in seeds]
     return np.array(rows, dtype=np.float32)
@@ -61,7 +61,7 @@ def ranked(live: Live, asked: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {item.poi_id: item for item in answer.items}
 
 
-def test_it_ranks_with_its_texts_once_they_are_embedded(live: Live, asked: dict[str, Any]) -> None:
+def test_a_place_is_ranked_with_its_texts_once_embedded(live: Live, asked: dict[str, Any]) -> None:
     before = ranked(live, asked)
     assert before[PLACE["poi_id"]].degraded == ["new_place"]
     live.accept(PLACE)
@@ -76,7 +76,7 @@ def test_it_ranks_with_its_texts_once_they_are_embedded(live: Live, asked: dict[
         assert "New Moon Hotpot" in [effect.text for effect in texts]
 
 
-def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: Config) -> None:
+def test_places_with_equal_texts_share_vectors(live: Live, served: Config) -> None:
     ranker = live.opened[0].version.ranker
     if not ranker.reads_texts:
         pytest.skip("it reads no texts")
@@ -102,7 +102,7 @@ def test_a_place_with_the_texts_of_another_has_its_vectors(live: Live, served: C
     assert np.isfinite(columns["place_products"]).all()
 
 
-def test_later_texts_have_the_vectors_of_their_source(published: Published) -> None:
+def test_new_texts_have_the_vectors_of_their_source(published: Published) -> None:
     if published.run.align.models != [BEST]:
         pytest.skip("it reads nothing of letters")
     store, data = published.store, artifacts.folder(published.run, "prepare")
@@ -113,7 +113,7 @@ def test_later_texts_have_the_vectors_of_their_source(published: Published) -> N
     np.testing.assert_allclose(vectors_ND, stored_VD[texts["text_id"].to_numpy()], atol=1e-5)
 
 
-def test_the_latest_columns_of_a_place_count(live: Live, asked: dict[str, Any]) -> None:
+def test_the_latest_columns_of_a_place_apply(live: Live, asked: dict[str, Any]) -> None:
     live.accept(PLACE)
     live.refresh()
     first = ranked(live, asked)[PLACE["poi_id"]].score
@@ -136,7 +136,7 @@ def around(live: Live, asked: dict[str, Any]) -> list[str]:
     return [item.poi_id for item in answer.items]
 
 
-def test_a_place_is_withdrawn_for_good(live: Live, asked: dict[str, Any]) -> None:
+def test_a_withdrawn_place_does_not_return(live: Live, asked: dict[str, Any]) -> None:
     other = "another"
     live.accept(PLACE)
     live.accept(PLACE | {"poi_id": other})
@@ -177,7 +177,7 @@ def test_a_restart_embeds_nothing_again(
     assert again.status(PLACE["poi_id"]) == "embedded"
 
 
-def test_without_kept_vectors_texts_are_embedded_again(
+def test_without_stored_vectors_texts_are_embedded_again(
     live: Live, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (live.store.folder / VECTORS).write_text("no file of SQLite, and long enough to be seen as one")
@@ -188,7 +188,7 @@ def test_without_kept_vectors_texts_are_embedded_again(
         assert "cannot cache vectors" in " ".join(capsys.readouterr().err.split())
 
 
-def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
+def test_stored_texts_are_not_embedded_again(live: Live) -> None:
     live.accept(PLACE)
     live.refresh()
     texts = live.opened[0].version.ranker.reader.texts
@@ -200,7 +200,7 @@ def test_texts_that_are_stored_are_not_embedded_again(live: Live) -> None:
     assert not before.select("keyword", "text").is_duplicated().any()
 
 
-def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:
+def test_a_place_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any]) -> None:
     other = Live(live.store)
     live.accept(PLACE)
     assert live.status(PLACE["poi_id"]) == other.status(PLACE["poi_id"]) == "accepted"
@@ -212,7 +212,7 @@ def test_it_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str, Any
     assert again.status("unknown") is None
 
 
-def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
+def test_a_new_version_has_the_place_from_the_start(live: Live, second: str) -> None:
     live.accept(PLACE)
     live.refresh()
     live.store.activate(second)
@@ -221,7 +221,7 @@ def test_a_new_version_knows_it_from_the_start(live: Live, second: str) -> None:
     assert live.status(PLACE["poi_id"]) == "embedded"
 
 
-def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str) -> None:
+def test_the_page_has_it_in_an_unserved_version(live: Live, second: str) -> None:
     page = Page(live, secured=False)
     assert page.form(second).describe(PLACE["poi_id"]) == (PLACE["poi_id"], "")
     live.accept(PLACE)
@@ -246,13 +246,13 @@ def test_the_page_has_it_in_a_version_that_is_not_served(live: Live, second: str
         ({"log_orders": 7}, "unknown column 'log_orders'"),
     ],
 )
-def test_wrong_places_are_refused(live: Live, change: dict[str, Any], message: str) -> None:
+def test_invalid_places_are_refused(live: Live, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         live.accept(PLACE | change)
     assert not live.journal.path.exists()
 
 
-def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None:
+def test_a_place_without_id_or_name_or_with_a_known_id_is_refused(live: Live) -> None:
     with pytest.raises(InputError, match="a place needs name"):
         live.accept({"poi_id": "x"})
     with pytest.raises(InputError, match="poi_id must be a text"):
@@ -262,17 +262,15 @@ def test_a_place_needs_an_id_and_a_name_and_may_not_be_known(live: Live) -> None
         live.accept(PLACE | {"poi_id": trained})
 
 
-def test_its_values_have_the_types_of_the_log() -> None:
+def test_values_have_the_types_of_the_log() -> None:
     known = pl.DataFrame(schema=dict.fromkeys(("poi_id", "poi_name", "poi_tags"), pl.String))
     row = to_known_row({"poi_id": "x", "name": 5.0, "tags": ["a", "b, c"]}, known)
     assert row.rows() == [("x", "5", "a, b; c")]
     assert to_known_row({"poi_id": "NA", "name": "NULL"}, known).rows() == [("NA", "NULL")]
 
 
-def test_one_place_that_fails_keeps_no_other_back(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the reason: what came after it, and a change of versions, go on."""
+def test_a_failing_place_does_not_block_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later places are added and versions change after a failure for any reason."""
     whole = ServedRanker.add_places
 
     def failing(scorer: ServedRanker, places: pl.DataFrame, embed: Any) -> None:
@@ -292,7 +290,7 @@ def test_one_place_that_fails_keeps_no_other_back(
     ]
 
 
-def test_a_place_is_tried_again_when_the_machine_failed(
+def test_a_place_is_retried_after_a_machine_failure(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object) -> None:
@@ -307,7 +305,7 @@ def test_a_place_is_tried_again_when_the_machine_failed(
     assert (live.refused, live.status(PLACE["poi_id"])) == (None, "embedded")
 
 
-def test_lines_that_are_no_places_are_skipped(tmp_path: Path) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
@@ -319,7 +317,7 @@ def test_lines_that_are_no_places_are_skipped(tmp_path: Path) -> None:
     assert journal.read_new() == [{"poi_id": "three"}], "read from its start when it is shorter"
 
 
-def test_half_a_line_is_removed(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_removed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "places.jsonl")
     journal.append({"poi_id": "one"})
     with journal.path.open("ab") as file:
@@ -334,7 +332,7 @@ def test_half_a_line_is_removed(tmp_path: Path) -> None:
     ]
 
 
-def test_several_processes_lose_nothing(tmp_path: Path) -> None:
+def test_several_processes_lose_no_places(tmp_path: Path) -> None:
     path = tmp_path / "places.jsonl"
 
     def write(writer: int) -> None:
@@ -368,7 +366,7 @@ def test_places_are_added_and_withdrawn_over_http(
         assert client.get(f"/v1/places/{PLACE['poi_id']}").status_code == 404
 
 
-def test_the_service_goes_on_after_any_failure(
+def test_the_service_continues_after_any_failure(
     live: Live, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     def broken(_: Store) -> None:
@@ -383,7 +381,7 @@ def test_the_service_goes_on_after_any_failure(
     assert ranked(live, asked)
 
 
-def test_a_place_that_a_version_cannot_read_is_left_out(live: Live, asked: dict[str, Any]) -> None:
+def test_a_place_that_a_version_cannot_read_is_skipped(live: Live, asked: dict[str, Any]) -> None:
     live.journal.append(PLACE | {"poi_id": "strange", "stars": 5})
     live.accept(PLACE)
     live.refresh()

@@ -1,4 +1,4 @@
-"""The served ranker gives the scores of the trained one, whatever it is asked."""
+"""The served ranker returns the scores of the trained one for all requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REQUEST_SLOTS = [slot for slot in range(SIZES.keywords) if slot not in PLACE_SLO
 
 @dataclass
 class BatchReader:
-    """Stands in for `Reader`: the places and the request are those of a batch."""
+    """Replaces `Reader`: places and request come from a batch."""
 
     config: Config
     batch: Batch
@@ -87,7 +87,7 @@ def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Neu
 
 
 def one_request(batch: Batch) -> Batch:
-    """The rows as candidates of the first row's request; each keyword has texts of its own."""
+    """The rows become candidates of the first row's request; keywords share no texts."""
     of_keyword_BR = batch.texts // SIZES.keywords * SIZES.keywords + torch.arange(SIZES.keywords)
     is_missing = (batch.texts < 0) | (of_keyword_BR >= SIZES.texts)
     texts = torch.where(is_missing, -1, of_keyword_BR).int()
@@ -120,7 +120,7 @@ def one_request(batch: Batch) -> Batch:
         ("din", {"ctcvr": "product"}),
     ],
 )
-def test_served_scores_are_those_of_the_model(
+def test_served_scores_equal_those_of_the_model(
     tmp_path: Path, in_torch: None, name: str, settings: dict[str, Any]
 ) -> None:
     config, model = make(tmp_path, name, settings)
@@ -144,7 +144,9 @@ def test_served_scores_are_those_of_the_model(
         assert np.abs(scored.probabilities - expected[:count]).max() < 1e-6
 
 
-def test_served_scores_are_those_of_the_evaluation(served: Config, version: ServedVersion) -> None:
+def test_served_scores_equal_those_of_the_evaluation(
+    served: Config, version: ServedVersion
+) -> None:
     expected_NT = predict(served, served.align.models[0])
     served_scores = []
     for _, group in log(served).group_by("request_id", maintain_order=True):
@@ -165,7 +167,7 @@ def figures_of(ranker: Ranker, texts: torch.Tensor, data: Path) -> torch.Tensor:
     return torch.cat(parts, dim=1)
 
 
-def test_what_a_text_adds_is_the_score_less_that_without_it(
+def test_a_text_adds_the_score_minus_the_score_without_it(
     served: Config, version: ServedVersion
 ) -> None:
     if not version.ranker.reads_texts:

@@ -1,4 +1,4 @@
-"""Versions: whole or refused, replayed before they are served, changed and taken back."""
+"""Versions are complete or refused, replayed before serving, changed and rolled back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def published(publish: Callable[[str], Published]) -> Published:
     return publish("larr")
 
 
-def test_a_version_is_complete_by_itself(store: Store, served: Config) -> None:
+def test_a_version_is_self_contained(store: Store, served: Config) -> None:
     (manifest,) = store.versions()
     folder = store.folder / "versions" / manifest["version"]
     check(folder)
@@ -39,7 +39,7 @@ def test_a_version_is_complete_by_itself(store: Store, served: Config) -> None:
     assert [path.name for path in (store.folder / "versions").iterdir()] == [manifest["version"]]
 
 
-def test_the_same_run_is_the_same_version(
+def test_the_same_run_gives_the_same_version(
     store: Store, served: Config, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = store.arms()[0].version
@@ -51,7 +51,7 @@ def test_the_same_run_is_the_same_version(
     store.load(again)
 
 
-def test_changes_at_the_same_time_come_one_after_the_other(
+def test_simultaneous_changes_are_serialised(
     store: Store, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "load", lambda *_: None)
@@ -62,7 +62,7 @@ def test_changes_at_the_same_time_come_one_after_the_other(
     assert store.roll_back()[0].version in versions
 
 
-def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
+def test_the_error_for_a_broken_version_names_it(store: Store, second: str) -> None:
     folder = store.folder / "versions" / second
     for name, message in ((READY, "version is incomplete"), (MANIFEST, "cannot be read")):
         content = (folder / name).read_bytes()
@@ -84,7 +84,7 @@ def test_a_broken_version_is_refused_by_name(store: Store, second: str) -> None:
             store.activate(name)
 
 
-def test_other_answers_than_the_evaluation_gave_are_refused(
+def test_a_version_with_scores_unlike_the_evaluation_is_refused(
     store: Store, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     golden = artifacts.read_json(store.folder / "versions" / second / GOLDEN)
@@ -95,7 +95,7 @@ def test_other_answers_than_the_evaluation_gave_are_refused(
         store.activate(second)
 
 
-def test_a_change_is_taken_back(store: Store, second: str) -> None:
+def test_a_change_can_be_undone(store: Store, second: str) -> None:
     first = store.arms()
     with pytest.raises(VersionError, match="no previous version"):
         store.roll_back()
@@ -109,7 +109,7 @@ def test_a_change_is_taken_back(store: Store, second: str) -> None:
         store.roll_back()
 
 
-def test_a_user_is_always_in_the_same_of_two_arms(store: Store, second: str) -> None:
+def test_a_user_always_has_the_same_arm(store: Store, second: str) -> None:
     store.activate(second, share=0.3)
     live = Live(store)
     users = [f"u{number}" for number in range(2_000)]
@@ -134,14 +134,14 @@ def test_a_refused_version_changes_nothing(store: Store, second: str) -> None:
     assert (live.opened[0].arm.version, live.refused) == (second, None)
 
 
-def test_arms_of_different_tests_are_unrelated() -> None:
+def test_arms_of_different_tests_are_independent() -> None:
     users = [f"u{number}" for number in range(4_000)]
     one, other = (np.array([arm_position(user, salt) for user in users]) for salt in ("a", "b"))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
     assert one.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_model_that_was_not_trained_is_refused(
+def test_an_untrained_model_is_refused(
     store: Store, served: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "require_ranker", require_ranker)
@@ -160,10 +160,10 @@ def test_a_run_of_an_older_larr_is_refused(store: Store, served: Config, tmp_pat
     assert len(store.versions()) == 1
 
 
-def test_a_log_with_slips_is_published(
+def test_a_log_with_inconsistent_scenes_is_published(
     city: Config, tmp_path: Path, in_torch: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scene fields that are missing in some rows of a request, and times that run on within it."""
+    """Within requests, scene fields are missing in some rows and times advance."""
     log = pl.read_parquet(city.output / "prepare" / "raw" / "impressions").with_row_index("row")
     log = log.with_columns(
         pl.when(pl.col("row") % 20 != 7).then("weather"),

@@ -1,4 +1,4 @@
-"""Added rows are found by their numbers, behind the published ones."""
+"""Added rows are found by their numbers, after the published ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def columns_of(rows: int, random: np.random.Generator) -> Columns:
     return {"number": random.random(rows), "pair": random.integers(100, size=(rows, 2))}
 
 
-def test_added_rows_come_behind_the_published_ones() -> None:
+def test_added_rows_follow_the_published_ones() -> None:
     random = np.random.default_rng(0)
     expected = columns_of(5, random)
     table = Table(expected)
@@ -28,7 +28,7 @@ def test_added_rows_come_behind_the_published_ones() -> None:
     assert len(table) == len(expected["pair"])
 
 
-def test_a_row_is_written_again_in_its_place_and_published_rows_stay() -> None:
+def test_a_row_is_overwritten_and_published_rows_stay() -> None:
     published = np.zeros(3)
     table = Table({"number": published})
     table.write([3, 4], {"number": np.array([1.0, 2.0])})

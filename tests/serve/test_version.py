@@ -1,4 +1,4 @@
-"""A rank request: what it gives back, what it says of the unknown, what it refuses."""
+"""Ranking requests: responses, unknown values, invalid values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rank(version: ServedVersion, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def test_the_best_come_first(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_candidates_are_ranked_by_score(version: ServedVersion, asked: dict[str, Any]) -> None:
     answer = rank(version, asked | {"k": 3})
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
@@ -58,7 +58,7 @@ def test_missing_columns_of_a_scene_are_reported(
     assert "unknown_value:weather" in rank(version, asked | {"scene": scene})["degraded"]
 
 
-def test_nothing_has_a_position_before_it_is_ranked(
+def test_candidates_are_scored_without_a_position(
     version: ServedVersion, asked: dict[str, Any]
 ) -> None:
     without = [{"poi_id": row["poi_id"]} for row in asked["candidates"]]
@@ -73,7 +73,7 @@ def test_nothing_has_a_position_before_it_is_ranked(
     assert "unknown_value:position" in degraded
 
 
-def test_ids_may_be_numbers(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_ids_can_be_numbers(version: ServedVersion, asked: dict[str, Any]) -> None:
     candidates = [{"poi_id": 7}, {"poi_id": 12}]
     answer = rank(version, asked | {"user_id": 3, "candidates": candidates})
     assert sorted(item["poi_id"] for item in answer["items"]) == ["12", "7"]
@@ -90,7 +90,7 @@ def test_missing_columns_of_a_candidate_are_reported(
     assert answer["degraded"] == ["missing:delivery_minutes"]
 
 
-def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
+def test_places_nearby_are_ranked(version: ServedVersion, asked: dict[str, Any]) -> None:
     row = version.known_places.row(5, named=True)
     near = {"lat": row["poi_lat"], "lon": row["poi_lon"], "within_km": 30, "at_most": 7}
     body = {name: value for name, value in asked.items() if name != "candidates"}
@@ -123,7 +123,7 @@ def test_places_around(version: ServedVersion, asked: dict[str, Any]) -> None:
         ({"time": True}, "time"),
     ],
 )
-def test_wrong_values_are_named(
+def test_invalid_values_are_named(
     version: ServedVersion, asked: dict[str, Any], change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -138,7 +138,7 @@ SECONDS = 1_712_549_400
 @pytest.mark.parametrize("zone", ["", SHANGHAI])
 @pytest.mark.parametrize("separator", "T ")
 @pytest.mark.parametrize("seconds", ["", ":00", ":00.000"])
-def test_a_clock_needs_no_seconds(zone: str, separator: str, seconds: str) -> None:
+def test_a_time_without_seconds_is_valid(zone: str, separator: str, seconds: str) -> None:
     time = f"2024-04-08{separator}12:10{seconds}"
     assert local_time(time, zone) == datetime(2024, 4, 8, 12, 10)
 
@@ -165,13 +165,13 @@ def test_an_instant_is_converted_if_the_zone_is_known(instant: str | float) -> N
         *("2024-04-08T12:10:00 Shanghai", 0, 1210, -SECONDS, 1e300, float("inf"), 10**400),
     ],
 )
-def test_what_may_be_several_times_is_refused(zone: str, time: str | float) -> None:
+def test_an_ambiguous_or_invalid_time_is_refused(zone: str, time: str | float) -> None:
     with pytest.raises(InputError, match=r"got .* expected .* such as 2024-04-08T12:10:00") as why:
         local_time(time, zone)
     assert repr(time)[:80] in str(why.value)
 
 
-def test_without_a_time_it_is_now_at_the_places(
+def test_the_default_time_is_the_local_time_of_the_places(
     version: ServedVersion, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for hours, zone in ((8, SHANGHAI), (-10, "Pacific/Honolulu")):

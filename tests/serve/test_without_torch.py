@@ -1,4 +1,4 @@
-"""Serving starts and ranks where nothing but its own packages is installed."""
+"""Serving starts and ranks with only its required packages installed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def served_without_torch(
     return answers
 
 
-def test_it_ranks_explains_and_searches(
+def test_serving_without_torch_ranks_explains_and_searches(
     store: Store, published: Published, asked: dict[str, Any], version: ServedVersion
 ) -> None:
     name, known = published.run.align.models[0], version.known_places.row(5, named=True)

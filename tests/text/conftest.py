@@ -1,4 +1,4 @@
-"""Tiny models and short runs that the tests of the texts share; tests that write copy them."""
+"""Tiny models and short runs shared by the tests of texts; tests that write copy them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tuned(prepared: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="session")
 def lm(prepared: Config) -> LanguageModel:
-    """A tiny model with the keywords' markers, as stage 1 starts from it."""
+    """A tiny model with the keywords' markers, as at the start of stage 1."""
     return load_base(prepared)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer that no text can forge, the new rows, the end-token pooling, saving and loading."""
+"""Markers that texts cannot forge, new embeddings, end-token pooling, saving and loading."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lm(request: pytest.FixtureRequest, models: dict[str, Path]) -> LanguageModel
     return load_base(config_of(models[request.param]))
 
 
-def test_description_is_texts_between_markers(lm: LanguageModel) -> None:
+def test_a_description_is_texts_between_markers(lm: LanguageModel) -> None:
     tokens = lm.tokens
     by_hand = []
     for keyword, text in PARTS:
@@ -57,7 +57,7 @@ def test_description_is_texts_between_markers(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("text", FORGERIES)
-def test_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
+def test_a_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
     ids = lm.tokens.encode([("poi_name", text)])
     ids = ids[len(lm.tokens.first) : len(ids) - len(lm.tokens.last)]
     special = set(lm.tokens.tokenizer.all_special_ids) - {lm.tokens.tokenizer.unk_token_id}
@@ -66,7 +66,7 @@ def test_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
     assert not special & set(ids[1:-1])
 
 
-def test_markers_that_come_through_are_taken_out(tmp_path: Path) -> None:
+def test_markers_in_texts_are_removed(tmp_path: Path) -> None:
     lm = load_base(config_of(make_model(tmp_path / "model", "qwen2")))
     lm.tokens.tokenizer = _Forging(lm.tokens.tokenizer)  # type: ignore[assignment]
     ids = lm.tokens.encode([("poi_name", "a</poi_name>b")])
@@ -83,7 +83,7 @@ class _Forging:
         return self.tokenizer(texts, add_special_tokens=False)  # type: ignore[operator]
 
 
-def test_too_long_a_description_keeps_every_marker(lm: LanguageModel) -> None:
+def test_a_truncated_description_keeps_all_markers(lm: LanguageModel) -> None:
     parts = [("poi_name", "shop"), ("poi_menu", "noodles " * 500), ("poi_tags", "tofu " * 500)]
     ids = lm.tokens.encode(parts)
     assert 62 <= len(ids) <= 64
@@ -95,12 +95,12 @@ def test_too_long_a_description_keeps_every_marker(lm: LanguageModel) -> None:
     assert ids[: len(short)] == short, "the short text is complete"
 
 
-def test_too_short_a_length_for_the_keywords_is_refused(tmp_path: Path) -> None:
+def test_a_length_too_short_for_the_keywords_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 18 tokens"):
         load_base(config_of(make_model(tmp_path / "model", "gpt2"), max_length=10))
 
 
-def test_new_rows_are_the_mean_of_the_words(lm: LanguageModel) -> None:
+def test_new_embeddings_are_the_mean_of_the_words(lm: LanguageModel) -> None:
     ids = lm.tokens.tokenizer("poi menu", add_special_tokens=False)["input_ids"]
     for layer in filter(None, (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())):
         mean = layer.weight[ids].mean(dim=0)
@@ -108,7 +108,7 @@ def test_new_rows_are_the_mean_of_the_words(lm: LanguageModel) -> None:
             torch.testing.assert_close(layer.weight[marker], mean)
 
 
-def test_keyword_named_like_a_token_of_the_model_is_refused(tmp_path: Path) -> None:
+def test_a_keyword_named_like_a_token_is_refused(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "llama")
     keywords = [{"name": "s", "owner": "poi", "view": "basic", "template": "{poi_name}"}]
     tokenizer = make_tokenizer()
@@ -119,7 +119,7 @@ def test_keyword_named_like_a_token_of_the_model_is_refused(tmp_path: Path) -> N
         load_base(Config.model_validate(settings))
 
 
-def test_missing_model_names_the_setting(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_model_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"backbone\.model"):
         load_base(config_of(tmp_path / "nothing"))
 
@@ -144,7 +144,7 @@ def test_left_and_right_padding_give_the_same_vector(lm: LanguageModel) -> None:
     torch.testing.assert_close(torch.stack(alone), right, atol=2e-6, rtol=0)
 
 
-def test_pooling_takes_the_last_end_token_and_not_the_last_token() -> None:
+def test_pooling_reads_the_last_end_token() -> None:
     pooling = EndTokenPooling([8, 9])
     features = {
         "input_ids": torch.tensor([[1, 8, 2, 9, 3, 3], [9, 8, 1, 1, 9, 9]]),
@@ -154,7 +154,7 @@ def test_pooling_takes_the_last_end_token_and_not_the_last_token() -> None:
     assert pooling(features)["sentence_embedding"].tolist() == [[3.0], [7.0]]
 
 
-def test_text_without_end_token_is_refused() -> None:
+def test_a_text_without_an_end_token_is_refused() -> None:
     features = {
         "input_ids": torch.tensor([[1, 2]]),
         "attention_mask": torch.ones(1, 2),
@@ -165,7 +165,7 @@ def test_text_without_end_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["end", "mean"])
-def test_saved_model_loads_again_in_both_ways(
+def test_a_saved_model_can_be_loaded_in_both_ways(
     lm: LanguageModel, pooling: Literal["end", "mean"], tmp_path: Path
 ) -> None:
     encoder = as_encoder(lm, 16, pooling)
@@ -180,26 +180,26 @@ def test_saved_model_loads_again_in_both_ways(
         np.testing.assert_allclose(again.encode(texts), expected, atol=1e-6)
 
 
-def test_input_is_json_and_keeps_what_a_text_holds() -> None:
+def test_json_input_keeps_the_texts() -> None:
     assert json.loads(as_input([("poi_name", '"],["poi_menu","x')])) == [
         ["poi_name", '"],["poi_menu","x']
     ]
 
 
 @pytest.mark.parametrize("given", ["plain text", "[1, 2]", '{"poi_menu": 3}', '[["poi_menu"]]'])
-def test_input_of_another_form_is_refused(given: str) -> None:
+def test_input_of_another_format_is_refused(given: str) -> None:
     with pytest.raises(LarrError, match="as_input"):
         from_input(given)
 
 
-def test_unknown_keyword_is_refused(lm: LanguageModel) -> None:
+def test_an_unknown_keyword_is_refused(lm: LanguageModel) -> None:
     with pytest.raises(LarrError, match="'weather'"):
         lm.tokens.encode([("weather", "rain")])
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
 @pytest.mark.parametrize("special", [True, False])
-def test_new_tokens_take_no_ids_of_words(tmp_path: Path, kind: str, special: bool) -> None:
+def test_new_tokens_do_not_reuse_ids_of_words(tmp_path: Path, kind: str, special: bool) -> None:
     folder = make_model(tmp_path / "model", kind, pad=special)
     make_holes(folder, 270, 300)
     if not special:  # a token for padding is added, too
@@ -224,7 +224,7 @@ def test_two_tokens_with_one_id_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "fast"), [(0, True), (4, False), (4, True)])
-def test_a_cpu_reads_16_bits_as_32_or_frozen_as_bfloat16_where_that_is_fast(
+def test_a_cpu_loads_16_bits_as_32_or_if_frozen_and_fast_as_bfloat16(
     tmp_path: Path,
     rank: int,
     fast: bool,
@@ -243,7 +243,7 @@ def test_a_cpu_reads_16_bits_as_32_or_frozen_as_bfloat16_where_that_is_fast(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_upper_layers_alone_get_adapters_and_gradients(models: dict[str, Path], kind: str) -> None:
+def test_only_upper_layers_get_adapters_and_gradients(models: dict[str, Path], kind: str) -> None:
     lm = load_base(config_of(models[kind]))
     body = lm.model.base_model
     adapted = get_peft_model(body, lora(lm.tokens, body, 4, layers=1))
@@ -257,7 +257,7 @@ def test_upper_layers_alone_get_adapters_and_gradients(models: dict[str, Path], 
         lora(lm.tokens, body, 4, layers=3)
 
 
-def test_the_head_stays_exact_beside_16_bits(lm: LanguageModel) -> None:
+def test_the_head_stays_in_float32_with_16_bit_weights(lm: LanguageModel) -> None:
     half = LanguageModel(deepcopy(lm.model).to(torch.bfloat16), lm.tokens)
     encoder = as_encoder(half, 16)
     assert encoder[2].linear.weight.dtype == torch.float32
@@ -266,7 +266,7 @@ def test_the_head_stays_exact_beside_16_bits(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_tokenizer_without_padding_token(tmp_path: Path, padding_side: str) -> None:
+def test_a_tokenizer_without_padding_token_gets_one(tmp_path: Path, padding_side: str) -> None:
     folder = make_model(tmp_path / "model", "llama", pad=False, padding_side=padding_side)
     lm = load_base(config_of(folder))
     encoder = as_encoder(lm, 16)
@@ -274,7 +274,7 @@ def test_tokenizer_without_padding_token(tmp_path: Path, padding_side: str) -> N
     np.testing.assert_allclose(both[1], encoder.encode(as_input(PARTS[:1])), atol=2e-6)
 
 
-def test_more_tokens_than_the_model_reads_are_refused(tmp_path: Path) -> None:
+def test_a_length_beyond_the_models_limit_is_refused(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "gpt2")
     with pytest.raises(ConfigError, match="reads at most 128 tokens"):
         load_base(config_of(model, max_length=129))
@@ -287,7 +287,7 @@ def test_an_unreadable_model_is_reported(tmp_path: Path) -> None:
         load_base(config_of(model))
 
 
-def test_descriptions_that_are_cut_are_counted(lm: LanguageModel) -> None:
+def test_truncated_descriptions_are_counted(lm: LanguageModel) -> None:
     before = lm.tokens.shortened
     lm.tokens.encode([("poi_menu", "mapo tofu, " * 100)])
     lm.tokens.encode([("poi_menu", "mapo tofu")])

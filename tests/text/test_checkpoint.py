@@ -1,4 +1,4 @@
-"""What `backbone.model` takes: packages, GGUF files, folders of sentence-transformers, refusals."""
+"""Values of `backbone.model`: packages, GGUF files, sentence-transformers folders, errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from larr.text import checkpoint
 from tests.tiny_models import CORPUS, make_model, make_tokenizer
 
 
-def test_a_gguf_file_is_read_once_and_gives_the_same_states(
+def test_a_gguf_file_is_converted_once_and_gives_the_same_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("gguf")
@@ -94,7 +94,9 @@ def _as_gguf(folder: Path, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["headless", "modernbert", "qwen3"])
-def test_a_folder_of_sentence_transformers_is_its_transformer(tmp_path: Path, kind: str) -> None:
+def test_the_transformer_of_a_sentence_transformers_folder_is_loaded(
+    tmp_path: Path, kind: str
+) -> None:
     folder = make_model(tmp_path / "model", kind)
     body = Transformer(str(folder))
     SentenceTransformer(modules=[body, Pooling(32)]).save(str(tmp_path / "sentences"))
@@ -109,7 +111,7 @@ def test_a_folder_of_sentence_transformers_is_its_transformer(tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("name", checkpoint.PACKAGED)
-def test_a_missing_package_is_named_with_its_command(
+def test_the_error_for_a_missing_package_names_the_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "find_spec", lambda _: None)

@@ -1,4 +1,4 @@
-"""Stage 2: batches, masks, L_2 against a naive twin, and that the stage learns."""
+"""Stage 2: batches, masks, L_2 against a naive twin, learning."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def groups_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> None:
+def test_a_batch_maps_each_example_to_its_texts(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 16)
     batch = Collator(lm.tokens, shown=4)(rows)
     sequences = [
@@ -86,7 +86,7 @@ def test_batch_finds_every_text_again(prepared: Config, lm: LanguageModel) -> No
         assert [sequences[position] for position in shown if position >= 0] == expected
 
 
-def test_groups_of_a_large_model_have_little_padding(prepared: Config, lm: LanguageModel) -> None:
+def test_groups_for_a_large_model_have_little_padding(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 16)
     small, large = (Collator(lm.tokens, shown=4, large=large)(rows) for large in (False, True))
     texts = [
@@ -111,7 +111,7 @@ def test_false_negatives_share_a_key() -> None:
     assert false_negatives(keys).int().tolist() == expected
 
 
-def test_score_is_the_cosine() -> None:
+def test_the_score_is_the_cosine() -> None:
     first, second = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.0, 5.0]])
     torch.testing.assert_close(cosine(first, second), torch.tensor([[1.0, -1.0, 0.0]]))
 
@@ -123,9 +123,9 @@ def naive_pair_loss(
     keys: tuple[int, ...],
     log_share: np.ndarray | None = None,
 ) -> float:
-    """Eq. (12)-(20) pair by pair: same key or equal text is no negative.
+    """Eq. (12)-(20) pair by pair: rows with the same key or text are no negatives.
 
-    With `log_share` also what was shown, and the scores of the batch's places less their share.
+    `log_share` adds the places shown, and subtracts their share from the scores of the batch.
     """
     rows = [row for row in rows if EMPTY not in (row[views[0]], row[views[1]])]
     total = 0.0
@@ -152,7 +152,7 @@ def naive_pair_loss(
     return float(total / (2 * len(rows)))
 
 
-def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None:
+def test_the_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 24)
     encoder = as_encoder(lm, 16).eval()
     shown = {text for row in rows for text in row["not_taken"]}
@@ -174,7 +174,7 @@ def test_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None
     assert loss_of(rows, lm, encoder, of_paper) == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_masks_every_other_row_is_a_negative(prepared: Config, lm: LanguageModel) -> None:
+def test_without_masks_all_other_rows_are_negatives(prepared: Config, lm: LanguageModel) -> None:
     rows, encoder = rows_of(prepared, 24), as_encoder(lm, 16).eval()
     masked, plain = (
         loss_of(rows, lm, encoder, ContrastConfig(mask_false_negatives=masks))
@@ -193,7 +193,7 @@ def test_examples_without_negatives_are_counted() -> None:
     assert without_negatives(no_masks, rows) == 0
 
 
-def test_head_starts_with_equal_variances(lm: LanguageModel) -> None:
+def test_the_head_starts_with_equal_variances(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(4000, 32)) * np.geomspace(30, 1, 32) + 100
     encoder = as_encoder(lm, 16)
@@ -206,7 +206,7 @@ def test_head_starts_with_equal_variances(lm: LanguageModel) -> None:
     assert spread.min() > 0.8
 
 
-def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
+def test_the_stage_learns_who_orders_where(tmp_path: Path) -> None:
     config = make_data(
         tmp_path,
         places=200,
@@ -244,7 +244,7 @@ def test_stage_learns_who_orders_where(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run up to stage 2 with LoRA on a model whose weights have 16 bits."""
+    """A run up to stage 2 with LoRA on a model with 16-bit weights."""
     folder = tmp_path_factory.mktemp("adapted")
     make_model(folder / "model", "llama", dtype=torch.float16)
     backbone = {"model": str(folder / "model"), "lora_rank": 4}
@@ -276,7 +276,7 @@ def test_a_model_in_16_bits_is_tuned(adapted: Config) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_model_is_tuned_and_embeds_later(
+def test_each_kind_of_model_can_be_tuned_and_embeds(
     tmp_path: Path, models: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = make_data(
@@ -328,7 +328,7 @@ def test_a_large_model_is_tuned_with_little_memory(
     assert {weight.dtype for weight in after.values()} == {torch.float32}
 
 
-def test_a_training_that_learns_nothing_is_reported_and_undone(
+def test_training_without_gain_is_reported_and_discarded(
     tuned: Config, copy: Callable[..., Config], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = copy(tuned, contrast={"triples": 160, "batch_size": 16, "learning_rate": 1.0})

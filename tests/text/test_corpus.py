@@ -1,4 +1,4 @@
-"""Descriptions are [x_i, y_i]; the general text is the one that the configuration names."""
+"""Descriptions are [x_i, y_i]; the configuration names the general text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from larr.text.corpus import descriptions, general_text, texts_of
 from tests.fake_data import KEYWORDS
 
 
-def test_description_is_prompt_then_the_rest(prepared: Config) -> None:
+def test_a_description_is_the_prompt_then_the_rest(prepared: Config) -> None:
     branch, first = descriptions(prepared)[:2]
     assert [keyword for keyword, _ in first.prompt] == ["poi_name"]
     assert [keyword for keyword, _ in first.target] == ["poi_menu", "poi_tags"]
@@ -21,13 +21,13 @@ def test_description_is_prompt_then_the_rest(prepared: Config) -> None:
     assert branch.chain == "Sichuan House"
 
 
-def test_missing_texts_are_left_out() -> None:
+def test_missing_texts_are_omitted() -> None:
     keywords = Config.model_validate({"keywords": KEYWORDS}).keywords[3:]
     row = {"poi_name": "A", "poi_menu": None, "poi_tags": ""}
     assert texts_of(row, keywords) == [("poi_name", "A")]
 
 
-def test_all_texts_are_predicted_where_every_keyword_is_a_prompt(prepared: Config) -> None:
+def test_all_texts_are_predicted_if_every_keyword_is_a_prompt(prepared: Config) -> None:
     prompts = [keyword.model_copy(update={"prompt": True}) for keyword in prepared.keywords]
     first = descriptions(prepared.model_copy(update={"keywords": prompts}))[1]
     assert not first.prompt
@@ -35,14 +35,14 @@ def test_all_texts_are_predicted_where_every_keyword_is_a_prompt(prepared: Confi
     assert [keyword for keyword, _ in first.target] == places
 
 
-def test_general_text_is_a_file_read_in_order(tmp_path: Path) -> None:
+def test_general_text_is_read_from_a_file_in_order(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("one document\n\nanother \n", encoding="utf-8")
     config = Config.model_validate({"pretrain": {"general_text": path}})
     assert list(general_text(config)) == ["one document", "another"]
 
 
-def test_builtin_text_comes_with_the_builtin_model_in_the_order_of_the_seed() -> None:
+def test_the_builtin_model_reads_the_builtin_text_in_the_order_of_the_seed() -> None:
     documents = list(general_text(Config(seed=1)))
     other_seed = list(general_text(Config(seed=2)))
     assert len(documents) > 50_000
@@ -50,14 +50,14 @@ def test_builtin_text_comes_with_the_builtin_model_in_the_order_of_the_seed() ->
     assert sorted(documents) == sorted(other_seed)
 
 
-def test_another_model_reads_the_builtin_text_only_if_asked() -> None:
+def test_other_models_read_the_builtin_text_only_if_configured() -> None:
     other = {"backbone": {"model": "another"}}
     assert not list(general_text(Config.model_validate(other)))
     asked = Config.model_validate(other | {"pretrain": {"general_text": "builtin"}})
     assert next(general_text(asked)) == next(general_text(Config()))
 
 
-def test_unreadable_general_text_names_the_setting() -> None:
+def test_the_error_for_unreadable_general_text_names_the_setting() -> None:
     config = Config.model_validate({"pretrain": {"general_text": "nothing.txt"}})
     with pytest.raises(ConfigError, match=r"pretrain\.general_text"):
         list(general_text(config))

@@ -1,4 +1,4 @@
-"""Every source has a unit vector for each text; nothing is computed twice; the controls control."""
+"""Each source has a unit vector for each text, computed once; controls have their properties."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def copied(embedded: Config, copy: Callable[..., Config]) -> Config:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of texts in each call of a language model."""
+    """Records the number of texts in each call of a language model."""
     counts: list[int] = []
 
     def counting(encoder: object, texts: list[object], *others: object) -> np.ndarray:
@@ -80,7 +80,7 @@ def vectors_of(config: Config, source: str) -> np.ndarray:
     return np.load(config.output / "embed" / source / "vectors.npy")
 
 
-def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
+def test_each_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
     for source in embed.SOURCES:
         vectors_ND = vectors_of(embedded, source)
         assert vectors_ND.dtype == np.float32
@@ -92,7 +92,7 @@ def test_every_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
     assert not list((embedded.output / "embed").rglob("*.partial"))
 
 
-def test_vector_is_that_of_the_keyword_alone(embedded: Config) -> None:
+def test_a_vector_is_that_of_the_keyword_alone(embedded: Config) -> None:
     encoder = load_encoder(embedded.output / "contrast")
     vectors_ND = vectors_of(embedded, "encoder")
     for row in (0, 5, 11):
@@ -101,7 +101,7 @@ def test_vector_is_that_of_the_keyword_alone(embedded: Config) -> None:
         np.testing.assert_allclose(vectors_ND[row], alone, atol=2e-6)
 
 
-def test_untuned_has_the_keywords_mean_taken_out(embedded: Config) -> None:
+def test_untuned_vectors_are_centred_by_keyword(embedded: Config) -> None:
     vectors_ND = vectors_of(embedded, "untuned")
     rows = texts_of(embedded).with_row_index("row").filter(keyword="poi_menu")
     texts = [[("poi_menu", text)] for text in rows["text"]]
@@ -111,7 +111,9 @@ def test_untuned_has_the_keywords_mean_taken_out(embedded: Config) -> None:
     assert not vectors_ND[:, 32:].any(), "32 hidden units: the rest stays 0"
 
 
-def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path: Path) -> None:
+def test_untuned_vectors_keep_the_main_axes_of_a_wider_model(
+    embedded: Config, tmp_path: Path
+) -> None:
     texts = texts_of(embedded)
     job = embed.Job(embedded, texts, tmp_path)
     vectors_ND = np.zeros((len(texts), 8), np.float32)
@@ -129,7 +131,7 @@ def test_untuned_keeps_the_main_axes_of_a_wider_model(embedded: Config, tmp_path
     np.testing.assert_allclose(np.abs(vectors_ND), np.abs(expected), atol=1e-3)
 
 
-def test_a_ready_made_sentence_encoder_reads_the_bare_text(embedded: Config) -> None:
+def test_a_sentence_encoder_reads_the_text_without_markers(embedded: Config) -> None:
     vectors_ND = vectors_of(embedded, "sentence_encoder")
     rows = texts_of(embedded).with_row_index("row").filter(keyword="poi_menu")
     raw = SentenceTransformer(embedded.sentence_encoder).encode(rows["text"].to_list())
@@ -148,13 +150,13 @@ def test_a_missing_sentence_encoder_is_reported(
         load_sentence_encoder(model)
 
 
-def test_minilm_plugs_in() -> None:
+def test_minilm_can_be_used() -> None:
     texts = ["the cat sits on the mat", "a feline rests on a rug", "iced lemon tea"]
     cat, feline, tea = load_sentence_encoder("minilm").encode(texts)
     assert cat @ feline > cat @ tea
 
 
-def test_shuffled_keeps_each_keywords_vectors(embedded: Config) -> None:
+def test_shuffling_keeps_the_vectors_of_each_keyword(embedded: Config) -> None:
     true_ND, shuffled_ND = vectors_of(embedded, "encoder"), vectors_of(embedded, "shuffled")
     keywords = texts_of(embedded)["keyword"].to_numpy()
     for keyword in set(keywords):
@@ -176,7 +178,7 @@ def test_tfidf_sees_shared_words(embedded: Config) -> None:
 
 
 @pytest.mark.parametrize("source", ["encoder", "sentence_encoder", "tfidf", "letters"])
-def test_later_texts_are_embedded_as_the_stored_ones(embedded: Config, source: str) -> None:
+def test_new_texts_are_embedded_like_stored_ones(embedded: Config, source: str) -> None:
     later = embed.SOURCES[source].later
     assert later
     texts = texts_of(embedded).sample(20, seed=0)
@@ -187,13 +189,13 @@ def test_later_texts_are_embedded_as_the_stored_ones(embedded: Config, source: s
     np.testing.assert_allclose(vectors_ND, stored_ND, atol=1e-5)
 
 
-def test_only_what_the_rankers_read_is_computed(embedded: Config) -> None:
+def test_only_sources_of_the_rankers_are_computed(embedded: Config) -> None:
     rankers = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
     for ranker, expected in rankers.items():
         assert vector_sources(with_rankers(embedded, ranker)) == expected
 
 
-def test_an_encoder_may_not_have_the_name_of_a_source(embedded: Config) -> None:
+def test_an_encoder_named_like_a_source_is_refused(embedded: Config) -> None:
     config = embedded.model_copy(update={"encoders": {"random": {"contrast.pooling": "end"}}})
     with pytest.raises(ConfigError, match="a name may not be random"):
         vector_sources(config)
@@ -223,14 +225,14 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
     assert Counter(computed) == Counter([10] * (texts // 10) + [texts % 10] * (texts % 10 > 0))
 
 
-def test_another_ranker_does_not_embed_again(copied: Config, computed: list[int]) -> None:
+def test_adding_a_ranker_does_not_embed_again(copied: Config, computed: list[int]) -> None:
     before = (copied.output / "embed" / "encoder" / "vectors.npy").stat().st_mtime_ns
     embed_stage(with_rankers(copied, "larr", "larr_random"))
     assert not computed
     assert (copied.output / "embed" / "encoder" / "vectors.npy").stat().st_mtime_ns == before
 
 
-def test_another_package_can_add_a_source(
+def test_other_packages_can_add_a_source(
     copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def backwards(job: embed.Job, vectors_ND: np.ndarray) -> None:
@@ -244,7 +246,7 @@ def test_another_package_can_add_a_source(
     assert not computed, "the encoder's vectors are still current"
 
 
-def test_same_seed_gives_the_same_bytes(copied: Config) -> None:
+def test_the_same_seed_gives_the_same_bytes(copied: Config) -> None:
     before = artifacts.manifest(artifacts.folder(copied, "embed"))
     shutil.rmtree(copied.output / "embed")
     embed_stage(copied)

@@ -11,7 +11,7 @@ from larr.text.encoder import as_encoder, as_input, compute, normalised
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
-def test_vector_is_that_of_the_text_alone(lm: LanguageModel, batch_tokens: int) -> None:
+def test_a_vector_does_not_depend_on_the_batch(lm: LanguageModel, batch_tokens: int) -> None:
     model = as_encoder(lm, 16)
     texts = [[("poi_menu", "tofu " * number)] for number in (5, 1, 9, 2)]
     together = compute(model, texts, batch_tokens)
@@ -27,7 +27,7 @@ def test_progress_counts_every_text(lm: LanguageModel) -> None:
     assert len(done) > 1
 
 
-def test_a_large_model_computes_in_bfloat16_and_a_ready_made_one_keeps_the_order(
+def test_a_large_model_computes_in_bfloat16_and_keeps_the_order(
     lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_encoder(lm, None)
@@ -44,6 +44,6 @@ def test_a_large_model_computes_in_bfloat16_and_a_ready_made_one_keeps_the_order
         assert 0.999 < cosines.min() < 1 - 1e-7, "near, and not the same"
 
 
-def test_normalised_leaves_zeros_alone() -> None:
+def test_normalised_keeps_zeros() -> None:
     given_ND = np.array([[3.0, 4.0], [0.0, 0.0]])
     np.testing.assert_allclose(normalised(given_ND), [[0.6, 0.8], [0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Text figures: a naive twin, catalogues of any size, standardised by the training rows."""
+"""Text figures equal a naive twin, for any number of places, standardised on training rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 
 def naive(config: Config, row: int) -> Iterator[float]:
-    """Yields the figures of a test row, before they are standardised."""
+    """Yields the figures of a test row before standardisation."""
     data = config.output / "prepare"
     keywords = pl.read_parquet(data / "texts.parquet")["keyword"].to_numpy()
     vectors = np.load(config.output / "embed" / "letters" / "vectors.npy").astype(np.float64)
@@ -99,7 +99,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
         yield np.log1p(similar)
 
 
-def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
+def test_figures_equal_a_naive_twin(written: Config) -> None:
     settings = artifacts.read_json(folder(written) / "figures.json")
     stored = np.load(folder(written) / "test.npy")
     mean, deviation = np.array(settings["means"]), np.array(settings["deviations"])
@@ -109,7 +109,7 @@ def test_the_figures_are_those_of_the_naive_twin(written: Config) -> None:
         np.testing.assert_allclose(stored[row], expected, atol=3e-3)
 
 
-def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -> None:
+def test_figures_are_named_and_standardised_on_training_rows(written: Config) -> None:
     names = artifacts.read_json(folder(written) / "figures.json")["names"]
     train = np.load(folder(written) / "train.npy")
     assert train.shape[1] == len(names) == len(set(names))
@@ -119,7 +119,7 @@ def test_they_are_named_and_standardised_by_the_training_rows(written: Config) -
     np.testing.assert_allclose((complete.mean(), complete.std()), (0, 1), atol=1e-2)
 
 
-def test_computed_online_they_are_those_of_the_log(written: Config) -> None:
+def test_figures_computed_online_equal_those_of_the_log(written: Config) -> None:
     texts, history = (load(written, f"test/{name}") for name in ("texts", "history"))
     histories, stored = load(written, "histories"), np.load(folder(written) / "test.npy")
     opened = TextFigures.open(folder(written))
@@ -129,7 +129,7 @@ def test_computed_online_they_are_those_of_the_log(written: Config) -> None:
         np.testing.assert_allclose(found, stored[one], atol=1e-5)
 
 
-def test_within_requests_they_are_those_of_complete_requests(
+def test_figures_within_requests_read_complete_requests(
     written: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "ROWS", 100)  # requests are divided among chunks
@@ -150,13 +150,13 @@ def test_within_requests_they_are_those_of_complete_requests(
         rows = np.flatnonzero(requests[:, 0] == request)
         one = np.zeros(len(rows), np.int64)
         found = opened.of_rows(texts[rows], history[rows, 0], histories, one)
-        # A last digit may be rounded otherwise where other rows are computed at a time.
+        # Rounding of the last digit may depend on the rows computed together.
         assert (np.abs(found - stored[rows]) < 1e-3).mean() > 0.99
         rank = opened.raw(texts[rows], history[rows, 0], histories)[:, 0].argsort().argsort()
         assert (np.diff(stored[rows, alone.shape[1]][rank.argsort()]) >= 0).all()
 
 
-def test_they_are_computed_once(written: Config) -> None:
+def test_figures_are_computed_once(written: Config) -> None:
     before = (folder(written) / "train.npy").stat().st_mtime_ns
     embed(written, ["letters"], ["letters"])
     assert (folder(written) / "train.npy").stat().st_mtime_ns == before
@@ -164,7 +164,7 @@ def test_they_are_computed_once(written: Config) -> None:
     assert (folder(written) / "train.npy").stat().st_mtime_ns == before
 
 
-def test_parts_that_are_held_back_have_figures_by_their_own_histories(
+def test_held_back_parts_have_figures_of_their_own_histories(
     written: Config, tmp_path: Path
 ) -> None:
     data = shutil.copytree(written.output / "prepare", tmp_path / "prepare")

@@ -1,4 +1,4 @@
-"""What held-out users took, against what was shown beside it: by hand, and for a known answer."""
+"""Evaluation of stage 2 on orders of held-out users: by hand, and with known truth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judged.auc(SentenceTransformer(modules=[torch.nn.Identity()]), 100) == 0.375
 
 
-def test_noise_falls_with_the_orders() -> None:
+def test_the_noise_falls_with_the_number_of_orders() -> None:
     part = np.array([[order, 0, 0, 1] for order in range(100)] * 2)
     assert Judge([], [], [part[:100], part]).noise == pytest.approx(2 * 0.5 / 10)
 
@@ -42,7 +42,7 @@ def names_of(judged: Judge, numbers: np.ndarray) -> set[str]:
     return {dict(judged.candidates[number])["poi_name"] for number in numbers.ravel()}
 
 
-def test_the_judged_orders_are_held_back_and_new_places_judge_apart(tmp_path: Path) -> None:
+def test_orders_are_held_back_and_new_places_evaluated_separately(tmp_path: Path) -> None:
     config = make_data(tmp_path, orders=1_200)
     apart = held_out(config)
     judged = Judge.of(config, apart)
@@ -75,7 +75,7 @@ def test_orders_without_other_places_are_compared_with_held_out_places(
     assert {dict(judged.candidates[number])["poi_name"] for number in part[:, 3]} <= unseen
 
 
-def test_the_best_weights_are_kept_and_a_training_without_gain_ends(
+def test_the_best_weights_are_kept_and_training_without_gain_stops(
     prepared: Config, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = as_encoder(lm, 8)

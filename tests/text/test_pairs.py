@@ -1,4 +1,4 @@
-"""The examples of stage 2: what is held out, how orders are spread, how keywords are left out."""
+"""The examples of stage 2: held-out parts, distribution of orders, dropped keywords."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config(prepared: Config) -> Config:
     return prepared.model_copy(update={"contrast": contrast})
 
 
-def test_views_are_the_two_sides_and_their_halves(config: Config) -> None:
+def test_views_are_both_sides_and_their_halves(config: Config) -> None:
     names = {view: [keyword.name for keyword in keywords_of(config, view)] for view in VIEWS}
     assert names["profile"] == ["user_base"]
     assert names["action"] == ["user_taste", "scene_time"]
@@ -83,10 +83,10 @@ def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
     assert max(len(others) for others in columns["not_taken"]) == 3
 
 
-def test_a_place_that_the_user_took_elsewhere_was_not_left(
+def test_a_place_ordered_in_another_request_is_no_negative(
     config: Config, copy: Callable[..., Config]
 ) -> None:
-    """With users in place of requests, as where a request has one candidate."""
+    """With users instead of requests, as for requests with one candidate."""
     config = copy(config)
     folder = config.output / "prepare"
     orders = pl.read_parquet(folder / "orders.parquet")
@@ -111,7 +111,7 @@ def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
     assert chains.group_by("chain").agg(pl.col("apart").n_unique())["apart"].to_list() == [1] * 4
 
 
-def test_a_user_with_most_orders_does_not_fill_the_examples(
+def test_a_user_with_most_orders_does_not_dominate_the_examples(
     config: Config, copy: Callable[..., Config]
 ) -> None:
     config = copy(config)
@@ -125,9 +125,7 @@ def test_a_user_with_most_orders_does_not_fill_the_examples(
     assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
 
 
-def test_near_orders_come_into_a_batch_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nearby_orders_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "NEAR_TOGETHER", 4)
     contrast = {"triples": 160, "batch_size": 8, "near": "poi_city"}
     complete = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
@@ -141,7 +139,7 @@ def test_near_orders_come_into_a_batch_together(
     assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups in a batch"
 
 
-def test_few_orders_come_again_with_other_keywords(tmp_path: Path) -> None:
+def test_few_orders_are_repeated_with_other_keywords(tmp_path: Path) -> None:
     config = make_data(tmp_path, users=8, orders=20, contrast={"triples": 200, "held_out": 0.0})
     columns = examples(config, held_out(config))
     assert len(columns["user"]) == 200
@@ -158,18 +156,18 @@ def test_keys_number_users_places_and_chains(config: Config) -> None:
             assert chain[keys[1]] == -1
 
 
-def test_missing_half_is_empty(config: Config) -> None:
+def test_a_missing_half_is_empty(config: Config) -> None:
     columns = examples(config, held_out(config))
     assert EMPTY in columns["basic"], "every eleventh place has no tags"
     assert EMPTY not in columns["user"] + columns["place"]
     assert all(json.loads(text) for text in columns["basic"] if text != EMPTY)
 
 
-def test_same_seed_gives_the_same_examples(config: Config) -> None:
+def test_the_same_seed_gives_the_same_examples(config: Config) -> None:
     assert examples(config, held_out(config)) == examples(config, held_out(config))
 
 
-def test_too_few_orders_are_an_error_with_a_remedy(
+def test_the_error_for_too_few_orders_has_advice(
     config: Config, copy: Callable[..., Config]
 ) -> None:
     config = copy(config)
@@ -179,7 +177,7 @@ def test_too_few_orders_are_an_error_with_a_remedy(
         examples(config, held_out(config))
 
 
-def test_augmentation_keeps_the_shares_that_are_set() -> None:
+def test_augmentation_follows_the_configured_shares() -> None:
     random = np.random.default_rng(0)
     contrast = ContrastConfig(drop_keyword=0.2, single_keyword=0.25)
     sizes = Counter(len(augmented(PARTS, contrast, random)) for _ in range(8_000))
@@ -188,7 +186,7 @@ def test_augmentation_keeps_the_shares_that_are_set() -> None:
     assert sizes[4] / 8_000 == pytest.approx(0.75 * 0.8**4, abs=0.02)
 
 
-def test_augmentation_shuffles_only_if_set() -> None:
+def test_augmentation_shuffles_only_if_configured() -> None:
     random = np.random.default_rng(0)
     still = ContrastConfig(shuffle_keywords=False, drop_keyword=0.0, single_keyword=0.0)
     assert augmented(PARTS, still, random) == PARTS

@@ -1,4 +1,4 @@
-"""Stage 1: labels on y alone, the mixture, the loss against the model's own, both ways to train."""
+"""Stage 1: labels on y only, the mixture, the loss against the model's own, both objectives."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def small(output: Path, model: Path, general: Path, **backbone: object) -> Confi
     )
 
 
-def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
+def test_only_y_has_labels(lm: LanguageModel) -> None:
     row = describe(lm.tokens, PLACE, np.random.default_rng(0))
     x = lm.tokens.encode(PLACE.prompt)
     assert row["input_ids"][: len(x)] == x
@@ -52,14 +52,14 @@ def test_labels_are_on_y_alone(lm: LanguageModel) -> None:
     assert row["labels"][len(x)] in lm.tokens.starts.values()
 
 
-def test_keywords_of_y_come_in_either_order(lm: LanguageModel) -> None:
+def test_keywords_of_y_occur_in_both_orders(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     x = len(lm.tokens.encode(PLACE.prompt))
     firsts = {describe(lm.tokens, PLACE, random)["input_ids"][x] for _ in range(20)}
     assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
 
 
-def test_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None:
+def test_the_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     general: Row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
     rows = [describe(lm.tokens, PLACE, random), general]
@@ -75,7 +75,7 @@ def test_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None
     assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
 
 
-def test_an_encoder_predicts_masked_tokens_of_y_alone(models: dict[str, Path]) -> None:
+def test_an_encoder_predicts_masked_tokens_only_in_y(models: dict[str, Path]) -> None:
     config = Config.model_validate(
         {"keywords": KEYWORDS, "backbone": {"model": str(models["bert"]), "max_length": 64}}
     )
@@ -92,12 +92,12 @@ def test_an_encoder_predicts_masked_tokens_of_y_alone(models: dict[str, Path]) -
     assert set(batch["labels"][chosen].tolist()) <= set(row["labels"])
 
 
-def test_perplexity_of_nothing_is_none(lm: LanguageModel) -> None:
+def test_the_perplexity_of_no_texts_is_none(lm: LanguageModel) -> None:
     assert perplexity(lm, []) is None
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
-def test_mixture_keeps_the_ratio_of_tokens(
+def test_the_mixture_keeps_the_ratio_of_tokens(
     prepared: Config, general: Path, lm: LanguageModel, ratio: float
 ) -> None:
     settings = {"general_text": general, "general_ratio": ratio}
@@ -122,7 +122,7 @@ def test_mixture_keeps_the_ratio_of_tokens(
 
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_stage_trains_saves_and_measures(
+def test_the_stage_trains_saves_and_measures(
     tmp_path: Path,
     models: dict[str, Path],
     general: Path,
@@ -155,7 +155,7 @@ def test_stage_trains_saves_and_measures(
             torch.testing.assert_close(old[:200], new[:200])
 
 
-def test_same_seed_gives_the_same_bytes(
+def test_the_same_seed_gives_the_same_bytes(
     tmp_path: Path, models: dict[str, Path], general: Path
 ) -> None:
     config = small(tmp_path, models["qwen2"], general)
@@ -169,7 +169,7 @@ def test_same_seed_gives_the_same_bytes(
     assert "model.safetensors" in hashes[0]
 
 
-def test_models_that_scale_their_logits_are_known(lm: LanguageModel) -> None:
+def test_scaled_logits_are_detected(lm: LanguageModel) -> None:
     assert not scales_logits(lm.model)
     lm.model.config.final_logit_softcapping = 30.0
     assert scales_logits(lm.model)

@@ -1,4 +1,4 @@
-"""recall@10 by hand, for a perfect encoder and for one that gives all texts one vector."""
+"""recall@10 by hand, for a perfect encoder and for one with the same vector for all texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_equal_scores_count_half() -> None:
     assert hits(np.zeros((1, 21)), np.array([3])) == 0.0
 
 
-def test_tasks_ask_for_the_other_side(tmp_path: Path) -> None:
+def test_tasks_retrieve_the_other_side(tmp_path: Path) -> None:
     config = make_data(tmp_path, orders=400)
     user_to_place, halves, *single = tasks(config, held_out(config))
     assert user_to_place.name == "user_to_place"
@@ -47,13 +47,13 @@ def test_tasks_ask_for_the_other_side(tmp_path: Path) -> None:
     assert all(len(query) == 1 for task in single for query in task.queries)
 
 
-def test_equal_candidates_are_one(prepared: Config) -> None:
+def test_equal_candidates_count_once(prepared: Config) -> None:
     halves = tasks(prepared, held_out(prepared))[1]
     texts = [tuple(candidate) for candidate in halves.candidates]
     assert len(set(texts)) == len(texts)
 
 
-def test_text_finds_itself(lm: LanguageModel) -> None:
+def test_a_text_retrieves_itself(lm: LanguageModel) -> None:
     encoder = as_encoder(lm, None)
     texts = [[("poi_menu", f"dish {number}")] for number in range(40)]
     same = Task("same", texts, texts, list(range(40)))
@@ -75,7 +75,7 @@ def test_nearby_by_hand() -> None:
     assert nearby(Task("t", [[]], [[]], [0], near=[1]), np.zeros((1, 1))) == {}
 
 
-def test_candidates_are_numbered_by_their_city(prepared: Config) -> None:
+def test_candidates_are_grouped_by_city(prepared: Config) -> None:
     contrast = prepared.contrast.model_copy(update={"near": "poi_city"})
     config = prepared.model_copy(update={"contrast": contrast})
     task = tasks(config, held_out(config))[0]
@@ -84,7 +84,7 @@ def test_candidates_are_numbered_by_their_city(prepared: Config) -> None:
     assert len(set(zip(task.near, cities, strict=True))) == len(set(task.near)) > 1
 
 
-def test_figures_have_the_chance_beside_them(prepared: Config, lm: LanguageModel) -> None:
+def test_figures_include_the_chance_level(prepared: Config, lm: LanguageModel) -> None:
     found = recalls(prepared, held_out(prepared), as_encoder(lm, None))
     assert set(found) == {
         "user_to_place",

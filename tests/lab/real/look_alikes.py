@@ -1,4 +1,4 @@
-"""Small files in the layout of the real ones, with invented rows; none is from a data set."""
+"""Small files in the layout of real data sets, with invented rows."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _write(path: Path, rows: Iterable[Row], separator: str = ",", *, header: boo
 
 
 def write_canteen(folder: Path) -> None:
-    """Each card visits on each of 11 days and takes one of three dishes.
+    """Each card visits on each of 11 days and chooses one of three dishes.
 
-    Dishes with an even number have meat; cards with an even number take those.
+    Dishes with an even number have meat; cards with an even number choose those.
     """
     rows = [
         {
@@ -67,7 +67,7 @@ def write_canteen(folder: Path) -> None:
 
 
 def write_coupon(folder: Path) -> None:
-    """Each person answers six times, one after the other; neighbours have the same profile."""
+    """Each person answers six times in a row; neighbours have the same profile."""
     kinds = ("Bar", "Coffee House", "Carry out & Take away", "Restaurant(<20)", "Restaurant(20-50)")
     profile = ("age", "maritalStatus", "education", "occupation", "income")
     habits = ("Bar", "CoffeeHouse", "CarryAway", "RestaurantLessThan20", "Restaurant20To50")
@@ -96,7 +96,7 @@ def write_coupon(folder: Path) -> None:
 
 
 def write_frappe(folder: Path) -> None:
-    """Each person uses two of 40 apps on each day of a week."""
+    """Each person uses two of 40 apps per day for a week."""
     apps = [
         {
             "item": app,
@@ -236,7 +236,7 @@ def write_films(folder: Path) -> None:
 
 
 def write_films_1m(folder: Path) -> None:
-    """The same ratings in the other layout."""
+    """The same ratings in the layout of MovieLens 1M."""
     films = [
         {"id": film, "title": f"Film {film} (1990)", "genres": ("Comedy|Drama", "Action")[film % 2]}
         for film in range(FILMS)

@@ -1,4 +1,4 @@
-"""Official layouts of real data sets become tables: their labels, candidates and splits."""
+"""Tables read from official layouts of public data sets: labels, candidates and splits."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def loaded(name: str, folder: Path, *settings: str) -> Config:
 
 
 def tables_of(config: Config) -> Tables:
-    """Returns the tables that the SQL of a configuration gives."""
+    """Returns the tables of a configuration's SQL."""
     return own_tables(config, config.output / "copies")
 
 
 def draw(key: str) -> int:
-    """Returns a whole number that looks random and depends on the key alone."""
+    """Returns a pseudorandom integer that depends only on the key."""
     return int(hashlib.sha256(key.encode()).hexdigest(), 16)
 
 
@@ -56,7 +56,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
         tables_of(config)
 
 
-def test_a_visit_to_the_canteen_is_a_request_and_its_days_decide_the_split(tmp_path: Path) -> None:
+def test_a_visit_to_the_canteen_is_a_request_and_the_split_is_by_day(tmp_path: Path) -> None:
     log = tables_of(loaded("canteen", tmp_path)).impressions.collect()
     assert log.height == 11 * PEOPLE * 3
     clicks = log.group_by("request_id").agg(
@@ -86,8 +86,8 @@ def test_an_answer_about_a_coupon_is_an_impression(tmp_path: Path) -> None:
     assert set(tables.places.collect()["expires"]) == {"valid for 2 hours", "valid for a day"}
 
 
-def test_no_answer_about_a_coupon_reaches_a_text_or_a_number(tmp_path: Path) -> None:
-    """All answers are of one day, so every statistic is that of an unknown user or place."""
+def test_coupon_answers_do_not_leak_into_texts_and_numbers(tmp_path: Path) -> None:
+    """All answers are on one day, so all statistics are those of unknown users and places."""
     given = loaded("coupon", tmp_path)
     flipped = loaded("coupon", tmp_path, f"output={tmp_path}/flipped")
     prepare(given)
@@ -128,7 +128,7 @@ def test_chosen_apps_are_clicks_and_tested_tasks_are_new(tmp_path: Path) -> None
         tasks = dict(by_split.group_by("split").agg(pl.col("task").unique()).rows())
         assert len(tasks["test"]) == tested
         if name == "unimobile":
-            # Those of the others whose hash is largest.
+            # The other tasks with the largest hashes.
             order = sorted(set(range(TASKS)) - kept, key=lambda number: draw(f"task-{number}"))
             assert set(tasks["test"]) == set(order[-30:])
         else:
@@ -196,7 +196,7 @@ def test_an_order_of_several_products_is_one_click(tmp_path: Path) -> None:
     ]
 
 
-def test_dishes_shown_together_are_a_request_of_the_file_s_day(tmp_path: Path) -> None:
+def test_dishes_shown_together_are_a_request_on_the_day_of_the_file(tmp_path: Path) -> None:
     log = tables_of(loaded("eleme", tmp_path)).impressions.collect()
     requests = log.group_by("request_id").agg(
         pl.len(), pl.col("click").cast(pl.Int64).sum(), pl.col("time").n_unique()
