@@ -1,6 +1,6 @@
 """The memory that stages 1 and 2 and embedding need, by a formula, before a model is loaded.
 
-Measured peaks beside those of the formula are in `docs/your_data.md`. Parts of the formula:
+Measured peaks are compared with it in `docs/your_data.md`. The terms of the formula:
 
     weights      4 bytes a parameter; 2 if LoRA leaves them as they are and products are in bfloat16
     training     12 bytes a trained parameter (gradient, Adam's two means), 4 more for an adapter,
