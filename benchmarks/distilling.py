@@ -1,10 +1,10 @@
-"""Quality against size and speed of distilled text embedding models, in one table and one plot.
+"""Quality, size and speed of distilled text embedding models, in one table and one plot.
 
     .venv/bin/python benchmarks/distilling.py CONFIG layers:.5 width:.5 [--plot FILE.svg]
 
-needs a run up to `larr contrast`. Each WAY:KEEP is distilled in `OUTPUT/distilling/`, where what is
-up to date stays. The models take turns in embedding the same held-out texts, so that noise of the
-machine meets all of them; seconds are those of the processor, on one core.
+Requires a run up to `larr contrast`. Distils each WAY:KEEP to `OUTPUT/distilling/`, unless it is up
+to date there. The models alternate in embedding the same held-out texts, so that noise of the
+machine affects all of them. Times are CPU seconds on one core.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLOURS = {"large": "#444444", "layers": "#2266aa", "width": "#cc6622"}
 
 
 def distilled(config: Config, way: str, keep: float) -> Config:
-    """Returns the configuration of a finished distillation in a folder of its own."""
+    """Distils into a separate folder, and returns the configuration of that run."""
     tree = config.model_dump() | {"output": config.output / "distilling" / f"{way}_{keep}"}
     tree["distill"] |= {"way": way, "keep": keep}
     other = Config.model_validate(tree)
@@ -44,7 +44,7 @@ def distilled(config: Config, way: str, keep: float) -> Config:
 def texts_per_second(
     models: dict[str, SentenceTransformer], sample: list[Text], batch_tokens: int
 ) -> dict[str, float]:
-    """Returns the best rate of each model."""
+    """Returns the maximum rate of each model."""
     best = dict.fromkeys(models, float("inf"))
     for _ in range(ROUNDS):
         for name, model in models.items():
@@ -55,7 +55,7 @@ def texts_per_second(
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes the plot: neighbours kept against texts a second, the area of a point for its MB."""
+    """Writes the plot: neighbours kept by texts per second; the area of a point shows its MB."""
     figure = Figure((6, 4), layout="constrained")
     axes = figure.add_subplot()
     for row in rows:
@@ -64,7 +64,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.scatter(*point, s=6 * row["megabytes"], color=COLOURS[kind], alpha=0.7)
         label = f"{row['name']}, {row['megabytes']:.0f} MB"
         axes.annotate(label, point, (8, 8), textcoords="offset points", fontsize=8)
-    axes.set_xlabel("held-out texts a second, one core")
+    axes.set_xlabel("held-out texts per second, one core")
     axes.set_ylabel("share of the ten nearest texts kept")
     axes.margins(0.2)
     axes.spines[["top", "right"]].set_visible(False)
@@ -72,7 +72,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Prints a line for the large model and for each distilled one, and writes the plot."""
+    """Prints a row for the large and each distilled model, and writes the plot."""
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("ways", nargs="+", metavar="WAY:KEEP")

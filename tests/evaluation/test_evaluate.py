@@ -28,7 +28,7 @@ def read(config: Config) -> dict:
 
 
 def refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 def rows_of(config: Config) -> tuple[pl.DataFrame, np.ndarray]:

@@ -195,7 +195,7 @@ def test_a_ranker_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
 
 def test_undoing_the_sampling_by_hand() -> None:
     probabilities = np.array([[0.5, 0.2], [1.0, 0.6], [0.0, 0.0]])
-    # of 100 kept rows 50 have no click and stand for 500, so 50 of 550 are clicks, 20 orders
+    # the 50 unclicked of 100 rows represent 500 rows, so 50 of 550 rows are clicks, 20 orders
     expected = np.array([[50 / 550, 20 / 550], [1.0, 0.6], [0.0, 0.0]])
     np.testing.assert_allclose(undo_sampling(probabilities, 0.1), expected)
     assert (undo_sampling(probabilities, 1.0) == probabilities).all()

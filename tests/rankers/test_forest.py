@@ -26,7 +26,7 @@ def test_its_graph_gives_the_same_logits(tmp_path: Path, leaf_rows: int, hidden:
     forest.fit(log_of(config), seed=1)
     forest.write_graph(tmp_path / "forest.onnx", rows_of(config, "test", 2))
     batch = rows_of(config, "test")
-    batch.categories[0] = 10_000  # a value that no set has
+    batch.categories[0] = 10_000  # a value in no category set
     expected_BT = forest.score(batch).numpy()
     assert (expected_BT.std(axis=0) > 0.1).all() == (leaf_rows < SIZES.rows)
     actual_BT = Graph(tmp_path / "forest.onnx")(inputs_of(batch))["logits"]

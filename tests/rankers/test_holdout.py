@@ -59,7 +59,7 @@ def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
     days = np.repeat(np.arange(40, dtype=np.int32), SIZES.rows // 40)[:, None] - 100
     np.save(log.folder / "days.npy", days)
     folds = holdout.folds(config)
-    assert len(folds) == 5  # each has a tenth of the rows, and half of them are always trained on
+    assert len(folds) == 5  # each has a tenth of the rows; half of the rows are always for training
     for number, part in enumerate(folds, 1):
         first = 40 - 4 * number - 100
         np.testing.assert_array_equal(

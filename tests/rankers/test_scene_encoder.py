@@ -30,7 +30,7 @@ def make_encoder(**scene: object) -> SceneEncoder:
     torch.manual_seed(1)
     encoder = SceneEncoder(RankerInputs("larr", features, align, VECTORS.float()))
     initialise(encoder, 3)
-    with torch.no_grad():  # so that no bias and no norm is at its neutral value
+    with torch.no_grad():  # no bias or norm has its neutral value
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return encoder.double().eval()

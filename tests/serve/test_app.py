@@ -127,7 +127,7 @@ def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) 
         with httpx.Client(base_url=address) as client:
             for _ in range(3):
                 assert client.get("/livez").status_code == 200
-                time.sleep(0.2)  # longer than the deadline together: each request has its own
+                time.sleep(0.2)  # in total longer than the deadline, which applies to each request
 
 
 def test_a_body_has_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

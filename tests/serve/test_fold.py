@@ -48,11 +48,11 @@ def test_folded_equals_the_complete_encoder(
     numbers: list[tuple[int, ...]], place: set[int], pre_norm: bool, kind: torch.dtype, off: float
 ) -> None:
     encoder, text_NR = make_encoder(pre_norm=pre_norm).to(kind), texts_of(numbers)
-    whole = encoder(VECTORS[text_NR.clamp(min=0)].to(kind), text_NR < 0)
+    complete = encoder(VECTORS[text_NR.clamp(min=0)].to(kind), text_NR < 0)
     request = softmax_of(encoder, text_NR, [slot for slot in range(R) if slot not in place])
     known = merged(agg_partial(encoder), request)
     folded = encoded(encoder, merged(known, softmax_of(encoder, text_NR, sorted(place))))
-    assert (folded - whole).abs().max() <= off * whole.abs().max().clamp(min=1)
+    assert (folded - complete).abs().max() <= off * complete.abs().max().clamp(min=1)
 
 
 @torch.no_grad()
@@ -60,8 +60,8 @@ def test_the_request_is_merged_once_for_all_places() -> None:
     encoder, text_NR = make_encoder(), texts_of([(0, 1, 2, 3, -1), (5, 1, 2, 0, -1)])
     request = merged(agg_partial(encoder), softmax_of(encoder, text_NR[:1], [1, 2]))
     folded = encoded(encoder, merged(request, softmax_of(encoder, text_NR, [0, 3, 4])))
-    whole = encoder(VECTORS[text_NR.clamp(min=0)], text_NR < 0)
-    assert torch.allclose(folded, whole, atol=1e-12)
+    complete = encoder(VECTORS[text_NR.clamp(min=0)], text_NR < 0)
+    assert torch.allclose(folded, complete, atol=1e-12)
 
 
 @torch.no_grad()

@@ -119,7 +119,7 @@ def test_the_latest_columns_of_a_place_apply(live: Live, asked: dict[str, Any]) 
     first = ranked(live, asked)[PLACE["poi_id"]].score
     rows = len(live.opened[0].version.ranker.places)
     live.accept(PLACE | {"price_yuan": 900, "category": "western"})
-    assert live.status(PLACE["poi_id"]) == "accepted", "what is sent last is not embedded yet"
+    assert live.status(PLACE["poi_id"]) == "accepted", "the latest columns are not embedded yet"
     live.refresh()
     assert live.status(PLACE["poi_id"]) == "embedded"
     assert len(live.opened[0].version.ranker.places) == rows, "it takes its row again"
@@ -271,12 +271,12 @@ def test_values_have_the_types_of_the_log() -> None:
 
 def test_a_failing_place_does_not_block_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later places are added and versions change after a failure for any reason."""
-    whole = ServedRanker.add_places
+    original = ServedRanker.add_places
 
     def failing(scorer: ServedRanker, places: pl.DataFrame, embed: Any) -> None:
         if "bad" in places["poi_id"]:
             raise ValueError("unforeseen")
-        whole(scorer, places, embed)
+        original(scorer, places, embed)
 
     monkeypatch.setattr(ServedRanker, "add_places", failing)
     for name in ("one", "bad", "two"):

@@ -80,7 +80,7 @@ def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Neu
     config = write_log(folder, SIZES, small_align(models=[name], **shared))
     model = build(config, name).eval()
     assert isinstance(model, NeuralRanker)
-    with torch.no_grad():  # so that no bias is at its neutral value
+    with torch.no_grad():  # no bias has its neutral value
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return config, model

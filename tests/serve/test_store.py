@@ -71,8 +71,8 @@ def test_the_error_for_a_broken_version_names_it(store: Store, second: str) -> N
             store.activate(second)
         (folder / name).write_bytes(content)
     weights = folder / "ranker" / "larr" / "embeddings.npy"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(VersionError, match=r"embeddings.npy has changed since"):
         store.activate(second)
     weights.unlink()
@@ -102,7 +102,7 @@ def test_a_change_can_be_undone(store: Store, second: str) -> None:
     store.activate(second)
     assert [arm.version for arm in store.arms()] == [second]
     store.activate(first[0].version, share=0.3)
-    store.activate(first[0].version, share=0.3)  # changes nothing, and so is no change to undo
+    store.activate(first[0].version, share=0.3)  # changes nothing, so there is nothing to undo
     assert [arm.version for arm in store.roll_back()] == [second]
     assert store.roll_back() == store.arms() == first
     with pytest.raises(VersionError, match="no previous version"):

@@ -39,15 +39,15 @@ def test_a_row_is_overwritten_and_published_rows_stay() -> None:
 
 
 def test_a_table_is_written_in_parts(tmp_path: Path) -> None:
-    whole = columns_of(10, np.random.default_rng(1)) | {"empty": np.zeros((10, 0))}
+    columns = columns_of(10, np.random.default_rng(1)) | {"empty": np.zeros((10, 0))}
     parts = [
-        {name: column[start : start + 4] for name, column in whole.items()} for start in (0, 4, 8)
+        {name: column[start : start + 4] for name, column in columns.items()} for start in (0, 4, 8)
     ]
     write_table(tmp_path / "table", parts, 10)
     table = Table.open(tmp_path / "table")
     for name, column in table.take(np.arange(10)).items():
-        assert (column == whole[name]).all()
-        assert column.dtype == whole[name].dtype
+        assert (column == columns[name]).all()
+        assert column.dtype == columns[name].dtype
     assert len(Table.open(tmp_path / "nothing")) == 0
 
 

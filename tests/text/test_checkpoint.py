@@ -80,7 +80,7 @@ def _as_gguf(folder: Path, path: Path) -> Path:
     }
     for name, tensor in model.state_dict().items():
         array = tensor.numpy()
-        if "q_proj" in name or "k_proj" in name:  # the format's order of the rotated halves
+        if "q_proj" in name or "k_proj" in name:  # GGUF interleaves the rotated halves
             halves = array.reshape(config.num_attention_heads, 2, -1, array.shape[1])
             array = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(array.shape)
         for ours, theirs in names.items():

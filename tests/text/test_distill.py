@@ -1,4 +1,4 @@
-"""`larr distill`: what is left out, what decides about it, and that the rest learns."""
+"""`larr distill`: layers and units removed, their scores, training of the rest."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     new = np.array([[0, 0, 2, 0], [2, 1, 2, 2]])
     texts = [(("keyword", str(number)),) for number in range(3)]
     judged = Judge(texts[:2], texts, [known, new])
-    # the first order wins both pairs and the second none; of the new ones one loses, one is equal
+    # the first order wins both pairs, the second none; of the new ones one loses, one ties
     assert judged.auc(SentenceTransformer(modules=[torch.nn.Identity()]), 100) == 0.375
 
 

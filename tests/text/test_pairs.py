@@ -122,7 +122,7 @@ def test_a_user_with_most_orders_does_not_dominate_the_examples(
     apart = held_out(config)
     columns = examples(config.model_copy(update={"contrast": _complete(28)}), apart)
     users = Counter(keys[0] for keys in columns["keys"])
-    assert max(users.values()) < 8, "28 examples, of which one user has five orders in six"
+    assert max(users.values()) < 8, "28 examples, although one user has five orders in six"
 
 
 def test_nearby_orders_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

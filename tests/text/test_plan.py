@@ -41,7 +41,7 @@ def trained(model: Module) -> int:
 
 @pytest.fixture
 def large(tmp_path: Path) -> Config:
-    """A run of a model of which there is nothing but the configuration."""
+    """A run with a model folder that contains only the configuration."""
     (tmp_path / "config.json").write_text(json.dumps(QWEN_7B))
     features = {"categories": ["poi_id"]}
     return make_data(tmp_path / "run", backbone={"model": str(tmp_path)}, features=features)

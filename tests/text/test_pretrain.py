@@ -81,7 +81,7 @@ def test_an_encoder_predicts_masked_tokens_only_in_y(models: dict[str, Path]) ->
     )
     lm = load_base(config)
     row = describe(lm.tokens, PLACE, np.random.default_rng(0))
-    assert row["labels"][-1] == IGNORED, "[SEP] is no part of y"
+    assert row["labels"][-1] == IGNORED, "[SEP] is not part of y"
     batch = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))([row] * 200)
     masked = batch["input_ids"] == lm.tokens.tokenizer.mask_token_id
     chosen = batch["labels"] != IGNORED

@@ -66,7 +66,7 @@ def test_a_text_retrieves_itself(lm: LanguageModel) -> None:
 def test_nearby_by_hand() -> None:
     scores_QC = np.array([[0.5, 0.2, 0.9, 0.5], [0.1, 0.2, 0.3, 0.4], [0.1, 0.9, 0.0, 0.0]])
     asked = Task("t", [[]] * 3, [[]] * 4, answers=[0, 3, 1], near=[7, 8, 7, 7])
-    # the first beats half of two (one better, one equal), the second both; the third is alone
+    # the first beats half of two (one better, one equal), the second both; the third has no rival
     found = nearby(asked, scores_QC)
     assert found == {"chance_nearby": 1.0, "beats_nearby": 0.625}
     many = Task("t", [[]], [[]] * 40, answers=[0], near=[1] * 40)
