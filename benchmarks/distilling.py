@@ -27,6 +27,8 @@ from larr.text.encoder import compute, load_encoder
 from larr.text.pairs import held_out
 
 ROUNDS = 3
+AREA = 250
+"""Of the point of the largest model, in square points."""
 COLOURS = {"large": "#444444", "layers": "#2266aa", "width": "#cc6622"}
 
 
@@ -58,12 +60,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Writes the plot: neighbours kept by texts per second; the area of a point shows its MB."""
     figure = Figure((6, 4), layout="constrained")
     axes = figure.add_subplot()
+    largest = max(row["megabytes"] for row in rows)
     for row in rows:
         kind = row["name"].partition(":")[0]
         point = (row["rate"], row["neighbours"])
-        axes.scatter(*point, s=6 * row["megabytes"], color=COLOURS[kind], alpha=0.7)
-        label = f"{row['name']}, {row['megabytes']:.0f} MB"
-        axes.annotate(label, point, (8, 8), textcoords="offset points", fontsize=8)
+        area = AREA * row["megabytes"] / largest
+        axes.scatter(*point, s=area, color=COLOURS[kind], alpha=0.7)
+        label = f"{row['name']}, {row['megabytes']:.3g} MB"
+        axes.annotate(label, point, (10, 8), textcoords="offset points", fontsize=8)
     axes.set_xlabel("held-out texts per second, one core")
     axes.set_ylabel("share of the ten nearest texts kept")
     axes.margins(0.2)
