@@ -128,7 +128,7 @@ def test_encoders_that_cannot_be_trained_are_refused(config: Config) -> None:
     with pytest.raises(ValidationError, match="not below backbone, pretrain or contrast"):
         Config(encoders={"other": {"features.recent": 3}})
     with pytest.raises(
-        ConfigError, match="no text vectors 'ordered', 'without_stage_1'; there are encoder"
+        ConfigError, match="unknown text vectors 'ordered', 'without_stage_1'; expected encoder"
     ):
         vector_sources(config.model_copy(update={"encoders": {}}))
 

@@ -1,4 +1,4 @@
-"""Tiny models and short runs shared by the tests of texts; tests that write copy them."""
+"""Tiny models and short runs for the tests of texts; tests that write to a run copy it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def general(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> Config:
-    """Prepared data, and a tiny model to train on them."""
+    """A run up to prepared data, with a tiny model."""
     output = tmp_path_factory.mktemp("prepared") / "run"
     return make_data(output, backbone={"model": str(models["qwen2"])})
 
@@ -51,13 +51,13 @@ def tuned(prepared: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 @pytest.fixture(scope="session")
 def lm(prepared: Config) -> LanguageModel:
-    """A tiny model with the keywords' markers, as at the start of stage 1."""
+    """A tiny model with the markers of the keywords, as at the start of stage 1."""
     return load_base(prepared)
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[..., Config]:
-    """Returns a copy of a run in another folder, with other settings of some sections."""
+    """Copies a run to another folder, with changed settings in some sections."""
 
     def copied(config: Config, **sections: dict[str, object]) -> Config:
         shutil.copytree(config.output, tmp_path / "copy")

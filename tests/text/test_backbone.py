@@ -1,4 +1,4 @@
-"""Markers that texts cannot forge, new embeddings, end-token pooling, saving and loading."""
+"""Markers that no text can forge, new embeddings, end-token pooling, saving and loading."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def lm(request: pytest.FixtureRequest, models: dict[str, Path]) -> LanguageModel
 
 def test_a_description_is_texts_between_markers(lm: LanguageModel) -> None:
     tokens = lm.tokens
-    by_hand = []
+    expected = []
     for keyword, text in PARTS:
-        alone = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
-        by_hand += [tokens.starts[keyword], *alone, tokens.ends[keyword]]
-    assert tokens.encode(PARTS) == tokens.first + by_hand + tokens.last
+        ids = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
+        expected += [tokens.starts[keyword], *ids, tokens.ends[keyword]]
+    assert tokens.encode(PARTS) == tokens.first + expected + tokens.last
     assert tokens.tokenizer(CORPUS[0])["input_ids"] == [
         *tokens.first,
         *tokens.text_ids(CORPUS[:1])[0],
@@ -95,12 +95,12 @@ def test_a_truncated_description_keeps_all_markers(lm: LanguageModel) -> None:
     assert ids[: len(short)] == short, "the short text is complete"
 
 
-def test_a_length_too_short_for_the_keywords_is_refused(tmp_path: Path) -> None:
+def test_a_length_too_short_for_the_keywords_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 18 tokens"):
         load_base(config_of(make_model(tmp_path / "model", "gpt2"), max_length=10))
 
 
-def test_new_embeddings_are_the_mean_of_the_words(lm: LanguageModel) -> None:
+def test_marker_embeddings_start_at_the_mean_of_the_words(lm: LanguageModel) -> None:
     ids = lm.tokens.tokenizer("poi menu", add_special_tokens=False)["input_ids"]
     for layer in filter(None, (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())):
         mean = layer.weight[ids].mean(dim=0)
@@ -108,7 +108,7 @@ def test_new_embeddings_are_the_mean_of_the_words(lm: LanguageModel) -> None:
             torch.testing.assert_close(layer.weight[marker], mean)
 
 
-def test_a_keyword_named_like_a_token_is_refused(tmp_path: Path) -> None:
+def test_a_keyword_named_like_a_token_is_an_error(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "llama")
     keywords = [{"name": "s", "owner": "poi", "view": "basic", "template": "{poi_name}"}]
     tokenizer = make_tokenizer()
@@ -154,7 +154,7 @@ def test_pooling_reads_the_last_end_token() -> None:
     assert pooling(features)["sentence_embedding"].tolist() == [[3.0], [7.0]]
 
 
-def test_a_text_without_an_end_token_is_refused() -> None:
+def test_a_text_without_an_end_token_is_an_error() -> None:
     features = {
         "input_ids": torch.tensor([[1, 2]]),
         "attention_mask": torch.ones(1, 2),
@@ -165,7 +165,7 @@ def test_a_text_without_an_end_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["end", "mean"])
-def test_a_saved_model_can_be_loaded_in_both_ways(
+def test_larr_and_sentence_transformers_load_a_saved_model(
     lm: LanguageModel, pooling: Literal["end", "mean"], tmp_path: Path
 ) -> None:
     encoder = as_encoder(lm, 16, pooling)
@@ -180,19 +180,19 @@ def test_a_saved_model_can_be_loaded_in_both_ways(
         np.testing.assert_allclose(again.encode(texts), expected, atol=1e-6)
 
 
-def test_json_input_keeps_the_texts() -> None:
+def test_json_input_preserves_quotes_in_texts() -> None:
     assert json.loads(as_input([("poi_name", '"],["poi_menu","x')])) == [
         ["poi_name", '"],["poi_menu","x']
     ]
 
 
 @pytest.mark.parametrize("given", ["plain text", "[1, 2]", '{"poi_menu": 3}', '[["poi_menu"]]'])
-def test_input_of_another_format_is_refused(given: str) -> None:
+def test_input_in_another_format_is_an_error(given: str) -> None:
     with pytest.raises(LarrError, match="as_input"):
         from_input(given)
 
 
-def test_an_unknown_keyword_is_refused(lm: LanguageModel) -> None:
+def test_an_unknown_keyword_is_an_error(lm: LanguageModel) -> None:
     with pytest.raises(LarrError, match="'weather'"):
         lm.tokens.encode([("weather", "rain")])
 
@@ -202,7 +202,7 @@ def test_an_unknown_keyword_is_refused(lm: LanguageModel) -> None:
 def test_new_tokens_do_not_reuse_ids_of_words(tmp_path: Path, kind: str, special: bool) -> None:
     folder = make_model(tmp_path / "model", kind, pad=special)
     make_holes(folder, 270, 300)
-    if not special:  # a token for padding is added, too
+    if not special:  # larr also adds a padding token
         (folder / "tokenizer_config.json").write_text("{}")
     given = AutoTokenizer.from_pretrained(folder)
     assert len(given) < max(given.get_vocab().values())
@@ -216,7 +216,7 @@ def test_new_tokens_do_not_reuse_ids_of_words(tmp_path: Path, kind: str, special
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
 
 
-def test_two_tokens_with_one_id_are_refused(tmp_path: Path) -> None:
+def test_two_tokens_with_the_same_id_are_an_error(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", "qwen2")
     make_holes(folder, 280, 284)  # the library gives <|endoftext|> the id of a word
     with pytest.raises(ConfigError, match=r"<\|endoftext\|>.* the same id, 31\d"):
@@ -224,7 +224,7 @@ def test_two_tokens_with_one_id_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "fast"), [(0, True), (4, False), (4, True)])
-def test_a_cpu_loads_16_bits_as_32_or_if_frozen_and_fast_as_bfloat16(
+def test_a_cpu_loads_16_bit_weights_as_float32_or_if_frozen_and_fast_as_bfloat16(
     tmp_path: Path,
     rank: int,
     fast: bool,
@@ -237,7 +237,7 @@ def test_a_cpu_loads_16_bits_as_32_or_if_frozen_and_fast_as_bfloat16(
     monkeypatch.setattr(checkpoint, "bf16_is_fast", lambda: fast)
     expected = torch.bfloat16 if rank and fast else torch.float32
     assert load_base(config).model.dtype == expected
-    assert f"torch.float16; they are read as {expected}" in " ".join(
+    assert f"torch.float16 weights; they are read as {expected}" in " ".join(
         capsys.readouterr().err.split()
     )
 
@@ -274,13 +274,13 @@ def test_a_tokenizer_without_padding_token_gets_one(tmp_path: Path, padding_side
     np.testing.assert_allclose(both[1], encoder.encode(as_input(PARTS[:1])), atol=2e-6)
 
 
-def test_a_length_beyond_the_models_limit_is_refused(tmp_path: Path) -> None:
+def test_a_length_beyond_the_models_limit_is_an_error(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "gpt2")
     with pytest.raises(ConfigError, match="reads at most 128 tokens"):
         load_base(config_of(model, max_length=129))
 
 
-def test_an_unreadable_model_is_reported(tmp_path: Path) -> None:
+def test_an_unreadable_model_is_an_error(tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", "gpt2")
     (model / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(ConfigError, match=r"backbone\.model .* could not be read"):

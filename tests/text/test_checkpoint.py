@@ -1,4 +1,4 @@
-"""Values of `backbone.model`: packages, GGUF files, sentence-transformers folders, errors."""
+"""Models from packages, GGUF files and sentence-transformers folders, and their errors."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_a_gguf_file_is_converted_once_and_gives_the_same_states(
         ids = torch.tensor(expected[:1])
         with torch.no_grad():
             torch.testing.assert_close(model(ids).logits, given(ids).logits, atol=1e-5, rtol=0)
-    assert capsys.readouterr().err.count("weights are written") == 1
+    assert capsys.readouterr().err.count("converting the weights") == 1
 
 
 def _as_gguf(folder: Path, path: Path) -> Path:
-    """Writes a tiny Llama as llama.cpp's converter does."""
-    from gguf import GGUFWriter  # noqa: PLC0415 - an extra
+    """Writes a tiny Llama in the format of llama.cpp's converter."""
+    from gguf import GGUFWriter  # noqa: PLC0415 - optional
 
     model, tokenizer = LlamaForCausalLM.from_pretrained(folder), make_tokenizer()
     config = model.config
@@ -119,16 +119,16 @@ def test_the_error_for_a_missing_package_names_the_command(
         checkpoint.read(BackboneConfig(model=name))
 
 
-def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_decoder_model_is_an_error(tmp_path: Path) -> None:
     config = T5Config(vocab_size=320, d_model=32, d_ff=48, num_layers=1, num_heads=2, d_kv=16)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="an encoder with a decoder"):
+    with pytest.raises(ConfigError, match="an encoder-decoder model"):
         checkpoint.read(BackboneConfig(model=str(tmp_path)))
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
-def test_missing_weights_are_refused(tmp_path: Path, kind: str) -> None:
+def test_missing_weights_are_an_error(tmp_path: Path, kind: str) -> None:
     file = make_model(tmp_path / "model", kind) / "model.safetensors"
     weights = load_file(file)
     del weights[next(name for name in weights if "layer" in name and "1." in name)]

@@ -1,4 +1,4 @@
-"""Stage 2: batches, masks, L_2 against a naive twin, learning."""
+"""Stage 2: batches, masks, L_2 compared with a naive implementation, learning."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from larr.text.contrast import (
     SPREAD,
     Collator,
     TripleLoss,
-    alike,
     contrast,
+    similar_lengths,
     whiten,
     without_negatives,
 )
@@ -98,7 +98,8 @@ def test_groups_for_a_large_model_have_little_padding(prepared: Config, lm: Lang
     for group in groups_of(large):
         lengths = group["attention_mask"].sum(dim=1)
         assert lengths.max() <= SPREAD * lengths.min()
-    assert alike([9, 10, 500, 510, 520, 600, 610]) == [slice(0, 2), slice(2, 5), slice(5, 7)]
+    expected = [slice(0, 2), slice(2, 5), slice(5, 7)]
+    assert similar_lengths([9, 10, 500, 510, 520, 600, 610]) == expected
 
 
 def rows_in(group: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -123,9 +124,9 @@ def naive_pair_loss(
     keys: tuple[int, ...],
     log_share: np.ndarray | None = None,
 ) -> float:
-    """Eq. (12)-(20) pair by pair: rows with the same key or text are no negatives.
+    """Computes Eq. (12)-(20) pair by pair; rows with the same key or text are not negatives.
 
-    `log_share` adds the places shown, and subtracts their share from the scores of the batch.
+    With `log_share`, adds the places shown as negatives and corrects the scores for popularity.
     """
     rows = [row for row in rows if EMPTY not in (row[views[0]], row[views[1]])]
     total = 0.0
@@ -152,13 +153,13 @@ def naive_pair_loss(
     return float(total / (2 * len(rows)))
 
 
-def test_the_loss_equals_the_naive_twin(prepared: Config, lm: LanguageModel) -> None:
+def test_the_loss_equals_a_naive_implementation(prepared: Config, lm: LanguageModel) -> None:
     rows = rows_of(prepared, 24)
     encoder = as_encoder(lm, 16).eval()
     shown = {text for row in rows for text in row["not_taken"]}
-    named = sorted({row[view] for row in rows for view in VIEWS} - {EMPTY} | shown)
-    exact = compute(encoder, [json.loads(text) for text in named], 4096).astype(np.float64)
-    vectors = dict(zip(named, exact, strict=True))
+    texts = sorted({row[view] for row in rows for view in VIEWS} - {EMPTY} | shown)
+    exact = compute(encoder, [json.loads(text) for text in texts], 4096).astype(np.float64)
+    vectors = dict(zip(texts, exact, strict=True))
     settings = ContrastConfig(lambda_user_user=1.0, lambda_place_place=2.0, lambda_user_place=0.5)
     log_share = np.log(np.random.default_rng(0).random(100))
     user_place = naive_pair_loss(rows, vectors, ("user", "place"), (0, 1, 2), log_share)
@@ -187,7 +188,7 @@ def test_examples_without_negatives_are_counted() -> None:
     contrast = ContrastConfig(batch_size=2)
     keys = [[1, 1, -1], [1, 2, -1], [1, 3, -1], [2, 4, -1]]
     rows = {"keys": keys, "not_taken": [[], [], [], []]}
-    assert without_negatives(contrast, rows) == 0.5, "in the first batch both have one user"
+    assert without_negatives(contrast, rows) == 0.5, "the first batch has only one user"
     assert without_negatives(contrast, rows | {"not_taken": [["tea"], [], [], []]}) == 0.25
     no_masks = contrast.model_copy(update={"mask_false_negatives": False})
     assert without_negatives(no_masks, rows) == 0
@@ -231,7 +232,7 @@ def test_the_stage_learns_who_orders_where(tmp_path: Path) -> None:
     assert set(recalls) == {"untuned", "cpt_only", "whole"}
     assert recalls["whole"]["user_to_place"] > 0.7
     untuned, both = (recalls[name]["user_to_place"] for name in ("untuned", "whole"))
-    assert both > 1.2 * untuned  # the base LM knows kitchens and cities already
+    assert both > 1.2 * untuned  # the base LM already knows kitchens and cities
     alone = "poi_tags to P_d"
     untuned, both = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
     assert both > 1.5 * untuned
@@ -260,7 +261,9 @@ def hashes_of(config: Config) -> dict[str, str]:
     return {name: file["sha256"] for name, file in manifest["files"].items()}
 
 
-def test_adapters_are_merged_and_seeds_repeat(adapted: Config, copy: Callable[..., Config]) -> None:
+def test_adapters_are_merged_and_runs_are_reproducible(
+    adapted: Config, copy: Callable[..., Config]
+) -> None:
     again = copy(adapted)
     contrast(again)
     assert hashes_of(again) == hashes_of(adapted)
@@ -319,7 +322,7 @@ def test_a_large_model_is_tuned_with_little_memory(
     changed = {
         name
         for name, weight in after.items()
-        # bfloat16 has eight bits
+        # bfloat16 has 8 significant bits
         if not torch.allclose(weight, before[f"model.{name}"], rtol=2**-7, atol=1e-6)
     }
     assert any("layers.1." in name for name in changed)
@@ -336,8 +339,8 @@ def test_training_without_gain_is_reported_and_discarded(
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
     assert manifest is not None
     assert manifest["figures"]["kept_start"]
-    assert "did not help" in capsys.readouterr().err
+    assert "did not improve" in capsys.readouterr().err
     tea, noodles = load_encoder(config.output / "contrast").encode(
         ['[["poi_menu", "tea"]]', '[["poi_menu", "noodles"]]']
     )
-    assert tea @ noodles < 0.95, "the model from before, whose vectors differ"
+    assert tea @ noodles < 0.95, "the initial model separates different texts"

@@ -1,4 +1,4 @@
-"""Descriptions are [x_i, y_i]; the configuration names the general text."""
+"""Descriptions of places, and the sources of general text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from larr.text.corpus import descriptions, general_text, texts_of
 from tests.fake_data import KEYWORDS
 
 
-def test_a_description_is_the_prompt_then_the_rest(prepared: Config) -> None:
+def test_a_description_is_a_prompt_and_a_target(prepared: Config) -> None:
     branch, first = descriptions(prepared)[:2]
     assert [keyword for keyword, _ in first.prompt] == ["poi_name"]
     assert [keyword for keyword, _ in first.target] == ["poi_menu", "poi_tags"]

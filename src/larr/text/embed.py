@@ -1,10 +1,9 @@
-"""A vector for each distinct keyword text, from the text embedding model and from the controls.
+"""Embeds each distinct keyword text with the text embedding model and the control sources.
 
-Paper: Eq. (22). A new source is a function and a line in SOURCES, or an entry point of the group
-`larr.vectors` in another package.
+Paper: Eq. (22). To add a source, write a function and an entry in SOURCES, or an entry point of the
+group `larr.vectors` in another package.
 
-Shapes: N texts, B texts of a shard, K keywords, H hidden units, D the stored length
-(`embed.dimension`).
+Shapes: N texts, B texts of a shard, K keywords, H hidden units, D `embed.dimension`.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ from larr.text.fitted import FITTED, Counts, Reduction
 
 VECTORS = "vectors.npy"
 SHARDS = "shards"
-"""The folder of an unfinished source's vectors, deleted with the end of the job."""
+"""The folder of the vectors of an unfinished source."""
 SHARD = 8_192
-"""Texts in a file there; an interrupted run continues after its last shard."""
+"""Texts per file in SHARDS; an interrupted run continues after its last shard."""
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
-"""What TF-IDF counts: words, and each Chinese character by itself."""
+"""The terms of TF-IDF: words, and single Chinese characters."""
 COUNTED: dict[str, dict[str, Any]] = {
     "tfidf": {"token_pattern": WORDS, "ngram_range": (1, 2)},
     "letters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
-"""The terms that sources count, as options of scikit-learn's `TfidfVectorizer`."""
+"""Options of scikit-learn's `TfidfVectorizer`, by source."""
 Text = tuple[str, str]
 """A keyword and its text."""
 Embed = Callable[[list[Text]], np.ndarray]
@@ -58,41 +57,41 @@ Embed = Callable[[list[Text]], np.ndarray]
 
 @dataclass(frozen=True)
 class Job:
-    """The texts that a source has to embed, and where."""
+    """The texts to embed with a source, and its folder."""
 
     config: Config
     texts: pl.DataFrame
-    """Columns keyword and text, distinct, in the order of their text_id."""
+    """Distinct rows of keyword and text, sorted by text_id."""
     folder: Path
 
 
 @dataclass(frozen=True)
 class VectorSource:
-    """How to compute a vector for every text, and from what: an entry of SOURCES.
+    """The computation of a vector for each text, and its inputs: an entry of SOURCES.
 
-    Vectors are computed again when the texts, the seed, `embed.dimension` or something that is
-    declared here has changed.
+    Vectors are recomputed when the texts, the seed, `embed.dimension` or an input declared here
+    changes.
     """
 
     compute: Callable[[Job, np.ndarray], None]
-    """Writes the vectors into an array of zeros on the disk (float32 [N, D])."""
+    """Writes the vectors into a zero-filled array on disk (float32 [N, D])."""
     settings: tuple[str, ...] = ()
-    """Dotted paths of the settings that it depends on."""
+    """Dotted paths of the settings that affect the vectors."""
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
-    """Files, or folders of files, that it reads from outside `output`."""
+    """Files or folders outside `output` that it reads."""
     stages: tuple[str, ...] = ()
-    """The stages whose folders it reads."""
+    """Stages whose folders it reads."""
     sources: tuple[str, ...] = ()
-    """The sources whose vectors it reads."""
+    """Sources whose vectors it reads."""
     later: Callable[[Config, Path], Embed] | None = None
-    """Returns what embeds texts of new places, from the folder of the source; None if nothing does.
-    For serving, where the stages before have no folders but those of `larr.stages.MODELS`."""
+    """Returns a function that embeds texts of new places, given the source's folder; None if the
+    source cannot embed them. Serving calls it, and has only the stages in `larr.stages.MODELS`."""
 
 
 def encoder(job: Job, vectors_ND: np.ndarray, verb: str = "contrast") -> None:
-    """Writes e_i of Eq. (22): each text between its markers, through the model of stage 2.
+    """Writes e_i of Eq. (22): each text between its markers, embedded by the model of stage 2.
 
-    With the verb `distill` it is the smaller model that this stage writes.
+    The verb `distill` selects the smaller model of that stage.
     """
     model = load_encoder(artifacts.folder(job.config, verb))
     for rows, vectors_BD in _shards(job, model):
@@ -100,26 +99,26 @@ def encoder(job: Job, vectors_ND: np.ndarray, verb: str = "contrast") -> None:
 
 
 def untuned(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the base model's pooled states, reduced."""
+    """Writes the reduced pooled states of the base model."""
     model = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
     _write_reduced(job, model, vectors_ND)
 
 
 def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the pooled states of the model after stage 1, without stage 2, reduced."""
+    """Writes the reduced pooled states of the model of stage 1."""
     lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
     model = as_encoder(lm, None, job.config.contrast.pooling)
     _write_reduced(job, model, vectors_ND)
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the vectors of a ready-made sentence encoder, which reads the text alone, reduced."""
+    """Writes the reduced vectors of a pretrained sentence encoder, which reads no markers."""
     model = load_sentence_encoder(job.config.sentence_encoder)
     _write_reduced(job, model, vectors_ND, with_markers=False).save(job.folder / FITTED)
 
 
 def counts(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the main axes of TF-IDF counts of words, or of runs of letters: for any language."""
+    """Writes TF-IDF counts of words, or of letter n-grams for any language, on their main axes."""
     options = COUNTED[job.folder.name]
     with track(f"TF-IDF ({job.folder.name})", len(job.texts), "texts") as advance:
         fitted = Counts.fit(job.texts["text"], vectors_ND.shape[1], job.config.seed, options)
@@ -130,19 +129,19 @@ def counts(job: Job, vectors_ND: np.ndarray) -> None:
 
 
 def later_encoder(config: Config, _: Path, verb: str = "contrast") -> Embed:
-    """Returns the model of stage 2, or of `distill`."""
+    """Returns `VectorSource.later` for the model of stage 2 or of `distill`."""
     model = load_encoder(artifacts.folder(config, verb))
     return lambda texts: compute(model, [[text] for text in texts], config.embed.batch_tokens)
 
 
 def later_counts(config: Config, folder: Path) -> Embed:
-    """Returns what counts the same terms."""
+    """Returns `VectorSource.later` for TF-IDF vectors."""
     fitted = Counts.load(folder / FITTED, COUNTED[folder.name])
     return lambda texts: _padded(config, fitted.vectors([text for _, text in texts]))
 
 
 def later_sentence_encoder(config: Config, folder: Path) -> Embed:
-    """Returns the ready-made sentence encoder, reduced as before."""
+    """Returns `VectorSource.later` for the pretrained sentence encoder."""
     model = load_sentence_encoder(config.sentence_encoder)
     reduction = Reduction.load(folder / FITTED)
 
@@ -155,14 +154,14 @@ def later_sentence_encoder(config: Config, folder: Path) -> Embed:
 
 
 def _padded(config: Config, reduced_ND: np.ndarray) -> np.ndarray:
-    """Returns vectors of the stored length."""
+    """Returns normalised vectors, padded with zeros to `embed.dimension`."""
     vectors_ND = np.zeros((len(reduced_ND), config.embed.dimension), np.float32)
     vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
     return vectors_ND
 
 
 def random(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes a random direction for each text: what a ranker gains from an ID for each text."""
+    """Writes a random direction for each text, to measure what an ID per text is worth."""
     generator = np.random.default_rng(job.config.seed)
     for start in range(0, len(vectors_ND), SHARD):
         part_BD = vectors_ND[start : start + SHARD]
@@ -170,9 +169,9 @@ def random(job: Job, vectors_ND: np.ndarray) -> None:
 
 
 def shuffled(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the encoder's vectors, each given to another text of the same keyword at random.
+    """Writes the encoder's vectors, permuted at random among the texts of each keyword.
 
-    The same numbers without their meaning: a gain that remains does not come from the texts.
+    The distribution is the same, so any gain that remains does not come from the texts.
     """
     generator = np.random.default_rng(job.config.seed)
     encoder_ND = np.load(job.folder.parent / "encoder" / VECTORS, mmap_mode="r")
@@ -205,18 +204,18 @@ SOURCES = {
     "random": VectorSource(random),
     "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }
-"""What a variant can name as its `vectors`, in addition to the configuration's `encoders`.
+"""The values of a variant's `vectors`, in addition to the configuration's `encoders`.
 
-A source comes after those that it reads. Each entry of `encoders` is the source "encoder" with
-its own configuration.
+A source comes after those it reads. Each entry of `encoders` is the source "encoder" with the
+configuration of that entry.
 """
 
 
 def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) -> None:
-    """Writes a vector of every text for each source in `wanted`, and for those that they read.
+    """Embeds every text with each source in `wanted` and with the sources that they read.
 
-    Each source is an artifact, `embed/NAME`, which stays while nothing changes for it; so are the
-    text figures of sources in `figures`, in `embed/NAME/figures`.
+    Each source is an artifact, `embed/NAME`, computed only if it is not up to date; so are the text
+    figures of the sources in `figures`, in `embed/NAME/figures`.
     """
     names = sources(config, [*wanted, *figures])
     with artifacts.building(config, "embed") as work:
@@ -241,7 +240,7 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
 
 
 def require(config: Config, wanted: Iterable[str], figures: Collection[str]) -> None:
-    """Raises StaleError if what `embed` writes for these sources is missing or out of date."""
+    """Raises StaleError if vectors or figures of these sources are missing or out of date."""
     for name in sources(config, [*wanted, *figures]):
         part = vectors_artifact(config, name)
         reason = part.why_stale()
@@ -253,14 +252,14 @@ def require(config: Config, wanted: Iterable[str], figures: Collection[str]) -> 
 
 
 def _source(config: Config, name: str) -> tuple[Config, VectorSource]:
-    """Returns a source and the configuration with which it is computed."""
+    """Returns a source and its configuration."""
     if name in config.encoders:
         return config.for_encoder(name), SOURCES["encoder"]
     return config, with_plugins(SOURCES, "vectors")[name]
 
 
 def _write_vectors(job: Job, source: VectorSource) -> None:
-    """Writes the vectors of a source; deletes the shards that an interrupted run goes on from."""
+    """Writes the vectors of a source, then deletes its shards."""
     with artifacts.atomic(job.folder / VECTORS) as partial:
         shape = (len(job.texts), job.config.embed.dimension)
         vectors_ND = artifacts.new_array(partial, np.float32, shape)
@@ -270,22 +269,23 @@ def _write_vectors(job: Job, source: VectorSource) -> None:
 
 
 def sources(config: Config, wanted: Iterable[str]) -> list[str]:
-    """Returns `wanted` and the sources that they read, each after those that it reads.
+    """Returns `wanted` and the sources that they read, each after those it reads.
 
-    Raises ConfigError for a name that is neither an entry of SOURCES nor one of `encoders`, and
-    for one that is both.
+    Raises ConfigError for a name that neither SOURCES nor `encoders` contains, or both.
     """
     entries = with_plugins(SOURCES, "vectors")
-    if taken := config.encoders.keys() & {*entries, "larr"}:  # "larr" is the run's own encoder
-        raise ConfigError(f"encoders: a name may not be {', '.join(sorted(taken))}")
+    if reserved := config.encoders.keys() & {*entries, "larr"}:  # "larr" is the run's own encoder
+        raise ConfigError(
+            f"encoders: {', '.join(sorted(reserved))} is reserved; choose another name"
+        )
     needed = set(wanted)
     for name, source in reversed(entries.items()):
         needed |= set(source.sources) if name in needed else set()
     known = [*entries, *config.encoders]
     if unknown := needed.difference(known):
         raise ConfigError(
-            f"align: no text vectors {', '.join(map(repr, sorted(unknown)))}; there are "
-            f"{', '.join(known)}, and [encoders] can declare more"
+            f"align: unknown text vectors {', '.join(map(repr, sorted(unknown)))}; expected "
+            f"{', '.join(known)}, or a name declared in [encoders]"
         )
     return [name for name in known if name in needed]
 
@@ -306,7 +306,7 @@ def vectors_artifact(config: Config, name: str) -> Artifact:
 
 
 def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
-    """Returns the artifact of the text figures of a source with these vectors."""
+    """Returns the artifact of the text figures that are computed from these vectors."""
     inputs: dict[str, str | None] = {
         "prepare/": artifacts.key(artifacts.folder(config, "prepare")),
         "vectors": artifacts.key(vectors.folder),
@@ -317,9 +317,9 @@ def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
 def _shards(
     job: Job, model: SentenceTransformer, *, with_markers: bool = True
 ) -> list[tuple[slice, np.ndarray]]:
-    """Returns the rows and the vectors (on the disk, float32 [B, H or D]) of each shard.
+    """Returns the rows and the vectors (on disk, float32 [B, H or D]) of each shard.
 
-    It embeds those texts that an interrupted run has not embedded.
+    Embeds only the texts that an interrupted run has not finished.
     """
     (job.folder / SHARDS).mkdir(exist_ok=True)
     shards = []
@@ -344,10 +344,10 @@ def _shards(
 def _write_reduced(
     job: Job, model: SentenceTransformer, vectors_ND: np.ndarray, *, with_markers: bool = True
 ) -> Reduction:
-    """Writes the vectors of a model that was not tuned for these texts, so that they compare well.
+    """Writes vectors of an untuned model, reduced so that their cosines are informative.
 
-    Its vectors all point nearly the same way, those of one keyword still more. So each keyword's
-    mean is subtracted, and of the rest the D main axes are kept if there are more than D.
+    All its vectors have nearly the same direction, especially within a keyword. This subtracts the
+    mean of each keyword and keeps the D main axes if there are more than D.
     """
     shards = _shards(job, model, with_markers=with_markers)
     keywords = job.texts["keyword"].unique().sort().to_list()
@@ -355,7 +355,7 @@ def _write_reduced(
     counts_K1 = np.bincount(keywords_N)[:, None]
     width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
     sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
-    for rows, raw_BH in shards:  # memory holds sums only, and never all states
+    for rows, raw_BH in shards:  # only sums are kept in memory
         sums_KH += np.eye(len(counts_K1))[:, keywords_N[rows]] @ raw_BH
         squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
     means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
