@@ -1,4 +1,4 @@
-"""Text figures equal a naive twin, for any number of places, standardised on training rows."""
+"""Text figures compared with a naive implementation, standardised, and computed online."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from larr.data.parts import HELD_BACK
 from larr.text import figures
 from larr.text.embed import embed
 from larr.text.figures import (
-    DIFFERENT_TEXTS,
     KERNELS,
+    MIN_TEXTS,
     OF_KIND,
     PRIOR_SHARE,
     PRIOR_WEIGHT,
@@ -69,7 +69,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
     compared = [
         slot
         for slot, owner in enumerate(owners)
-        if owner != "poi" and (keywords == names[slot]).sum() >= DIFFERENT_TEXTS
+        if owner != "poi" and (keywords == names[slot]).sum() >= MIN_TEXTS
     ]
     assert compared
     for request in compared:
@@ -99,7 +99,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
         yield np.log1p(similar)
 
 
-def test_figures_equal_a_naive_twin(written: Config) -> None:
+def test_figures_equal_a_naive_implementation(written: Config) -> None:
     settings = artifacts.read_json(folder(written) / "figures.json")
     stored = np.load(folder(written) / "test.npy")
     mean, deviation = np.array(settings["means"]), np.array(settings["deviations"])
@@ -109,7 +109,7 @@ def test_figures_equal_a_naive_twin(written: Config) -> None:
         np.testing.assert_allclose(stored[row], expected, atol=3e-3)
 
 
-def test_figures_are_named_and_standardised_on_training_rows(written: Config) -> None:
+def test_figures_have_distinct_names_and_are_standardised_on_training_rows(written: Config) -> None:
     names = artifacts.read_json(folder(written) / "figures.json")["names"]
     train = np.load(folder(written) / "train.npy")
     assert train.shape[1] == len(names) == len(set(names))
@@ -132,7 +132,7 @@ def test_figures_computed_online_equal_those_of_the_log(written: Config) -> None
 def test_figures_within_requests_read_complete_requests(
     written: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "ROWS", 100)  # requests are divided among chunks
+    monkeypatch.setattr(figures, "ROWS", 100)  # requests cross the borders of chunks
     config = written.model_copy(
         update={"features": written.features.model_copy(update={"within_request": True})}
     )
@@ -150,7 +150,7 @@ def test_figures_within_requests_read_complete_requests(
         rows = np.flatnonzero(requests[:, 0] == request)
         one = np.zeros(len(rows), np.int64)
         found = opened.of_rows(texts[rows], history[rows, 0], histories, one)
-        # Rounding of the last digit may depend on the rows computed together.
+        # The last digit may depend on the number of rows computed together.
         assert (np.abs(found - stored[rows]) < 1e-3).mean() > 0.99
         rank = opened.raw(texts[rows], history[rows, 0], histories)[:, 0].argsort().argsort()
         assert (np.diff(stored[rows, alone.shape[1]][rank.argsort()]) >= 0).all()

@@ -1,4 +1,4 @@
-"""Evaluation of stage 2 on orders of held-out users: by hand, and with known truth."""
+"""Evaluation of stage 2 on held-out orders, and the choice of the best weights."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.fake_data import make_data
 def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.array([[1, 0], [-1, 0], [1, 1], [-1, 1], [0, -2]], dtype=np.float32)
     monkeypatch.setattr(judge, "compute", lambda *_: vectors)
-    # for query 0 candidate 0 is above 2 above 1, for query 1 the other way round
+    # query 0 ranks the candidates 0, 2, 1; query 1 ranks them 1, 2, 0
     known = np.array([[0, 0, 0, 1], [0, 0, 0, 2], [1, 1, 2, 1], [1, 1, 0, 1]])
     new = np.array([[0, 0, 2, 0], [2, 1, 2, 2]])
     texts = [(("keyword", str(number)),) for number in range(3)]
     judged = Judge(texts[:2], texts, [known, new])
-    # the first order wins both pairs, the second none; of the new ones one loses, one ties
+    # known: the first order wins both pairs, the second none; new: one pair loses, one is a tie
     assert judged.auc(SentenceTransformer(modules=[torch.nn.Identity()]), 100) == 0.375
 
 
@@ -94,8 +94,8 @@ def test_the_best_weights_are_kept_and_training_without_gain_stops(
     assert checks.auc == [0.5, 0.6, 0.55, 0.6, 0.58, 0.5]
     assert not any(values)
     checks.restore()
-    assert checks.kept_step == weight.max() == weight.min() == 40, "the last of equals"
-    found = iter([0.5, 0.51, 0.5, 0.505])  # no better than chance
+    assert checks.kept_step == weight.max() == weight.min() == 40, "the last of equal checks"
+    found = iter([0.5, 0.51, 0.5, 0.505])  # not better than chance
     checks = Checks(prepared, held_out(prepared), encoder)
     for state.global_step in range(1, 31):
         checks.on_step_end(TrainingArguments(), state, control)

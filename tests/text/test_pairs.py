@@ -1,4 +1,4 @@
-"""The examples of stage 2: held-out parts, distribution of orders, dropped keywords."""
+"""The examples of stage 2: held-out parts, selection of orders, dropped keywords."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_views_are_both_sides_and_their_halves(config: Config) -> None:
     assert names["place"] == ["poi_name", "poi_menu", "poi_tags"]
 
 
-def test_held_out_users_and_places_are_in_no_training_pair(config: Config) -> None:
+def test_held_out_users_and_places_are_not_in_training_pairs(config: Config) -> None:
     apart = held_out(config)
     assert len(apart.users) == round(0.3 * 40)
     columns = examples(config, apart)
@@ -83,10 +83,10 @@ def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
     assert max(len(others) for others in columns["not_taken"]) == 3
 
 
-def test_a_place_ordered_in_another_request_is_no_negative(
+def test_a_place_ordered_elsewhere_is_not_a_negative(
     config: Config, copy: Callable[..., Config]
 ) -> None:
-    """With users instead of requests, as for requests with one candidate."""
+    """`beside` contains users, as it does if each request has one candidate."""
     config = copy(config)
     folder = config.output / "prepare"
     orders = pl.read_parquet(folder / "orders.parquet")
@@ -96,11 +96,11 @@ def test_a_place_ordered_in_another_request_is_no_negative(
     orders.write_parquet(folder / "orders.parquet")
     shown.with_columns(beside="user_id").drop("user_id").write_parquet(folder / "not_taken.parquet")
     taken = set(orders.select("user_id", "poi_id").rows())
-    left = {
+    negatives = {
         (user, row["poi_id"]) for user, rows in not_taken(config, orders).items() for row in rows
     }
-    assert left
-    assert not left & taken
+    assert negatives
+    assert not negatives & taken
 
 
 def test_branches_of_a_chain_are_held_out_together(config: Config) -> None:
@@ -126,17 +126,17 @@ def test_a_user_with_most_orders_does_not_dominate_the_examples(
 
 
 def test_nearby_orders_share_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "NEAR_TOGETHER", 4)
+    monkeypatch.setattr(pairs, "NEAR_GROUP", 4)
     contrast = {"triples": 160, "batch_size": 8, "near": "poi_city"}
     complete = {"drop_keyword": 0.0, "single_keyword": 0.0, "held_out": 0.0}
     config = make_data(tmp_path, orders=400, contrast=contrast | complete)
     columns = examples(config, held_out(config))
     cities = [text.split("lives in ")[1].split('"')[0] for text in columns["user"]]
     groups = [cities[start : start + 4] for start in range(0, 160, 4)]
-    of_one_city = sum(len(set(group)) == 1 for group in groups)
-    assert of_one_city >= 37, "40 groups, less those where one city ends"
+    uniform = sum(len(set(group)) == 1 for group in groups)
+    assert uniform >= 37, "40 groups, except where one city ends"
     batches = [set(cities[start : start + 8]) for start in range(0, 160, 8)]
-    assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups in a batch"
+    assert sum(len(batch) > 1 for batch in batches) >= 10, "four cities, two groups per batch"
 
 
 def test_few_orders_are_repeated_with_other_keywords(tmp_path: Path) -> None:
@@ -146,14 +146,14 @@ def test_few_orders_are_repeated_with_other_keywords(tmp_path: Path) -> None:
     assert len(set(columns["user"])) > 20
 
 
-def test_keys_number_users_places_and_chains(config: Config) -> None:
+def test_keys_are_minus_one_without_a_chain(config: Config) -> None:
     columns = examples(config, held_out(config))
-    chain = {keys[1]: keys[2] for keys in columns["keys"]}
+    chain_of = {keys[1]: keys[2] for keys in columns["keys"]}
     for place, keys in zip(columns["place"], columns["keys"], strict=True):
         if "House" in place:
-            assert chain[keys[1]] >= 0
+            assert chain_of[keys[1]] >= 0
         elif "Shop" in place:
-            assert chain[keys[1]] == -1
+            assert chain_of[keys[1]] == -1
 
 
 def test_a_missing_half_is_empty(config: Config) -> None:
@@ -167,13 +167,13 @@ def test_the_same_seed_gives_the_same_examples(config: Config) -> None:
     assert examples(config, held_out(config)) == examples(config, held_out(config))
 
 
-def test_the_error_for_too_few_orders_has_advice(
+def test_the_error_for_too_few_orders_suggests_a_fix(
     config: Config, copy: Callable[..., Config]
 ) -> None:
     config = copy(config)
     path = config.output / "prepare" / "orders.parquet"
     pl.read_parquet(path).head(1).write_parquet(path)
-    with pytest.raises(DataError, match="give `orders`"):
+    with pytest.raises(DataError, match="provide `orders`"):
         examples(config, held_out(config))
 
 
@@ -181,17 +181,17 @@ def test_augmentation_follows_the_configured_shares() -> None:
     random = np.random.default_rng(0)
     contrast = ContrastConfig(drop_keyword=0.2, single_keyword=0.25)
     sizes = Counter(len(augmented(PARTS, contrast, random)) for _ in range(8_000))
-    # one alone: chosen so in 1/4; else dropping 3 of 4 (4 * .8 * .2^3) or all of them (.2^4)
+    # size 1: a single keyword (1/4), or 3 of 4 dropped (4 * .8 * .2^3), or all of them (.2^4)
     assert sizes[1] / 8_000 == pytest.approx(0.25 + 0.75 * (4 * 0.8 * 0.008 + 0.0016), abs=0.02)
     assert sizes[4] / 8_000 == pytest.approx(0.75 * 0.8**4, abs=0.02)
 
 
 def test_augmentation_shuffles_only_if_configured() -> None:
     random = np.random.default_rng(0)
-    still = ContrastConfig(shuffle_keywords=False, drop_keyword=0.0, single_keyword=0.0)
-    assert augmented(PARTS, still, random) == PARTS
-    moving = still.model_copy(update={"shuffle_keywords": True})
-    firsts = Counter(augmented(PARTS, moving, random)[0] for _ in range(400))
+    fixed = ContrastConfig(shuffle_keywords=False, drop_keyword=0.0, single_keyword=0.0)
+    assert augmented(PARTS, fixed, random) == PARTS
+    shuffled = fixed.model_copy(update={"shuffle_keywords": True})
+    firsts = Counter(augmented(PARTS, shuffled, random)[0] for _ in range(400))
     assert min(firsts[part] for part in PARTS) > 60
 
 

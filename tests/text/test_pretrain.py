@@ -1,4 +1,4 @@
-"""Stage 1: labels on y only, the mixture, the loss against the model's own, both objectives."""
+"""Stage 1: labels on y only, general text, the loss, causal and masked training."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_keywords_of_y_occur_in_both_orders(lm: LanguageModel) -> None:
     assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
 
 
-def test_the_loss_is_the_models_own_on_labelled_positions(lm: LanguageModel) -> None:
+def test_the_loss_equals_the_models_own_loss(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     general: Row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
     rows = [describe(lm.tokens, PLACE, random), general]
@@ -87,7 +87,7 @@ def test_an_encoder_predicts_masked_tokens_only_in_y(models: dict[str, Path]) ->
     chosen = batch["labels"] != IGNORED
     assert torch.equal(masked, chosen)
     can_be = [id_ >= 0 and id_ not in lm.tokens.marker_ids for id_ in row["labels"]]
-    assert chosen.any(dim=0).tolist() == can_be, "x and the markers are seen in full"
+    assert chosen.any(dim=0).tolist() == can_be, "x and the markers are not masked"
     assert float(chosen[:, can_be].float().mean()) == pytest.approx(MASKED, abs=0.03)
     assert set(batch["labels"][chosen].tolist()) <= set(row["labels"])
 
@@ -97,7 +97,7 @@ def test_the_perplexity_of_no_texts_is_none(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
-def test_the_mixture_keeps_the_ratio_of_tokens(
+def test_general_text_has_the_configured_share_of_tokens(
     prepared: Config, general: Path, lm: LanguageModel, ratio: float
 ) -> None:
     settings = {"general_text": general, "general_ratio": ratio}
@@ -113,7 +113,7 @@ def test_the_mixture_keeps_the_ratio_of_tokens(
         ratio * tokens, rel=0.15, abs=70
     )
     assert all(row["labels"] == row["input_ids"] for row in other)
-    assert held_out["general"], "general text is held out even where none is trained on"
+    assert held_out["general"], "general text is held out even if none is used for training"
     assert len(held_out["y"]) == 2
     assert not {tuple(row["input_ids"]) for row in held_out["y"]} & {
         tuple(row["input_ids"]) for row in domain
@@ -150,7 +150,7 @@ def test_the_stage_trains_saves_and_measures(
         return
     for layer in ("get_input_embeddings", "get_output_embeddings"):
         old, new = (getattr(lm.model, layer)().weight for lm in (before, after))
-        assert not torch.equal(old[rows], new[rows]), "the new rows are trained, LoRA or not"
+        assert not torch.equal(old[rows], new[rows]), "the new rows are trained, also with LoRA"
         if rank:
             torch.testing.assert_close(old[:200], new[:200])
 

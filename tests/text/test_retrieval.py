@@ -1,4 +1,4 @@
-"""recall@10 by hand, for a perfect encoder and for one with the same vector for all texts."""
+"""recall@10 by hand, ties, and the tasks of retrieval."""
 
 from __future__ import annotations
 
@@ -65,10 +65,9 @@ def test_a_text_retrieves_itself(lm: LanguageModel) -> None:
 
 def test_nearby_by_hand() -> None:
     scores_QC = np.array([[0.5, 0.2, 0.9, 0.5], [0.1, 0.2, 0.3, 0.4], [0.1, 0.9, 0.0, 0.0]])
-    asked = Task("t", [[]] * 3, [[]] * 4, answers=[0, 3, 1], near=[7, 8, 7, 7])
-    # the first beats half of two (one better, one equal), the second both; the third has no rival
-    found = nearby(asked, scores_QC)
-    assert found == {"chance_nearby": 1.0, "beats_nearby": 0.625}
+    task = Task("t", [[]] * 3, [[]] * 4, answers=[0, 3, 1], near=[7, 8, 7, 7])
+    # the first loses to one candidate and ties with one, the second beats both; the third is alone
+    assert nearby(task, scores_QC) == {"chance_nearby": 1.0, "beats_nearby": 0.625}
     many = Task("t", [[]], [[]] * 40, answers=[0], near=[1] * 40)
     assert nearby(many, np.zeros((1, 40))) == {"chance_nearby": 0.25, "beats_nearby": 0.5}
     assert nearby(Task("t", [], [[]], [], near=[1]), np.zeros((0, 1))) == {}

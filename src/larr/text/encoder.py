@@ -1,7 +1,7 @@
-"""The text embedding model: a language model, a pooling of its states, a linear head.
+"""The text embedding model: a language model, pooling, and a linear head.
 
-Paper: Eq. (10), (22). Shapes: N texts, B texts of a batch, T tokens, H hidden units, D the
-vector's length.
+Paper: Eq. (10), (22). Shapes: N texts, B texts of a batch, T tokens, H hidden units, D vector
+length.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
 from larr.text.checkpoint import attention, first_position, source_of, weights_type
 
 SMALL_PARAMETERS = 3_000_000
-"""A model with fewer computes vectors in float32, and is trained by one thread."""
+"""Smaller models compute vectors in float32 and are trained by one thread."""
 CPU_BATCH_TOKENS = 4_096
-"""Of a large model: more are no faster, and take SmolLM2 more than five seconds."""
+"""Limit for large models; longer batches are no faster and take SmolLM2 more than five seconds."""
 BARE_TEXTS = 256
-"""Texts of a ready-made encoder between two lines of progress."""
+"""Texts that `compute_bare` embeds between two progress updates."""
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
-    """Returns a description as the string that the text embedding model reads.
+    """Returns a description as the input string of the text embedding model.
 
-    It is JSON, so that nothing in a text can be read as a marker.
+    It is JSON, so that no text can be mistaken for a marker.
     """
     return json.dumps(parts, ensure_ascii=False)
 
 
 def from_input(text: str) -> list[KeywordText]:
-    """Returns the description that `as_input` wrote; raises LarrError for any other string."""
+    """Returns the description in a string from `as_input`; raises LarrError for other strings."""
     try:
         return [(str(keyword), str(part)) for keyword, part in json.loads(text)]
     except (ValueError, TypeError) as error:
         raise LarrError(
-            f"{text[:80]!r} is no description: expected a JSON list of [keyword, text] pairs, "
-            "as `larr.text.encoder.as_input` writes it"
+            f"{text[:80]!r} is not a description: expected a JSON list of [keyword, text] pairs "
+            "from `larr.text.encoder.as_input`"
         ) from error
 
 
 class KeywordTransformer(InputModule):
-    """The first module of the text embedding model: descriptions to hidden states.
+    """Computes the hidden states of descriptions, given as strings from `as_input`.
 
-    Paper: LLM of Eq. (10). An input is a string of `as_input`.
+    Paper: LLM of Eq. (10).
     """
 
     config_file_name = "keyword_transformer.json"
@@ -77,7 +77,7 @@ class KeywordTransformer(InputModule):
     ) -> dict[str, torch.Tensor]:
         """Returns `input_ids` and `attention_mask` (int64 [B, T])."""
         if prompt:
-            raise LarrError(f"prompt {prompt!r}: a description takes no prompt")
+            raise LarrError(f"prompt {prompt!r}: prompts are not supported")
         return self.tokens.pad(self.tokens.encode_batch([from_input(text) for text in inputs]))
 
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ class KeywordTransformer(InputModule):
         mask_BT = features["attention_mask"]
         inputs = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
         if self._takes_positions:
-            # counted from the first real token, so that padding on the left changes nothing
+            # counted from the first real token, so that left padding has no effect
             positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
             inputs["position_ids"] = positions_BT + self._first_position
         features["token_embeddings"] = self.model(**inputs).last_hidden_state
@@ -106,17 +106,16 @@ class KeywordTransformer(InputModule):
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation=attention(),
-            # on a CPU the tuned weights stay exact; `products` casts those of a large model
+            # a CPU keeps the tuned weights in float32; `products` casts those of large models
             dtype=weights_type(frozen=device() == "cuda"),
         )
         return cls(model, KeywordTokenizer(tokenizer, **cls.load_config(model_name_or_path)))
 
 
 class EndTokenPooling(Module):
-    """The hidden state at the end token of the last keyword. Paper: m of Eq. (10).
+    """Returns the hidden state at the end marker of the last keyword. Paper: m of Eq. (10).
 
-    It is found by its id and not as the last token, since padding may be on either side
-    (decision 6).
+    Finds it by its id, since padding on either side may make another token the last (decision 6).
     """
 
     config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
@@ -126,27 +125,26 @@ class EndTokenPooling(Module):
         self.end_ids = sorted(end_ids)
 
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adds `sentence_embedding` (float [B, H]); raises LarrError for a text without an end."""
+        """Adds `sentence_embedding` (float [B, H]); raises LarrError without an end marker."""
         ids_BT, mask_BT = features["input_ids"], features["attention_mask"]
         ends = torch.tensor(self.end_ids, device=ids_BT.device)
         is_end_BT = torch.isin(ids_BT, ends) & mask_BT.bool()
         if not bool(is_end_BT.any(dim=1).all()):
-            raise LarrError("a text without an end token has no vector; build it with `as_input`")
+            raise LarrError("a text without an end marker has no vector; build it with `as_input`")
         last_B = (is_end_BT * torch.arange(1, ids_BT.shape[1] + 1, device=ids_BT.device)).argmax(1)
         rows = torch.arange(len(ids_BT), device=ids_BT.device)
         features["sentence_embedding"] = features["token_embeddings"][rows, last_B]
         return features
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Writes the ids of the end tokens."""
+        """Writes the ids of the end markers."""
         self.save_config(output_path)
 
 
 class Head(Module):
-    """The linear layer MLP of Eq. (10), which stages 2 and 3 share (decision 5).
+    """The linear layer MLP of Eq. (10), shared by stages 2 and 3 (decision 5).
 
-    It stays in float32, whatever the precision of the language model is: a step of its small
-    learning rate would be lost in 16 bits.
+    It always uses float32, because updates at its small learning rate would be lost in 16 bits.
     """
 
     config_keys = ["in_features", "out_features"]  # noqa: RUF012 - the library's own declaration
@@ -180,10 +178,10 @@ def as_encoder(
 ) -> SentenceTransformer:
     """Returns the text embedding model around a language model. Paper: Eq. (10), (22).
 
-    `dimension` is the length of the projected, normalised vector; None gives the pooled hidden
-    state, for the comparison with an untuned model. `pooling` is `contrast.pooling`: the mean of
-    all tokens' states by default, because the end token of a small LM knows less of a menu than
-    TF-IDF does (decision 15b).
+    `dimension` is the length of the projected, normalised vector; None returns the pooled hidden
+    state, for comparison with an untuned model. `pooling` is `contrast.pooling`, by default the
+    mean of all tokens' states, because in a small LM the state at the end marker contains less
+    about a menu than TF-IDF does (decision 15b).
     """
     body = getattr(lm.model, "base_model", lm.model)
     width = body.config.hidden_size
@@ -193,10 +191,10 @@ def as_encoder(
 
 
 def load_encoder(folder: Path) -> SentenceTransformer:
-    """Returns the text embedding model that stage 2 wrote, without importing foreign code.
+    """Returns the text embedding model of stage 2, without importing third-party code.
 
-    `SentenceTransformer(folder, trust_remote_code=True)` reads the same where larr is installed;
-    the library asks for that flag for every module class outside its own package.
+    Where larr is installed, `SentenceTransformer(folder, trust_remote_code=True)` returns the same
+    model; the library requires that flag for every module class outside its own package.
     """
     kinds = {f"1_{kind.__name__}": kind for kind in (EndTokenPooling, Pooling)}
     name = next(name for name in kinds if (folder / name).is_dir())
@@ -208,7 +206,7 @@ def load_encoder(folder: Path) -> SentenceTransformer:
 
 
 def load_sentence_encoder(model: str) -> SentenceTransformer:
-    """Returns a ready-made encoder of sentences, as the setting `sentence_encoder` names it."""
+    """Returns the pretrained encoder of the setting `sentence_encoder`."""
     try:
         source = source_of(model, "sentence_encoder")
         return SentenceTransformer(source, trust_remote_code=False)
@@ -227,8 +225,8 @@ def compute(
 ) -> np.ndarray:
     """Returns a vector for each description (float32 [N, D]).
 
-    Paper: Eq. (10), (22). Texts of like length share a batch of at most `batch_tokens` tokens,
-    padding included; `advance` is called with the number of texts in each finished batch.
+    Paper: Eq. (10), (22). Texts of similar length share a batch of at most `batch_tokens` tokens,
+    padding included. Calls `advance` with the number of texts in each finished batch.
     """
     if encoder.device.type == "cpu" and is_large(encoder):
         batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
@@ -244,7 +242,7 @@ def compute(
         while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
             stop += 1
         batch, start = order[start:stop], stop
-        padded = tokens.pad([rows[number] for number in batch])
+        padded = tokens.pad([rows[index] for index in batch])
         with torch.inference_mode(), products(encoder):
             output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
         vectors_BD = output["sentence_embedding"].float().cpu().numpy()
@@ -260,11 +258,11 @@ def compute_bare(
     texts: Sequence[str],
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Returns the vectors of a ready-made encoder of sentences (float32 [N, H])."""
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    """Returns the vectors of a pretrained sentence encoder (float32 [N, H])."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     parts = []
     for start in range(0, len(order), BARE_TEXTS):
-        part = [texts[number] for number in order[start : start + BARE_TEXTS]]
+        part = [texts[index] for index in order[start : start + BARE_TEXTS]]
         with products(encoder):
             parts.append(encoder.encode(part))
         advance(len(part))
@@ -272,14 +270,14 @@ def compute_bare(
 
 
 def is_large(model: torch.nn.Module) -> bool:
-    """Whether the products of a model take most of its time."""
+    """Whether matrix products take most of a model's time."""
     return sum(parameter.numel() for parameter in model.parameters()) >= SMALL_PARAMETERS
 
 
 def products(encoder: SentenceTransformer) -> torch.autocast:
-    """Returns the context in which a large model's products are in bfloat16 where that is fast.
+    """Returns a context that computes products of a large model in bfloat16 where this is fast.
 
-    On an EPYC MiniLM and SmolLM2 read 3.3 and 3.7 times as many tokens a second by it.
+    On an EPYC MiniLM and SmolLM2 then process 3.3 and 3.7 times as many tokens per second.
     """
     enabled = is_large(encoder) and bf16_is_fast()
     return torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled)
@@ -295,7 +293,7 @@ def _assembled(
     first: KeywordTransformer, pooling: Module, head: Head | None
 ) -> SentenceTransformer:
     encoder = SentenceTransformer(modules=[first, pooling])
-    if head is not None:  # appended later: the constructor casts all modules to one precision
+    if head is not None:  # appended, since the constructor casts all modules to one precision
         encoder.append(head.to(encoder.device))
         encoder.append(Normalize())
     return encoder

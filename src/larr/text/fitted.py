@@ -1,4 +1,4 @@
-"""What is fitted on the stored texts to embed them; kept, so that later texts are embedded alike.
+"""Transformations fitted on the stored texts and saved, so that new texts are embedded alike.
 
 Shapes: N texts, K keywords, V terms, H hidden units, D main axes.
 """
@@ -14,21 +14,21 @@ import numpy as np
 import polars as pl
 
 FITTED = "fitted"
-"""The folder, within that of a source's vectors."""
+"""The name of their folder within that of a source's vectors."""
 TERMS, MEANS, AXES = "terms.parquet", "means.parquet", "axes.npy"
 VOCABULARY = 100_000
 
 
 @dataclass(frozen=True)
 class Counts:
-    """TF-IDF counts of terms on their main axes; what is a term, `options` of scikit-learn say."""
+    """TF-IDF vectors on their main axes; `options` are those of scikit-learn's vectorizer."""
 
     counter: Any
     axes_DV: np.ndarray
 
     @classmethod
     def fit(cls, texts: Iterable[str], axes: int, seed: int, options: Mapping[str, Any]) -> Self:
-        """Returns the counts of these texts, on at most so many axes."""
+        """Fits the vectorizer and at most `axes` main axes on these texts."""
         from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - serving imports this file
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
@@ -39,7 +39,7 @@ class Counts:
         return cls(counter, svd.components_)
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:
-        """Returns the texts on the main axes, [N, D]."""
+        """Returns the vectors of texts, [N, D]."""
         vectors_ND: np.ndarray = self.counter.transform(texts) @ self.axes_DV.T
         return vectors_ND
 
@@ -66,17 +66,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Reduction:
-    """Vectors less the mean of their keyword, on the main axes of what remains."""
+    """Subtracts the mean of a text's keyword and projects the result onto the main axes."""
 
     keywords: Sequence[str]
     means_KH: np.ndarray
     axes_HD: np.ndarray
 
     def vectors(self, keywords: pl.Series, raw_NH: np.ndarray) -> np.ndarray:
-        """Returns the vectors of texts of these keywords, [N, D]; a new keyword has no mean."""
+        """Returns reduced vectors, [N, D]; a new keyword has mean 0."""
         means_KH = np.vstack([self.means_KH, np.zeros(raw_NH.shape[1])])
-        number = {keyword: row for row, keyword in enumerate(self.keywords)}
-        row_N = [number.get(keyword, len(number)) for keyword in keywords]
+        row_of = {keyword: row for row, keyword in enumerate(self.keywords)}
+        row_N = [row_of.get(keyword, len(row_of)) for keyword in keywords]
         vectors_ND: np.ndarray = (raw_NH - means_KH[row_N]) @ self.axes_HD
         return vectors_ND
 

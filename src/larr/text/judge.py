@@ -1,7 +1,7 @@
-"""How well a text embedding model ranks the places of requests that it was not tuned on.
+"""Evaluates how a text embedding model ranks the places of requests it was not tuned on.
 
-Shapes: N pairs of a taken and another place, Q distinct texts of users, C of places, D the vector's
-length.
+Shapes: N pairs of a taken place and another one, Q distinct texts of users, C distinct texts of
+places, D vector length.
 """
 
 from __future__ import annotations
@@ -23,41 +23,43 @@ from larr.text.encoder import compute, normalised
 from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
 
 REQUESTS = 400
-"""Orders that judge."""
+"""Orders used for evaluation."""
 READ = 4_000
-"""Orders of which they are chosen; beside those from before the log nothing was shown."""
+"""Orders read to select them; for orders from before the log the other places are unknown."""
 OTHERS = 5
-"""Places that each ordered one is compared with."""
-FEWEST_ORDERS = FEWEST_PAIRS = 200
-"""Fewer orders, or fewer pairs of a kind, say too little: on UniMobile 61 pairs with a new app had
-an AUC between .33 and .59 from check to check."""
+"""Places compared with each ordered place."""
+MIN_ORDERS = MIN_PAIRS = 200
+"""Fewer orders, or fewer pairs of a kind, are too noisy: on UniMobile the AUC of 61 pairs with a
+new app varied between .33 and .59 from check to check."""
 DEVIATION = 0.5
-"""Of the difference between two models' AUC of an order (.46 to .67 on canteen and UniMobile)."""
+"""Standard deviation over orders of the difference between two models' AUCs (.46 to .67 on canteen
+and UniMobile)."""
 CHECKS = 5
-"""Checks of a training, besides that of the model from which it starts."""
+"""Checks during training, in addition to that of the initial model."""
 PATIENCE = 3
-"""Checks in a row without a new best after which a training ends."""
+"""Training ends after this many consecutive checks without a new best."""
 Text = tuple[KeywordText, ...]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Orders that are held out: did the ordered place score above those shown beside it?"""
+    """Held-out orders, whose places should score above others shown in the same request."""
 
     queries: list[Text]
     """Distinct texts U."""
     candidates: list[Text]
     """Distinct texts P."""
     parts: list[np.ndarray]
-    """int64 [N, 4]: number of the order, its query, the ordered candidate, another one. One part
-    for pairs with a place that no training pair has and one for the others, if both are many."""
+    """int64 [N, 4]: indices of the order, its query, the ordered candidate and another one. Pairs
+    with a place that training lacks form the first part, all others the second; if either has few
+    pairs, they share one."""
 
     @classmethod
     def of(cls, config: Config, apart: HeldOut) -> Judge | None:
-        """Returns the judge of a run, or None if nothing is held out to judge by."""
+        """Returns the judge of a run, or None if there are no held-out pairs."""
         orders, beside = _orders(config, apart)
-        every = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
-        trained = every.filter(apart.is_trained).select(pl.col("poi_id").unique()).collect()
+        all_orders = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
+        trained = all_orders.filter(apart.is_trained).select(pl.col("poi_id").unique()).collect()
         known = set(trained["poi_id"])
         random = np.random.default_rng(config.seed)
         users, places = keywords_of(config, "user"), keywords_of(config, "place")
@@ -81,8 +83,8 @@ class Judge:
         pairs = [*parts[0], *parts[1]]
         if not pairs:
             return None
-        of_kinds = parts if min(map(len, parts)) >= FEWEST_PAIRS else (pairs,)
-        return cls(list(queries), list(candidates), [np.array(part) for part in of_kinds])
+        kept = parts if min(map(len, parts)) >= MIN_PAIRS else (pairs,)
+        return cls(list(queries), list(candidates), [np.array(part) for part in kept])
 
     @property
     def noise(self) -> float:
@@ -91,10 +93,10 @@ class Judge:
         return float(2 * DEVIATION / np.sqrt(len(orders)))
 
     def auc(self, encoder: SentenceTransformer, batch_tokens: int) -> float:
-        """Returns the share of other places that score below the ordered one, mean over orders.
+        """Returns the mean over orders of the share of other places that score below the ordered.
 
-        The score is the cosine after the mean vector of each side is subtracted, as the rankers
-        do. It is the mean of the parts, so that new places count as much as known ones.
+        The score is the cosine of centred vectors, as in the rankers. The result is the mean of the
+        parts, so that new and known places have equal weight.
         """
         texts = [list(text) for text in (*self.queries, *self.candidates)]
         query_QD, place_CD = np.split(compute(encoder, texts, batch_tokens), [len(self.queries)])
@@ -113,17 +115,17 @@ class Judge:
 
 
 def _orders(config: Config, apart: HeldOut) -> tuple[pl.DataFrame, dict[str, list[dict[str, Any]]]]:
-    """Returns the orders that judge, and by `beside` the places that each is compared with.
+    """Returns the orders for evaluation, and by `beside` the places to compare each with.
 
-    They are those of held-out users among the rows held back; if these are too few, all of the rows
-    held back; else those of held-out users, too. If nothing else was shown beside any of them, they
-    are compared with held-out places.
+    Prefers orders of held-out users in held-back rows; if there are too few, uses all orders in
+    held-back rows, and then those of held-out users as well. If no request shows other places,
+    compares with held-out places.
     """
     for chosen in (apart.is_row & apart.is_user, apart.is_row, apart.is_row | apart.is_user):
         orders = orders_of(config, chosen, READ)
         beside = not_taken(config, orders)
         logged = orders.filter(pl.col("beside").is_in(list(beside)))
-        if len(logged) >= FEWEST_ORDERS:
+        if len(logged) >= MIN_ORDERS:
             break
     if len(logged):
         return logged.head(REQUESTS), beside
@@ -132,20 +134,20 @@ def _orders(config: Config, apart: HeldOut) -> tuple[pl.DataFrame, dict[str, lis
 
 
 class Checks(TrainerCallback):
-    """Judges a model at the start and at CHECKS steps of its training; keeps the best weights.
+    """Evaluates a model before and CHECKS times during training, and keeps the best weights.
 
-    Among checks that differ by no more than noise the last is the best: on the small city the AUC
-    is .66 to .68 from the start to the end, while recall rises from .5 to .8. A model whose AUC may
-    be that of chance is not kept, since all its texts may have one vector.
+    Of checks that differ only by noise the last one counts as best: on the small city the AUC stays
+    between .66 and .68 while recall rises from .5 to .8. A model whose AUC may be due to chance is
+    not kept, since all its texts may have the same vector.
     """
 
     def __init__(self, config: Config, apart: HeldOut, encoder: SentenceTransformer) -> None:
         self.judge, self.encoder = Judge.of(config, apart), encoder
         self.batch_tokens = config.embed.batch_tokens
         self.auc: list[float] = []
-        """Of the start and of each check; empty if nothing is held out."""
+        """The AUC of the initial model and of each check; empty without held-out pairs."""
         self.best = self.kept_step = 0
-        """The best check, and its step."""
+        """The index and the step of the best check."""
         self.noise = self.judge.noise if self.judge else 0.0
         self.weights: dict[str, Tensor] = {}
         self._check(0)
@@ -153,14 +155,14 @@ class Checks(TrainerCallback):
     def on_step_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
     ) -> None:
-        """Checks at some steps; ends a training that has not improved for PATIENCE checks."""
+        """Checks at regular steps; stops training after PATIENCE checks without improvement."""
         step = state.global_step
         if step == max(1, round(len(self.auc) * state.max_steps / CHECKS)):
             self._check(step)
             control.should_training_stop = len(self.auc) - 1 - self.best >= PATIENCE
 
     def restore(self) -> None:
-        """Gives the model the weights of the best check; without checks it stays as it is."""
+        """Restores the weights of the best check; without checks the model is unchanged."""
         self.encoder.load_state_dict(self.weights, strict=False)
 
     def _check(self, step: int) -> None:

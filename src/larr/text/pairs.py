@@ -1,4 +1,4 @@
-"""The examples of stage 2: texts of a user and of the place that this user ordered from.
+"""The examples of stage 2: texts of a user and of the place ordered from.
 
 Paper: section 3.2, Eq. (17)-(18) and the pairs of Eq. (12)-(20).
 """
@@ -24,32 +24,32 @@ from larr.text.encoder import as_input
 VIEWS = ("profile", "action", "business", "basic", "user", "place")
 """The text columns of an example: U_p, U_a, P_d, P_b, U = [U_p, U_a] and P = [P_d, P_b]."""
 EMPTY = ""
-"""A view for which an order has no text."""
+"""The value of a view without text."""
 KEYS = 3
-"""Keys of an example: user, place, chain."""
-MOST_SHOWN = 20
-"""Places shown beside an order that are kept in memory."""
-NEAR_TOGETHER = 8
-"""Consecutive orders with one value of `contrast.near`. In complete batches of one city the vectors
-lost what distinguishes cities, and a user's taste too."""
+"""The number of keys of an example: user, place, chain."""
+MAX_SHOWN = 20
+"""Other places of an order's request that are kept in memory."""
+NEAR_GROUP = 8
+"""Consecutive orders with the same value of `contrast.near`. With complete batches of one city the
+vectors lost the differences between cities, and the users' tastes."""
 
 
 def keywords_of(config: Config, view: str) -> list[KeywordConfig]:
-    """Returns the keywords of one of VIEWS, in the configuration's order. Paper: Eq. (17)-(18)."""
+    """Returns the keywords of a view, in the configuration's order. Paper: Eq. (17)-(18)."""
     halves = {"user": ("profile", "action"), "place": ("business", "basic")}
     return [keyword for keyword in config.keywords if keyword.view in halves.get(view, (view,))]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What no training pair has; it judges the model, and retrieval is measured on it."""
+    """Users, places and rows excluded from training, for the evaluation of the model."""
 
     users: pl.Series
     """Values of `user_id`."""
     places: pl.Series
     """Values of `poi_id`."""
     rows: pl.Series
-    """Numbers of the training rows that `larr.data.holdout` leaves out, at most half of them."""
+    """Indices of the training rows that `larr.data.holdout` leaves out, at most half of them."""
 
     @property
     def is_user(self) -> pl.Expr:
@@ -63,20 +63,20 @@ class HeldOut:
 
     @property
     def is_row(self) -> pl.Expr:
-        """Whether `log_row` is held back; it is null for orders from before the log."""
+        """Whether `log_row` is held back; false for orders from before the log."""
         return pl.col("log_row").is_in(self.rows.implode()).fill_null(False)
 
     @property
     def is_trained(self) -> pl.Expr:
-        """Whether an order with these three columns is read by the training."""
+        """Whether training reads an order with these three columns."""
         return ~(self.is_user | self.is_place | self.is_row)
 
 
 def held_out(config: Config) -> HeldOut:
-    """Returns a random share of the users and of the places, and the rows held back.
+    """Returns a random share of the users and of the places, and the held-back rows.
 
-    The branches of a chain have nearly equal texts, so they are held out together. `larr choose`
-    judges on the same rows, so the vectors that it judges by do not know who took what there.
+    The branches of a chain have nearly the same texts and are held out together. `larr choose`
+    evaluates rankers on the same rows, so the vectors must not be trained on them.
     """
     random = np.random.default_rng(config.seed)
 
@@ -96,10 +96,10 @@ def held_out(config: Config) -> HeldOut:
 
 
 def _held_back(config: Config) -> list[int]:
-    """Returns the numbers of rows that `larr choose` leaves out of training, at most half."""
+    """Returns the indices of the rows that `larr choose` holds back, at most half."""
     try:
         parts = folds(config)
-    except DataError:  # a log of one user or place, which has no part to hold back
+    except DataError:  # a log with one user or place cannot be divided
         return []
     half = (len(parts[0].train) + len(parts[0].left_out_N)) / 2
     rows: set[int] = set()
@@ -112,14 +112,13 @@ def _held_back(config: Config) -> list[int]:
 
 
 def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
-    """Returns `contrast.triples` examples: columns of inputs for VIEWS, `not_taken`, and `keys`.
+    """Returns `contrast.triples` examples with the columns VIEWS, `not_taken` and `keys`.
 
-    `not_taken` are texts P of places that were shown beside the ordered one and not clicked, at
-    most `contrast.shown`. `keys` are the numbers of user, place and chain (-1 without a chain), by
-    which false negatives are recognised. The rows are complete batches in the order in which they
-    are to be read. If there are fewer orders than triples, orders are repeated with other keywords
-    left out. All texts are from strictly before the order (decision 11). Raises DataError for less
-    than two orders.
+    `not_taken` contains the texts P of at most `contrast.shown` places shown in the same request
+    but not clicked. `keys` are the indices of user, place and chain (-1 without a chain), which
+    identify false negatives. The rows form complete batches, in reading order. If there are fewer
+    orders than triples, repeats orders with other keywords dropped. All texts are from strictly
+    before the order (decision 11). Raises DataError for fewer than two orders.
     """
     orders = orders_of(config, apart.is_trained, config.contrast.triples)
     for view in ("user", "place"):
@@ -128,7 +127,7 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     if len(orders) < 2:
         raise DataError(
             f"stage 2 needs orders of at least two pairs of user and place, found {len(orders)}; "
-            "give `orders` from before the log, a longer log, or a smaller contrast.held_out"
+            "provide `orders` from before the log or a longer log, or lower contrast.held_out"
         )
     random = np.random.default_rng(config.seed)
     keys = orders.select(
@@ -136,34 +135,36 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
         for name in ("user_id", "poi_id", "chain")
     ).rows()
     rows = orders.to_dicts()
-    others = not_taken(config, orders, apart)
-    place = keywords_of(config, "place")
+    others_of = not_taken(config, orders, apart)
+    keywords = {view: keywords_of(config, view) for view in VIEWS}
     columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "not_taken", "keys")}
 
-    def written(parts: list[KeywordText]) -> str:
+    def text(row: dict[str, Any], view: str) -> str:
+        parts = texts_of(row, keywords[view])
         return as_input(augmented(parts, config.contrast, random)) if parts else EMPTY
 
-    for row in _batched(config, orders, random):
+    for index in _batched(config, orders, random):
+        row = rows[index]
         for view in VIEWS:
-            columns[view].append(written(texts_of(rows[row], keywords_of(config, view))))
-        beside = [
+            columns[view].append(text(row, view))
+        others = [
             other
-            for other in others.get(rows[row]["beside"], [])
-            if other["chain"] is None or other["chain"] != rows[row]["chain"]
+            for other in others_of.get(row["beside"], [])
+            if other["chain"] is None or other["chain"] != row["chain"]
         ]
-        chosen = random.permutation(len(beside))[: config.contrast.shown]
-        columns["not_taken"].append([written(texts_of(beside[number], place)) for number in chosen])
-        columns["keys"].append(list(keys[row]))
+        chosen = random.permutation(len(others))[: config.contrast.shown]
+        columns["not_taken"].append([text(others[other], "place") for other in chosen])
+        columns["keys"].append(list(keys[index]))
     return columns
 
 
 def not_taken(
     config: Config, orders: pl.DataFrame, apart: HeldOut | None = None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Returns the places that were shown beside each of some orders and not clicked.
+    """Returns the places shown in the same request as an order but not clicked, by `beside`.
 
-    The key is `beside`, the value at most MOST_SHOWN rows with poi_id, chain and texts, chosen at
-    random; with `apart` none that is held out.
+    Selects at most MAX_SHOWN rows with poi_id, chain and texts at random; with `apart`, omits
+    those held out.
     """
     folder = artifacts.folder(config, "prepare")
     key = ["beside", "poi_id"]
@@ -171,19 +172,19 @@ def not_taken(
     if apart is not None:
         rows = rows.filter(~(apart.is_place | apart.is_row))
     rows = rows.join(orders.select("beside").lazy(), on="beside", how="semi")
-    # A user who left a place on one day may have taken it on another.
+    # A user who skipped a place on one day may have taken it on another.
     taken = pl.scan_parquet(folder / "orders.parquet").select(key)
-    found = rows.join(taken, on=key, how="anti").unique(key).sort(key).collect()
-    found = found.sample(fraction=1.0, shuffle=True, seed=config.seed)
-    found = found.filter(pl.int_range(pl.len()).over("beside") < MOST_SHOWN)
-    return {str(beside): part.to_dicts() for (beside,), part in found.group_by("beside")}
+    others = rows.join(taken, on=key, how="anti").unique(key).sort(key).collect()
+    others = others.sample(fraction=1.0, shuffle=True, seed=config.seed)
+    others = others.filter(pl.int_range(pl.len()).over("beside") < MAX_SHOWN)
+    return {str(beside): part.to_dicts() for (beside,), part in others.group_by("beside")}
 
 
 def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) -> np.ndarray:
-    """Returns the row numbers of all batches, one after the other (int64 [triples]).
+    """Returns the row indices of all batches, concatenated (int64 [triples]).
 
-    With `contrast.near`, orders at places of one value come in groups of NEAR_TOGETHER: negatives
-    from the same city teach taste, those from elsewhere the map.
+    With `contrast.near`, orders at places with the same value form groups of NEAR_GROUP: negatives
+    from the same city teach taste, the others location.
     """
     contrast = config.contrast
     size = min(contrast.batch_size, contrast.triples)
@@ -191,13 +192,13 @@ def _batched(config: Config, orders: pl.DataFrame, random: np.random.Generator) 
     rows = np.concatenate(shuffled)[: contrast.triples // size * size]
     if contrast.near:
         near = rows[np.argsort(near_numbers(config, orders["poi_id"])[rows], kind="stable")]
-        groups = np.array_split(near, max(1, len(near) // NEAR_TOGETHER))
-        rows = np.concatenate([groups[number] for number in random.permutation(len(groups))])
+        groups = np.array_split(near, max(1, len(near) // NEAR_GROUP))
+        rows = np.concatenate([groups[index] for index in random.permutation(len(groups))])
     return rows
 
 
 def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
-    """Returns the number of each place's value in the column `contrast.near`; 0 for none."""
+    """Returns the index of each place's value in the column `contrast.near`; 0 without a value."""
     near = pl.col(config.contrast.near).cast(pl.String)
     places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
     places = places.select("poi_id", near=near.rank("dense"))
@@ -208,13 +209,13 @@ def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
 def augmented(
     parts: list[KeywordText], contrast: ContrastConfig, random: np.random.Generator
 ) -> list[KeywordText]:
-    """Returns the parts shuffled, some left out, sometimes only one kept.
+    """Shuffles the parts and drops some of them, sometimes all but one.
 
-    Stage 3 embeds each keyword alone; without this, stage 2 would train complete texts only, and
-    a single keyword would be unlike all that the model has seen (decision 5).
+    Stage 3 embeds each keyword alone; if stage 2 trained only on complete texts, single keywords
+    would be out of distribution (decision 5).
     """
     if contrast.shuffle_keywords:
-        parts = [parts[number] for number in random.permutation(len(parts))]
+        parts = [parts[index] for index in random.permutation(len(parts))]
     if len(parts) < 2:
         return parts
     if random.random() < contrast.single_keyword:
@@ -224,10 +225,10 @@ def augmented(
 
 
 def orders_of(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
-    """Returns at most `limit` of the orders with a user_id, poi_id, log_row as chosen, at random.
+    """Returns at most `limit` random orders that match `chosen` (on user_id, poi_id and log_row).
 
-    First those that are the first of their user and of their place, then the second, and so on: a
-    user with a hundred orders does not fill the examples. Texts are read for these rows only.
+    Takes one order of each user and place first, then a second one, and so on, so that a user with
+    a hundred orders does not dominate. Reads the texts of these rows only.
     """
     path = artifacts.folder(config, "prepare") / "orders.parquet"
     numbered = pl.scan_parquet(path).with_row_index("row")

@@ -1,4 +1,4 @@
-"""Stage 1, continual pretraining: from a place's name and location, predict its other texts.
+"""Stage 1, continual pretraining: predicts the texts of a place from its name and location.
 
 Paper: section 3.1, Eq. (1)-(7). Shapes: B texts, T tokens, H hidden units, L labelled positions,
 V tokens of the vocabulary.
@@ -29,15 +29,15 @@ from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
 
 IGNORED = -100
-"""The label of a token that is not to be predicted, as torch and transformers use it."""
+"""The label of tokens that are not predicted, as defined by torch and transformers."""
 HELD_OUT_PLACES = 0.03
 MAX_HELD_OUT_PLACES = 300
 MASKED = 0.3
-"""Share of the labelled tokens that an encoder has to predict at a time."""
+"""Share of the labelled tokens that are masked for an encoder."""
 HELD_OUT_GENERAL_TOKENS = 16_384
 EVALUATION_BATCH = 16
-ENOUGH = 0.9
-"""The user is warned if less than this part of `pretrain.general_ratio` is available."""
+MIN_GENERAL_SHARE = 0.9
+"""Warn if less than this share of `pretrain.general_ratio` is available."""
 LOGIT_SCALES = (
     "final_logit_softcapping",
     "logit_scale",
@@ -45,22 +45,22 @@ LOGIT_SCALES = (
     "lm_head_multiplier",
     "output_multiplier",
 )
-"""Settings of models whose logits are more than one linear layer of their hidden states."""
+"""Settings of models whose logits are not a plain linear function of the hidden states."""
 
 
 Row = dict[Literal["input_ids", "labels"], list[int]]
-"""A sequence of token ids and its labels; IGNORED where nothing has to be predicted."""
+"""The token ids of a sequence, and its labels."""
 
 
 def pretrain(config: Config) -> None:
     """Trains the language model on the descriptions of places, mixed with general text.
 
-    A causal language model predicts each next token, an encoder the masked ones; one without a head
-    for that, such as most sentence encoders, stays as it is.
+    A causal language model predicts the next token, an encoder the masked tokens; a model without a
+    head for this, such as most sentence encoders, is not trained.
     """
     artifacts.require(config, "prepare")
     set_seed(config.seed)
-    lm = load_base(config)  # before the files of an earlier run are deleted
+    lm = load_base(config)  # may fail, so load it before deleting the previous run
     with artifacts.building(config, "pretrain") as work:
         train, held_out, general_ratio = gather(config, lm.tokens)
         figures: dict[str, Any] = {
@@ -69,7 +69,7 @@ def pretrain(config: Config) -> None:
         steps = steps_of(config, len(train))
         if lm.predicts is None:
             console.print(
-                f"  {config.backbone.model} has no head that predicts tokens: stage 1 is skipped"
+                f"  {config.backbone.model} has no head for predicting tokens; stage 1 is skipped"
             )
             steps = 0
         trained, figures["loss"], seconds = train_model(config, lm, train, steps, work.folder)
@@ -93,19 +93,19 @@ def pretrain(config: Config) -> None:
 def gather(
     config: Config, tokens: KeywordTokenizer
 ) -> tuple[list[Row], dict[str, list[Row]], float]:
-    """Returns the rows to train on, those held out, and the tokens of general text per other token.
+    """Returns training rows, held-out rows, and the general tokens per token of the places.
 
-    Held out for the perplexities are `y`: places; `y_text`: the same without labels on the
-    markers, which the base model has never seen, so that this alone is a fair "before"; `general`:
-    general text, for what the model forgets (the built-in model has read the built-in text before).
+    The perplexity is measured on the held-out `y`, places; `y_text`, the same without labels on the
+    markers, for a fair comparison with the base model, which does not know them; and `general`,
+    general text, to detect forgetting (the built-in model was trained on the built-in text).
     """
     random, markers = np.random.default_rng(config.seed), set(tokens.marker_ids)
     train, held_out = _split(descriptions(config), random)
     rows = [describe(tokens, description, random) for description in train]
     if tokens.shortened:
         console.print(
-            f"  {tokens.shortened:,} of {len(rows):,} descriptions have more tokens than "
-            f"backbone.max_length ({tokens.max_length}) and lose the ends of their longest texts"
+            f"  {tokens.shortened:,} of {len(rows):,} descriptions exceed backbone.max_length "
+            f"({tokens.max_length} tokens); their longest texts are truncated"
         )
     domain_tokens = sum(len(row["input_ids"]) for row in rows)
     wanted = config.pretrain.general_ratio * domain_tokens
@@ -117,13 +117,13 @@ def gather(
             break
     full = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     blocks: list[Row] = [{"input_ids": block, "labels": block} for block in full]
-    # a short general text is not used up: a tenth of it is held out too
+    # hold out at least a tenth, even of a short text
     mixed_in = min(round(wanted / size), len(blocks) * 9 // 10)
     ratio = round(mixed_in * size / domain_tokens, 2)
-    if ratio < ENOUGH * config.pretrain.general_ratio:
+    if ratio < MIN_GENERAL_SHARE * config.pretrain.general_ratio:
         console.print(
-            f"  the general text has {ratio} tokens per token of the places, and "
-            f"pretrain.general_ratio asks for {config.pretrain.general_ratio:g}; give a longer "
+            f"  there are {ratio} tokens of general text per token of the places, but "
+            f"pretrain.general_ratio is {config.pretrain.general_ratio:g}; provide a longer "
             "pretrain.general_text"
         )
     places = [describe(tokens, description, random) for description in held_out]
@@ -138,16 +138,16 @@ def gather(
 def describe(
     tokens: KeywordTokenizer, description: Description, random: np.random.Generator
 ) -> Row:
-    """Returns [x_i, y_i] with labels on y_i alone; the keywords of y_i in random order.
+    """Returns [x_i, y_i] with labels on y_i only and the keywords of y_i in random order.
 
     Paper: Eq. (5)-(7), decision 3.
     """
     prompt, target = description.prompt, description.target
-    ids = tokens.encode([*prompt, *(target[number] for number in random.permutation(len(target)))])
-    # counted in the encoded row, since `encode` may have shortened the prompt
-    prompt_length = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else len(tokens.first)
-    last = len(tokens.last)  # what the tokenizer puts after a text is no part of y
-    labels = [IGNORED] * prompt_length + ids[prompt_length : len(ids) - last] + [IGNORED] * last
+    ids = tokens.encode([*prompt, *(target[index] for index in random.permutation(len(target)))])
+    # measured in the encoded row, since `encode` may have truncated the prompt
+    start = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else len(tokens.first)
+    stop = len(ids) - len(tokens.last)  # tokens such as [SEP] are not part of y
+    labels = [IGNORED] * start + ids[start:stop] + [IGNORED] * len(tokens.last)
     return {"input_ids": ids, "labels": labels}
 
 
@@ -156,21 +156,21 @@ def _split(
 ) -> tuple[list[Description], list[Description]]:
     """Returns training and held-out places.
 
-    The branches of a chain have the same texts, so they are held out only if there is no other
-    place. If nothing is left to train on, all places are.
+    Branches of a chain have the same texts and are held out only if there are no other places. If
+    no place remained for training, trains on all of them.
     """
-    single = [number for number, place in enumerate(places) if place.chain is None]
+    single = [index for index, place in enumerate(places) if place.chain is None]
     candidates = single or list(range(len(places)))
     count = min(MAX_HELD_OUT_PLACES, max(1, round(HELD_OUT_PLACES * len(places))))
     held_out = set(random.permutation(candidates)[:count].tolist())
-    train = [place for number, place in enumerate(places) if number not in held_out]
-    return train or places, [places[number] for number in sorted(held_out)]
+    train = [place for index, place in enumerate(places) if index not in held_out]
+    return train or places, [places[index] for index in sorted(held_out)]
 
 
 class MaskedTokens:
-    """Builds a batch in which some labelled tokens are masked and keep their labels alone.
+    """Builds a batch that masks some labelled tokens and keeps only their labels.
 
-    Masked-language modelling of y: x is seen in full. Markers are never masked.
+    This is masked-language modelling of y: neither x nor markers are masked.
     """
 
     def __init__(self, tokens: KeywordTokenizer, random: torch.Generator) -> None:
@@ -190,11 +190,11 @@ class MaskedTokens:
 
 
 class LabelledTokensTrainer(SFTTrainer):
-    """TRL's trainer, whose language head reads the labelled positions alone.
+    """TRL's trainer, with a loss that applies the language head to labelled positions only.
 
-    Half of the positions have no label, and the head is most of a small model's work. TRL's own
-    fused head, made for GPUs, is two to three times slower on a CPU. With several processes, or
-    for a model that scales its logits, TRL's loss is used.
+    Half of the positions have no label, and the head dominates the cost of a small model. TRL's
+    fused head is designed for GPUs and two to three times slower on a CPU. With several processes,
+    or for models that scale their logits, uses TRL's loss.
     """
 
     def compute_loss(
@@ -204,9 +204,9 @@ class LabelledTokensTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Returns Eq. (7): cross-entropy summed over the labelled tokens, divided by their number.
+        """Returns Eq. (7), the mean cross-entropy of the labelled tokens.
 
-        With gradient accumulation the number is that of all micro-batches of the step.
+        With gradient accumulation, divides by the number of tokens in all micro-batches of a step.
         """
         lm = self.accelerator.unwrap_model(model)
         if self.accelerator.num_processes > 1 or scales_logits(lm):
@@ -229,13 +229,13 @@ def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> tor
 
 
 def scales_logits(lm: PreTrainedModel) -> bool:
-    """Whether the model's logits are more than one linear layer of its hidden states."""
+    """Whether a model's logits are not a plain linear function of the hidden states."""
     settings = lm.config.get_text_config()
     return any(getattr(settings, name, None) is not None for name in LOGIT_SCALES)
 
 
 def steps_of(config: Config, rows: int) -> int:
-    """Returns the steps of a training on so many rows."""
+    """Returns the number of training steps for `rows` rows."""
     settings = config.pretrain
     steps = math.ceil(settings.epochs * rows / settings.batch_size)
     return min(steps, settings.max_steps or steps)
@@ -249,7 +249,7 @@ def train_model(
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, list[float], float]:
-    """Returns the trained model, its loss at twenty points of the training, and the seconds."""
+    """Returns the trained model, about twenty losses, and the seconds."""
     if steps == 0:
         return lm.model, [], 0.0
     options = training.arguments(folder, config.pretrain.learning_rate, steps, config.seed) | {
@@ -285,22 +285,22 @@ def train_model(
 
 
 def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
-    """Returns exp of the mean cross-entropy of the labelled tokens; of an encoder, of masked ones.
+    """Returns exp of the mean cross-entropy of the labelled tokens (for encoders, masked ones).
 
-    None without such tokens, or without a head.
+    Returns None without such tokens or without a head.
     """
     if lm.predicts is None:
         return None
     lm.model.eval()
     total, count = 0.0, 0
     collate: Any = DataCollatorForLanguageModeling(lm.tokens.tokenizer.pad_token_id)
-    if lm.predicts == "masked":  # the same tokens before and after
+    if lm.predicts == "masked":  # mask the same tokens before and after training
         collate = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))  # for less padding
     with torch.no_grad():
         for start in range(0, len(by_length), EVALUATION_BATCH):
             batch = collate(by_length[start : start + EVALUATION_BATCH])
-            skipped = int(lm.predicts == "next")  # the first token has no state before it
+            skipped = int(lm.predicts == "next")  # the first token is not predicted
             labelled = int((batch["labels"][:, skipped:] != IGNORED).sum())
             if not labelled:
                 continue

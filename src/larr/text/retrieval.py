@@ -1,6 +1,6 @@
-"""recall@10 of a text embedding model on users and places that it was not tuned on.
+"""Measures recall@10 of a text embedding model on users and places it was not tuned on.
 
-Shapes: Q queries, C candidates, N distinct texts, D the vector's length.
+Shapes: Q queries, C candidates, N distinct texts, T texts of one side, D vector length.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ CUTOFF = 10
 """k of recall@k."""
 MAX_QUERIES = 500
 MAX_PLACES = 10_000
-"""Candidates of a task, so that the figures of a large platform do not take hours."""
+"""Limit for the candidates of a task, so that a large platform does not take hours."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Queries, each with one right answer among the distinct candidates."""
+    """Queries, each with one correct answer among the distinct candidates."""
 
     name: str
     queries: list[list[KeywordText]]
     candidates: list[list[KeywordText]]
     answers: list[int]
-    """The number of each query's right candidate."""
+    """The index of the correct candidate of each query."""
     near: list[int] = field(default_factory=list)
-    """The number of each candidate's value of `contrast.near`; empty if that is not set."""
+    """The index of each candidate's value of `contrast.near`; empty if that is not set."""
 
 
 def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
-    """Returns recall@10 of every task; None if the held-out users and places give no query.
+    """Returns recall@10 of every task; None if held-out users and places yield no queries.
 
-    `user_to_place`: U of an order to P of the place among all held-out places. `place_halves`:
-    P_d to P_b of the same place. `single_keywords`: each keyword alone (decision 5), of U to P of
-    the ordered place, of one half of a place to its other half; `single_keyword` and
-    `single_place_keyword` are the means of the former and of the latter. `chance` is that of
-    `user_to_place`.
+    `user_to_place` retrieves P of the ordered place among all held-out places, given U;
+    `place_halves` retrieves P_b of a place, given P_d. `single_keywords` uses each keyword alone
+    (decision 5): a keyword of U to retrieve P, or one of a place half to retrieve the other half;
+    `single_keyword` and `single_place_keyword` are the means of these. `chance` is the recall of
+    random guesses in `user_to_place`.
 
-    With `contrast.near` (such as the city) a part of `user_to_place` is to know where the user is:
-    `chance_nearby` is the recall of a random guess among the places there, and `beats_nearby` the
-    share of the other places there that score below the ordered one (chance .5).
+    With `contrast.near` (such as the city), knowing the user's location solves part of
+    `user_to_place`: `chance_nearby` is the recall of random guesses among the places there, and
+    `beats_nearby` the share of the other places there that score below the ordered one (chance .5).
     """
     all_tasks = tasks(config, apart)
     scores = similarities(encoder, all_tasks, config.embed.batch_tokens)
@@ -81,10 +81,10 @@ def _mean(recalls: list[float | None]) -> float | None:
 
 
 def tasks(config: Config, apart: HeldOut) -> list[Task]:
-    """Returns user to place, place half to place half, and one task for each keyword alone.
+    """Returns the tasks user to place, place half to place half, and one for each single keyword.
 
-    The places' texts are those at the end of the training days: their statistics already contain
-    the orders of the queries, so recall is no forecast.
+    The texts of places are from the end of the training days. Their statistics already contain the
+    orders of the queries, so recall does not estimate a forecast.
     """
     places = descriptions_table(config).filter(pl.col("poi_id").is_in(apart.places.implode()))
     if places.height > MAX_PLACES:
@@ -105,13 +105,13 @@ def tasks(config: Config, apart: HeldOut) -> list[Task]:
 
 
 Side = tuple[pl.DataFrame, list[KeywordConfig]]
-"""Rows with a poi_id, and the keywords whose texts are read from them."""
+"""Rows with a poi_id, and the keywords that are read."""
 
 
 def _task(name: str, query: Side, candidate: Side) -> Task:
-    """Returns a task whose right answer is the candidate with the query's poi_id.
+    """Returns a task whose correct answers are the candidates with the poi_id of the query.
 
-    Candidates with equal texts are one, else a right answer could be counted as wrong.
+    Merges candidates with equal texts; otherwise a correct answer could be counted as wrong.
     """
     rows, keywords = candidate
     distinct: dict[tuple[KeywordText, ...], int] = {}
@@ -136,17 +136,17 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
 def similarities(
     encoder: SentenceTransformer, tasks: list[Task], batch_tokens: int
 ) -> Iterator[np.ndarray]:
-    """Yields for each task in turn the cosines of its queries and candidates, [Q, C].
+    """Yields the cosines of the queries and candidates of each task, [Q, C].
 
-    The mean vector of the queries and that of the candidates are subtracted first, as the rankers
-    do; without that untuned vectors all look alike. Each distinct text is embedded once.
+    Centres the vectors of queries and of candidates first, as the rankers do; otherwise untuned
+    vectors would all be similar. Embeds each distinct text once.
     """
     texts = [tuple(text) for task in tasks for text in (*task.queries, *task.candidates)]
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    vectors_ND = compute(encoder, [list(text) for text in numbers], batch_tokens)
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    vectors_ND = compute(encoder, [list(text) for text in row_of], batch_tokens)
 
     def centred(texts: list[list[KeywordText]]) -> np.ndarray:
-        vectors_TD = vectors_ND[[numbers[tuple(text)] for text in texts]]
+        vectors_TD = vectors_ND[[row_of[tuple(text)] for text in texts]]
         return normalised(vectors_TD - vectors_TD.mean(axis=0)) if texts else vectors_TD
 
     for task in tasks:
@@ -157,15 +157,15 @@ def nearby(task: Task, scores_QC: np.ndarray) -> dict[str, float]:
     """Returns `chance_nearby` and `beats_nearby`; {} if no query has another candidate nearby."""
     if not (task.near and task.queries):
         return {}
-    near_C, right_Q, each_Q = np.array(task.near), np.array(task.answers), np.arange(len(scores_QC))
-    nearby_QC = near_C == near_C[right_Q][:, None]
+    near_C, answer_Q, row_Q = np.array(task.near), np.array(task.answers), np.arange(len(scores_QC))
+    nearby_QC = near_C == near_C[answer_Q][:, None]
     chance_Q = np.minimum(1.0, CUTOFF / nearby_QC.sum(axis=1))
-    nearby_QC[each_Q, right_Q] = False
+    nearby_QC[row_Q, answer_Q] = False
     others_Q = nearby_QC.sum(axis=1)
     if not others_Q.any():
         return {}
-    right_Q1 = scores_QC[each_Q, right_Q][:, None]
-    beaten_QC = (scores_QC < right_Q1) + (scores_QC == right_Q1) / 2
+    correct_Q1 = scores_QC[row_Q, answer_Q][:, None]
+    beaten_QC = (scores_QC < correct_Q1) + (scores_QC == correct_Q1) / 2
     beats_Q = (beaten_QC * nearby_QC).sum(axis=1)[others_Q > 0] / others_Q[others_Q > 0]
     return {
         "chance_nearby": round(float(chance_Q.mean()), 4),
@@ -176,11 +176,11 @@ def nearby(task: Task, scores_QC: np.ndarray) -> dict[str, float]:
 def hits(scores_QC: np.ndarray, answers_Q: np.ndarray) -> float:
     """Returns recall@10 of the answers.
 
-    A candidate with the right one's score counts against it by half a rank: a model that gives
-    all texts one vector must not score 1. A score that is not finite is no hit.
+    A tie with the correct candidate costs half a rank, so that a model with the same vector for all
+    texts does not score 1. A score that is not finite is a miss.
     """
-    right_Q1 = scores_QC[np.arange(len(scores_QC)), answers_Q][:, None]
-    better_Q = (scores_QC > right_Q1).sum(axis=1)
-    equal_Q = (scores_QC == right_Q1).sum(axis=1) - 1
-    is_hit_Q = (better_Q + equal_Q / 2 < CUTOFF) & np.isfinite(right_Q1[:, 0])
+    correct_Q1 = scores_QC[np.arange(len(scores_QC)), answers_Q][:, None]
+    better_Q = (scores_QC > correct_Q1).sum(axis=1)
+    equal_Q = (scores_QC == correct_Q1).sum(axis=1) - 1
+    is_hit_Q = (better_Q + equal_Q / 2 < CUTOFF) & np.isfinite(correct_Q1[:, 0])
     return round(float(is_hit_Q.mean()), 4)

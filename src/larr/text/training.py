@@ -1,4 +1,4 @@
-"""What the trainers of stages 1 and 2 have in common."""
+"""Settings and the training loop shared by stages 1 and 2."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from larr.machine import bf16_is_fast, device
 from larr.progress import Advance, track
 
 CHECKPOINTED_PARAMETERS = 50_000_000
-"""A model with more computes its activations twice on a CPU, too: a step of 64 triples of SmolLM2
-would take 10 GB for them."""
+"""Larger models recompute their activations even on a CPU: those of SmolLM2 would take 10 GB for a
+step of 64 triples."""
 
 
 class _ProgressCallback(TrainerCallback):
@@ -29,7 +29,7 @@ class _ProgressCallback(TrainerCallback):
 
 
 def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict[str, Any]:
-    """Returns the settings that both stages give to their trainer; `folder` is for its files."""
+    """Returns the trainer settings of both stages; the trainer writes its files to `folder`."""
     return {
         "output_dir": str(folder / "trainer"),
         "learning_rate": learning_rate,
@@ -50,9 +50,9 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
 def run(
     trainer: Trainer, section: str, title: str, steps: int
 ) -> tuple[list[dict[str, float]], float]:
-    """Trains, and returns the log entries that have a loss, and the seconds.
+    """Trains and returns the log entries with a loss, and the seconds.
 
-    Raises LarrError if a loss is not finite; `section` is where the learning rate is set.
+    Raises LarrError if a loss is not finite; `section` is the section of the learning rate.
     """
     trainer.remove_callback(PrinterCallback)
     save_memory(trainer.model)
@@ -65,17 +65,16 @@ def run(
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(entry["loss"]) for entry in entries):
         raise LarrError(
-            f"{section}: the loss is not finite any more; lower {section}.learning_rate and "
-            "run the same command again"
+            f"{section}: the loss is not finite; lower {section}.learning_rate and run the same "
+            "command again"
         )
     return entries, seconds
 
 
 def save_memory(model: Module) -> None:
-    """Lets a large model, and any model on a GPU, compute its activations again for the gradients.
+    """Enables activation checkpointing for large models, and for any model on a GPU.
 
-    The library would let the gradients flow down to the inputs, too, also where all that is trained
-    is in upper layers.
+    Disables the library's gradients of the inputs, which upper layers do not need.
     """
     size = sum(parameter.numel() for parameter in model.parameters())
     if device() == "cuda" or size >= CHECKPOINTED_PARAMETERS:
