@@ -1,7 +1,7 @@
-"""`larr plan`: what stages 1 and 2 and embedding will cost here, and on GPUs of a named kind.
+"""`larr plan`: estimates the cost of stages 1 and 2 and of embedding, here and on a named GPU.
 
-Here the time of a token is measured, in a few steps of each stage. For GPUs it is computed from the
-operations and the data sheet of the card; memory is by the formula of `larr.text.memory`.
+A few steps of each stage measure the time per token on this machine. The time on a GPU is computed
+from the operations and the GPU's data sheet, and memory with `larr.text.memory`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from larr.text.retrieval import tasks
 
 @dataclass(frozen=True)
 class Card:
-    """A kind of GPU, by its maker's data sheet."""
+    """A GPU model, with the figures of its data sheet."""
 
     flops: float
-    """Operations a second in dense bfloat16 products."""
+    """Operations per second in dense bfloat16 products."""
     bytes: float
 
 
@@ -54,36 +54,37 @@ CARDS = {
     "l40s": Card(362e12, 48e9),
 }
 USED = 0.4
-"""Part of a card's peak that models of more than a billion parameters reach."""
-TOGETHER, CARDS_TOGETHER = 0.8, 8
-"""Part of their single speeds that several cards reach together."""
-WARM_UP_SECONDS, MOST_STEPS = 5.0, 20
+"""Share of a card's peak that models of more than a billion parameters reach."""
+SCALING, PARALLEL_CARDS = 0.8, 8
+"""Speed of parallel cards relative to the sum of their single speeds, and their number."""
+WARM_UP_SECONDS, MAX_STEPS = 5.0, 20
 WARM_UP_FLOPS = 5e11
-"""Operations of a warm-up step: one to five seconds of a CPU."""
+"""Operations of a warm-up step, which take a CPU one to five seconds."""
 SAMPLE = 2_000
-"""Texts whose tokens are counted, and that are embedded in the warm-up."""
+"""Texts for counting tokens and for the warm-up of embedding."""
 READERS = ("encoder", "untuned", "pretrained")
-"""The sources of text vectors that read the language model."""
+"""The sources of text vectors that use the language model."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What a stage reads in all."""
+    """The total work of a stage."""
 
     step: Step
     texts: int
     steps: int
     trained: float
-    """Tokens that are trained on, padding included."""
+    """Tokens used for training, padding included."""
     read: float
-    """Tokens that only go forward: embedded, or judged by."""
+    """Tokens of forward passes for embedding and evaluation."""
 
     @property
     def operations(self) -> tuple[float, float]:
-        """Those of training and of reading on a GPU: 2 for each token and parameter.
+        """The operations of training and of reading on a GPU.
 
-        Gradients take as many for the activations, and again for the weights if these are trained;
-        activations are computed twice. Attention is left out: at these lengths it is some percent.
+        A forward pass takes 2 per token and parameter. Training adds the same for recomputing
+        activations, for their gradients, and for those of trained weights. Attention is ignored,
+        since it takes only a few percent at these lengths.
         """
         step, predicted = self.step, self.step.tokens.predicted / max(1, self.step.tokens.trained)
         head = step.words * step.settings.hidden_size * predicted
@@ -94,7 +95,7 @@ class Amount:
 
 
 def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
-    """Prints what each stage costs; `sources` are those of the text vectors that are wanted.
+    """Prints the cost of each stage; `sources` are those of the text vectors.
 
     Raises ConfigError for an unknown card.
     """
@@ -110,28 +111,28 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     )
     console.print(_table(amounts, rates, card_name))
     console.print(_assumptions(card_name), soft_wrap=True)
-    done = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
-    costs = {verb: recorded["measured"] for verb, recorded in done.items() if recorded}
+    manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
+    costs = {verb: manifest["measured"] for verb, manifest in manifests.items() if manifest}
     measured = (
         f"{verb} {duration(cost['seconds'])} and {gigabytes(cost['peak_memory_mb'] * 2**20)}"
         for verb, cost in costs.items()
     )
-    console.print(f"  Measured when they ran here: {', '.join(measured)}", soft_wrap=True)
+    console.print(f"  Measured in earlier runs here: {', '.join(measured)}", soft_wrap=True)
     for verb in amounts:
         try:
             memory.require(config, verb)
-        except UnavailableError as error:  # the plan may be for another machine
+        except UnavailableError as error:  # not fatal: the plan may be for another machine
             console.print(f"  {error}", soft_wrap=True)
 
 
 def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) -> Table:
-    """Returns a row for each stage."""
+    """Returns a table with a row for each stage."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("stage")
-    cards = f"{CARDS_TOGETHER} x {card_name}"
+    cards = f"{PARALLEL_CARDS} x {card_name}"
     for title in ("texts", "tokens trained", "read", f"time, {device()}", "memory"):
         table.add_column(title, justify="right")
-    for title in (f"time, {card_name}", "memory", f"time, {cards}", "memory of each"):
+    for title in (f"time, {card_name}", "memory", f"time, {cards}", "memory per card"):
         table.add_column(title, justify="right")
     card, read = CARDS[card_name.lower()], rates.get("embed")
     for verb, amount in amounts.items():
@@ -141,7 +142,7 @@ def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) 
 
 
 def _row(amount: Amount, train: float | None, read: float | None, card: Card) -> Iterator[str]:
-    """Yields the cells of a stage; `train` and `read` are seconds of a token, None if too large."""
+    """Yields the cells of a stage; `train` and `read` are seconds per token, None if too large."""
     yield f"{amount.texts:,}"
     yield f"{amount.trained:,.0f}"
     yield f"{amount.read:,.0f}"
@@ -152,25 +153,25 @@ def _row(amount: Amount, train: float | None, read: float | None, card: Card) ->
     yield gigabytes(memory.here(amount.step) + memory.PROCESS * (device() == "cpu"))
     seconds = sum(amount.operations) / (USED * card.flops)
     bytes_ = memory.needed(amount.step, on_gpu=True, bf16=True)
-    for cards, speed in ((1, 1.0), (CARDS_TOGETHER, TOGETHER * CARDS_TOGETHER)):
+    for cards, speed in ((1, 1.0), (PARALLEL_CARDS, SCALING * PARALLEL_CARDS)):
         yield duration(seconds / speed) if bytes_ / cards <= card.bytes else "too large"
         yield gigabytes(bytes_ / cards)
 
 
 def _assumptions(card: str) -> str:
     return (
-        f"  This machine: time as measured in warm-up steps; {gigabytes(memory.free())} are free.\n"
-        f"  {card}: {USED:.0%} of the peak in bfloat16, 2 operations for each "
-        "parameter and token read, 6 to 8 if trained (4 to 6 with LoRA), activations computed "
-        f"twice. Smaller models than a billion parameters use less of a card.\n  {CARDS_TOGETHER} "
-        f"cards: weights, optimizer and steps divided among them (FSDP), at {TOGETHER:.0%} of "
-        "their single speeds; larr itself runs on one.\n  Not in it: start, loading of models, "
-        "`sentence_encoder`, [encoders], and stage 3, whose cost does not depend on the model."
+        f"  This machine: times measured in warm-up steps; {gigabytes(memory.free())} are free.\n"
+        f"  {card}: {USED:.0%} of the bfloat16 peak, 2 operations per parameter and token read, "
+        "6 to 8 if trained (4 to 6 with LoRA), activations computed twice. Models with less than a "
+        f"billion parameters reach a smaller share.\n  {PARALLEL_CARDS} cards: weights, optimizer "
+        f"and steps divided among them (FSDP), at {SCALING:.0%} of their single speeds; larr uses "
+        "one.\n  Not included: startup, loading of models, `sentence_encoder`, [encoders], and "
+        "stage 3, whose cost does not depend on the model."
     )
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds in words."""
+    """Formats seconds with a suitable unit."""
     for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -178,12 +179,12 @@ def duration(seconds: float) -> str:
 
 
 def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
-    """Returns what each stage reads in all; `readers` are the sources that embed every text."""
+    """Returns the total work of each stage; `readers` are the sources that embed every text."""
     tokens = load_base(config, weights=False).tokens
     if tokens.tokenizer.name_or_path == str(BUILTIN) and config.backbone.model != BUILTIN_MODEL:
         console.print(
-            f"  {config.backbone.model} has no tokenizer: texts are counted with the built-in one, "
-            "which needs more tokens, especially in languages other than English",
+            f"  {config.backbone.model} has no tokenizer; the built-in one counts tokens instead, "
+            "and yields more of them, especially in languages other than English",
             soft_wrap=True,
         )
     first, second, third = (step_of(config, verb) for verb in memory.BATCH)
@@ -191,30 +192,30 @@ def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     length = sum(len(row["input_ids"]) for row in rows) / len(rows)
     steps = pretrain.steps_of(config, len(rows)) if first.trained else 0
     trained = steps * config.pretrain.batch_size * length
-    # for the perplexities before and after
-    apart_tokens = sum(len(row["input_ids"]) for part in measured.values() for row in part)
-    judging = 2 * bool(steps) * apart_tokens
+    # for the perplexities before and after training
+    held_out_tokens = sum(len(row["input_ids"]) for part in measured.values() for row in part)
+    evaluated = 2 * bool(steps) * held_out_tokens
     batches = config.contrast.triples // min(config.contrast.batch_size, config.contrast.triples)
-    apart = held_out(config)
-    every, judge = tasks(config, apart), Judge.of(config, apart)
-    texts = {tuple(text) for task in every for text in (*task.queries, *task.candidates)}
-    # recall of the model before stage 1, before stage 2 and after it
-    recalling = (2 + bool(steps)) * _tokens(tokens, map(list, texts))
+    holdout = held_out(config)
+    all_tasks, judge = tasks(config, holdout), Judge.of(config, holdout)
+    texts = {tuple(text) for task in all_tasks for text in (*task.queries, *task.candidates)}
+    # recall is measured before stage 1, before stage 2 and after it
+    retrieved = (2 + bool(steps)) * _tokens(tokens, map(list, texts))
     if judge:
-        recalling += (CHECKS + 1) * _tokens(tokens, map(list, (*judge.queries, *judge.candidates)))
+        retrieved += (CHECKS + 1) * _tokens(tokens, map(list, (*judge.queries, *judge.candidates)))
     sample, count = _sample(config), _texts(config).height
     embedded = _tokens(tokens, ([text] for text in sample.rows())) / max(1, len(sample)) * count
     return {
-        "pretrain": Amount(first, len(rows), steps, trained, judging),
+        "pretrain": Amount(first, len(rows), steps, trained, evaluated),
         "contrast": Amount(
-            second, config.contrast.triples, batches, batches * second.tokens.trained, recalling
+            second, config.contrast.triples, batches, batches * second.tokens.trained, retrieved
         ),
         "embed": Amount(third, count, 0, 0, len(readers) * embedded),
     }
 
 
 def _texts(config: Config) -> pl.DataFrame:
-    """Returns the distinct texts, with their keywords."""
+    """Returns the distinct texts and their keywords."""
     path = artifacts.folder(config, "prepare") / "texts.parquet"
     return pl.read_parquet(path, columns=["keyword", "text"])
 
@@ -229,27 +230,27 @@ def _tokens(tokens: KeywordTokenizer, texts: Iterable[list[KeywordText]]) -> int
 
 
 class StepTimes(TrainerCallback):
-    """Ends a training some seconds after its first step, and counts the steps since."""
+    """Records the end of each step, and stops training after WARM_UP_SECONDS."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_step_end(self, _: Any, __: Any, control: TrainerControl, **___: Any) -> None:
-        """Ends the training if the time is up."""
+        """Stops training when the time is up, but not before the second step."""
         self.ends.append(time.perf_counter())
         enough = self.ends[-1] - self.ends[0] >= WARM_UP_SECONDS
         control.should_training_stop = enough and len(self.ends) > 1
 
     @property
     def seconds(self) -> float:
-        """Of a step; the first one, which is slower, is not counted."""
+        """The mean duration of a step, without the first one, which is slower."""
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
 def _rates(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
-    """Returns the measured seconds of a token, by stage: of training, and `embed` of reading.
+    """Returns the measured seconds per token by stage: of training, and for `embed` of reading.
 
-    A stage whose memory is not there is not measured.
+    Omits stages that need more memory than is free.
     """
     measure = {"pretrain": _pretraining, "contrast": _contrasting, "embed": _reading}
     rates, available, quiet = {}, memory.free(), console.quiet
@@ -270,13 +271,13 @@ def _pretraining(config: Config, amount: Amount, folder: Path) -> float:
     small, times = memory.altered(config, {"pretrain.batch_size": batch}), StepTimes()
     lm = load_base(small)
     rows, _, _ = pretrain.gather(small, lm.tokens)
-    pretrain.train_model(small, lm, rows, MOST_STEPS, folder, [times])
+    pretrain.train_model(small, lm, rows, MAX_STEPS, folder, [times])
     return times.seconds / (batch * sum(len(row["input_ids"]) for row in rows) / len(rows))
 
 
 def _contrasting(config: Config, amount: Amount, folder: Path) -> float:
     batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), amount)
-    size = {"contrast.batch_size": batch, "contrast.triples": batch * MOST_STEPS}
+    size = {"contrast.batch_size": batch, "contrast.triples": batch * MAX_STEPS}
     small, times = memory.altered(config, size), StepTimes()
     rows = examples(small, held_out(small))
     texts = [text for view in VIEWS for text in rows[view][:batch] if text != EMPTY]
@@ -288,8 +289,8 @@ def _contrasting(config: Config, amount: Amount, folder: Path) -> float:
 def _reading(config: Config, amount: Amount, _: Path) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
     texts = [[text] for text in _sample(config).rows()]
-    of_one = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
-    texts = texts[: max(8, round(WARM_UP_FLOPS / of_one))]
+    flops_per_text = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
+    texts = texts[: max(8, round(WARM_UP_FLOPS / flops_per_text))]
     compute(encoder, texts[:8], config.embed.batch_tokens)
     started = time.perf_counter()
     compute(encoder, texts, config.embed.batch_tokens)
@@ -297,6 +298,6 @@ def _reading(config: Config, amount: Amount, _: Path) -> float:
 
 
 def _warm_up_batch(size: int, amount: Amount) -> int:
-    """Returns the batch size of a step of about WARM_UP_FLOPS."""
-    of_one = amount.operations[0] / (amount.steps * size)
-    return max(2, min(size, round(WARM_UP_FLOPS / of_one)))
+    """Returns a batch size with about WARM_UP_FLOPS operations per step."""
+    flops_per_row = amount.operations[0] / (amount.steps * size)
+    return max(2, min(size, round(WARM_UP_FLOPS / flops_per_row)))

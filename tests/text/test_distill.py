@@ -1,4 +1,4 @@
-"""`larr distill`: layers and units removed, their scores, training of the rest."""
+"""`larr distill`: dropped layers, removed units, their scores, training of the smaller model."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def encoder_of(tmp_path: Path, model: Path) -> SentenceTransformer:
 
 
 def narrowing_of(encoder: SentenceTransformer) -> Narrowing:
-    """A narrowing that has seen one step."""
-    optimizer = AdamW(encoder.parameters(), 0.0)  # remembers, and changes nothing
+    """Returns a narrowing after one step."""
+    optimizer = AdamW(encoder.parameters(), 0.0)  # has a state, but changes no weights
     narrowing = Narrowing(encoder, 0.5, optimizer)
     batch = encoder[0].tokens.pad(encoder[0].tokens.encode_batch(PARTS))
     encoder(batch)["sentence_embedding"][:, :3].sum().backward()
@@ -74,8 +74,8 @@ def test_a_narrowed_model_is_saved_at_its_size(
     encoder = encoder_of(tmp_path, models[kind])
     before = sum(weight.numel() for weight in encoder.parameters())
     narrowing, counts = narrowing_of(encoder), []
-    for done in (0.0, 0.5, 1.0):  # the schedule is cubic
-        narrowing.narrow(done)
+    for progress in (0.0, 0.5, 1.0):  # the schedule is cubic
+        narrowing.narrow(progress)
         counts.append((narrowing.axes[HIDDEN].units, narrowing.axes["inner.0."].units))
     assert counts == [(32, 48), (18, 27), (16, 24)]
     lm = LanguageModel(narrowing.model_of_this_size(), encoder[0].tokens)
@@ -96,12 +96,12 @@ def test_score_is_importance_times_uncertainty(models: dict[str, Path], tmp_path
     for gradient in (1.0, -3.0):
         head.grad = torch.full_like(head, gradient)
         narrowing.observe()
-    # |w g| is 2, then 6; averages .3 and 1.155; distances 1.7 and 4.845, their averages .255, .9435
+    # |w g| is 2, then 6; its average .3 and 1.155; the distance 1.7 and 4.845, average .255, .9435
     axis = Axis(32, 16, [(head, 1)])
     torch.testing.assert_close(narrowing.scores(axis), torch.full((32,), 16 * 1.155 * 0.9435))
 
 
-def test_units_without_effect_go_first(models: dict[str, Path], tmp_path: Path) -> None:
+def test_units_without_effect_are_removed_first(models: dict[str, Path], tmp_path: Path) -> None:
     encoder = encoder_of(tmp_path, models["llama"])
     dead = torch.randperm(48)[:24]
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_units_without_effect_go_first(models: dict[str, Path], tmp_path: Path) 
 
 
 def test_other_families_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not for gpt2; set"):
+    with pytest.raises(ConfigError, match="but not gpt2; set"):
         narrowing_of(encoder_of(tmp_path, models["gpt2"]))
 
 
@@ -142,7 +142,7 @@ def test_the_stage_learns_and_goes_on_after_an_interruption(
     distill(config)
     found = artifacts.manifest(artifacts.folder(config, "distill"))
     assert found is not None
-    assert len(calls) == 1, "the vectors of the large model were kept"
+    assert len(calls) == 1, "the vectors of the large model are reused"
     assert not any("teacher" in name for name in found["files"])
     assert found["figures"]["centred_cosine"] > 0.5
     parameters = [found["figures"][model]["parameters"] for model in ("student", "teacher")]

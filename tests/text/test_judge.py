@@ -44,18 +44,18 @@ def names_of(judged: Judge, numbers: np.ndarray) -> set[str]:
 
 def test_orders_are_held_back_and_new_places_evaluated_separately(tmp_path: Path) -> None:
     config = make_data(tmp_path, orders=1_200)
-    apart = held_out(config)
-    judged = Judge.of(config, apart)
+    holdout = held_out(config)
+    judged = Judge.of(config, holdout)
     assert judged is not None
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
     last = orders.filter(pl.col("log_row") >= 600)
-    assert sorted(apart.rows) == list(range(600, 1_200)), "the last three of six days"
+    assert sorted(holdout.rows) == list(range(600, 1_200)), "the last three of six days"
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     beside = shown.join(last, on="beside", how="semi")
     with_new, without = judged.parts
     assert names_of(judged, with_new[:, 2]) <= set(last["poi_name"])
     assert names_of(judged, without[:, 3]) <= set(beside["poi_name"])
-    trained = orders.filter(apart.is_trained)["poi_name"]
+    trained = orders.filter(holdout.is_trained)["poi_name"]
     assert names_of(judged, with_new[:, 2:]) - set(trained)
     assert names_of(judged, without[:, 2:]) <= set(trained)
 
@@ -66,12 +66,12 @@ def test_orders_without_other_places_are_compared_with_held_out_places(
     config = copy(prepared)
     path = config.output / "prepare" / "not_taken.parquet"
     pl.read_parquet(path).clear().write_parquet(path)
-    apart = held_out(config)
-    judged = Judge.of(config, apart)
+    holdout = held_out(config)
+    judged = Judge.of(config, holdout)
     assert judged is not None
     [part] = judged.parts
     places = pl.read_parquet(config.output / "prepare" / "descriptions.parquet")
-    unseen = set(places.filter(pl.col("poi_id").is_in(apart.places.implode()))["poi_name"])
+    unseen = set(places.filter(pl.col("poi_id").is_in(holdout.places.implode()))["poi_name"])
     assert {dict(judged.candidates[number])["poi_name"] for number in part[:, 3]} <= unseen
 
 

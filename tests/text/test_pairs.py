@@ -45,30 +45,30 @@ def test_views_are_both_sides_and_their_halves(config: Config) -> None:
 
 
 def test_held_out_users_and_places_are_not_in_training_pairs(config: Config) -> None:
-    apart = held_out(config)
-    assert len(apart.users) == round(0.3 * 40)
-    columns = examples(config, apart)
+    holdout = held_out(config)
+    assert len(holdout.users) == round(0.3 * 40)
+    columns = examples(config, holdout)
     texts = " ".join(columns["place"] + columns["business"])
     descriptions = pl.read_parquet(config.output / "prepare" / "descriptions.parquet")
-    unseen = descriptions.filter(pl.col("poi_id").is_in(apart.places.implode()))
+    unseen = descriptions.filter(pl.col("poi_id").is_in(holdout.places.implode()))
     assert len(unseen) > 5
     for name in unseen["poi_name"].unique():
         assert f'"{name}"' not in texts
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
-    trained = orders.filter(apart.is_trained)
+    trained = orders.filter(holdout.is_trained)
     assert trained["log_row"].max() < 150, "the last three of six days are held back"
     assert len(set(columns["user"])) <= len(trained)
-    both = orders_of(config, apart.is_user & apart.is_place, 1000)
+    both = orders_of(config, holdout.is_user & holdout.is_place, 1000)
     assert len(both) > 0
-    assert set(both["user_id"]) <= set(apart.users)
-    assert set(both["poi_id"]) <= set(apart.places)
+    assert set(both["user_id"]) <= set(holdout.users)
+    assert set(both["poi_id"]) <= set(holdout.places)
 
 
 def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
     config = config.model_copy(update={"contrast": _complete(20)})
-    apart = held_out(config)
-    orders = orders_of(config, apart.is_trained, 100)
-    columns = examples(config, apart)
+    holdout = held_out(config)
+    orders = orders_of(config, holdout.is_trained, 100)
+    columns = examples(config, holdout)
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     for user, place, others in zip(
         columns["user"], columns["place"], columns["not_taken"], strict=True
@@ -119,8 +119,8 @@ def test_a_user_with_most_orders_does_not_dominate_the_examples(
     orders = pl.read_parquet(path)
     one = orders.with_columns(user_id=pl.lit("u1"))
     pl.concat([orders, *[one] * 5]).write_parquet(path)
-    apart = held_out(config)
-    columns = examples(config.model_copy(update={"contrast": _complete(28)}), apart)
+    holdout = held_out(config)
+    columns = examples(config.model_copy(update={"contrast": _complete(28)}), holdout)
     users = Counter(keys[0] for keys in columns["keys"])
     assert max(users.values()) < 8, "28 examples, although one user has five orders in six"
 

@@ -1,4 +1,4 @@
-"""`larr plan`, and the refusal of stages that cannot fit into memory."""
+"""`larr plan`, and stages that exceed the memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def large(tmp_path: Path) -> Config:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sizes_are_those_of_the_model_that_is_read(
+def test_a_step_has_the_sizes_of_the_loaded_model(
     kind: str, models: dict[str, Path], prepared: Config
 ) -> None:
     config = altered(prepared, {"backbone.model": str(models[kind])})
@@ -61,11 +61,11 @@ def test_sizes_are_those_of_the_model_that_is_read(
     assert step_of(with_lora, "contrast").trained == trained(wrapped)
 
 
-def test_a_configuration_of_a_model_is_enough(large: Config) -> None:
+def test_a_folder_with_a_models_configuration_is_enough(large: Config) -> None:
     step = step_of(large, "pretrain")
     assert step.parameters == pytest.approx(7.6e9, rel=0.01)
     in_full = needed(step, on_gpu=True, bf16=True)
-    # weights, gradients, Adam's means in float32, and copies of the layers in bfloat16
+    # weights, gradients and Adam's moments in float32, and copies of the layers in bfloat16
     assert in_full > 16 * step.parameters + 2 * step.multiplied
     adapters = step_of(altered(large, {"backbone.lora_rank": 16}), "pretrain")
     assert 4 * step.parameters <= needed(adapters, on_gpu=True, bf16=True) < in_full / 3
@@ -73,24 +73,25 @@ def test_a_configuration_of_a_model_is_enough(large: Config) -> None:
     assert step_of(altered(large, upper), "contrast").tuned_layers == 7
 
 
-def test_what_cannot_fit_is_refused_before_it_starts(
+def test_a_stage_that_exceeds_the_memory_is_refused_before_it_starts(
     large: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free", lambda: 50e9)
-    wanted = (
-        r"pretrain: .* 7,616 million parameters and needs some 1\d\d\.\d GB of memory, 50\.0 GB"
+    message = (
+        r"pretrain: .* 7,616 million parameters and needs about 1\d\d\.\d GB of memory, but only "
+        r"50\.0 GB are free; set backbone\.lora_rank = 16"
     )
-    with pytest.raises(UnavailableError, match=wanted + r" are free; set backbone\.lora_rank = 16"):
+    with pytest.raises(UnavailableError, match=message):
         run_stage(large, "pretrain")
     assert not (large.output / "pretrain").exists()
     monkeypatch.setattr(memory, "free", lambda: 5e9)
-    with pytest.raises(UnavailableError, match=r"contrast: .*take a smaller backbone\.model"):
+    with pytest.raises(UnavailableError, match=r"contrast: .*use a smaller backbone\.model"):
         require(large, "contrast")
     monkeypatch.setattr(memory, "free", lambda: 200e9)
     require(large, "pretrain")
 
 
-def test_a_smaller_batch_is_proposed_where_it_is_enough(
+def test_the_error_proposes_a_smaller_batch_if_it_fits(
     prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = altered(prepared, {"contrast.batch_size": 256, "contrast.triples": 256})
@@ -106,12 +107,12 @@ def test_a_model_that_does_not_fit_is_planned_for_gpus(
     monkeypatch.setattr(plan, "console", Console(stderr=True, width=160))
     plan.plan(altered(large, {"backbone.lora_rank": 16}), "h100", ["encoder"])
     printed = capsys.readouterr().err
-    assert "no tokenizer: texts are counted with the built-in one" in printed
-    assert printed.count("too large") == 3  # here; on the cards all stages fit
+    assert "no tokenizer; the built-in one counts tokens instead" in printed
+    assert printed.count("too large") == 3  # on this machine; all stages fit on the cards
     assert "contrast: '" in printed
 
 
-def test_a_plan_is_a_row_for_each_stage(
+def test_a_plan_has_a_row_for_each_stage(
     prepared: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plan, "WARM_UP_SECONDS", 0.0)
@@ -126,7 +127,7 @@ def test_a_plan_is_a_row_for_each_stage(
         plan.plan(prepared, "gtx", [])
 
 
-def test_amounts_are_those_of_the_stages(prepared: Config, copy: Callable[..., Config]) -> None:
+def test_amounts_equal_the_work_of_stages(prepared: Config, copy: Callable[..., Config]) -> None:
     config = copy(prepared, pretrain={"epochs": 0.0})
     amounts: dict[str, Any] = plan._amounts(config, ["encoder", "untuned"])
     once = plan._amounts(prepared, ["encoder"])
@@ -134,6 +135,6 @@ def test_amounts_are_those_of_the_stages(prepared: Config, copy: Callable[..., C
     assert amounts["embed"].read == 2 * once["embed"].read > 0
     assert once["contrast"].steps == 4
     assert amounts["contrast"].read < once["contrast"].read  # one model less to measure
-    # a token takes 2 operations for each parameter, and 4 more for the gradients
-    of_reading = 2 * once["contrast"].trained * once["contrast"].step.multiplied
-    assert once["contrast"].operations[0] == 4 * of_reading  # and 2, computed again on a GPU
+    # 2 operations per token and parameter forward, 2 for recomputation, 4 for gradients
+    forward = 2 * once["contrast"].trained * once["contrast"].step.multiplied
+    assert once["contrast"].operations[0] == 4 * forward

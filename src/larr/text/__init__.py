@@ -1,1 +1,1 @@
-"""Stages 1 and 2: a language model learns the places, then to embed texts, each of them once."""
+"""Stages 1 and 2: a language model is trained on places, then tuned to embed texts."""

@@ -47,7 +47,7 @@ class KeywordTokenizer:
 
     Paper: Eq. (3)-(6), (8)-(9). Texts come from users, so a menu may contain "</poi_menu>". The
     tokenizer therefore reads each text alone, and the markers are added as ids, never as strings.
-    A description starts and ends with the tokenizer's own tokens for that, such as [CLS] and [SEP].
+    A description starts and ends with the tokenizer's own delimiters, such as [CLS] and [SEP].
     """
 
     def __init__(

@@ -109,7 +109,7 @@ def _explained(model: str) -> Iterator[None]:
             f"backbone.model {model!r} could not be read: {reason[:300]}; give "
             f"`builtin`, {', '.join(f'`{name}`' for name in PACKAGED)}, a GGUF file, or the folder "
             "or Hugging Face name of a causal language model or an encoder with safetensors "
-            "weights and no code of its own"
+            "weights and no custom code"
         ) from error
 
 

@@ -62,27 +62,27 @@ def contrast(config: Config) -> None:
     initial one, for example if training collapses all vectors into one.
     """
     with artifacts.building(config, "contrast") as work:
-        apart, pooling = held_out(config), config.contrast.pooling
+        holdout, pooling = held_out(config), config.contrast.pooling
         recall = {}
         pretrained = artifacts.folder(config, "pretrain")
         if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
             base = load_base(config)
-            recall["untuned"] = recalls(config, apart, as_encoder(base, None, pooling))
+            recall["untuned"] = recalls(config, holdout, as_encoder(base, None, pooling))
             del base  # two large models may not fit into memory
         set_seed(config.seed)
         lm = load_language_model(pretrained, config)
-        recall["cpt_only"] = recalls(config, apart, as_encoder(lm, None, pooling))
-        rows = examples(config, apart)
+        recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
+        rows = examples(config, holdout)
         texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
         encoder = starting_model(config, lm, [from_input(text) for text in texts])
-        checks = Checks(config, apart, encoder)
+        checks = Checks(config, holdout, encoder)
         curve, seconds, steps = train_model(config, encoder, rows, checks, work.folder)
         checks.restore()
         _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.float().merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
-        recall["whole"] = recalls(config, apart, encoder)
+        recall["whole"] = recalls(config, holdout, encoder)
         triples = steps * min(config.contrast.batch_size, config.contrast.triples)
         work.measured(triples, "triples")
         work.figures |= {

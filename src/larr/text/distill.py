@@ -1,6 +1,6 @@
-"""A smaller text embedding model that learns the vectors of the tuned one, for cheap refreshes.
+"""Distils the text embedding model into a smaller one that embeds new texts at lower cost.
 
-Shapes: N texts, B texts of a batch, D the vector's length.
+Shapes: N texts, B texts of a batch, D vector length.
 """
 
 from __future__ import annotations
@@ -33,76 +33,75 @@ from larr.text.training import save_memory
 
 TEACHER = "teacher_{}.npy"
 SHARD = 2_048
-"""Texts in a file of the teacher's vectors; an interrupted run continues after its last one."""
-JUDGES = 2_000
-"""Texts that judge, at most."""
+"""Texts per file of the teacher's vectors; an interrupted run continues after the last file."""
+MAX_HELD_OUT = 2_000
 NEIGHBOURS = 10
 WEIGHT_DECAY = 0.01
 POOL = 16
-"""Batches whose texts are sorted by length together."""
+"""Number of batches whose texts are sorted by length together."""
 FIRST, LAST = 0.1, 0.7
-"""Shares of the training at which the removal of columns begins and ends."""
+"""Shares of the training at which the removal of columns starts and ends."""
 REMOVALS = 50
-"""Times, at most, at which columns are removed."""
+"""Columns are removed at most this often."""
 Text = tuple[KeywordText, ...]
 
 
 def distill(config: Config) -> None:
-    """Trains a smaller model on the vectors of stage 2's, and measures how near it comes.
+    """Trains a smaller model to reproduce the vectors of stage 2's model, and evaluates it.
 
-    Texts that it has not learned judge, of orders that stage 2 has held out.
+    The evaluation uses texts of orders held out in stage 2 that do not occur in training.
     """
     with artifacts.building(config, "distill") as work:
         set_seed(config.seed)
-        apart = held_out(config)
-        learned = texts(config, apart.is_trained, config.distill.texts)
-        others = texts(config, ~apart.is_trained, config.distill.texts)
-        known = set(learned)
-        judges = [text for text in others if text not in known][:JUDGES]
+        holdout = held_out(config)
+        train = texts(config, holdout.is_trained, config.distill.texts)
+        others = texts(config, ~holdout.is_trained, config.distill.texts)
+        known = set(train)
+        test = [text for text in others if text not in known][:MAX_HELD_OUT]
         teacher = load_encoder(artifacts.folder(config, "contrast"))
         sizes = [size(teacher)]
-        vectors = teacher_vectors(config, teacher, [*learned, *judges], work.folder)
-        learned_ND, judge_ND = np.split(vectors, [len(learned)])
-        student, curve = _train(config, teacher, learned, learned_ND)
+        vectors = teacher_vectors(config, teacher, [*train, *test], work.folder)
+        train_ND, test_ND = np.split(vectors, [len(train)])
+        student, curve = _train(config, teacher, train, train_ND)
         student.save(str(work.folder), create_model_card=False)
         for path in work.folder.glob(TEACHER.format("*")):
             path.unlink()
-        work.measured(round(config.distill.epochs * len(learned)), "texts")
+        work.measured(round(config.distill.epochs * len(train)), "texts")
         sizes.append(size(student))
         work.figures |= {"teacher": sizes[0], "student": sizes[1], "loss": curve}
-        work.figures["recall_at_10"] = recalls(config, apart, student)
+        work.figures["recall_at_10"] = recalls(config, holdout, student)
         counts = " -> ".join(f"{model['parameters'] / 1e6:.2f}" for model in sizes)
         console.print(f"  {counts} million parameters")
-        if len(judges) > NEIGHBOURS:
-            own_ND = compute(student, judges, config.embed.batch_tokens)
-            work.figures |= (found := quality(own_ND, judge_ND))
+        if len(test) > NEIGHBOURS:
+            student_ND = compute(student, test, config.embed.batch_tokens)
+            work.figures |= (figures := quality(student_ND, test_ND))
             console.print(
-                f"  {len(judges):,} texts that are held out: cosine {found['cosine']:.3f} to the "
-                f"large model's vectors, {found['centred_cosine']:.3f} without their mean; "
-                f"{found['neighbours']:.0%} of the ten nearest texts are the same"
+                f"  {len(test):,} held-out texts: cosine {figures['cosine']:.3f} with the large "
+                f"model's vectors, {figures['centred_cosine']:.3f} after centring; "
+                f"{figures['neighbours']:.0%} of the ten nearest texts agree"
             )
 
 
 def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Text]:
-    """Returns distinct texts of some orders, at random: each keyword alone, and descriptions.
+    """Returns distinct texts of `chosen` orders in random order: descriptions and single keywords.
 
-    Descriptions of users and places are augmented as stage 2 reads them.
+    Descriptions of users and places are augmented as in stage 2.
     """
     random = np.random.default_rng(config.seed)
-    found: dict[Text, None] = {}
+    distinct: dict[Text, None] = {}
     for row in orders_of(config, chosen, limit).iter_rows(named=True):
         for view in ("user", "place"):
             if parts := texts_of(row, keywords_of(config, view)):
-                found[tuple(augmented(parts, config.contrast, random))] = None
-                found |= {(part,): None for part in parts}
-    every = list(found)
-    return [every[number] for number in random.permutation(len(every))[:limit]]
+                distinct[tuple(augmented(parts, config.contrast, random))] = None
+                distinct |= {(part,): None for part in parts}
+    ordered = list(distinct)
+    return [ordered[index] for index in random.permutation(len(ordered))[:limit]]
 
 
 def teacher_vectors(
     config: Config, teacher: SentenceTransformer, wanted: list[Text], folder: Path
 ) -> np.ndarray:
-    """Returns the teacher's vector of each text (float32 [N, D]), kept in files until the end."""
+    """Returns the teacher's vector of each text (float32 [N, D]), stored in files until the end."""
     parts = []
     with track("vectors of the large model", len(wanted), "texts") as advance:
         for start in range(0, len(wanted), SHARD):
@@ -119,20 +118,20 @@ def teacher_vectors(
 
 
 def _train(
-    config: Config, teacher: SentenceTransformer, learned: list[Text], teacher_ND: np.ndarray
+    config: Config, teacher: SentenceTransformer, texts: list[Text], teacher_ND: np.ndarray
 ) -> tuple[SentenceTransformer, list[float]]:
-    """Returns the smaller model, and its loss at twenty points of the training."""
+    """Returns the smaller model and about twenty losses."""
     settings = config.distill
     student = teacher
     if settings.way == "layers":
         student = _around(config, teacher, without_layers(teacher[0].model, settings.keep))
-    steps = max(1, round(settings.epochs * len(learned) / settings.batch_size))
+    steps = max(1, round(settings.epochs * len(texts) / settings.batch_size))
     optimizer = AdamW(student.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
     narrowing = Narrowing(student, settings.keep, optimizer) if settings.way == "width" else None
     save_memory(student)
     student.train()
-    rows = student[0].tokens.encode_batch(learned)
+    rows = student[0].tokens.encode_batch(texts)
     mean_D = torch.from_numpy(teacher_ND.mean(axis=0)).to(student.device)
     batches = _batches([len(row) for row in rows], settings.batch_size, config.seed)
     losses = []
@@ -140,40 +139,38 @@ def _train(
         for step, batch in zip(range(1, steps + 1), batches, strict=False):
             optimizer.zero_grad()
             target_BD = torch.from_numpy(teacher_ND[batch]).to(student.device)
-            losses.append(
-                _gradients(student, [rows[number] for number in batch], target_BD, mean_D)
-            )
+            losses.append(_gradients(student, [rows[row] for row in batch], target_BD, mean_D))
             if narrowing:
                 narrowing.observe()
             clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if narrowing and (step == steps or step % max(1, steps // REMOVALS) == 0):
-                done = (step / steps - FIRST) / (LAST - FIRST)
-                narrowing.narrow(min(max(done, 0.0), 1.0))
+                progress = (step / steps - FIRST) / (LAST - FIRST)
+                narrowing.narrow(min(max(progress, 0.0), 1.0))
             advance(1)
     if narrowing:
         student = _around(config, student, narrowing.model_of_this_size())
     parts = torch.stack(losses).tensor_split(min(20, steps))
     curve = [round(float(part.mean()), 4) for part in parts]
     if not all(map(math.isfinite, curve)):
-        raise LarrError("distill: the loss is not finite any more; lower distill.learning_rate")
+        raise LarrError("distill: the loss is not finite; lower distill.learning_rate")
     return student, curve
 
 
 def _gradients(
     student: SentenceTransformer, rows: list[list[int]], target_BD: Tensor, mean_D: Tensor
 ) -> Tensor:
-    """Computes the gradients of a step, and returns its loss: 1 - cosine to the teacher's vectors.
+    """Computes the gradients of a step and returns its loss, 1 - cosine with the teacher's vectors.
 
-    The teacher's mean vector is subtracted from both, as the rankers do: texts differ in what
-    remains, which is the smaller part of the vectors of a model that was tuned little.
+    Subtracts the teacher's mean vector from both, as the rankers do: the rest distinguishes texts,
+    but is the smaller part of the vectors of a model with little tuning.
     """
     padded = student[0].tokens.pad(rows)
     with products(student):
         output = student({name: tensor.to(student.device) for name, tensor in padded.items()})
-    own_BD = output["sentence_embedding"].float()
-    loss = 1 - cosine_similarity(own_BD - mean_D, target_BD - mean_D).mean()
+    student_BD = output["sentence_embedding"].float()
+    loss = 1 - cosine_similarity(student_BD - mean_D, target_BD - mean_D).mean()
     loss.backward()
     return loss.detach()
 
@@ -181,7 +178,7 @@ def _gradients(
 def _around(
     config: Config, encoder: SentenceTransformer, model: torch.nn.Module
 ) -> SentenceTransformer:
-    """Returns a text embedding model around another language model, with the same head."""
+    """Returns a text embedding model with another language model and the same head."""
     weights = encoder[2].state_dict()
     width, tokens = len(weights["linear.weight"]), encoder[0].tokens
     rebuilt = as_encoder(LanguageModel(model, tokens), width, config.contrast.pooling)
@@ -190,7 +187,7 @@ def _around(
 
 
 def _batches(lengths: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields batches of texts of like length without end, every text once in each pass."""
+    """Yields endless batches of texts of similar length; each pass contains every text once."""
     random, length_N = np.random.default_rng(seed), np.array(lengths)
     while True:
         order = random.permutation(len(lengths))
@@ -200,21 +197,21 @@ def _batches(lengths: list[int], size: int, seed: int) -> Iterator[np.ndarray]:
             for pool in pools
             for start in range(0, len(pool), size)
         ]
-        yield from (batches[number] for number in random.permutation(len(batches)))
+        yield from (batches[index] for index in random.permutation(len(batches)))
 
 
-def quality(own_ND: np.ndarray, teacher_ND: np.ndarray) -> dict[str, float]:
-    """Returns how near vectors come to the teacher's: of the same more than ten texts.
+def quality(student_ND: np.ndarray, teacher_ND: np.ndarray) -> dict[str, float]:
+    """Compares vectors of more than ten texts with the teacher's.
 
-    `cosine`, and `centred_cosine` after the teacher's mean vector is subtracted from both;
-    `neighbours` is the share of the ten texts nearest to each that are nearest for both models.
+    Returns the mean `cosine`; `centred_cosine`, after subtracting the teacher's mean vector from
+    both; and `neighbours`, the share of each text's ten nearest texts on which both models agree.
     """
     mean_D = teacher_ND.mean(axis=0)
-    centred_ND = [normalised(vectors_ND - mean_D) for vectors_ND in (own_ND, teacher_ND)]
+    centred_ND = [normalised(vectors_ND - mean_D) for vectors_ND in (student_ND, teacher_ND)]
     pairs = zip(*map(nearest, centred_ND), strict=True)
-    shared = [len(np.intersect1d(own, wanted)) / NEIGHBOURS for own, wanted in pairs]
+    shared = [len(np.intersect1d(own, other)) / NEIGHBOURS for own, other in pairs]
     means = {
-        "cosine": (own_ND * teacher_ND).sum(axis=1).mean(),
+        "cosine": (student_ND * teacher_ND).sum(axis=1).mean(),
         "centred_cosine": (centred_ND[0] * centred_ND[1]).sum(axis=1).mean(),
         "neighbours": np.mean(shared),
     }
@@ -222,14 +219,14 @@ def quality(own_ND: np.ndarray, teacher_ND: np.ndarray) -> dict[str, float]:
 
 
 def nearest(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the ten vectors nearest to each unit vector, int64 [N, 10]."""
+    """Returns the indices of the ten nearest neighbours of each unit vector, int64 [N, 10]."""
     scores_NN = vectors_ND @ vectors_ND.T
     np.fill_diagonal(scores_NN, -np.inf)
     return np.argpartition(-scores_NN, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
 
 
 def size(encoder: SentenceTransformer) -> dict[str, int]:
-    """Returns the layers, the width and the parameters of a text embedding model."""
+    """Returns the number of layers, hidden units and parameters of a text embedding model."""
     config = encoder[0].model.config
     return {
         "layers": config.num_hidden_layers,

@@ -55,11 +55,11 @@ class Judge:
     pairs, they share one."""
 
     @classmethod
-    def of(cls, config: Config, apart: HeldOut) -> Judge | None:
+    def of(cls, config: Config, holdout: HeldOut) -> Judge | None:
         """Returns the judge of a run, or None if there are no held-out pairs."""
-        orders, beside = _orders(config, apart)
+        orders, others_of = _orders(config, holdout)
         all_orders = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
-        trained = all_orders.filter(apart.is_trained).select(pl.col("poi_id").unique()).collect()
+        trained = all_orders.filter(holdout.is_trained).select(pl.col("poi_id").unique()).collect()
         known = set(trained["poi_id"])
         random = np.random.default_rng(config.seed)
         users, places = keywords_of(config, "user"), keywords_of(config, "place")
@@ -68,7 +68,7 @@ class Judge:
         parts: tuple[list[list[int]], list[list[int]]] = ([], [])
         for number, order in enumerate(orders.iter_rows(named=True)):
             user, taken = tuple(texts_of(order, users)), tuple(texts_of(order, places))
-            others = beside[order["beside"]]
+            others = others_of[order["beside"]]
             for index in random.permutation(len(others))[:OTHERS]:
                 other = tuple(texts_of(others[index], places))
                 if not (user and taken and other) or other == taken:
@@ -114,22 +114,28 @@ class Judge:
         return float(np.mean(means))
 
 
-def _orders(config: Config, apart: HeldOut) -> tuple[pl.DataFrame, dict[str, list[dict[str, Any]]]]:
+def _orders(
+    config: Config, holdout: HeldOut
+) -> tuple[pl.DataFrame, dict[str, list[dict[str, Any]]]]:
     """Returns the orders for evaluation, and by `beside` the places to compare each with.
 
     Prefers orders of held-out users in held-back rows; if there are too few, uses all orders in
     held-back rows, and then those of held-out users as well. If no request shows other places,
     compares with held-out places.
     """
-    for chosen in (apart.is_row & apart.is_user, apart.is_row, apart.is_row | apart.is_user):
+    for chosen in (
+        holdout.is_row & holdout.is_user,
+        holdout.is_row,
+        holdout.is_row | holdout.is_user,
+    ):
         orders = orders_of(config, chosen, READ)
-        beside = not_taken(config, orders)
-        logged = orders.filter(pl.col("beside").is_in(list(beside)))
+        others_of = not_taken(config, orders)
+        logged = orders.filter(pl.col("beside").is_in(list(others_of)))
         if len(logged) >= MIN_ORDERS:
             break
     if len(logged):
-        return logged.head(REQUESTS), beside
-    places = descriptions_table(config).filter(apart.is_place).to_dicts()
+        return logged.head(REQUESTS), others_of
+    places = descriptions_table(config).filter(holdout.is_place).to_dicts()
     return orders.head(REQUESTS).with_columns(beside=pl.lit("")), {"": places}
 
 
@@ -141,8 +147,8 @@ class Checks(TrainerCallback):
     not kept, since all its texts may have the same vector.
     """
 
-    def __init__(self, config: Config, apart: HeldOut, encoder: SentenceTransformer) -> None:
-        self.judge, self.encoder = Judge.of(config, apart), encoder
+    def __init__(self, config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> None:
+        self.judge, self.encoder = Judge.of(config, holdout), encoder
         self.batch_tokens = config.embed.batch_tokens
         self.auc: list[float] = []
         """The AUC of the initial model and of each check; empty without held-out pairs."""

@@ -1,14 +1,14 @@
-"""The memory that stages 1 and 2 and embedding need, by a formula, before a model is loaded.
+"""Estimates the memory of stages 1 and 2 and of embedding before a model is loaded.
 
-Measured peaks are compared with it in `docs/your_data.md`. The terms of the formula:
+`docs/your_data.md` compares estimates with measured peaks. The terms of the formula:
 
-    weights      4 bytes a parameter; 2 if LoRA leaves them as they are and products are in bfloat16
-    training     12 bytes a trained parameter (gradient, Adam's two means), 4 more for an adapter,
+    weights      4 bytes per parameter; 2 if LoRA freezes them and products use bfloat16
+    training     12 bytes per trained parameter (gradient, Adam's two moments), 4 more for adapters,
                  2 for bfloat16 copies of trained weights, 4 for the best weights so far (stage 2)
-    activations  of each token of a step in each tuned layer; where they are computed twice, only
-                 the layer's input, and all of one layer for the part that is computed at a time
-    logits       14 bytes for each word of the vocabulary at each predicted token
-    the end      4 bytes a parameter, when adapters are merged into the weights
+    activations  those of each token in each tuned layer; with checkpointing, the input of each
+                 layer, and the activations of one layer for the tokens of one forward pass
+    logits       14 bytes per vocabulary entry and predicted token
+    merging      4 bytes per parameter, while adapters are merged into the weights
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ BATCH = {
     "contrast": "contrast.batch_size",
     "embed": "embed.batch_tokens",
 }
-"""The stages that read the language model, and the setting by which each needs more memory."""
+"""The stages that use the language model, and the setting of their batch size."""
 SAMPLE = 300
 """Descriptions whose tokens are counted."""
 PROCESS = 1.4e9
-"""Bytes of a process on a CPU besides its model: libraries, tables."""
+"""Bytes of a CPU process in addition to the model: libraries, tables."""
 CERTAIN = 0.8
-"""Part of the formula's bytes that must be free, or a stage is refused. Measured steps of stage 2
-(builtin, MiniLM, SmolLM2) took .9 to 1.1 of them."""
+"""A stage is refused if less than this share of the estimate is free. Measured steps of stage 2
+(builtin, MiniLM, SmolLM2) took .9 to 1.1 of the estimate."""
 
 
 class Tokens(NamedTuple):
-    """Of one step, padding included."""
+    """Numbers of tokens in one step, padding included."""
 
     trained: int
     part: int
-    """Those that go through the model at a time."""
+    """Tokens of one forward pass."""
     length: int
-    """Those of the longest text."""
+    """Tokens of the longest text."""
     predicted: int = 0
-    """Those for which logits are computed."""
+    """Tokens with logits."""
 
 
 @dataclass(frozen=True)
@@ -67,27 +67,27 @@ class Step:
     """The model of a stage, and the tokens of one step."""
 
     settings: PreTrainedConfig
-    """Of the model."""
+    """The configuration of the model."""
     parameters: int
-    """Of the model, as far as the stage reads it."""
+    """Parameters of the model, without a head that the stage does not use."""
     multiplied: int
-    """Parameters of its layers: those that each token is multiplied by."""
+    """Parameters of the layers, which each token is multiplied by."""
     words: int
-    """Of the vocabulary that it predicts; 0 without a head."""
+    """Size of the predicted vocabulary; 0 without a head."""
     trained: int
-    """Parameters that are trained: all of them, or those of the adapters."""
+    """Trained parameters: all of them, or those of the adapters."""
     tuned_layers: int
-    """Layers through which gradients flow."""
+    """Layers that gradients flow through."""
     tokens: Tokens
 
     @property
     def has_adapters(self) -> bool:
-        """Whether LoRA leaves the model's own parameters as they are."""
+        """Whether LoRA freezes the model's own parameters."""
         return 0 < self.trained < self.parameters
 
 
 def step_of(config: Config, verb: str) -> Step:
-    """Returns a step of one of the stages of BATCH; its texts are a sample of what is prepared."""
+    """Returns a step of a stage in BATCH, with a sample of the prepared texts."""
     lm = load_base(config, weights=False)
     model, head = lm.model, lm.model.get_output_embeddings()
     embedding, settings = model.get_input_embeddings().weight, model.config.get_text_config()
@@ -117,17 +117,17 @@ def step_of(config: Config, verb: str) -> Step:
 
 
 def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
-    """Returns the tokens of a step of stage 1, which an encoder without a head skips."""
+    """Returns the tokens of a step of stage 1; none for an encoder without a head."""
     if lm.predicts is None:
         return Tokens(0, 0, 0)
     random, chosen = np.random.default_rng(config.seed), descriptions(config)[:SAMPLE]
     rows = [describe(lm.tokens, description, random)["labels"] for description in chosen]
     length, ratio = max(map(len, rows)), 0.0
-    if next(general_text(config), None) is not None:  # in rows of full length, all with labels
+    if next(general_text(config), None) is not None:  # its rows have full length and all labels
         length, ratio = config.backbone.max_length, config.pretrain.general_ratio
     labelled = sum(label != IGNORED for row in rows for label in row) / sum(map(len, rows))
     tokens = config.pretrain.batch_size * length
-    # the head of an encoder computes logits of all tokens
+    # an encoder's head computes logits of all tokens
     share = 1.0 if lm.predicts == "masked" else (labelled + ratio) / (1 + ratio)
     return Tokens(tokens, tokens, length, round(tokens * share))
 
@@ -145,7 +145,7 @@ def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
 
 
 def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
-    """Returns the bytes that a stage needs at its peak, as the head of this file explains."""
+    """Returns the peak memory of a stage in bytes, by the formula in the module docstring."""
     settings, tokens, number = step.settings, step.tokens, 2 if bf16 else 4
     width, inner = settings.hidden_size, _inner(settings)
     weights = step.parameters * (number if step.has_adapters else 4)
@@ -156,7 +156,7 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     layer = width * (16 + 6 * number) + inner * 3 * number + scores
     if not tokens.trained:
         activations = tokens.part * layer
-    elif on_gpu or step.parameters >= CHECKPOINTED_PARAMETERS:  # computed twice
+    elif on_gpu or step.parameters >= CHECKPOINTED_PARAMETERS:
         stored = width * (number if step.has_adapters else 4)
         activations = tokens.trained * step.tuned_layers * stored + 2 * tokens.part * layer
     else:
@@ -166,31 +166,32 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
 
 
 def here(step: Step) -> float:
-    """Returns the bytes that a stage needs on this machine, besides those of its process."""
+    """Returns the peak memory of a stage on this machine in bytes, without that of the process."""
     return needed(step, on_gpu=device() == "cuda", bf16=bf16_is_fast())
 
 
 def free() -> int:
-    """Returns the bytes that are free for a stage: of the GPU, else of this machine's memory."""
+    """Returns the free bytes of the GPU, or of the main memory without a GPU."""
     if device() == "cuda":
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     return int(psutil.virtual_memory().available)
 
 
 def require(config: Config, verb: str) -> None:
-    """Raises UnavailableError if a stage surely needs more memory than is free."""
+    """Raises UnavailableError if a stage certainly needs more memory than is free."""
     step, available = step_of(config, verb), free()
     if CERTAIN * here(step) <= available:
         return
     section, _, name = BATCH[verb].partition(".")
-    fewer = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
+    smaller = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
     adapters = {"backbone.lora_rank": 16}
-    changes: list[dict[str, Any]] = [fewer]
+    changes: list[dict[str, Any]] = [smaller]
     if step.trained:
-        changes += [adapters, adapters | fewer]
+        changes += [adapters, adapters | smaller]
     if verb == "contrast":
-        changes.append(adapters | fewer | {"backbone.lora_layers": max(1, step.tuned_layers // 4)})
-    advice = "take a smaller backbone.model or a machine with more memory"
+        upper = {"backbone.lora_layers": max(1, step.tuned_layers // 4)}
+        changes.append(adapters | smaller | upper)
+    advice = "use a smaller backbone.model or a machine with more memory"
     for change in changes:
         if (bytes_ := here(step_of(altered(config, change), verb))) <= available:
             settings = ", ".join(f"{path} = {value}" for path, value in change.items())
@@ -198,23 +199,23 @@ def require(config: Config, verb: str) -> None:
             break
     raise UnavailableError(
         f"{verb}: {config.backbone.model!r} has {step.parameters / 1e6:,.0f} million parameters "
-        f"and needs some {gigabytes(here(step))} of memory, {gigabytes(available)} are free; "
-        f"{advice}"
+        f"and needs about {gigabytes(here(step))} of memory, but only {gigabytes(available)} are "
+        f"free; {advice}"
     )
 
 
 def altered(config: Config, settings: dict[str, Any]) -> Config:
-    """Returns a configuration with values set at dotted paths."""
+    """Returns the configuration with changed settings, given by their dotted paths."""
     return type(config).model_validate(changed(config.model_dump(), settings))
 
 
 def gigabytes(bytes_: float) -> str:
-    """Returns a number of bytes in words."""
+    """Formats bytes as gigabytes."""
     return f"{bytes_ / 1e9:,.1f} GB"
 
 
 def _inner(settings: Any) -> int:
-    """Returns the units of the feed-forward part; GPT-2 names them otherwise, or not at all."""
+    """Returns the width of the feed-forward layer, whose setting has different names."""
     names = ("intermediate_size", "n_inner", "ffn_dim")
     values = (getattr(settings, name, None) for name in names)
     return next((int(value) for value in values if value), 4 * settings.hidden_size)

@@ -1,7 +1,7 @@
-"""A smaller language model: with fewer layers, or with fewer columns in the weights of each.
+"""Shrinks a language model: drops layers, or removes columns from the weights of all layers.
 
-Columns are removed while the model is trained, as in HomoDistil (arXiv 2302.09632). A unit is what
-is removed at once, such as a head; an axis is a set of units. Shapes: U units.
+Columns are removed during training, as in HomoDistil (arXiv 2302.09632). A unit, such as a head, is
+a group of columns that are removed together; an axis is a set of units. Shapes: U units.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from larr.text.backbone import stack_of
 from larr.text.checkpoint import attention
 
 HIDDEN, HEADS, INNER = "hidden", "heads", "inner"
-"""Axes: the hidden states, the attention heads of a layer, its feed-forward units."""
+"""Kinds of axes: hidden units, the attention heads of a layer, its feed-forward units."""
 AXES = {
     (HEADS, HIDDEN): ("q_proj", "k_proj", "v_proj", "query", "key", "value"),
     (HIDDEN, HEADS): ("o_proj", "attention.output.dense"),
@@ -31,46 +31,46 @@ AXES = {
     (HIDDEN, INNER): ("down_proj", "output.dense"),
     (HIDDEN, HIDDEN): ("pooler.dense",),
 }
-"""Axes of a weight -> ends of the names of modules that have it; the first that fits counts. The
-weights of embeddings and norms end with the hidden states."""
+"""The axes of a module's weight, by the suffix of its name; the first match applies. In embeddings
+and norms the last dimension is HIDDEN."""
 FAMILIES = ("bert", "llama", "mistral", "qwen2", "qwen3", "roberta", "xlm-roberta")
-"""Values of `model_type` that AXES describes."""
+"""The values of `model_type` that AXES supports."""
 SMOOTHING = 0.85
-"""Share of the past in the moving averages of importance and uncertainty."""
+"""Weight of the past in the moving averages of importance and uncertainty."""
 MULTIPLE = 8
-"""Hidden units are kept in multiples of this where the heads' lengths do not depend on them."""
+"""The number of hidden units is a multiple of this, if it is independent of the heads' lengths."""
 
 
 def without_layers(model: PreTrainedModel, keep: float) -> PreTrainedModel:
-    """Returns a copy with a share of the layers, evenly chosen, the first and the last included.
+    """Returns a copy with a share of the layers, evenly spaced from the first to the last.
 
-    Raises ConfigError if the share is all of them.
+    Raises ConfigError if this would keep all layers.
     """
     config = copy.deepcopy(model.config)
     count = config.num_hidden_layers
     kept = np.linspace(0, count - 1, max(1, round(keep * count))).round().astype(int).tolist()
     if len(kept) == count:
-        raise ConfigError(f"distill.keep is {keep}: that is all {count} layers; give a lower share")
+        raise ConfigError(f"distill.keep is {keep}, which keeps all {count} layers; lower it")
     config.num_hidden_layers = len(kept)
     if kinds := getattr(config, "layer_types", None):
-        config.layer_types = [kinds[number] for number in kept]
+        config.layer_types = [kinds[layer] for layer in kept]
     stack, weights = stack_of(model), dict(model.state_dict())
     for name in list(weights):
-        if found := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
-            tensor, number = weights.pop(name), int(found[1])
-            if number in kept:
-                weights[f"{stack}.{kept.index(number)}.{name[found.end() :]}"] = tensor
+        if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
+            tensor, layer = weights.pop(name), int(match[1])
+            if layer in kept:
+                weights[f"{stack}.{kept.index(layer)}.{name[match.end() :]}"] = tensor
     return _with_weights(config, weights)
 
 
 @dataclass
 class Axis:
-    """Units, each one or more columns or rows of every member."""
+    """A set of units, each consisting of one or more columns or rows of every member."""
 
     units: int
     target: int
     members: list[tuple[Parameter, int]] = field(default_factory=list)
-    """Weights, and which of their dimensions it is."""
+    """Weights, each with the dimension along which the axis runs."""
 
     def __post_init__(self) -> None:
         self.start = self.units
@@ -79,20 +79,20 @@ class Axis:
 class Narrowing:
     """Removes units of a text embedding model while an optimizer trains it.
 
-    A unit's score is the L1 norm, over its weights, of importance x uncertainty. Importance is the
-    moving average of |weight x gradient|, uncertainty that of the distance of the latter from it.
-    The columns leave the tensors at once: later steps are faster, and the model that is trained
-    last is the one that is saved.
+    The score of a unit is the sum of importance x uncertainty over its weights. Importance is the
+    moving average of |weight x gradient|, and uncertainty that of the distance between the two.
+    Tensors shrink immediately, so that later steps are faster and the final model is also trained
+    at its final size.
     """
 
     def __init__(self, encoder: SentenceTransformer, keep: float, optimizer: Optimizer) -> None:
-        """Raises ConfigError for a model that it cannot narrow."""
+        """Raises ConfigError if the model is not supported."""
         self.model: PreTrainedModel = encoder[0].model
         self.optimizer = optimizer
         config = self.model.config
         if config.model_type not in FAMILIES:
             raise ConfigError(
-                f'distill.way is "width": that is for {", ".join(FAMILIES)} and not for '
+                f'distill.way is "width", which supports {", ".join(FAMILIES)} but not '
                 f'{config.model_type}; set distill.way = "layers"'
             )
         targets = _targets(config, keep)
@@ -127,13 +127,13 @@ class Narrowing:
         return score_U
 
     @torch.no_grad()
-    def narrow(self, done: float) -> None:
-        """Removes units with low scores, as many as are due when a share of the time is over.
+    def narrow(self, progress: float) -> None:
+        """Removes units with low scores to reach the size scheduled for `progress`, from 0 to 1.
 
-        What remains to be removed falls with the cube of the time that remains.
+        The number of units still to be removed is proportional to the cube of the remaining time.
         """
         for axis in self.axes.values():
-            count = round(axis.target + (axis.start - axis.target) * (1 - done) ** 3)
+            count = round(axis.target + (axis.start - axis.target) * (1 - progress) ** 3)
             if count < axis.units:
                 kept = self.scores(axis).topk(count).indices.sort().values
                 for weight, dim in axis.members:
@@ -144,21 +144,21 @@ class Narrowing:
                 module.normalized_shape = tuple(module.weight.shape)
 
     def _cut(self, weight: Parameter, dim: int, units: int, kept: Tensor) -> None:
-        """Keeps some units of a weight, and of all that is remembered of it."""
+        """Keeps only some units of a weight, of its optimizer state and of its averages."""
 
         def cut(tensor: Tensor) -> Tensor:
             parts: Tensor = tensor.unflatten(dim, (units, -1)).index_select(dim, kept)
             return parts.flatten(dim, dim + 1)
 
-        adam = self.optimizer.state[weight]
-        adam |= {name: cut(tensor) for name, tensor in adam.items() if tensor.dim()}
-        for memory in (self.importance, self.uncertainty):
-            memory[weight] = cut(memory[weight])
+        state = self.optimizer.state[weight]
+        state |= {name: cut(tensor) for name, tensor in state.items() if tensor.dim()}
+        for average in (self.importance, self.uncertainty):
+            average[weight] = cut(average[weight])
         weight.grad = None
         weight.data = cut(weight.data)
 
     def model_of_this_size(self) -> PreTrainedModel:
-        """Returns the narrowed model, with the configuration of its sizes."""
+        """Returns the narrowed model with a configuration of matching sizes."""
         config = copy.deepcopy(self.model.config)
         units = {name.partition(".")[0]: axis.units for name, axis in self.axes.items()}
         per_group = config.num_attention_heads // _groups(config)
@@ -170,13 +170,13 @@ class Narrowing:
 
 
 def _targets(config: PreTrainedConfig, keep: float) -> dict[str, tuple[int, int]]:
-    """Returns the units of each kind of axis at the start and at the end.
+    """Returns the initial and the final number of units of each kind of axis.
 
-    Raises ConfigError if they are the same.
+    Raises ConfigError if they are equal.
     """
     heads, inner = _groups(config), config.intermediate_size
     kept = max(1, round(keep * heads))
-    width = kept * _head(config)  # BERT's heads are its hidden states, cut into parts
+    width = kept * _head(config)  # BERT's hidden units are those of its heads
     if hasattr(config, "num_key_value_heads"):
         width = max(1, round(keep * config.hidden_size / MULTIPLE)) * MULTIPLE
     targets = {
@@ -185,32 +185,32 @@ def _targets(config: PreTrainedConfig, keep: float) -> dict[str, tuple[int, int]
         INNER: (inner, max(1, round(keep * inner))),
     }
     if all(start <= end for start, end in targets.values()):
-        raise ConfigError(f"distill.keep is {keep}: that removes nothing; give a lower share")
+        raise ConfigError(f"distill.keep is {keep}, which removes nothing; lower it")
     return targets
 
 
 def _groups(config: PreTrainedConfig) -> int:
-    """Returns how many heads have keys of their own; queries that share them stay together."""
+    """Returns the number of key heads; queries that share a key head are removed together."""
     return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def _head(config: PreTrainedConfig) -> int:
-    """Returns the length of a head's part of the states."""
+    """Returns the number of units of a head."""
     length = getattr(config, "head_dim", None)
     return int(length or config.hidden_size // config.num_attention_heads)
 
 
 def _axes(name: str, weight: Parameter, hidden: int) -> tuple[str | None, ...]:
-    """Returns the axis of each dimension of a weight or bias, None for one that stays as it is."""
-    for axes, ends in AXES.items():
-        if name.rpartition(".")[0].endswith(ends):
+    """Returns the axis of each dimension of a weight or bias, or None if its size is fixed."""
+    for axes, suffixes in AXES.items():
+        if name.rpartition(".")[0].endswith(suffixes):
             return axes[: weight.dim()]
     last = HIDDEN if weight.shape[-1] == hidden else None
     return (*[None] * (weight.dim() - 1), last)
 
 
 def _with_weights(config: PreTrainedConfig, weights: dict[str, Tensor]) -> PreTrainedModel:
-    """Returns a model of a configuration with these weights."""
+    """Returns a model with this configuration and these weights."""
     model: PreTrainedModel = AutoModel.from_config(config, attn_implementation=attention())
     model.load_state_dict(weights)
     return model

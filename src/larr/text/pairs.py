@@ -111,7 +111,7 @@ def _held_back(config: Config) -> list[int]:
     return sorted(rows)
 
 
-def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
+def examples(config: Config, holdout: HeldOut) -> dict[str, list[Any]]:
     """Returns `contrast.triples` examples with the columns VIEWS, `not_taken` and `keys`.
 
     `not_taken` contains the texts P of at most `contrast.shown` places shown in the same request
@@ -120,7 +120,7 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
     orders than triples, repeats orders with other keywords dropped. All texts are from strictly
     before the order (decision 11). Raises DataError for fewer than two orders.
     """
-    orders = orders_of(config, apart.is_trained, config.contrast.triples)
+    orders = orders_of(config, holdout.is_trained, config.contrast.triples)
     for view in ("user", "place"):
         names = [keyword.name for keyword in keywords_of(config, view)]
         orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
@@ -135,7 +135,7 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
         for name in ("user_id", "poi_id", "chain")
     ).rows()
     rows = orders.to_dicts()
-    others_of = not_taken(config, orders, apart)
+    others_of = not_taken(config, orders, holdout)
     keywords = {view: keywords_of(config, view) for view in VIEWS}
     columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "not_taken", "keys")}
 
@@ -159,18 +159,18 @@ def examples(config: Config, apart: HeldOut) -> dict[str, list[Any]]:
 
 
 def not_taken(
-    config: Config, orders: pl.DataFrame, apart: HeldOut | None = None
+    config: Config, orders: pl.DataFrame, holdout: HeldOut | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """Returns the places shown in the same request as an order but not clicked, by `beside`.
 
-    Selects at most MAX_SHOWN rows with poi_id, chain and texts at random; with `apart`, omits
+    Selects at most MAX_SHOWN rows with poi_id, chain and texts at random; with `holdout`, omits
     those held out.
     """
     folder = artifacts.folder(config, "prepare")
     key = ["beside", "poi_id"]
     rows = pl.scan_parquet(folder / "not_taken.parquet")
-    if apart is not None:
-        rows = rows.filter(~(apart.is_place | apart.is_row))
+    if holdout is not None:
+        rows = rows.filter(~(holdout.is_place | holdout.is_row))
     rows = rows.join(orders.select("beside").lazy(), on="beside", how="semi")
     # A user who skipped a place on one day may have taken it on another.
     taken = pl.scan_parquet(folder / "orders.parquet").select(key)

@@ -108,17 +108,17 @@ def gather(
             f"({tokens.max_length} tokens); their longest texts are truncated"
         )
     domain_tokens = sum(len(row["input_ids"]) for row in rows)
-    wanted = config.pretrain.general_ratio * domain_tokens
+    general_tokens = config.pretrain.general_ratio * domain_tokens
     end, size = tokens.tokenizer.eos_token_id, tokens.max_length
     ids: list[int] = []
     for document in general_text(config):
         ids += tokens.text_ids([document])[0] + ([] if end is None else [end])
-        if len(ids) >= HELD_OUT_GENERAL_TOKENS + wanted:
+        if len(ids) >= HELD_OUT_GENERAL_TOKENS + general_tokens:
             break
     full = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
     blocks: list[Row] = [{"input_ids": block, "labels": block} for block in full]
     # hold out at least a tenth, even of a short text
-    mixed_in = min(round(wanted / size), len(blocks) * 9 // 10)
+    mixed_in = min(round(general_tokens / size), len(blocks) * 9 // 10)
     ratio = round(mixed_in * size / domain_tokens, 2)
     if ratio < MIN_GENERAL_SHARE * config.pretrain.general_ratio:
         console.print(

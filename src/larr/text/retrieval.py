@@ -40,7 +40,7 @@ class Task:
     """The index of each candidate's value of `contrast.near`; empty if that is not set."""
 
 
-def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
+def recalls(config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
     """Returns recall@10 of every task; None if held-out users and places yield no queries.
 
     `user_to_place` retrieves P of the ordered place among all held-out places, given U;
@@ -53,7 +53,7 @@ def recalls(config: Config, apart: HeldOut, encoder: SentenceTransformer) -> dic
     `user_to_place`: `chance_nearby` is the recall of random guesses among the places there, and
     `beats_nearby` the share of the other places there that score below the ordered one (chance .5).
     """
-    all_tasks = tasks(config, apart)
+    all_tasks = tasks(config, holdout)
     scores = similarities(encoder, all_tasks, config.embed.batch_tokens)
     recall: dict[str, float | None] = {}
     near: dict[str, float] = {}
@@ -80,19 +80,19 @@ def _mean(recalls: list[float | None]) -> float | None:
     return round(float(np.mean(measured)), 4) if measured else None
 
 
-def tasks(config: Config, apart: HeldOut) -> list[Task]:
+def tasks(config: Config, holdout: HeldOut) -> list[Task]:
     """Returns the tasks user to place, place half to place half, and one for each single keyword.
 
     The texts of places are from the end of the training days. Their statistics already contain the
     orders of the queries, so recall does not estimate a forecast.
     """
-    places = descriptions_table(config).filter(pl.col("poi_id").is_in(apart.places.implode()))
+    places = descriptions_table(config).filter(pl.col("poi_id").is_in(holdout.places.implode()))
     if places.height > MAX_PLACES:
         places = places.sample(MAX_PLACES, seed=config.seed)
     if config.contrast.near:
         places = places.with_columns(near=near_numbers(config, places["poi_id"]))
     is_place = pl.col("poi_id").is_in(places["poi_id"].implode())
-    orders = orders_of(config, apart.is_user & is_place, MAX_QUERIES)
+    orders = orders_of(config, holdout.is_user & is_place, MAX_QUERIES)
     user, place = keywords_of(config, "user"), keywords_of(config, "place")
     business, basic = keywords_of(config, "business"), keywords_of(config, "basic")
     return [
