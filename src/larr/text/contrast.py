@@ -172,10 +172,9 @@ class Collator:
     """Builds a batch that contains each distinct text of a step once.
 
     Sorts the texts by length and splits them into groups of about GROUP; for a `large` model, whose
-    cost is proportional to tokens, into groups of `similar_lengths`. The batch contains the
-    `input_ids` and `attention_mask` of each group, and as `label` (int64 [B, 9 + S]) of each triple
-    the positions of its six texts in sorted order, its keys, and the positions of the places shown
-    but not taken; -1 means no text.
+    cost is proportional to tokens, by `similar_lengths`. The batch contains `input_ids` and
+    `attention_mask` of each group, and in `label` (int64 [B, 9 + S]) for each triple the positions
+    of its texts in sorted order, its keys, and the positions of places shown but not taken (or -1).
     """
 
     valid_label_columns = ("label",)  # required by the trainer

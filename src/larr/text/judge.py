@@ -32,8 +32,7 @@ MIN_ORDERS = MIN_PAIRS = 200
 """Fewer orders, or fewer pairs of a kind, are too noisy: on UniMobile the AUC of 61 pairs with a
 new app varied between .33 and .59 from check to check."""
 DEVIATION = 0.5
-"""Standard deviation over orders of the difference between two models' AUCs (.46 to .67 on canteen
-and UniMobile)."""
+"""Of the difference between two models' AUCs of an order (.46 to .67 on canteen and UniMobile)."""
 CHECKS = 5
 """Checks during training, in addition to that of the initial model."""
 PATIENCE = 3
@@ -50,9 +49,9 @@ class Judge:
     candidates: list[Text]
     """Distinct texts P."""
     parts: list[np.ndarray]
-    """int64 [N, 4]: indices of the order, its query, the ordered candidate and another one. Pairs
-    with a place that training lacks form the first part, all others the second; if either has few
-    pairs, they share one."""
+    """int64 [N, 4]: indices of the order, its query, the ordered candidate and another one. There
+    are two parts, pairs with a place that training lacks and all others, or one if either is small.
+    """
 
     @classmethod
     def of(cls, config: Config, holdout: HeldOut) -> Judge | None:
@@ -119,9 +118,8 @@ def _orders(
 ) -> tuple[pl.DataFrame, dict[str, list[dict[str, Any]]]]:
     """Returns the orders for evaluation, and by `beside` the places to compare each with.
 
-    Prefers orders of held-out users in held-back rows; if there are too few, uses all orders in
-    held-back rows, and then those of held-out users as well. If no request shows other places,
-    compares with held-out places.
+    Prefers orders of held-out users in held-back rows; if there are too few, uses all in held-back
+    rows, then those of held-out users too. Without other places shown, compares with held-out ones.
     """
     for chosen in (
         holdout.is_row & holdout.is_user,
