@@ -324,7 +324,7 @@ def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
     def lines(stream: Iterable[bytes]) -> Iterator[str]:
         position = start
         for line in stream:
-            if position == end:
+            if end is not None and position >= end:
                 break
             position += len(line)
             taken.append(line.decode(errors="replace"))
