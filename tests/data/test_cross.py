@@ -1,6 +1,7 @@
 """Cross statistics equal those of a naive twin, which counts earlier days row by row."""
 
 import math
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 
 from larr.config import Config
-from larr.data.cross import PRIOR, DailyCross, with_pairs
+from larr.data.cross import PRIOR, CrossCounts, DailyCross, Values, with_pairs
 from larr.data.log import Log
 from larr.data.names import PLACE, USER
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
@@ -82,15 +83,32 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
     return [math.log1p(chosen), share, ratio("click"), ratio("order")]
 
 
+def daily_cross(
+    config: Config, rows: pl.DataFrame, history: pl.DataFrame, folder: Path
+) -> DailyCross:
+    """Counts the first pair in a log of several files and in a history."""
+    files = [folder / f"{number}.parquet" for number in range(3)]
+    for number, path in enumerate(files):
+        rows.gather_every(3, number).write_parquet(path)
+    log = replace(LOG, impressions=files, history=history)
+    [pair] = config.statistics or []
+    owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
+    counts = CrossCounts(config, log, pair, owned, [])
+    daily = pl.concat([counts.of_history(), *map(counts.of_file, files)])
+    return DailyCross(config, pair, owned, daily)
+
+
 @pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])
 @pytest.mark.parametrize("age", [0, 1, 4])
-def test_figures_equal_a_naive_twin(rows: pl.DataFrame, columns: tuple[str, str], age: int) -> None:
+def test_figures_equal_a_naive_twin(
+    rows: pl.DataFrame, columns: tuple[str, str], age: int, tmp_path: Path
+) -> None:
     tree = {"features": {"half_life_days": HALF_LIFE_DAYS}}
     tree |= {"statistics": [{"columns": columns, "figures": FIGURES}]}
     config = Config.model_validate(tree)
     history = rows.head(9).with_columns(day=FIRST - timedelta(days=2))
-    pair, day = config.statistics[0], FIRST + timedelta(days=age)  # type: ignore[index]
-    cross = DailyCross(config, LOG, pair, rows.lazy(), history.lazy())
+    day = FIRST + timedelta(days=age)
+    cross = daily_cross(config, rows, history, tmp_path)
     tags = pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]})
     asked = USERS.join(tags, how="cross").with_columns(day=day)
     served = cross.known((day - date(1970, 1, 1)).days)
@@ -102,10 +120,9 @@ def test_figures_equal_a_naive_twin(rows: pl.DataFrame, columns: tuple[str, str]
         assert np.allclose(way.enrich(asked).select(served.names).to_numpy(), expected)
 
 
-def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame) -> None:
+def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame, tmp_path: Path) -> None:
     config = Config.model_validate({"statistics": [{"columns": ["user_id", "poi_tags"]}]})
-    pair = config.statistics[0]  # type: ignore[index]
-    cross = DailyCross(config, LOG, pair, rows.lazy(), rows.lazy().clear())
+    cross = daily_cross(config, rows, rows.clear(), tmp_path)
     first_day = rows.filter(day=FIRST)
     figures = cross.enrich(first_day)[:, len(rows.columns) :]
     assert (figures.to_numpy() == 0).all(), "the first day has no past"

@@ -4,7 +4,7 @@ All figures but `log_clicks` compare the observed count with the count expected 
 were independent. All are 0 for pairs that were never observed.
 
 Shapes: N rows, V and W values per row of the two columns (a column of places can hold several), P
-pairs of values, S sums, G figures.
+pairs of values, S sums, G figures, R rows of a table of users or places.
 """
 
 from __future__ import annotations
@@ -32,13 +32,21 @@ from larr.data.names import (
     is_multivalued,
     raw_column,
 )
-from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums, daily_counts
-from larr.data.transforms import Array, Vocabulary, text_column
+from larr.data.statistics import (
+    SMOOTHING_IMPRESSIONS,
+    SUM_DIGITS,
+    TAKEN,
+    Sums,
+    daily_counts,
+    history_counts,
+    log_counts,
+)
+from larr.data.transforms import Array, Levels, Vocabulary, text_column, with_levels
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
 COUNT = f"{INTERNAL}count"
-COUNTED = ("day", "split", "click", "order", COUNT)
+COUNTED = ("day", "split", "click", "order", COUNT, *ROWS.values())
 """Columns of the impressions that are needed for counting."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
 """Figure -> the event that it counts."""
@@ -89,7 +97,7 @@ class Cross:
         order_P = np.argsort(key_P)
         sums_PS = self.pairs.drop(KEY).to_numpy()[order_P]
         sums_PS = np.append(sums_PS, np.zeros((1, sums_PS.shape[1])), axis=0)
-        taken = [np.insert(t["taken"].to_numpy(), 0, 0.0) for t in (self.firsts, self.seconds)]
+        taken = [np.insert(t[TAKEN].to_numpy(), 0, 0.0) for t in (self.firsts, self.seconds)]
         return np.append(key_P[order_P], np.iinfo(np.int64).max), sums_PS, taken
 
     def figures(self, first_NV: Array, second_NW: Array) -> Array:
@@ -106,8 +114,8 @@ class Cross:
         expected_N = taken_first[first_NV].sum(axis=1) * taken_second[second_NW].sum(axis=1)
         expected_N /= max(taken_first.sum(), 1.0)
         figures = {
-            "log_clicks": np.log1p(sum_of["taken"]),
-            "share": _log_ratio(sum_of["taken"], expected_N),
+            "log_clicks": np.log1p(sum_of[TAKEN]),
+            "share": _log_ratio(sum_of[TAKEN], expected_N),
         }
         for name, event in EVENTS.items():
             if event in sum_of:
@@ -162,6 +170,73 @@ def pair_keys(first: Array, second: Array, seconds: Vocabulary) -> Array:
     return first.astype(np.int64) * (len(seconds.texts) + 1) + second
 
 
+@dataclass(frozen=True)
+class Values:
+    """The values of a column of users or places, by row of their table."""
+
+    row: str
+    """The column of row numbers, see `ROWS`."""
+    words: Vocabulary
+    index_RV: Array
+    """The indices of each row's values, padded with 0."""
+
+    @classmethod
+    def of(cls, table: pl.DataFrame, column: str) -> Self:
+        """Reads a column of the table of users or places."""
+        row = USER if "user_id" in table.columns else PLACE
+        if column in ROWS:
+            return cls(row, Vocabulary(table[column]), np.arange(1, len(table) + 1)[:, None])
+        words = Vocabulary(_values(table.lazy(), [column]).collect()["first"].unique().sort())
+        return cls(row, words, indices(table, column, words))
+
+    @cached_property
+    def numbers(self) -> pl.DataFrame:
+        """The row number and the index of each value of each row."""
+        row_N, value_N = np.nonzero(self.index_RV)
+        index_N = self.index_RV[row_N, value_N]
+        return pl.DataFrame({self.row: (row_N + 1).astype(np.uint32), "index": index_N})
+
+
+@dataclass(frozen=True)
+class CrossCounts:
+    """Counts pairs of values in files of the log."""
+
+    config: Config
+    log: Log
+    pair: StatisticConfig
+    owned: Mapping[str, Values]
+    """Columns of users and places, whose values are counted by index."""
+    levels: Sequence[Levels]
+
+    def of_file(self, path: Path) -> pl.DataFrame:
+        """Returns the `daily_counts` of `KEY` in a file, with the counts that the pair needs."""
+        names = {*self.pair.columns} - {*self.owned}
+        names |= {raw_column(self.config, name) for name in names} | {*COUNTED}
+        rows = self.log.counted(path)
+        rows = rows.select(name for name in rows.collect_schema() if name in names)
+        return self._of_rows(rows, log_counts(self.config.dataset.sampling_rate))
+
+    def of_history(self) -> pl.DataFrame:
+        """Returns the counts of the history; empty if it does not have the columns."""
+        return self._of_rows(self.log.history.lazy(), history_counts())
+
+    def _of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
+        needed = {name: counts[name] for name in counted(self.pair)}
+        if [*needed] == [TAKEN]:  # only clicks are counted
+            rows = rows.filter(counts[TAKEN] > 0)
+        table = with_levels(rows.collect(), self.levels)
+        if not {*self.pair.columns} <= {*table.columns, *self.owned}:
+            return pl.DataFrame()
+        values = _values(table.lazy(), self.pair.columns, self.owned)
+        return daily_counts(values, [*map(pl.col, KEY)], needed)
+
+
+def counted(pair: StatisticConfig) -> list[str]:
+    """Returns the counts from which the figures of a pair are computed."""
+    events = [EVENTS[name] for name in pair.figures if name in EVENTS]
+    return [TAKEN, *(["impressions", *events] if events else [])]
+
+
 class DailyCross:
     """The sums of a pair of columns as of any day of the log.
 
@@ -172,46 +247,27 @@ class DailyCross:
     def __init__(
         self,
         config: Config,
-        log: Log,
         pair: StatisticConfig,
-        rows: pl.LazyFrame,
-        history: pl.LazyFrame,
+        owned: Mapping[str, Values],
+        daily: pl.DataFrame,
     ) -> None:
-        """`rows` has both columns; `history` may lack them."""
+        """`daily` has the counts of `CrossCounts`, which are added up."""
         self.pair, self.differs = pair, figures_differ(config, pair)
-        self.events = [EVENTS[name] for name in pair.figures if name in EVENTS]
-        if not {*pair.columns} <= {*history.collect_schema()}:
-            history = rows.clear()
-        if not self.events:  # only clicks are counted
-            rows = rows.filter(pl.col("click"))
-        rows, history = (_values(table, pair.columns) for table in (rows, history))
-        daily = daily_counts(rows, history, KEY, config.dataset.sampling_rate)
-        # Orders of the history count as taken, but are not impressions.
-        taken = pl.col("clicks") + pl.col("orders") - pl.col("logged_orders")
-        daily = daily.with_columns(taken=taken)
+        self.owned = {name: owned[name] for name in pair.columns if name in owned}
         self.vocabularies: list[Vocabulary] = []
-        self.tables: dict[str, tuple[str, Array]] = {}
-        """For a column of users or places: the column of row numbers, and each row's indices."""
         for side, column in zip(KEY, pair.columns, strict=True):
-            if column in ROWS:
-                table = log.users if column == "user_id" else log.places
-                self.vocabularies.append(Vocabulary(table[column]))
-                continue
-            words = Vocabulary(daily[side].unique().sort())
-            self.vocabularies.append(words)
-            daily = daily.with_columns(pl.Series(side, words.column(daily[side])))
-            for key, table in (("user_id", log.users), ("poi_id", log.places)):
-                if column in table.columns:
-                    self.tables[column] = (ROWS[key], indices(table, column, words))
+            if column in owned:
+                self.vocabularies.append(owned[column].words)
+            else:
+                words = Vocabulary(daily[side].unique().sort())
+                self.vocabularies.append(words)
+                daily = daily.with_columns(pl.Series(side, words.column(daily[side])))
         keys = {side: daily[side] for side in KEY if pair.figures != ["log_clicks"]}
         first_N, second_N = (daily[side].to_numpy() for side in KEY)
         keys["pairs"] = pl.Series(pair_keys(first_N, second_N, self.vocabularies[1]))
-        counts = ["taken", *(["impressions", *self.events] if self.events else [])]
+        daily = daily.drop(KEY)
         self.sums = {
-            name: Sums(
-                daily.with_columns(key=key).group_by("day", "key").agg(pl.col(counts).sum()),
-                config.features.half_life_days,
-            )
+            name: Sums(daily.with_columns(key=key), config.features.half_life_days)
             for name, key in keys.items()
         }
         self.latest: dict[date, Cross] = {}
@@ -225,7 +281,7 @@ class DailyCross:
             pair_NX = pair_keys(first_NV[:, :, None], second_NW[:, None], self.vocabularies[1])
             pair_NX = pair_NX.reshape(rows.height, -1)
             day_NX = np.repeat(rows["day"].to_physical().to_numpy(), pair_NX.shape[1])
-            taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)["taken"].fill_null(0.0)
+            taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)[TAKEN].fill_null(0.0)
             taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
             return rows.with_columns(pl.Series(figure_names(self.pair)[0], np.log1p(taken_N)))
         parts = []
@@ -238,11 +294,9 @@ class DailyCross:
 
     def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
         """Returns the indices of a column's values, [N, V]."""
-        if column in ROWS:
-            return rows[ROWS[column]].to_numpy()[:, None]
-        if column in self.tables:
-            row, index_RV = self.tables[column]
-            index_NV: Array = index_RV[rows[row].to_numpy() - 1]
+        if column in self.owned:
+            values = self.owned[column]
+            index_NV: Array = values.index_RV[rows[values.row].to_numpy() - 1]
             return index_NV
         return indices(rows, column, words)
 
@@ -261,14 +315,14 @@ class DailyCross:
                 table = self.sums[side].of_day(day)
                 table = table.with_columns(words.texts[table["key"] - 1].alias(side)).drop("key")
             else:  # `log_clicks` needs no totals; the table only lists the values
-                table = pairs.group_by(side).agg(pl.col("taken").sum().round_sig_figs(SUM_DIGITS))
+                table = pairs.group_by(side).agg(pl.col(TAKEN).sum().round_sig_figs(SUM_DIGITS))
             tables.append(table.select(side, *pairs.columns[2:]).sort(side))
         firsts, seconds = tables
-        counts = ["taken"]
-        for event in self.events:
+        counts = [TAKEN]
+        for event in counted(self.pair)[2:]:
             pairs = _with_expected(pairs, firsts, seconds, event)
             counts += [event, f"expected_{event}"]
-        sides = (table.select(table.columns[0], "taken") for table in tables)
+        sides = (table.select(table.columns[0], TAKEN) for table in tables)
         return Cross(self.pair, self.differs, pairs.select(*KEY, *counts), *sides)
 
 
@@ -292,19 +346,28 @@ def _with_expected(
     return pairs.with_columns(expected.alias(f"expected_{event}")).drop("^.*_rate$")
 
 
-def _values(rows: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
-    """Returns one row per pair of values of each row, without missing values."""
-    schema, sides = rows.collect_schema(), dict(zip(KEY, columns, strict=False))
+def _values(
+    rows: pl.LazyFrame, columns: Sequence[str], owned: Mapping[str, Values] | None = None
+) -> pl.LazyFrame:
+    """Returns one row per pair of values of each row, without missing values.
+
+    Users and places are row numbers, the values of `owned` columns indices, others texts.
+    """
+    schema, sides, owned = rows.collect_schema(), dict(zip(KEY, columns, strict=False)), owned or {}
     values = {
         side: pl.col(ROWS[column]) if column in ROWS else text_column(column, schema[column])
         for side, column in sides.items()
+        if column in ROWS or column not in owned
     }
     rows = rows.select(*(name for name in COUNTED if name in schema), **values)
     for side, column in sides.items():
-        if is_multivalued(column):
-            rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
-            rows = rows.with_columns(pl.col(side).str.strip_chars())
-        if column not in ROWS:
+        if column in owned and column not in ROWS:
+            numbers = owned[column].numbers.lazy().rename({"index": side})
+            rows = rows.join(numbers, on=owned[column].row)
+        elif column not in ROWS:
+            if is_multivalued(column):
+                rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
+                rows = rows.with_columns(pl.col(side).str.strip_chars())
             rows = rows.filter(pl.col(side) != "")
     return rows
 

@@ -18,11 +18,13 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data import statistics
-from larr.data.cross import Cross, DailyCross
+from larr.data.chunks import Mapped, one_by_one
+from larr.data.cross import Cross, CrossCounts, DailyCross, Values
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
-from larr.data.transforms import Array, Levels, time_columns
+from larr.data.transforms import Array, Levels, time_columns, with_levels
+from larr.progress import track
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
@@ -186,26 +188,22 @@ class Enricher:
     through `statistics.Past`, so neither the row itself nor later ones can leak into it.
     """
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, mapped: Mapped = one_by_one) -> None:
         self.config, self.log = config, log
         self._tables = {PLACE: self._places, USER: self._users}
-        half_life, rate = config.features.half_life_days, config.dataset.sampling_rate
+        half_life = config.features.half_life_days
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
-        self.statistics = {
-            owner: statistics.Statistics(
-                owner,
-                statistics.daily_counts(impressions, history, [row], rate).rename({row: "key"}),
-                half_life,
-            )
-            for owner, row in (("poi", PLACE), ("user", USER))
-        }
-        pairs = statistics.daily_counts(clicked, history, [USER, PLACE])
-        key = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
-        self.pairs = statistics.Sums(
-            pairs.select("day", key=key, pair_log_clicks="clicks", pair_log_orders="orders"),
-            half_life,
-        )
+        rate, of_all = config.dataset.sampling_rate, {name: name for name in statistics.COUNTS}
+        self.statistics = {}
+        for owner, row in (("poi", PLACE), ("user", USER)):
+            daily = _daily(mapped, _Counting(log, pl.col(row), of_all, rate))
+            self.statistics[owner] = statistics.Statistics(owner, daily, half_life)
+        user_place = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
+        of_pairs = dict(zip(PAIR_FIGURES, ("clicks", "orders"), strict=True))
+        daily = _daily(mapped, _Counting(log, user_place, of_pairs, rate, clicked=True))
+        self.pairs = statistics.Sums(daily, half_life)
+        del daily
         columns = [USER, PLACE, "poi_id", "time", "day"]
         events = pl.concat([history.select(columns), clicked.select(columns)])
         events = events.sort("time", "poi_id", descending=True).select(USER, PLACE, "day")
@@ -217,8 +215,8 @@ class Enricher:
         orders = past_orders(log, log.counted().select(sorted(needed)))
         self.spending: statistics.Sums | None = None
         if "poi_price_yuan" in log.places.columns:
-            daily = statistics.daily_spending(orders, log.places)
-            self.spending = statistics.Sums(daily, half_life)
+            spending = statistics.daily_spending(orders, log.places)
+            self.spending = statistics.Sums(spending, half_life)
         # Profiles and cross statistics may read levels of other columns, so these levels are fitted
         # first; levels of cross statistics follow.
         self.favourites: list[statistics.Favourites] = []
@@ -226,10 +224,16 @@ class Enricher:
         self.crosses: list[DailyCross] = []
         train = sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS)
         self._fit_levels(train)
-        rows, earlier = self._with_values(impressions), self._with_values(history)
-        self.crosses = [
-            DailyCross(config, log, pair, rows, earlier) for pair in config.statistics or []
-        ]
+        pairs = config.statistics or []
+        owned = {
+            name: Values.of(table, name)
+            for table in (with_levels(t, self.levels) for t in (log.users, log.places))
+            for name in dict.fromkeys(name for pair in pairs for name in pair.columns)
+            if name in table.columns
+        }
+        for pair in pairs:
+            counting = CrossCounts(config, log, pair, owned, self.levels)
+            self.crosses.append(DailyCross(config, pair, owned, _daily(mapped, counting)))
         self._fit_levels(train)
         orders = with_levels(orders, self.levels)
         self.favourites = [
@@ -253,20 +257,6 @@ class Enricher:
                 if bucket.column in rows.columns:
                     values = as_numbers(rows[bucket.column], "buckets")
                     self.levels.append(Levels.fit(bucket, values))
-
-    def _with_values(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Adds the columns of users and places, and levels, for cross statistics."""
-        for table, key in ((self.log.places, "poi_id"), (self.log.users, "user_id")):
-            numbered = table.lazy().drop(key).with_row_index(ROWS[key], offset=1)
-            rows = rows.join(numbered, on=ROWS[key], how="left")
-        columns = rows.collect_schema().names()
-        return rows.with_columns(
-            pl.col(level.bucket.column)
-            .map_batches(level.of, return_dtype=pl.String, is_elementwise=True)
-            .alias(level.name)
-            for level in self.levels
-            if level.bucket.column in columns
-        )
 
     def enrich(self, rows: pl.DataFrame, crossed: bool = True) -> pl.DataFrame:
         """Returns the rows, in order, with the columns known at the start of their days.
@@ -339,13 +329,41 @@ class Enricher:
         )
 
 
-def with_levels(rows: pl.DataFrame, levels: list[Levels]) -> pl.DataFrame:
-    """Adds missing levels of the columns that the rows have."""
-    columns = rows.columns
-    missing = [
-        level for level in levels if level.bucket.column in columns and level.name not in columns
-    ]
-    return rows.with_columns(level.column(rows) for level in missing)
+@dataclass(frozen=True)
+class _Counting:
+    """Counts keys of places and users in files of the log."""
+
+    log: Log
+    key: pl.Expr
+    counts: Mapping[str, str]
+    """Name -> the entry of `statistics.log_counts`."""
+    sampling_rate: float
+    clicked: bool = False
+    """Whether to count only clicks, and orders of the history."""
+
+    def of_file(self, path: Path) -> pl.DataFrame:
+        """Returns the `statistics.daily_counts` of a file of the log."""
+        return self._of_rows(self.log.counted(path), statistics.log_counts(self.sampling_rate))
+
+    def of_history(self) -> pl.DataFrame:
+        """Returns the counts of the history."""
+        return self._of_rows(self.log.history.lazy(), statistics.history_counts())
+
+    def _of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
+        rows = rows.filter(counts[statistics.TAKEN] > 0) if self.clicked else rows
+        wanted = {name: counts[count] for name, count in self.counts.items()}
+        return statistics.daily_counts(rows, [self.key.alias("key")], wanted)
+
+
+def _daily(mapped: Mapped, counting: _Counting | CrossCounts) -> pl.DataFrame:
+    """Returns the counts of each file of the log and of the history."""
+    files = counting.log.impressions
+    parts = [counting.of_history()]
+    with track("daily counts", len(files), "files") as advance:
+        for part in mapped(type(counting).of_file, counting, files):
+            parts.append(part)
+            advance(1)
+    return pl.concat(parts, how="diagonal")
 
 
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:

@@ -93,14 +93,14 @@ class Log:
         """Returns the columns of the impressions that a configuration can use."""
         return self.scan().drop(ROWS.values(), strict=False).collect_schema()
 
-    def counted(self) -> pl.LazyFrame:
-        """Returns the impressions that statistics count, lazily.
+    def counted(self, *files: Path) -> pl.LazyFrame:
+        """Returns the impressions that statistics count, or those of some files, lazily.
 
         These include test rows if the split is by time: as in production, a test day counts the
         days before it. Otherwise they are the training rows alone, since a test row could precede
         a training row and leak into it.
         """
-        rows = self.scan()
+        rows = self.scan(*files)
         return rows if self.is_split_by_time else rows.filter(pl.col("split") == "train")
 
     def counts(self, split: str) -> Iterator[tuple[Path, int]]:

@@ -52,7 +52,7 @@ def prepare(config: Config) -> None:
             config = with_pairs(config, log)
             check_columns(config, log)
             _write_requests(log, folder)
-            enricher, texts, beside = Enricher(config, log), TextNumbers(), _beside(log)
+            enricher, texts, beside = Enricher(config, log, mapped), TextNumbers(), _beside(log)
             encoder, rows = _write_splits(mapped, enricher, texts, beside, folder)
             if not has_last_days(folder):
                 for number, split_N in enumerate(splits(folder)):
@@ -136,7 +136,7 @@ def _write_part(
     console.print(f"  {tested:,} training rows held back for validation:")
     log = replace(log, impressions=files, split=Split(pl.col("split")), is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
-    enricher = Enricher(config, log)
+    enricher = Enricher(config, log, mapped)
     parts = write_enriched(mapped, enricher, texts, columns, folder)
     scales = fit(config, scan(parts, "train")).scales
     write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)

@@ -8,6 +8,8 @@ Shapes: N requested pairs of key and day, M stored pairs, L recent places.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import polars as pl
 
@@ -24,6 +26,9 @@ NEVER_SEEN = ("log_impressions_per_day", "log_orders")
 """Statistics that are 0 for a place or user without a past; rates are null."""
 NUMBER = f"{INTERNAL}number"
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
+"""Daily counts of `Statistics`; `orders` include the history, `logged_orders` do not."""
+TAKEN = "taken"
+"""The count of clicks, and of orders of the history."""
 
 
 class Past:
@@ -35,13 +40,14 @@ class Past:
 
     def __init__(self, rows: pl.DataFrame) -> None:
         """`rows` has the columns `key`, `day`, and those to look up."""
-        rows = rows.sort("key", "day")
-        key_M, day_M = rows["key"].to_numpy(), rows["day"].to_physical().to_numpy()
+        day_M = rows["day"].to_physical().to_numpy()
         self.first = int(day_M.min()) if len(rows) else 0
         self.days = int(day_M.max()) - self.first + 2 if len(rows) else 2
         # Key and day are stored as one number, as a long log has millions of rows.
-        self.at_M = self._at(key_M, day_M)
-        self.table = rows.drop("key", "day")
+        at_M = self._at(rows["key"].to_numpy(), day_M)
+        order_M = np.argsort(at_M, kind="stable")
+        self.at_M = at_M[order_M]
+        self.table = rows.drop("key", "day")[order_M]
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
         # Days outside the table give the same result as the nearest day.
@@ -73,21 +79,25 @@ class Sums(Past):
     """Decaying sums of daily values: weight 1 for yesterday, halved every `half_life_days`."""
 
     def __init__(self, daily: pl.DataFrame, half_life_days: float) -> None:
-        """`daily` has the columns `key`, `day` and values, with one row per key and day."""
+        """`daily` has the columns `key`, `day` and values, which are added up by key and day."""
         super().__init__(daily)
         self.half_life_days = half_life_days
+        first_M = np.flatnonzero(np.diff(self.at_M, prepend=-1))
+        self.at_M = self.at_M[first_M]
         # Prefix sums by doubling: before step n each row holds the sum over the last 2^n rows of
         # its key, and adds the sum over the 2^n rows before them.
-        sums_M = [column.to_numpy(writable=True) for column in self.table]
+        names = self.table.columns
+        sums_M = [np.add.reduceat(self.table[name].to_numpy(), first_M) for name in names]
+        del self.table, first_M  # large in a long log
         key_M, day_M = np.divmod(self.at_M, self.days)
         step = 1
-        while step < min(self.days, len(self.table)):
+        while step < min(self.days, len(self.at_M)):
             weight = self._weight(day_M[step:] - day_M[:-step])
             weight[key_M[step:] != key_M[:-step]] = 0.0
             for sum_M in sums_M:
                 sum_M[step:] += weight * sum_M[:-step]
             step *= 2
-        self.table = pl.DataFrame(dict(zip(self.table.columns, sums_M, strict=True)))
+        self.table = pl.DataFrame(dict(zip(names, sums_M, strict=True)))
 
     def _weight(self, days_N: Array) -> Array:
         weight_N: Array = np.exp2(days_N / -self.half_life_days)
@@ -118,7 +128,7 @@ class Statistics:
     """
 
     def __init__(self, prefix: str, daily: pl.DataFrame, half_life_days: float) -> None:
-        """`daily` is the result of `daily_counts`."""
+        """`daily` has the columns `key`, `day` and `COUNTS`."""
         self.prefix, self.sums = prefix, Sums(daily, half_life_days)
         of_days = daily.filter(pl.col("impressions") > 0).group_by("day")
         totals = of_days.agg(pl.col(COUNTS).sum(), observed_days=pl.lit(1.0))
@@ -145,29 +155,28 @@ class Statistics:
         return figures.select(pl.all().name.prefix(f"{self.prefix}_"))
 
 
-def daily_counts(
-    log: pl.LazyFrame, history: pl.LazyFrame, key: list[str], sampling_rate: float = 1.0
-) -> pl.DataFrame:
-    """Returns impressions, clicks and orders of each key on each day.
-
-    `logged_orders` are those of the impressions; `orders` include the history. Decision 27.
-    """
+def log_counts(sampling_rate: float = 1.0) -> dict[str, pl.Expr]:
+    """Returns the counts of a row of the impressions. Decision 27."""
     # If training impressions without a click were down-sampled, each of them represents
     # 1 / sampling_rate impressions, so rates are those of the complete log.
     sampled = (pl.col("split") == "train") & ~pl.col("click")
-    logged = log.select(
-        *key,
-        "day",
-        impressions=pl.when(sampled).then(1.0 / sampling_rate).otherwise(1.0),
-        clicks=pl.col("click").cast(pl.Float64),
-        logged_orders=pl.col("order").cast(pl.Float64),
-        orders=pl.col("order").cast(pl.Float64),
-    )
-    earlier = history.select(
-        *key, "day", impressions=0.0, clicks=0.0, logged_orders=0.0, orders=1.0
-    )
-    counts = pl.concat([logged, earlier]).group_by(*key, "day").agg(pl.col(COUNTS).sum())
-    return counts.sort(*key, "day").collect(engine="streaming")
+    clicks, orders = (pl.col(label).cast(pl.Float64) for label in ("click", "order"))
+    impressions = pl.when(sampled).then(1.0 / sampling_rate).otherwise(1.0)
+    return dict(zip((*COUNTS, TAKEN), (impressions, clicks, orders, orders, clicks), strict=True))
+
+
+def history_counts() -> dict[str, pl.Expr]:
+    """Returns the counts of an order of the history, which is no impression."""
+    is_counted = {name: name in ("orders", TAKEN) for name in (*COUNTS, TAKEN)}
+    return {name: pl.lit(float(counted)) for name, counted in is_counted.items()}
+
+
+def daily_counts(
+    rows: pl.LazyFrame, key: Sequence[pl.Expr], counts: Mapping[str, pl.Expr]
+) -> pl.DataFrame:
+    """Returns the sums of the counts of each key on each day."""
+    counted = rows.select(*key, "day", **counts)
+    return counted.group_by(pl.exclude(*counts)).agg(pl.all().sum()).collect()
 
 
 class Favourites:

@@ -222,6 +222,15 @@ class Levels:
         return np.where(np.isnan(number_N), len(self.bucket.words), position_N)
 
 
+def with_levels(rows: pl.DataFrame, levels: Sequence[Levels]) -> pl.DataFrame:
+    """Adds missing levels of the columns that the rows have."""
+    columns = rows.columns
+    missing = [
+        level for level in levels if level.bucket.column in columns and level.name not in columns
+    ]
+    return rows.with_columns(level.column(rows) for level in missing)
+
+
 class Template:
     """The template of a keyword: columns in braces, optional parts in brackets.
 
