@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from larr.config import Config
-from larr.data.cross import PRIOR, CrossCounts, DailyCross, Values, with_pairs
+from larr.data.chunks import one_by_one
+from larr.data.cross import PRIOR, CrossCounts, DailyCross, Values
+from larr.data.default_pairs import with_pairs
 from larr.data.log import Log
 from larr.data.names import PLACE, USER
 from larr.data.statistics import SMOOTHING_IMPRESSIONS
@@ -93,9 +95,8 @@ def daily_cross(
     log = replace(LOG, impressions=files, history=history)
     [pair] = config.statistics or []
     owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
-    counts = CrossCounts(config, log, pair, owned, [])
-    daily = pl.concat([counts.of_history(), *map(counts.of_file, files)])
-    return DailyCross(config, pair, owned, daily)
+    counts = CrossCounts(log, 1.0, config, pair, owned, [])
+    return DailyCross(config, pair, owned, counts.of_all(one_by_one))
 
 
 @pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])

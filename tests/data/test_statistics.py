@@ -7,15 +7,14 @@ import polars as pl
 import pytest
 
 from larr.config.data import ProfileConfig
+from larr.data.counts import daily_counts, log_counts
 from larr.data.names import PLACE, USER
 from larr.data.statistics import (
     Favourites,
     RecentPlaces,
     Statistics,
     Sums,
-    daily_counts,
     daily_spending,
-    log_counts,
 )
 
 HALF_LIFE_DAYS = 3.0

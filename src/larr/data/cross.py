@@ -21,7 +21,7 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data.log import Log, sample_requests
+from larr.data.counts import TAKEN, Counts, daily_counts
 from larr.data.names import (
     INTERNAL,
     PLACE,
@@ -32,15 +32,7 @@ from larr.data.names import (
     is_multivalued,
     raw_column,
 )
-from larr.data.statistics import (
-    SMOOTHING_IMPRESSIONS,
-    SUM_DIGITS,
-    TAKEN,
-    Sums,
-    daily_counts,
-    history_counts,
-    log_counts,
-)
+from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums
 from larr.data.transforms import Array, Levels, Vocabulary, text_column, with_levels
 
 TABLES = ("pairs", "firsts", "seconds")
@@ -50,11 +42,6 @@ COUNTED = ("day", "split", "click", "order", COUNT, *ROWS.values())
 """Columns of the impressions that are needed for counting."""
 EVENTS = {"ctr": "clicks", "cvr": "logged_orders"}
 """Figure -> the event that it counts."""
-MAX_PAIRS, MAX_VALUES, MIN_RECURRING, MIN_DIFFERING = 8, 12, 0.2, 0.2
-"""Limits for the pairs chosen by default: their number; the values of a scene column; the minimum
-share of a column's values that occurred on an earlier day; the minimum share of requests within
-which a column of places differs."""
-POSITION = "position"
 PRIOR = 10.0
 """Added to the observed and the expected count; 3 is worse on the city, see docs/log.md."""
 
@@ -186,7 +173,7 @@ class Values:
         row = USER if "user_id" in table.columns else PLACE
         if column in ROWS:
             return cls(row, Vocabulary(table[column]), np.arange(1, len(table) + 1)[:, None])
-        words = Vocabulary(_values(table.lazy(), [column]).collect()["first"].unique().sort())
+        words = Vocabulary(pair_values(table.lazy(), [column]).collect()["first"].unique().sort())
         return cls(row, words, indices(table, column, words))
 
     @cached_property
@@ -198,37 +185,28 @@ class Values:
 
 
 @dataclass(frozen=True)
-class CrossCounts:
-    """Counts pairs of values in files of the log."""
+class CrossCounts(Counts):
+    """Counts pairs of values."""
 
     config: Config
-    log: Log
     pair: StatisticConfig
     owned: Mapping[str, Values]
     """Columns of users and places, whose values are counted by index."""
     levels: Sequence[Levels]
 
-    def of_file(self, path: Path) -> pl.DataFrame:
-        """Returns the `daily_counts` of `KEY` in a file, with the counts that the pair needs."""
+    def of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
+        """Returns `KEY`, `day` and the counts of the pair; empty if `rows` lack a column."""
+        wanted = {name: counts[name] for name in counted(self.pair)}
+        if [*wanted] == [TAKEN]:  # only clicks are counted
+            rows = rows.filter(counts[TAKEN] > 0)
         names = {*self.pair.columns} - {*self.owned}
         names |= {raw_column(self.config, name) for name in names} | {*COUNTED}
-        rows = self.log.counted(path)
         rows = rows.select(name for name in rows.collect_schema() if name in names)
-        return self._of_rows(rows, log_counts(self.config.dataset.sampling_rate))
-
-    def of_history(self) -> pl.DataFrame:
-        """Returns the counts of the history; empty if it does not have the columns."""
-        return self._of_rows(self.log.history.lazy(), history_counts())
-
-    def _of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
-        needed = {name: counts[name] for name in counted(self.pair)}
-        if [*needed] == [TAKEN]:  # only clicks are counted
-            rows = rows.filter(counts[TAKEN] > 0)
         table = with_levels(rows.collect(), self.levels)
         if not {*self.pair.columns} <= {*table.columns, *self.owned}:
             return pl.DataFrame()
-        values = _values(table.lazy(), self.pair.columns, self.owned)
-        return daily_counts(values, [*map(pl.col, KEY)], needed)
+        values = pair_values(table.lazy(), self.pair.columns, self.owned)
+        return daily_counts(values, [*map(pl.col, KEY)], wanted)
 
 
 def counted(pair: StatisticConfig) -> list[str]:
@@ -346,7 +324,7 @@ def _with_expected(
     return pairs.with_columns(expected.alias(f"expected_{event}")).drop("^.*_rate$")
 
 
-def _values(
+def pair_values(
     rows: pl.LazyFrame, columns: Sequence[str], owned: Mapping[str, Values] | None = None
 ) -> pl.LazyFrame:
     """Returns one row per pair of values of each row, without missing values.
@@ -370,77 +348,3 @@ def _values(
                 rows = rows.with_columns(pl.col(side).str.strip_chars())
             rows = rows.filter(pl.col(side) != "")
     return rows
-
-
-def with_pairs(config: Config, log: Log) -> Config:
-    """Returns the configuration with cross statistics, chosen if `statistics` is not set.
-
-    The pairs are users with columns of places that features or profiles read, then users and places
-    with scene categories of few values. Columns are excluded if their values rarely recur on
-    another day, or rarely differ between candidates.
-    """
-    if config.statistics is not None:
-        return config
-    categories, rows = config.features.categories, log.counted()
-    raw = {name: raw_column(config, name) for name in categories}
-    places = [
-        name for name in categories if is_multivalued(name) and raw[name] in log.places.columns
-    ]
-    places += [profile.poi_column for profile in config.profiles if profile.within is None]
-    words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
-    logged, scene = rows.collect_schema(), list[str]()
-    for name in categories:
-        if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
-            # unique needs less memory than n_unique, which holds the column.
-            distinct = rows.select(raw[name]).unique().select(pl.len())
-            if (words.get(name) or distinct.collect(engine="streaming").item()) <= MAX_VALUES:
-                scene.append(name)
-    pairs = [("user_id", name) for name in dict.fromkeys(places)]
-    pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
-    names = list(dict.fromkeys(["user_id", "poi_id", *places, *scene]))
-    table = log.places.lazy().with_row_index(PLACE, offset=1)
-    compared = [name for name in names if name not in ("user_id", *scene)]
-    differing = _differing(
-        sample_requests(rows).join(table, on=PLACE, how="left"),
-        {name: raw.get(name, name) for name in compared},
-    )
-    is_useful = dict.fromkeys(scene, True)
-    for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
-        daily = (
-            rows.group_by(row, "day").agg(pl.len().alias(COUNT)).collect(engine="streaming").lazy()
-        )
-        daily = daily.join(table, on=row, how="left") if row == PLACE else daily
-        for name in columns:
-            recurs = name in words or _recurring(daily, name) >= MIN_RECURRING
-            is_useful[name] = recurs and differing.get(name, 1.0) >= MIN_DIFFERING
-    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(is_useful[n] for n in pair)]
-    return config.model_copy(update={"statistics": chosen[:MAX_PAIRS]})
-
-
-def _recurring(daily: pl.LazyFrame, column: str) -> float:
-    """Returns the share of a column's values that also occurred on an earlier day.
-
-    `daily` has the column, `day`, and `COUNT`, the number of rows.
-    """
-    values = _values(daily, [column]).group_by("first", "day").agg(pl.col(COUNT).sum())
-    is_earlier = pl.col("day") > pl.col("day").min().over("first")
-    counts = values.collect(engine="streaming").select(
-        again=pl.col(COUNT).filter(is_earlier).sum(), all=pl.col(COUNT).sum()
-    )
-    again, all_rows = counts.row(0)
-    return float(again / max(all_rows, 1))
-
-
-def _differing(rows: pl.LazyFrame, columns: Mapping[str, str]) -> dict[str, float]:
-    """Returns for each column the share of requests within which it differs.
-
-    It is 1 if all requests have a single candidate.
-    """
-    differs = [
-        (pl.col(column).min() != pl.col(column).max()).alias(name)
-        for name, column in columns.items()
-    ]
-    requests = rows.group_by("request_id").agg(*differs, pl.len().alias(COUNT))
-    several = requests.filter(pl.col(COUNT) > 1).select(pl.col(list(columns)).mean())
-    shares = several.collect(engine="streaming").row(0, named=True)
-    return {name: 1.0 if share is None else float(share) for name, share in shares.items()}

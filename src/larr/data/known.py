@@ -19,12 +19,12 @@ from larr import artifacts
 from larr.config import Config
 from larr.data import statistics
 from larr.data.chunks import Mapped, one_by_one
+from larr.data.counts import COUNTS, OwnerCounts
 from larr.data.cross import Cross, CrossCounts, DailyCross, Values
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
 from larr.data.transforms import Array, Levels, time_columns, with_levels
-from larr.progress import track
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
@@ -194,14 +194,14 @@ class Enricher:
         half_life = config.features.half_life_days
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
-        rate, of_all = config.dataset.sampling_rate, {name: name for name in statistics.COUNTS}
+        rate, of_all = config.dataset.sampling_rate, {name: name for name in COUNTS}
         self.statistics = {}
         for owner, row in (("poi", PLACE), ("user", USER)):
-            daily = _daily(mapped, _Counting(log, pl.col(row), of_all, rate))
+            daily = OwnerCounts(log, rate, pl.col(row), of_all).of_all(mapped)
             self.statistics[owner] = statistics.Statistics(owner, daily, half_life)
         user_place = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
         of_pairs = dict(zip(PAIR_FIGURES, ("clicks", "orders"), strict=True))
-        daily = _daily(mapped, _Counting(log, user_place, of_pairs, rate, clicked=True))
+        daily = OwnerCounts(log, rate, user_place, of_pairs, clicked=True).of_all(mapped)
         self.pairs = statistics.Sums(daily, half_life)
         del daily
         columns = [USER, PLACE, "poi_id", "time", "day"]
@@ -232,8 +232,8 @@ class Enricher:
             if name in table.columns
         }
         for pair in pairs:
-            counting = CrossCounts(config, log, pair, owned, self.levels)
-            self.crosses.append(DailyCross(config, pair, owned, _daily(mapped, counting)))
+            counts = CrossCounts(log, rate, config, pair, owned, self.levels)
+            self.crosses.append(DailyCross(config, pair, owned, counts.of_all(mapped)))
         self._fit_levels(train)
         orders = with_levels(orders, self.levels)
         self.favourites = [
@@ -327,43 +327,6 @@ class Enricher:
             self.levels,
             [cross.known(at) for cross in self.crosses],
         )
-
-
-@dataclass(frozen=True)
-class _Counting:
-    """Counts keys of places and users in files of the log."""
-
-    log: Log
-    key: pl.Expr
-    counts: Mapping[str, str]
-    """Name -> the entry of `statistics.log_counts`."""
-    sampling_rate: float
-    clicked: bool = False
-    """Whether to count only clicks, and orders of the history."""
-
-    def of_file(self, path: Path) -> pl.DataFrame:
-        """Returns the `statistics.daily_counts` of a file of the log."""
-        return self._of_rows(self.log.counted(path), statistics.log_counts(self.sampling_rate))
-
-    def of_history(self) -> pl.DataFrame:
-        """Returns the counts of the history."""
-        return self._of_rows(self.log.history.lazy(), statistics.history_counts())
-
-    def _of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
-        rows = rows.filter(counts[statistics.TAKEN] > 0) if self.clicked else rows
-        wanted = {name: counts[count] for name, count in self.counts.items()}
-        return statistics.daily_counts(rows, [self.key.alias("key")], wanted)
-
-
-def _daily(mapped: Mapped, counting: _Counting | CrossCounts) -> pl.DataFrame:
-    """Returns the counts of each file of the log and of the history."""
-    files = counting.log.impressions
-    parts = [counting.of_history()]
-    with track("daily counts", len(files), "files") as advance:
-        for part in mapped(type(counting).of_file, counting, files):
-            parts.append(part)
-            advance(1)
-    return pl.concat(parts, how="diagonal")
 
 
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:

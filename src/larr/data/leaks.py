@@ -14,8 +14,8 @@ from larr import metrics
 from larr.config import Config
 from larr.data.columns import check_columns
 from larr.data.contract import NEVER_FEATURES
-from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
+from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
 from larr.data.guess import MIN_EXPECTED
 from larr.data.log import Log, check_tables

@@ -19,8 +19,8 @@ from larr.config import Config
 from larr.data.arrays import write_arrays
 from larr.data.chunks import Mapped, mapping
 from larr.data.columns import KEPT_FOR_EVALUATION, check_columns
-from larr.data.cross import with_pairs
 from larr.data.datasets import dataset
+from larr.data.default_pairs import with_pairs
 from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories

@@ -8,12 +8,11 @@ Shapes: N requested pairs of key and day, M stored pairs, L recent places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import polars as pl
 
 from larr.config.data import ProfileConfig
+from larr.data.counts import COUNTS
 from larr.data.histories import add_latest
 from larr.data.names import INTERNAL, PLACE, USER
 from larr.data.transforms import Array, text_column
@@ -25,10 +24,6 @@ SUM_DIGITS = 10
 NEVER_SEEN = ("log_impressions_per_day", "log_orders")
 """Statistics that are 0 for a place or user without a past; rates are null."""
 NUMBER = f"{INTERNAL}number"
-COUNTS = ("impressions", "clicks", "logged_orders", "orders")
-"""Daily counts of `Statistics`; `orders` include the history, `logged_orders` do not."""
-TAKEN = "taken"
-"""The count of clicks, and of orders of the history."""
 
 
 class Past:
@@ -153,30 +148,6 @@ class Statistics:
             cvr=rate("logged_orders"),
         )
         return figures.select(pl.all().name.prefix(f"{self.prefix}_"))
-
-
-def log_counts(sampling_rate: float = 1.0) -> dict[str, pl.Expr]:
-    """Returns the counts of a row of the impressions. Decision 27."""
-    # If training impressions without a click were down-sampled, each of them represents
-    # 1 / sampling_rate impressions, so rates are those of the complete log.
-    sampled = (pl.col("split") == "train") & ~pl.col("click")
-    clicks, orders = (pl.col(label).cast(pl.Float64) for label in ("click", "order"))
-    impressions = pl.when(sampled).then(1.0 / sampling_rate).otherwise(1.0)
-    return dict(zip((*COUNTS, TAKEN), (impressions, clicks, orders, orders, clicks), strict=True))
-
-
-def history_counts() -> dict[str, pl.Expr]:
-    """Returns the counts of an order of the history, which is no impression."""
-    is_counted = {name: name in ("orders", TAKEN) for name in (*COUNTS, TAKEN)}
-    return {name: pl.lit(float(counted)) for name, counted in is_counted.items()}
-
-
-def daily_counts(
-    rows: pl.LazyFrame, key: Sequence[pl.Expr], counts: Mapping[str, pl.Expr]
-) -> pl.DataFrame:
-    """Returns the sums of the counts of each key on each day."""
-    counted = rows.select(*key, "day", **counts)
-    return counted.group_by(pl.exclude(*counts)).agg(pl.all().sum()).collect()
 
 
 class Favourites:

@@ -1,0 +1,93 @@
+"""Chooses the pairs of columns of the cross statistics, if the configuration names none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from larr.config import Config
+from larr.config.data import StatisticConfig
+from larr.data.cross import COUNT, pair_values
+from larr.data.log import Log, sample_requests
+from larr.data.names import PLACE, USER, is_multivalued, raw_column
+
+MAX_PAIRS, MAX_VALUES, MIN_RECURRING, MIN_DIFFERING = 8, 12, 0.2, 0.2
+"""Limits for the pairs chosen by default: their number; the values of a scene column; the minimum
+share of a column's values that occurred on an earlier day; the minimum share of requests within
+which a column of places differs."""
+POSITION = "position"
+
+
+def with_pairs(config: Config, log: Log) -> Config:
+    """Returns the configuration with cross statistics, chosen if `statistics` is not set.
+
+    The pairs are users with columns of places that features or profiles read, then users and places
+    with scene categories of few values. Columns are excluded if their values rarely recur on
+    another day, or rarely differ between candidates.
+    """
+    if config.statistics is not None:
+        return config
+    categories, rows = config.features.categories, log.counted()
+    raw = {name: raw_column(config, name) for name in categories}
+    places = [
+        name for name in categories if is_multivalued(name) and raw[name] in log.places.columns
+    ]
+    places += [profile.poi_column for profile in config.profiles if profile.within is None]
+    words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
+    logged, scene = rows.collect_schema(), list[str]()
+    for name in categories:
+        if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
+            # unique needs less memory than n_unique, which holds the column.
+            distinct = rows.select(raw[name]).unique().select(pl.len())
+            if (words.get(name) or distinct.collect(engine="streaming").item()) <= MAX_VALUES:
+                scene.append(name)
+    pairs = [("user_id", name) for name in dict.fromkeys(places)]
+    pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
+    names = list(dict.fromkeys(["user_id", "poi_id", *places, *scene]))
+    table = log.places.lazy().with_row_index(PLACE, offset=1)
+    compared = [name for name in names if name not in ("user_id", *scene)]
+    differing = _differing(
+        sample_requests(rows).join(table, on=PLACE, how="left"),
+        {name: raw.get(name, name) for name in compared},
+    )
+    is_useful = dict.fromkeys(scene, True)
+    for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
+        daily = (
+            rows.group_by(row, "day").agg(pl.len().alias(COUNT)).collect(engine="streaming").lazy()
+        )
+        daily = daily.join(table, on=row, how="left") if row == PLACE else daily
+        for name in columns:
+            recurs = name in words or _recurring(daily, name) >= MIN_RECURRING
+            is_useful[name] = recurs and differing.get(name, 1.0) >= MIN_DIFFERING
+    chosen = [StatisticConfig(columns=pair) for pair in pairs if all(is_useful[n] for n in pair)]
+    return config.model_copy(update={"statistics": chosen[:MAX_PAIRS]})
+
+
+def _recurring(daily: pl.LazyFrame, column: str) -> float:
+    """Returns the share of a column's values that also occurred on an earlier day.
+
+    `daily` has the column, `day`, and `COUNT`, the number of rows.
+    """
+    values = pair_values(daily, [column]).group_by("first", "day").agg(pl.col(COUNT).sum())
+    is_earlier = pl.col("day") > pl.col("day").min().over("first")
+    counts = values.collect(engine="streaming").select(
+        again=pl.col(COUNT).filter(is_earlier).sum(), all=pl.col(COUNT).sum()
+    )
+    again, all_rows = counts.row(0)
+    return float(again / max(all_rows, 1))
+
+
+def _differing(rows: pl.LazyFrame, columns: Mapping[str, str]) -> dict[str, float]:
+    """Returns for each column the share of requests within which it differs.
+
+    It is 1 if all requests have a single candidate.
+    """
+    differs = [
+        (pl.col(column).min() != pl.col(column).max()).alias(name)
+        for name, column in columns.items()
+    ]
+    requests = rows.group_by("request_id").agg(*differs, pl.len().alias(COUNT))
+    several = requests.filter(pl.col(COUNT) > 1).select(pl.col(list(columns)).mean())
+    shares = several.collect(engine="streaming").row(0, named=True)
+    return {name: 1.0 if share is None else float(share) for name, share in shares.items()}
