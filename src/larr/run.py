@@ -30,7 +30,8 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     if force:
         artifacts.forget(config, verb)
     console.print(Text(verb, style="bold"), f"-> {target}")
-    machine.keep_freed_memory()
+    if verb != "prepare":  # whose few large arrays need the memory of earlier ones
+        machine.keep_freed_memory()
     module, name = STAGES[verb].function.split(":")
     try:
         getattr(import_module(module), name)(config)

@@ -23,6 +23,8 @@ from larr.errors import LarrError
 POLL_SECONDS = 0.5
 """Waits have this timeout, as an unlimited wait may not be interrupted by Ctrl-C."""
 
+KEEP_FREED, DECAY = "_RJEM_MALLOC_CONF", "dirty_decay_ms:5000,muzzy_decay_ms:5000"
+"""Polars' allocator keeps freed memory for a few seconds: a third of the page faults per chunk."""
 KILLED = (
     "a worker process was killed, probably for lack of memory; set a lower cluster.workers, such "
     "as 1, and run the same command again"
@@ -64,7 +66,7 @@ def processes(count: int, threads: int) -> Iterator[ProcessPoolExecutor]:
     # A fork of a process with threads of torch or polars may hang.
     spawn = multiprocessing.get_context("spawn")
     with (
-        _environment({"OMP_NUM_THREADS": share, "POLARS_MAX_THREADS": share}),
+        _environment({"OMP_NUM_THREADS": share, "POLARS_MAX_THREADS": share, KEEP_FREED: DECAY}),
         ProcessPoolExecutor(count, spawn, _start_worker) as pool,
     ):
         try:

@@ -286,7 +286,7 @@ class DailyCross:
             words.texts[index_P - 1].alias(side)
             for words, index_P, side in zip(self.vocabularies, index, KEY, strict=True)
         )
-        pairs = pairs.select(*KEY, *sums.columns[1:]).sort(KEY)
+        pairs = pairs.select(*KEY, *sums.columns[1:])
         tables = []
         for words, side in zip(self.vocabularies, KEY, strict=True):
             if side in self.sums:

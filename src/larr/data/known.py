@@ -28,6 +28,7 @@ from larr.data.transforms import Array, Levels, time_columns, with_levels
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
+EPOCH = date(1970, 1, 1)
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
@@ -302,9 +303,9 @@ class Enricher:
         )
 
     def known(self, day: date) -> Known:
-        """Returns the state at the start of a day."""
+        """Returns the state at the start of a day, without cross statistics."""
         places, users = self.log.places, self.log.users
-        at = (day - date(1970, 1, 1)).days
+        at = (day - EPOCH).days
         place_P, user_U = (np.arange(1, len(table) + 1) for table in (places, users))
         pairs = self.pairs.of_day(at)
         user_N, place_N = np.divmod(pairs["key"].to_numpy(), len(places) + 1)
@@ -325,8 +326,12 @@ class Enricher:
             pairs,
             recent.agg(recent="poi_id"),
             self.levels,
-            [cross.known(at) for cross in self.crosses],
         )
+
+    def save_crosses(self, day: date, folder: Path) -> None:
+        """Writes the cross statistics of `Known`, one by one, as those of a long log are large."""
+        for number, cross in enumerate(self.crosses):
+            cross.known((day - EPOCH).days).save(folder / CROSS.format(number))
 
 
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:

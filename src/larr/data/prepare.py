@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def prepare(config: Config) -> None:
         # The workers have ended and freed their memory, which histories may need.
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
         _write_features(config, log, encoder, counts, folder)
-        _write_known(enricher, texts, encoder.places, folder)
+        end = _write_known(enricher, texts, encoder.places, folder)
+        write_histories(log, folder, end)
         _write_orders(enricher, beside, folder)
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
@@ -220,18 +222,19 @@ def _write_features(
 
 def _write_known(
     enricher: Enricher, texts: TextNumbers, recent_places: Vocabulary, folder: Path
-) -> None:
+) -> date:
     """Writes the statistics at the end of training, and the texts of all places and users.
 
-    Places and users without a row in the log are included, so that `larr embed` computes the
-    vectors of every text that a server can need.
+    Returns the day after the training days. Places and users without a row in the log are included,
+    so that `larr embed` computes the vectors of every text that a server can need.
     """
     config = enricher.config
     train = enricher.log.scan().filter(pl.col("split") == "train")
     end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
-    known = enricher.known(end.item())
+    day: date = end.item()
+    known = enricher.known(day)
     known.save(folder / KNOWN)
-    write_histories(enricher.log, folder, end.item())
+    enricher.save_crosses(day, folder / KNOWN)
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
     places = rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"})
     places.write_parquet(folder / "descriptions.parquet")
@@ -255,6 +258,7 @@ def _write_known(
         )
         numbers = texts.add(recent[config.features.recent_keyword])
         np.save(folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
+    return day
 
 
 def _report_texts(config: Config, folder: Path) -> None:
