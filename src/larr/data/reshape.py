@@ -159,15 +159,19 @@ def refers(column: Column, key: Column) -> bool:
 
 def event_column(table: Table) -> Column | None:
     """Returns the column that names the event of each row, or None."""
-    few = (c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS)
-    return next(
-        (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= MIN_EVENTS), None
-    )
+    few = [c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS]
+    named = (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= MIN_EVENTS)
+    return next(named, None) or next(filter(_holds_codes, few), None)
 
 
 def _event(value: str) -> str:
     """Returns the strongest of `EVENTS` that a value names, or an empty text."""
     return next((event for event in reversed(EVENTS) if has_role(value, event)), "")
+
+
+def _holds_codes(column: Column) -> bool:
+    """Returns whether a column has numbers for events."""
+    return column.is_integer and len(column.distinct) > 1 and has_role(column.name, "event")
 
 
 def by_event(
@@ -179,6 +183,9 @@ def by_event(
     the log has clicks, and else a click.
     """
     values = {name: [value for value in event.distinct if _event(value) == name] for name in EVENTS}
+    if _holds_codes(event):
+        codes = event.values.drop_nulls().value_counts(sort=True).to_series().to_list()
+        values |= {"seen": codes[:1], "acted": codes[1:-1], "taken": codes[-1:]}
     shown, seen, orders = values["shown"], values["seen"], values["taken"]
     shown += seen if values["clicked"] else []
     clicks = [
@@ -201,4 +208,5 @@ def by_event(
     sql += f"\nFROM {log.name}\nGROUP BY {', '.join(group)} ORDER BY ALL"
     note = f"CHECK: by {event.name}, {', '.join(clicks)} is a click"
     note += f", {', '.join(orders)} an order" if orders else ""
+    note += "; guessed: views are the most frequent, orders the rarest" * _holds_codes(event)
     return reader.query(f"{log.name}_by_place", sql, note, log)
