@@ -14,7 +14,7 @@ from larr.data.known import Enricher
 from larr.data.log import SPLITS
 from larr.data.names import INTERNAL, ROWS, compared_numbers, row_numbers
 from larr.data.rendering import distinct_rows, rendered
-from larr.data.transforms import Template, TextNumbers
+from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import track
 
@@ -33,11 +33,11 @@ class Part:
     """The number of rows of the split in earlier files."""
     rows: int
     file: Path
-    """The enriched rows; the columns `TEXT` hold text numbers local to this file."""
+    """The enriched rows; the columns `TEXT` hold text numbers local to this file, or MISSING."""
 
     @property
     def texts(self) -> Path:
-        """The file that maps local to global text numbers."""
+        """The file that maps local to global text numbers; MISSING, -1, is its last entry."""
         return self.file.with_suffix(".npy")
 
 
@@ -76,7 +76,7 @@ def write_enriched(
     enriching = _Enriching(enricher, list(dict.fromkeys(names)), occurrences, beside, ordered)
     with track("statistics and texts", sum(part.rows for part in parts), "rows") as advance:
         for part, new in zip(parts, mapped(_Enriching.write, enriching, parts), strict=True):
-            np.save(part.texts, texts.add_all(new))
+            np.save(part.texts, np.concatenate([*map(texts.add, new), [MISSING]], dtype=np.int32))
             advance(part.rows)
     if compared := compared_numbers(config):
         add_figures([part.file for part in parts], compared)
@@ -101,8 +101,11 @@ class _Enriching:
     ordered: pl.DataFrame
     """The values of `beside` with an order."""
 
-    def write(self, part: Part) -> TextNumbers:
-        """Writes the enriched rows of a part; returns their texts."""
+    def write(self, part: Part) -> list[pl.Series]:
+        """Writes the enriched rows of a part; returns the distinct texts of each keyword.
+
+        They are numbered from 0, keyword by keyword.
+        """
         config, owned = self.enricher.config, self.enricher.owned
         rows = self.enricher.enrich(self.enricher.log.rows(part.source, part.split))
         if part.split == "train" and self.beside:
@@ -116,10 +119,14 @@ class _Enriching:
         for key, counts in self.occurrences.items():
             rows = rows.join(counts, on=key, how="left", maintain_order="left")
         rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
-        texts, numbered = TextNumbers(), []
+        texts: list[pl.Series] = []
+        numbered = []
         for template in map(Template, config.scene_keywords):
             distinct, index_N = distinct_rows(template, rows, owned)
-            number_N = texts.add(template.column(distinct))[index_N]
-            numbered.append(pl.Series(TEXT.format(template.keyword.name), number_N))
+            column, first = template.column(distinct), sum(map(len, texts))
+            texts.append(column.drop_nulls().unique(maintain_order=True))
+            number_D = Vocabulary(texts[-1]).column(column)
+            number_D = np.where(number_D > 0, number_D + first - 1, MISSING).astype(np.int32)
+            numbered.append(pl.Series(TEXT.format(template.keyword.name), number_D[index_N]))
         rows.select(self.names).with_columns(numbered).write_parquet(part.file)
         return texts

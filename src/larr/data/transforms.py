@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import filterfalse, repeat
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -300,7 +301,11 @@ class TextNumbers:
 
     def add(self, texts: pl.Series) -> Array:
         """Returns the number of each text, as `column` does; numbers new texts."""
-        return self._column(texts, self.add_value)
+        known = self._numbers.setdefault(texts.name, {})
+        distinct = texts.drop_nulls().unique(maintain_order=True).to_list()
+        for text in filterfalse(known.__contains__, distinct):
+            self.add_value(texts.name, text)
+        return self.column(texts)
 
     def add_value(self, keyword: str, text: str) -> int:
         """Returns the number of one text; numbers a new text."""
@@ -310,24 +315,14 @@ class TextNumbers:
             numbers[text] = len(self._texts) - 1  # last, as other server threads may look it up
         return numbers[text]
 
-    def add_all(self, others: TextNumbers) -> Array:
-        """Adds the texts of `others`; returns their new numbers by their old ones, int32.
-
-        MISSING comes last, at the index MISSING.
-        """
-        numbers = [self.add_value(keyword, text) for keyword, text in others._texts]
-        return np.array([*numbers, MISSING], np.int32)
-
     def column(self, texts: pl.Series) -> Array:
         """Returns the number of each text, int32 [N]; the series is named as the keyword.
 
         Nulls and unknown texts are MISSING.
         """
-        return self._column(texts, self.value)
-
-    def _column(self, texts: pl.Series, number: Callable[[str, str], int]) -> Array:
-        keyword, distinct = texts.name, texts.drop_nulls().unique(maintain_order=True)
-        numbers = [number(keyword, text) for text in distinct.to_list()]
+        known = self._numbers.get(texts.name, {})
+        distinct = texts.drop_nulls().unique(maintain_order=True)
+        numbers = [*map(known.get, distinct.to_list(), repeat(MISSING))]
         number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
         return number_N.fill_null(MISSING).to_numpy()
 
