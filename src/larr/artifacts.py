@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -349,10 +350,17 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
     for part in sorted(folder.iterdir()):
         recorded = (manifest(part) or {}).get("files", {})
         files |= {f"{part.name}/{name}": entry for name, entry in recorded.items()}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name not in (MANIFEST, STARTED) and name not in files:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
-    return files
+    named = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    others = {
+        name: path
+        for name, path in named.items()
+        if path.is_file() and path.name not in (MANIFEST, STARTED) and name not in files
+    }
+    with ThreadPoolExecutor() as pool:  # a long log has tens of gigabytes
+        return files | dict(zip(others, pool.map(_file, others.values()), strict=True))
+
+
+def _file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
