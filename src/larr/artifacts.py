@@ -350,11 +350,11 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
     for part in sorted(folder.iterdir()):
         recorded = (manifest(part) or {}).get("files", {})
         files |= {f"{part.name}/{name}": entry for name, entry in recorded.items()}
-    named = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     others = {
         name: path
-        for name, path in named.items()
-        if path.is_file() and path.name not in (MANIFEST, STARTED) and name not in files
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (MANIFEST, STARTED)
+        if (name := path.relative_to(folder).as_posix()) not in files
     }
     with ThreadPoolExecutor() as pool:  # a long log has tens of gigabytes
         return files | dict(zip(others, pool.map(_file, others.values()), strict=True))
