@@ -96,7 +96,7 @@ def plan(
     override: Overrides = None,
     card: Annotated[str, typer.Option(help="A kind of GPU, such as l40s or h100.")] = "a100-80",
 ) -> None:
-    """What training and reading the language model will cost: here, and on one and eight GPUs."""
+    """What the stages will cost on this machine, and the language model on one and eight GPUs."""
     loaded = load_config(config, override)
     run_stage(loaded, "prepare")
     from larr.plan import plan as show  # noqa: PLC0415

@@ -1,34 +1,48 @@
-"""`larr plan`: estimates the cost of stages 1 and 2 and of embedding, here and on a named GPU.
+"""`larr plan`: estimates the cost of the stages on this machine, and of the LM on a named GPU.
 
-A few steps of each stage measure the time per token on this machine. The time on a GPU is computed
-from the operations and the GPU's data sheet, and memory with `larr.text.memory`.
+A few steps of each stage measure the time per token or sample on this machine. The time on a GPU is
+computed from the operations and the GPU's data sheet, and memory with `larr.text.memory`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich import box
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl
 
-from larr import artifacts
+from larr import artifacts, rankers
 from larr.config import Config
+from larr.config.rankers import BEST, VariantConfig
 from larr.config.text import BUILTIN_MODEL
+from larr.data import holdout
+from larr.data.batches import LogRows
 from larr.errors import ConfigError, UnavailableError
 from larr.machine import device
 from larr.progress import console
+from larr.rankers.best import with_variants
+from larr.rankers.neural import step_rows
 from larr.stages import RUN
 from larr.text import contrast, memory, pretrain
 from larr.text.backbone import KeywordText, KeywordTokenizer, load_base
 from larr.text.checkpoint import BUILTIN
-from larr.text.encoder import as_encoder, compute, from_input
+from larr.text.embed import VECTORS
+from larr.text.encoder import (
+    as_encoder,
+    compute,
+    compute_bare,
+    from_input,
+    load_sentence_encoder,
+)
 from larr.text.judge import CHECKS, Judge
 from larr.text.memory import Step, gigabytes, step_of
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
@@ -64,6 +78,8 @@ SAMPLE = 2_000
 """Texts for counting tokens and for the warm-up of embedding."""
 READERS = ("encoder", "untuned", "pretrained")
 """The sources of text vectors that use the language model."""
+STEPS = 200
+"""Training steps of a ranker that measure its speed."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,9 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
         + ", ".join(f"{v} {amounts[v].step.trained / 1e6:,.1f}" for v in ("pretrain", "contrast"))
     )
     console.print(_table(amounts, rates, card_name))
+    if "sentence_encoder" in sources:
+        console.print(f"  {_sentence_encoder(config)}", soft_wrap=True)
+    console.print(f"  {_stage_3(config)}", soft_wrap=True)
     console.print(_assumptions(card_name), soft_wrap=True)
     manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
     costs = {verb: manifest["measured"] for verb, manifest in manifests.items() if manifest}
@@ -128,11 +147,11 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
 def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) -> Table:
     """Returns a table with a row for each stage."""
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("stage")
-    cards = f"{PARALLEL_CARDS} x {card_name}"
-    for title in ("texts", "tokens trained", "read", f"time, {device()}", "memory"):
-        table.add_column(title, justify="right")
-    for title in (f"time, {card_name}", "memory", f"time, {cards}", "memory per card"):
+    table.add_column("stage", no_wrap=True)
+    titles = ["texts", "tokens trained", "tokens read"]
+    for place in (device(), card_name, f"{PARALLEL_CARDS} cards"):
+        titles += [f"{place}: time", "memory"]
+    for title in [*titles[:-1], "memory per card"]:
         table.add_column(title, justify="right")
     card, read = CARDS[card_name.lower()], rates.get("embed")
     for verb, amount in amounts.items():
@@ -143,9 +162,8 @@ def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) 
 
 def _row(amount: Amount, train: float | None, read: float | None, card: Card) -> Iterator[str]:
     """Yields the cells of a stage; `train` and `read` are seconds per token, None if too large."""
-    yield f"{amount.texts:,}"
-    yield f"{amount.trained:,.0f}"
-    yield f"{amount.read:,.0f}"
+    for count in (amount.texts, amount.trained, amount.read):
+        yield _rounded(count)
     if train is None or read is None:
         yield "too large"
     else:
@@ -158,6 +176,65 @@ def _row(amount: Amount, train: float | None, read: float | None, card: Card) ->
         yield gigabytes(bytes_ / cards)
 
 
+def _sentence_encoder(config: Config) -> str:
+    """Returns a sentence about the pretrained encoder, measured on a sample of the texts."""
+    with _warming_up("sentence_encoder"):
+        model = load_sentence_encoder(config.sentence_encoder)
+        texts = _sample(config)["text"].to_list()
+        compute_bare(model, texts[:8])
+        started = time.perf_counter()
+        compute_bare(model, texts)
+        speed = len(texts) / (time.perf_counter() - started)
+    count = _texts(config).height
+    return (
+        f"sentence_encoder {config.sentence_encoder}: {count:,} texts at {speed:,.0f} texts/s, "
+        f"{duration(count / speed)}"
+    )
+
+
+def _stage_3(config: Config) -> str:
+    """Returns a sentence about `choose` and `align`, as if all rankers were as slow as LARR."""
+    log, epochs = LogRows(artifacts.folder(config, "prepare") / "train"), config.align.epochs
+    speed, models = _ranker_speed(config, log), len(set(config.align.models) - {BEST})
+    tried = ""
+    if BEST in config.align.models:
+        models += config.choose.members
+        folds = [fold.shortened(config.choose.rows) for fold in holdout.folds(config)]
+        samples = config.choose.trials * epochs * sum(len(fold.train) for fold in folds)
+        tried = f"choose up to {samples:,} samples, {duration(samples / speed)}; "
+    samples = models * epochs * len(log)
+    return (
+        f"{tried}align up to {samples:,}, {duration(samples / speed)} ({speed:,.0f} samples/s of "
+        "LARR; other rankers are faster, trials with more epochs take longer)"
+    )
+
+
+def _ranker_speed(config: Config, log: LogRows) -> float:
+    """Returns the samples per second of LARR with random vectors, or of PLE without texts."""
+    size = config.align.batch_size or step_rows(len(log) * config.align.epochs)
+    candidate = VariantConfig(
+        of="larr" if config.scene_keywords else "ple",
+        vectors="random" if config.scene_keywords else None,
+        settings={"epochs": 1, "batch_size": size, "figures": []},
+    )
+    prepared = artifacts.folder(config, "prepare").resolve()
+    with _warming_up("align"), TemporaryDirectory() as folder:  # for the random vectors
+        moved = config.model_copy(update={"output": Path(folder)})
+        moved = with_variants(moved, {"warm_up": candidate})
+        artifacts.folder(moved, "prepare").symlink_to(prepared)
+        if candidate.vectors:
+            vectors = artifacts.folder(moved, "embed") / candidate.vectors / VECTORS
+            vectors.parent.mkdir(parents=True)
+            random = np.random.default_rng(config.seed)
+            texts = pl.scan_parquet(prepared / "texts.parquet").select(pl.len()).collect().item()
+            shape = (texts, config.embed.dimension)
+            np.save(vectors, random.standard_normal(shape, np.float32))
+        ranker, rows = rankers.build(moved, "warm_up"), log.latest(STEPS * size)
+        started = time.perf_counter()
+        ranker.fit(rows, config.seed)
+        return len(rows) / (time.perf_counter() - started)
+
+
 def _assumptions(card: str) -> str:
     return (
         f"  This machine: times measured in warm-up steps; {gigabytes(memory.free())} are free.\n"
@@ -165,9 +242,16 @@ def _assumptions(card: str) -> str:
         "6 to 8 if trained (4 to 6 with LoRA), activations computed twice. Models with less than a "
         f"billion parameters reach a smaller share.\n  {PARALLEL_CARDS} cards: weights, optimizer "
         f"and steps divided among them (FSDP), at {SCALING:.0%} of their single speeds; larr uses "
-        "one.\n  Not included: startup, loading of models, `sentence_encoder`, [encoders], and "
-        "stage 3, whose cost does not depend on the model."
+        "one.\n  Not included: startup, loading of models, and [encoders]."
     )
+
+
+def _rounded(count: float) -> str:
+    """Formats a count with a suitable unit."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:,.{int(count < 10 * size)}f} {unit}"
+    return f"{count:,.0f}"
 
 
 def duration(seconds: float) -> str:
@@ -253,17 +337,23 @@ def _rates(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
     Omits stages that need more memory than is free.
     """
     measure = {"pretrain": _pretraining, "contrast": _contrasting, "embed": _reading}
-    rates, available, quiet = {}, memory.free(), console.quiet
+    rates, available = {}, memory.free()
     for verb, amount in amounts.items():
         if memory.here(amount.step) <= available and (amount.steps or verb == "embed"):
-            console.print(f"  {verb}: warming up", style="dim")
-            console.quiet = True
-            try:
-                with TemporaryDirectory() as folder:
-                    rates[verb] = measure[verb](config, amount, Path(folder))
-            finally:
-                console.quiet = quiet
+            with _warming_up(verb), TemporaryDirectory() as folder:
+                rates[verb] = measure[verb](config, amount, Path(folder))
     return rates
+
+
+@contextmanager
+def _warming_up(name: str) -> Iterator[None]:
+    """Prints what is measured, then nothing until the end of the context."""
+    console.print(f"  {name}: warming up", style="dim")
+    quiet, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = quiet
 
 
 def _pretraining(config: Config, amount: Amount, folder: Path) -> float:

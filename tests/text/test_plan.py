@@ -14,12 +14,14 @@ from torch.nn import Module
 
 from larr import plan
 from larr.config import Config
+from larr.data.batches import LogRows
 from larr.errors import ConfigError, UnavailableError
 from larr.run import run_stage
 from larr.text import memory
 from larr.text.backbone import load_base, lora
 from larr.text.memory import altered, needed, require, step_of
 from tests.fake_data import make_data
+from tests.ranking_log import Sizes, write_log
 from tests.tiny_models import KINDS
 
 QWEN_7B = {
@@ -33,6 +35,12 @@ QWEN_7B = {
     "tie_word_embeddings": False,
     "vocab_size": 152064,
 }
+
+
+@pytest.fixture
+def without_rankers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not train a ranker; the fake data lack a log."""
+    monkeypatch.setattr(plan, "_ranker_speed", lambda *_: 1000.0)
 
 
 def trained(model: Module) -> int:
@@ -100,6 +108,7 @@ def test_the_error_proposes_a_smaller_batch_if_it_fits(
         require(config, "contrast")
 
 
+@pytest.mark.usefixtures("without_rankers")
 def test_a_model_that_does_not_fit_is_planned_for_gpus(
     large: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +121,7 @@ def test_a_model_that_does_not_fit_is_planned_for_gpus(
     assert "contrast: '" in printed
 
 
+@pytest.mark.usefixtures("without_rankers")
 def test_a_plan_has_a_row_for_each_stage(
     prepared: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,8 +129,7 @@ def test_a_plan_has_a_row_for_each_stage(
     monkeypatch.setattr(plan, "console", Console(stderr=True, width=160))
     plan.plan(prepared, "H100", ["encoder", "tfidf"])
     rows = {line.split()[0]: line for line in capsys.readouterr().err.splitlines() if line.strip()}
-    texts = len(plan._texts(prepared))
-    assert rows["embed"].split()[1] == f"{texts:,}"
+    assert rows["embed"].split()[1] == str(len(plan._texts(prepared)))
     assert "32" in rows["contrast"].split()
     assert {"pretrain", "contrast", "embed"} <= rows.keys()
     with pytest.raises(ConfigError, match=r"--card gtx: expected one of a10, .*l40s"):
@@ -138,3 +147,15 @@ def test_amounts_equal_the_work_of_stages(prepared: Config, copy: Callable[..., 
     # 2 operations per token and parameter forward, 2 for recomputation, 4 for gradients
     forward = 2 * once["contrast"].trained * once["contrast"].step.multiplied
     assert once["contrast"].operations[0] == 4 * forward
+
+
+@pytest.mark.parametrize("keywords", [0, 4])
+def test_the_speed_of_stage_3_needs_no_vectors(keywords: int, tmp_path: Path) -> None:
+    config = write_log(tmp_path, Sizes(rows=900, texts=12 * keywords, keywords=keywords))
+    before = sorted(tmp_path.rglob("*"))
+    log = LogRows(tmp_path / "prepare" / "train")
+    config = altered(config, {"embed.dimension": 8})  # the log's vectors have 16
+    assert plan._ranker_speed(config, log) > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    with_best = altered(config, {"align.models": ["ple", "best"], "align.epochs": 2})
+    assert "align up to 7,200, " in plan._stage_3(with_best)
