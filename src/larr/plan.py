@@ -73,7 +73,7 @@ SCALING, PARALLEL_CARDS = 0.8, 8
 """Speed of parallel cards relative to the sum of their single speeds, and their number."""
 WARM_UP_SECONDS, MAX_STEPS = 5.0, 20
 WARM_UP_FLOPS = 5e11
-"""Operations of a warm-up step, which take a CPU one to five seconds."""
+"""Operations of a warm-up step on a CPU, which take it one to five seconds."""
 SAMPLE = 2_000
 """Texts for counting tokens and for the warm-up of embedding."""
 READERS = ("encoder", "untuned", "pretrained")
@@ -118,8 +118,8 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     if card_name.lower() not in CARDS:
         raise ConfigError(f"--card {card_name}: expected one of {', '.join(CARDS)}")
     artifacts.require(config, "prepare")
-    amounts = _amounts(config, [name for name in sources if name in READERS])
-    rates = _rates(config, amounts)
+    amounts = amounts_of(config, [name for name in sources if name in READERS])
+    rates = rates_of(config, amounts)
     step = amounts["pretrain"].step
     console.print(
         f"  {config.backbone.model}: {step.parameters / 1e6:,.1f} million parameters; trained in "
@@ -195,7 +195,7 @@ def _sentence_encoder(config: Config) -> str:
 def _stage_3(config: Config) -> str:
     """Returns a sentence about `choose` and `align`, as if all rankers were as slow as LARR."""
     log, epochs = LogRows(artifacts.folder(config, "prepare") / "train"), config.align.epochs
-    speed, models = _ranker_speed(config, log), len(set(config.align.models) - {BEST})
+    speed, models = ranker_speed(config, log), len(set(config.align.models) - {BEST})
     tried = ""
     if BEST in config.align.models:
         models += config.choose.members
@@ -209,7 +209,7 @@ def _stage_3(config: Config) -> str:
     )
 
 
-def _ranker_speed(config: Config, log: LogRows) -> float:
+def ranker_speed(config: Config, log: LogRows) -> float:
     """Returns the samples per second of LARR with random vectors, or of PLE without texts."""
     size = config.align.batch_size or step_rows(len(log) * config.align.epochs)
     candidate = VariantConfig(
@@ -262,7 +262,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _amounts(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
+def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     """Returns the total work of each stage; `readers` are the sources that embed every text."""
     tokens = load_base(config, weights=False).tokens
     if tokens.tokenizer.name_or_path == str(BUILTIN) and config.backbone.model != BUILTIN_MODEL:
@@ -331,7 +331,7 @@ class StepTimes(TrainerCallback):
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def _rates(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
+def rates_of(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
     """Returns the measured seconds per token by stage: of training, and for `embed` of reading.
 
     Omits stages that need more memory than is free.
@@ -380,7 +380,7 @@ def _reading(config: Config, amount: Amount, _: Path) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
     texts = [[text] for text in _sample(config).rows()]
     flops_per_text = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
-    texts = texts[: max(8, round(WARM_UP_FLOPS / flops_per_text))]
+    texts = texts[: _affordable(len(texts), flops_per_text)]
     compute(encoder, texts[:8], config.embed.batch_tokens)
     started = time.perf_counter()
     compute(encoder, texts, config.embed.batch_tokens)
@@ -388,6 +388,9 @@ def _reading(config: Config, amount: Amount, _: Path) -> float:
 
 
 def _warm_up_batch(size: int, amount: Amount) -> int:
-    """Returns a batch size with about WARM_UP_FLOPS operations per step."""
-    flops_per_row = amount.operations[0] / (amount.steps * size)
-    return max(2, min(size, round(WARM_UP_FLOPS / flops_per_row)))
+    return _affordable(size, amount.operations[0] / (amount.steps * size))
+
+
+def _affordable(count: int, flops: float) -> int:
+    """Returns how many items of this many operations warm up a CPU; a GPU processes all of them."""
+    return count if device() == "cuda" else max(2, min(count, round(WARM_UP_FLOPS / flops)))

@@ -40,7 +40,7 @@ QWEN_7B = {
 @pytest.fixture
 def without_rankers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Does not train a ranker; the fake data lack a log."""
-    monkeypatch.setattr(plan, "_ranker_speed", lambda *_: 1000.0)
+    monkeypatch.setattr(plan, "ranker_speed", lambda *_: 1000.0)
 
 
 def trained(model: Module) -> int:
@@ -138,8 +138,8 @@ def test_a_plan_has_a_row_for_each_stage(
 
 def test_amounts_equal_the_work_of_stages(prepared: Config, copy: Callable[..., Config]) -> None:
     config = copy(prepared, pretrain={"epochs": 0.0})
-    amounts: dict[str, Any] = plan._amounts(config, ["encoder", "untuned"])
-    once = plan._amounts(prepared, ["encoder"])
+    amounts: dict[str, Any] = plan.amounts_of(config, ["encoder", "untuned"])
+    once = plan.amounts_of(prepared, ["encoder"])
     assert amounts["pretrain"].trained == amounts["pretrain"].read == 0
     assert amounts["embed"].read == 2 * once["embed"].read > 0
     assert once["contrast"].steps == 4
@@ -155,7 +155,7 @@ def test_the_speed_of_stage_3_needs_no_vectors(keywords: int, tmp_path: Path) ->
     before = sorted(tmp_path.rglob("*"))
     log = LogRows(tmp_path / "prepare" / "train")
     config = altered(config, {"embed.dimension": 8})  # the log's vectors have 16
-    assert plan._ranker_speed(config, log) > 0
+    assert plan.ranker_speed(config, log) > 0
     assert sorted(tmp_path.rglob("*")) == before
     with_best = altered(config, {"align.models": ["ple", "best"], "align.epochs": 2})
     assert "align up to 7,200, " in plan._stage_3(with_best)
