@@ -15,6 +15,7 @@ from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.errors import DataError
 from larr.text import pairs
+from larr.text.memory import altered
 from larr.text.pairs import (
     EMPTY,
     VIEWS,
@@ -161,6 +162,17 @@ def test_a_missing_half_is_empty(config: Config) -> None:
     assert EMPTY in columns["basic"], "every eleventh place has no tags"
     assert EMPTY not in columns["user"] + columns["place"]
     assert all(json.loads(text) for text in columns["basic"] if text != EMPTY)
+
+
+def test_losses_without_weight_need_no_texts(config: Config) -> None:
+    without = altered(config, {"contrast.lambda_user_user": 0.0})
+    rows = examples(without, held_out(without))
+    assert set(rows["profile"]) == set(rows["action"]) == {EMPTY}
+    assert EMPTY not in rows["user"] + rows["place"] + rows["business"]
+    without = altered(config, {"contrast.lambda_place_place": 0.0})
+    rows = examples(without, held_out(without))
+    assert set(rows["business"]) == set(rows["basic"]) == {EMPTY}
+    assert EMPTY not in rows["user"] + rows["place"] + rows["profile"]
 
 
 def test_the_same_seed_gives_the_same_examples(config: Config) -> None:

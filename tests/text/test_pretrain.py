@@ -11,8 +11,10 @@ import torch
 
 from larr import artifacts
 from larr.config import Config
+from larr.text import training
 from larr.text.backbone import LanguageModel, load_base, load_language_model
 from larr.text.corpus import Description
+from larr.text.memory import altered
 from larr.text.pretrain import (
     IGNORED,
     MASKED,
@@ -174,3 +176,13 @@ def test_scaled_logits_are_detected(lm: LanguageModel) -> None:
     lm.model.config.final_logit_softcapping = 30.0
     assert scales_logits(lm.model)
     del lm.model.config.final_logit_softcapping
+
+
+def test_the_learning_rate_depends_on_the_model(prepared: Config, tmp_path: Path) -> None:
+    builtin = altered(prepared, {"backbone.model": "builtin"})
+    configured = altered(prepared, {"pretrain.learning_rate": 5e-5})
+    rates = [
+        training.arguments(config, config.pretrain, tmp_path, 5)["learning_rate"]
+        for config in (prepared, builtin, configured)
+    ]
+    assert rates == [1e-4, 1e-3, 5e-5]

@@ -37,8 +37,9 @@ class PretrainConfig(Section):
     """Passes over the place descriptions; 0 skips training. Paper: 1."""
     batch_size: Positive = 32
     """Sequences per step."""
-    learning_rate: AboveZero = 1e-3
-    """Learning rate. Paper: 1e-4 for a 7B model."""
+    learning_rate: NotNegative = 0.0
+    """Peak learning rate; 0 selects 1e-3 for the built-in model and 1e-4, the paper's, for others.
+    """
     general_ratio: Annotated[float, Field(ge=0.0)] = 1.0
     """Tokens of general text per token of place descriptions. Paper: 9."""
     general_text: Literal["builtin"] | Path | None = None
@@ -55,8 +56,9 @@ class ContrastConfig(Section):
     """Training examples, each a user-user, a place-place and a user-place pair."""
     batch_size: AtLeastTwo = 128
     """Triples per step: each has batch_size - 1 in-batch negatives."""
-    learning_rate: AboveZero = 1e-3
-    """Peak learning rate; with batches of 32 it makes the small decoder collapse to one vector."""
+    learning_rate: NotNegative = 0.0
+    """Peak learning rate; 0 selects 1e-3 for the built-in model and 1e-4 for others. With batches
+    of 32, 1e-3 makes the built-in model collapse to one vector."""
     temperature: AboveZero = 0.05
     """tau of Eq. (12)-(19). Decision 8."""
     lambda_user_user: NotNegative = 0.2

@@ -321,7 +321,7 @@ def train_model(
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = SentenceTransformerTrainingArguments(
-        **training.arguments(folder, config.contrast.learning_rate, steps, config.seed),
+        **training.arguments(config, config.contrast, folder, steps),
         num_train_epochs=1,
         per_device_train_batch_size=batch,
         warmup_steps=0.1,

@@ -137,6 +137,10 @@ def examples(config: Config, holdout: HeldOut) -> dict[str, list[Any]]:
     rows = orders.to_dicts()
     others_of = not_taken(config, orders, holdout)
     keywords = {view: keywords_of(config, view) for view in VIEWS}
+    if not config.contrast.lambda_user_user:
+        keywords |= {"profile": [], "action": []}  # these texts would only take time
+    if not config.contrast.lambda_place_place:
+        keywords |= {"business": [], "basic": []}
     columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "not_taken", "keys")}
 
     def text(row: dict[str, Any], view: str) -> str:

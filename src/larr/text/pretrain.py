@@ -252,7 +252,7 @@ def train_model(
     """Returns the trained model, about twenty losses, and the seconds."""
     if steps == 0:
         return lm.model, [], 0.0
-    options = training.arguments(folder, config.pretrain.learning_rate, steps, config.seed) | {
+    options = training.arguments(config, config.pretrain, folder, steps) | {
         "max_steps": steps,
         "per_device_train_batch_size": config.pretrain.batch_size,
         "warmup_steps": 0.05,

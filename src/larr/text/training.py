@@ -11,6 +11,8 @@ from typing import Any
 from torch.nn import Module
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
+from larr.config import Config
+from larr.config.text import BUILTIN_MODEL, ContrastConfig, PretrainConfig
 from larr.errors import LarrError
 from larr.machine import bf16_is_fast, device
 from larr.progress import Advance, track
@@ -18,6 +20,8 @@ from larr.progress import Advance, track
 CHECKPOINTED_PARAMETERS = 50_000_000
 """Larger models recompute their activations even on a CPU: those of SmolLM2 would take 10 GB for a
 step of 64 triples."""
+BUILTIN_RATE, RATE = 1e-3, 1e-4
+"""Learning rates of the built-in model, and of models that know more, which it would destroy."""
 
 
 class _ProgressCallback(TrainerCallback):
@@ -28,11 +32,14 @@ class _ProgressCallback(TrainerCallback):
         self.advance(1)
 
 
-def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict[str, Any]:
-    """Returns the trainer settings of both stages; the trainer writes its files to `folder`."""
+def arguments(
+    config: Config, stage: PretrainConfig | ContrastConfig, folder: Path, steps: int
+) -> dict[str, Any]:
+    """Returns the trainer settings of stage 1 or 2; the trainer writes its files to `folder`."""
+    is_builtin = config.backbone.model == BUILTIN_MODEL
     return {
         "output_dir": str(folder / "trainer"),
-        "learning_rate": learning_rate,
+        "learning_rate": stage.learning_rate or (BUILTIN_RATE if is_builtin else RATE),
         "lr_scheduler_type": "cosine",
         "max_grad_norm": 1.0,
         "weight_decay": 0.01,
@@ -43,7 +50,7 @@ def arguments(folder: Path, learning_rate: float, steps: int, seed: int) -> dict
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "seed": seed,
+        "seed": config.seed,
     }
 
 
