@@ -9,25 +9,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertModel,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    ModernBertConfig,
-    ModernBertForMaskedLM,
-    PreTrainedModel,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    XLMRobertaConfig,
-    XLMRobertaForMaskedLM,
 )
 
 CORPUS = [
@@ -41,6 +27,34 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
 }
+SETTINGS = {
+    "qwen2": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True},
+    "llama": {"tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": 0},
+    "gemma3": {
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 16,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+    },
+    "gpt2": {"intermediate_size": None, "n_positions": 128, "bos_token_id": 0, "eos_token_id": 0},
+    "bert": {"max_position_embeddings": 128},
+    "headless": {"max_position_embeddings": 128},
+    "xlm-roberta": {"max_position_embeddings": 130},
+    "modernbert": {
+        "max_position_embeddings": 128,
+        "local_attention": 16,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "cls_token_id": 2,
+        "eos_token_id": 3,
+        "sep_token_id": 3,
+    },
+}
+"""Kinds of models; `headless` has the layout of MiniLM and other sentence encoders."""
+KINDS = tuple(SETTINGS)
 
 
 def make_model(
@@ -57,8 +71,11 @@ def make_model(
             single="<|end|> $A", special_tokens=[("<|end|>", 0)]
         )
     torch.manual_seed(1)
-    model = _MODELS[kind](len(tokenizer)).to(dtype)
-    model.save_pretrained(folder)
+    name = {"gemma3": "gemma3_text", "headless": "bert"}.get(kind, kind)
+    config = AutoConfig.for_model(name, vocab_size=len(tokenizer), **(SIZES | SETTINGS[kind]))
+    auto = AutoModelForMaskedLM if kind in _ENCODER_TOKENIZERS else AutoModelForCausalLM
+    model = (AutoModel if kind == "headless" else auto).from_config(config)
+    model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -153,108 +170,6 @@ def make_holes(folder: Path, first: int, last: int) -> None:
     path.write_text(json.dumps(content))
 
 
-def _qwen2(vocabulary: int) -> PreTrainedModel:
-    return Qwen2ForCausalLM(
-        Qwen2Config(vocab_size=vocabulary, num_key_value_heads=2, tie_word_embeddings=True, **SIZES)
-    )
-
-
-def _qwen3(vocabulary: int) -> PreTrainedModel:
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=vocabulary,
-            num_key_value_heads=2,
-            head_dim=8,
-            tie_word_embeddings=True,
-            **SIZES,
-        )
-    )
-
-
-def _llama(vocabulary: int) -> PreTrainedModel:
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=0,
-            **SIZES,
-        )
-    )
-
-
-def _gemma3(vocabulary: int) -> PreTrainedModel:
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            vocab_size=vocabulary,
-            num_key_value_heads=1,
-            head_dim=8,
-            sliding_window=16,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=1,
-            **SIZES,
-        )
-    )
-
-
-def _gpt2(vocabulary: int) -> PreTrainedModel:
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=vocabulary,
-            n_embd=32,
-            n_layer=2,
-            n_head=4,
-            n_positions=128,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    )
-
-
-def _bert(vocabulary: int) -> PreTrainedModel:
-    return BertForMaskedLM(BertConfig(vocab_size=vocabulary, max_position_embeddings=128, **SIZES))
-
-
-def _headless(vocabulary: int) -> PreTrainedModel:
-    """Writes a model in the layout of MiniLM and other sentence encoders."""
-    return BertModel(BertConfig(vocab_size=vocabulary, max_position_embeddings=128, **SIZES))
-
-
-def _xlm_roberta(vocabulary: int) -> PreTrainedModel:
-    return XLMRobertaForMaskedLM(
-        XLMRobertaConfig(vocab_size=vocabulary, max_position_embeddings=130, **SIZES)
-    )
-
-
-def _modernbert(vocabulary: int) -> PreTrainedModel:
-    return ModernBertForMaskedLM(
-        ModernBertConfig(
-            vocab_size=vocabulary,
-            max_position_embeddings=128,
-            local_attention=16,
-            pad_token_id=0,
-            bos_token_id=2,
-            cls_token_id=2,
-            eos_token_id=3,
-            sep_token_id=3,
-            **SIZES,
-        )
-    )
-
-
-_MODELS = {
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "llama": _llama,
-    "gemma3": _gemma3,
-    "gpt2": _gpt2,
-    "bert": _bert,
-    "headless": _headless,
-    "xlm-roberta": _xlm_roberta,
-    "modernbert": _modernbert,
-}
-KINDS = tuple(_MODELS)
 _ENCODER_TOKENIZERS = {
     "bert": _word_pieces,
     "headless": _word_pieces,
