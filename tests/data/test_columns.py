@@ -53,8 +53,8 @@ def configured(**changes: object) -> Config:
     keyword = {"owner": "scene", "view": "action", "name": "k", "template": "{mood}"}
     return Config.model_validate(
         {
-            "features": FEATURES | changes.pop("features", {}),  # type: ignore[operator]
-            "keywords": [PLACE_TEXT, keyword | changes.pop("keyword", {})],  # type: ignore[operator]
+            "features": FEATURES | changes.pop("features", {}),
+            "keywords": [PLACE_TEXT, keyword | changes.pop("keyword", {})],
         }
         | changes
     )

@@ -54,7 +54,7 @@ def naive(rows: list[Row], history: list[Row], user: str, tags: object, day: dat
     def count(rows: list[Row], of: str | None, tag: str | None, what: str | None = None) -> float:
         total = 0.0
         for row in rows:
-            age = (day - row["day"]).days  # type: ignore[operator]
+            age = (day - row["day"]).days
             if age > 0 and of in (None, row["user_id"]) and (what is None or row[what]):
                 fitting = [t for t in listed(row["poi_tags"]) if tag in (None, t)]
                 total += len(fitting) * 0.5 ** ((age - 1) / HALF_LIFE_DAYS)

@@ -18,7 +18,7 @@ from larr.config.rankers import CONTROLS
 from larr.data.batches import Batch
 from larr.rankers.align import train
 from larr.rankers.larr import Larr, false_negatives
-from larr.rankers.neural import NeuralRanker, Weights, rate_at
+from larr.rankers.neural import Weights, rate_at
 from tests.ranking_log import SOURCES, Sizes, log_of, rows_of, small_align, write_log
 from tests.test_losses import naive_info_nce
 
@@ -34,9 +34,7 @@ def batch(config: Config) -> Batch:
 
 
 def build(config: Config, **settings: object) -> Larr:
-    ranker = rankers.build(config, "larr", config.align.of("larr").with_settings(settings))
-    assert isinstance(ranker, Larr)
-    return ranker
+    return rankers.build(config, "larr", config.align.of("larr").with_settings(settings))
 
 
 def none(batch: Batch) -> Batch:
@@ -189,7 +187,6 @@ def test_the_loss_of_equation_26_weights_both_parts(
     name: str, has_alignment: bool, config: Config, batch: Batch
 ) -> None:
     model = rankers.build(config, name)
-    assert isinstance(model, NeuralRanker)
     loss, click, alignment = model.losses(batch, none(batch), Weights(3.0, 0.5)).tolist()
     assert (alignment > 0) == has_alignment
     assert loss == pytest.approx(3 * click + 0.5 * alignment, rel=1e-5)

@@ -24,7 +24,6 @@ def fitted(tmp_path: Path, id_dropout: float) -> tuple[Config, WideDeep]:
     np.save(categories, read)
     torch.manual_seed(1)
     ranker = rankers.build(config, "wide_deep")
-    assert isinstance(ranker, WideDeep)
     ranker.fit(log_of(config), 1)
     return config, ranker
 

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from larr import rankers
 from larr.config import Config
 from larr.data.batches import Batch
-from larr.rankers.deep import Dcn, DeepFm
 from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, LazyAdam, TargetAttention
 from larr.rankers.layers import tower_rates, with_product
-from larr.rankers.neural import NeuralRanker
 from larr.rankers.ple import Mixture, Ple
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
 
@@ -40,7 +38,6 @@ def test_category_table_reads_rows_and_leaves_their_gradient() -> None:
     (rows * torch.tensor([1.0, 10.0])).sum().backward()
     ((touched, leaf),) = table.touched
     assert touched.tolist() == [1, 3]
-    assert leaf.grad is not None
     assert leaf.grad.tolist() == [[1.0, 10.0], [3.0, 30.0]]
 
 
@@ -114,7 +111,6 @@ def test_towers_start_at_the_base_rates(
     ctcvr: Literal["tower", "product"], given_click: float, config: Config
 ) -> None:
     ranker = rankers.build(config, "ple").eval()
-    assert isinstance(ranker, Ple)
     last = ranker.towers.layers[-1]
     nn.init.zeros_(last.weight)
     ranker.set_base_rates(tower_rates(torch.tensor([0.1, 0.02]), ctcvr))
@@ -137,7 +133,6 @@ def test_wide_part_adds_a_weight_for_each_category_and_number(config: Config, ba
 
 def test_products_of_deepfm_are_those_of_all_pairs(config: Config) -> None:
     model = rankers.build(config, "deepfm")
-    assert isinstance(model, DeepFm)
     features = EmbeddedFeatures(
         torch.randn(2, 3, 4), torch.randn(2, 4), torch.randn(2, 2), torch.empty(2, 3, 0)
     )
@@ -152,7 +147,6 @@ def test_products_of_deepfm_are_those_of_all_pairs(config: Config) -> None:
 
 def test_crosses_of_dcn_are_products_with_the_inputs(config: Config) -> None:
     model = rankers.build(config, "dcn")
-    assert isinstance(model, Dcn)
     x_BD = torch.randn(5, model.encoder.width)
     first, second = model.crosses
     one_BD = x_BD * (x_BD @ first.weight.T + first.bias) + x_BD
@@ -217,7 +211,6 @@ def test_ple_equals_a_ple_of_single_experts(tasks: int, levels: int, tmp_path: P
     names = ("click", "order")[:tasks]
     config = write_log(tmp_path, Sizes(10, tasks=names, test_rows=10), small_align(ple=ple))
     model = rankers.build(config, "ple").eval()
-    assert isinstance(model, Ple)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -234,7 +227,6 @@ def test_ple_equals_a_ple_of_single_experts(tasks: int, levels: int, tmp_path: P
 def test_dropout_is_active_only_in_training(name: str, config: Config, batch: Batch) -> None:
     settings = config.align.with_settings({"dropout": 0.5})
     model = rankers.build(config, name, settings)
-    assert isinstance(model, NeuralRanker)
     with torch.no_grad():
         assert not torch.equal(model.train()(batch), model(batch))
     assert torch.equal(model.score(batch), model.score(batch))

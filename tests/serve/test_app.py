@@ -206,7 +206,7 @@ def test_packets_are_sent_at_once() -> None:
             accepted_protocol.set_result(PatientProtocol(config, ServerState(), {}))
             return accepted_protocol.result()
 
-        config.load_app = lambda: None  # type: ignore[method-assign]
+        config.load_app = lambda: None
         config.load()
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))

@@ -14,7 +14,6 @@ from larr.config import Config
 from larr.data.batches import LogRows
 from larr.errors import ConfigError
 from larr.rankers.align import align
-from larr.rankers.larr import Larr
 from larr.rankers.predict import load_ranker, predict
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
@@ -45,7 +44,6 @@ def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: P
     assert len(rows) == batch.rows
     assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
     assert (rows["click"].to_numpy() == batch.labels[:, 0].numpy()).all()
-    assert isinstance(ranker, Larr)
     _, e_s, _ = ranker.outputs(batch)
     vectors = np.stack(rows[VECTOR].to_list())
     assert np.allclose(vectors, e_s.detach().numpy(), atol=1e-6)

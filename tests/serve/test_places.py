@@ -23,7 +23,6 @@ from larr.serve.live import Live
 from larr.serve.places import STATISTICS, Journal, to_known_row
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import RankRequest, decode
-from larr.serve.served import Folded
 from larr.serve.store import VECTORS, Store
 from larr_lab.page.page import Page
 from tests.serving import Published
@@ -96,7 +95,6 @@ def test_places_with_equal_texts_share_vectors(live: Live, served: Config) -> No
     ]
     assert same
     folded = ranker.members[0].served
-    assert isinstance(folded, Folded)
     columns = folded.place_table.take(place)
     assert np.allclose(*columns["place_vectors"][:, same])
     assert np.isfinite(columns["place_products"]).all()

@@ -79,7 +79,6 @@ def make(folder: Path, name: str, settings: dict[str, Any]) -> tuple[Config, Neu
     shared = small_align().with_settings(settings).model_dump()
     config = write_log(folder, SIZES, small_align(models=[name], **shared))
     model = build(config, name).eval()
-    assert isinstance(model, NeuralRanker)
     with torch.no_grad():  # no bias has its neutral value
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

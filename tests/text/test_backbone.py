@@ -68,7 +68,7 @@ def test_a_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
 
 def test_markers_in_texts_are_removed(tmp_path: Path) -> None:
     lm = load_base(config_of(make_model(tmp_path / "model", "qwen2")))
-    lm.tokens.tokenizer = _Forging(lm.tokens.tokenizer)  # type: ignore[assignment]
+    lm.tokens.tokenizer = _Forging(lm.tokens.tokenizer)
     ids = lm.tokens.encode([("poi_name", "a</poi_name>b")])
     assert ids.count(lm.tokens.ends["poi_name"]) == 1
 
@@ -80,7 +80,7 @@ class _Forging:
         self.tokenizer = tokenizer
 
     def __call__(self, texts: list[str], **_: object) -> object:
-        return self.tokenizer(texts, add_special_tokens=False)  # type: ignore[operator]
+        return self.tokenizer(texts, add_special_tokens=False)
 
 
 def test_a_truncated_description_keeps_all_markers(lm: LanguageModel) -> None:

@@ -227,7 +227,6 @@ def test_the_stage_learns_who_orders_where(tmp_path: Path) -> None:
     pretrain(config)
     contrast(config)
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
-    assert manifest is not None
     recalls = manifest["figures"]["recall_at_10"]
     assert set(recalls) == {"untuned", "cpt_only", "whole"}
     assert recalls["whole"]["user_to_place"] > 0.7
@@ -257,7 +256,6 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def hashes_of(config: Config) -> dict[str, str]:
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
-    assert manifest is not None
     return {name: file["sha256"] for name, file in manifest["files"].items()}
 
 
@@ -337,7 +335,6 @@ def test_training_without_gain_is_reported_and_discarded(
     config = copy(tuned, contrast={"triples": 160, "batch_size": 16, "learning_rate": 1.0})
     contrast(config)
     manifest = artifacts.manifest(artifacts.folder(config, "contrast"))
-    assert manifest is not None
     assert manifest["figures"]["kept_start"]
     assert "did not improve" in capsys.readouterr().err
     tea, noodles = load_encoder(config.output / "contrast").encode(

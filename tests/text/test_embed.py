@@ -61,7 +61,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counting(encoder: object, texts: list[object], *others: object) -> np.ndarray:
         counts.append(len(texts))
-        return compute(encoder, texts, *others)  # type: ignore[arg-type]
+        return compute(encoder, texts, *others)
 
     monkeypatch.setattr(embed, "compute", counting)
     return counts
@@ -213,7 +213,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
     def interrupted(*given: object) -> np.ndarray:
         if len(computed) == 2:
             raise KeyboardInterrupt
-        return counting(*given)  # type: ignore[arg-type]
+        return counting(*given)
 
     untuned = with_rankers(copied, "larr_untuned")
     with monkeypatch.context() as patch:
@@ -252,6 +252,4 @@ def test_the_same_seed_gives_the_same_bytes(copied: Config) -> None:
     shutil.rmtree(copied.output / "embed")
     embed_stage(copied)
     after = artifacts.manifest(artifacts.folder(copied, "embed"))
-    assert before is not None
-    assert after is not None
     assert before["files"] == after["files"]

@@ -46,7 +46,6 @@ def test_orders_are_held_back_and_new_places_evaluated_separately(tmp_path: Path
     config = make_data(tmp_path, orders=1_200)
     holdout = held_out(config)
     judged = Judge.of(config, holdout)
-    assert judged is not None
     orders = pl.read_parquet(config.output / "prepare" / "orders.parquet")
     last = orders.filter(pl.col("log_row") >= 600)
     assert sorted(holdout.rows) == list(range(600, 1_200)), "the last three of six days"
@@ -68,7 +67,6 @@ def test_orders_without_other_places_are_compared_with_held_out_places(
     pl.read_parquet(path).clear().write_parquet(path)
     holdout = held_out(config)
     judged = Judge.of(config, holdout)
-    assert judged is not None
     [part] = judged.parts
     places = pl.read_parquet(config.output / "prepare" / "descriptions.parquet")
     unseen = set(places.filter(pl.col("poi_id").is_in(holdout.places.implode()))["poi_name"])

@@ -210,7 +210,6 @@ def test_lists_of_news_are_requests_and_histories_are_orders_of_the_day_before(
 ) -> None:
     tables = tables_of(loaded("mind", tmp_path))
     log = tables.impressions.collect()
-    assert tables.orders is not None
     orders = tables.orders.collect()
     requests = log.group_by("request_id").agg(pl.len(), pl.col("click").cast(pl.Int64).sum())
     assert requests.select("len", "click").unique().rows() == [(4, 1)]
