@@ -3,10 +3,12 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 import larr
 
-ROOT = Path(larr.__file__).parent
-LAYERS = [
+ROOT = Path(larr.__file__).parents[1]
+LARR = [
     {"errors", "machine"},
     {"plugins"},
     {"sections", "progress", "html"},
@@ -20,40 +22,51 @@ LAYERS = [
     {"run"},
     {"cli"},
 ]
-RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+LAB = ["knowledge", "settings", "encyclopedia", "city", "p5", "page", "studies", "commands"]
+CITY = [
+    *("effects", "draws", "geography", "days", "kitchen", "places", "people", "world"),
+    *("requests", "exposure", "choice", "texts", "tables", "market"),
+]
 
 
-def imported(path: Path) -> set[str]:
-    """Returns the modules of larr that a file imports, by their first name, and `larr_lab`."""
-    names = set()
+def imported(path: Path, package: str) -> set[str]:
+    """Returns the modules of a package that a file imports, by their first name within it."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        for module in modules:
-            parts = module.split(".")
-            if parts == ["larr"]:
-                names |= {alias.name for alias in node.names}
-            elif parts[0] == "larr":
-                names.add(parts[1])
-            elif parts[0] == "larr_lab":
-                names.add("larr_lab")
-    return names
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = f"{package}."
+    return {name.removeprefix(inside).split(".")[0] for name in modules if name.startswith(inside)}
 
 
-def test_imports_point_down() -> None:
-    for path in ROOT.rglob("*.py"):
-        name = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if name == "__init__":
-            continue
-        above = {other for other in imported(path) - {name} if RANK.get(other, 99) >= RANK[name]}
+@pytest.mark.parametrize(
+    ("package", "layers"),
+    [
+        ("larr", LARR),
+        ("larr_lab", [{name} for name in LAB]),
+        ("larr_lab.city", [{name} for name in CITY]),
+    ],
+)
+def test_imports_point_down(package: str, layers: list[set[str]]) -> None:
+    folder = ROOT / package.replace(".", "/")
+    rank = {name: number for number, layer in enumerate(layers) for name in layer}
+    paths = {
+        path for path in folder.rglob("*.py") if path.parent != folder or path.stem != "__init__"
+    }
+    name_of = {path: path.relative_to(folder).parts[0].removesuffix(".py") for path in paths}
+    assert set(name_of.values()) == rank.keys()
+    for path, name in name_of.items():
+        above = {other for other in imported(path, package) - {name} if rank[other] >= rank[name]}
         assert not above, f"{path.relative_to(ROOT)} imports {above}"
 
 
 def test_the_product_never_imports_the_laboratory() -> None:
-    for path in ROOT.rglob("*.py"):
-        assert "larr_lab" not in imported(path), path
+    for path in (ROOT / "larr").rglob("*.py"):
+        assert not imported(path, "larr_lab"), path
 
 
 def test_no_file_has_more_than_400_lines() -> None:
-    for path in ROOT.parent.rglob("*.py"):
+    for path in ROOT.rglob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
