@@ -6,7 +6,6 @@ length.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from larr.errors import ConfigError, LarrError
 from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
-from larr.text.checkpoint import attention, first_position, source_of, weights_type
+from larr.text.checkpoint import attention, source_of, weights_type
 
 SMALL_PARAMETERS = 3_000_000
 """Smaller models compute vectors in float32 and are trained by one thread."""
@@ -69,8 +68,6 @@ class KeywordTransformer(InputModule):
         self.keywords = list(tokens.keywords)
         self.max_length = tokens.max_length
         self.max_seq_length = tokens.max_length
-        self._first_position = first_position(model)
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, **_: Any
@@ -82,12 +79,7 @@ class KeywordTransformer(InputModule):
 
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
-        mask_BT = features["attention_mask"]
-        inputs = {"input_ids": features["input_ids"], "attention_mask": mask_BT}
-        if self._takes_positions:
-            # counted from the first real token, so that left padding has no effect
-            positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-            inputs["position_ids"] = positions_BT + self._first_position
+        inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
         features["token_embeddings"] = self.model(**inputs).last_hidden_state
         return features
 
@@ -115,7 +107,7 @@ class KeywordTransformer(InputModule):
 class EndTokenPooling(Module):
     """Returns the hidden state at the end marker of the last keyword. Paper: m of Eq. (10).
 
-    Finds it by its id, since padding on either side may make another token the last (decision 6).
+    Finds it by its id, since padding or a token such as [SEP] may be the last (decision 6).
     """
 
     config_keys = ["end_ids"]  # noqa: RUF012 - the library's own declaration
