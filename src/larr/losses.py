@@ -87,19 +87,3 @@ def false_negatives(keys_AK: Tensor) -> Tensor:
     """
     same_AAK = (keys_AK[:, None] == keys_AK[None, :]) & (keys_AK[:, None] >= 0)
     return same_AAK.any(dim=2)
-
-
-def pair_loss(
-    first_AD: Tensor, second_AD: Tensor, excluded_AA: Tensor, temperature: float
-) -> Tensor:
-    """Returns L^UU of (U_p, U_a), L^PP of (P_d, P_b) or L^UP of (U, P). Eq. (14), (16), (20)."""
-    return info_nce(cosine(first_AD, second_AD), excluded_AA, temperature)
-
-
-def contrastive_terms(
-    losses: tuple[Tensor, Tensor, Tensor], lambdas: tuple[float, float, float]
-) -> dict[str, Tensor]:
-    """Returns the terms of L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP. Paper: Eq. (21)."""
-    names = ("user_user", "place_place", "user_place")
-    terms = zip(names, lambdas, losses, strict=True)
-    return {name: weight * loss for name, weight, loss in terms}

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, set_seed
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
-from larr.losses import contrastive_terms, cosine, false_negatives, info_nce, pair_loss
+from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import (
@@ -243,26 +243,29 @@ class TripleLoss(nn.Module):
         self.bf16 = bf16
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
-        """Returns the three terms of L_2 for a batch from `Collator`."""
+        """Returns the three terms of L_2 for a batch from `Collator`.
+
+        Paper: L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP, Eq. (21).
+        """
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.bf16):
             vectors = [self.model(group)["sentence_embedding"] for group in groups]
         vectors_ND = torch.cat(vectors).float()
         of_view = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
         keys_BK, shown_BS = labels[:, len(VIEWS) :].split([KEYS, self.contrast.shown], dim=1)
         user, place, chain = keys_BK.T
-        settings = self.contrast
-        losses = (
-            self._pair(vectors_ND, of_view["profile"], of_view["action"], [user]),
-            self._pair(vectors_ND, of_view["business"], of_view["basic"], [place, chain]),
-            self._user_place(vectors_ND, of_view["user"], of_view["place"], keys_BK, shown_BS),
-        )
-        lambdas = (settings.lambda_user_user, settings.lambda_place_place)
-        return contrastive_terms(losses, (*lambdas, settings.lambda_user_place))
+        uu = self._pair(vectors_ND, of_view["profile"], of_view["action"], [user])
+        pp = self._pair(vectors_ND, of_view["business"], of_view["basic"], [place, chain])
+        up = self._user_place(vectors_ND, of_view["user"], of_view["place"], keys_BK, shown_BS)
+        return {
+            "user_user": self.contrast.lambda_user_user * uu,
+            "place_place": self.contrast.lambda_place_place * pp,
+            "user_place": self.contrast.lambda_user_place * up,
+        }
 
     def _pair(
         self, vectors_ND: Tensor, first_B: Tensor, second_B: Tensor, keys: list[Tensor]
     ) -> Tensor:
-        """Returns L^UU or L^PP over the triples that have both texts.
+        """Returns L^UU or L^PP over the triples that have both texts. Paper: Eq. (14), (16).
 
         Triples that share a user, place, chain or text are not used as negatives of each other,
         which would push related texts apart (decisions 9, 10).
@@ -273,9 +276,8 @@ class TripleLoss(nn.Module):
         first_B, second_B = first_B[present], second_B[present]
         same = torch.stack([first_B, second_B, *(key[present] for key in keys)], dim=1)
         excluded_BB = false_negatives(same) & self.contrast.mask_false_negatives
-        return pair_loss(
-            vectors_ND[first_B], vectors_ND[second_B], excluded_BB, self.contrast.temperature
-        )
+        scores_BB = cosine(vectors_ND[first_B], vectors_ND[second_B])
+        return info_nce(scores_BB, excluded_BB, self.contrast.temperature)
 
     def _user_place(
         self,
@@ -285,7 +287,7 @@ class TripleLoss(nn.Module):
         keys_BK: Tensor,
         shown_BS: Tensor,
     ) -> Tensor:
-        """Returns L^UP; negatives of a user are the batch's other places and S places shown.
+        """Returns L^UP of Eq. (20); negatives are the batch's other places and S places shown.
 
         Batches contain places in proportion to their orders; subtracting the logarithm of the share
         from the scores corrects this. Places shown with an order are negatives of that order only.
