@@ -42,6 +42,11 @@ KEYWORDS = [
 ]
 
 
+def load(config: Config, name: str) -> np.ndarray:
+    """Returns an array of `prepare/`."""
+    return np.load(config.output / "prepare" / f"{name}.npy")
+
+
 def make_data(
     output: Path,
     places: int = 60,

@@ -175,12 +175,17 @@ def store(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return Store(shutil.copytree(published.store.folder, tmp_path / "store", ignore=left_out))
 
 
+def free_port() -> int:
+    """Returns a port that no process uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def running(service: Service) -> Iterator[str]:
     """Runs a service on a free port; yields its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = uvicorn.Config(
         service.app(), port=port, log_level="warning", http=PatientProtocol, lifespan="on"
     )

@@ -13,12 +13,9 @@ from hypothesis import strategies as st
 from larr.config import Config
 from larr.data.histories import KINDS, LENGTH, add_latest
 from larr.data.transforms import MISSING, TextNumbers
+from tests.fake_data import load
 
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=12)
-
-
-def load(config: Config, name: str) -> np.ndarray:
-    return np.load(config.output / "prepare" / f"{name}.npy")
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,7 @@ from larr.data.holdout import folds
 from larr.data.prepare import prepare
 from larr.data.transforms import MISSING, Template, with_time_columns
 from larr.serve.features import Reader
-
-
-def load(config: Config, name: str) -> np.ndarray:
-    return np.load(config.output / "prepare" / f"{name}.npy")
+from tests.fake_data import load
 
 
 def raw(config: Config) -> pl.DataFrame:

@@ -14,11 +14,8 @@ from larr.data.features import read_features
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, DataError
 from larr.serve.features import Reader
+from tests.fake_data import load
 from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
-
-
-def load(config: Config, name: str) -> np.ndarray:
-    return np.load(config.output / "prepare" / f"{name}.npy")
 
 
 def test_single_candidates_are_joined_by_user(tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ def texts() -> list[str]:
     return lzma.decompress(BUILTIN_TEXT.read_bytes()).decode().splitlines()
 
 
-def test_the_same_seed_writes_the_same_texts(texts: list[str]) -> None:
-    assert list(islice(articles(SEED), 500)) == texts[:500]
+def test_another_seed_writes_other_texts(texts: list[str]) -> None:
     assert list(islice(articles(SEED + 1), 500)) != texts[:500]
     assert len(Book(SEED + 1).contents()) == len(texts)
 

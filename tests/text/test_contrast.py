@@ -269,13 +269,6 @@ def test_adapters_are_merged_and_runs_are_reproducible(
     assert load_encoder(adapted.output / "contrast").encode('[["poi_menu", "tea"]]').shape == (128,)
 
 
-def test_a_model_in_16_bits_is_tuned(adapted: Config) -> None:
-    encoder = load_encoder(adapted.output / "contrast")
-    theirs = SentenceTransformer(str(adapted.output / "contrast"), trust_remote_code=True)
-    text = '[["poi_menu", "milk tea"]]'
-    np.testing.assert_allclose(theirs.encode(text), encoder.encode(text), atol=1e-6)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_model_can_be_tuned_and_embeds(
     tmp_path: Path, models: dict[str, Path], kind: str, capsys: pytest.CaptureFixture[str]

@@ -22,7 +22,7 @@ from larr.run import embed as embed_stage
 from larr.run import vector_sources
 from larr.text import embed
 from larr.text.backbone import load_base
-from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder, normalised
+from larr.text.encoder import as_encoder, compute, load_sentence_encoder, normalised
 
 VARIANTS = {
     name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder", "letters")
@@ -91,15 +91,6 @@ def test_each_source_has_a_unit_vector_for_each_text(embedded: Config) -> None:
     folders = {path.name for path in (embedded.output / "embed").rglob("*") if path.is_dir()}
     assert folders == {*sources, embed.FITTED}, "no shards are left"
     assert not list((embedded.output / "embed").rglob("*.partial"))
-
-
-def test_a_vector_depends_on_its_text_only(embedded: Config) -> None:
-    encoder = load_encoder(embedded.output / "contrast")
-    vectors_ND = vectors_of(embedded, "encoder")
-    for row in (0, 5, 11):
-        keyword, text = texts_of(embedded).select("keyword", "text").row(row)
-        alone = compute(encoder, [[(keyword, text)]], 1000)[0]
-        np.testing.assert_allclose(vectors_ND[row], alone, atol=2e-6)
 
 
 def test_untuned_vectors_are_centred_by_keyword(embedded: Config) -> None:

@@ -27,6 +27,7 @@ from larr.text.figures import (
     TextFigures,
     write_figures,
 )
+from tests.fake_data import load
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,6 @@ def written(city: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def folder(config: Config) -> Path:
     return config.output / "embed" / "letters" / "figures"
-
-
-def load(config: Config, name: str) -> np.ndarray:
-    return np.load(config.output / "prepare" / f"{name}.npy")
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
