@@ -49,8 +49,8 @@ main()
 """
 FORBIDDEN = [
     *("accelerate", "datasets", "lightgbm", "matplotlib", "onnx", "onnxscript", "optuna", "peft"),
-    *("pyarrow", "scipy", "sentence_transformers", "sklearn", "tokenizers", "torch"),
-    *("transformers", "trl"),
+    *("pyarrow", "scipy", "sentence_transformers", "sklearn", "tokenizers"),
+    *("torch", "transformers"),
 ]
 
 

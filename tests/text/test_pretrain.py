@@ -18,7 +18,7 @@ from larr.text.memory import altered
 from larr.text.pretrain import (
     IGNORED,
     MASKED,
-    MaskedTokens,
+    Collator,
     Row,
     describe,
     gather,
@@ -65,13 +65,10 @@ def test_the_loss_equals_the_models_own_loss(lm: LanguageModel) -> None:
     random = np.random.default_rng(0)
     general: Row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
     rows = [describe(lm.tokens, PLACE, random), general]
-    batch = lm.tokens.pad([row["input_ids"] for row in rows])
-    labels = torch.full_like(batch["input_ids"], IGNORED)
-    for number, row in enumerate(rows):
-        labels[number, : len(row["labels"])] = torch.tensor(row["labels"])
+    batch = Collator(lm, seed=0)(rows)
     with torch.no_grad():
-        expected = lm.model(**batch, labels=labels).loss
-        losses = labelled_losses(lm.model, batch | {"labels": labels})
+        expected = lm.model(**batch).loss
+        losses = labelled_losses(lm.model, batch)
     assert len(losses) == sum(label != IGNORED for row in rows for label in row["labels"][1:])
     torch.testing.assert_close(losses.mean(), expected)
     assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
@@ -84,7 +81,7 @@ def test_an_encoder_predicts_masked_tokens_only_in_y(models: dict[str, Path]) ->
     lm = load_base(config)
     row = describe(lm.tokens, PLACE, np.random.default_rng(0))
     assert row["labels"][-1] == IGNORED, "[SEP] is not part of y"
-    batch = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))([row] * 200)
+    batch = Collator(lm, seed=0)([row] * 200)
     masked = batch["input_ids"] == lm.tokens.tokenizer.mask_token_id
     chosen = batch["labels"] != IGNORED
     assert torch.equal(masked, chosen)

@@ -18,8 +18,6 @@ from peft import get_peft_model
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from larr import artifacts
 from larr.config import Config
@@ -167,34 +165,36 @@ def _split(
     return train or places, [places[index] for index in sorted(held_out)]
 
 
-class MaskedTokens:
-    """Builds a batch that masks some labelled tokens and keeps only their labels.
+class Collator:
+    """Builds a batch; for an encoder, masks some labelled tokens and keeps only their labels.
 
     This is masked-language modelling of y: neither x nor markers are masked.
     """
 
-    def __init__(self, tokens: KeywordTokenizer, random: torch.Generator) -> None:
-        self.tokens, self.random = tokens, random
+    def __init__(self, lm: LanguageModel, seed: int) -> None:
+        self.tokens, self.masks = lm.tokens, lm.predicts == "masked"
+        self.random = torch.Generator().manual_seed(seed)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Returns `input_ids`, `attention_mask` and `labels` (int64 [B, T])."""
         batch = self.tokens.pad([row["input_ids"] for row in rows])
-        ids_BT = batch["input_ids"]
         labels = [torch.tensor(row["labels"]) for row in rows]
         labels_BT = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
-        kept_BT = torch.isin(ids_BT, torch.tensor(self.tokens.marker_ids))
-        chosen_BT = torch.rand(ids_BT.shape, generator=self.random) < MASKED
-        chosen_BT &= (labels_BT != IGNORED) & ~kept_BT
-        ids_BT[chosen_BT] = self.tokens.tokenizer.mask_token_id
-        return batch | {"labels": labels_BT.masked_fill(~chosen_BT, IGNORED)}
+        if self.masks:
+            ids_BT = batch["input_ids"]
+            kept_BT = torch.isin(ids_BT, torch.tensor(self.tokens.marker_ids))
+            chosen_BT = torch.rand(ids_BT.shape, generator=self.random) < MASKED
+            chosen_BT &= (labels_BT != IGNORED) & ~kept_BT
+            ids_BT[chosen_BT] = self.tokens.tokenizer.mask_token_id
+            labels_BT = labels_BT.masked_fill(~chosen_BT, IGNORED)
+        return batch | {"labels": labels_BT}
 
 
-class LabelledTokensTrainer(SFTTrainer):
-    """TRL's trainer, with a loss that applies the language head to labelled positions only.
+class LabelledTokensTrainer(Trainer):
+    """The library's trainer, with a loss that applies the head to labelled positions only.
 
-    Half of the positions have no label, and the head dominates the cost of a small model. TRL's
-    fused head is designed for GPUs and two to three times slower on a CPU. With several processes,
-    or for models that scale their logits, uses TRL's loss.
+    Half of the positions have no label, and the head dominates the cost of a small model. With
+    several processes, or for models that scale their logits, uses the model's own loss.
     """
 
     def compute_loss(
@@ -252,36 +252,27 @@ def train_model(
     """Returns the trained model, about twenty losses, and the seconds."""
     if steps == 0:
         return lm.model, [], 0.0
-    options = training.arguments(config, config.pretrain, folder, steps) | {
-        "max_steps": steps,
-        "per_device_train_batch_size": config.pretrain.batch_size,
-        "warmup_steps": 0.05,
-    }
-    rank = config.backbone.lora_rank
-    adapters = lora(lm.tokens, lm.model, rank) if rank else None
-    dataset = Dataset.from_list(rows)
-    trainer: Trainer
-    if lm.predicts == "masked":
-        trainer = Trainer(
-            model=get_peft_model(lm.model, adapters) if rank else lm.model,
-            args=TrainingArguments(**options),
-            train_dataset=dataset,
-            data_collator=MaskedTokens(lm.tokens, torch.Generator().manual_seed(config.seed)),
-            callbacks=[*callbacks],
-        )
-    else:
-        skipped = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-        trainer = LabelledTokensTrainer(
-            model=lm.model,
-            args=SFTConfig(**options, **skipped),
-            train_dataset=dataset,
-            processing_class=lm.tokens.tokenizer,
-            peft_config=adapters,
-            callbacks=[*callbacks],
-        )
+    arguments = TrainingArguments(
+        **training.arguments(config, config.pretrain, folder, steps),
+        max_steps=steps,
+        per_device_train_batch_size=config.pretrain.batch_size,
+        warmup_steps=0.05,
+    )
+    model: Any = lm.model
+    if rank := config.backbone.lora_rank:
+        set_seed(config.seed)
+        model = get_peft_model(model, lora(lm.tokens, model, rank))
+    kind = Trainer if lm.predicts == "masked" else LabelledTokensTrainer
+    trainer = kind(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        data_collator=Collator(lm, config.seed),
+        callbacks=[*callbacks],
+    )
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
-    model = trainer.model.float().merge_and_unload() if rank else trainer.model
-    return model, [entry["loss"] for entry in entries], seconds
+    trained = model.float().merge_and_unload() if rank else model
+    return trained, [entry["loss"] for entry in entries], seconds
 
 
 def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
@@ -293,9 +284,7 @@ def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
         return None
     lm.model.eval()
     total, count = 0.0, 0
-    collate: Any = DataCollatorForLanguageModeling(lm.tokens.tokenizer.pad_token_id)
-    if lm.predicts == "masked":  # mask the same tokens before and after training
-        collate = MaskedTokens(lm.tokens, torch.Generator().manual_seed(0))
+    collate = Collator(lm, seed=0)  # masks the same tokens before and after training
     by_length = sorted(rows, key=lambda row: len(row["input_ids"]))  # for less padding
     with torch.no_grad():
         for start in range(0, len(by_length), EVALUATION_BATCH):

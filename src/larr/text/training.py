@@ -45,7 +45,6 @@ def arguments(
         "weight_decay": 0.01,
         "bf16": bf16_is_fast(),
         "use_cpu": device() == "cpu",
-        "activation_checkpointing": False,  # on by default in TRL; `save_memory` decides
         "logging_steps": max(1, steps // 20),
         "save_strategy": "no",
         "report_to": "none",
