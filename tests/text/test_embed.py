@@ -22,7 +22,8 @@ from larr.run import embed as embed_stage
 from larr.run import vector_sources
 from larr.text import embed
 from larr.text.backbone import load_base
-from larr.text.encoder import as_encoder, compute, load_sentence_encoder, normalised
+from larr.text.encoder import as_encoder, compute, load_sentence_encoder
+from larr.text.fitted import normalised
 
 VARIANTS = {
     name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder", "letters")

@@ -7,7 +7,8 @@ import pytest
 
 from larr.text import encoder
 from larr.text.backbone import LanguageModel
-from larr.text.encoder import as_encoder, as_input, compute, normalised
+from larr.text.encoder import as_encoder, as_input, compute
+from larr.text.fitted import normalised
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])

@@ -135,20 +135,15 @@ def source_of(model: str, setting: str) -> str:
     if model == BUILTIN_MODEL:
         return str(BUILTIN)
     if model in PACKAGED:
-        model = _packaged(model, setting)
+        package, content, command = PACKAGED[model]
+        found = find_spec(package)
+        if found is None or found.origin is None:
+            raise ConfigError(
+                f"{setting} is {model!r}, which is not installed; run `{command}` in larr's "
+                "folder, or give a folder or a Hugging Face name"
+            )
+        model = str(Path(found.origin).parent / content)
     return str(_dequantised(Path(model))) if model.endswith(".gguf") else model
-
-
-def _packaged(model: str, setting: str) -> str:
-    """Returns the path of a model in PACKAGED."""
-    package, content, command = PACKAGED[model]
-    found = find_spec(package)
-    if found is None or found.origin is None:
-        raise ConfigError(
-            f"{setting} is {model!r}, which is not installed; run `{command}` in larr's folder, "
-            "or give a folder or a Hugging Face name"
-        )
-    return str(Path(found.origin).parent / content)
 
 
 def weights_type(*, frozen: bool) -> torch.dtype | Literal["auto"]:

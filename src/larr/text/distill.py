@@ -25,7 +25,8 @@ from larr.errors import LarrError
 from larr.progress import console, track
 from larr.text.backbone import KeywordText, LanguageModel
 from larr.text.corpus import texts_of
-from larr.text.encoder import as_encoder, compute, load_encoder, normalised, products
+from larr.text.encoder import as_encoder, compute, load_encoder, products
+from larr.text.fitted import normalised
 from larr.text.narrow import Narrowing, without_layers
 from larr.text.pairs import augmented, held_out, keywords_of, orders_of
 from larr.text.retrieval import recalls

@@ -27,16 +27,9 @@ from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
 from larr.text.backbone import load_base, load_language_model
-from larr.text.encoder import (
-    as_encoder,
-    compute,
-    compute_bare,
-    load_encoder,
-    load_sentence_encoder,
-    normalised,
-)
+from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
-from larr.text.fitted import FITTED, Counts, Reduction
+from larr.text.fitted import FITTED, Counts, Reduction, normalised
 
 VECTORS = "vectors.npy"
 SHARDS = "shards"

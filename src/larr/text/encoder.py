@@ -275,12 +275,6 @@ def products(encoder: SentenceTransformer) -> torch.autocast:
     return torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled)
 
 
-def normalised(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns each row divided by its length (float32); a row of zeros stays zero."""
-    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    return (vectors_ND / np.where(lengths_N1 > 0, lengths_N1, 1)).astype(np.float32)
-
-
 def _assembled(
     first: KeywordTransformer, pooling: Module, head: Head | None
 ) -> SentenceTransformer:

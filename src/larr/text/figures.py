@@ -34,6 +34,7 @@ from larr.data.parts import HELD_BACK
 from larr.data.transforms import Array, Scales
 from larr.data.within import within_names, within_request
 from larr.progress import track
+from larr.text.fitted import normalised
 
 FIGURES = "figures"
 """The folder of a source's figures, within that of its vectors."""
@@ -112,7 +113,7 @@ class TextFigures:
         cosine_BQS[cosine_BQS == 0] = np.nan  # only a missing text gives exactly 0
         parts = [cosine_BQS]
         if static:
-            candidate_BD = unit(vectors_BRD[:, static].sum(axis=1))
+            candidate_BD = normalised(vectors_BRD[:, static].sum(axis=1))
             similarity_BKL = self.similarities(candidate_BD, history_B, histories_HKL)
             parts += history_figures(similarity_BKL)
         flat = [part.reshape(len(text_BR), math.prod(part.shape[1:])) for part in parts]
@@ -141,7 +142,7 @@ class TextFigures:
         """Appends texts, given the slots of their keywords and their vectors if available."""
         new_ND = np.zeros((len(slot_N), self.text_VD.shape[1]), np.float32)
         if vectors_ND is not None:
-            new_ND[:] = unit(vectors_ND - self.centre_RD[slot_N])
+            new_ND[:] = normalised(vectors_ND - self.centre_RD[slot_N])
         self.text_VD = np.concatenate([self.text_VD[:-1], new_ND, self.text_VD[-1:]])
 
     @cached_property
@@ -279,7 +280,7 @@ def _write_texts(
         sums = [vector_VD[part].sum(axis=0, dtype=np.float64) for part in parts]
         centre_RD[slot] = sum(sums) / max(len(text_N), 1)
         for part in parts:
-            text_VD[part] = unit(vector_VD[part] - centre_RD[slot])
+            text_VD[part] = normalised(vector_VD[part] - centre_RD[slot])
     text_VD.flush()
     np.save(folder / CENTRES, centre_RD)
     return text_VD, centre_RD
@@ -291,15 +292,9 @@ def _write_places(text_PS: Array, text_VD: Floats, folder: Path) -> Floats:
     place_PD = artifacts.new_array(folder / PLACES, np.float32, shape)
     for start in range(0, len(text_PS), ROWS):
         text_BS = text_PS[start : start + ROWS]
-        place_PD[start : start + ROWS] = unit(text_VD[text_BS].sum(axis=1))
+        place_PD[start : start + ROWS] = normalised(text_VD[text_BS].sum(axis=1))
     place_PD.flush()
     return place_PD
-
-
-def unit(vector_ND: Array) -> Array:
-    """Returns vectors of length 1; zero vectors remain zero."""
-    length_N1 = np.linalg.norm(vector_ND, axis=1, keepdims=True)
-    return np.asarray(vector_ND / np.maximum(length_N1, SMALLEST))
 
 
 def _scales(names: list[str], train_NG: Array) -> Scales:

@@ -19,6 +19,12 @@ TERMS, MEANS, AXES = "terms.parquet", "means.parquet", "axes.npy"
 VOCABULARY = 100_000
 
 
+def normalised(vectors_ND: np.ndarray) -> np.ndarray:
+    """Returns vectors of length 1 (float32 [N, D]); zero vectors remain zero."""
+    lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    return np.asarray(vectors_ND / np.maximum(lengths_N1, 1e-9), dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Counts:
     """TF-IDF vectors on their main axes; `options` are those of scikit-learn's vectorizer."""

@@ -19,7 +19,8 @@ from larr import artifacts
 from larr.config import Config
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
-from larr.text.encoder import compute, normalised
+from larr.text.encoder import compute
+from larr.text.fitted import normalised
 from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
 
 REQUESTS = 400

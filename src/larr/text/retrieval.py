@@ -17,7 +17,8 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
-from larr.text.encoder import compute, normalised
+from larr.text.encoder import compute
+from larr.text.fitted import normalised
 from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of
 
 CUTOFF = 10

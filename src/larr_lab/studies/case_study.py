@@ -23,7 +23,8 @@ from larr.progress import track
 from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.embed import WORDS
-from larr.text.encoder import as_encoder, compute, load_encoder, normalised
+from larr.text.encoder import as_encoder, compute, load_encoder
+from larr.text.fitted import normalised
 from larr.text.pairs import keywords_of
 from larr_lab import knowledge
 
