@@ -162,16 +162,6 @@ def attention() -> str:
     return "sdpa" if device() == "cuda" else "eager"
 
 
-def first_position(model: PreTrainedModel) -> int:
-    """Returns the position of the first token: 0, but 2 in RoBERTa and XLM-R.
-
-    Those models number positions from the row after the padding row.
-    """
-    embeddings = getattr(model.base_model, "embeddings", None)
-    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return 0 if padding is None else int(padding) + 1
-
-
 def _read_model(source: str, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
     """Returns the model with its head, or an encoder without a head if the checkpoint has none.
 
@@ -200,9 +190,15 @@ def _is_encoder(config: PreTrainedConfig) -> bool:
 
 
 def _longest(model: PreTrainedModel) -> int | None:
-    """Returns the maximum number of tokens, or None without a limit."""
+    """Returns the maximum number of tokens, or None without a limit.
+
+    RoBERTa and XLM-R number positions from the row after the padding row.
+    """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if positions is None else int(positions) - first_position(model)
+    embeddings = getattr(model.base_model, "embeddings", None)
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    first = 0 if padding is None else int(padding) + 1
+    return None if positions is None else int(positions) - first
 
 
 def _dequantised(file: Path) -> Path:
