@@ -8,7 +8,6 @@ import pytest
 
 from larr.config import Config
 from larr.data.checks import Checked, Checks
-from larr.data.contract import SENTENCES, Rule, sentence
 from larr.data.rejected import check_columns
 from larr.data.values import plain
 from larr.errors import DataError
@@ -61,13 +60,7 @@ def test_a_broken_impression_is_rejected_with_its_reason(
     good, rejected, *_ = check("impressions", rows)
     assert good.height == 0
     assert rejected["reason"].to_list() == [reason]
-    rules = [Rule(**rule) for rule in rejected["broken_rules"][0]]
-    assert "; ".join(map(sentence, rules)) == reason
-
-
-def test_every_kind_of_rule_has_a_message() -> None:
-    for kind in SENTENCES:
-        assert "poi" in sentence(Rule("poi", kind, 1.0))
+    assert rejected["columns"].to_list() == [[*change][-1:]]
 
 
 def test_the_first_of_duplicate_keys_is_kept() -> None:
@@ -86,7 +79,7 @@ def test_other_columns_are_kept_with_nan_as_missing() -> None:
     good, rejected, *_ = check("places", rows)
     assert good.rows() == [("a", "n", None, 1.5), ("b", "m", "x", None)]
     assert good.columns == ["poi_id", "name", "chain", "stars"]
-    assert rejected.drop("broken_rules").rows() == [("name is missing", "c", " ", 2.0, "y")]
+    assert rejected.rows() == [("name is missing", ["name"], "c", " ", 2.0, "y")]
 
 
 def test_the_error_for_a_missing_column_explains_renaming() -> None:

@@ -33,13 +33,12 @@ def test_rejected_rows_are_kept_and_counted(
     assert kept.select("reason", "name", "reason_given").rows() == [
         ("duplicate key poi_id", "Tee", "mine")
     ]
-    rule = {"column": "poi_id", "kind": "duplicate", "limit": None}
-    assert kept["broken_rules"].to_list() == [[rule]]
+    assert kept["columns"].to_list() == [["poi_id"]]
     assert log.rejected == [
         {
             "table": "places",
             "reason": "duplicate key poi_id",
-            "broken_rules": [rule],
+            "columns": ["poi_id"],
             "rows": 1,
             "examples": [{"poi_id": "p2", "name": "Tee"}],
         }

@@ -104,7 +104,7 @@ def test_blank_texts_are_missing_and_integers_have_no_point(tmp_path: Path) -> N
 
 
 NAMES = ["row", "row_number", "log_row", "beside", "number", "first", "second", "places", "value"]
-NAMES += ["user", "place", "file", "clicks", "reason", "reason_given", "broken_rules", "column"]
+NAMES += ["user", "place", "file", "clicks", "reason", "reason_given", "columns", "column"]
 NAMES += ["a/b", "../up", "scales", "fee[/km]", "x{y}", "a*", "000", "价格", "n" * 300, "."]
 
 

@@ -6,7 +6,6 @@ An invalid value in an optional column becomes null; its row is kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -18,12 +17,11 @@ from larr.config import Config
 from larr.data.contract import (
     NUMBER,
     TABLES,
+    Broken,
     Column,
-    Rule,
     Table,
     broken_in_columns,
     broken_in_rows,
-    sentence,
 )
 from larr.data.names import by_table, own_categories, own_numbers
 from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, as_type, is_naive
@@ -31,7 +29,7 @@ from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
 """The largest offset from UTC of any time zone."""
-REASONS = ("reason", "broken_rules")
+REASONS = ("reason", "columns")
 """The first columns of rejected rows; given columns with these names get a suffix."""
 IDS = ("request_id", "user_id", "poi_id")
 
@@ -47,8 +45,8 @@ class Checked(NamedTuple):
     good: pl.DataFrame
     """The valid rows, in the types of the contract."""
     rejected: pl.DataFrame
-    """The invalid rows as given, after `reason` (messages joined by "; ") and `broken_rules` (a
-    list of structs with the fields of `Rule`)."""
+    """The invalid rows as given, after `reason` (joined by "; ") and the list `columns` of the
+    broken rules, see `larr.data.contract.Broken`."""
     blanked: pl.DataFrame
     """One row per invalid value in the valid rows: the required columns, `column`, `value`,
     `reason`."""
@@ -87,15 +85,15 @@ class Checks:
         if tables.time_zone and not tables.naive_times and "time" in frame.columns:
             _check_times(table, given["time"], tables.time_zone)
         broken = broken_in_columns(columns, given, typed)
-        blanked = {rule: broken.pop(rule) for rule in [*broken] if not columns[rule.column].rejects}
+        blanked = {rule: broken.pop(rule) for rule in [*broken] if not columns[rule[0]].rejects}
         broken |= broken_in_rows(contract, typed, self.known, self.rejected, self.now)
         is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
         blanked = {rule: rows for rule, rows in blanked.items() if rows.any()}
         good = typed.with_columns(given.drop(typed.columns))
-        for rule, rows in blanked.items():
-            good = good.with_columns(pl.when(~rows).then(rule.column).alias(rule.column))
+        for (name, _), rows in blanked.items():
+            good = good.with_columns(pl.when(~rows).then(name).alias(name))
         cells = [
-            _bad_values(frame.filter(rows & ~is_bad), contract, rule)
+            _bad_values(frame.filter(rows & ~is_bad), contract, *rule)
             for rule, rows in blanked.items()
         ]
         return Checked(
@@ -116,13 +114,13 @@ class Checks:
         return {name: column for name, column in columns.items() if name in frame.columns}
 
 
-def _bad_values(rows: pl.DataFrame, contract: Table, rule: Rule) -> pl.DataFrame:
-    """Returns `Checked.blanked` for rows that break a rule."""
+def _bad_values(rows: pl.DataFrame, contract: Table, column: str, reason: str) -> pl.DataFrame:
+    """Returns `Checked.blanked` for rows with an invalid value in a column."""
     return rows.select(
         *contract.required,
-        column=pl.lit(rule.column),
-        value=pl.col(rule.column).cast(pl.String),
-        reason=pl.lit(sentence(rule)),
+        column=pl.lit(column),
+        value=pl.col(column).cast(pl.String),
+        reason=pl.lit(reason),
     )
 
 
@@ -187,28 +185,21 @@ def _without_words(
     return given.with_columns(short), words
 
 
-def with_reasons(rows: pl.DataFrame, broken: Mapping[Rule, pl.Series]) -> pl.DataFrame:
+def with_reasons(rows: pl.DataFrame, broken: Broken) -> pl.DataFrame:
     """Returns the rows that break a rule, after the columns `REASONS`, see `Checked.rejected`."""
-    by_rule = [
-        pl.select(
-            row=where.arg_true(),
-            reason=pl.lit(sentence(rule)),
-            column=pl.lit(rule.column),
-            kind=pl.lit(rule.kind),
-            limit=pl.lit(rule.limit, pl.Float64),
-        )
-        for rule, where in broken.items()
-    ]
-    reasons = (
-        pl.concat(by_rule)
-        .group_by("row")
-        .agg(pl.col("reason").str.join("; "), broken_rules=pl.struct("column", "kind", "limit"))
-        .sort("row")
+    is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
+    given = rows.filter(is_bad)
+    broken = {rule: mask.filter(is_bad) for rule, mask in broken.items()}
+    columns, reasons = (
+        [pl.when(mask).then(pl.lit(rule[part])) for rule, mask in broken.items()] for part in (0, 1)
     )
-    given = rows[reasons["row"]]
     for name in (name for name in REASONS if name in given.columns):
         new = f"{name}_given"
         while new in given.columns:
             new += "_given"
         given = given.rename({name: new})
-    return pl.concat([reasons.select(REASONS), given], how="horizontal")
+    return given.select(
+        pl.concat_str(reasons, separator="; ", ignore_nulls=True).alias("reason"),
+        pl.concat_list(columns).list.drop_nulls().alias("columns"),
+        pl.all(),
+    )

@@ -6,7 +6,7 @@ Other columns are kept; keywords and features can use them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
@@ -122,57 +122,31 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A rule of the contract for rows."""
+Broken = dict[tuple[str, str], pl.Series]
+"""(column, reason) -> a Boolean mask, without nulls, of the rows that break a rule.
 
-    column: str
-    """The column that the rule is about; the columns of a key are joined by " + "."""
-    kind: str
-    """A key of `SENTENCES`."""
-    limit: float | None = None
-    """The limit of a number."""
-
-
-SENTENCES = {
-    "missing": "{column} is missing",
-    "unreadable": "{column} cannot be read",
-    "below": "{column} is below its range (min {limit:g})",
-    "above": "{column} is above its range (max {limit:g})",
-    "duplicate": "duplicate key {column}",
-    "unknown": "unknown {column}",
-    "rejected": "{column} of a rejected row of places or users",
-    "future": "{column} in the future",
-    "old": f"{{column}} before {OLDEST.year}",
-    "no_click": "{column} without a click",
-}
-"""Kind of rule -> the message for a row that breaks it."""
-
-
-def sentence(rule: Rule) -> str:
-    """Returns the message for a row that breaks the rule."""
-    return SENTENCES[rule.kind].format(**asdict(rule))
+The columns of a key are joined by " + "."""
 
 
 def broken_in_columns(
     columns: Mapping[str, Column], given: pl.DataFrame, typed: pl.DataFrame
-) -> dict[Rule, pl.Series]:
-    """Returns, for each rule about a single column, a Boolean mask of the rows that break it.
+) -> Broken:
+    """Returns the rows that break a rule about a single column.
 
     `given` holds the values as read, `typed` the values converted to the types of the contract,
-    with null if the conversion failed. The masks have no nulls.
+    with null if the conversion failed.
     """
-    broken: dict[Rule, pl.Series] = {}
+    broken: Broken = {}
     for name, values in zip(typed.columns, typed, strict=True):
-        column = columns[name]
-        broken[Rule(name, "unreadable")] = values.is_null() & given[name].is_not_null()
-        if not column.nullable:
-            broken[Rule(name, "missing")] = given[name].is_null()
-        if column.low is not None:
-            broken[Rule(name, "below", column.low)] = values < column.low
-        if column.high is not None:
-            broken[Rule(name, "above", column.high)] = values > column.high
-    # A comparison with null is null: a missing value only breaks the rule `missing`.
+        low, high = columns[name].low, columns[name].high
+        broken[name, f"{name} cannot be read"] = values.is_null() & given[name].is_not_null()
+        if not columns[name].nullable:
+            broken[name, f"{name} is missing"] = given[name].is_null()
+        if low is not None:
+            broken[name, f"{name} is below its range (min {low:g})"] = values < low
+        if high is not None:
+            broken[name, f"{name} is above its range (max {high:g})"] = values > high
+    # A comparison with null is null: a missing value is neither too low nor too high.
     return {rule: rows.fill_null(False) for rule, rows in broken.items()}
 
 
@@ -182,23 +156,29 @@ def broken_in_rows(
     known: Mapping[str, pl.Series],
     rejected: Mapping[str, pl.Series],
     now: datetime,
-) -> dict[Rule, pl.Series]:
+) -> Broken:
     """Returns the same for the rules about keys, references, times and orders.
 
     `known` holds the valid IDs for `refers_to`, `rejected` the IDs of rejected rows.
     """
-    broken: dict[Rule, pl.Series] = {}
+    broken: Broken = {}
     if table.key:
         repeated = typed.select(~pl.struct(table.key).is_first_distinct()).to_series()
-        broken[Rule(" + ".join(table.key), "duplicate")] = repeated
+        broken |= duplicates(table, repeated)
     for name in table.refers_to:
         is_unknown = ~typed[name].is_in(known[name].implode())
         was_rejected = typed[name].is_in(rejected.get(name, typed[name].clear()).implode())
-        broken[Rule(name, "unknown")] = is_unknown & ~was_rejected
-        broken[Rule(name, "rejected")] = is_unknown & was_rejected
+        broken[name, f"unknown {name}"] = is_unknown & ~was_rejected
+        broken[name, f"{name} of a rejected row of places or users"] = is_unknown & was_rejected
     if "time" in typed.columns:
-        broken[Rule("time", "future")] = typed["time"] > now
-        broken[Rule("time", "old")] = typed["time"] < OLDEST
+        broken["time", "time in the future"] = typed["time"] > now
+        broken["time", f"time before {OLDEST.year}"] = typed["time"] < OLDEST
     if "order" in typed.columns:
-        broken[Rule("order", "no_click")] = typed["order"] & ~typed["click"]
+        broken["order", "order without a click"] = typed["order"] & ~typed["click"]
     return {rule: rows.fill_null(False) for rule, rows in broken.items()}
+
+
+def duplicates(table: Table, repeated: pl.Series) -> Broken:
+    """Returns the rows that repeat the key of an earlier row; `repeated` is their mask."""
+    key = " + ".join(table.key)
+    return {(key, f"duplicate key {key}"): repeated}

@@ -11,7 +11,7 @@ from rich.table import Table as TerminalTable
 
 from larr.config import Config
 from larr.data.checks import Checked, Checks, with_reasons
-from larr.data.contract import TABLES, Rule, sentence
+from larr.data.contract import TABLES, duplicates
 from larr.data.names import own_numbers
 from larr.data.transforms import text_column
 from larr.errors import DataError
@@ -48,7 +48,7 @@ class Checker(Checks):
         self.rows: Counter[str] = Counter()
         self.rows_rejected: Counter[str] = Counter()
         self.summary: dict[tuple[str, str], dict[str, Any]] = {}
-        """(table, reason) -> `broken_rules`, the number of `rows`, and `examples`."""
+        """(table, reason) -> their `columns`, the number of `rows`, and `examples`."""
         self.values: Counter[tuple[str, str]] = Counter()
         """(table, column) -> number of values."""
         self.blanked: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -79,7 +79,7 @@ class Checker(Checks):
                 "table": str(file),
                 "reason": str(reason),
                 "rows": lost,
-                "broken_rules": [],
+                "columns": [],
                 "examples": rows.head(EXAMPLES).select("line", "text").to_dicts(),
             }
         if lines.height:
@@ -89,7 +89,6 @@ class Checker(Checks):
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
         """Removes rows from the chunks (Parquet files) whose key is in an earlier chunk."""
         key = list(TABLES[table].key)
-        rule = Rule(" + ".join(key), "duplicate")
         # The keys of all rows need too much memory; their hashes show which ones may repeat.
         log, hashed = pl.scan_parquet(chunks), pl.struct(key).hash()
         hash_N = log.select(hashed).collect(engine="streaming").to_series().to_numpy(writable=True)
@@ -104,8 +103,8 @@ class Checker(Checks):
             rows = pl.read_parquet(path)
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
             if again.height:
-                everywhere = pl.repeat(True, again.height, eager=True)
-                self._keep(table, with_reasons(again, {rule: everywhere}), f"{path.stem}-repeated")
+                broken = duplicates(TABLES[table], pl.repeat(True, again.height, eager=True))
+                self._keep(table, with_reasons(again, broken), f"{path.stem}-repeated")
                 rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
             seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
 
@@ -117,12 +116,12 @@ class Checker(Checks):
         rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
         self.rows_rejected[table] += rejected.height
         for (reason,), rows in rejected.group_by("reason", maintain_order=True):
-            rules = rows["broken_rules"][0].to_list()
-            new = {"table": table, "reason": reason, "rows": 0, "broken_rules": rules}
+            columns = rows["columns"][0].to_list()
+            new = {"table": table, "reason": reason, "rows": 0, "columns": columns}
             group = self.summary.setdefault((table, str(reason)), new | {"examples": []})
             group["rows"] += rows.height
-            columns = dict.fromkeys([*TABLES[table].required, *(rule["column"] for rule in rules)])
-            examples = rows.select(name for name in columns if name in rows.columns)
+            shown = dict.fromkeys([*TABLES[table].required, *columns])
+            examples = rows.select(name for name in shown if name in rows.columns)
             examples = examples.head(EXAMPLES - len(group["examples"])).cast(pl.String)
             group["examples"] += examples.to_dicts()
 
@@ -164,11 +163,11 @@ class Checker(Checks):
             console.print(printed)
         for group in self.summary.values():
             table, rows = group["table"], self.rows[group["table"]]
-            for rule in group["broken_rules"]:
-                column = TABLES[table].columns.get(rule["column"])
+            for name in group["columns"]:
+                column = TABLES[table].columns.get(name)
                 if column and column.expected and group["rows"] > MAX_LOST * rows:
                     raise DataError(
-                        f"table {table}: {sentence(Rule(**rule))} in {group['rows']:,} of "
+                        f"table {table}: {group['reason']} in {group['rows']:,} of "
                         f"{rows:,} rows, for example {group['examples'][0]}; expected "
                         f"{column.expected}. Dropping these rows would bias the log"
                     )
