@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from larr.config import Config
 from larr.data.chunks import one_by_one
-from larr.data.cross import PRIOR, CrossCounts, DailyCross, Values
+from larr.data.counts import count_log
+from larr.data.cross import PRIOR, DailyCross, Values, counted, pair_counts
 from larr.data.default_pairs import with_pairs
 from larr.data.log import Log
 from larr.data.names import PLACE, USER
@@ -95,8 +97,9 @@ def daily_cross(
     log = replace(LOG, impressions=files, history=history)
     [pair] = config.statistics or []
     owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
-    counts = CrossCounts(log, 1.0, config, pair, owned, [])
-    return DailyCross(config, pair, owned, counts.of_all(one_by_one))
+    of_rows = partial(pair_counts, config=config, pair=pair, owned=owned, levels=[])
+    daily = count_log(log, 1.0, one_by_one, counted(pair), of_rows)
+    return DailyCross(config, pair, owned, daily)
 
 
 @pytest.mark.parametrize("columns", [("user_id", "poi_tags"), ("poi_tags", "user_id")])

@@ -107,7 +107,7 @@ def test_a_sampled_day_has_the_counts_of_the_complete_one() -> None:
             "order": [False] * 6,
         }
     )
-    counts = daily_counts(log.lazy(), [pl.col("poi_id")], log_counts(sampling_rate=0.5)).sort("day")
+    counts = daily_counts(log.lazy(), log_counts(sampling_rate=0.5), [pl.col("poi_id")]).sort("day")
     assert counts["impressions"].to_list() == [5.0, 3.0]
     assert counts["clicks"].to_list() == [1.0, 1.0]
 

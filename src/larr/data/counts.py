@@ -5,9 +5,7 @@ Rows of the same key and day in several files are added up by `larr.data.statist
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +18,9 @@ COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 """Daily counts of `Statistics`; `orders` include the history, `logged_orders` do not."""
 TAKEN = "taken"
 """The count of clicks, and of orders of the history."""
+Counting = Callable[[pl.LazyFrame, Mapping[str, pl.Expr]], pl.DataFrame]
+"""Returns the `daily_counts` of some rows, given the counts of a row: a module-level function or a
+`functools.partial` of one, as other processes call it."""
 
 
 def log_counts(sampling_rate: float = 1.0) -> dict[str, pl.Expr]:
@@ -39,51 +40,36 @@ def history_counts() -> dict[str, pl.Expr]:
 
 
 def daily_counts(
-    rows: pl.LazyFrame, key: Sequence[pl.Expr], counts: Mapping[str, pl.Expr]
+    rows: pl.LazyFrame, counts: Mapping[str, pl.Expr], key: Sequence[pl.Expr]
 ) -> pl.DataFrame:
     """Returns the sums of the counts of each key on each day."""
     counted = rows.select(*key, "day", **counts)
     return counted.group_by(pl.exclude(*counts)).agg(pl.all().sum()).collect()
 
 
-@dataclass(frozen=True)
-class Counts(ABC):
-    """Counts keys in files of the log, and in the orders before it."""
+def count_log(
+    log: Log, rate: float, mapped: Mapped, names: Sequence[str], of_rows: Counting
+) -> pl.DataFrame:
+    """Returns the daily counts of each file of the log and of the history, which are not added up.
 
-    log: Log
-    sampling_rate: float
-
-    @abstractmethod
-    def of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
-        """Returns the `daily_counts` of some rows; `counts` are those of each row."""
-
-    def of_file(self, path: Path) -> pl.DataFrame:
-        """Returns those of a file of the log."""
-        return self.of_rows(self.log.counted(path), log_counts(self.sampling_rate))
-
-    def of_all(self, mapped: Mapped) -> pl.DataFrame:
-        """Returns those of each file and of the history, which are not added up."""
-        files = self.log.impressions
-        parts = [self.of_rows(self.log.history.lazy(), history_counts())]
-        with track("daily counts", len(files), "files") as advance:
-            for part in mapped(type(self).of_file, self, files):
-                parts.append(part)
-                advance(1)
-        return pl.concat(parts, how="diagonal")
+    `rate` is the sampling rate, `names` are the counts to return, see `log_counts`.
+    """
+    parts = [_count(log.history.lazy(), history_counts(), names, of_rows)]
+    with track("daily counts", len(log.impressions), "files") as advance:
+        for part in mapped(_count_file, (log, rate, names, of_rows), log.impressions):
+            parts.append(part)
+            advance(1)
+    return pl.concat(parts, how="diagonal")
 
 
-@dataclass(frozen=True)
-class OwnerCounts(Counts):
-    """Counts a key of users and places."""
+def _count_file(shared: tuple[Log, float, Sequence[str], Counting], path: Path) -> pl.DataFrame:
+    log, rate, names, of_rows = shared
+    return _count(log.counted(path), log_counts(rate), names, of_rows)
 
-    key: pl.Expr
-    counts: Mapping[str, str]
-    """Name -> the entry of `log_counts`."""
-    clicked: bool = False
-    """Whether to count only clicks, and orders of the history."""
 
-    def of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
-        """Returns the columns `key`, `day`, and the counts."""
-        rows = rows.filter(counts[TAKEN] > 0) if self.clicked else rows
-        wanted = {name: counts[count] for name, count in self.counts.items()}
-        return daily_counts(rows, [self.key.alias("key")], wanted)
+def _count(
+    rows: pl.LazyFrame, counts: Mapping[str, pl.Expr], names: Sequence[str], of_rows: Counting
+) -> pl.DataFrame:
+    wanted = {name: counts[name] for name in names}
+    # If only clicks are counted, these are few rows.
+    return of_rows(rows.filter(pl.any_horizontal(c > 0 for c in wanted.values())), wanted)

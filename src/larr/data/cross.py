@@ -21,7 +21,7 @@ import polars as pl
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data.counts import TAKEN, Counts, daily_counts
+from larr.data.counts import TAKEN, daily_counts
 from larr.data.names import (
     INTERNAL,
     PLACE,
@@ -184,29 +184,25 @@ class Values:
         return pl.DataFrame({self.row: (row_N + 1).astype(np.uint32), "index": index_N})
 
 
-@dataclass(frozen=True)
-class CrossCounts(Counts):
-    """Counts pairs of values."""
+def pair_counts(
+    rows: pl.LazyFrame,
+    counts: Mapping[str, pl.Expr],
+    config: Config,
+    pair: StatisticConfig,
+    owned: Mapping[str, Values],
+    levels: Sequence[Levels],
+) -> pl.DataFrame:
+    """Returns `KEY`, `day` and the counts of the pair; empty if `rows` lack a column.
 
-    config: Config
-    pair: StatisticConfig
-    owned: Mapping[str, Values]
-    """Columns of users and places, whose values are counted by index."""
-    levels: Sequence[Levels]
-
-    def of_rows(self, rows: pl.LazyFrame, counts: Mapping[str, pl.Expr]) -> pl.DataFrame:
-        """Returns `KEY`, `day` and the counts of the pair; empty if `rows` lack a column."""
-        wanted = {name: counts[name] for name in counted(self.pair)}
-        if [*wanted] == [TAKEN]:  # only clicks are counted
-            rows = rows.filter(counts[TAKEN] > 0)
-        names = {*self.pair.columns} - {*self.owned}
-        names |= {raw_column(self.config, name) for name in names} | {*COUNTED}
-        rows = rows.select(name for name in rows.collect_schema() if name in names)
-        table = with_levels(rows.collect(), self.levels)
-        if not {*self.pair.columns} <= {*table.columns, *self.owned}:
-            return pl.DataFrame()
-        values = pair_values(table.lazy(), self.pair.columns, self.owned)
-        return daily_counts(values, [*map(pl.col, KEY)], wanted)
+    `owned` holds the columns of users and places, whose values are counted by index.
+    """
+    names = {*pair.columns} - {*owned}
+    names |= {raw_column(config, name) for name in names} | {*COUNTED}
+    rows = rows.select(name for name in rows.collect_schema() if name in names)
+    table = with_levels(rows.collect(), levels)
+    if not {*pair.columns} <= {*table.columns, *owned}:
+        return pl.DataFrame()
+    return daily_counts(pair_values(table.lazy(), pair.columns, owned), counts, [*map(pl.col, KEY)])
 
 
 def counted(pair: StatisticConfig) -> list[str]:
@@ -229,7 +225,7 @@ class DailyCross:
         owned: Mapping[str, Values],
         daily: pl.DataFrame,
     ) -> None:
-        """`daily` has the counts of `CrossCounts`, which are added up."""
+        """`daily` has the counts of `pair_counts`, which are added up."""
         self.pair, self.differs = pair, figures_differ(config, pair)
         self.owned = {name: owned[name] for name in pair.columns if name in owned}
         self.vocabularies: list[Vocabulary] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,8 +19,8 @@ from larr import artifacts
 from larr.config import Config
 from larr.data import statistics
 from larr.data.chunks import Mapped, one_by_one
-from larr.data.counts import COUNTS, OwnerCounts
-from larr.data.cross import Cross, CrossCounts, DailyCross, Values
+from larr.data.counts import COUNTS, count_log, daily_counts
+from larr.data.cross import Cross, DailyCross, Values, counted, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
@@ -195,15 +195,15 @@ class Enricher:
         half_life = config.features.half_life_days
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
-        rate, of_all = config.dataset.sampling_rate, {name: name for name in COUNTS}
+        count = partial(count_log, log, config.dataset.sampling_rate, mapped)
         self.statistics = {}
         for owner, row in (("poi", PLACE), ("user", USER)):
-            daily = OwnerCounts(log, rate, pl.col(row), of_all).of_all(mapped)
+            daily = count(COUNTS, partial(daily_counts, key=[pl.col(row).alias("key")]))
             self.statistics[owner] = statistics.Statistics(owner, daily, half_life)
         user_place = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
-        of_pairs = dict(zip(PAIR_FIGURES, ("clicks", "orders"), strict=True))
-        daily = OwnerCounts(log, rate, user_place, of_pairs, clicked=True).of_all(mapped)
-        self.pairs = statistics.Sums(daily, half_life)
+        names = dict(zip(("clicks", "orders"), PAIR_FIGURES, strict=True))
+        daily = count([*names], partial(daily_counts, key=[user_place.alias("key")]))
+        self.pairs = statistics.Sums(daily.rename(names), half_life)
         del daily
         columns = [USER, PLACE, "poi_id", "time", "day"]
         events = pl.concat([history.select(columns), clicked.select(columns)])
@@ -233,8 +233,8 @@ class Enricher:
             if name in table.columns
         }
         for pair in pairs:
-            counts = CrossCounts(log, rate, config, pair, owned, self.levels)
-            self.crosses.append(DailyCross(config, pair, owned, counts.of_all(mapped)))
+            read = partial(pair_counts, config=config, pair=pair, owned=owned, levels=self.levels)
+            self.crosses.append(DailyCross(config, pair, owned, count(counted(pair), read)))
         self._fit_levels(train)
         orders = with_levels(orders, self.levels)
         self.favourites = [
