@@ -16,7 +16,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
 from larr.data.known import PAIR_FIGURES
-from larr.data.log import Log, sample_requests
+from larr.data.log import Log, differing, sample_requests
 from larr.data.names import (
     LOOKED_UP,
     candidate_features,
@@ -74,7 +74,7 @@ def check_columns(config: Config, log: Log) -> None:
             *later_problems(config, log.places.columns),
         ]
     )
-    _check_undeclared(config, uses, log, impressions)
+    _check_undeclared(config, log, impressions)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -232,24 +232,28 @@ def _invalid_settings(
             )
 
 
-def _check_undeclared(config: Config, uses: list[Use], log: Log, impressions: pl.Schema) -> None:
+def used_columns(config: Config) -> list[str]:
+    """Returns the columns that settings read, without levels."""
+    names = [*config.features.categories, *config.features.numbers]
+    names += [bucket.column for bucket in config.buckets]
+    names += [n for profile in config.profiles for n in (profile.poi_column, profile.within) if n]
+    names += [name for keyword in config.keywords for name in Template(keyword).columns]
+    names += [name for pair in config.statistics or [] for name in pair.columns]
+    return list(dict.fromkeys(raw_column(config, name) for name in names))
+
+
+def _check_undeclared(config: Config, log: Log, impressions: pl.Schema) -> None:
     """Raises DataError for an undeclared column that differs between a request's candidates."""
     declared = config.features.candidate_columns
-    read = dict.fromkeys(raw_column(config, name) for _, names, *_ in uses for name in names)
     columns = [
         name
-        for name in read
+        for name in used_columns(config)
         if name in impressions and name not in (*declared, *OF_THE_REQUEST)
         if not name.startswith(LOOKED_UP)
     ]
     if not columns:
         return
-    # Unlike n_unique, min and max need constant memory per request. They also ignore missing
-    # values, so a value that is missing in some rows does not differ.
-    differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
-    requests = (
-        sample_requests(log.scan()).group_by("request_id").agg(differs).fill_null(value=False)
-    )
+    requests = differing(sample_requests(log.scan()), columns).fill_null(value=False)
     shares = requests.select(pl.col(columns).mean()).collect(engine="streaming").row(0)
     findings: dict[str, str] = {}
     for name, share in zip(columns, shares, strict=True):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
 from larr.data.cross import COUNT, pair_values
-from larr.data.log import Log, sample_requests
+from larr.data.log import Log, differing, sample_requests
 from larr.data.names import PLACE, USER, is_multivalued, raw_column
 
 MAX_PAIRS, MAX_VALUES, MIN_RECURRING, MIN_DIFFERING = 8, 12, 0.2, 0.2
@@ -47,10 +45,9 @@ def with_pairs(config: Config, log: Log) -> Config:
     names = list(dict.fromkeys(["user_id", "poi_id", *places, *scene]))
     table = log.places.lazy().with_row_index(PLACE, offset=1)
     compared = [name for name in names if name not in ("user_id", *scene)]
-    differing = _differing(
-        sample_requests(rows).join(table, on=PLACE, how="left"),
-        {name: raw.get(name, name) for name in compared},
-    )
+    read = dict.fromkeys(raw.get(name, name) for name in compared)
+    requests = differing(sample_requests(rows).join(table, on=PLACE, how="left"), read)
+    shares = requests.select(pl.col(*read).mean()).collect(engine="streaming").to_dicts()[0]
     is_useful = dict.fromkeys(scene, True)
     for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
         daily = (
@@ -59,7 +56,8 @@ def with_pairs(config: Config, log: Log) -> Config:
         daily = daily.join(table, on=row, how="left") if row == PLACE else daily
         for name in columns:
             recurs = name in words or _recurring(daily, name) >= MIN_RECURRING
-            is_useful[name] = recurs and differing.get(name, 1.0) >= MIN_DIFFERING
+            share = shares.get(raw.get(name, name))  # None if no request has several candidates
+            is_useful[name] = recurs and (share is None or share >= MIN_DIFFERING)
     chosen = [StatisticConfig(columns=pair) for pair in pairs if all(is_useful[n] for n in pair)]
     return config.model_copy(update={"statistics": chosen[:MAX_PAIRS]})
 
@@ -76,18 +74,3 @@ def _recurring(daily: pl.LazyFrame, column: str) -> float:
     )
     again, all_rows = counts.row(0)
     return float(again / max(all_rows, 1))
-
-
-def _differing(rows: pl.LazyFrame, columns: Mapping[str, str]) -> dict[str, float]:
-    """Returns for each column the share of requests within which it differs.
-
-    It is 1 if all requests have a single candidate.
-    """
-    differs = [
-        (pl.col(column).min() != pl.col(column).max()).alias(name)
-        for name, column in columns.items()
-    ]
-    requests = rows.group_by("request_id").agg(*differs, pl.len().alias(COUNT))
-    several = requests.filter(pl.col(COUNT) > 1).select(pl.col(list(columns)).mean())
-    shares = several.collect(engine="streaming").row(0, named=True)
-    return {name: 1.0 if share is None else float(share) for name, share in shares.items()}

@@ -12,7 +12,7 @@ import polars as pl
 
 from larr import metrics
 from larr.config import Config
-from larr.data.columns import check_columns
+from larr.data.columns import check_columns, used_columns
 from larr.data.contract import NEVER_FEATURES
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
@@ -20,9 +20,8 @@ from larr.data.features import sample
 from larr.data.guess import MIN_EXPECTED
 from larr.data.log import Log, check_tables
 from larr.data.look import share
-from larr.data.names import raw_column
 from larr.data.roles import has_role
-from larr.data.transforms import TIME_COLUMNS, Template
+from larr.data.transforms import TIME_COLUMNS
 from larr.errors import DataError
 from larr.progress import console
 
@@ -69,16 +68,6 @@ def check(config: Config) -> None:
         lines = "\n- ".join(wrong)
         raise DataError(f"{len(wrong)} columns must be removed from the configuration:\n- {lines}")
     console.print("  no changes are needed")
-
-
-def used_columns(config: Config) -> set[str]:
-    """Returns the columns that features, texts, profiles and statistics read."""
-    names = [*config.features.categories, *config.features.numbers]
-    names += [name for keyword in config.keywords for name in Template(keyword).columns]
-    names += [name for pair in config.statistics or [] for name in pair.columns]
-    names += [bucket.column for bucket in config.buckets]
-    names += [profile.poi_column for profile in config.profiles]
-    return {raw_column(config, name) for name in names}
 
 
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from pathlib import Path
@@ -126,6 +126,15 @@ def sample_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
     count = int(rows.select(pl.len()).collect(engine="streaming").item())
     parts = -(-count // SAMPLE_ROWS)
     return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
+
+
+def differing(rows: pl.LazyFrame, columns: Iterable[str]) -> pl.LazyFrame:
+    """Returns for each request which columns differ, null for one row and for missing values."""
+    # Unlike n_unique, min and max need constant memory per request. They also ignore missing
+    # values, so a value that is missing in some rows does not differ.
+    differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
+    several = [pl.when(pl.len() > 1).then(expression) for expression in differs]
+    return rows.group_by("request_id").agg(several)
 
 
 def check_tables(
