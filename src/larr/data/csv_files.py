@@ -12,6 +12,7 @@ import csv
 import io
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ UNREADABLE = pl.Schema(
 )
 """The schema of a table of malformed lines."""
 SEPARATORS = ",;\t|"
-"""Possible separators; the most frequent one outside quotes in the header is used."""
+"""Possible separators; the most frequent one outside quotes in the header is used, or `::`."""
 QUOTES = re.compile(r"\"[^\"]*\"|'[^']*'")
 SINGLE = re.compile(r"'[^']*'")
 LONGEST = 10_000
@@ -159,6 +160,9 @@ class CsvReader:
     def _in_groups(self, path: Path, files: list[Path], file: FileConfig) -> str:
         """Returns the SQL that reads UTF-8 files, grouped by dialect and columns."""
         headers = [(detected_dialect(one, file), one) for one in files]
+        for dialect, one in headers:
+            if twice := sorted(Counter(dialect.columns) - Counter({*dialect.columns})):
+                raise DataError(f"{one}: duplicate columns {', '.join(twice)}; rename one of each")
         groups = [
             (dialect, [one for _, one in group])
             for dialect, group in groupby(headers, key=lambda header: header[0])
@@ -276,15 +280,16 @@ class CsvReader:
         return copies
 
 
-def detected_dialect(path: Path, file: FileConfig) -> Dialect:
-    """Returns the dialect of a UTF-8 file, detected from its first lines.
+def detected_dialect(path: Path, file: FileConfig, encoding: str = "utf-8") -> Dialect:
+    """Returns the dialect of a file, detected from its first lines.
 
-    A column without a name becomes `column_<number>`. Raises DataError for duplicate names.
+    A column without a name becomes `column_<number>`.
     """
-    lines = next(decoded(path, "utf-8-sig"), "").split("\n")[file.skip :]
+    lines = next(decoded(path, encoding), "").removeprefix("\ufeff").split("\n")[file.skip :]
     blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
     outside = QUOTES.sub("", lines[blank])
-    separator = file.separator or max(SEPARATORS, key=outside.count)
+    frequent = "::" if outside.count("::") > 1 else max(SEPARATORS, key=outside.count)
+    separator = file.separator or frequent
     cells = [cell for line in lines[blank : blank + LINES] for cell in line.split(separator)]
     single = any(SINGLE.fullmatch(cell) for cell in cells)
     quote = "'" if single and not any(cell.startswith('"') for cell in cells) else '"'
@@ -295,10 +300,8 @@ def detected_dialect(path: Path, file: FileConfig) -> Dialect:
         header = csv.reader(lines[blank:], delimiter=separator, quotechar=quote or None)
         names = [name.strip() for name in next(header)]
     else:
-        names = lines[blank].split(separator)
+        names = [name.strip() for name in lines[blank].split(separator)]
     columns = tuple(name or f"column_{number}" for number, name in enumerate(names, 1))
-    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-        raise DataError(f"{path}: duplicate columns {', '.join(repeated)}; rename one of each")
     return Dialect(
         separator, quote, file.escape or '"', columns, not file.columns, file.skip + blank
     )

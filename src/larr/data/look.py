@@ -5,7 +5,6 @@ The kind of a column is that of the first rule in `KINDS` that its values satisf
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 import sqlite3
@@ -20,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
-from larr.data.csv_files import SEPARATORS, decoded, detected_encoding
+from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import HIDDEN, Files, table_files
 from larr.data.roles import WORDS, words_of
 from larr.data.sql import identifier, literal
@@ -366,20 +365,13 @@ def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
 
 def _with_columns(file: FileConfig, path: Path) -> FileConfig:
     """Returns the file with generated column names if its first line is not a header."""
-    text = next(decoded(path, detected_encoding(path)))
-    lines = [line for line in text.splitlines() if line.strip()] or [""]
-    separator = max(SEPARATORS, key=lines[0].count)
-    if lines[0].count("::") > 1:
-        separator = "::"
-        file = file.model_copy(update={"separator": separator})
-    cells = (
-        lines[0].split("::") if separator == "::" else next(csv.reader(lines, delimiter=separator))
-    )
-    given = [cell.strip() for cell in cells if cell.strip()]
+    columns = detected_dialect(path, file, detected_encoding(path)).columns
+    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
+    given = [cell for cell, name in zip(columns, names, strict=True) if cell != name]
     data = [DATA.fullmatch(cell) is not None for cell in given]
     is_data = any(map(DATED.fullmatch, given)) or len({*given}) < len(given) or sum(data) > 1
     if given and (is_data or data[0]):
-        return file.model_copy(update={"columns": [f"column_{n + 1}" for n in range(len(cells))]})
+        return file.model_copy(update={"columns": names})
     return file
 
 
