@@ -8,10 +8,9 @@ from rich.text import Text
 
 from larr import artifacts, machine
 from larr.config import Config
-from larr.config.rankers import BEST
 from larr.errors import StoppedError
 from larr.progress import console
-from larr.stages import RUN, STAGES, inputs_of
+from larr.stages import RUN, STAGES, figure_sources, inputs_of, trained_rankers
 
 
 def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
@@ -68,18 +67,8 @@ def vector_sources(config: Config) -> list[str]:
     from larr import rankers  # noqa: PLC0415
     from larr.text.embed import sources  # noqa: PLC0415
 
-    names = set(config.align.models) - {BEST}
-    if BEST in config.align.models:
-        names.update(config.choose.kinds)
-    read = [rankers.vector_sources(config, name) for name in names]
+    read = [rankers.vector_sources(config, name) for name in trained_rankers(config)]
     return sources(config, figure_sources(config).union(*read))
-
-
-def figure_sources(config: Config) -> set[str]:
-    """Returns the sources of text figures that the rankers read or `choose` tries."""
-    names = config.align.models
-    figures = {source for name in names for source in config.align.of(name).figures}
-    return figures.union(config.choose.sources if BEST in names else ())
 
 
 def embed(config: Config) -> None:

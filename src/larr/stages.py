@@ -35,14 +35,23 @@ class Stage:
     """Whether a run with this configuration includes the stage."""
 
 
-def _reads(config: Config, source: str) -> bool:
-    """Returns whether a ranker of this run reads, or `choose` tries, a source of text vectors."""
+def trained_rankers(config: Config) -> set[str]:
+    """Returns the rankers that a run trains, and the kinds that `choose` tries."""
     names = {*config.align.models}
-    if BEST in names:
-        names.update(config.choose.kinds)
-    read = {config.align.variant(name).vectors for name in names}
-    read.update(figure for name in names for figure in config.align.of(name).figures)
-    return source in read or (BEST in names and source in config.choose.sources)
+    return names - {BEST} | {*config.choose.kinds} if BEST in names else names
+
+
+def figure_sources(config: Config) -> set[str]:
+    """Returns the sources of text figures that these rankers read, or that `choose` tries."""
+    names = trained_rankers(config)
+    figures = {source for name in names for source in config.align.of(name).figures}
+    return figures.union(config.choose.sources if BEST in config.align.models else ())
+
+
+def _is_distilled(config: Config) -> bool:
+    """Returns whether a ranker reads, or `choose` tries, texts with the distilled model."""
+    variants = map(config.align.variant, trained_rankers(config))
+    return "distilled" in figure_sources(config).union(variant.vectors for variant in variants)
 
 
 STAGES = {
@@ -71,7 +80,7 @@ STAGES = {
         "larr.text.distill:distill",
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
-        is_needed=lambda config: _reads(config, "distilled"),
+        is_needed=_is_distilled,
     ),
     "embed": Stage(
         "-> embed/: the vectors of all distinct keyword texts (Eq. 22).",

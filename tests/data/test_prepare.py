@@ -165,9 +165,9 @@ def decoded(config: Config, folder: str) -> dict[str, np.ndarray]:
     texts = pl.read_parquet(data / "texts.parquet")["text"].to_list()
     vocabularies = {
         category.name: np.array(
-            [None, *pl.read_parquet(data / "vocabularies" / f"{category.name}.parquet")["value"]]
+            [None, *pl.read_parquet(data / "vocabularies" / f"category-{number}.parquet")["value"]]
         )
-        for category in features.categories
+        for number, category in enumerate(features.categories)
     }
     categories = load(config, f"{folder}/categories")
     histories = load(config, f"{folder.rpartition('/')[0] or '.'}/histories")

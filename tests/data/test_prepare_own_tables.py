@@ -99,7 +99,7 @@ def test_blank_texts_are_missing_and_integers_have_no_point(tmp_path: Path) -> N
     texts = pl.read_parquet(tmp_path / "out" / "prepare" / "descriptions.parquet")
     assert texts["chain"].to_list() == [None, None]
     assert texts["k"].to_list() == ["4 stars", None]
-    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "poi_stars.parquet")
+    words = pl.read_parquet(tmp_path / "out" / "prepare" / "vocabularies" / "category-2.parquet")
     assert words["value"].to_list() == ["4"]
 
 

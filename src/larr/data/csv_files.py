@@ -26,12 +26,10 @@ import pyarrow as pa
 from charset_normalizer import from_bytes
 
 from larr.config.data import FileConfig
-from larr.data.sql import identifier, literal, paths, with_file_name
+from larr.data.sql import COMPRESSED, identifier, literal, paths, with_file_name
 from larr.errors import DataError
 from larr.progress import console
 
-COMPRESSED = re.compile(r"\.(gz|zst)$", re.IGNORECASE)
-"""File extensions that decompressed copies drop."""
 BLOCK = 2**20
 """Bytes decoded at a time; the first block is used to detect the encoding."""
 SAMPLE = 10_000
@@ -267,7 +265,7 @@ class CsvReader:
         copies = []
         for file in files:
             below = file.relative_to(path) if file != path else file.name
-            copies.append(folder / COMPRESSED.sub("", str(below)))
+            copies.append(folder / re.sub(COMPRESSED, "", str(below), flags=re.I))
             copies[-1].parent.mkdir(parents=True, exist_ok=True)
             try:
                 with copies[-1].open("wb") as copy:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from larr.data.contract import TABLES
 from larr.data.guess import GUESS, LIKELY, Entity, Guess, guess, why_not
@@ -23,6 +22,7 @@ from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS
 from larr.data.values import LABELS
+from larr.html import environment
 from larr.progress import console
 
 MAX_PROFILES = 3
@@ -128,13 +128,7 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     users, places = _entity("users", found, found.user), _entity("places", found, found.place)
     needed = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
     read = _with_needs([table for table in needed if table])
-    templates = Environment(  # noqa: S701 - the text is not HTML
-        loader=PackageLoader("larr"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    templates = environment().overlay(autoescape=False, keep_trailing_newline=True)
     templates.filters |= {"toml": toml, "words": _words}
     time = next(iter(found.of("time")), None)
     return templates.get_template("mine.toml.j2").render(

@@ -6,7 +6,6 @@ Shapes: N rows, F categories, M numbers, L recent places, T tasks.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,7 @@ LARGEST = 1e30
 SCALE_ROWS = 1_000_000
 """Training rows from which means and standard deviations are computed."""
 ROW = f"{INTERNAL}row of the sample"
-SCALES = "scales"
-PLAIN_NAME = re.compile(rf"(?!{SCALES}$)[a-z0-9_]{{1,100}}")
-"""Column names that are valid file names on any system."""
+SCALES, CATEGORY = "scales.parquet", "category-{}.parquet"
 SCATTER = 2_654_435_761
 """2^32 over the golden ratio: its multiples modulo 2^32 are spread evenly, whatever their step."""
 
@@ -138,29 +135,24 @@ class FeatureEncoder:
     def save(self, folder: Path) -> None:
         """Writes the vocabularies, in the order of `features.categories`, and the scales."""
         folder.mkdir(exist_ok=True)
-        for number, (name, vocabulary) in enumerate(self.vocabularies.items()):
+        for number, vocabulary in enumerate(self.vocabularies.values()):
             texts = vocabulary.texts.rename("value").to_frame()
-            texts.write_parquet(folder / _file(number, name))
+            texts.write_parquet(folder / CATEGORY.format(number))
         scales = self.scales
         columns = {"name": scales.names, "mean": scales.mean_M, "deviation": scales.deviation_M}
         types = {"name": pl.String, "mean": pl.Float64, "deviation": pl.Float64}
-        pl.DataFrame(columns, schema=types).write_parquet(folder / f"{SCALES}.parquet")
+        pl.DataFrame(columns, schema=types).write_parquet(folder / SCALES)
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
         """Reads the files that `save` wrote."""
         vocabularies = {
-            name: Vocabulary(pl.read_parquet(folder / _file(number, name))["value"])
+            name: Vocabulary(pl.read_parquet(folder / CATEGORY.format(number))["value"])
             for number, name in enumerate(dict.fromkeys(config.features.categories))
         }
-        names, mean_M, deviation_M = pl.read_parquet(folder / f"{SCALES}.parquet").get_columns()
+        names, mean_M, deviation_M = pl.read_parquet(folder / SCALES).get_columns()
         scales = Scales(tuple(names), mean_M.to_numpy(), deviation_M.to_numpy())
         return cls(vocabularies, scales, config.features.recent)
-
-
-def _file(number: int, name: str) -> str:
-    """Returns the file name of a vocabulary."""
-    return f"{name}.parquet" if PLAIN_NAME.fullmatch(name) else f"column-{number}.parquet"
 
 
 def fit(config: Config, train: pl.LazyFrame) -> FeatureEncoder:

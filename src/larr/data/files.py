@@ -11,16 +11,10 @@ import pyarrow.parquet as pq
 
 from larr.config.data import FileConfig
 from larr.data.csv_files import CsvReader
-from larr.data.sql import identifier, literal, paths, reading, with_file_name
+from larr.data.sql import ENDINGS, identifier, literal, paths, reading, with_file_name
 from larr.errors import DataError
 from larr.progress import console
 
-SUFFIXES = {
-    "parquet": re.compile(r"\.(parquet|pq)$", re.IGNORECASE),
-    "json": re.compile(r"\.(json|jsonl|ndjson)(\.(gz|zst))?$", re.IGNORECASE),
-    "csv": re.compile(r"\.(csv|tsv|txt|tab|dat|data)(\.(gz|zst))?$", re.IGNORECASE),
-}
-"""File format -> file names; a single file with another name is read as CSV."""
 HIDDEN = (".", "_")
 """Prefixes of files that are ignored, such as `_SUCCESS`."""
 BATCH = 100_000
@@ -107,7 +101,7 @@ class Files:
 
 
 def table_files(path: Path) -> tuple[list[Path], str]:
-    """Returns the files of a table, and their format: a key of `SUFFIXES`.
+    """Returns the files of a table, and their format: a key of `ENDINGS`.
 
     Raises DataError if a folder holds other files: none is ignored silently.
     """
@@ -131,4 +125,4 @@ def table_files(path: Path) -> tuple[list[Path], str]:
 
 
 def _kind(file: Path) -> str:
-    return next((kind for kind, suffix in SUFFIXES.items() if suffix.search(file.name)), "")
+    return next((kind for kind, end in ENDINGS.items() if re.search(end, file.name, re.I)), "")

@@ -22,7 +22,7 @@ from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
 from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import HIDDEN, Files, table_files
 from larr.data.roles import WORDS, words_of
-from larr.data.sql import identifier, literal
+from larr.data.sql import ENDING, identifier, literal
 from larr.data.transforms import text_column
 from larr.data.values import as_type
 from larr.errors import DataError
@@ -39,7 +39,6 @@ NO_TABLE = re.compile(
     re.IGNORECASE,
 )
 """Names of files that are ignored."""
-SUFFIX = re.compile(r"\.(csv|tsv|txt|dat|jsonl?|ndjson|parquet|pq)(\.(gz|zst))?$", re.IGNORECASE)
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
@@ -339,7 +338,7 @@ def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[
         return
     inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(HIDDEN)]
     stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", child.name) for child in inside}
-    is_split = len(inside) > 1 and len(stems) == 1 and SUFFIX.search(inside[0].name)
+    is_split = len(inside) > 1 and len(stems) == 1 and re.search(ENDING, inside[0].name, re.I)
     if (is_split and not is_given) or any("=" in child.name for child in inside):
         yield path
         return
@@ -351,7 +350,7 @@ def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
     """Yields the name and source of each table in a file, database, or folder of parts."""
     kind = DATABASES.get(path.suffix.lower())
     if kind is None:
-        yield SUFFIX.sub("", path.name), FileConfig(path=path)
+        yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
         return
     if kind == "duckdb":
         with duckdb.connect(str(path), read_only=True) as database:

@@ -10,7 +10,15 @@ from polars.exceptions import PolarsError
 
 from larr.errors import DataError
 
-ENDING = r"\.(csv|tsv|txt|tab|dat|data|parquet|pq)(\.(gz|zst))?$"
+COMPRESSED = r"(\.(gz|zst))?$"
+ENDINGS = {
+    "parquet": r"\.(parquet|pq)$",
+    "json": r"\.(json|jsonl|ndjson)" + COMPRESSED,
+    "csv": r"\.(csv|tsv|txt|tab|dat|data)" + COMPRESSED,
+}
+"""File format -> the endings of file names; a single file with another name is read as CSV."""
+ENDING = "|".join(ENDINGS.values())
+"""A regular expression of all endings, with upper or lower case."""
 
 
 def literal(value: object) -> str:

@@ -204,11 +204,7 @@ class Levels:
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
         """Returns the level of each row; null if the number is missing."""
-        return self.of(frame[self.bucket.column])
-
-    def of(self, numbers: pl.Series) -> pl.Series:
-        """Returns the level of each number."""
-        position_N = self.positions(numbers.cast(pl.Float64).to_numpy())
+        position_N = self.positions(frame[self.bucket.column].cast(pl.Float64).to_numpy())
         return pl.Series(self.name, [*self.bucket.words, None]).gather(position_N)
 
     def value(self, number: float | None) -> str | None:
