@@ -371,11 +371,15 @@ def _leak(column: Column, found: Guess) -> str:
             return "it increases with time, so the values of the test days are new"
         rows = rows.head(int(TRAINING_SHARE * len(rows)))
         for role in roles:
-            left = rows.filter(~pl.col(role))["value"]
-            by_chance = rows["value"].count() / len(rows) * len(left)
-            if not left.count() and by_chance > MIN_EXPECTED:
+            if only_clicked(rows["value"], rows[role]):
                 return f"only rows with a {role} have it"
     return ""
+
+
+def only_clicked(values: pl.Series, is_clicked: pl.Series) -> bool:
+    """Returns whether only clicked rows have a value, although others would by chance."""
+    left = values.filter(~is_clicked)
+    return not left.count() and share(values.is_not_null()) * len(left) > MIN_EXPECTED
 
 
 def why_not(column: Column) -> str:

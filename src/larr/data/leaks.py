@@ -17,7 +17,7 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
-from larr.data.guess import MIN_EXPECTED
+from larr.data.guess import only_clicked
 from larr.data.log import Log, check_tables
 from larr.data.look import share
 from larr.data.roles import has_role
@@ -87,8 +87,7 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
         clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
         area = _auc(rows.select("request_id", "click", value=name))
         shares = f"{clicked:.0%} of the clicked rows have a value, {not_clicked:.0%} of the others"
-        by_chance = share(has_value) * int((~click).sum())
-        if not not_clicked and by_chance > MIN_EXPECTED:
+        if only_clicked(rows[name], click):
             yield f"{name}: {shares}", is_used
         elif area > MAX_AUC:
             yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used
