@@ -66,7 +66,7 @@ def test_a_wide_table_has_users_places_and_a_scene(folder: Path) -> None:
     wide().write_csv(folder / "sales.csv")
     (folder / "README.md").write_text("no table")
     text, config = drafted(folder)
-    assert "visit AS request_id,  -- sure" in text
+    assert "visit AS request_id,  -- such as 'v0'" in text
     assert "receipt: only rows with a click have it" in text
     assert "canteen: it is 'main' in all rows" in text
     assert config.features.candidate_columns == ["price"]

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from larr.data.contract import TABLES
-from larr.data.guess import GUESS, LIKELY, Entity, Guess, guess, why_not
+from larr.data.guess import Entity, Guess, guess, why_not
 from larr.data.look import EPOCHS, Column, Reader, Table, share
 from larr.data.names import LOOKED_UP
 from larr.data.roles import has_role, is_role, words_of
@@ -63,9 +63,10 @@ class Query:
     liked: list[str] = field(default_factory=list)
     """Columns with values that users may prefer, for profiles."""
 
-    def add(self, sql: str, name: str, note: str) -> None:
-        """Adds a column of the contract."""
+    def add(self, sql: str, name: str, example: str, kind: str = "") -> None:
+        """Adds a column with a comment."""
         quoted = identifier(name)
+        note = f"{kind}, such as {example}" if kind else f"such as {example}"
         self.lines[name] = (sql if sql == quoted else f"{sql} AS {quoted}", note)
 
     def add_own(self, column: Column, form: str = "{}") -> None:
@@ -78,7 +79,7 @@ class Query:
         if kind == "list":
             replaced = f"replace({sql}, {literal(column.form)}, ', ')"
             sql = replaced if column.form else f"array_to_string({sql}, ', ')"
-        self._add_read(sql, name, kind, f"such as {column.example}", is_liked=is_liked)
+        self._add_read(sql, name, kind, column.example, is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:
         """Adds flags as one list of the names of those that are set."""
@@ -87,14 +88,14 @@ class Query:
             f"THEN {literal(' '.join(flag.words))} END"
             for flag in flags
         )
-        self._add_read(f"concat_ws(', ',{words})", "kinds", "list", "yes-or-no columns as words")
+        self._add_read(f"concat_ws(', ',{words})", "kinds", "list", repr(" ".join(flags[0].words)))
 
     def _add_read(
-        self, sql: str, name: str, kind: str, note: str, *, is_liked: bool = True
+        self, sql: str, name: str, kind: str, example: str, *, is_liked: bool = True
     ) -> None:
         prefix = PREFIXES[self.table]
         read = name if name.startswith(prefix) else prefix + name
-        self.add(sql, name, f"{kind}, {note}")
+        self.add(sql, name, example, kind)
         self.kinds[read] = kind
         self.liked += [read] if is_liked and kind in ("category", "list") else []
 
@@ -189,11 +190,7 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
 def _impressions(found: Guess) -> Query:
     """Returns the query of the log with the contract's names."""
     query = Query("impressions", found.log.name, left_out=found.left_out)
-    keys = {
-        "user": (found.user.key, found.user.certainty),
-        "place": (found.place.key, found.place.certainty),
-    }
-    for role, (column, sure) in (keys | found.roles).items():
+    for role, column in found.roles.items():
         sql = column.sql
         if role == "time":
             sql = column.as_time(*found.of("clock"))
@@ -209,10 +206,10 @@ def _impressions(found: Guess) -> Query:
             )
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
-        if sure == GUESS:
+        if role in found.unsure:
             query.checks.append(f"is {column.name} the {role}?")
         if role != "clock":
-            query.add(sql, NAMES.get(role, role), sure)
+            query.add(sql, NAMES.get(role, role), column.example)
     for column in found.scene:
         query.add_own(column)
     return query
@@ -225,11 +222,11 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     query = Query(table, (entity.table or found.log).name)
     if not entity.columns:
         return query
-    query.add(own.sql, key, entity.certainty)
+    query.add(own.sql, key, own.example)
     title = _title(entity.columns) if table == "places" else None
     if table == "places":
         name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
-        query.add(name, "name", f"{LIKELY if title else GUESS}, such as {(title or own).example}")
+        query.add(name, "name", (title or own).example)
     flags = [column for column in entity.columns if column.kind == "flag"]
     flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
     if flags:
@@ -239,7 +236,7 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
         if reason := why_not(column):
             query.left_out[column.name] = reason
         elif axes and axes[0] not in query.lines:
-            query.add(form.format(column.sql), axes[0], LIKELY)
+            query.add(form.format(column.sql), axes[0], column.example)
         elif column is not title and column not in flags:
             query.add_own(column, form)
     if entity.table is None:
@@ -274,9 +271,9 @@ def _orders(found: Guess) -> Query:
     if found.orders:
         table, user, place, time = found.orders
         query.source = table.name
-        named = ((user.sql, "user_id"), (place.sql, "poi_id"), (time.as_time(), "time"))
-        for sql, name in named:
-            query.add(sql, name, LIKELY)
+        query.add(user.sql, "user_id", user.example)
+        query.add(place.sql, "poi_id", place.example)
+        query.add(time.as_time(), "time", time.example)
         names = {column.name for column in found.scene}
         for column in table.columns:
             if column.name in names and column not in (user, place, time):

@@ -1,7 +1,7 @@
 """Infers which table is the log, its users and places, and the roles of its columns.
 
-Guesses use names and values, and state how certain they are. Labels are compared with other columns
-only to find columns that are present in clicked rows alone, and only before the test days.
+Guesses use names and values. Labels are compared with other columns only to find columns that are
+present in clicked rows alone, and only before the test days.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ although more than this number would by chance."""
 RISING = 0.99
 CODE = r"^\S*\d\S*$"
 TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
-SURE, LIKELY, GUESS = "sure", "likely", "a guess: please check"
 ALONE = {
     "missing": "it has no values",
     "nested": "it holds nested values",
@@ -53,7 +52,6 @@ class Entity:
 
     key: Column
     """The key in the log."""
-    certainty: str
     table: Table | None = None
     """The table of users or places, if it exists."""
     own_key: Column | None = None
@@ -69,9 +67,11 @@ class Guess:
     log: Table
     user: Entity
     place: Entity
-    roles: dict[str, tuple[Column, str]]
-    """Role -> column of the log, and the certainty. Roles are request, time, clock, click, order,
-    rating, position, split, lat, lon, probability_click and probability_order."""
+    roles: dict[str, Column]
+    """Role -> column of the log. Roles are user, place, request, time, clock, click, order, rating,
+    position, split, lat, lon, probability_click and probability_order."""
+    unsure: set[str]
+    """Roles that the user should check."""
     orders: tuple[Table, Column, Column, Column] | None = None
     """Earlier orders: the table, its user, place and time."""
     scene: Sequence[Column] = ()
@@ -88,7 +88,7 @@ class Guess:
 
     def of(self, *roles: str) -> list[Column]:
         """Returns the columns of the log with some roles."""
-        return [self.roles[role][0] for role in roles if role in self.roles]
+        return [self.roles[role] for role in roles if role in self.roles]
 
 
 def guess(reader: Reader) -> Guess:
@@ -107,16 +107,17 @@ def guess(reader: Reader) -> Guess:
         keys = [found.user.key, found.place.key, *found.of("request")]
         log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
         user, place = (replace(e, key=log[e.key.name]) for e in (found.user, found.place))
-        roles = {k: v for k, v in _roles(log, user.key, place.key).items() if k not in LABELS}
-        roles |= {column.name: (column, LIKELY) for column in log.columns if column.name in LABELS}
-        found = Guess(log, user, place, roles)
+        found = _with_roles(log, user, place)
+        labels = {column.name: column for column in log.columns if column.name in LABELS}
+        found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | labels
+        found.unsure.difference_update(LABELS)
     found.orders = next(_earlier(found, logs), None)
     _sort_columns(found)
     return found
 
 
 def _preference(found: Guess) -> tuple[bool, bool, int]:
-    is_sure = GUESS not in (found.user.certainty, found.place.certainty) or not found.log.is_named
+    is_sure = found.unsure.isdisjoint(("user", "place")) or not found.log.is_named
     return is_sure, found.has_label or event_column(found.log) is not None, found.log.rows
 
 
@@ -141,7 +142,7 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
         if user.key is place.key or (user.table is not None and user.table is place.table):
             continue
         if not owned(user.key, others) and not owned(place.key, [user.key]):
-            return Guess(table, user, place, _roles(table, user.key, place.key))
+            return _with_roles(table, user, place)
     return None
 
 
@@ -159,7 +160,7 @@ def _fits(
         score = 0.5 * is_code
     if score or not (table.is_named or is_number):
         score += 0.1 * log10(len(column.distinct)) * table.is_named
-        yield score, Entity(column, LIKELY if is_named else GUESS)
+        yield score, Entity(column)
     for other in tables:
         for key in other.columns if other is not table else ():
             is_like = _looks_like(other, key, role)
@@ -168,7 +169,7 @@ def _fits(
             is_named_so = not by_chance or is_named_as(column, key, other)
             if (is_named or is_like) and is_named_so and refers(column, key):
                 better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like
-                yield score + better, Entity(column, SURE if is_named else LIKELY, other, key)
+                yield score + better, Entity(column, other, key)
 
 
 def _looks_like(table: Table, key: Column, role: str) -> bool:
@@ -198,51 +199,53 @@ def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
     return found
 
 
-def _roles(log: Table, user: Column, place: Column) -> dict[str, tuple[Column, str]]:
-    """Returns `Guess.roles` of a log."""
-    rest = [column for column in log.columns if column not in (user, place)]
-    roles = _labels(log, rest) | _times(user, rest)
+def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
+    """Returns a log with the roles of its columns."""
+    rest = [column for column in log.columns if column not in (user.key, place.key)]
+    labels, unsure = _labels(log, rest)
+    roles = {"user": user.key, "place": place.key} | labels | _times(user.key, rest)
 
     def is_request(column: Column) -> bool:
         few_missing = share(column.values.is_null()) <= MAX_MISSING
-        return column.is_key or (few_missing and bool(owned(column, [user])))
+        return column.is_key or (few_missing and bool(owned(column, [user.key])))
 
-    # Role, certainty, and a condition on the column.
     rules = (
-        ("request", SURE, lambda c: is_role(c.name, "request") and is_request(c)),
-        ("request", GUESS, lambda c: "id" in c.words and not c.is_key and is_request(c)),
-        ("split", SURE, lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
-        ("position", LIKELY, lambda c: is_role(c.name, "position") and c.is_integer),
-        ("lat", LIKELY, lambda c: has_role(c.name, "lat") and len(c.number_values)),
-        ("lon", LIKELY, lambda c: has_role(c.name, "lon") and len(c.number_values)),
-        ("probability_click", SURE, lambda c: c.name == "probability_click"),
-        ("probability_order", SURE, lambda c: c.name == "probability_order"),
+        ("request", lambda c: is_role(c.name, "request") and is_request(c)),
+        ("request", lambda c: "id" in c.words and not c.is_key and is_request(c)),
+        ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
+        ("position", lambda c: is_role(c.name, "position") and c.is_integer),
+        ("lat", lambda c: has_role(c.name, "lat") and len(c.number_values)),
+        ("lon", lambda c: has_role(c.name, "lon") and len(c.number_values)),
+        ("probability_click", lambda c: c.name == "probability_click"),
+        ("probability_order", lambda c: c.name == "probability_order"),
     )
-    for role, sure, fits in rules:
-        taken = [column for column, _ in roles.values()]
-        if column := next((c for c in rest if c not in taken and fits(c)), None):
-            roles.setdefault(role, (column, sure))
-    return roles
+    for role, fits in rules:
+        if column := next((c for c in rest if c not in roles.values() and fits(c)), None):
+            roles.setdefault(role, column)
+    found = {role for role, entity in (("user", user), ("place", place)) if entity.table}
+    possible = ({"user", "place", "request"} & {*roles}) - found
+    unsure |= {role for role in possible if not is_role(roles[role].name, role)}
+    return Guess(log, user, place, roles, unsure)
 
 
-def _labels(log: Table, columns: list[Column]) -> dict[str, tuple[Column, str]]:
-    """Returns click and order, or a rating."""
+def _labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[str]]:
+    """Returns click and order, or a rating, and which of them is unsure."""
     flags = [column for column in columns if column.kind == "flag"]
     orders = [column for column in flags if has_role(column.name, "order")]
     clicks = [c for c in flags if has_role(c.name, "click") and c not in orders]
     clicks = clicks or [c for c in flags if any(_has_all(c, order) for order in orders)] or orders
     if clicks:
-        ordered = [("order", (c, LIKELY)) for c in orders if _has_all(clicks[0], c)]
-        return {"click": (clicks[0], SURE if len(clicks) == 1 else GUESS), **dict(ordered[:1])}
+        ordered = [("order", column) for column in orders if _has_all(clicks[0], column)]
+        return {"click": clicks[0], **dict(ordered[:1])}, {"click"} if len(clicks) > 1 else set()
     scales = [
         c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
     ]
     scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
     if named := [column for column in scales if is_role(column.name, "rating")]:
-        return {"rating": (named[0], LIKELY)}
+        return {"rating": named[0]}, set()
     # Without names, a scale of whole or half numbers may be a rating.
     scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
-    return {"rating": (scales[0], GUESS)} if scales else {}
+    return ({"rating": scales[0]}, {"rating"}) if scales else ({}, set())
 
 
 def _has_all(click: Column, order: Column) -> bool:
@@ -251,7 +254,7 @@ def _has_all(click: Column, order: Column) -> bool:
     return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
-def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]:
+def _times(user: Column, columns: list[Column]) -> dict[str, Column]:
     """Returns the earliest time of a row; the time of day may be in a column of its own."""
     usable = [c for c in columns if share(c.values.is_null()) <= MAX_WITHOUT_TIME]
     times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
@@ -260,9 +263,8 @@ def _times(user: Column, columns: list[Column]) -> dict[str, tuple[Column, str]]
         return {}
     key = lambda c: (c.kind == "date", not is_role(c.name, "time"), c.times.median())  # noqa: E731
     time = min(times, key=key)
-    roles = {"time": (time, SURE if has_role(time.name, "time") else LIKELY)}
-    clocks = [(column, LIKELY) for column in usable if column.kind == "clock"]
-    return roles | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
+    clocks = [column for column in usable if column.kind == "clock"]
+    return {"time": time} | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
 
 
 def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, Column, Column]]:
@@ -277,8 +279,7 @@ def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, C
 
 def _sort_columns(found: Guess) -> None:
     """Assigns the other columns of the log to users, places or the scene, or excludes them."""
-    taken = [found.user.key, found.place.key, *found.of(*found.roles)]
-    rest = [column for column in found.log.columns if column not in taken]
+    rest = [column for column in found.log.columns if column not in found.roles.values()]
     for entity in (found.user, found.place):
         if entity.table:
             entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
