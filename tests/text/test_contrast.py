@@ -294,7 +294,7 @@ def test_each_kind_of_model_can_be_tuned_and_embeds(
     np.testing.assert_allclose(vectors_ND, encoder.encode(inputs), atol=2e-6)
 
 
-@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("layers", [0, 1, 2])
 def test_a_large_model_is_tuned_with_little_memory(
     tmp_path: Path, models: dict[str, Path], layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +317,7 @@ def test_a_large_model_is_tuned_with_little_memory(
         if not torch.allclose(weight, before[f"model.{name}"], rtol=2**-7, atol=1e-6)
     }
     assert any("layers.1." in name for name in changed)
-    assert any("layers.0." in name for name in changed) == (layers == 0)
+    assert any("layers.0." in name for name in changed) == (layers != 1)
     assert ("embed_tokens.weight" in changed) == (layers == 0)
     assert {weight.dtype for weight in after.values()} == {torch.float32}
 

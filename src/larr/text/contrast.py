@@ -6,6 +6,7 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown bes
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -346,11 +347,13 @@ def train_model(
         for module in encoder.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 module.cast_input_dtype_enabled = False  # autocast would undo the cast
+    tuned = config.backbone.lora_rank and config.backbone.lora_layers
     threads = torch.get_num_threads()
     if not is_large(encoder):
         torch.set_num_threads(1)  # two threads wait for each other and take a quarter more time
     try:
-        entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
+        with encoder[0].tuning_upper(tuned) if tuned else nullcontext():
+            entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:
         torch.set_num_threads(threads)
     names = ("loss", "user_user", "place_place", "user_place")

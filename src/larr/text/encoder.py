@@ -7,7 +7,8 @@ length.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +23,7 @@ from larr.errors import ConfigError, LarrError
 from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
 from larr.text.checkpoint import attention, source_of, weights_type
+from larr.text.lower_layers import LowerLayers
 
 SMALL_PARAMETERS = 3_000_000
 """Smaller models compute vectors in float32 and are trained by one thread."""
@@ -68,6 +70,20 @@ class KeywordTransformer(InputModule):
         self.keywords = list(tokens.keywords)
         self.max_length = tokens.max_length
         self.max_seq_length = tokens.max_length
+        self.lower: LowerLayers | None = None
+        """The layers below those that stage 2 tunes, in a context in which it keeps their states.
+        """
+
+    @contextmanager
+    def tuning_upper(self, layers: int) -> Iterator[None]:
+        """Computes only the upper `layers` of texts that were read before; see `LowerLayers`."""
+        body = self.model.get_base_model()
+        if layers < body.config.get_text_config().num_hidden_layers:
+            with LowerLayers(body, layers) as self.lower:
+                yield
+            self.lower = None
+        else:
+            yield
 
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, **_: Any
@@ -80,6 +96,8 @@ class KeywordTransformer(InputModule):
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
         inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
+        if self.lower is not None:
+            self.lower.read(inputs)
         features["token_embeddings"] = self.model(**inputs).last_hidden_state
         return features
 

@@ -9,6 +9,7 @@
                  layer, and the activations of one layer for the tokens of one forward pass
     logits       14 bytes per vocabulary entry and predicted token
     merging      4 bytes per parameter, while adapters are merged into the weights
+    not included up to 1 GB of states that stage 2 keeps with `backbone.lora_layers`
 """
 
 from __future__ import annotations
