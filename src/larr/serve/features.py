@@ -33,7 +33,7 @@ from larr.data.transforms import (
     with_time_columns,
 )
 from larr.data.within import request_numbers, with_figures, within_names, within_request
-from larr.serve.tables import open_array
+from larr.serve.tables import open_array, with_rows
 from larr.text.figures import TextFigures
 
 Ints = npt.NDArray[np.int32]
@@ -350,13 +350,3 @@ class CandidateCross:
             for column, words in self.sides
         ]
         return self.cross.figures(*index)
-
-
-def with_rows(table: Array, rows: Sequence[int], values: Array) -> Array:
-    """Returns a copy of a table with these rows replaced, padded with 0 where it grows."""
-    shape = (max(len(table), max(rows, default=0) + 1), max(table.shape[1], values.shape[1]))
-    grown = np.zeros(shape, table.dtype)
-    grown[: len(table), : table.shape[1]] = table
-    grown[list(rows)] = 0
-    grown[list(rows), : values.shape[1]] = values
-    return grown

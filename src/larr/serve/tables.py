@@ -6,7 +6,6 @@ share their pages, and unused rows stay on disk. Rows added at run time are kept
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +18,6 @@ from larr import artifacts
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 """Arrays by name, with the same number of rows."""
-GROWTH, LEAST_GROWTH = 8, 64
-"""A full buffer of added rows grows by an eighth, and by at least 64 rows."""
 
 
 class Table:
@@ -28,10 +25,8 @@ class Table:
 
     def __init__(self, published: Columns) -> None:
         self.published = published
-        self.first_added = min((len(column) for column in published.values()), default=0)
-        self._added = {name: column[:0] for name, column in published.items()}
-        self._count = 0
-        self._lock = threading.Lock()
+        self.first_added = min(map(len, published.values()), default=0)
+        self._added: Columns = {}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -39,35 +34,39 @@ class Table:
         return cls({path.stem: open_array(path) for path in sorted(folder.glob("*.npy"))})
 
     def __len__(self) -> int:
-        return self.first_added + self._count
+        return self.first_added + min(map(len, self._added.values()), default=0)
 
     def take(self, row: Array) -> Columns:
         """Returns the columns at row indices of any shape: [*shape, *row]."""
-        if not self._count:  # the common case needs no mask and no lock
+        added = self._added  # read once, because `write` may replace it
+        if not added:  # the common case needs no mask
             return {name: column.take(row, axis=0) for name, column in self.published.items()}
         is_added = row >= self.first_added
         published_row, added_row = np.where(is_added, 0, row), row[is_added] - self.first_added
         published = self.published.items()
         columns = {name: column.take(published_row, axis=0) for name, column in published}
-        with self._lock:  # prevents reading a row while it is replaced
-            for name, column in columns.items():
-                column[is_added] = self._added[name][added_row]
+        for name, column in columns.items():
+            column[is_added] = added[name][added_row]
         return columns
 
     def write(self, rows: Sequence[int], columns: Columns) -> None:
-        """Appends rows or replaces added rows; published rows never change."""
-        added_row = np.asarray(rows) - self.first_added
-        end = max(self._count, int(added_row.max()) + 1)
-        with self._lock:
-            for name, column in columns.items():
-                buffer = self._added[name]
-                if end > len(buffer):
-                    room = end + max(end // GROWTH, LEAST_GROWTH)
-                    buffer = np.empty((room, *buffer.shape[1:]), buffer.dtype)
-                    buffer[: self._count] = self._added[name][: self._count]
-                    self._added[name] = buffer
-                buffer[added_row] = column
-            self._count = end
+        """Appends rows or replaces added rows; copies the added rows, never the published ones."""
+        added_rows = [row - self.first_added for row in rows]
+        # all columns in one step, so that no thread reads a half-written row
+        self._added = {
+            name: with_rows(self._added.get(name, column[:0]), added_rows, column)
+            for name, column in columns.items()
+        }
+
+
+def with_rows(table: Array, rows: Sequence[int], values: Array) -> Array:
+    """Returns a copy of a table with these rows replaced, padded with 0 where it grows."""
+    end = max(len(table), max(rows, default=-1) + 1)
+    grown = np.zeros((end, *np.maximum(table.shape[1:], values.shape[1:])), table.dtype)
+    grown[tuple(map(slice, table.shape))] = table
+    grown[rows] = 0
+    grown[:, *map(slice, values.shape[1:])][rows] = values
+    return grown
 
 
 def open_array(path: Path) -> Array:
