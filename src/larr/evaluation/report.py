@@ -16,6 +16,7 @@ from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, 
 from larr.html import environment
 from larr.metrics import Metric, metrics_of, registered
 from larr.progress import console
+from larr.sections import leaves
 
 NAMES = {
     "wide_deep": "Wide&Deep",
@@ -226,7 +227,8 @@ def _language_model(tree: Json) -> dict[str, Any]:
     moments: dict[str, list[Any]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
     others: list[str] = []
-    for title, value in _leaves(tree):
+    for path, value in leaves(tree):
+        title = path.replace(".", " ").replace("_", " ")
         moment = next((word for word in MOMENTS if word in title), None)
         if isinstance(value, list):
             if len(value) >= FEWEST_RECORDS:
@@ -241,13 +243,3 @@ def _language_model(tree: Json) -> dict[str, Any]:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             others.append(f"{title} {value:,}" if is_number else f"{title}: {value}".lower())
     return {"moments": moments, "curves": curves, "others": others}
-
-
-def _leaves(tree: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the leaves of a tree, each with its path in words."""
-    for key, value in tree.items():
-        title = f"{prefix} {key.replace('_', ' ')}".strip()
-        if isinstance(value, dict):
-            yield from _leaves(value, title)
-        else:
-            yield title, value
