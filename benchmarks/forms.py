@@ -21,7 +21,6 @@ import torch
 from larr import artifacts
 from larr.data.batches import LogRows
 from larr.rankers import best
-from larr.rankers.best import members_of
 from larr.rankers.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.publish import write_ranker
@@ -51,8 +50,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         served = {}
         for name in options.models:
-            rankers = ((each, load_ranker(config, each)) for each in name.split("+"))
-            members = ChainMap(*(members_of(*ranker) for ranker in rankers))
+            loaded = (load_ranker(config, each) for each in name.split("+"))
+            members = ChainMap(*(blend.members for blend in loaded))
             write_ranker(members, reader, two, Path(scratch) / name)
             served[name] = ServedRanker(Path(scratch) / name, reader)
         for _ in range(ROUNDS):

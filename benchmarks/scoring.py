@@ -117,11 +117,12 @@ def main() -> None:
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
     data = artifacts.folder(config, "prepare")
-    model: Any = load_ranker(config, options.model)
+    members = load_ranker(config, options.model).members
+    model: Any = members[options.model][0]
     reader = Reader(config, data)
     scratch = tempfile.TemporaryDirectory()
     batch = next(LogRows(data / "test").in_order(CANDIDATES))
-    members, folder = {options.model: (model, 1.0)}, Path(scratch.name) / "ranker"
+    folder = Path(scratch.name) / "ranker"
     write_ranker(members, reader, batch.select(torch.arange(2)), folder)
     ranker = ServedRanker(folder, reader)
     folded: Any = ranker.members[0].served

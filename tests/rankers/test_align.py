@@ -58,7 +58,7 @@ def test_lightgbm_leaves_hidden_categories_out(tmp_path: Path) -> None:
     hidden = ["user_id", "poi_id"]
     config = write_log(tmp_path, SIZES, small_align(models=["lightgbm"], hidden=hidden))
     align(config)
-    ranker = load_ranker(config, "lightgbm")
+    ranker, _ = load_ranker(config, "lightgbm").members["lightgbm"]
     features = read_features(artifacts.folder(config, "prepare"))
     columns = len(features.categories) - len(hidden) + len(features.numbers)
     assert [forest.num_feature() for forest in ranker.forests] == [columns] * 2

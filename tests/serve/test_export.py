@@ -11,9 +11,11 @@ import pytest
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.rankers import BEST
 from larr.data.batches import LogRows
 from larr.errors import ConfigError
 from larr.rankers.align import align
+from larr.rankers.best import Blend
 from larr.rankers.predict import load_ranker, predict
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
@@ -39,7 +41,7 @@ def exported(trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: Path) -> None:
     rows = pl.read_parquet(exported / "test.parquet")
-    ranker = load_ranker(trained, "larr")
+    ranker, _ = load_ranker(trained, "larr").members["larr"]
     batch = next(LogRows(trained.output / "prepare" / "test").in_order(500))
     assert len(rows) == batch.rows
     assert (rows["poi_id"].to_numpy() == batch.categories[:, 1].numpy()).all()
@@ -50,9 +52,16 @@ def test_a_row_has_its_columns_and_its_scene_vector(trained: Config, exported: P
     assert not list(exported.glob("*.partial"))
 
 
-def test_a_ranker_without_scenes_has_none(trained: Config, tmp_path: Path) -> None:
+def test_a_ranker_without_scenes_has_none(
+    trained: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError, match="has no scene vectors"):
         export(trained, "ple", tmp_path)
+    blend = Blend({"best_1": load_ranker(trained, "larr").members["larr"]})
+    monkeypatch.setattr(module, "require_ranker", lambda *_: None)
+    monkeypatch.setattr(module, "load_ranker", lambda *_: blend)
+    with pytest.raises(ConfigError, match="best: it has no scene vectors"):
+        export(trained, BEST, tmp_path)
 
 
 def test_the_onnx_ranker_gives_the_probabilities_of_evaluate(

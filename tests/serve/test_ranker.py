@@ -17,9 +17,9 @@ from larr.config import Config
 from larr.data.batches import Batch, LogRows
 from larr.data.features import ColumnSplit, undo_sampling
 from larr.rankers import build
+from larr.rankers.best import Blend
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.predict import load_ranker, predict, probabilities
-from larr.rankers.ranker import Ranker
 from larr.serve.features import CandidateInputs, PlaceInputs, RequestInputs
 from larr.serve.publish import write_ranker
 from larr.serve.ranker import ServedRanker, scores
@@ -156,7 +156,7 @@ def test_served_scores_equal_those_of_the_evaluation(
     assert np.abs(np.concatenate(served_scores) - expected_NT).max() < 1e-5
 
 
-def figures_of(ranker: Ranker, texts: torch.Tensor, data: Path) -> torch.Tensor:
+def figures_of(ranker: Blend, texts: torch.Tensor, data: Path) -> torch.Tensor:
     """The text figures of the first test rows, with other texts."""
     history_N = np.load(data / "test" / "history.npy")[: len(texts), 0]
     parts = [torch.zeros(len(texts), 0)]

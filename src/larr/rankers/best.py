@@ -86,12 +86,3 @@ class Blend:
             figures_BG = torch.cat([batch.figures[:, :0], *parts], dim=1)
             logits.append(weight * ranker.score(batch._replace(figures=figures_BG)))
         return torch.stack(logits).sum(dim=0) / sum(weight for _, weight in self.members.values())
-
-
-Scorer = Ranker | Blend
-"""Scores a batch; callers use only `figures` and `score`."""
-
-
-def members_of(name: str, scorer: Scorer) -> Mapping[str, tuple[Ranker, float]]:
-    """Returns the members of a blend; a single ranker is its only member."""
-    return scorer.members if isinstance(scorer, Blend) else {name: (scorer, 1.0)}

@@ -18,7 +18,8 @@ from larr.errors import StaleError
 from larr.metrics import TASKS, Array
 from larr.rankers import best
 from larr.rankers.align import ranker_artifact, train
-from larr.rankers.best import Blend, Scorer
+from larr.rankers.best import Blend
+from larr.rankers.ranker import Ranker
 
 ROWS = 4096  # per scoring batch
 
@@ -35,19 +36,19 @@ def predict(config: Config, name: str) -> np.ndarray:
         return undo_sampling(predict_log(ranker, log, advance), rate)
 
 
-def load_ranker(config: Config, name: str) -> Scorer:
-    """Loads a ranker that `larr align` has trained, or `best`."""
+def load_ranker(config: Config, name: str) -> Blend:
+    """Loads a ranker that `larr align` has trained, as its own only member, or `best`."""
     config = best.with_members(config)
     members = {}
     for member, weight in (best.weights(config) if name == BEST else {name: 1.0}).items():
         ranker = rankers.build(config, member)
         ranker.load(artifacts.folder(config, "align") / member / "model.safetensors")
         members[member] = ranker, weight
-    return Blend(members) if name == BEST else ranker
+    return Blend(members)
 
 
 def predict_log(
-    ranker: Scorer, log: LogRows, advance: progress.Advance = lambda _: None
+    ranker: Ranker | Blend, log: LogRows, advance: progress.Advance = lambda _: None
 ) -> np.ndarray:
     """Returns the probabilities of a log's rows in its order, float32 [N, T].
 
@@ -60,7 +61,7 @@ def predict_log(
     return np.concatenate(parts)
 
 
-def probabilities(ranker: Scorer, batch: Batch) -> np.ndarray:
+def probabilities(ranker: Ranker | Blend, batch: Batch) -> np.ndarray:
     """Returns the probabilities of the rows, float32 [B, T], before `undo_sampling`."""
     probability_BT: np.ndarray = ranker.score(batch).sigmoid().numpy()
     return probability_BT

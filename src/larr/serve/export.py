@@ -38,7 +38,8 @@ def export(config: Config, model: str, target: Path) -> None:
     other than LARR.
     """
     require_ranker(config, model)
-    ranker = load_ranker(config, model)
+    # `best` has no member of its own name
+    ranker, _ = load_ranker(config, model).members.get(model, (None, 0))
     if not isinstance(ranker, Larr):
         raise ConfigError(f"--model {model}: it has no scene vectors; choose a LARR")
     data = artifacts.folder(config, "prepare")

@@ -25,7 +25,7 @@ from larr.data.names import INTERNAL
 from larr.data.prepare import REQUESTS
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.rankers import best
-from larr.rankers.best import Scorer, members_of
+from larr.rankers.best import Blend
 from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
 from larr.rankers.predict import load_ranker, probabilities, require_ranker
@@ -89,7 +89,7 @@ def publish(store: Store, config: Config, model: str) -> str:
     versions.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=versions, prefix=".") as scratch:
         folder, trained = Path(scratch) / "version", load_ranker(config, model)
-        members = members_of(model, trained)
+        members = trained.members
         if (known := store.published_from(_copy_run(config, model, members, folder))) is not None:
             return known
         reader, rows = Reader(config, data), pl.read_parquet(data / REQUESTS)
@@ -234,9 +234,7 @@ def _text_parts(text_rows: TextRows, slot_V: torch.Tensor) -> Iterator[Columns]:
         yield {name: column.numpy() for name, column in rows.items()}
 
 
-def _golden(
-    trained: Scorer, rows: pl.DataFrame, version: ServedVersion
-) -> Iterator[dict[str, Any]]:
+def _golden(trained: Blend, rows: pl.DataFrame, version: ServedVersion) -> Iterator[dict[str, Any]]:
     """Yields requests of the log with the probabilities of the trained ranker.
 
     Both use the statistics of the day after training, whatever the day of the request.
