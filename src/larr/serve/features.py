@@ -109,6 +109,8 @@ class Reader:
         is_of_place = np.array([keyword.owner == "poi" for keyword in config.scene_keywords], bool)
         self.place_slots = np.flatnonzero(is_of_place)
         self.request_slots = np.flatnonzero(~is_of_place)
+        self.place_templates = [self.templates[slot] for slot in self.place_slots]
+        self.request_templates = [self.templates[slot] for slot in self.request_slots]
         self.place_rows = {
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
@@ -132,8 +134,7 @@ class Reader:
 
     def _columns(self) -> tuple[list[str], list[str]]:
         """Returns the columns that rankers read of the scene and of a candidate."""
-        texts = [template for template in self.templates if template.keyword.owner != "poi"]
-        scene = [name for template in texts for name in template.columns]
+        scene = [name for template in self.request_templates for name in template.columns]
         scene += [profile.within for profile in self.config.profiles if profile.within]
         scene += [*self.request_categories, *self.request_scales.names]
         candidate = [*self.candidate_categories, *self.candidate_scales.names]
@@ -200,11 +201,7 @@ class Reader:
     def place_texts(self, places: pl.DataFrame) -> list[pl.Series]:
         """Returns the texts of places, a column named by each of their keywords."""
         described = self.known.describe_places(places)
-        return [
-            template.column(described)
-            for template in self.templates
-            if template.keyword.owner == "poi"
-        ]
+        return [template.column(described) for template in self.place_templates]
 
     def _text_numbers(self, texts: Sequence[pl.Series], rows: int) -> Ints:
         """Returns the indices of columns of texts, [P, S] for places; -1 for no stored text."""
@@ -217,9 +214,7 @@ class Reader:
         """Returns the inputs of one request: `user_id`, `time` and the columns of its scene."""
         values = self.known.of_request(row)
         texts, missing = [], []
-        for template in self.templates:
-            if template.keyword.owner == "poi":
-                continue
+        for template in self.request_templates:
             keyword, text = template.keyword.name, template.value(values)
             texts.append(self.texts.value(keyword, text))
             if text is not None and texts[-1] == MISSING:
