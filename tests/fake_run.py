@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -86,6 +88,17 @@ def make_run(
         lambda config, ranker: np.load(config.output / f"{ranker}.npy"),
     )
     return config
+
+
+def read_report(output: Path) -> dict[str, Any]:
+    """The content of report.json, in which NaN and infinities are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    written = (output / "evaluate" / "report.json").read_text()
+    content: dict[str, Any] = json.loads(written, parse_constant=refuse)
+    return content
 
 
 def _scores(rng: np.random.Generator, logit_N2: np.ndarray, seen: float) -> np.ndarray:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from larr.config import Config
 from larr.evaluation.evaluate import evaluate
-from tests.fake_run import make_run
+from tests.fake_run import make_run, read_report
 
 
 @pytest.fixture(scope="package")
@@ -27,6 +28,12 @@ def configs(
     for config in runs:
         evaluate(config)
     return runs
+
+
+@pytest.fixture
+def found(configs: list[Config]) -> dict[str, Any]:
+    """The report of the first seed."""
+    return read_report(configs[0].output)
 
 
 @pytest.fixture(scope="package")

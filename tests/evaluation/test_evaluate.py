@@ -18,17 +18,7 @@ from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import mean_tree
 from larr.metrics import METRICS, Metric, mean_of, metrics_of
 from larr.stages import RUN
-from tests.fake_run import SLOTS, STRENGTHS, make_run
-
-
-def read(config: Config) -> dict:
-    return json.loads(
-        (config.output / "evaluate" / "report.json").read_text(), parse_constant=refuse
-    )
-
-
-def refuse(constant: str) -> None:
-    raise AssertionError(f"{constant} is not JSON")
+from tests.fake_run import SLOTS, STRENGTHS, make_run, read_report
 
 
 def rows_of(config: Config) -> tuple[pl.DataFrame, np.ndarray]:
@@ -43,8 +33,8 @@ def scores_of(config: Config, model: str) -> np.ndarray:
     return np.load(config.output / f"{model}.npy")
 
 
-def test_metrics_of_each_model_equal_those_of_its_scores(configs) -> None:
-    found, (rows, label) = read(configs[0]), rows_of(configs[0])
+def test_metrics_of_each_model_equal_those_of_its_scores(configs, found) -> None:
+    rows, label = rows_of(configs[0])
     user = rows["user_id"].rank("dense").to_numpy().astype(int) - 1
     assert list(found["models"]) == [*STRENGTHS, "ceiling"]
     for model, estimates in found["models"].items():
@@ -63,8 +53,7 @@ def test_metrics_of_each_model_equal_those_of_its_scores(configs) -> None:
                 assert estimate["low"] < estimate["mean"] < estimate["high"]
 
 
-def test_gains_are_ratios_of_the_metrics_and_name_every_control(configs) -> None:
-    found = read(configs[0])
+def test_gains_are_ratios_of_the_metrics_and_name_every_control(found) -> None:
     pairs = [("larr", "ple")]
     pairs += [("larr", control) for control in CONTROLS]
     pairs += [(control, "ple") for control in CONTROLS]
@@ -81,16 +70,14 @@ def test_gains_are_ratios_of_the_metrics_and_name_every_control(configs) -> None
     )
 
 
-def test_the_interval_of_a_gain_is_paired(configs) -> None:
-    found = read(configs[0])
+def test_the_interval_of_a_gain_is_paired(found) -> None:
     gain = found["gains"]["larr_over_ple"]["ctr_logloss"]
     larr, ple = (found["models"][model]["ctr_logloss"] for model in ("larr", "ple"))
     unpaired = 100 * (larr["high"] - larr["low"] + ple["high"] - ple["low"]) / ple["mean"]
     assert gain["high"] - gain["low"] < unpaired / 2
 
 
-def test_distance_closed_is_a_share_of_the_distance_to_the_ceiling(configs) -> None:
-    found = read(configs[0])
+def test_distance_closed_is_a_share_of_the_distance_to_the_ceiling(found) -> None:
     mean = {model: metric["ctr_auc"]["mean"] for model, metric in found["models"].items()}
     expected = 100 * (mean["larr"] - mean["ple"]) / (mean["ceiling"] - mean["ple"])
     closed = found["distance_closed"]["all"]["larr"]["ctr_auc"]
@@ -99,8 +86,8 @@ def test_distance_closed_is_a_share_of_the_distance_to_the_ceiling(configs) -> N
     assert set(found["distance_closed"]["cold_places"]) == set(STRENGTHS) - {"ple"}
 
 
-def test_slices_and_cold_parts_equal_the_auc_of_their_rows(configs) -> None:
-    found, (rows, label) = read(configs[0]), rows_of(configs[0])
+def test_slices_and_cold_parts_equal_the_auc_of_their_rows(configs, found) -> None:
+    rows, label = rows_of(configs[0])
     score = scores_of(configs[0], "larr")
     assert set(found["slices"]["meal_slot"]) == set(SLOTS)
     for slot in SLOTS:
@@ -115,8 +102,7 @@ def test_slices_and_cold_parts_equal_the_auc_of_their_rows(configs) -> None:
     assert found["sizes"]["cold"]["places"]["clicks"] == label[cold, 0].sum()
 
 
-def test_the_mean_within_scenes_is_weighted_by_impressions(configs) -> None:
-    found = read(configs[0])
+def test_the_mean_within_scenes_is_weighted_by_impressions(found) -> None:
     aucs, sizes = found["slices"]["meal_slot"], found["sizes"]["slices"]["meal_slot"]
     impressions = [sizes[slot]["impressions"] for slot in SLOTS]
     expected = np.average([aucs[slot]["ple"]["ctr_auc"] for slot in SLOTS], weights=impressions)
@@ -125,8 +111,8 @@ def test_the_mean_within_scenes_is_weighted_by_impressions(configs) -> None:
     assert estimate["low"] < estimate["mean"] < estimate["high"]
 
 
-def test_small_parts_have_no_metric(configs) -> None:
-    found, (rows, _) = read(configs[0]), rows_of(configs[0])
+def test_small_parts_have_no_metric(configs, found) -> None:
+    rows, _ = rows_of(configs[0])
     small = [
         city
         for city, size in found["sizes"]["slices"]["city"].items()
@@ -138,8 +124,8 @@ def test_small_parts_have_no_metric(configs) -> None:
         assert found["slice_gains"]["city"][city]["larr_over_ple"]["ctr_auc"] is None
 
 
-def test_gauc_coverage_and_calibration_are_reported(configs) -> None:
-    found, (rows, label) = read(configs[0]), rows_of(configs[0])
+def test_gauc_coverage_and_calibration_are_reported(configs, found) -> None:
+    rows, label = rows_of(configs[0])
     by_user = rows.select("user_id", click=pl.Series(label[:, 0])).group_by("user_id")
     mixed = by_user.agg(pl.len(), pl.col("click").sum()).filter(
         (pl.col("click") > 0) & (pl.col("click") < pl.col("len"))
@@ -151,8 +137,7 @@ def test_gauc_coverage_and_calibration_are_reported(configs) -> None:
     assert ratio == pytest.approx(label[:, 0].sum() / truth.sum(dtype=float))
 
 
-def test_stages_and_figures_come_from_the_manifests(configs) -> None:
-    found = read(configs[0])
+def test_stages_and_figures_come_from_the_manifests(found) -> None:
     optional = ("distill", "choose")
     assert list(found["stages"]) == [verb for verb in RUN if verb not in optional]
     for stage in found["stages"].values():
@@ -164,13 +149,13 @@ def test_stages_and_figures_come_from_the_manifests(configs) -> None:
     assert found["seeds"] == [1]
 
 
-def test_the_same_run_gives_the_same_report(configs, tmp_path, monkeypatch) -> None:
+def test_the_same_run_gives_the_same_report(configs, found, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("larr.evaluation.report.page", lambda _: "")
     again = make_run(tmp_path, monkeypatch, 1)
     evaluate(again)
-    one, other = read(configs[0]), read(again)
-    assert one.pop("stages").keys() == other.pop("stages").keys()
-    assert json.dumps(one) == json.dumps(other)
+    other = read_report(again.output)
+    assert found.pop("stages").keys() == other.pop("stages").keys()
+    assert json.dumps(found) == json.dumps(other)
     draws = [config.output / "evaluate" / "draws.parquet" for config in (configs[0], again)]
     assert draws[0].read_bytes() == draws[1].read_bytes()
 
@@ -178,8 +163,8 @@ def test_the_same_run_gives_the_same_report(configs, tmp_path, monkeypatch) -> N
 def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("larr.rankers.predict.predict", lambda *_: pytest.fail("scored again"))
     pool(configs, tmp_path)
-    pooled = json.loads((tmp_path / "evaluate" / "report.json").read_text(), parse_constant=refuse)
-    singles = [read(config) for config in configs]
+    pooled = read_report(tmp_path)
+    singles = [read_report(config.output) for config in configs]
     assert pooled["seeds"] == [1, 2, 3]
     for model in pooled["models"]:
         for metric in metrics_of():
@@ -214,7 +199,7 @@ def test_a_registered_metric_appears_everywhere(tmp_path, monkeypatch, capsys) -
     monkeypatch.setitem(METRICS, "brier", metric)
     config = make_run(tmp_path, monkeypatch, rows=1_500, models=["ple", "larr"])
     evaluate(config)
-    found, (_, label) = read(config), rows_of(config)
+    found, (_, label) = read_report(config.output), rows_of(config)
     expected = np.mean((scores_of(config, "larr")[:, 0] - label[:, 0]) ** 2)
     assert found["models"]["larr"]["ctr_brier"]["mean"] == pytest.approx(expected, abs=1e-7)
     assert found["gains"]["larr_over_ple"]["ctr_brier"]["percent"] < 0
@@ -234,7 +219,7 @@ def test_pool_refuses_a_seed_without_a_report(configs, tmp_path) -> None:
 
 
 def test_a_log_without_orders_has_null_for_ctcvr_and_no_ceiling(clicks_only) -> None:
-    found = read(clicks_only)
+    found = read_report(clicks_only.output)
     for by_metric in [*found["models"].values(), *found["gains"].values()]:
         assert by_metric["ctr_auc"] is not None
         assert by_metric["ctcvr_auc"] is by_metric["ctcvr_gauc"] is by_metric["ctcvr_logloss"]
@@ -247,7 +232,7 @@ def test_pairs_of_untrained_rankers_are_omitted(tmp_path, monkeypatch) -> None:
     config = make_run(tmp_path, monkeypatch, rows=1_000, models=["deepfm", "larr"])
     monkeypatch.setattr("larr.evaluation.report.page", lambda _: "")
     evaluate(config)
-    found = read(config)
+    found = read_report(config.output)
     assert found["gains"] == {}
     assert found["distance_closed"] == {"all": {}, "cold_places": {}}
 

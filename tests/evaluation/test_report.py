@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +15,7 @@ from larr.config import Config
 from larr.evaluation import report
 from larr.evaluation.evaluate import evaluate
 from larr.evaluation.plots import COLOURS, forest
-from tests.fake_run import make_run
+from tests.fake_run import make_run, read_report
 
 VOID = {"meta", "br", "path", "use", "rect"}
 
@@ -56,11 +55,6 @@ class Page(HTMLParser):
 @pytest.fixture
 def run(configs: list[Config]) -> Path:
     return configs[0].output / "evaluate"
-
-
-@pytest.fixture
-def found(run: Path) -> dict[str, Any]:
-    return json.loads((run / "report.json").read_text())
 
 
 @pytest.fixture
@@ -147,12 +141,11 @@ def test_texts_of_the_data_are_escaped(found: dict[str, Any]) -> None:
 
 def test_without_orders_and_with_few_impressions(clicks_only: Config) -> None:
     """With 150 impressions no slice and no cold part has a metric, and the page is rendered."""
-    folder = clicks_only.output / "evaluate"
-    page = Page((folder / "report.html").read_text())
+    page = Page((clicks_only.output / "evaluate" / "report.html").read_text())
     assert "contains no orders, so it has no figures of CTCVR" in page.text
     assert "CTCVR AUC" not in page.text
     assert "–" in page.text
-    slices = json.loads((folder / "report.json").read_text())["slices"]["meal_slot"]
+    slices = read_report(clicks_only.output)["slices"]["meal_slot"]
     assert {by_ranker["larr"]["ctr_auc"] for by_ranker in slices.values()} == {None}
 
 
@@ -163,7 +156,7 @@ def test_a_page_of_one_ranker_without_clicks_is_rendered(
         tmp_path, monkeypatch, rows=300, models=["deepfm"], simulated=False, clicks=False
     )
     evaluate(config)
-    content = json.loads((tmp_path / "evaluate" / "report.json").read_text())
+    content = read_report(tmp_path)
     assert content["models"]["deepfm"]["ctr_auc"]["mean"] is None
     text = Page((tmp_path / "evaluate" / "report.html").read_text()).text
     assert "No pair of models was compared" in text
@@ -176,7 +169,7 @@ def test_a_pair_without_clicks_has_no_gain(
         tmp_path, monkeypatch, rows=300, models=["ple", "larr"], simulated=False, clicks=False
     )
     evaluate(config)
-    content = json.loads((tmp_path / "evaluate" / "report.json").read_text())
+    content = read_report(tmp_path)
     assert content["gains"]["larr_over_ple"]["ctr_auc"]["percent"] is None
 
 
