@@ -57,6 +57,12 @@ def log(city: Config) -> pl.DataFrame:
     return rows.filter(pl.col("time").dt.date() == rows["time"].dt.date().max())
 
 
+def request_of(group: pl.DataFrame) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The row of a request of the log, and the columns of its candidates."""
+    row = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
+    return row, group.select(SENT).to_dict(as_series=False)
+
+
 @dataclass(frozen=True)
 class Published:
     """A run, and a store with its version, which is current, and a second version."""

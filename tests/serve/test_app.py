@@ -107,12 +107,15 @@ def test_the_openapi_document_has_all_endpoints(store: Store) -> None:
     assert answer["security"] == [{"token": []}]
 
 
+def connected(address: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0), timeout=5)
+
+
 def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("larr.serve.http.HEADER_SECONDS", 0.3)
     with running(Service(Live(store))) as address:
-        port = int(address.rstrip("/").rsplit(":", 1)[1])
         for sent in (b"", b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"):
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
+            with connected(address) as slow:
                 slow.sendall(sent)
                 assert slow.recv(10) == b"", "closed by the server"
         with httpx.Client(base_url=address) as client:
@@ -123,17 +126,14 @@ def test_headers_have_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_body_has_a_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("larr.serve.app.BODY_SECONDS", 0.3)
-    with running(Service(Live(store))) as address:
-        port = int(address.rstrip("/").rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as slow:
-            slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-            assert b" 408 " in slow.recv(100)
+    with running(Service(Live(store))) as address, connected(address) as slow:
+        slow.sendall(b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in slow.recv(100)
 
 
 def answers_to(address: str, head: str, body: bytes) -> bytes:
     """Returns the response before the connection is closed."""
-    port = int(address.rstrip("/").rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with connected(address) as client:
         client.sendall(f"POST /v1/rank HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body)
         answer = b""
         while more := client.recv(65_536):

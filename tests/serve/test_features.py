@@ -15,7 +15,7 @@ from larr.data.prepare import prepare
 from larr.serve.features import Reader
 from larr.serve.request import candidate_columns
 from tests.own_tables import TABLES, own_config, write_own
-from tests.serving import SENT, log
+from tests.serving import log, request_of
 
 PAIRS = [
     ["user_id", "poi_tags"],
@@ -83,9 +83,8 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, prepared: Config) -> 
     for (_,), group in rows.group_by("request_id", maintain_order=True):
         of_log = {name: array[start : start + group.height] for name, array in arrays.items()}
         start += group.height
-        scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-        request = reader.request(scene)
-        sent = group.select(SENT).to_dict(as_series=False)
+        row, sent = request_of(group)
+        request = reader.request(row)
         candidates = reader.candidates(request, sent)
         parts = {
             "request": (request.categories, request.numbers),

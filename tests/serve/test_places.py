@@ -53,6 +53,11 @@ def live(store: Store, monkeypatch: pytest.MonkeyPatch) -> Live:
     return Live(store)
 
 
+def add(live: Live, **changes: Any) -> None:
+    live.accept(PLACE | changes)
+    live.refresh()
+
+
 def ranked(live: Live, asked: dict[str, Any], **changes: Any) -> dict[str, Any]:
     candidates = [*asked["candidates"], {"poi_id": PLACE["poi_id"]}]
     body = json.dumps(asked | {"candidates": candidates, "k": 50} | changes)
@@ -63,8 +68,7 @@ def ranked(live: Live, asked: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_a_place_is_ranked_with_its_texts_once_embedded(live: Live, asked: dict[str, Any]) -> None:
     before = ranked(live, asked)
     assert before[PLACE["poi_id"]].degraded == ["new_place"]
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     after = ranked(live, asked)
     assert after[PLACE["poi_id"]].degraded == []
     assert after[PLACE["poi_id"]].score != before[PLACE["poi_id"]].score
@@ -112,8 +116,7 @@ def test_new_texts_have_the_vectors_of_their_source(published: Published) -> Non
 
 
 def test_the_latest_columns_of_a_place_apply(live: Live, asked: dict[str, Any]) -> None:
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     first = ranked(live, asked)[PLACE["poi_id"]].score
     rows = len(live.opened[0].version.ranker.places)
     live.accept(PLACE | {"price_yuan": 900, "category": "western"})
@@ -122,8 +125,7 @@ def test_the_latest_columns_of_a_place_apply(live: Live, asked: dict[str, Any]) 
     assert live.status(PLACE["poi_id"]) == "embedded"
     assert len(live.opened[0].version.ranker.places) == rows, "it takes its row again"
     assert ranked(live, asked)[PLACE["poi_id"]].score != first
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     assert ranked(live, asked)[PLACE["poi_id"]].score == first
 
 
@@ -152,8 +154,7 @@ def test_a_withdrawn_place_does_not_return(live: Live, asked: dict[str, Any]) ->
     assert not live.withdraw(PLACE["poi_id"])
     with pytest.raises(InputError, match="known from training and cannot be withdrawn"):
         live.withdraw(next(iter(live.opened[0].version.trained)))
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     assert ranked(live, asked)[PLACE["poi_id"]].score == score
     assert set(around(live, asked)) == {PLACE["poi_id"], other}
 
@@ -161,8 +162,7 @@ def test_a_withdrawn_place_does_not_return(live: Live, asked: dict[str, Any]) ->
 def test_a_restart_embeds_nothing_again(
     live: Live, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     expected = ranked(live, asked)[PLACE["poi_id"]].score
 
     def failing(*_: object) -> None:
@@ -179,20 +179,17 @@ def test_without_stored_vectors_texts_are_embedded_again(
     live: Live, asked: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (live.store.folder / VECTORS).write_text("no file of SQLite, and long enough to be seen as one")
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     assert live.status(PLACE["poi_id"]) == "embedded"
     if live.opened[0].version.ranker.reads_texts:
         assert "cannot cache vectors" in " ".join(capsys.readouterr().err.split())
 
 
 def test_stored_texts_are_not_embedded_again(live: Live) -> None:
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     texts = live.opened[0].version.ranker.reader.texts
     before = texts.table()
-    live.accept(PLACE | {"lat": 30.5, "poi_id": "a branch"})
-    live.refresh()
+    add(live, lat=30.5, poi_id="a branch")
     assert live.status("a branch") == "embedded"
     assert texts.table().equals(before)
     assert not before.select("keyword", "text").is_duplicated().any()
@@ -211,8 +208,7 @@ def test_a_place_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str
 
 
 def test_a_new_version_has_the_place_from_the_start(live: Live, second: str) -> None:
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     live.store.activate(second)
     live.refresh()
     assert live.opened[0].version.id == second
@@ -222,8 +218,7 @@ def test_a_new_version_has_the_place_from_the_start(live: Live, second: str) -> 
 def test_the_page_has_it_in_an_unserved_version(live: Live, second: str) -> None:
     page = Page(live, secured=False)
     assert page.form(second).describe(PLACE["poi_id"]) == (PLACE["poi_id"], "")
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     name = (PLACE["name"], "hotpot · Chengdu")
     for version in (second, live.opened[0].arm.version):
         assert page.form(version).describe(PLACE["poi_id"]) == name
@@ -381,7 +376,6 @@ def test_the_service_continues_after_any_failure(
 
 def test_a_place_that_a_version_cannot_read_is_skipped(live: Live, asked: dict[str, Any]) -> None:
     live.journal.append(PLACE | {"poi_id": "strange", "stars": 5})
-    live.accept(PLACE)
-    live.refresh()
+    add(live)
     assert live.refused is None
     assert (live.status("strange"), live.status(PLACE["poi_id"])) == ("accepted", "embedded")

@@ -26,7 +26,7 @@ from larr.serve.ranker import ServedRanker, scores
 from larr.serve.version import ServedVersion
 from larr.text.figures import TextFigures
 from tests.ranking_log import OWNERS, Sizes, small_align, write_log
-from tests.serving import SENT, log
+from tests.serving import log, request_of
 
 SIZES = Sizes(rows=200, test_rows=60, categories=(40, 30, 6, 5), numbers=3)
 CATEGORIES = ColumnSplit(place=(1,), request=(0, 2), candidate=(3,))
@@ -149,9 +149,7 @@ def test_served_scores_equal_those_of_the_evaluation(
     expected_NT = predict(served, served.align.models[0])
     served_scores = []
     for _, group in log(served).group_by("request_id", maintain_order=True):
-        scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-        scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
-        served_scores.append(scored.probabilities)
+        served_scores.append(version.ranker.score(*request_of(group)).probabilities)
     assert expected_NT.std() > 1e-4
     assert np.abs(np.concatenate(served_scores) - expected_NT).max() < 1e-5
 
@@ -173,8 +171,7 @@ def test_a_text_adds_the_score_minus_the_score_without_it(
         pytest.skip("it reads no texts")
     group = log(served).head(10)
     assert group["request_id"].n_unique() == 1
-    scene = group.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    scored = version.ranker.score(scene, group.select(SENT).to_dict(as_series=False))
+    scored = version.ranker.score(*request_of(group))
     chosen = [7, 2]
     ranker = load_ranker(served, served.align.models[0])
     data = artifacts.folder(served, "prepare")
