@@ -125,9 +125,10 @@ def init(folder: Path, to: Path) -> None:
 def draft(reader: Reader, folder: Path, path: Path) -> str:
     """Returns the configuration as TOML."""
     found = guess(reader)
-    log, orders = _impressions(found), _orders(found)
+    log = _rows("impressions", found)
+    orders = [_rows("orders", found.orders)] if found.orders else []
     users, places = _entity("users", found, found.user), _entity("places", found, found.place)
-    needed = [found.log, found.user.table, found.place.table, found.orders and found.orders[0]]
+    needed = [found.log, found.user.table, found.place.table, found.orders and found.orders.log]
     read = _with_needs([table for table in needed if table])
     templates = environment().overlay(autoescape=False, keep_trailing_newline=True)
     templates.filters |= {"toml": toml, "words": _words}
@@ -140,7 +141,7 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
         test_days=_test_days(time),
         zone=_zone(time),
         found=found,
-        queries=[query for query in (log, places, users, orders) if query.lines],
+        queries=[query for query in (log, places, users, *orders) if query.lines],
         others=reader.others | {t.name: "not needed" for t in reader.tables if t not in read},
         **_read_of(found, log, places, users),
     )
@@ -187,9 +188,9 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
     }
 
 
-def _impressions(found: Guess) -> Query:
-    """Returns the query of the log with the contract's names."""
-    query = Query("impressions", found.log.name, left_out=found.left_out)
+def _rows(table: str, found: Guess) -> Query:
+    """Returns the query of impressions or orders."""
+    query = Query(table, found.log.name, left_out=found.left_out)
     for role, column in found.roles.items():
         sql = column.sql
         if role == "time":
@@ -263,22 +264,6 @@ def _title(columns: Sequence[Column]) -> Column | None:
     named = [c for c in named if len(c.distinct) >= MIN_NAMES * c.values.count()]
     texts = [column for column in columns if column.kind == "text"]
     return max(named, key=lambda c: len(c.distinct), default=next(iter(texts), None))
-
-
-def _orders(found: Guess) -> Query:
-    """Returns the query of earlier orders, with the columns that are also in the log."""
-    query = Query("orders", "")
-    if found.orders:
-        table, user, place, time = found.orders
-        query.source = table.name
-        query.add(user.sql, "user_id", user.example)
-        query.add(place.sql, "poi_id", place.example)
-        query.add(time.as_time(), "time", time.example)
-        names = {column.name for column in found.scene}
-        for column in table.columns:
-            if column.name in names and column not in (user, place, time):
-                query.add_own(column)
-    return query
 
 
 def _test_days(time: Column | None) -> int:

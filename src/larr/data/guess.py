@@ -72,8 +72,8 @@ class Guess:
     position, split, lat, lon, probability_click and probability_order."""
     unsure: set[str]
     """Roles that the user should check."""
-    orders: tuple[Table, Column, Column, Column] | None = None
-    """Earlier orders: the table, its user, place and time."""
+    orders: Guess | None = None
+    """A table of earlier orders, with user, place, time, and columns that the log also has."""
     scene: Sequence[Column] = ()
     """Columns of the log to read, except those of users and places."""
     differing: Sequence[Column] = ()
@@ -111,8 +111,8 @@ def guess(reader: Reader) -> Guess:
         labels = {column.name: column for column in log.columns if column.name in LABELS}
         found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | labels
         found.unsure.difference_update(LABELS)
-    found.orders = next(_earlier(found, logs), None)
     _sort_columns(found)
+    found.orders = next(_earlier(found, logs), None)
     return found
 
 
@@ -267,14 +267,17 @@ def _times(user: Column, columns: list[Column]) -> dict[str, Column]:
     return {"time": time} | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
 
 
-def _earlier(found: Guess, logs: list[Guess]) -> Iterator[tuple[Table, Column, Column, Column]]:
+def _earlier(found: Guess, logs: list[Guess]) -> Iterator[Guess]:
     """Yields tables that are named as orders and have the same users, with times."""
-    users = found.user.key.distinct.implode()
+    users, names = found.user.key.distinct.implode(), {column.name for column in found.scene}
     for other in logs:
         is_other = other.log not in (found.log, *found.log.needs)
         is_history = is_other and has_role(other.log.name, "history") and other.of("time")
         if is_history and share(other.user.key.distinct.is_in(users)) >= MIN_KNOWN:
-            yield other.log, other.user.key, other.place.key, other.of("time")[0]
+            roles = {role: other.roles[role] for role in ("user", "place", "time")}
+            rest = [column for column in other.log.columns if column not in roles.values()]
+            scene = [column for column in rest if column.name in names]
+            yield Guess(other.log, other.user, other.place, roles, set(), scene=scene)
 
 
 def _sort_columns(found: Guess) -> None:
