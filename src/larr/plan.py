@@ -150,8 +150,8 @@ def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) 
     table.add_column("stage", no_wrap=True)
     titles = ["texts", "tokens trained", "tokens read"]
     for place in (device(), card_name, f"{PARALLEL_CARDS} cards"):
-        titles += [f"{place}: time", "memory"]
-    for title in [*titles[:-1], "memory per card"]:
+        titles += [f"{place}: time", "GB"]
+    for title in [*titles[:-1], "GB each"]:
         table.add_column(title, justify="right")
     card, read = CARDS[card_name.lower()], rates.get("embed")
     for verb, amount in amounts.items():
@@ -168,12 +168,12 @@ def _row(amount: Amount, train: float | None, read: float | None, card: Card) ->
         yield "too large"
     else:
         yield duration(amount.trained * train + amount.read * read)
-    yield gigabytes(memory.here(amount.step) + memory.PROCESS * (device() == "cpu"))
+    yield f"{(memory.here(amount.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
     seconds = sum(amount.operations) / (USED * card.flops)
     bytes_ = memory.needed(amount.step, on_gpu=True, bf16=True)
     for cards, speed in ((1, 1.0), (PARALLEL_CARDS, SCALING * PARALLEL_CARDS)):
         yield duration(seconds / speed) if bytes_ / cards <= card.bytes else "too large"
-        yield gigabytes(bytes_ / cards)
+        yield f"{bytes_ / cards / 1e9:.1f}"
 
 
 def _sentence_encoder(config: Config) -> str:
