@@ -79,9 +79,11 @@ class KeywordTransformer(InputModule):
         """Computes only the upper `layers` of texts that were read before; see `LowerLayers`."""
         body = self.model.get_base_model()
         if layers < body.config.get_text_config().num_hidden_layers:
-            with LowerLayers(body, layers) as self.lower:
-                yield
-            self.lower = None
+            try:
+                with LowerLayers(body, layers) as self.lower:
+                    yield
+            finally:
+                self.lower = None
         else:
             yield
 

@@ -21,7 +21,7 @@ CHECKPOINTED_PARAMETERS = 50_000_000
 """Larger models recompute their activations even on a CPU: those of SmolLM2 would take 10 GB for a
 step of 64 triples."""
 BUILTIN_RATE, RATE = 1e-3, 1e-4
-"""Learning rates of the built-in model, and of models that know more, which it would destroy."""
+"""Default learning rates of the built-in model and of other pretrained models."""
 
 
 class _ProgressCallback(TrainerCallback):
