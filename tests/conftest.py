@@ -49,6 +49,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every run of a test draws the same weights."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder that all test processes of a session share."""

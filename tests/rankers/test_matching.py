@@ -30,7 +30,6 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
         train_rows=0,
         test_rows=0,
     )
-    torch.manual_seed(0)
     stored_VD = 2 * torch.randn(V, D, dtype=torch.float64)  # products below -1 too
     inputs = RankerInputs(
         "larr",

@@ -42,7 +42,6 @@ def test_category_table_reads_rows_and_leaves_their_gradient() -> None:
 
 
 def test_lazy_adam_equals_torchs_sparse_adam() -> None:
-    torch.manual_seed(1)
     twin, table = nn.Embedding(9, 3, sparse=True), CategoryTable(9, 3).train()
     with torch.no_grad():
         table.rows.copy_(twin.weight)
@@ -80,7 +79,6 @@ def test_encoder_reads_each_category_from_its_own_rows(config: Config, batch: Ba
 
 
 def test_target_attention_weighs_each_recent_place_by_itself() -> None:
-    torch.manual_seed(1)
     attention = TargetAttention(4)
     candidate, recent = torch.randn(3, 4), torch.randn(3, 5, 4)
     known = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()

@@ -27,7 +27,6 @@ def make_encoder(**scene: object) -> SceneEncoder:
         train_rows=0,
         test_rows=0,
     )
-    torch.manual_seed(1)
     encoder = SceneEncoder(RankerInputs("larr", features, align, VECTORS.float()))
     initialise(encoder, 3)
     with torch.no_grad():  # no bias or norm has its neutral value

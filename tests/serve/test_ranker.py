@@ -137,7 +137,7 @@ def test_served_scores_equal_those_of_the_model(
     with torch.inference_mode():
         raw = model(batch.select(torch.from_numpy(row_K))).sigmoid().numpy()
     expected = undo_sampling(raw, 0.2)
-    assert expected.std() > 1e-3
+    assert expected.std() > 1e-4  # the scores differ by far more than the tolerance below
     for count in (len(row_K), 1):
         scored = ranker.score({"user_id": "u"}, {"row": row_K[:count]})
         assert np.abs(scored.probabilities - expected[:count]).max() < 1e-6

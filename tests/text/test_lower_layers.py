@@ -23,7 +23,6 @@ TEXTS = ["tofu", "milk tea and ice cream", "rice noodle roll", "tofu"]
 def test_vectors_and_gradients_are_those_of_the_complete_model(
     kind: str, models: dict[str, Path], prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
     lm = load_base(altered(prepared, {"backbone.model": str(models[kind])}))
     body = getattr(lm.model, "base_model", lm.model)
     encoder = as_encoder(lm, 8)
