@@ -42,14 +42,14 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Parallel processing; it does not change the results."""
+    """Parallel processing; it does not change the results (stages 1 and 2: up to rounding)."""
 
     engine: Literal["local", "ray"] = "local"
     """`local`: processes on this machine; `ray`: Ray Data prepares the log, and rankers are trained
     one by one. Needs the extra `ray`."""
     workers: Positive = 1
-    """Processes that prepare the log or train rankers (one at a time on a GPU). They share the
-    threads of the CPU."""
+    """Processes that prepare the log, train the language model together, or train rankers (one
+    process on a GPU). They share the threads of the CPU."""
     address: str = ""
     """Address of a Ray cluster, such as `auto`; its machines need larr and the folder `output`
     under the same path. If empty, a local Ray is started for the stage."""

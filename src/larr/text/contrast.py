@@ -40,7 +40,8 @@ from larr.text.backbone import (
 )
 from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.judge import Checks
-from larr.text.pairs import EMPTY, KEYS, VIEWS, examples, held_out
+from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, examples, held_out
+from larr.text.parallel import ALONE, Group, ParallelTrainer, group_of
 from larr.text.retrieval import recalls
 
 GROUP = 32
@@ -64,20 +65,18 @@ def contrast(config: Config) -> None:
     """
     with artifacts.building(config, "contrast") as work:
         holdout, pooling = held_out(config), config.contrast.pooling
-        recall = {}
-        pretrained = artifacts.folder(config, "pretrain")
-        if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
-            base = load_base(config)
-            recall["untuned"] = recalls(config, holdout, as_encoder(base, None, pooling))
-            del base  # two large models may not fit into memory
-        set_seed(config.seed)
-        lm = load_language_model(pretrained, config)
-        recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
-        rows = examples(config, holdout)
-        texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
-        encoder = starting_model(config, lm, [from_input(text) for text in texts])
-        checks = Checks(config, holdout, encoder)
-        curve, seconds, steps = train_model(config, encoder, rows, checks, work.folder)
+        with group_of(config, "contrast", assist) as group:
+            recall = {}
+            pretrained = artifacts.folder(config, "pretrain")
+            if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
+                base = load_base(config)
+                recall["untuned"] = recalls(config, holdout, as_encoder(base, None, pooling))
+                del base  # two large models may not fit into memory
+            set_seed(config.seed)
+            lm = load_language_model(pretrained, config)
+            recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
+            encoder, rows, checks = _start(config, lm, holdout, group)
+            curve, seconds, steps = train_model(config, encoder, rows, checks, work.folder, group)
         checks.restore()
         _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
@@ -95,6 +94,26 @@ def contrast(config: Config) -> None:
             "kept_step": checks.kept_step if checks.auc else steps,
             "kept_start": bool(checks.auc) and checks.kept_step == 0,
         }
+
+
+def assist(config: Config, group: Group) -> None:
+    """Trains in another process of the group."""
+    set_seed(config.seed)
+    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+    encoder, rows, checks = _start(config, lm, held_out(config), group)
+    folder = artifacts.folder(config, "contrast")
+    train_model(config, encoder, rows, checks, folder, group)
+
+
+def _start(
+    config: Config, lm: LanguageModel, holdout: HeldOut, group: Group
+) -> tuple[SentenceTransformer, dict[str, list[Any]], Checks]:
+    """Returns the model to train, the examples, and the checks; connects the processes."""
+    rows = examples(config, holdout)
+    texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
+    encoder = starting_model(config, lm, [from_input(text) for text in texts])
+    group.start(encoder)
+    return encoder, rows, Checks(config, holdout, encoder, group)
 
 
 def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
@@ -173,17 +192,26 @@ class Collator:
     """Builds a batch that contains each distinct text of a step once.
 
     Sorts the texts by length and splits them into groups of about GROUP; for a `large` model, whose
-    cost is proportional to tokens, by `similar_lengths`. The batch contains `input_ids` and
-    `attention_mask` of each group, and in `label` (int64 [B, 9 + S]) for each triple the positions
-    of its texts in sorted order, its keys, and the positions of places shown but not taken (or -1).
+    cost is proportional to tokens, by `similar_lengths`. There are at least `least` groups, one for
+    each process. The batch contains `input_ids` and `attention_mask` of each group, and in `label`
+    (int64 [B, 9 + S]) for each triple the positions of its texts in sorted order, its keys, and the
+    positions of places shown but not taken (or -1).
     """
 
     valid_label_columns = ("label",)  # required by the trainer
 
-    def __init__(self, tokens: KeywordTokenizer, shown: int, *, large: bool = False) -> None:
+    def __init__(
+        self,
+        tokens: KeywordTokenizer,
+        shown: int,
+        *,
+        large: bool = False,
+        least: int = 1,
+    ) -> None:
         self.tokens = tokens
         self.shown = shown
         self.large = large
+        self.least = least
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the batch of rows of `larr.text.pairs.examples`."""
@@ -191,11 +219,13 @@ class Collator:
         texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY} | shown)
         encoded = self.tokens.encode_batch([from_input(text) for text in texts])
         order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+        order += [order[-1]] * (self.least - len(order))
         batch: dict[str, Tensor] = {}
-        groups = np.array_split(np.array(order), max(1, len(order) // GROUP))
+        groups = np.array_split(np.array(order), max(self.least, len(order) // GROUP))
         if self.large:
             parts = similar_lengths([len(encoded[index]) for index in order])
-            groups = [np.array(order)[part] for part in parts]
+            if len(parts) >= self.least:
+                groups = [np.array(order)[part] for part in parts]
         for group, indices in enumerate(groups):
             padded = self.tokens.pad([encoded[index] for index in indices])
             batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
@@ -235,6 +265,7 @@ class TripleLoss(nn.Module):
         log_share_P: Tensor,
         *,
         bf16: bool,
+        group: Group = ALONE,
     ) -> None:
         super().__init__()
         self.model = model
@@ -242,6 +273,7 @@ class TripleLoss(nn.Module):
         self.log_share_P: Tensor
         self.register_buffer("log_share_P", log_share_P)
         self.bf16 = bf16
+        self.group = group
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
         """Returns the three terms of L_2 for a batch from `Collator`.
@@ -249,8 +281,8 @@ class TripleLoss(nn.Module):
         Paper: L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP, Eq. (21).
         """
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.bf16):
-            vectors = [self.model(group)["sentence_embedding"] for group in groups]
-        vectors_ND = torch.cat(vectors).float()
+            own = [self.model(texts)["sentence_embedding"] for texts in self.group.part(groups)]
+        vectors_ND = self.group.gathered(own, [len(texts["input_ids"]) for texts in groups])
         of_view = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
         keys_BK, shown_BS = labels[:, len(VIEWS) :].split([KEYS, self.contrast.shown], dim=1)
         user, place, chain = keys_BK.T
@@ -306,7 +338,7 @@ class TripleLoss(nn.Module):
         return info_nce(scores_BC, excluded_BC, settings.temperature)
 
 
-class NoModelCardTrainer(SentenceTransformerTrainer):
+class NoModelCardTrainer(ParallelTrainer, SentenceTransformerTrainer):
     """The library's trainer without a model card, which would take another pass over the data."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -319,6 +351,7 @@ def train_model(
     rows: dict[str, list[Any]],
     checks: TrainerCallback,
     folder: Path,
+    group: Group = ALONE,
 ) -> tuple[list[dict[str, float]], float, int]:
     """Trains `encoder` in place; returns about twenty losses, the seconds and the steps."""
     batch = min(config.contrast.batch_size, config.contrast.triples)
@@ -339,10 +372,13 @@ def train_model(
         model=encoder,
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
-        loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16),
-        data_collator=Collator(encoder[0].tokens, config.contrast.shown, large=is_large(encoder)),
+        loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16, group=group),
+        data_collator=Collator(
+            encoder[0].tokens, config.contrast.shown, large=is_large(encoder), least=group.size
+        ),
         callbacks=[checks],
     )
+    trainer.group = group
     if is_large(encoder):
         for module in encoder.modules():
             if hasattr(module, "cast_input_dtype_enabled"):

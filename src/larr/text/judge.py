@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -22,6 +23,7 @@ from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
 from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
+from larr.text.parallel import ALONE, Group
 
 REQUESTS = 400
 """Orders used for evaluation."""
@@ -92,14 +94,18 @@ class Judge:
         orders = np.unique(np.concatenate([part[:, 0] for part in self.parts]))
         return float(2 * DEVIATION / np.sqrt(len(orders)))
 
-    def auc(self, encoder: SentenceTransformer, batch_tokens: int) -> float:
+    def auc(self, encoder: SentenceTransformer, batch_tokens: int, group: Group = ALONE) -> float:
         """Returns the mean over orders of the share of other places that score below the ordered.
+
+        Each process of a group embeds a part of the texts.
 
         The score is the cosine of centred vectors, as in the rankers. The result is the mean of the
         parts, so that new and known places have equal weight.
         """
         texts = [list(text) for text in (*self.queries, *self.candidates)]
-        query_QD, place_CD = np.split(compute(encoder, texts, batch_tokens), [len(self.queries)])
+        own = torch.from_numpy(compute(encoder, group.part(texts), batch_tokens))
+        vectors = group.gathered(list(own.split(1)), [1] * len(texts)).numpy()
+        query_QD, place_CD = np.split(vectors, [len(self.queries)])
         query_QD = normalised(query_QD - query_QD.mean(axis=0))
         place_CD = normalised(place_CD - place_CD.mean(axis=0))
         means = []
@@ -146,8 +152,14 @@ class Checks(TrainerCallback):
     not kept, since all its texts may have the same vector.
     """
 
-    def __init__(self, config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> None:
-        self.judge, self.encoder = Judge.of(config, holdout), encoder
+    def __init__(
+        self,
+        config: Config,
+        holdout: HeldOut,
+        encoder: SentenceTransformer,
+        group: Group = ALONE,
+    ) -> None:
+        self.judge, self.encoder, self.group = Judge.of(config, holdout), encoder, group
         self.batch_tokens = config.embed.batch_tokens
         self.auc: list[float] = []
         """The AUC of the initial model and of each check; empty without held-out pairs."""
@@ -164,7 +176,8 @@ class Checks(TrainerCallback):
         step = state.global_step
         if step == max(1, round(len(self.auc) * state.max_steps / CHECKS)):
             self._check(step)
-            control.should_training_stop = len(self.auc) - 1 - self.best >= PATIENCE
+            stop = len(self.auc) - 1 - self.best >= PATIENCE
+            control.should_training_stop = self.group.agreed(stop)
 
     def restore(self) -> None:
         """Restores the weights of the best check; without checks the model is unchanged."""
@@ -174,7 +187,7 @@ class Checks(TrainerCallback):
         if self.judge is None:
             self.kept_step = step
             return
-        self.auc.append(round(self.judge.auc(self.encoder, self.batch_tokens), 4))
+        self.auc.append(round(self.judge.auc(self.encoder, self.batch_tokens, self.group), 4))
         above = max(max(self.auc) - self.noise, 0.5 + self.noise / 2)
         if step == 0 or self.auc[-1] >= above:
             self.best, self.kept_step = len(self.auc) - 1, step

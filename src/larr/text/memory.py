@@ -9,6 +9,8 @@
                  layer, and the activations of one layer for the tokens of one forward pass
     logits       14 bytes per vocabulary entry and predicted token
     merging      4 bytes per parameter, while adapters are merged into the weights
+    processes    all of this for each process; together they have the activations of one, so this
+                 is an upper bound
     not included up to 1 GB of states that stage 2 keeps with `backbone.lora_layers`
 """
 
@@ -33,6 +35,7 @@ from larr.text.contrast import Collator
 from larr.text.corpus import descriptions, general_text
 from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS, is_large
 from larr.text.pairs import examples, held_out
+from larr.text.parallel import processes_of
 from larr.text.pretrain import IGNORED, describe
 from larr.text.training import CHECKPOINTED_PARAMETERS
 
@@ -80,6 +83,8 @@ class Step:
     tuned_layers: int
     """Layers that gradients flow through."""
     tokens: Tokens
+    processes: int = 1
+    """Processes of a stage on this machine without a GPU, each with the model."""
 
     @property
     def has_adapters(self) -> bool:
@@ -114,6 +119,7 @@ def step_of(config: Config, verb: str) -> Step:
         trained=trained if tokens.trained else 0,
         tuned_layers=(rank and upper) or settings.num_hidden_layers,
         tokens=tokens,
+        processes=1 if verb == "embed" else processes_of(config, verb),
     )
 
 
@@ -167,8 +173,8 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
 
 
 def here(step: Step) -> float:
-    """Returns the peak memory of a stage on this machine in bytes, without that of the process."""
-    return needed(step, on_gpu=device() == "cuda", bf16=bf16_is_fast())
+    """Returns the peak memory of a stage's models on this machine in bytes."""
+    return step.processes * needed(step, on_gpu=device() == "cuda", bf16=bf16_is_fast())
 
 
 def free() -> int:
@@ -186,12 +192,13 @@ def require(config: Config, verb: str) -> None:
     section, _, name = BATCH[verb].partition(".")
     smaller = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
     adapters = {"backbone.lora_rank": 16}
-    changes: list[dict[str, Any]] = [smaller]
+    alone: dict[str, Any] = {"cluster.workers": 1} if step.processes > 1 else {}
+    changes = [alone, smaller | alone]
     if step.trained:
-        changes += [adapters, adapters | smaller]
+        changes += [adapters | alone, adapters | smaller | alone]
     if verb == "contrast":
         upper = {"backbone.lora_layers": max(1, step.tuned_layers // 4)}
-        changes.append(adapters | smaller | upper)
+        changes.append(adapters | smaller | upper | alone)
     advice = "use a smaller backbone.model or a machine with more memory"
     for change in changes:
         if (bytes_ := here(step_of(altered(config, change), verb))) <= available:

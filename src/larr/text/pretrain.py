@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from datasets import Dataset
 from peft import get_peft_model
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from larr import artifacts
 from larr.config import Config
@@ -25,6 +26,7 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
+from larr.text.parallel import ALONE, Group, ParallelTrainer, group_of
 
 IGNORED = -100
 """The label of tokens that are not predicted, as defined by torch and transformers."""
@@ -59,18 +61,21 @@ def pretrain(config: Config) -> None:
     artifacts.require(config, "prepare")
     set_seed(config.seed)
     lm = load_base(config)  # may fail, so load it before deleting the previous run
+    if lm.predicts is None:
+        console.print(
+            f"  {config.backbone.model} has no head for predicting tokens; stage 1 is skipped"
+        )
+    is_trained = lm.predicts is not None and config.pretrain.epochs > 0
     with artifacts.building(config, "pretrain") as work:
-        train, held_out, general_ratio = gather(config, lm.tokens)
-        figures: dict[str, Any] = {
-            f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
-        }
-        steps = steps_of(config, len(train))
-        if lm.predicts is None:
-            console.print(
-                f"  {config.backbone.model} has no head for predicting tokens; stage 1 is skipped"
+        with group_of(config, "pretrain", assist) if is_trained else nullcontext(ALONE) as group:
+            train, held_out, general_ratio = gather(config, lm.tokens)
+            figures: dict[str, Any] = {
+                f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
+            }
+            steps = steps_of(config, len(train)) if is_trained else 0
+            trained, figures["loss"], seconds = train_model(
+                config, lm, train, steps, work.folder, group=group
             )
-            steps = 0
-        trained, figures["loss"], seconds = train_model(config, lm, train, steps, work.folder)
         lm = LanguageModel(trained, lm.tokens)
         figures |= {
             f"perplexity_{name}_after": perplexity(lm, rows) for name, rows in held_out.items()
@@ -86,6 +91,15 @@ def pretrain(config: Config) -> None:
             "general_ratio": general_ratio,
             "tokens_per_second": round(tokens / seconds, 1) if seconds else 0.0,
         }
+
+
+def assist(config: Config, group: Group) -> None:
+    """Trains in another process of the group."""
+    set_seed(config.seed)
+    lm = load_base(config)
+    rows, _, _ = gather(config, lm.tokens)
+    folder = artifacts.folder(config, "pretrain")
+    train_model(config, lm, rows, steps_of(config, len(rows)), folder, group=group)
 
 
 def gather(
@@ -190,30 +204,35 @@ class Collator:
         return batch | {"labels": labels_BT}
 
 
-class LabelledTokensTrainer(Trainer):
-    """The library's trainer, with a loss that applies the head to labelled positions only.
+class LabelledTokensTrainer(ParallelTrainer):
+    """A trainer with a loss that applies the head to labelled positions only.
 
-    Half of the positions have no label, and the head dominates the cost of a small model. With
-    several processes, or for models that scale their logits, uses the model's own loss.
+    Half of the positions have no label, and the head dominates the cost of a small model. For
+    encoders, and for models that scale their logits, uses the model's own loss.
     """
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """Returns Eq. (7), the mean cross-entropy of the labelled tokens.
+    masks = False
+    """Whether the model predicts masked tokens, not next ones."""
 
-        With gradient accumulation, divides by the number of tokens in all micro-batches of a step.
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
+        """Returns Eq. (7), the mean cross-entropy of the labelled tokens of a batch.
+
+        Each process of a group reads a part of the rows.
         """
         lm = self.accelerator.unwrap_model(model)
-        if self.accelerator.num_processes > 1 or scales_logits(lm):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
-            loss_L = labelled_losses(lm, inputs)
-        return loss_L.sum() / (len(loss_L) if num_items_in_batch is None else num_items_in_batch)
+        own = {name: self.group.part(tensor).contiguous() for name, tensor in inputs.items()}
+        labels_BT, own_BT = (
+            rows["labels"][:, 0 if self.masks else 1 :] != IGNORED for rows in (inputs, own)
+        )
+        if not own_BT.any():
+            trained = next(weight for weight in lm.parameters() if weight.requires_grad)
+            loss = 0 * trained.sum()
+        elif self.masks or scales_logits(lm):
+            loss = super().compute_loss(model, own) * own_BT.sum()
+        else:
+            with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
+                loss = labelled_losses(lm, own).sum()
+        return self.group.total(loss / labels_BT.sum().clamp(min=1))
 
 
 def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -248,6 +267,7 @@ def train_model(
     steps: int,
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    group: Group = ALONE,
 ) -> tuple[PreTrainedModel, list[float], float]:
     """Returns the trained model, about twenty losses, and the seconds."""
     if steps == 0:
@@ -262,14 +282,15 @@ def train_model(
     if rank := config.backbone.lora_rank:
         set_seed(config.seed)
         model = get_peft_model(model, lora(lm.tokens, model, rank))
-    kind = Trainer if lm.predicts == "masked" else LabelledTokensTrainer
-    trainer = kind(
+    trainer = LabelledTokensTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
         data_collator=Collator(lm, config.seed),
         callbacks=[*callbacks],
     )
+    trainer.group, trainer.masks = group, lm.predicts == "masked"
+    group.start(model)
     entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
     trained = model.float().merge_and_unload() if rank else model
     return trained, [entry["loss"] for entry in entries], seconds

@@ -1,0 +1,122 @@
+"""Several processes train as one does, and a lost one is reported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from larr import artifacts
+from larr.config import Config
+from larr.errors import LarrError
+from larr.text.backbone import load_base
+from larr.text.contrast import Collator, TripleLoss, contrast
+from larr.text.encoder import as_encoder
+from larr.text.memory import altered
+from larr.text.pairs import examples, held_out
+from larr.text.parallel import Group, group_of
+from larr.text.pretrain import pretrain
+
+TEXTS, SIZE = 24, 3
+
+
+@pytest.fixture
+def config(prepared: Config, tmp_path: Path) -> Config:
+    shutil.copytree(prepared.output, tmp_path / "run")
+    settings = {"output": tmp_path / "run", "contrast.triples": 64, "contrast.batch_size": 16}
+    return altered(prepared, settings)
+
+
+def gradients(config: Config, group: Group) -> list[torch.Tensor]:
+    """The loss of stage 2 for one batch and its gradients, in float32."""
+    torch.manual_seed(group.rank)
+    lm = load_base(config)
+    encoder = as_encoder(lm, 8, "mean")
+    group.start(encoder)
+    columns = examples(config, held_out(config))
+    rows = [{name: column[row] for name, column in columns.items()} for row in range(TEXTS)]
+    batch = Collator(lm.tokens, config.contrast.shown, least=SIZE)(rows)
+    names = [name.removesuffix("_input_ids") for name in batch if name.endswith("_input_ids")]
+    groups = [
+        {key: batch[f"{name}_{key}"] for key in ("input_ids", "attention_mask")} for name in names
+    ]
+    triples = TripleLoss(encoder, config.contrast, torch.zeros(1_000), bf16=False, group=group)
+    loss = torch.stack([*triples(groups, batch["label"]).values()]).sum()
+    loss.backward()
+    group.add_gradients(encoder)
+    return [loss.detach(), *(weight.grad for weight in encoder.parameters())]
+
+
+def assist(config: Config, group: Group) -> None:
+    gradients(config, group)
+
+
+def test_the_gradients_are_those_of_one_process(config: Config) -> None:
+    several = altered(config, {"cluster.workers": SIZE})
+    with group_of(several, "contrast", assist) as group:
+        assert group.size == SIZE
+        shared = gradients(several, group)
+    torch.manual_seed(0)
+    alone = gradients(config, Group())
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
+
+
+def measured(config: Config, verb: str) -> Any:
+    folder = artifacts.folder(config, verb)
+    return artifacts.read_json(folder / artifacts.MANIFEST)["figures"]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "modernbert"])
+def test_two_processes_train_as_one(kind: str, config: Config, models: dict[str, Path]) -> None:
+    model = {"backbone.model": str(models[kind]), "pretrain.batch_size": 6}
+    runs = [altered(config, model | {"cluster.workers": workers}) for workers in (1, 2)]
+    found = []
+    for run in runs:
+        pretrain(run)
+        contrast(run)
+        found.append((measured(run, "pretrain"), measured(run, "contrast")))
+    for one, two in zip(*found, strict=True):
+        assert one.keys() == two.keys()
+    (pretrained, tuned), (pretrained_2, tuned_2) = found
+    assert pretrained_2["loss"] == pytest.approx(pretrained["loss"], rel=1e-2)
+    key = "perplexity_y_after"
+    assert pretrained_2[key] == pytest.approx(pretrained[key], rel=1e-2)
+    assert tuned_2["held_out_auc"] == pytest.approx(tuned["held_out_auc"], abs=0.02)
+    losses = [[entry["loss"] for entry in figures["loss"]] for figures in (tuned, tuned_2)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+def start(config: Config, other: Any) -> None:
+    with group_of(altered(config, {"cluster.workers": 2}), "contrast", other) as group:
+        group.start(nn.Linear(2, 2))
+        group.agreed(True)
+        group.agreed(True)
+
+
+def die(config: Config, group: Group) -> None:
+    os._exit(9)
+
+
+def die_later(config: Config, group: Group) -> None:
+    group.start(nn.Linear(2, 2))
+    os._exit(9)
+
+
+@pytest.mark.parametrize("ends", [die, die_later])
+def test_a_lost_process_is_reported(config: Config, ends: Any) -> None:
+    with pytest.raises(LarrError, match=r"a worker process was killed.*cluster\.workers"):
+        start(config, ends)
+
+
+def fail(config: Config, group: Group) -> None:
+    raise LarrError("no such file")
+
+
+def test_an_error_of_another_process_is_raised(config: Config) -> None:
+    with pytest.raises(LarrError, match="no such file"):
+        start(config, fail)
