@@ -201,11 +201,11 @@ def _stage_3(config: Config) -> str:
         models += config.choose.members
         folds = [fold.shortened(config.choose.rows) for fold in holdout.folds(config)]
         samples = config.choose.trials * epochs * sum(len(fold.train) for fold in folds)
-        tried = f"choose up to {samples:,} samples, {duration(samples / speed)}; "
+        tried = f"choose: at most {samples:,} samples, {duration(samples / speed)}; "
     samples = models * epochs * len(log)
     return (
-        f"{tried}align up to {samples:,}, {duration(samples / speed)} ({speed:,.0f} samples/s of "
-        "LARR; other rankers are faster, trials with more epochs take longer)"
+        f"{tried}align: at most {samples:,}, {duration(samples / speed)} ({speed:,.0f} samples/s "
+        "of LARR; other rankers are faster, trials with more epochs take longer)"
     )
 
 

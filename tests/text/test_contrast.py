@@ -232,7 +232,7 @@ def test_the_stage_learns_who_orders_where(tmp_path: Path) -> None:
     assert recalls["whole"]["user_to_place"] > 0.7
     untuned, both = (recalls[name]["user_to_place"] for name in ("untuned", "whole"))
     assert both > 1.2 * untuned  # the base LM already knows kitchens and cities
-    alone = "poi_tags to P_d"
+    alone = "poi_tags to business texts"
     untuned, both = (recalls[name]["single_keywords"][alone] for name in ("untuned", "whole"))
     assert both > 1.5 * untuned
     auc = manifest["figures"]["held_out_auc"]

@@ -40,9 +40,9 @@ def test_tasks_retrieve_the_other_side(tmp_path: Path) -> None:
         "user_base to place",
         "user_taste to place",
         "scene_time to place",
-        "poi_name to P_b",
-        "poi_menu to P_b",
-        "poi_tags to P_d",
+        "poi_name to basic texts",
+        "poi_menu to basic texts",
+        "poi_tags to business texts",
     ]
     assert all(len(query) == 1 for task in single for query in task.queries)
 

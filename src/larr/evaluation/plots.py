@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 WIDTH_INCHES = 5.0
 ROW_INCHES = 0.52
@@ -117,7 +118,8 @@ def learning(title: str, curves: dict[str, list[float]]) -> str:
             axes.plot(range(1, len(values) + 1), values, linewidth=1.6, label=name)
         if len(curves) > 1:
             axes.legend(frameon=False)
-        axes.set_xlabel("record")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("in the order of the training")
         axes.grid(axis="y", color=LINE, linewidth=0.6)
 
     return _svg(title, 2.4, draw)

@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from larr.config.rankers import CONTROLS
 from larr.evaluation import plots
 from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, Json, slice_metrics
 from larr.html import environment
@@ -41,6 +42,22 @@ NAMES = {
 """A ranker or a source of vectors -> its title; a control is LARR with other vectors."""
 MOMENTS = {"before": 0, "untuned": 0, "after": 1, "cpt only": 1, "whole": 2}
 """A word in the name of a language model's figure -> the column: untuned, stage 1, stage 2."""
+FIGURES = {
+    "pretrain perplexity y": "perplexity of held-out places",
+    "pretrain perplexity y text": "perplexity of held-out places, without the markers of keywords",
+    "pretrain perplexity general": "perplexity of general text",
+    "pretrain loss": "Stage 1: loss",
+    "contrast recall at 10 user to place": "recall@10, from a user to the ordered place",
+    "contrast recall at 10 single keyword": "the same, from one text of the user",
+    "contrast recall at 10 place halves": "recall@10, from half of a place's texts to the others",
+    "contrast recall at 10 single place keyword": "the same, from one text",
+    "contrast recall at 10 chance": "recall@10 of random guesses at the ordered place",
+    "contrast recall at 10 chance nearby": "recall@10 of random guesses among the places nearby",
+    "contrast recall at 10 beats nearby": "share of places nearby that rank below the ordered one",
+    "contrast loss": "Stage 2: loss and its three terms",
+    "contrast held out auc": "Stage 2: AUC of held-out orders, before tuning and at each check",
+}
+"""A figure of the language model -> its title."""
 FEWEST_RECORDS = 3
 FEWEST_USERS = 40
 """With fewer users the bootstrap interval is too narrow for a verdict."""
@@ -62,6 +79,7 @@ def page(content: Json) -> str:
         sentences=list(sentences(content)),
         plots=_plots(content, metrics, language_model["curves"]),
         base=BASE,
+        controls=[ranker for ranker in content["models"] if ranker in CONTROLS],
         cold_below=COLD_BELOW,
         main=_main_pair(content),
         verdict=_verdict(content)[0],
@@ -230,14 +248,19 @@ def _language_model(tree: Json) -> dict[str, Any]:
     for path, value in leaves(tree):
         title = path.replace(".", " ").replace("_", " ")
         moment = next((word for word in MOMENTS if word in title), None)
+        if value is None:
+            continue
         if isinstance(value, list):
             if len(value) >= FEWEST_RECORDS:
                 records = value if isinstance(value[0], dict) else [{title: x} for x in value]
-                curves[title] = {
+                curves[FIGURES.get(title, title)] = {
                     key.replace("_", " "): [record[key] for record in records] for key in records[0]
                 }
         elif moment:
             row = " ".join(title.replace(moment, "").split())
+            row = FIGURES.get(
+                row, row.replace("contrast recall at 10 single keywords", "recall@10,")
+            )
             moments.setdefault(row, [None] * 3)[MOMENTS[moment]] = value
         else:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -131,13 +131,13 @@ def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: i
         console.print(
             f"  keeping step {checks.kept_step} of {steps}: ordered places score above others in "
             f"{checks.auc[checks.best]:.1%} of the held-out pairs (before tuning "
-            f"{checks.auc[0]:.1%}, chance 50 %)"
+            f"{checks.auc[0]:.1%}, chance 50%)"
         )
     else:
         console.print(
             "  contrastive tuning did not improve the ranking; keeping the initial model. Ordered "
             f"places score above others in {checks.auc[0]:.1%} of the held-out pairs before tuning "
-            f"and in at most {max(checks.auc[1:]):.1%} during it (chance 50 %). The texts may not "
+            f"and in at most {max(checks.auc[1:]):.1%} during it (chance 50%). The texts may not "
             "reveal where users order; otherwise lower contrast.learning_rate or "
             "contrast.batch_size, or raise contrast.triples"
         )

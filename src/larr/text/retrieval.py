@@ -42,7 +42,7 @@ class Task:
 
 
 def recalls(config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> dict[str, Any]:
-    """Returns recall@10 of every task; None if held-out users and places yield no queries.
+    """Returns recall@10 of every task; None without queries or with ten or fewer candidates.
 
     `user_to_place` retrieves P of the ordered place among all held-out places, given U;
     `place_halves` retrieves P_b of a place, given P_d. `single_keywords` uses each keyword alone
@@ -61,10 +61,11 @@ def recalls(config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> d
     for task, scores_QC in zip(all_tasks, scores, strict=True):
         if task.name == "user_to_place":
             near = nearby(task, scores_QC)
-        recall[task.name] = hits(scores_QC, np.array(task.answers)) if task.queries else None
+        is_hard = task.queries and len(task.candidates) > CUTOFF
+        recall[task.name] = hits(scores_QC, np.array(task.answers)) if is_hard else None
     user_to_place, place_halves = recall.pop("user_to_place"), recall.pop("place_halves")
     single, users = list(recall.values()), len(keywords_of(config, "user"))
-    chance = round(min(1.0, CUTOFF / max(1, len(all_tasks[0].candidates))), 4)
+    chance = round(CUTOFF / max(CUTOFF, len(all_tasks[0].candidates)), 4)
     return {
         "user_to_place": user_to_place,
         "place_halves": place_halves,
@@ -100,8 +101,14 @@ def tasks(config: Config, holdout: HeldOut) -> list[Task]:
         _task("user_to_place", (orders, user), (places, place)),
         _task("place_halves", (places, business), (places, basic)),
         *(_task(f"{key.name} to place", (orders, [key]), (places, place)) for key in user),
-        *(_task(f"{key.name} to P_b", (places, [key]), (places, basic)) for key in business),
-        *(_task(f"{key.name} to P_d", (places, [key]), (places, business)) for key in basic),
+        *(
+            _task(f"{key.name} to basic texts", (places, [key]), (places, basic))
+            for key in business
+        ),
+        *(
+            _task(f"{key.name} to business texts", (places, [key]), (places, business))
+            for key in basic
+        ),
     ]
 
 

@@ -234,7 +234,7 @@ def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str,
         for gain in study["gains"] if metric.headline else ():
             pair = f"{title_of(gain['model'])} over {title_of(gain['over'])}"
             gains.append((pair if gain["at"] is None else f"{gain['at']:,g}", gain["all"][key]))
-        caption = f"{metric.title}: its ratio minus 1, in %"
+        caption = f"relative gain in {metric.title}, in %"
         title = f"{study['title']}: {caption}"
         if study["axis"]:
             drawn = plots.sweep(title, study["axis"], gains)
