@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class LarrError(Exception):
     """An error that the command line prints without a traceback; it exits with 1."""
@@ -35,3 +38,9 @@ class StoppedError(LarrError):
 
 class UnavailableError(LarrError):
     """A missing requirement of this machine, such as a package."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Returns "; did you mean X?" with the known name that is most similar, or an empty text."""
+    near = get_close_matches(name, [*known], n=1)
+    return f"; did you mean {near[0]}?" if near else ""

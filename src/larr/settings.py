@@ -7,7 +7,6 @@ misspelt settings.
 from __future__ import annotations
 
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -17,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from larr.config import Config
-from larr.errors import ConfigError
+from larr.errors import ConfigError, suggestion
 from larr.sections import changed, merged
 
 
@@ -109,7 +108,4 @@ def _suggestion(path: str) -> str:
     known |= {setting.rpartition(".")[0] for setting in known}
     names = {setting.rpartition(".")[2] for setting in known}
     # Similar paths come first, then similar names in other sections.
-    near = get_close_matches(path, known, n=1) or get_close_matches(
-        path.rpartition(".")[2], names, n=1
-    )
-    return f"; did you mean {near[0]}?" if near else ""
+    return suggestion(path, known) or suggestion(path.rpartition(".")[2], names)

@@ -195,7 +195,7 @@ def test_an_invalid_number_in_another_column_is_missing() -> None:
     rows = pl.DataFrame([GOOD | {"request_id": str(n), "fee": fee} for n, fee in enumerate(own)])
     checked = check("impressions", rows, numbers=["fee"])
     assert checked.good["fee"].to_list() == [3.0, 4.5, 1.0, None, 1000.0]
-    assert checked.blanked.select("value", "reason").rows() == [("cheap", "fee cannot be read")]
+    assert checked.blanked.select("value", "reason").rows() == [("cheap", "fee is not a number")]
     assert check("impressions", rows).good["fee"].to_list() == own
 
 

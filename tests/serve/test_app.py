@@ -158,12 +158,12 @@ def test_headers_have_a_size_limit(store: Store) -> None:
         assert answers_to(address, "x: y\r\n" * 100_000, b"") == b"", "closed by the server"
 
 
-def test_the_service_is_ready_once_earlier_places_are_embedded(store: Store) -> None:
-    service = Service(Live(store))
-    client = TestClient(service.app())
-    assert (client.get("/readyz").status_code, client.get("/livez").status_code) == (503, 200)
-    service.live.refresh()
-    assert client.get("/readyz").json()["status"] == "ok"
+def test_a_service_that_ranks_is_ready(store: Store, asked: dict[str, Any]) -> None:
+    Live(store).accept({"poi_id": "new", "name": "Not embedded yet"})
+    client = TestClient(Service(Live(store)).app())
+    assert client.post("/v1/rank", json=asked).status_code == 200
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ok")
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,10 @@ def test_a_restart_embeds_nothing_again(
         raise AssertionError("embedded again")
 
     monkeypatch.setattr(Embedder, "compute", failing)
+    live.accept(PLACE | {"poi_id": "unembedded", "menu": "Noodles"})
     again = Live(live.store)
-    again.refresh()
-    assert ranked(again, asked)[PLACE["poi_id"]].score == expected
+    assert ranked(again, asked)[PLACE["poi_id"]].score == expected, "from its first request on"
+    assert set(around(again, asked)) == {PLACE["poi_id"], "unembedded"}
     assert again.status(PLACE["poi_id"]) == "embedded"
 
 
@@ -199,8 +200,15 @@ def test_a_place_is_found_nearby_and_after_a_restart(live: Live, asked: dict[str
     other = Live(live.store)
     live.accept(PLACE)
     assert live.status(PLACE["poi_id"]) == other.status(PLACE["poi_id"]) == "accepted"
+    assert around(live, asked) == [PLACE["poi_id"]], "before its texts are embedded"
+    live.accept(PLACE | {"lat": 0})
+    assert not around(live, asked)
+    live.accept(PLACE)
+    assert live.withdraw(PLACE["poi_id"])
+    assert not around(live, asked)
+    live.accept(PLACE)
     again = Live(live.store)
-    assert again.status(PLACE["poi_id"]) == "accepted"
+    assert around(again, asked) == [PLACE["poi_id"]]
     again.refresh()
     assert again.status(PLACE["poi_id"]) == "embedded"
     assert PLACE["poi_id"] in around(again, asked)
@@ -231,9 +239,11 @@ def test_the_page_has_it_in_an_unserved_version(live: Live, second: str) -> None
     ("change", "message"),
     [
         ({"colour": "red"}, "unknown column 'colour'"),
+        ({"catgory": "hotpot"}, "unknown column 'catgory' of a place; did you mean category"),
+        ({"menu": {"soup": "sour"}}, "column menu holds Struct"),
         ({"name": None}, "rejected: name"),
-        ({"lat": 91}, "lat is above its range"),
-        ({"price_yuan": "dear"}, "price_yuan cannot be read"),
+        ({"lat": 91}, "lat 91 is above its range"),
+        ({"price_yuan": "dear"}, "price_yuan 'dear' is not a number"),
         ({"rating": [1.5]}, "rating holds List"),
         ({"poi_id": ""}, "poi_id is missing"),
         ({"log_orders": 7}, "unknown column 'log_orders'"),
@@ -259,6 +269,9 @@ def test_values_have_the_types_of_the_log() -> None:
     known = pl.DataFrame(schema=dict.fromkeys(("poi_id", "poi_name", "poi_tags"), pl.String))
     row = to_known_row({"poi_id": "x", "name": 5.0, "tags": ["a", "b, c"]}, known)
     assert row.rows() == [("x", "5", "a, b; c")]
+    assert to_known_row({"poi_id": "x", "name": "X", "tags": []}, known).rows() == [
+        ("x", "X", None)
+    ]
     assert to_known_row({"poi_id": "NA", "name": "NULL"}, known).rows() == [("NA", "NULL")]
 
 
@@ -346,7 +359,8 @@ def test_places_are_added_and_withdrawn_over_http(
     monkeypatch.setattr("larr.serve.app.REFRESH_SECONDS", 0.01)
     with TestClient(Service(live).app()) as client:
         assert client.post("/v1/places", json={"poi_id": "x"}).status_code == 422
-        assert client.post("/v1/places", json=PLACE).json()["status"] == "accepted"
+        listed = PLACE | {"menu": PLACE["menu"].split(", ")}
+        assert client.post("/v1/places", json=listed).json()["status"] == "accepted"
         while client.get(f"/v1/places/{PLACE['poi_id']}").json()["status"] != "embedded":
             pass
         assert client.get("/v1/places/unknown").status_code == 404
@@ -375,7 +389,7 @@ def test_the_service_continues_after_any_failure(
 
 
 def test_a_place_that_a_version_cannot_read_is_skipped(live: Live, asked: dict[str, Any]) -> None:
-    live.journal.append(PLACE | {"poi_id": "strange", "stars": 5})
+    live.journal.append(PLACE | {"poi_id": "strange", "stars": 5, "lat": ["north"]})
     add(live)
     assert live.refused is None
     assert (live.status("strange"), live.status(PLACE["poi_id"])) == ("accepted", "embedded")

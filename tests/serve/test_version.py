@@ -7,11 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from msgspec.json import encode
 
+from larr.data.values import joined, plain
 from larr.errors import InputError
-from larr.serve.request import RankRequest, decode, local_time
+from larr.serve.request import RankRequest, candidate_columns, decode, local_time
 from larr.serve.version import ServedVersion
 
 
@@ -81,6 +83,29 @@ def test_ids_can_be_numbers(version: ServedVersion, asked: dict[str, Any]) -> No
     assert answer["items"] == rank(version, asked | {"user_id": "3", "candidates": texts})["items"]
 
 
+@pytest.mark.parametrize("values", [["a, b", "c"], [1, 20, None], [True, False], ["a"]])
+def test_lists_are_read_as_in_tables(values: list[Any]) -> None:
+    table = plain(pl.LazyFrame({"tags": [values]}), "places").collect()
+    assert joined(values) == table["tags"].item()
+
+
+def test_columns_can_be_lists(version: ServedVersion, asked: dict[str, Any]) -> None:
+    expected = rank(version, asked)
+    scene = {
+        name: [value] if type(value) is str else value for name, value in asked["scene"].items()
+    }
+    candidates = [row | {"position": [row["position"]]} for row in asked["candidates"]]
+    answer = rank(version, asked | {"scene": scene, "candidates": candidates})
+    assert (answer["items"], answer["degraded"]) == (expected["items"], [])
+
+
+def test_positions_are_accepted_where_no_ranker_reads_them() -> None:
+    rows = [{"poi_id": "a", "position": 2}, {"poi_id": "b", "position": 1}]
+    assert candidate_columns(rows, {"poi_id": (str,)})["position"] == [2, 1]
+    with pytest.raises(InputError, match="positions start at 1"):
+        candidate_columns([{"poi_id": "a", "position": 0}], {"poi_id": (str,)})
+
+
 def test_missing_columns_of_a_candidate_are_reported(
     version: ServedVersion, asked: dict[str, Any]
 ) -> None:
@@ -109,7 +134,8 @@ def test_places_nearby_are_ranked(version: ServedVersion, asked: dict[str, Any])
         ({"user_id": ""}, "length"),
         ({"k": 0}, "k"),
         ({"surprise": 1}, "surprise"),
-        ({"candidates": None}, "either `candidates` or `near`"),
+        ({"candidates": None}, "send `candidates`, or `near` .* got none"),
+        ({"near": {"lat": 1, "lon": 1}}, "either `candidates` or `near`, not both"),
         ({"candidates": [{"poi_id": "a"}, {"poi_id": "a"}]}, "twice"),
         ({"candidates": [{"poi": "a"}]}, "poi_id must be a text"),
         ({"candidates": [{"poi_id": "a", "distance_km": "far"}]}, "expected a number, got"),
@@ -117,6 +143,11 @@ def test_places_nearby_are_ranked(version: ServedVersion, asked: dict[str, Any])
         ({"candidates": [{"poi_id": "a", "weather": "sunny"}]}, "unknown column 'weather'"),
         ({"scene": {"temperature_c": "warm"}}, "scene.temperature_c: expected"),
         ({"scene": {"mood": "good"}}, "unknown column 'mood'"),
+        ({"scene": {"wether": "rain"}}, "unknown column 'wether'; did you mean weather"),
+        ({"scene": {"weather": {"sky": "grey"}}}, "scene.weather: expected a text .* got {'sky'"),
+        ({"scene": {"weather": [1.5]}}, r"scene.weather: expected a text .* got \[1.5\]"),
+        ({"candidates": [{"poi_id": ["a"]}]}, "poi_id must be a text"),
+        ({"candidates": [{"poi_id": "a", "distance_km": [1]}]}, r"candidates\[0\].distance_km"),
         ({"candidates": [{"poi_id": "a", "position": 0}]}, "positions start at 1"),
         ({"time": "yesterday"}, "such as 2024-04-08T12:10:00"),
         ({"time": "2024-04-08T04:10:00Z"}, "does not know the time zone"),

@@ -139,7 +139,8 @@ def broken_in_columns(
     broken: Broken = {}
     for name, values in zip(typed.columns, typed, strict=True):
         low, high = columns[name].low, columns[name].high
-        broken[name, f"{name} cannot be read"] = values.is_null() & given[name].is_not_null()
+        problem = "is not a number" if columns[name].dtype.is_float() else "cannot be read"
+        broken[name, f"{name} {problem}"] = values.is_null() & given[name].is_not_null()
         if not columns[name].nullable:
             broken[name, f"{name} is missing"] = given[name].is_null()
         if low is not None:

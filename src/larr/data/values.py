@@ -7,6 +7,7 @@ columns when serving.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import polars as pl
 from polars.exceptions import ComputeError
@@ -14,7 +15,7 @@ from polars.exceptions import ComputeError
 from larr.config.data import TablesConfig
 from larr.data.contract import TABLES
 from larr.data.names import INTERNAL
-from larr.data.transforms import text_column
+from larr.data.transforms import text_column, text_value
 from larr.errors import DataError
 
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Object)
@@ -86,6 +87,16 @@ def _plain(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
             texts = pl.element().cast(pl.String).str.replace_all(",", ";")
             value = value.cast(pl.List(inner)).list.eval(texts).list.join(", ")
     return value
+
+
+def joined(value: Any) -> Any:
+    """Returns a list of texts or integers as one text, other values unchanged.
+
+    The value form of `plain`, for columns that clients send.
+    """
+    if not isinstance(value, list) or not all(isinstance(v, str | int | None) for v in value):
+        return value
+    return ", ".join(text_value(item).replace(",", ";") for item in value if item is not None)
 
 
 def _decoded(values: pl.Series) -> pl.Series:

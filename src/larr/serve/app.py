@@ -224,13 +224,11 @@ class Service:
         return Response(encode({"status": "ok"}), media_type=JSON)
 
     async def ready(self, _: Request) -> Response:
-        """`GET /readyz`: whether the service can rank, its versions, and the version it refused."""
-        is_ready = self.live.is_ready
+        """`GET /readyz`: the versions with which the service ranks, and the one it refused."""
         arms, versions = zip(*self.live.opened, strict=True)
         zones = {version.id: version.time_zone for version in versions}
-        status = "ok" if is_ready else "starting"
-        content = Readiness(status, list(arms), zones, self.live.refused)
-        return Response(encode(content), 200 if is_ready else 503, media_type=JSON)
+        content = Readiness("ok", list(arms), zones, self.live.refused)
+        return Response(encode(content), media_type=JSON)
 
     async def metrics(self, _: Request) -> Response:
         """`GET /metrics`, for Prometheus."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from larr import artifacts
 from larr.config import Config
-from larr.errors import UnavailableError
+from larr.errors import LarrError, UnavailableError
 from larr.plugins import with_plugins
 from larr.progress import console
 
@@ -33,6 +33,10 @@ WAIT_SECONDS = 10.0
 """How long to wait for the lock of another process."""
 
 
+class NotStoredError(LarrError):
+    """A text has no stored vector."""
+
+
 class Embedder:
     """Embeds keyword texts and caches the vectors in a file, across restarts.
 
@@ -47,15 +51,25 @@ class Embedder:
         self._embed: Any = None
 
     def __call__(self, texts: list[Text]) -> Vectors:
-        """Returns the vectors of texts, [N, D]."""
-        stored = self._execute(SELECT, [(self.model, *text) for text in texts])
-        vectors = {(keyword, text): np.frombuffer(row, np.float32) for keyword, text, row in stored}
+        """Returns the vectors of texts, [N, D]; computes those that are not stored."""
+        vectors = self._read(texts)
         if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
             computed = dict(zip(new, self.compute(new), strict=True))
             rows = [(self.model, *text, vector.tobytes()) for text, vector in computed.items()]
             self._execute(INSERT, rows)
             vectors |= computed
         return np.stack([vectors[text] for text in texts])
+
+    def stored(self, texts: list[Text]) -> Vectors:
+        """Returns the same, without computing; raises NotStoredError if a vector is not stored."""
+        vectors = self._read(texts)
+        if not vectors.keys() >= {*texts}:
+            raise NotStoredError(f"{self.path}: texts without a vector")
+        return np.stack([vectors[text] for text in texts])
+
+    def _read(self, texts: list[Text]) -> dict[Text, Vectors]:
+        stored = self._execute(SELECT, [(self.model, *text) for text in texts])
+        return {(keyword, text): np.frombuffer(row, np.float32) for keyword, text, row in stored}
 
     def _execute(self, statement: str, rows: list[tuple[Any, ...]]) -> list[Any]:
         """Returns the results of all rows, in one transaction; empty if the file fails."""

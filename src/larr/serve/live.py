@@ -33,11 +33,11 @@ class Live:
         """The added places that were not withdrawn, by ID, as last sent."""
         self._catching_up = threading.Lock()
         self._catch_up()
-        self.is_ready = False
-        """Whether the places that were added before the start are embedded."""
         self.refused: str | None = None
         """Why the store's current versions are not served, if they are not."""
         self.opened = [Opened(arm, store.load(arm.version)) for arm in store.arms()]
+        for opened in self.opened:  # as before a restart; `refresh` embeds what was not embedded
+            opened.version.sync_places(self.accepted, stored_only=True)
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Returns the answer of the user's arm."""
@@ -55,7 +55,7 @@ class Live:
         return first
 
     def accept(self, row: Columns) -> None:
-        """Writes a new place to disk; `refresh` embeds its texts.
+        """Writes a new place to disk; `near` then finds it, and `refresh` embeds its texts.
 
         Raises InputError for a place that cannot be added, and UnavailableError if this machine
         cannot embed its texts.
@@ -67,6 +67,7 @@ class Live:
         if self.status(str(row["poi_id"])) == "trained":
             raise InputError(f"place {row['poi_id']!r:.80} is already known from training")
         self.journal.append(row)
+        self._locate()
 
     def withdraw(self, poi_id: str) -> bool:
         """Withdraws an accepted place, which `refresh` then removes; False if it is unknown."""
@@ -79,6 +80,7 @@ class Live:
                 "out of `candidates`"
             )
         self.journal.append({WITHDRAWN: poi_id})
+        self._locate()
         return True
 
     def status(self, poi_id: str) -> str | None:
@@ -98,10 +100,9 @@ class Live:
         Keeps the previous versions if one is refused.
         """
         try:
-            self._catch_up()
-            accepted = dict(self.accepted)
+            self._locate()
             for opened in self.opened:
-                opened.version.sync_places(accepted)
+                opened.version.sync_places(self.accepted)
             arms = self.store.arms()
             if arms != [opened.arm for opened in self.opened]:
                 known = {opened.arm.version: opened.version for opened in self.opened}
@@ -110,7 +111,7 @@ class Live:
                     for arm in arms
                 ]
                 for opened in changed:
-                    opened.version.sync_places(accepted)
+                    opened.version.sync_places(self.accepted)
                 self.opened = changed  # atomic: a request sees either the old or the new arms
                 names = ", ".join(f"{arm.name}: {arm.version} ({arm.share:.0%})" for arm in arms)
                 console.print(f"serving {names}")
@@ -120,7 +121,11 @@ class Live:
             if reason != self.refused:
                 console.print(Text("not served:", style="bold red"), reason)
             self.refused = reason
-        self.is_ready = True
+
+    def _locate(self) -> None:
+        self._catch_up()
+        for opened in self.opened:
+            opened.version.locate_places(self.accepted)
 
     def _catch_up(self) -> None:
         """Reads the places that any process has accepted or withdrawn since the last call."""

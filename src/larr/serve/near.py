@@ -8,7 +8,8 @@ depend on scipy.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,12 @@ class Nearby:
         degrees_P2 = self.places.select("poi_lat", "poi_lon").to_numpy()
         self.lat_P, self.points_P3 = degrees_P2[:, 0].copy(), _on_sphere(degrees_P2)
 
-    def changed(self, without: Collection[str], added: pl.DataFrame) -> Nearby:
-        """Returns these places without some and with others."""
+    def changed(self, without: Collection[str], added: Iterable[Mapping[str, Any]]) -> Nearby:
+        """Returns these places without some, by ID, and with others, as clients send them."""
+        rows = [(row["poi_id"], _number(row.get("lat")), _number(row.get("lon"))) for row in added]
+        new = pl.DataFrame(rows, LOCATED, orient="row").drop_nulls()
         kept = self.places.filter(~pl.col("poi_id").is_in(list(without)))
-        return Nearby(pl.concat([kept, Nearby(added).places]))
+        return Nearby(pl.concat([kept, new]))
 
     def search(self, lat: float, lon: float, km: float, at_most: int) -> dict[str, float]:
         """Returns the nearest places within a great-circle distance, and their distances in km."""
@@ -47,6 +50,14 @@ class Nearby:
         # rounding of the cosine changes a distance by at most 0.2 m
         km_K = EARTH_KM * np.arccos(np.minimum(cosine_S[near], 1))
         return dict(zip(self.ids[start + near], km_K.round(3).tolist(), strict=True))
+
+
+def _number(value: Any) -> float | None:
+    """Returns a value as a number; None if it is not one, which another version accepted."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _on_sphere(degrees_P2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

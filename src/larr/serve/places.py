@@ -20,8 +20,8 @@ from larr.data.checks import Checks
 from larr.data.contract import TABLES
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import text_column
-from larr.data.values import plain
-from larr.errors import DataError, InputError
+from larr.data.values import joined, plain
+from larr.errors import DataError, InputError, suggestion
 from larr.progress import console
 
 JOURNAL = "places.jsonl"
@@ -93,16 +93,22 @@ def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     }
     if unknown := sorted(set(row) - set(kinds)):
         raise InputError(
-            f"unknown column {unknown[0]!r:.80} of a place; expected {', '.join(kinds)}"
+            f"unknown column {unknown[0]!r:.80} of a place{suggestion(unknown[0][:80], kinds)}; "
+            f"expected {', '.join(kinds)}"
         )
     if not isinstance(row.get(ID, ""), str):
         raise InputError(f"{ID} must be a text or a whole number, got {row[ID]!r:.80}")
     if missing := [name for name in TABLES["places"].required if name not in row]:
         raise InputError(f"a place needs {', '.join(missing)}")
     try:
-        table = pl.DataFrame({name: [value] for name, value in row.items()}, strict=False)
+        table = pl.DataFrame({name: [joined(value)] for name, value in row.items()}, strict=False)
         checked = Checks(AS_SENT).check("places", plain(table.lazy(), "places").collect())
-        if reasons := [*checked.rejected["reason"], *checked.blanked["reason"]]:
+        # with the value, such as "rating 'good' is not a number"
+        reasons = checked.rejected["reason"].to_list() + [
+            cell["reason"].replace(name := cell["column"], f"{name} {row[name]!r:.80}", 1)
+            for cell in checked.blanked.to_dicts()
+        ]
+        if reasons:
             raise InputError(f"the place is rejected: {reasons[0]}")
         types = checked.good.schema
         return checked.good.select(

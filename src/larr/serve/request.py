@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Meta, Struct
 
 from larr.data.contract import OLDEST
-from larr.errors import InputError
+from larr.data.values import joined
+from larr.errors import InputError, suggestion
 from larr.serve.features import FIRST, POSITION, Kinds
 
 EXPLAINED = 50
@@ -23,7 +24,12 @@ DATE_AND_TIME, EXAMPLE = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"), "2024-
 EPOCHS = ((1e11, 1), (1e14, 1e3), (1e17, 1e6))
 """Upper limits of times in seconds, milliseconds and microseconds, with their units per second."""
 Scalar = str | int | float | bool | None
-Columns = dict[str, Scalar]
+Values = list[str | int | bool | None]
+Value = Annotated[
+    Any,  # `check_values` names a column of a wrong type, which msgspec does not
+    Meta(extra_json_schema=msgspec.json.schema(Scalar | Values)),
+]
+Columns = dict[str, Value]
 Identifier = Annotated[str, Meta(min_length=1, max_length=200)] | int
 WORDS = {str: "a text", int: "a number", float: "a number", bool: "true or false"}
 
@@ -176,6 +182,11 @@ def candidate_columns(
     """Returns the columns of a request's candidates; raises InputError for invalid ones."""
     names = dict.fromkeys(["poi_id", *chain.from_iterable(rows)])
     columns = {name: [row.get(name) for row in rows] for name in names}
+    # to replay a log; ignored if no ranker reads it
+    accepted = {POSITION: (int, float), **accepted}
+    for name, values in columns.items():
+        if name != "poi_id" and list in map(type, values):
+            columns[name] = [joined(value) for value in values]
     # as in the tables of the data contract, a number is converted to text
     columns["poi_id"] = [str(i) if type(i) is int else i for i in columns["poi_id"]]
     seen: set[Scalar] = set()
@@ -201,8 +212,9 @@ def check_values(
     `where` names the values in a message; `{}` in it becomes the index of the value.
     """
     if name not in accepted:
-        table, columns = where.partition("[")[0], ", ".join(sorted(accepted))
-        raise InputError(f"{table}: unknown column {name!r:.80}; expected {columns}")
+        problem = f"{where.partition('[')[0]}: unknown column {name!r:.80}"
+        columns = ", ".join(sorted(accepted))
+        raise InputError(f"{problem}{suggestion(name[:80], accepted)}; expected {columns}")
     kinds = {type(None), *accepted[name]}
     if not kinds.issuperset(map(type, values)):  # one pass in C, since most requests are valid
         number = next(n for n, value in enumerate(values) if type(value) not in kinds)

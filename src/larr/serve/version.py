@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 
 from larr.data.known import Row
+from larr.data.values import joined
 from larr.errors import InputError
 from larr.progress import console
-from larr.serve.embedder import Embedder
+from larr.serve.embedder import Embedder, NotStoredError
 from larr.serve.features import POSITION
 from larr.serve.near import Nearby
 from larr.serve.places import to_known_row
-from larr.serve.ranker import Scored, ServedRanker, scores
+from larr.serve.ranker import Embed, Scored, ServedRanker, scores
 from larr.serve.request import (
     EXPLAINED,
     Columns,
@@ -55,21 +56,16 @@ class ServedVersion:
         """The places added after training, by ID."""
         self.unreadable: dict[str, Columns] = {}
         """The added places that this version cannot read."""
+        self.located: dict[str, Columns] = {}
+        """The accepted places among `nearby`, embedded or not, by ID."""
         self.nearby = Nearby(self.known_places)
-        self._syncing = threading.Lock()
+        self._locating, self._syncing = threading.Lock(), threading.Lock()
 
     def rank(self, request: RankRequest) -> RankAnswer:
         """Returns the best `k` of the candidates; raises InputError for an invalid request."""
-        if (request.candidates is None) == (request.near is None):
-            raise InputError("send either `candidates` or `near`, not both")
-        if near := request.near:
-            if not len(self.nearby.ids):
-                raise InputError("`near` needs places with lat and lon; send `candidates` instead")
-            places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
-            candidates: Candidates = {"poi_id": [*places], "distance_km": [*places.values()]}
-        else:
-            candidates = candidate_columns(request.candidates or [], self.accepted[1])
-        for name, value in request.scene.items():
+        candidates = self._candidates(request)
+        columns = {name: joined(value) for name, value in request.scene.items()}
+        for name, value in columns.items():
             check_values(name, [value], self.accepted[0], "scene")
         if request.explain and request.k > EXPLAINED:
             raise InputError(
@@ -83,7 +79,7 @@ class ServedVersion:
             answer.degraded += ["nothing_near"] if request.near else []
             return answer
         # as in the tables of the data contract, an empty text counts as missing
-        scene = {name: value for name, value in request.scene.items() if value not in (None, "")}
+        scene = {name: value for name, value in columns.items() if value not in (None, "")}
         row = {**scene, "user_id": str(request.user_id), "time": time}
         scored = self.ranker.score(row, candidates)
         answer.degraded = self._degraded(scene, candidates, scored)
@@ -100,6 +96,20 @@ class ServedVersion:
             for item, texts in zip(answer.items, self.ranker.explain(scored, best), strict=True):
                 item.texts = texts
         return answer
+
+    def _candidates(self, request: RankRequest) -> Candidates:
+        """Returns the columns of the candidates, which are sent or found nearby."""
+        near, sent = request.near, request.candidates
+        if near is None and sent is None:
+            raise InputError("send `candidates`, or `near` for the places near a point; got none")
+        if near is None or sent is not None:
+            if near is not None:
+                raise InputError("send either `candidates` or `near`, not both")
+            return candidate_columns(sent or [], self.accepted[1])
+        if not len(self.nearby.ids):
+            raise InputError("`near` needs places with lat and lon; send `candidates` instead")
+        places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
+        return {"poi_id": [*places], "distance_km": [*places.values()]}
 
     def _degraded(self, scene: Row, candidates: Candidates, scored: Scored) -> list[str]:
         """Returns the content of `RankAnswer.degraded`."""
@@ -127,16 +137,34 @@ class ServedVersion:
                     f"places cannot be added: this version cannot embed new texts with `{source}`"
                 )
 
-    def sync_places(self, accepted: Mapping[str, Columns]) -> None:
+    def locate_places(self, accepted: Mapping[str, Columns]) -> None:
+        """Lets `near` find the places of `accepted`, by ID, before their texts are embedded.
+
+        Other threads may change `accepted`.
+        """
+        with self._locating:
+            accepted = dict(accepted)
+            new = {i: row for i, row in accepted.items() if self.located.get(i) != row}
+            new = {i: row for i, row in new.items() if i not in self.trained}
+            if changed := new.keys() | (self.located.keys() - accepted.keys()):
+                self.nearby = self.nearby.changed(changed, new.values())
+                self.located = {i: row for i, row in accepted.items() if i not in self.trained}
+
+    def sync_places(self, accepted: Mapping[str, Columns], *, stored_only: bool = False) -> None:
         """Adds, updates and removes places to match `accepted`, by ID.
 
         Places known from training do not change. A place that cannot be added is left out without
-        affecting others. Raises OSError and MemoryError, which are not the fault of a place, so
-        that the caller tries again.
+        affecting others; with `stored_only` also one with a text whose vector is not stored. Other
+        threads may change `accepted`. Raises OSError and MemoryError, which are not the fault of a
+        place, so that the caller tries again.
         """
+        self.locate_places(accepted)
+        embedders: Mapping[str, Embed] = self.embedders
+        if stored_only:
+            embedders = {source: each.stored for source, each in self.embedders.items()}
         with self._syncing:
+            accepted = dict(accepted)
             if gone := self.added.keys() - accepted.keys():
-                self.nearby = self.nearby.changed(gone, pl.DataFrame())
                 for poi_id in gone:  # it now ranks as an unknown place
                     self.ranker.reader.place_rows.pop(poi_id, None)
                 self.added = {i: row for i, row in self.added.items() if i not in gone}
@@ -147,24 +175,23 @@ class ServedVersion:
                 and row not in (self.added.get(poi_id), self.unreadable.get(poi_id))
             }
             if wanted:
-                self._add(wanted)
+                self._add(wanted, embedders)
 
-    def _add(self, wanted: Mapping[str, Columns]) -> None:
+    def _add(self, wanted: Mapping[str, Columns], embedders: Mapping[str, Embed]) -> None:
         """Adds all places at once; on failure bisects them to isolate the faulty ones."""
         try:
             rows = [to_known_row(row, self.known_places) for row in wanted.values()]
             frame = pl.concat(rows, how="diagonal")
-            self.ranker.add_places(frame, self.embedders)
+            self.ranker.add_places(frame, embedders)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # usually one place that another version accepted
             if len(wanted) > 1:
                 places = list(wanted.items())
                 for half in (places[: len(places) // 2], places[len(places) // 2 :]):
-                    self._add(dict(half))
-            else:
+                    self._add(dict(half), embedders)
+            elif not isinstance(error, NotStoredError):
                 self.unreadable |= wanted
                 console.print(f"version {self.id}: {', '.join(wanted)} is left out: {error}")
             return
-        self.nearby = self.nearby.changed(wanted, frame)
         self.added |= wanted

@@ -131,7 +131,7 @@ class Page:
             if opened.arm.version == version or not version:
                 return self._form_of(opened.version)
         loaded = self._load(version)
-        loaded.sync_places(dict(self.live.accepted))
+        loaded.sync_places(self.live.accepted)
         return self._form_of(loaded)
 
     def _curl(self, base_url: str, request: RankRequest) -> str:
