@@ -198,7 +198,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     nested_sessions: (
         "unnest(events, recursive := true)",
         'session AS user_id, aid AS poi_id, ts AS time, "order"',
-        "# CHECK: is session the user?",
+        "# CHECK: is session the user ID?",
     ),
     baskets: (
         "UNION ALL BY NAME SELECT * FROM order_products_train",
@@ -208,7 +208,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     ),
     sessions_have_users: (
         "customer AS user_id, product_id AS poi_id, clicked AS click",
-        "start_date || ' ' || start_time AS time, session_id AS request_id",
+        "start_date || ' ' || start_time AS time, TRY_CAST(slot AS INTEGER) + 1 AS position, session_id AS request_id",
         "categories.name AS categories_name",
     ),
     monthly_ratings: (

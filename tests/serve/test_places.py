@@ -256,7 +256,7 @@ def test_invalid_places_are_refused(live: Live, change: dict[str, Any], message:
 
 
 def test_a_place_without_id_or_name_or_with_a_known_id_is_refused(live: Live) -> None:
-    with pytest.raises(InputError, match="a place needs name"):
+    with pytest.raises(InputError, match="a place needs these columns: name"):
         live.accept({"poi_id": "x"})
     with pytest.raises(InputError, match="poi_id must be a text"):
         live.accept(PLACE | {"poi_id": 5.5})

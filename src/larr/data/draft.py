@@ -15,9 +15,10 @@ import polars as pl
 
 from larr.data.contract import TABLES
 from larr.data.guess import Entity, Guess, guess, why_not
-from larr.data.look import EPOCHS, Column, Reader, Table, share
+from larr.data.look import EPOCHS, Column, Reader, Table, percent, share
 from larr.data.names import LOOKED_UP
-from larr.data.roles import has_role, is_role, words_of
+from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as
+from larr.data.roles import has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS
@@ -72,14 +73,16 @@ class Query:
     def add_own(self, column: Column, form: str = "{}") -> None:
         """Adds a column that is not in the contract; a time becomes its year."""
         sql, kind, name = form.format(column.sql), column.kind, self._free_name(column)
+        example = column.example
         is_liked = not column.values.cast(pl.Float64, strict=False).count()
         if kind in ("time", "date"):
             is_liked = False
             sql, kind, name = form.format(f"year({column.timestamp})"), "category", f"{name}_year"
+            example = repr(str(column.times.drop_nulls().dt.year().first()))
         if kind == "list":
             replaced = f"replace({sql}, {literal(column.form)}, ', ')"
             sql = replaced if column.form else f"array_to_string({sql}, ', ')"
-        self._add_read(sql, name, kind, column.example, is_liked=is_liked)
+        self._add_read(sql, name, kind, example, is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:
         """Adds flags as one list of the names of those that are set."""
@@ -142,7 +145,8 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
         zone=_zone(time),
         found=found,
         queries=[query for query in (log, places, users, *orders) if query.lines],
-        others=reader.others | {t.name: "not needed" for t in reader.tables if t not in read},
+        others=reader.others
+        | {t.name: _why_unread(t, found) for t in reader.tables if t not in read and not t.needs},
         **_read_of(found, log, places, users),
     )
 
@@ -150,6 +154,22 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
 def _with_needs(tables: Sequence[Table]) -> list[Table]:
     """Returns the tables and, recursively, the tables that their queries read."""
     return [*tables, *(one for table in tables for one in _with_needs(table.needs))]
+
+
+def _why_unread(table: Table, found: Guess) -> str:
+    """Returns the reason why a table is not read."""
+    keys = [
+        key
+        for column in found.log.columns
+        for key in table.columns
+        if is_named_as(column, key, table) and are_among(column, key)
+    ]
+    key = min(keys, key=lambda key: key.repeated, default=None)
+    if key is None:
+        return "no column of the log matches its key"
+    if key.repeated > MAX_DUPLICATES:
+        return f"{key.name} is missing or repeated in {percent(key.repeated)} of its rows"
+    return f"another table with the key {key.name} is read"
 
 
 def _words(name: str) -> str:
@@ -208,7 +228,8 @@ def _rows(table: str, found: Guess) -> Query:
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
         if role in found.unsure:
-            query.checks.append(f"is {column.name} the {role}?")
+            kind = " ID" * (role in ("user", "place", "request"))
+            query.checks.append(f"is {column.name} the {role}{kind}?")
         if role != "clock":
             query.add(sql, NAMES.get(role, role), column.example)
     for column in found.scene:
@@ -252,18 +273,25 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
             f"WHERE {key} NOT IN (SELECT {own.sql} FROM {entity.table.name}) ORDER BY ALL"
         )
         query.checks.append(
-            f"{unknown:.1%} of the {table} of the log are not in this table; they are added."
+            f"{percent(unknown)} of the {table} of the log are not in this table; they are added."
+        )
+    if entity.table and own.repeated:
+        query.checks.append(
+            f"{own.name} is missing or repeated in {percent(own.repeated)} of the rows; one row of "
+            "each value is read."
         )
     return query
 
 
 def _title(columns: Sequence[Column]) -> Column | None:
     """Returns the column with the names of places, or the first text, or None."""
-    named = [column for column in columns if has_role((column.words or [""])[-1], "name")]
-    named = [c for c in named if c.kind in ("text", "category", "code")]
+    named = [column for column in columns if is_name(column.name)]
+    named = [c for c in named if c.kind in ("text", "category", "code", "list")]
+    named = [c for c in named if c.kind != "list" or c.form]  # not a list of Parquet or JSON
     named = [c for c in named if len(c.distinct) >= MIN_NAMES * c.values.count()]
     texts = [column for column in columns if column.kind == "text"]
-    return max(named, key=lambda c: len(c.distinct), default=next(iter(texts), None))
+    rank = lambda c: (has_role(c.words[-1], "name"), len(c.distinct))  # noqa: E731
+    return max(named, key=rank, default=next(iter(texts), None))
 
 
 def _test_days(time: Column | None) -> int:

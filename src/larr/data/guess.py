@@ -14,36 +14,39 @@ from math import log10
 import polars as pl
 
 from larr.data.columns import MAX_DIFFERING
-from larr.data.look import Column, Reader, Table, share
-from larr.data.reshape import by_event, event_column, is_named_as, refers, reshaped
-from larr.data.roles import has_role, is_role
+from larr.data.log_roles import (
+    KINDS_OF_IDS,
+    MAX_MISSING,
+    MAX_WITHOUT_TIME,
+    is_code,
+    labels,
+    owned,
+    request,
+    times,
+)
+from larr.data.look import Column, Reader, Table, percent, share
+from larr.data.reshape import by_event, event_column, is_named_as, joined, refers, reshaped
+from larr.data.roles import has_role, is_name, is_role
 from larr.errors import DataError
 
 GENDERS = {"m", "f", "male", "female"}
 MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
-MAX_MISSING, MAX_WITHOUT_TIME = 0.1, 0.01
-"""Maximum shares of rows without user, place or request, and without a time. A column with more
-missing times is not used, as its rows would be rejected."""
-MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
-"""A column belongs to users if at least the first share of its rows is of users with two or more
-rows, and the second share of these users has a single value; likewise for places."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
 """Share of the rows that is searched for leaks. A column is a leak if no unclicked row has a value,
 although more than this number would by chance."""
 RISING = 0.99
-CODE = r"^\S*\d\S*$"
 TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
 ALONE = {
     "missing": "it has no values",
     "nested": "it holds nested values",
     "constant": "it is {} in all rows",
     "link": "it holds web addresses",
-    "code": "nearly every row has another value",
+    "code": "it holds codes, such as {}",
 }
-"""Kind of column -> the reason why it is not read."""
+"""Kind of column -> the reason why it is not read, with a value."""
 
 
 @dataclass(eq=False)
@@ -94,6 +97,28 @@ class Guess:
 def guess(reader: Reader) -> Guess:
     """Returns the roles of tables and columns; raises DataError if no table can be the log."""
     tables = reshaped(reader)
+    found, *others = _logs(tables)
+    if twice := _read_twice(found):
+        reader.tables.remove(found.log)
+        rest = [table for table in tables if table not in (found.log, *twice)]
+        tables[tables.index(found.log)] = joined(reader, found.log.needs[0], rest)
+        found, *others = _logs(tables)
+    event = event_column(found.log)
+    if event and "click" not in found.roles:
+        keys = [found.user.key, found.place.key, *found.of("request")]
+        log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
+        user, place = (replace(e, key=log[e.key.name]) for e in (found.user, found.place))
+        found = _with_roles(log, user, place)
+        computed = {column.name: column for column in log.columns if column.name in LABELS}
+        found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | computed
+        found.unsure.difference_update(LABELS)
+    _sort_columns(found)
+    found.orders = next(_earlier(found, others), None)
+    return found
+
+
+def _logs(tables: list[Table]) -> list[Guess]:
+    """Returns the tables that can be the log, best first; raises DataError if none can."""
     logs = [found for table in tables if (found := _log(table, tables))]
     if not logs:
         seen = "; ".join(f"{t.name}: {', '.join(c.name for c in t.columns)}" for t in tables)
@@ -101,19 +126,14 @@ def guess(reader: Reader) -> Guess:
             "no table looks like a log with a user and a shown or chosen place in each row; write "
             f"the configuration by hand (docs/your_data.md). Found {seen}"
         )
-    found = max(logs, key=_preference)
-    event = event_column(found.log)
-    if event and "click" not in found.roles:
-        keys = [found.user.key, found.place.key, *found.of("request")]
-        log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
-        user, place = (replace(e, key=log[e.key.name]) for e in (found.user, found.place))
-        found = _with_roles(log, user, place)
-        labels = {column.name: column for column in log.columns if column.name in LABELS}
-        found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | labels
-        found.unsure.difference_update(LABELS)
-    _sort_columns(found)
-    found.orders = next(_earlier(found, logs), None)
-    return found
+    return sorted(logs, key=_preference, reverse=True)
+
+
+def _read_twice(found: Guess) -> list[Table]:
+    """Returns the tables of users and places that the log was also joined with."""
+    own = {column.name for table in found.log.needs[:1] for column in table.columns}
+    tables = [entity.table for entity in (found.user, found.place) if entity.key.name in own]
+    return [table for table in tables if table and table in found.log.needs]
 
 
 def _preference(found: Guess) -> tuple[bool, bool, int]:
@@ -126,9 +146,10 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
     possible = [
         column
         for column in table.columns
-        if column.kind in ("number", "code", "category", "text") and not column.is_key
+        if column.kind in KINDS_OF_IDS and not column.is_key
         if share(column.values.is_null()) <= MAX_MISSING
-        if not (has_role(column.name, "time") or has_role(column.name, "count"))
+        if not any(has_role(column.name, role) for role in ("time", "count", "lat", "lon"))
+        if column.is_integer or not len(column.number_values)
     ]
     fits = [
         [fit for column in possible for fit in _fits(role, column, table, tables)]
@@ -156,8 +177,7 @@ def _fits(
         score = 1.5  # without users, sessions take their role
     is_number = len(column.number_values) > 0
     if not (is_named or table.is_named):  # columns without names: codes, in order
-        is_code = column.is_integer or (not is_number and column.all_match(CODE))
-        score = 0.5 * is_code
+        score = 0.5 * is_code(column)
     if score or not (table.is_named or is_number):
         score += 0.1 * log10(len(column.distinct)) * table.is_named
         yield score, Entity(column)
@@ -169,6 +189,7 @@ def _fits(
             is_named_so = not by_chance or is_named_as(column, key, other)
             if (is_named or is_like) and is_named_so and refers(column, key):
                 better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like
+                better += 0.5 * any(is_name(one.name) for one in other.columns if one is not key)
                 yield score + better, Entity(column, other, key)
 
 
@@ -186,32 +207,12 @@ def _looks_like(table: Table, key: Column, role: str) -> bool:
     )
 
 
-def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns with a single value for each value of a key."""
-    found = []
-    for column in columns:
-        rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
-        groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
-        repeated = groups.filter(pl.col("len") > 1)
-        is_repeated = repeated["len"].sum() >= MIN_REPEATED * len(rows) > 0
-        if is_repeated and share(repeated["values"] == 1) >= NEARLY_ALL:
-            found.append(column)
-    return found
-
-
 def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     """Returns a log with the roles of its columns."""
     rest = [column for column in log.columns if column not in (user.key, place.key)]
-    labels, unsure = _labels(log, rest)
-    roles = {"user": user.key, "place": place.key} | labels | _times(user.key, rest)
-
-    def is_request(column: Column) -> bool:
-        few_missing = share(column.values.is_null()) <= MAX_MISSING
-        return column.is_key or (few_missing and bool(owned(column, [user.key])))
-
+    outcomes, unsure = labels(log, rest)
+    roles = {"user": user.key, "place": place.key} | outcomes | times(user.key, rest)
     rules = (
-        ("request", lambda c: is_role(c.name, "request") and is_request(c)),
-        ("request", lambda c: "id" in c.words and not c.is_key and is_request(c)),
         ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
         ("position", lambda c: is_role(c.name, "position") and c.is_integer),
         ("lat", lambda c: has_role(c.name, "lat") and len(c.number_values)),
@@ -222,49 +223,12 @@ def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     for role, fits in rules:
         if column := next((c for c in rest if c not in roles.values() and fits(c)), None):
             roles.setdefault(role, column)
+    if of_request := request([c for c in rest if c not in roles.values()], roles):
+        roles["request"] = of_request
     found = {role for role, entity in (("user", user), ("place", place)) if entity.table}
     possible = ({"user", "place", "request"} & {*roles}) - found
     unsure |= {role for role in possible if not is_role(roles[role].name, role)}
     return Guess(log, user, place, roles, unsure)
-
-
-def _labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[str]]:
-    """Returns click and order, or a rating, and which of them is unsure."""
-    flags = [column for column in columns if column.kind == "flag"]
-    orders = [column for column in flags if has_role(column.name, "order")]
-    clicks = [c for c in flags if has_role(c.name, "click") and c not in orders]
-    clicks = clicks or [c for c in flags if any(_has_all(c, order) for order in orders)] or orders
-    if clicks:
-        ordered = [("order", column) for column in orders if _has_all(clicks[0], column)]
-        return {"click": clicks[0], **dict(ordered[:1])}, {"click"} if len(clicks) > 1 else set()
-    scales = [
-        c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
-    ]
-    scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
-    if named := [column for column in scales if is_role(column.name, "rating")]:
-        return {"rating": named[0]}, set()
-    # Without names, a scale of whole or half numbers may be a rating.
-    scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
-    return ({"rating": scales[0]}, {"rating"}) if scales else ({}, set())
-
-
-def _has_all(click: Column, order: Column) -> bool:
-    """Returns whether all rows with an order, and some others, have a click."""
-    clicked, ordered = (flag.values == flag.yes for flag in (click, order))
-    return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
-
-
-def _times(user: Column, columns: list[Column]) -> dict[str, Column]:
-    """Returns the earliest time of a row; the time of day may be in a column of its own."""
-    usable = [c for c in columns if share(c.values.is_null()) <= MAX_WITHOUT_TIME]
-    times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
-    times = [column for column in times if not owned(user, [column])] or times
-    if not times:
-        return {}
-    key = lambda c: (c.kind == "date", not is_role(c.name, "time"), c.times.median())  # noqa: E731
-    time = min(times, key=key)
-    clocks = [column for column in usable if column.kind == "clock"]
-    return {"time": time} | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
 
 
 def _earlier(found: Guess, logs: list[Guess]) -> Iterator[Guess]:
@@ -342,8 +306,8 @@ def _why_not(column: Column, found: Guess) -> str:
             column.kind == "flag" and any(has_role(column.name, r) for r in ("click", "order")),
             "its name suggests that it is another label",
         ),
-        (column.kind in TIMES and not missing, "another time is used"),
-        (column.kind in TIMES, f"a time that is missing in {missing:.0%} of the rows"),
+        (column.kind in TIMES and missing <= MAX_WITHOUT_TIME, "another time is used"),
+        (column.kind in TIMES, f"a time that is missing in {percent(missing)} of the rows"),
         (
             column.kind == "text" and "rating" in found.roles,
             "it may be a review, written after the rating",

@@ -18,7 +18,7 @@ from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
 from larr.data.guess import only_clicked
-from larr.data.log import Log, check_tables
+from larr.data.log import Log, check_tables, single_rows
 from larr.data.look import share
 from larr.data.roles import has_role
 from larr.data.transforms import TIME_COLUMNS
@@ -55,11 +55,12 @@ def check(config: Config) -> None:
         log = check_tables(config, tables, folder, folder / "rejected")
         check_columns(with_pairs(config, log), log)
         console.print(f"  {log.places.height:,} places, {log.users.height:,} users")
-        wrong = []
+        wrong, has_warnings = [], False
         for finding, must_change in (*_leaks(config, log), *_counts(log), *_split(log)):
             if must_change:
                 wrong.append(finding)
             else:
+                has_warnings = True
                 console.print(f"  warning: {finding}", soft_wrap=True)
     finally:
         for scratch in ("raw", "checked"):
@@ -67,7 +68,7 @@ def check(config: Config) -> None:
     if wrong:
         lines = "\n- ".join(wrong)
         raise DataError(f"{len(wrong)} columns must be removed from the configuration:\n- {lines}")
-    console.print("  no changes are needed")
+    console.print(f"  no errors found{'; see the warnings above' * has_warnings}")
 
 
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
@@ -144,16 +145,20 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
             alike = max(abs(rank or 0) for rank in numbers.select(a=ranks[0], b=ranks[1]).row(0))
             is_alike = MAX_CORRELATION < alike <= 1
             if is_alike or has_role(name, "counted"):
-                reason = f"rank correlation with the log {alike:.2f}" if is_alike else "by its name"
+                reason = "judging by its name"
+                if is_alike:
+                    reason = f"judging by its rank correlation of {alike:.2f} with the log's counts"
                 yield (
-                    f"{name}: it has one value for all days; if it counts events of the log, it "
-                    f"leaks the future ({reason})",
+                    f"{reason}, {name} may summarise later events; the table holds one value for "
+                    "all days, so check that it was known before the log",
                     False,
                 )
 
 
 def _split(log: Log) -> Iterator[tuple[str, bool]]:
-    """Yields problems with the split into training and test rows."""
+    """Yields problems with requests, and with the split into training and test rows."""
+    if warning := single_rows(log):
+        yield warning, False
     if not log.is_split_by_time:
         yield "some training rows are not earlier than the test rows: no test on the future", False
     rows = log.scan()

@@ -37,6 +37,8 @@ RANDOM_DAYS = 6
 """Training days of a log without times."""
 SAMPLE_ROWS = 2_000_000
 """Rows of the sample from which shares of requests are estimated."""
+MAX_ALONE = 0.9
+"""If a larger share of the requests has one row, `request_id` or `time` may be wrong."""
 MAX_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates without a time of day."""
 
@@ -135,6 +137,21 @@ def differing(rows: pl.LazyFrame, columns: Iterable[str]) -> pl.LazyFrame:
     differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
     several = [pl.when(pl.len() > 1).then(expression) for expression in differs]
     return rows.group_by("request_id").agg(several)
+
+
+def single_rows(log: Log) -> str:
+    """Returns a warning if nearly all requests have one row, empty otherwise."""
+    if not log.is_dated:
+        return ""  # rows of a log without times are requests unless it has request_id
+    counts = sample_requests(log.scan()).group_by("request_id").len()
+    alone = float(counts.select((pl.col("len") == 1).mean()).collect(engine="streaming").item())
+    if alone <= MAX_ALONE:
+        return ""
+    return (
+        f"{alone:.0%} of the requests have one row: if several places are shown at a time, give "
+        "them the same request_id or, without request_id, the same time, such as "
+        "date_trunc('minute', time) AS time"
+    )
 
 
 def check_tables(

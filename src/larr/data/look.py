@@ -21,7 +21,7 @@ import polars as pl
 from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
 from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import HIDDEN, Files, table_files
-from larr.data.roles import WORDS, words_of
+from larr.data.roles import WORDS, is_name, words_of
 from larr.data.sql import ENDING, identifier, literal
 from larr.data.transforms import text_column
 from larr.data.values import as_type
@@ -105,7 +105,12 @@ class Column:
     @property
     def is_key(self) -> bool:
         """Whether all values are distinct."""
-        return len(self.distinct) == len(self.values) > 1
+        return not self.repeated
+
+    @property
+    def repeated(self) -> float:
+        """The share of rows with a missing value or the value of an earlier row."""
+        return 1 - len(self.distinct) / len(self.values)
 
     @cached_property
     def number_values(self) -> Array:
@@ -126,8 +131,8 @@ class Column:
     def look(self) -> tuple[str, str]:
         """The kind, a key of `KINDS` or `code`, and the form.
 
-        A code is a text that is different in nearly every row. The form is the format of a time
-        (empty for ISO 8601), its unit since 1970, or the separator of a list.
+        A code is a text or number with many values that are not words. The form is the format of
+        a time (empty for ISO 8601), its unit since 1970, or the separator of a list.
         """
         for kind, rule in KINDS:
             if form := rule(self):
@@ -193,7 +198,7 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("time", lambda c: next((f for f in FORMATS if "M" in f and _fits(c, f)), "")),
     ("date", lambda c: next((f for f in FORMATS if "M" not in f and _fits(c, f)), "")),
     ("link", lambda c: c.all_match("^https?://")),
-    ("list", lambda c: _separator(c.distinct.head(10_000))),
+    ("list", lambda c: _separator(c.distinct.head(10_000), "|;," if is_name(c.name) else "|;, ")),
     ("category", lambda c: len(c.distinct) <= min(MAX_VALUES, c.values.count() / 2)),
     ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= MIN_WORDS),
 )
@@ -203,6 +208,11 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
 def share(mask: pl.Series) -> float:
     """Returns the share of true values."""
     return float(mask.sum()) / max(len(mask), 1)
+
+
+def percent(part: float) -> str:
+    """Returns a share above 0 as text, such as `1.2%`."""
+    return f"{part:.1%}" if part >= 0.001 else "less than 0.1%"
 
 
 def _unit(number_values: Array) -> str:
@@ -217,10 +227,11 @@ def _is_code(column: Column) -> bool:
     return not WORDS["code"].isdisjoint(column.words)
 
 
-def _separator(some: pl.Series) -> str:
+def _separator(some: pl.Series, separators: str) -> str:
     """Returns the separator of lists whose parts recur, empty for other texts."""
     for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
-        if share(some.str.contains(separator, literal=True)) >= least:
+        is_possible = separator in separators
+        if is_possible and share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
             known = parts.n_unique() <= min(MAX_PARTS, len(parts) / recurring)
             if known and (separator in "|;" or len(some) > MAX_NUMERIC_CATEGORY):

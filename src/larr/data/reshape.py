@@ -18,8 +18,9 @@ from larr.data.sql import identifier, literal
 CONTAINED, FEW = 0.9, 20
 """Minimum share of a column's values among those of a key for a join, and the number of values that
 are tried first."""
-MAX_REPEATED = 0.01
-"""Tables are versions, not parts, of one table if they share a larger part of their rows."""
+MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
+"""Tables are versions, not parts, of one table if they share a larger part of their rows. A column
+with more duplicates is not a key; the first row of each key is read."""
 MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
 SLATE = r"^\S+-[01]( \S+-[01])*$"
@@ -34,7 +35,7 @@ def reshaped(reader: Reader) -> list[Table]:
     tables = _united(reader, [_unnested(reader, table) for table in [*reader.tables]])
     tables.sort(key=lambda table: table.rows)  # tables with keys before those that refer to them
     for number, table in enumerate(tables):
-        tables[number] = _joined(reader, table, tables)
+        tables[number] = joined(reader, table, tables)
     return tables
 
 
@@ -95,7 +96,7 @@ def _share_repeated(reader: Reader, parts: list[Table]) -> float:
     return float(count / parts[0].rows)
 
 
-def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
+def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     """Returns a table joined with the tables whose keys it has.
 
     Users and places are not joined, as larr does so itself, unless their table has another user ID,
@@ -123,7 +124,8 @@ def _joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
                     columns.append(f"{other.name}.{one.sql}{renamed}")
             text = "::VARCHAR" * (column.dtype != key.dtype)
             same = f"{table.name}.{column.sql}{text} = {other.name}.{key.sql}{text}"
-            joins.append(f"LEFT JOIN {other.name} ON {same}")
+            first = f"(SELECT DISTINCT ON ({key.sql}) * FROM {other.name} ORDER BY ALL) AS "
+            joins.append(f"LEFT JOIN {first * (not key.is_key)}{other.name} ON {same}")
             needs.append(other)
     if not joins:
         return table
@@ -151,7 +153,12 @@ def is_named_as(column: Column, key: Column, other: Table) -> bool:
 
 def refers(column: Column, key: Column) -> bool:
     """Returns whether nearly all values of a column are in a key."""
-    if not key.is_key or key.kind in ("time", "date", "link", "list"):
+    return key.repeated <= MAX_DUPLICATES and are_among(column, key)
+
+
+def are_among(column: Column, key: Column) -> bool:
+    """Returns whether nearly all values of a column are in another column, key or not."""
+    if key.kind in ("time", "date", "link", "list"):
         return False
     known, values = key.distinct.implode(), column.distinct
     return share(values.head(FEW).is_in(known)) > 0.5 and share(values.is_in(known)) >= CONTAINED

@@ -41,3 +41,8 @@ def is_role(name: str, role: str) -> bool:
     """Returns whether the head of a name belongs to a role; a plural such as `guests` does not."""
     heads = [word for word in words_of(name) if word not in WORDS["code"]] or [name.lower()]
     return heads[-1] in WORDS[role]
+
+
+def is_name(name: str) -> bool:
+    """Returns whether a column's name ends with a word for names, or with a place: `shop`."""
+    return any(word in WORDS["name"] | WORDS["place"] for word in words_of(name)[-1:])

@@ -99,7 +99,7 @@ def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(row.get(ID, ""), str):
         raise InputError(f"{ID} must be a text or a whole number, got {row[ID]!r:.80}")
     if missing := [name for name in TABLES["places"].required if name not in row]:
-        raise InputError(f"a place needs {', '.join(missing)}")
+        raise InputError(f"a place needs these columns: {', '.join(missing)}")
     try:
         table = pl.DataFrame({name: [joined(value)] for name, value in row.items()}, strict=False)
         checked = Checks(AS_SENT).check("places", plain(table.lazy(), "places").collect())

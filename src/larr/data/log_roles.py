@@ -1,0 +1,116 @@
+"""Infers the roles of the columns of a log whose users and places are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import polars as pl
+
+from larr.data.look import Column, Table, share
+from larr.data.roles import has_role, is_role
+
+KINDS_OF_IDS = ("number", "code", "category", "text")
+CODE = r"^\S*\d\S*$"
+MAX_MISSING, MAX_WITHOUT_TIME = 0.1, 0.01
+"""Maximum shares of rows without user, place or request, and without a time. A column with more
+missing times is not used, as its rows would be rejected."""
+MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
+"""A column belongs to users if at least the first share of its rows is of users with two or more
+rows, and the second share of these users has a single value; likewise for places."""
+MAX_DURATION = timedelta(hours=1)
+"""Maximum time between the rows of a request."""
+
+
+def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
+    """Returns the columns with a single value for each value of a key."""
+    found = []
+    for column in columns:
+        rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
+        groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
+        repeated = groups.filter(pl.col("len") > 1)
+        is_repeated = repeated["len"].sum() >= MIN_REPEATED * len(rows) > 0
+        if is_repeated and share(repeated["values"] == 1) >= NEARLY_ALL:
+            found.append(column)
+    return found
+
+
+def is_code(column: Column) -> bool:
+    """Returns whether all values are integers, or codes such as `v12`."""
+    is_text = column.kind in KINDS_OF_IDS and not len(column.number_values)
+    return column.is_integer or (is_text and column.all_match(CODE))
+
+
+def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | None:
+    """Returns the column that identifies requests, by its name and by the rows of its values.
+
+    Of several columns, the one with the most values is returned, but a key only if it is the only
+    one, since its requests have one row each.
+    """
+    found = []
+    for column in columns:
+        is_named, is_id = is_role(column.name, "request"), "id" in column.words
+        if column.kind not in KINDS_OF_IDS or not (is_named or is_id or is_code(column)):
+            continue
+        few_missing = share(column.values.is_null()) <= MAX_MISSING and not column.is_key
+        repeats = few_missing and bool(owned(column, [roles["user"]]))
+        is_shown = repeats and _is_shown_together(column, roles, otherwise=is_named or is_id)
+        if is_shown or (is_named and (repeats or column.is_key)):
+            found.append(((repeats, is_shown, is_named, len(column.distinct)), column))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _is_shown_together(column: Column, roles: dict[str, Column], *, otherwise: bool) -> bool:
+    """Returns whether the rows of a value are close in time and have different positions.
+
+    Returns `otherwise` for a log without times and positions.
+    """
+    rows = pl.DataFrame({"value": column.values, "place": roles["place"].values})
+    found = []
+    if "time" in roles:
+        timed = rows.with_columns(time=roles["time"].times).group_by("value")
+        span = pl.col("time").max() - pl.col("time").min()
+        found.append(share(timed.agg(is_short=span <= MAX_DURATION)["is_short"]) >= NEARLY_ALL)
+    if "position" in roles:
+        shown = rows.with_columns(position=roles["position"].values).group_by("value", "position")
+        found.append(share(shown.agg(pl.col("place").n_unique() == 1)["place"]) >= NEARLY_ALL)
+    return all(found) if found else otherwise
+
+
+def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[str]]:
+    """Returns click and order, or a rating, and which of them is unsure."""
+    flags = [column for column in columns if column.kind == "flag"]
+    orders = [column for column in flags if has_role(column.name, "order")]
+    clicks = [c for c in flags if has_role(c.name, "click") and c not in orders]
+    clicks = clicks or [c for c in flags if any(_has_all(c, order) for order in orders)] or orders
+    if clicks:
+        ordered = [("order", column) for column in orders if _has_all(clicks[0], column)]
+        return {"click": clicks[0], **dict(ordered[:1])}, {"click"} if len(clicks) > 1 else set()
+    scales = [
+        c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
+    ]
+    scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
+    if named := [column for column in scales if is_role(column.name, "rating")]:
+        return {"rating": named[0]}, set()
+    # Without names, a scale of whole or half numbers may be a rating.
+    scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
+    return ({"rating": scales[0]}, {"rating"}) if scales else ({}, set())
+
+
+def _has_all(click: Column, order: Column) -> bool:
+    """Returns whether all rows with an order, and some others, have a click."""
+    clicked, ordered = (flag.values == flag.yes for flag in (click, order))
+    return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
+
+
+def times(user: Column, columns: list[Column]) -> dict[str, Column]:
+    """Returns the earliest time of a row; the time of day may be in a column of its own."""
+    usable = [c for c in columns if share(c.values.is_null()) <= MAX_WITHOUT_TIME]
+    times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
+    times = [column for column in times if not owned(user, [column])] or times
+    if not times:
+        return {}
+    key = lambda c: (c.kind == "date", not is_role(c.name, "time"), c.times.median())  # noqa: E731
+    time = min(times, key=key)
+    clocks = [column for column in usable if column.kind == "clock"]
+    return {"time": time} | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
