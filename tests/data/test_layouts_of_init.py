@@ -208,7 +208,8 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     ),
     sessions_have_users: (
         "customer AS user_id, product_id AS poi_id, clicked AS click",
-        "start_date || ' ' || start_time AS time, TRY_CAST(slot AS INTEGER) + 1 AS position, session_id AS request_id",
+        "start_date || ' ' || start_time AS time, TRY_CAST(slot AS INTEGER) + 1 AS position, "
+        "session_id AS request_id",
         "categories.name AS categories_name",
     ),
     monthly_ratings: (
