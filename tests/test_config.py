@@ -126,6 +126,17 @@ def test_the_error_for_an_unknown_setting_suggests_the_nearest() -> None:
         settings_below("align.batchsize")
 
 
+def test_a_misspelt_setting_is_one_problem(tmp_path: Path) -> None:
+    text = '[[keywords]]\nname = "k"\nowner = "poi"\nview = "basic"\ntemplat = "{poi_name}"'
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"did you mean keywords\[\]\.template") as caught:
+        load_config(tmp_path / "mine.toml")
+    assert "Field required" not in str(caught.value)
+    (tmp_path / "mine.toml").write_text(text.replace("templat", "colour"))
+    with pytest.raises(ConfigError, match=r"template: Field required"):
+        load_config(tmp_path / "mine.toml")
+
+
 def test_every_setting_is_listed() -> None:
     listed = all_settings()
     assert listed["align.scene.heads"].default == 4

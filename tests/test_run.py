@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError, StaleError
+from larr.progress import rounded
 from larr.run import run_stage, train_encoders, vector_sources
 from larr.stages import RUN, STAGES
 from tests.fake_data import make_data
@@ -141,6 +142,20 @@ def test_force_builds_the_parts_again(config: Config) -> None:
     assert vectors.stat().st_mtime_ns == before
     run_stage(config, "embed", force=True)
     assert vectors.stat().st_mtime_ns > before
+
+
+def test_a_stage_refuses_stale_inputs_before_it_starts(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(StaleError, match=r"larr .* with the same configuration"):
+        run_stage(config, "evaluate")
+    assert "evaluate ->" not in capsys.readouterr().err
+
+
+def test_rates_below_one_have_a_decimal() -> None:
+    assert rounded(0.42, "steps/s") == "0.4 steps/s"
+    assert rounded(1234.5, "rows/s") == "1,234 rows/s"
+    assert rounded(0, "texts/s") == "0 texts/s"
 
 
 def test_settings_of_later_stages_are_checked_after_prepare(config: Config) -> None:

@@ -21,6 +21,11 @@ SECONDS_BETWEEN_LINES = 5.0
 Advance = Callable[[int], None]
 
 
+def rounded(rate: float, unit: str) -> str:
+    """Returns a rate such as `1,200 rows/s`, or `0.4 steps/s` with a decimal below 1."""
+    return f"{rate:,.{int(0 < rate < 1)}f} {unit}"
+
+
 @contextmanager
 def track(title: str, total: int, unit: str) -> Iterator[Advance]:
     """Yields `advance(n)`, which updates a bar on a terminal, or prints lines to a log file."""
@@ -42,7 +47,7 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
             nonlocal printed
             seconds = task.elapsed or 1e-9
             rate = (task.completed + n) / seconds
-            bar.update(task.id, advance=n, rate=f"{rate:,.0f} {unit}/s")
+            bar.update(task.id, advance=n, rate=rounded(rate, f"{unit}/s"))
             # Without a terminal rich prints nothing until the end.
             if not draws and seconds - printed >= SECONDS_BETWEEN_LINES:
                 printed = seconds

@@ -9,7 +9,7 @@ from rich.text import Text
 from larr import artifacts, machine
 from larr.config import Config
 from larr.errors import StoppedError
-from larr.progress import console
+from larr.progress import console, rounded
 from larr.stages import RUN, STAGES, figure_sources, inputs_of, trained_rankers
 
 
@@ -23,8 +23,8 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
         from larr.data.columns import check_later_stages  # noqa: PLC0415
 
         check_later_stages(config)
+    artifacts.require(config, *inputs_of(config, verb))
     if "backbone" in STAGES[verb].settings:
-        artifacts.require(config, *inputs_of(config, verb))
         _require_memory(config, verb)
     if force:
         artifacts.forget(config, verb)
@@ -38,7 +38,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
         raise StoppedError("stopped; run the same command again to continue") from None
     cost = (artifacts.manifest(artifacts.folder(config, verb)) or {}).get("measured", {})
     console.print(
-        f"  {verb} took {cost['seconds']:.1f} s, {cost['rate']:,.0f} {cost['unit']}, "
+        f"  {verb} took {cost['seconds']:.1f} s, {rounded(cost['rate'], cost['unit'])}, "
         f"peak memory {cost['peak_memory_mb']:,.0f} MB"
     )
 

@@ -39,7 +39,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        reasons = "; ".join(map(_explain, error.errors()))
+        reasons = "; ".join(map(_explain, _without_misspelt(error.errors())))
         raise ConfigError(f"{path}: {reasons}; `larr settings` lists all settings") from error
 
 
@@ -89,6 +89,20 @@ def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
     nested = _section_of(arguments[-1]) if arguments else None
     entry = {list: "[]", dict: ".NAME"}.get(get_origin(kind), "")
     return nested and (nested[0], entry + nested[1])
+
+
+def _without_misspelt(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Returns the errors without those for a missing setting whose misspelt name is another."""
+    unknown = [item["loc"] for item in errors if item["type"] == "extra_forbidden"]
+    return [
+        item
+        for item in errors
+        if item["type"] != "missing"
+        or not suggestion(
+            str(item["loc"][-1]),
+            [str(loc[-1]) for loc in unknown if loc[:-1] == item["loc"][:-1]],
+        )
+    ]
 
 
 def _explain(item: ErrorDetails) -> str:

@@ -1,5 +1,6 @@
 """Columns in the configuration must exist and be known before the impression."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,12 +144,16 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
 @pytest.mark.parametrize(
     ("template", "owner", "message"),
     [
-        ("{poi_nam}", "poi", "cannot read poi_nam; expected a column of places"),
+        (
+            "{poi_nam}",
+            "poi",
+            "cannot read poi_nam; did you mean poi_name.; expected a column of pl",
+        ),
         ("plain", "poi", "names no column"),
         ("{poi_name", "poi", "unmatched bracket or brace"),
         ("{poi_name} [x", "poi", "unmatched bracket or brace"),
         ("{fee[/km]}", "scene", "rename columns with one of these in their names"),
-        ("{weather}", "poi", "cannot read weather; expected a column of places, or another owner"),
+        ("{weather}", "poi", "expected a column of places .texts of a user or scene need another"),
         ("{click}", "scene", "not known before the impression"),
         ("{probability_click}", "scene", "not known before the impression"),
         ("likes {poi_name}", "user", "cannot read poi_name; .* one value per request"),
@@ -171,7 +176,7 @@ def test_a_template_with_an_invalid_column_is_refused(
         ({"features": {"categories": ["order"]}}, "features.categories: order is not known"),
         (
             {"features": {"numbers": ["poi_stars"]}},
-            "cannot read poi_stars; expected a column of numbers",
+            "cannot read poi_stars; .*expected a column of numbers",
         ),
         ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
         ({"features": {"recent": 5}}, "needs poi_id"),
@@ -180,7 +185,7 @@ def test_a_template_with_an_invalid_column_is_refused(
         ({"buckets": [BUCKET | {"column": "likes"}]}, "bucket likes: cannot read likes"),
         (
             {"profiles": [{"name": "t", "column": "kitchen"}]},
-            "cannot read poi_kitchen; expected a col",
+            "cannot read poi_kitchen.*; expected a col",
         ),
         ({"profiles": [{"name": "t", "column": "kinds"}]}, "profile t: poi_kinds holds List"),
         ({"profiles": [{"name": "user_ctr", "column": "name"}]}, "user_ctr: larr adds a column"),
@@ -195,7 +200,7 @@ def test_a_template_with_an_invalid_column_is_refused(
         ({"statistics": [{"columns": ["user_id", "click"]}]}, "click is not known before"),
         (
             {"statistics": [{"columns": ["user_id", "poi_kitchen"]}]},
-            "statistics user_id_x_poi_kitchen: cannot read poi_kitchen; expected a column of a",
+            "statistics user_id_x_poi_kitchen: cannot read poi_kitchen.*; expected a column of a",
         ),
         ({"statistics": [{"columns": ["user_id", "poi_kinds"]}]}, "poi_kinds holds List"),
         ({"statistics": [{"columns": ["user_id", "poi_ctr"]}]}, "cannot read poi_ctr"),
@@ -247,6 +252,21 @@ def test_names_of_added_columns_are_reserved(
         log = replace(log, **{field: getattr(log, field).with_columns(added)})
     with pytest.raises(DataError, match=f"table {table}: the name of column {column} is also used"):
         check_columns(configured(), log)
+
+
+def test_an_error_suggests_columns_that_would_be_accepted(log: Log) -> None:
+    changes = {"categories": ["wether"], "numbers": ["fees"]}
+    keyword = {"template": "{mood"}
+    with pytest.raises(ConfigError) as caught:
+        check_columns(configured(features=changes, keyword=keyword), log)
+    category, number, keyword = str(caught.value).splitlines()[1:]
+    assert "cannot read wether; did you mean weather?; expected a column of a table: " in category
+    assert not {"click", "split", "request_id", "poi_kinds"} & {*re.split("[:,] ", category)}
+    assert "cannot read fees; did you mean fee?; expected a column of numbers: " in number
+    listed = {*re.split("[:,] ", number)}
+    assert {"fee", "position", "poi_ctr"} <= listed
+    assert not {"weather", "mood", "poi_name"} & listed
+    assert "unmatched bracket" in keyword, "and no second problem for it"
 
 
 def test_problems_of_later_stages_are_in_the_same_list(log: Log) -> None:

@@ -98,7 +98,7 @@ def daily_cross(
     [pair] = config.statistics or []
     owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
     of_rows = partial(pair_counts, config=config, pair=pair, owned=owned, levels=[])
-    daily = count_log(log, 1.0, one_by_one, counted(pair), of_rows)
+    daily = count_log(log, 1.0, one_by_one, lambda _: None, counted(pair), of_rows)
     return DailyCross(config, pair, owned, daily)
 
 

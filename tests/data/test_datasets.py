@@ -47,8 +47,12 @@ def test_queries_read_named_files(tmp_path: Path) -> None:
 
 def test_an_invalid_query_is_refused(tmp_path: Path) -> None:
     settings = [*write_own(tmp_path), "dataset.tables.users=SELECT member FROM impressions"]
-    with pytest.raises(DataError, match=r"dataset\.tables\.users: cannot be read: .*member"):
+    message = (
+        r"dataset\.tables\.users: cannot be read: .*member.* Candidate bindings: .*\"user_id\""
+    )
+    with pytest.raises(DataError, match=message) as caught:
         own_tables(own_config(tmp_path, settings), tmp_path)
+    assert "LINE 1" not in str(caught.value)
 
 
 def test_the_error_for_an_unknown_data_set_lists_all() -> None:

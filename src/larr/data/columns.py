@@ -28,12 +28,16 @@ from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS, Template
 from larr.data.values import NESTED
 from larr.data.within import within_names
-from larr.errors import ConfigError, DataError
+from larr.errors import ConfigError, DataError, suggestion
 from larr.progress import console
 
 IMPRESSIONS = ("user_impressions", "poi_impressions")
 """Columns with the number of training rows of each row's user and place."""
 KEPT_FOR_EVALUATION = ("request_id", "user_id", "poi_id", "time", *IMPRESSIONS)
+NUMBERS = "a column of numbers"
+"""The description of these columns in errors."""
+SAMPLED = 1_000
+"""Rows from which an error learns whether a column holds numbers."""
 OF_THE_REQUEST = ("request_id", "user_id", "time", *TIME_COLUMNS)
 MAX_DIFFERING = 0.05
 """If a column differs within a larger share of the requests, it is not a mistake in the log."""
@@ -69,7 +73,7 @@ def check_columns(config: Config, log: Log) -> None:
     ]
     refuse(
         [
-            *_invalid_uses(config, uses, tables, is_dated=log.is_dated),
+            *_invalid_uses(config, uses, tables, log),
             *_invalid_settings(config, impressions, log.tasks),
             *later_problems(config, log.places.columns),
         ]
@@ -94,7 +98,8 @@ def later_problems(config: Config, places: Collection[str]) -> Iterator[str]:
     near, categories = config.contrast.near, config.features.categories
     if near and near not in places:
         known = ", ".join(sorted(places))
-        yield f"contrast.near: cannot read {near}; expected a column of places: {known}"
+        problem = f"contrast.near: cannot read {near}{suggestion(near, places)}"
+        yield f"{problem}; expected a column of places: {known}"
     if not categories:
         yield "features.categories: the rankers need at least one, got none"
     for name in dict.fromkeys([*config.align.models, *config.choose.kinds]):
@@ -118,23 +123,36 @@ def check_later_stages(config: Config) -> None:
 
 
 def _invalid_uses(
-    config: Config, uses: list[Use], tables: Mapping[str, pl.DataType], *, is_dated: bool
+    config: Config, uses: list[Use], tables: Mapping[str, pl.DataType], log: Log
 ) -> Iterator[str]:
     """Yields problems with the columns that settings read."""
+    existing = {*tables}.union(*(known for _, _, known, _ in uses))
+    unusable = {name for name, dtype in tables.items() if isinstance(dtype, NESTED)}
+    unusable |= {"request_id", *NEVER_FEATURES, *(() if log.is_dated else TIME_COLUMNS)}
     for where, columns, known, expected in uses:
         for name in columns:
             if name in NEVER_FEATURES:
                 yield f"{where}: {name} is not known before the impression; remove it"
-            elif not is_dated and raw_column(config, name) in TIME_COLUMNS:
+            elif not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
                 yield f"{where}: impressions have no time, so {name} is undefined; remove it"
             elif name not in known:
-                names = ", ".join(sorted(known))
-                yield f"{where}: cannot read {name}; expected {expected}: {names}"
+                texts = _texts(log) if expected == NUMBERS else set()
+                valid = sorted({*known} - unusable - texts)
+                near = "" if name in existing else suggestion(name, valid)
+                yield f"{where}: cannot read {name}{near}; expected {expected}: {', '.join(valid)}"
             elif isinstance(tables.get(name), NESTED):
                 yield (
                     f"{where}: {name} holds {tables[name]}; give a column of single values, or of "
                     "comma-separated texts"
                 )
+
+
+def _texts(log: Log) -> set[str]:
+    """Returns the columns of the tables that hold no number; those of CSV files are all texts."""
+    tables = (log.scan(), log.places.lazy(), log.users.lazy())
+    columns = [column for table in tables for column in table.head(SAMPLED).collect()]
+    texts = [column for column in columns if column.dtype == pl.String]
+    return {text.name for text in texts if text.cast(pl.Float64, strict=False).is_null().all()}
 
 
 def _uses(
@@ -148,11 +166,11 @@ def _uses(
     once = "a column with one value per request (not of places or features.candidate_columns)"
     uses: list[Use] = [
         ("features.categories", config.features.categories, columns, "a column of a table"),
-        ("features.numbers", config.features.numbers, numbers, "a column of numbers"),
+        ("features.numbers", config.features.numbers, numbers, NUMBERS),
     ]
     for bucket in config.buckets:
         where = f"bucket {bucket.column}"
-        uses.append((where, [bucket.column], numbers, "a column of numbers"))
+        uses.append((where, [bucket.column], numbers, NUMBERS))
     for profile in config.profiles:
         where, column = f"profile {profile.name}", profile.poi_column
         uses.append((where, [column], log.places.columns, "a column of places"))
@@ -163,9 +181,10 @@ def _uses(
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         if keyword.owner == "poi":
             known = {name for name in columns if name.startswith("poi_")}.difference(differing)
-            expected = "a column of places, or another owner"
+            expected = "a column of places (texts of a user or scene need another `owner`)"
         else:
-            known, expected = of_request, f'{once}, or owner = "poi"'
+            known = of_request
+            expected = f'{once}; texts of places need owner = "poi"'
         uses.append((where, Template(keyword).columns, known, expected))
     return uses
 
@@ -202,7 +221,7 @@ def _invalid_settings(
                 "in {braces}, optional parts in [brackets]; rename columns with one of these in "
                 "their names ([dataset.tables.rename])"
             )
-        if not template.columns:
+        elif not template.columns:
             yield f"{where} {keyword.template!r} names no column; write one in braces"
     settings = config.features
     for pair in config.statistics or []:

@@ -12,7 +12,7 @@ import polars as pl
 
 from larr.data.chunks import Mapped
 from larr.data.log import Log
-from larr.progress import track
+from larr.progress import Advance
 
 COUNTS = ("impressions", "clicks", "logged_orders", "orders")
 """Daily counts of `Statistics`; `orders` include the history, `logged_orders` do not."""
@@ -48,17 +48,22 @@ def daily_counts(
 
 
 def count_log(
-    log: Log, rate: float, mapped: Mapped, names: Sequence[str], of_rows: Counting
+    log: Log,
+    rate: float,
+    mapped: Mapped,
+    advance: Advance,
+    names: Sequence[str],
+    of_rows: Counting,
 ) -> pl.DataFrame:
     """Returns the daily counts of each file of the log and of the history, which are not added up.
 
-    `rate` is the sampling rate, `names` are the counts to return, see `log_counts`.
+    `rate` is the sampling rate, `names` are the counts to return, see `log_counts`. Calls `advance`
+    after each file.
     """
     parts = [_count(log.history.lazy(), history_counts(), names, of_rows)]
-    with track("daily counts", len(log.impressions), "files") as advance:
-        for part in mapped(_count_file, (log, rate, names, of_rows), log.impressions):
-            parts.append(part)
-            advance(1)
+    for part in mapped(_count_file, (log, rate, names, of_rows), log.impressions):
+        parts.append(part)
+        advance(1)
     return pl.concat(parts, how="diagonal")
 
 

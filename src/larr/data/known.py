@@ -5,7 +5,7 @@ Shapes: K candidates of a request.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, partial
@@ -19,12 +19,13 @@ from larr import artifacts
 from larr.config import Config
 from larr.data import statistics
 from larr.data.chunks import Mapped, one_by_one
-from larr.data.counts import COUNTS, count_log, daily_counts
+from larr.data.counts import COUNTS, Counting, count_log, daily_counts
 from larr.data.cross import Cross, DailyCross, Values, counted, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
 from larr.data.transforms import Array, Levels, time_columns, with_levels
+from larr.progress import track
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
@@ -192,10 +193,17 @@ class Enricher:
     def __init__(self, config: Config, log: Log, mapped: Mapped = one_by_one) -> None:
         self.config, self.log = config, log
         self._tables = {PLACE: self._places, USER: self._users}
+        reads = len(log.impressions) * (3 + len(config.statistics or []))
+        with track("daily counts", reads, "file reads") as advance:
+            rate = config.dataset.sampling_rate
+            self._count(partial(count_log, log, rate, mapped, advance))
+
+    def _count(self, count: Callable[[Sequence[str], Counting], pl.DataFrame]) -> None:
+        """Counts the log with a `count_log`, and keeps the sums that rows are looked up in."""
+        config, log = self.config, self.log
         half_life = config.features.half_life_days
         impressions, history = log.counted(), log.history.lazy()
         clicked = impressions.filter(pl.col("click"))
-        count = partial(count_log, log, config.dataset.sampling_rate, mapped)
         self.statistics = {}
         for owner, row in (("poi", PLACE), ("user", USER)):
             daily = count(COUNTS, partial(daily_counts, key=[pl.col(row).alias("key")]))

@@ -20,6 +20,9 @@ ENDINGS = {
 ENDING = "|".join(ENDINGS.values())
 """A regular expression of all endings, with upper or lower case."""
 
+SUGGESTIONS = ("Candidate bindings", "Did you mean")
+"""The beginnings of lines in which DuckDB suggests names."""
+
 
 def literal(value: object) -> str:
     """Returns a value as an SQL string literal."""
@@ -60,5 +63,7 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, PolarsError, OSError, RuntimeError) as error:
-        # Only the first line is meant for users.
-        raise DataError(f"{what}: cannot be read: {str(error).partition(chr(10))[0]}") from error
+        # Only the first line is meant for users, and the names that DuckDB suggests.
+        first, *others = str(error).split("\n")
+        lines = [first, *(line for line in others if line.startswith(SUGGESTIONS))]
+        raise DataError(f"{what}: cannot be read: {' '.join(lines)}") from error
