@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from larr.config import Config
 from larr.config.text import BUILTIN_MODEL, ContrastConfig, PretrainConfig
 from larr.errors import LarrError
-from larr.machine import bf16_is_fast, device
+from larr.machine import bf16_is_fast, device, return_large_blocks
 from larr.progress import Advance, track
 
 CHECKPOINTED_PARAMETERS = 50_000_000
@@ -84,6 +84,7 @@ def save_memory(model: Module) -> None:
     """
     size = sum(parameter.numel() for parameter in model.parameters())
     if device() == "cuda" or size >= CHECKPOINTED_PARAMETERS:
+        return_large_blocks()
         body = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
         body.activation_checkpointing_enable()
         body.disable_input_require_grads()
