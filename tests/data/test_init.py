@@ -198,3 +198,105 @@ def test_kinds_of_columns_are_detected(tmp_path: Path) -> None:
     assert {column.name: (column.kind, column.form) for column in table.columns} == {
         name: (kind, form) for name, (kind, form, _) in forms.items()
     }
+
+
+def huts(**columns: pl.Expr) -> dict[str, pl.DataFrame]:
+    """Tables whose users, places and requests have unusual names; one of 20 huts is repeated."""
+    log = pl.DataFrame(
+        [
+            {
+                "bundle": f"t-{visit:03}",
+                "hiker": 700 + visit * 7 % 30,
+                "hut_id": f"h{(visit * 3 + slot * slot) % 20}",
+                "slot": slot,
+                "ms": 1_740_000_000_000 + 3_000_000 * visit + 7 * slot,
+                "tapped": (visit * 5 + slot * 3) % 7 < 2,
+                "guest_lat": 47 + visit * 0.0137,
+                "guest_lng": 11 + visit * 0.0071,
+                "minutes": (visit * 7 + slot * 11) % 50,
+            }
+            for visit in range(150)
+            for slot in range(1, 5)
+        ]
+    )
+    places = pl.DataFrame(
+        {
+            "hut_id": [f"h{n}" for n in range(20)],
+            "title": [f"{w} {c}-Hut" for c in "ABCDE" for w in ("Red", "Old", "Big", "New")],
+            "opened": [f"{1990 + n}-05-01" for n in range(20)],
+        }
+    )
+    hikers = pl.DataFrame({"hiker": range(700, 730), "age_band": ["18-30", "31-50", "51-70"] * 10})
+    return {
+        "log": log.with_columns(**columns),
+        "huts": pl.concat([places, places.head(1)]),
+        "hikers": hikers,
+    }
+
+
+def written(folder: Path, tables: dict[str, pl.DataFrame]) -> tuple[str, Config]:
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    return drafted(folder)
+
+
+def test_ids_and_requests_are_found_by_their_values(folder: Path) -> None:
+    """A latitude is no user, and rows of one request have near times and different positions."""
+    text, config = written(folder, huts(session_id=pl.format("s{}", pl.col("hiker"))))
+    assert "hiker AS user_id" in text
+    assert "guest_lat AS lat" in text
+    assert "# CHECK: is bundle the request ID?" in text
+    assert config.features.candidate_columns == ["minutes", "position"]
+    prepare(config)
+
+
+def test_a_column_with_a_value_per_row_is_no_request(folder: Path) -> None:
+    tables = huts(request_id=pl.format("{}-{}", "bundle", "slot"))
+    text, _ = written(folder, tables)
+    assert "bundle AS request_id" in text
+    tables["log"] = tables["log"].drop("bundle")
+    assert "    request_id,  -- such as" in written(folder, tables)[0]
+
+
+def test_tables_with_some_repeated_keys_are_read(folder: Path) -> None:
+    """The users are not also joined with the log, although no word of their names is known."""
+    tables = huts()
+    text, config = written(folder, tables)
+    assert "# CHECK: hut_id is missing or repeated in 4.8% of the rows" in text
+    assert "coalesce(title, hut_id) AS name" in text, "a title is not a list of words"
+    assert "year(opened::TIMESTAMP) AS opened_year  -- category, such as '1990'" in text
+    assert "FROM hikers" in text
+    assert "joined" not in text
+    assert {"Old A-Hut", "age band 31-50"} <= texts(config)
+    tables["huts"] = pl.concat([tables["huts"], tables["huts"].head(10)])
+    tables["forecasts"] = pl.DataFrame({"valley": ["a", "b", "c"], "snow": [10, 20, 30]})
+    text, _ = written(folder, tables)
+    assert "#   huts: hut_id is missing or repeated in 35.5% of its rows" in text
+    assert "#   forecasts: no column of the log matches its key" in text
+
+
+def test_a_table_with_repeated_keys_is_joined_once(folder: Path) -> None:
+    tables = huts()
+    tables["huts"] = tables["huts"].with_columns(valley_id=pl.int_range(21) % 12)
+    valleys = pl.DataFrame({"valley_id": [*range(12), 3], "bank": [*"lr" * 6, "x"]})
+    text, config = written(folder, tables | {"valleys": valleys})
+    assert "(SELECT DISTINCT ON (valley_id) * FROM valleys ORDER BY ALL) AS valleys" in text
+    assert "opened year 1993, valley id 3, bank r" in texts(config)
+
+
+def test_names_in_the_log_are_names_of_places(folder: Path) -> None:
+    tables = huts()
+    tables["log"] = tables["log"].join(tables.pop("huts").head(20), on="hut_id")
+    tables["log"] = tables["log"].rename({"hut_id": "shop_number"})
+    text, _ = written(folder, tables)
+    assert "shop_number AS poi_id" in text, "a number is not always a count"
+    assert "coalesce(any_value(title), shop_number) AS name" in text
+
+
+def test_positions_are_left_out_of_a_log_without_labels(folder: Path) -> None:
+    """They are unknown for sampled places."""
+    tables = huts()
+    tables["log"] = tables["log"].filter("tapped").drop("tapped")
+    text, config = written(folder, tables)
+    assert "slot: it depends on the place" in text
+    prepare(config)

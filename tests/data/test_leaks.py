@@ -104,6 +104,16 @@ def test_problems_of_the_split_are_reported(
     assert "30 rows have the user, place and time" in printed
 
 
+def test_requests_of_one_row_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = tables()
+    second = pl.format("{}{}", pl.col("time").str.head(17), 10 + pl.int_range(pl.len()) % 4)
+    changes["impressions"] = changes["impressions"].drop("request_id").with_columns(time=second)
+    checked(tmp_path, **changes)
+    assert "warning: 100% of the requests have one row" in capsys.readouterr().err
+
+
 def test_settings_and_rows_are_checked_as_by_prepare(tmp_path: Path) -> None:
     changes = tables()
     changes["places"] = changes["places"].head(PLACES - 1)

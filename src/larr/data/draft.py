@@ -245,7 +245,7 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     if not entity.columns:
         return query
     query.add(own.sql, key, own.example)
-    title = _title(entity.columns) if table == "places" else None
+    title = _title(entity.columns, len(own.distinct)) if table == "places" else None
     if table == "places":
         name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
         query.add(name, "name", (title or own).example)
@@ -268,9 +268,10 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
         )
     elif unknown := share(~entity.key.distinct.is_in(own.distinct.implode())):
         name = f", {key} AS name" if table == "places" else ""
+        given = f" WHERE {own.sql} IS NOT NULL" * (own.values.null_count() > 0)
         query.source += (
             f"\nUNION ALL BY NAME SELECT DISTINCT {key}{name} FROM impressions\n"
-            f"WHERE {key} NOT IN (SELECT {own.sql} FROM {entity.table.name}) ORDER BY ALL"
+            f"WHERE {key} NOT IN (SELECT {own.sql} FROM {entity.table.name}{given}) ORDER BY ALL"
         )
         query.checks.append(
             f"{percent(unknown)} of the {table} of the log are not in this table; they are added."
@@ -283,12 +284,12 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     return query
 
 
-def _title(columns: Sequence[Column]) -> Column | None:
+def _title(columns: Sequence[Column], places: int) -> Column | None:
     """Returns the column with the names of places, or the first text, or None."""
     named = [column for column in columns if is_name(column.name)]
     named = [c for c in named if c.kind in ("text", "category", "code", "list")]
     named = [c for c in named if c.kind != "list" or c.form]  # not a list of Parquet or JSON
-    named = [c for c in named if len(c.distinct) >= MIN_NAMES * c.values.count()]
+    named = [c for c in named if len(c.distinct) >= MIN_NAMES * min(places, c.values.count())]
     texts = [column for column in columns if column.kind == "text"]
     rank = lambda c: (has_role(c.words[-1], "name"), len(c.distinct))  # noqa: E731
     return max(named, key=rank, default=next(iter(texts), None))

@@ -143,17 +143,19 @@ def _preference(found: Guess) -> tuple[bool, bool, int]:
 
 def _log(table: Table, tables: list[Table]) -> Guess | None:
     """Returns a table as a log with roles, or None if it has no users or places."""
+    roles = ("user", "place")
     possible = [
         column
         for column in table.columns
         if column.kind in KINDS_OF_IDS and not column.is_key
         if share(column.values.is_null()) <= MAX_MISSING
-        if not any(has_role(column.name, role) for role in ("time", "count", "lat", "lon"))
+        if not any(has_role(column.name, role) for role in ("time", "lat", "lon"))
+        # `number` can be a count or an ID: number_of_orders, store_number.
+        if not has_role(column.name, "count") or any(is_role(column.name, r) for r in roles)
         if column.is_integer or not len(column.number_values)
     ]
     fits = [
-        [fit for column in possible for fit in _fits(role, column, table, tables)]
-        for role in ("user", "place")
+        [fit for column in possible for fit in _fits(role, column, table, tables)] for role in roles
     ]
     codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0]
     for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
@@ -261,9 +263,11 @@ def _sort_columns(found: Guess) -> None:
     found.differing = _differing(request, rest) if has_request else []
     if not found.has_label:
         unknown = [c for c in rest if c in found.differing or _depends(c, found.place.key)]
+        unknown += found.of("position")
         reason = "it depends on the place, so it is unknown for sampled places"
         found.left_out |= {column.name: reason for column in unknown}
         rest, found.differing = [column for column in rest if column not in unknown], []
+        found.roles.pop("position", None)
     found.scene = rest
 
 

@@ -112,7 +112,7 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
                 continue
             has_user = _is_user_id(key) and any(_is_user_id(c) for c in other.columns if c != key)
             is_entity = any(is_role(c.name, r) for c in (column, key) for r in ("user", "place"))
-            if not has_user and (is_entity or column.is_key):
+            if not has_user and (is_entity or column.repeated <= MAX_DUPLICATES):
                 continue
             columns[0] += f" EXCLUDE ({column.sql})" * has_user
             for one in other.columns:
