@@ -300,3 +300,17 @@ def test_positions_are_left_out_of_a_log_without_labels(folder: Path) -> None:
     text, config = written(folder, tables)
     assert "slot: it depends on the place" in text
     prepare(config)
+
+
+def test_integer_ids_match_the_table_of_their_role(folder: Path) -> None:
+    """`customer_no` refers to `id` of users; the numbers of huts are among those of users, too."""
+    tables = huts(hut_id=pl.col("hut_id").str.tail(1).cast(pl.Int64) + 700)
+    tables["log"] = tables["log"].rename({"hiker": "customer_no", "hut_id": "item_id"})
+    places = tables.pop("huts").with_columns(hut_id=700 + pl.int_range(pl.len()))
+    tables["products"] = places.rename({"hut_id": "id"})
+    tables["users"] = tables.pop("hikers").rename({"hiker": "id"})
+    text, _ = written(folder, tables)
+    assert "customer_no AS user_id" in text
+    assert "item_id AS poi_id" in text
+    assert "FROM tables_users" in text
+    assert "FROM products" in text

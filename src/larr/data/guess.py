@@ -185,19 +185,25 @@ def _fits(
         yield score, Entity(column)
     for other in tables:
         for key in other.columns if other is not table else ():
-            is_like = _looks_like(other, key, role)
+            has_names = table.is_named and other.is_named
+            is_alike = has_names and is_named_as(column, key, other)
+            is_both = is_named and _has_role(other, key, role)
+            is_like = is_both or _looks_like(other, key, role)
             # Numeric keys of one table can be among those of another by chance.
-            by_chance = is_number and table.is_named and other.is_named
-            is_named_so = not by_chance or is_named_as(column, key, other)
-            if (is_named or is_like) and is_named_so and refers(column, key):
-                better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like
+            by_chance = is_number and has_names and not (is_alike or is_both)
+            if (is_named or is_like) and not by_chance and refers(column, key):
+                better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like + is_alike
                 better += 0.5 * any(is_name(one.name) for one in other.columns if one is not key)
                 yield score + better, Entity(column, other, key)
 
 
+def _has_role(table: Table, key: Column, role: str) -> bool:
+    return has_role(table.name, role) or is_role(key.name, role)
+
+
 def _looks_like(table: Table, key: Column, role: str) -> bool:
     """Returns whether a table describes users or places, by its name, key or columns."""
-    if has_role(table.name, role) or is_role(key.name, role):
+    if _has_role(table, key, role):
         return True
     if role == "place":
         return any(has_role(c.name, "name") or c.kind == "text" for c in table.columns)

@@ -44,8 +44,8 @@ def is_code(column: Column) -> bool:
 def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | None:
     """Returns the column that identifies requests, by its name and by the rows of its values.
 
-    Of several columns, the one with the most values is returned, but a key only if it is the only
-    one, since its requests have one row each.
+    Of several columns, one with several rows per value is preferred, close in time and with
+    different positions, then one with a known name, then the one with the most values.
     """
     found = []
     for column in columns:
@@ -54,27 +54,29 @@ def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | Non
             continue
         few_missing = share(column.values.is_null()) <= MAX_MISSING and not column.is_key
         repeats = few_missing and bool(owned(column, [roles["user"]]))
-        is_shown = repeats and _is_shown_together(column, roles, otherwise=is_named or is_id)
+        checks = _shown_together(column, roles) if repeats else [False]
+        is_shown = checks[0] if checks else is_named or is_id
         if is_shown or (is_named and (repeats or column.is_key)):
-            found.append(((repeats, is_shown, is_named, len(column.distinct)), column))
+            rank = (repeats, is_shown, all(checks), is_named, len(column.distinct))
+            found.append((rank, column))
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _is_shown_together(column: Column, roles: dict[str, Column], *, otherwise: bool) -> bool:
-    """Returns whether the rows of a value are close in time and have different positions.
+def _shown_together(column: Column, roles: dict[str, Column]) -> list[bool]:
+    """Returns whether the rows of a value are close in time, and have different positions.
 
-    Returns `otherwise` for a log without times and positions.
+    Without times or positions in the log, the list is shorter.
     """
     rows = pl.DataFrame({"value": column.values, "place": roles["place"].values})
-    found = []
+    checks = []
     if "time" in roles:
         timed = rows.with_columns(time=roles["time"].times).group_by("value")
         span = pl.col("time").max() - pl.col("time").min()
-        found.append(share(timed.agg(is_short=span <= MAX_DURATION)["is_short"]) >= NEARLY_ALL)
+        checks.append(share(timed.agg(is_short=span <= MAX_DURATION)["is_short"]) >= NEARLY_ALL)
     if "position" in roles:
         shown = rows.with_columns(position=roles["position"].values).group_by("value", "position")
-        found.append(share(shown.agg(pl.col("place").n_unique() == 1)["place"]) >= NEARLY_ALL)
-    return all(found) if found else otherwise
+        checks.append(share(shown.agg(pl.col("place").n_unique() == 1)["place"]) >= NEARLY_ALL)
+    return checks
 
 
 def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[str]]:
