@@ -1,0 +1,135 @@
+"""Language models side by side: untuned, after stage 1, after both, for the city and own tables.
+
+    python benchmarks/backbones.py CONFIG --seeds 51,52,53 [--models builtin minilm] [--set ...]
+
+For each model and state: perplexity of held-out descriptions, recall@10 of held-out orders and of
+single keywords, for the city R^2 of a place's attributes from the vector of its menu, and
+the rankers with these vectors over PLE. The runs, in `OUTPUT/MODEL/seed-N`, continue where they
+were interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+
+from larr import artifacts
+from larr import run as runner
+from larr.cli import for_seeds
+from larr.config import Config
+from larr.evaluation import evaluate
+from larr.progress import console
+from larr.settings import load_config
+from larr.text.embed import VECTORS, vectors_artifact
+from larr_lab.city.world import World
+from larr_lab.settings import city_settings
+
+MODELS: dict[str, list[str]] = {
+    "builtin": [],
+    "minilm": ["contrast.batch_size=64"],
+    "smollm2": ["contrast.batch_size=64", "backbone.lora_rank=16", "backbone.lora_layers=6"],
+}
+"""The settings of each model."""
+STATES = {"untuned": "untuned", "pretrained": "cpt_only", "encoder": "whole"}
+"""Source of vectors -> its name among the recalls."""
+FOLDS = 5
+METRICS = ("ctr_auc", "ctr_gauc", "ctcvr_auc")
+Json = dict[str, Any]
+
+
+def settings_of(model: str) -> list[str]:
+    """Returns overrides: the model, and LARR with the vectors of each of its states."""
+    variants = [f'align.variants.{state}={{of="larr",vectors="{state}"}}' for state in STATES]
+    pairs = "".join(f'["{state}","ple"],' for state in STATES)
+    compared = [f"align.models={['ple', *STATES]}", f"evaluate.gains=[{pairs}]"]
+    return [f'backbone.model="{model}"', *MODELS[model], *variants, *compared]
+
+
+def r_squared(config: Config, state: str) -> float:
+    """Returns the share of the variance of the places' attributes that ridge regression predicts.
+
+    Out of fold; places with the same menu are in the same fold.
+    """
+    prepared = artifacts.folder(config, "prepare")
+    texts = pl.read_parquet(prepared / "texts.parquet").filter(keyword="poi_menu")
+    places = pl.read_parquet(prepared / "descriptions.parquet", columns=["poi_id", "poi_menu"])
+    places = places.join(texts, left_on="poi_menu", right_on="text")
+    world = World(city_settings(config), config.seed)
+    numbers = {name: number for number, name in enumerate(world.place_ids)}
+    attributes = world.places.attributes_PA[[numbers[name] for name in places["poi_id"]]]
+    vectors_ND = np.load(vectors_artifact(config, state).folder / VECTORS, mmap_mode="r")
+    vectors_PD = vectors_ND[places["text_id"].to_numpy()]
+    ridge = RidgeCV(alphas=np.logspace(-3, 3, 13))
+    folds = GroupKFold(FOLDS)
+    predicted = cross_val_predict(
+        ridge, vectors_PD, attributes, groups=places["text_id"].to_numpy(), cv=folds
+    )
+    return float(r2_score(attributes, predicted))
+
+
+def figures(config: Config, verb: str) -> Json:
+    """Returns what a finished stage measured."""
+    manifest: Json = artifacts.read_json(artifacts.folder(config, verb) / artifacts.MANIFEST)
+    found: Json = manifest["figures"]
+    return found
+
+
+def figures_of(config: Config, state: str) -> list[float | None]:
+    """Returns perplexity, recalls and R^2 of one state of the model."""
+    trained = figures(config, "pretrain")
+    recalls = figures(config, "contrast")["recall_at_10"]
+    when = {"untuned": "before", "pretrained": "after"}.get(state)
+    return [
+        trained[f"perplexity_y_{when}"] if when else None,
+        *(recalls[STATES[state]][task] for task in ("user_to_place", "single_keyword")),
+        r_squared(config, state) if config.dataset.kind == "city" else None,
+    ]
+
+
+def row(report: Json, configs: list[Config], state: str) -> list[str]:
+    """Returns the cells of one state: means over seeds, gains over PLE with intervals."""
+    by_seed = [figures_of(config, state) for config in configs]
+    means = [
+        "-" if None in values else f"{np.mean(np.array(values)):.3g}"
+        for values in zip(*by_seed, strict=True)
+    ]
+    for metric in METRICS:
+        gain = report["gains"][f"{state}_over_ple"][metric]
+        ends = f"[{gain['low']:+.2f}, {gain['high']:+.2f}]"
+        mean = report["models"][state][metric]["mean"]
+        means.append(f"{mean:.4f}, {gain['percent']:+.2f} {ends}")
+    return means
+
+
+def main() -> None:
+    """Prints a table with a row for each model and state."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--seeds", required=True)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments = parser.parse_args()
+    columns = ["model, state", "perplexity", "user to place", "one keyword", "R²", *METRICS]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for model in arguments.models:
+        config = load_config(arguments.config, [*settings_of(model), *arguments.overrides])
+        config = config.model_copy(update={"output": config.output / model})
+        configs = for_seeds(config, arguments.seeds)
+        for one in configs:
+            console.rule(f"{model}, seed {one.seed}")
+            runner.run(one)
+        report = evaluate.pool(configs, config.output)
+        for state in STATES:
+            lines.append(f"| {model}, {state} | {' | '.join(row(report, configs, state))} |")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
