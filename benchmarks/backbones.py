@@ -1,6 +1,7 @@
-"""Language models side by side: untuned, after stage 1, after both, for the city and own tables.
+"""Language models side by side: untuned, after stage 1, after both, distilled.
 
-    python benchmarks/backbones.py CONFIG --seeds 51,52,53 [--models builtin minilm] [--set ...]
+    python benchmarks/backbones.py CONFIG --seeds 51,52,53 [--models builtin minilm]
+        [--states untuned distilled] [--set ...]
 
 For each model and state: perplexity of held-out descriptions, recall@10 of held-out orders and of
 single keywords, for the city R^2 of a place's attributes from the vector of its menu, and
@@ -37,18 +38,18 @@ MODELS: dict[str, list[str]] = {
     "smollm2": ["contrast.batch_size=64", "backbone.lora_rank=16", "backbone.lora_layers=6"],
 }
 """The settings of each model."""
-STATES = {"untuned": "untuned", "pretrained": "cpt_only", "encoder": "whole"}
-"""Source of vectors -> its name among the recalls."""
+RECALLS = {"untuned": "untuned", "pretrained": "cpt_only", "encoder": "whole"}
+"""State, a source of vectors -> its name among the recalls of stage 2."""
 FOLDS = 5
 METRICS = ("ctr_auc", "ctr_gauc", "ctcvr_auc")
 Json = dict[str, Any]
 
 
-def settings_of(model: str) -> list[str]:
+def settings_of(model: str, states: list[str]) -> list[str]:
     """Returns overrides: the model, and LARR with the vectors of each of its states."""
-    variants = [f'align.variants.{state}={{of="larr",vectors="{state}"}}' for state in STATES]
-    pairs = "".join(f'["{state}","ple"],' for state in STATES)
-    compared = [f"align.models={['ple', *STATES]}", f"evaluate.gains=[{pairs}]"]
+    variants = [f'align.variants.{state}={{of="larr",vectors="{state}"}}' for state in states]
+    pairs = "".join(f'["{state}","ple"],' for state in states)
+    compared = [f"align.models={['ple', *states]}", f"evaluate.gains=[{pairs}]"]
     return [f'backbone.model="{model}"', *MODELS[model], *variants, *compared]
 
 
@@ -83,12 +84,15 @@ def figures(config: Config, verb: str) -> Json:
 
 def figures_of(config: Config, state: str) -> list[float | None]:
     """Returns perplexity, recalls and R^2 of one state of the model."""
-    trained = figures(config, "pretrain")
-    recalls = figures(config, "contrast")["recall_at_10"]
+    if state == "distilled":
+        recalls = figures(config, "distill")["recall_at_10"]
+    else:
+        recalls = figures(config, "contrast")["recall_at_10"][RECALLS[state]]
     when = {"untuned": "before", "pretrained": "after"}.get(state)
     return [
-        trained[f"perplexity_y_{when}"] if when else None,
-        *(recalls[STATES[state]][task] for task in ("user_to_place", "single_keyword")),
+        figures(config, "pretrain")[f"perplexity_y_{when}"] if when else None,
+        recalls["user_to_place"],
+        recalls["single_keyword"],
         r_squared(config, state) if config.dataset.kind == "city" else None,
     ]
 
@@ -114,20 +118,25 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--seeds", required=True)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--states", nargs="+", choices=[*RECALLS, "distilled"], default=[*RECALLS])
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     columns = ["model, state", "perplexity", "user to place", "one keyword", "R²", *METRICS]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for model in arguments.models:
-        config = load_config(arguments.config, [*settings_of(model), *arguments.overrides])
+        config = load_config(
+            arguments.config, [*settings_of(model, arguments.states), *arguments.overrides]
+        )
         config = config.model_copy(update={"output": config.output / model})
         configs = for_seeds(config, arguments.seeds)
         for one in configs:
             console.rule(f"{model}, seed {one.seed}")
             runner.run(one)
         report = evaluate.pool(configs, config.output)
-        for state in STATES:
-            lines.append(f"| {model}, {state} | {' | '.join(row(report, configs, state))} |")
+        lines += [
+            f"| {' | '.join([f'{model}, {state}', *row(report, configs, state)])} |"
+            for state in arguments.states
+        ]
     print("\n".join(lines))
 
 
