@@ -293,12 +293,17 @@ def test_names_in_the_log_are_names_of_places(folder: Path) -> None:
     assert "coalesce(any_value(title), shop_number) AS name" in text
 
 
-def test_positions_are_left_out_of_a_log_without_labels(folder: Path) -> None:
-    """They are unknown for sampled places."""
+def test_a_flag_beside_positions_is_the_click(folder: Path) -> None:
+    """Without it, positions are left out, as those of sampled places are unknown."""
     tables = huts()
-    tables["log"] = tables["log"].filter("tapped").drop("tapped")
+    tables["log"] = tables["log"].rename({"tapped": "hit"})
+    text, _ = written(folder, tables)
+    assert "# CHECK: is hit the click?" in text
+    tables["log"] = tables["log"].filter("hit").drop("hit").with_columns(alone=pl.col("slot") > 1)
+    tables["log"] = tables["log"].with_columns(pair=pl.col("slot") < 3)
     text, config = written(folder, tables)
     assert "slot: it depends on the place" in text
+    assert "Or is one of these the click: alone, pair?" in text
     prepare(config)
 
 
@@ -314,3 +319,10 @@ def test_integer_ids_match_the_table_of_their_role(folder: Path) -> None:
     assert "item_id AS poi_id" in text
     assert "FROM tables_users" in text
     assert "FROM products" in text
+
+
+def test_a_table_of_some_users_is_read_if_its_key_has_the_same_name(folder: Path) -> None:
+    tables = huts()
+    tables["hikers"] = tables["hikers"].head(18)
+    text, _ = written(folder, tables)
+    assert "40.0% of the users of the log are not in this table; they are added" in text

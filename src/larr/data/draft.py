@@ -135,11 +135,12 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     read = _with_needs([table for table in needed if table])
     templates = environment().overlay(autoescape=False, keep_trailing_newline=True)
     templates.filters |= {"toml": toml, "words": _words}
-    time = next(iter(found.of("time")), None)
+    time, roles = next(iter(found.of("time")), None), found.roles.values()
     return templates.get_template("mine.toml.j2").render(
         folder=folder,
         path=path,
         files=[table for table in reader.tables if table in read],
+        flags=[c.name for c in found.log.columns if c.kind == "flag" and c not in roles],
         time=time,
         test_days=_test_days(time),
         zone=_zone(time),

@@ -25,7 +25,16 @@ from larr.data.log_roles import (
     times,
 )
 from larr.data.look import Column, Reader, Table, percent, share
-from larr.data.reshape import by_event, event_column, is_named_as, joined, refers, reshaped
+from larr.data.reshape import (
+    CONTAINED,
+    CONTAINED_NAMED,
+    by_event,
+    event_column,
+    is_named_as,
+    joined,
+    refers,
+    reshaped,
+)
 from larr.data.roles import has_role, is_name, is_role
 from larr.errors import DataError
 
@@ -191,7 +200,8 @@ def _fits(
             is_like = is_both or _looks_like(other, key, role)
             # Numeric keys of one table can be among those of another by chance.
             by_chance = is_number and has_names and not (is_alike or is_both)
-            if (is_named or is_like) and not by_chance and refers(column, key):
+            least = CONTAINED_NAMED if has_names and column.name == key.name else CONTAINED
+            if (is_named or is_like) and not by_chance and refers(column, key, least):
                 better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like + is_alike
                 better += 0.5 * any(is_name(one.name) for one in other.columns if one is not key)
                 yield score + better, Entity(column, other, key)

@@ -88,6 +88,9 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     if clicks:
         ordered = [("order", column) for column in orders if _has_all(clicks[0], column)]
         return {"click": clicks[0], **dict(ordered[:1])}, {"click"} if len(clicks) > 1 else set()
+    # Logs with positions show several places, so they have a column for clicks.
+    if len(flags) == 1 and any(is_role(c.name, "position") and c.is_integer for c in columns):
+        return {"click": flags[0]}, {"click"}
     scales = [
         c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
     ]

@@ -15,9 +15,9 @@ from larr.data.look import Column, Reader, Table, share
 from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 
-CONTAINED, FEW = 0.9, 20
-"""Minimum share of a column's values among those of a key for a join, and the number of values that
-are tried first."""
+CONTAINED, CONTAINED_NAMED, FEW = 0.9, 0.5, 20
+"""Minimum shares of a column's values among those of a key, in general and for a key with the
+column's name in the table of users or places, and the number of values that are tried first."""
 MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
 """Tables are versions, not parts, of one table if they share a larger part of their rows. A column
 with more duplicates is not a key; the first row of each key is read."""
@@ -151,17 +151,18 @@ def is_named_as(column: Column, key: Column, other: Table) -> bool:
     return key.name == column.name or not names.isdisjoint(of_other)
 
 
-def refers(column: Column, key: Column) -> bool:
-    """Returns whether nearly all values of a column are in a key."""
-    return key.repeated <= MAX_DUPLICATES and are_among(column, key)
+def refers(column: Column, key: Column, least: float = CONTAINED) -> bool:
+    """Returns whether at least this share of a column's values is in a key."""
+    return key.repeated <= MAX_DUPLICATES and are_among(column, key, least)
 
 
-def are_among(column: Column, key: Column) -> bool:
-    """Returns whether nearly all values of a column are in another column, key or not."""
+def are_among(column: Column, key: Column, least: float = CONTAINED) -> bool:
+    """Returns whether at least this share of a column's values is in another column."""
     if key.kind in ("time", "date", "link", "list"):
         return False
     known, values = key.distinct.implode(), column.distinct
-    return share(values.head(FEW).is_in(known)) > 0.5 and share(values.is_in(known)) >= CONTAINED
+    is_likely = share(values.head(FEW).is_in(known)) > least / 2
+    return is_likely and share(values.is_in(known)) >= least
 
 
 def event_column(table: Table) -> Column | None:
