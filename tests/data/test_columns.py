@@ -153,7 +153,7 @@ def test_a_profile_is_within_a_column_of_the_log_or_its_level(log: Log) -> None:
         ("{poi_name", "poi", "unmatched bracket or brace"),
         ("{poi_name} [x", "poi", "unmatched bracket or brace"),
         ("{fee[/km]}", "scene", "rename columns with one of these in their names"),
-        ("{weather}", "poi", "expected a column of places .texts of a user or scene need another"),
+        ("{weather}", "poi", "expected a column of places; other texts need owner = .user. or"),
         ("{click}", "scene", "not known before the impression"),
         ("{probability_click}", "scene", "not known before the impression"),
         ("likes {poi_name}", "user", "cannot read poi_name; .* one value per request"),

@@ -181,7 +181,7 @@ def _uses(
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         if keyword.owner == "poi":
             known = {name for name in columns if name.startswith("poi_")}.difference(differing)
-            expected = "a column of places (texts of a user or scene need another `owner`)"
+            expected = 'a column of places; other texts need owner = "user" or "scene"'
         else:
             known = of_request
             expected = f'{once}; texts of places need owner = "poi"'
