@@ -240,11 +240,12 @@ def test_the_page_has_it_in_an_unserved_version(live: Live, second: str) -> None
     [
         ({"colour": "red"}, "unknown column 'colour'"),
         ({"catgory": "hotpot"}, "unknown column 'catgory' of a place; did you mean category"),
-        ({"menu": {"soup": "sour"}}, "column menu holds Struct"),
+        ({"menu": {"soup": "sour"}}, "column menu of a place: .* got {'soup': 'sour'}"),
         ({"name": None}, "rejected: name"),
         ({"lat": 91}, "lat 91 is above its range"),
         ({"price_yuan": "dear"}, "price_yuan 'dear' is not a number"),
-        ({"rating": [1.5]}, "rating holds List"),
+        ({"rating": [1.5]}, r"column rating of a place: expected a single value, .* got \[1.5\]"),
+        ({"opened": {"day": 1}}, "column opened of a place"),
         ({"poi_id": ""}, "poi_id is missing"),
         ({"log_orders": 7}, "unknown column 'log_orders'"),
     ],
@@ -272,7 +273,13 @@ def test_values_have_the_types_of_the_log() -> None:
     assert to_known_row({"poi_id": "x", "name": "X", "tags": []}, known).rows() == [
         ("x", "X", None)
     ]
-    assert to_known_row({"poi_id": "NA", "name": "NULL"}, known).rows() == [("NA", "NULL")]
+    known = known.with_columns(poi_stars=pl.lit(None, pl.Float64))
+    assert to_known_row({"poi_id": "x", "name": "X", "stars": "4"}, known)["poi_stars"].item() == 4
+    with pytest.raises(InputError, match="stars 'very good' is not a number"):
+        to_known_row({"poi_id": "x", "name": "X", "stars": "very good"}, known)
+    assert to_known_row({"poi_id": "NA", "name": "NULL"}, known.drop("poi_stars")).rows() == [
+        ("NA", "NULL")
+    ]
 
 
 def test_a_failing_place_does_not_block_others(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,10 @@ class Live:
         for opened in self.opened:
             opened.version.check_place(row)
         if self.status(str(row["poi_id"])) == "trained":
-            raise InputError(f"place {row['poi_id']!r:.80} is already known from training")
+            raise InputError(
+                f"place {row['poi_id']!r:.80} is already known from training; its columns change "
+                "with the next version (`larr run`, `larr publish`)"
+            )
         self.journal.append(row)
         self._locate()
 

@@ -100,9 +100,19 @@ def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
         raise InputError(f"{ID} must be a text or a whole number, got {row[ID]!r:.80}")
     if missing := [name for name in TABLES["places"].required if name not in row]:
         raise InputError(f"a place needs these columns: {', '.join(missing)}")
+    values = {name: joined(value) for name, value in row.items()}
+    for name, value in values.items():
+        if isinstance(value, list | dict):
+            raise InputError(
+                f"column {name} of a place: expected a single value, or a list of texts or whole "
+                f"numbers, got {value!r:.80}"
+            )
+    numbers = [full for full, kind in known.schema.items() if kind.is_numeric()]
+    features = AS_SENT.features.model_copy(update={"numbers": numbers})
+    checks = Checks(AS_SENT.model_copy(update={"features": features}))
     try:
-        table = pl.DataFrame({name: [joined(value)] for name, value in row.items()}, strict=False)
-        checked = Checks(AS_SENT).check("places", plain(table.lazy(), "places").collect())
+        table = pl.DataFrame({name: [value] for name, value in values.items()}, strict=False)
+        checked = checks.check("places", plain(table.lazy(), "places").collect())
         # with the value, such as "rating 'good' is not a number"
         reasons = checked.rejected["reason"].to_list() + [
             cell["reason"].replace(name := cell["column"], f"{name} {row[name]!r:.80}", 1)
