@@ -67,15 +67,17 @@ def _shown_together(column: Column, roles: dict[str, Column]) -> list[bool]:
 
     Without times or positions in the log, the list is shorter.
     """
-    rows = pl.DataFrame({"value": column.values, "place": roles["place"].values})
-    checks = []
+    known = {"value": column.values, "place": roles["place"].values}
+    known |= {"time": roles["time"].times} if "time" in roles else {}
+    known |= {"position": roles["position"].values} if "position" in roles else {}
+    rows, checks = pl.DataFrame(known).drop_nulls("value"), []
     if "time" in roles:
-        timed = rows.with_columns(time=roles["time"].times).group_by("value")
         span = pl.col("time").max() - pl.col("time").min()
-        checks.append(share(timed.agg(is_short=span <= MAX_DURATION)["is_short"]) >= NEARLY_ALL)
+        spans = rows.group_by("value").agg(is_short=span <= MAX_DURATION)
+        checks.append(share(spans["is_short"]) >= NEARLY_ALL)
     if "position" in roles:
-        shown = rows.with_columns(position=roles["position"].values).group_by("value", "position")
-        checks.append(share(shown.agg(pl.col("place").n_unique() == 1)["place"]) >= NEARLY_ALL)
+        places = rows.group_by("value", "position").agg(pl.col("place").n_unique())["place"]
+        checks.append(share(places == 1) >= NEARLY_ALL)
     return checks
 
 
