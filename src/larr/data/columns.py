@@ -136,8 +136,8 @@ def _invalid_uses(
             elif not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
                 yield f"{where}: impressions have no time, so {name} is undefined; remove it"
             elif name not in known:
-                texts = _texts(log) if expected == NUMBERS else set()
-                valid = sorted({*known} - unusable - texts)
+                others = _without_numbers(log) if expected == NUMBERS else set()
+                valid = sorted({*known} - unusable - others)
                 near = "" if name in existing else suggestion(name, valid)
                 yield f"{where}: cannot read {name}{near}; expected {expected}: {', '.join(valid)}"
             elif isinstance(tables.get(name), NESTED):
@@ -147,12 +147,19 @@ def _invalid_uses(
                 )
 
 
-def _texts(log: Log) -> set[str]:
-    """Returns the columns of the tables that hold no number; those of CSV files are all texts."""
+def _without_numbers(log: Log) -> set[str]:
+    """Returns the columns of the tables that hold no number.
+
+    Columns of CSV files are texts until a setting reads them as numbers.
+    """
     tables = (log.scan(), log.places.lazy(), log.users.lazy())
     columns = [column for table in tables for column in table.head(SAMPLED).collect()]
-    texts = [column for column in columns if column.dtype == pl.String]
-    return {text.name for text in texts if text.cast(pl.Float64, strict=False).is_null().all()}
+    return {
+        column.name
+        for column in columns
+        if column.dtype.is_temporal()
+        or (column.dtype == pl.String and column.cast(pl.Float64, strict=False).is_null().all())
+    }
 
 
 def _uses(
