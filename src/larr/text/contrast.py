@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,8 @@ def assist(config: Config, group: Group) -> None:
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     encoder, rows, checks = _start(config, lm, held_out(config), group)
-    folder = artifacts.folder(config, "contrast")
-    train_model(config, encoder, rows, checks, folder, group)
+    with TemporaryDirectory() as folder:  # the trainers must not delete each other's files
+        train_model(config, encoder, rows, checks, Path(folder), group)
 
 
 def _start(

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -98,8 +99,9 @@ def assist(config: Config, group: Group) -> None:
     set_seed(config.seed)
     lm = load_base(config)
     rows, _, _ = gather(config, lm.tokens)
-    folder = artifacts.folder(config, "pretrain")
-    train_model(config, lm, rows, steps_of(config, len(rows)), folder, group=group)
+    steps = steps_of(config, len(rows))
+    with TemporaryDirectory() as folder:  # the trainers must not delete each other's files
+        train_model(config, lm, rows, steps, Path(folder), group=group)
 
 
 def gather(
