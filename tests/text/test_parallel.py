@@ -14,12 +14,13 @@ from torch import nn
 from larr import artifacts
 from larr.config import Config
 from larr.errors import LarrError
+from larr.text import parallel
 from larr.text.backbone import load_base
 from larr.text.contrast import Collator, TripleLoss, contrast
 from larr.text.encoder import as_encoder
 from larr.text.memory import altered
 from larr.text.pairs import examples, held_out
-from larr.text.parallel import Group, group_of
+from larr.text.parallel import MIN_STEPS, Group, group_of
 from larr.text.pretrain import pretrain
 
 TEXTS, SIZE = 24, 3
@@ -58,7 +59,7 @@ def assist(config: Config, group: Group) -> None:
 
 def test_the_gradients_are_those_of_one_process(config: Config) -> None:
     several = altered(config, {"cluster.workers": SIZE})
-    with group_of(several, "contrast", assist) as group:
+    with group_of(several, "contrast", assist, MIN_STEPS) as group:
         assert group.size == SIZE
         shared = gradients(several, group)
     torch.manual_seed(0)
@@ -72,7 +73,10 @@ def measured(config: Config, verb: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "modernbert"])
-def test_two_processes_train_as_one(kind: str, config: Config, models: dict[str, Path]) -> None:
+def test_two_processes_train_as_one(
+    kind: str, config: Config, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "MIN_STEPS", 1)
     model = {"backbone.model": str(models[kind]), "pretrain.batch_size": 6}
     runs = [altered(config, model | {"cluster.workers": workers}) for workers in (1, 2)]
     found = []
@@ -92,7 +96,7 @@ def test_two_processes_train_as_one(kind: str, config: Config, models: dict[str,
 
 
 def start(config: Config, other: Any) -> None:
-    with group_of(altered(config, {"cluster.workers": 2}), "contrast", other) as group:
+    with group_of(altered(config, {"cluster.workers": 2}), "contrast", other, MIN_STEPS) as group:
         group.start(nn.Linear(2, 2))
         group.agreed(True)
         group.agreed(True)

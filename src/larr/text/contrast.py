@@ -66,7 +66,8 @@ def contrast(config: Config) -> None:
     """
     with artifacts.building(config, "contrast") as work:
         holdout, pooling = held_out(config), config.contrast.pooling
-        with group_of(config, "contrast", assist) as group:
+        steps = config.contrast.triples // config.contrast.batch_size
+        with group_of(config, "contrast", assist, steps) as group:
             recall = {}
             pretrained = artifacts.folder(config, "pretrain")
             if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:

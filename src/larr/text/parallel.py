@@ -31,6 +31,8 @@ from larr.workers import POLL_SECONDS, processes
 TIMEOUT = timedelta(days=7)
 """For a message from a process that may evaluate a large model; a lost process is noticed at once.
 """
+MIN_STEPS = 30
+"""Fewer steps are trained by one process, as another takes about eight seconds to start."""
 GRACE_SECONDS = 5.0
 """Time for a failed process to end after its connection."""
 
@@ -150,13 +152,15 @@ def processes_of(config: Config, verb: str) -> int:
 
 
 @contextmanager
-def group_of(config: Config, verb: str, assist: Callable[[Config, Group], None]) -> Iterator[Group]:
+def group_of(
+    config: Config, verb: str, assist: Callable[[Config, Group], None], steps: int
+) -> Iterator[Group]:
     """Yields the group of this process, which is the first; the others call `assist`.
 
     Raises LarrError if a process is killed.
     """
     size = processes_of(config, verb)
-    if size == 1:
+    if size == 1 or steps < MIN_STEPS:
         yield ALONE
         return
     threads = torch.get_num_threads()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -66,14 +65,13 @@ def pretrain(config: Config) -> None:
         console.print(
             f"  {config.backbone.model} has no head for predicting tokens; stage 1 is skipped"
         )
-    is_trained = lm.predicts is not None and config.pretrain.epochs > 0
     with artifacts.building(config, "pretrain") as work:
-        with group_of(config, "pretrain", assist) if is_trained else nullcontext(ALONE) as group:
-            train, held_out, general_ratio = gather(config, lm.tokens)
+        train, held_out, general_ratio = gather(config, lm.tokens)
+        steps = steps_of(config, len(train)) if lm.predicts else 0
+        with group_of(config, "pretrain", assist, steps) as group:
             figures: dict[str, Any] = {
                 f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
             }
-            steps = steps_of(config, len(train)) if is_trained else 0
             trained, figures["loss"], seconds = train_model(
                 config, lm, train, steps, work.folder, group=group
             )
