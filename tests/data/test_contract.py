@@ -210,6 +210,8 @@ def test_an_invalid_number_in_another_column_is_missing() -> None:
         (pl.Series([2**100], dtype=pl.Int128), str(2**100)),
         (pl.Series(["u1"], dtype=pl.Categorical), "u1"),
         (pl.Series(["1e3"]), "1e3"),
+        (pl.Series(["9e+05"]), "900000"),
+        (pl.Series(["1.2e+07"]), "12000000"),
     ],
 )
 def test_ids_of_any_type_are_texts(ids: pl.Series, expected: str) -> None:
@@ -223,6 +225,7 @@ def test_ids_of_any_type_are_texts(ids: pl.Series, expected: str) -> None:
         pl.Series([1.0, None, -(2.0**53)]),
         pl.Series(["4.0", "9007199254740992.0"]),
         pl.Series(["1.23457E+15"]),
+        pl.Series(["1.23457e+11"]),
         pl.Series(["1e+16"]),
     ],
 )

@@ -182,7 +182,8 @@ def test_kinds_of_columns_are_detected(tmp_path: Path) -> None:
         "clock": ("clock", "", ["9:05", "12:30"]),
         "bars": ("list", "|", ["a|b", "b|c", "a|c", "c|b", "b|a"]),
         "yes": ("flag", "", ["yes", "no"]),
-        "user_id": ("number", "", [str(n * 7) for n in range(20)]),
+        "user_id": ("category", "", [str(n * 7) for n in range(20)]),
+        "amount": ("number", "", [str(n * 7) for n in range(20)]),
         "zip_code": ("code", "", [str(10_000 + 37 * n) for n in range(60)]),
         "stars": ("category", "", ["1", "2", "3", "4", "5"]),
         "kind": ("category", "", ["meat or fish", "no meat"]),
@@ -326,3 +327,38 @@ def test_a_table_of_some_users_is_read_if_its_key_has_the_same_name(folder: Path
     tables["hikers"] = tables["hikers"].head(18)
     text, _ = written(folder, tables)
     assert "40.0% of the users of the log are not in this table; they are added" in text
+
+
+def test_all_users_of_a_table_may_be_a_part_of_the_log(folder: Path) -> None:
+    tables = huts()
+    tables["hikers"] = tables["hikers"].head(9)
+    text, _ = written(folder, tables)
+    assert "70.0% of the users of the log are not in this table; they are added" in text
+
+
+def test_row_numbers_without_a_name_are_no_key(folder: Path) -> None:
+    """As pandas and R write them; without this, every column of small numbers refers to them."""
+    tables = huts(club_id=pl.col("hiker") % 5, fee_code=pl.col("hiker") % 20)
+    for name, table in tables.items():
+        table.with_row_index("").write_csv(folder / f"{name}.csv")
+    text, config = drafted(folder)
+    assert "joined" not in text
+    assert "column_1" not in text
+    assert {"club_id", "fee_code"} <= {*config.features.categories}
+
+
+def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(folder: Path) -> None:
+    tables = huts(taste_rating=pl.col("minutes") % 3, rating=pl.col("minutes") * 7 % 3)
+    tables["log"] = tables["log"].drop("ms", "slot", "tapped", "bundle")
+    text, config = written(folder, tables)
+    assert "# CHECK: rating has values up to 2; a value from 1.6 on is a click." in text
+    assert "#   taste_rating: its name suggests that it is another rating" in text
+    prepare(config)
+
+
+def test_numbers_of_pairs_without_times_are_left_out(folder: Path) -> None:
+    """As the plays of an artist by a listener: they are unknown for sampled places."""
+    tables = huts(amount=pl.col("ms") % 977)
+    tables["log"] = tables["log"].select("hiker", "hut_id", "amount")
+    text, _ = written(folder, tables)
+    assert "#   amount: without times, it may count events of this user and place" in text

@@ -24,7 +24,7 @@ from larr.data.contract import (
     broken_in_rows,
 )
 from larr.data.names import by_table, own_categories, own_numbers
-from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, as_type, is_naive
+from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, SHORT, as_type, is_naive
 from larr.errors import DataError
 
 EARLIEST_ZONE = timedelta(hours=14)
@@ -76,6 +76,7 @@ class Checks:
         contract, tables = TABLES[table], self.config.dataset.tables
         columns = self._columns(table, frame)
         _check_types(table, frame.select(*columns))
+        frame = frame.with_columns(_written_out(frame.select(cs.by_name(*IDS, require_all=False))))
         looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
         _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
         given, words = _without_words(frame, self.config.dataset.missing)
@@ -132,6 +133,14 @@ def _check_types(table: str, frame: pl.DataFrame) -> None:
                 f"table {table}: column {name} holds {dtype}; give one text, number, Boolean or "
                 "time per row"
             )
+
+
+def _written_out(ids: pl.DataFrame) -> pl.DataFrame:
+    """Returns IDs without the exponents of R: 9e+05 becomes 900000."""
+    texts = ids.select(cs.string())
+    number = cs.string().cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    is_short = cs.string().str.contains(SHORT)
+    return texts.with_columns(pl.when(is_short).then(number.cast(pl.String)).otherwise(cs.string()))
 
 
 def _check_ids(table: str, frame: pl.DataFrame) -> None:

@@ -163,7 +163,8 @@ def _why_unread(table: Table, found: Guess) -> str:
         key
         for column in found.log.columns
         for key in table.columns
-        if is_named_as(column, key, table) and are_among(column, key)
+        if is_named_as(column, key, table)
+        if are_among(column, key) or (column.name == key.name and are_among(column, key, 0.01))
     ]
     key = min(keys, key=lambda key: key.repeated, default=None)
     if key is None:

@@ -26,14 +26,13 @@ from larr.data.log_roles import (
 )
 from larr.data.look import Column, Reader, Table, percent, share
 from larr.data.reshape import (
-    CONTAINED,
-    CONTAINED_NAMED,
     by_event,
     event_column,
     is_named_as,
     joined,
     refers,
     reshaped,
+    shares,
 )
 from larr.data.roles import has_role, is_name, is_role
 from larr.errors import DataError
@@ -200,9 +199,11 @@ def _fits(
             is_like = is_both or _looks_like(other, key, role)
             # Numeric keys of one table can be among those of another by chance.
             by_chance = is_number and has_names and not (is_alike or is_both)
-            least = CONTAINED_NAMED if has_names and column.name == key.name else CONTAINED
-            if (is_named or is_like) and not by_chance and refers(column, key, least):
-                better = 1 + len(column.distinct) / len(key.distinct) + 2 * is_like + is_alike
+            is_same = has_names and column.name == key.name
+            is_known = refers(column, key) or (is_same and shares(column, key))
+            if (is_named or is_like) and not by_chance and is_known:
+                better = 1 + min(1, len(column.distinct) / len(key.distinct))
+                better += 2 * is_like + is_alike
                 better += 0.5 * any(is_name(one.name) for one in other.columns if one is not key)
                 yield score + better, Entity(column, other, key)
 
@@ -333,8 +334,16 @@ def _why_not(column: Column, found: Guess) -> str:
             "it may be a review, written after the rating",
         ),
         (
+            "rating" in found.roles and is_role(column.name, "rating"),
+            "its name suggests that it is another rating",
+        ),
+        (
             not found.has_label and is_role(column.name, "count"),
             "it may count events of this place",
+        ),
+        (
+            not found.has_label and "time" not in found.roles and column.kind == "number",
+            "without times, it may count events of this user and place",
         ),
         (
             not found.has_label and has_role(column.name, "event"),

@@ -96,11 +96,12 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     scales = [
         c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
     ]
-    scales = [c for c in scales if c.number_values.min() >= 0 and 3 <= c.number_values.max() <= 100]
+    scales = [c for c in scales if c.number_values.min() >= 0 and 2 <= c.number_values.max() <= 100]
     if named := [column for column in scales if is_role(column.name, "rating")]:
-        return {"rating": named[0]}, set()
+        return {"rating": min(named, key=lambda c: len(c.words))}, set()
     # Without names, a scale of whole or half numbers may be a rating.
-    scales = [c for c in scales if not log.is_named and (c.number_values * 2 % 1 == 0).all()]
+    scales = [c for c in scales if not log.is_named and c.number_values.max() >= 3]
+    scales = [c for c in scales if (c.number_values * 2 % 1 == 0).all()]
     return ({"rating": scales[0]}, {"rating"}) if scales else ({}, set())
 
 

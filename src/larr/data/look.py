@@ -188,8 +188,13 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("time", lambda c: c.is_integer and "id" not in c.words and _unit(c.number_values)),
     ("date", lambda c: c.is_integer and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
     ("category", lambda c: c.is_integer and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
-    ("category", lambda c: c.is_integer and "year" in c.words and len(c.distinct) <= MAX_VALUES),
+    ("category", lambda c: c.is_integer and _has(c, "year") and len(c.distinct) <= MAX_VALUES),
     ("code", lambda c: c.is_integer and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
+    (
+        "category",
+        lambda c: c.is_integer and _has(c, "id", "code") and len(c.distinct) <= MAX_VALUES,
+    ),
+    ("code", lambda c: c.is_integer and _has(c, "id", "code")),
     ("number", lambda c: len(c.number_values)),
     ("clock", lambda c: c.all_match(CLOCK)),
     ("date", lambda c: c.all_match(ISO + "$")),
@@ -220,6 +225,11 @@ def _unit(number_values: Array) -> str:
     low, high = number_values.min(), number_values.max()
     fits = (u for u, size in EPOCHS.items() if low * size >= OLDEST and high * size <= LATEST)
     return next(fits, "")
+
+
+def _has(column: Column, *words: str) -> bool:
+    """Returns whether a column's name contains one of some words."""
+    return not {*words}.isdisjoint(column.words)
 
 
 def _is_code(column: Column) -> bool:
@@ -324,7 +334,8 @@ class Reader:
         frame = self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
         if frame.width < 2 or frame.height < 2:
             raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
-        columns = tuple(_column(frame, column) for column in frame.columns)
+        found = [_column(frame, column) for column in frame.columns]
+        columns = tuple(column for column in found if file.columns or not _numbers_rows(column))
         self.tables.append(Table(name, file, columns, frame.height, needs, note))
         return self.tables[-1]
 
@@ -383,6 +394,13 @@ def _with_columns(file: FileConfig, path: Path) -> FileConfig:
     if given and (is_data or data[0]):
         return file.model_copy(update={"columns": names})
     return file
+
+
+def _numbers_rows(column: Column) -> bool:
+    """Returns whether a column is an index without a name, as pandas and R write it."""
+    if column.name not in ("column_1", "Unnamed: 0") or not column.is_key or not column.is_integer:
+        return False
+    return bool(np.ptp(column.number_values) == len(column.values) - 1)
 
 
 def _column(frame: pl.DataFrame, name: str) -> Column:

@@ -16,7 +16,7 @@ from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 
 CONTAINED, CONTAINED_NAMED, FEW = 0.9, 0.5, 20
-"""Minimum shares of a column's values among those of a key, in general and for a key with the
+"""Minimum shares of a column's values among those of a key, or vice versa for a key with the
 column's name in the table of users or places, and the number of values that are tried first."""
 MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
 """Tables are versions, not parts, of one table if they share a larger part of their rows. A column
@@ -151,9 +151,15 @@ def is_named_as(column: Column, key: Column, other: Table) -> bool:
     return key.name == column.name or not names.isdisjoint(of_other)
 
 
-def refers(column: Column, key: Column, least: float = CONTAINED) -> bool:
-    """Returns whether at least this share of a column's values is in a key."""
-    return key.repeated <= MAX_DUPLICATES and are_among(column, key, least)
+def refers(column: Column, key: Column) -> bool:
+    """Returns whether nearly all of a column's values are in a key."""
+    return key.repeated <= MAX_DUPLICATES and are_among(column, key)
+
+
+def shares(column: Column, key: Column) -> bool:
+    """Returns whether many of a column's values are in a key of the same name, or vice versa."""
+    pairs = ((column, key), (key, column))
+    return key.repeated <= MAX_DUPLICATES and any(are_among(*p, CONTAINED_NAMED) for p in pairs)
 
 
 def are_among(column: Column, key: Column, least: float = CONTAINED) -> bool:
