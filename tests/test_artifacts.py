@@ -15,6 +15,7 @@ import pytest
 from larr import artifacts
 from larr.artifacts import Artifact
 from larr.config import Config
+from larr.config.data import KeywordConfig
 from larr.errors import LarrError, StaleError
 
 
@@ -67,6 +68,31 @@ def test_a_stage_is_stale_after_its_input_is_rebuilt(config: Config) -> None:
     assert artifacts.stage(config, "pretrain").why_stale() == "it was built from another prepare/"
     with pytest.raises(StaleError, match="larr pretrain"):
         make(config, "contrast")
+
+
+def test_trained_models_are_kept_when_only_the_tables_change(config: Config) -> None:
+    for verb in ("prepare", "pretrain", "contrast", "embed", "choose", "align"):
+        make(config, verb)
+    kept = config.model_copy(update={"keep_trained": True})
+    make(kept, "prepare", "new tables")
+    for verb in ("pretrain", "contrast"):
+        assert artifacts.stage(kept, verb).is_current()
+        assert not artifacts.stage(config, verb).is_current()
+    assert artifacts.stage(kept, "embed").why_stale() == "it was built from another prepare/"
+    make(kept, "embed", "new vectors")
+    assert artifacts.stage(kept, "choose").is_current()
+    assert not artifacts.stage(kept, "align").is_current()
+
+
+def test_kept_models_follow_their_settings(config: Config) -> None:
+    kept = config.model_copy(update={"keep_trained": True})
+    for verb in ("prepare", "pretrain", "contrast"):
+        make(kept, verb)
+    menu = KeywordConfig(name="menu", owner="poi", view="business", template="{poi_menu}")
+    with_menu = kept.model_copy(update={"keywords": [menu]})
+    assert "keywords" in (artifacts.stage(with_menu, "pretrain").why_stale() or "")
+    make(kept, "pretrain", "trained again")
+    assert artifacts.stage(kept, "contrast").why_stale() == "it was built from another pretrain/"
 
 
 def test_a_missing_or_shortened_file_makes_a_stage_stale(config: Config) -> None:

@@ -62,6 +62,8 @@ class Artifact:
     """Whether its subfolders are artifacts, which are kept when it is rebuilt."""
     stages: tuple[Artifact, ...] = ()
     """The stages that it reads, which must be current as well."""
+    ignored: frozenset[str] = frozenset()
+    """Names of inputs that may have changed since it was built."""
 
     @property
     def built_from(self) -> dict[str, Any]:
@@ -91,7 +93,8 @@ class Artifact:
             ("inputs", "it was built from another {}"),
         ):
             old, new = dict(leaves(recorded[part])), dict(leaves(current[part]))
-            if changed := [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]:
+            paths = sorted({*old, *new} - self.ignored)
+            if changed := [path for path in paths if old.get(path) != new.get(path)]:
                 return reason.format(", ".join(changed))
         for name, expected in recorded["files"].items():
             path = self.folder / name
@@ -163,13 +166,15 @@ def stage(config: Config, verb: str) -> Artifact:
     declared, inputs = STAGES[verb], inputs_of(config, verb)
     tree = config.model_dump(mode="json", exclude=COST_ONLY)
     recorded = {f"{source}/": manifest(folder(config, source)) for source in inputs}
+    ignored = declared.data_inputs if config.keep_trained else ()
     return Artifact(
         folder(config, verb),
         {path: reduce(getitem, path.split("."), tree) for path in declared.settings},
         {name: _key(content) if content else None for name, content in recorded.items()},
         declared.files(config),
         declared.in_parts,
-        tuple(stage(config, source) for source in inputs),
+        tuple(stage(config, source) for source in inputs if source not in ignored),
+        frozenset(f"{source}/" for source in ignored),
     )
 
 

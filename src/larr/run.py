@@ -17,7 +17,9 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     """Runs a stage if it is not up to date, and prints its time and memory."""
     target = artifacts.folder(config, verb)
     if not force and artifacts.stage(config, verb).is_current():
-        console.print(f"{verb}: {target} is up to date", style="dim")
+        kept = config.keep_trained and STAGES[verb].data_inputs
+        state = "kept" if kept else "up to date"
+        console.print(f"{verb}: {target} is {state}", style="dim")
         return
     if verb != "prepare" and artifacts.manifest(artifacts.folder(config, "prepare")):
         from larr.data.columns import check_later_stages  # noqa: PLC0415

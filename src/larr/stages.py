@@ -31,6 +31,8 @@ class Stage:
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
     """`files` and `in_parts` are those of `larr.artifacts.Artifact`."""
     in_parts: bool = False
+    data_inputs: tuple[str, ...] = ()
+    """The inputs whose changes `config.keep_trained` ignores."""
     is_needed: Callable[[Config], bool] = lambda _: True
     """Whether a run with this configuration includes the stage."""
 
@@ -66,20 +68,23 @@ STAGES = {
         "-> pretrain/: stage 1, continual pretraining of the LM on place descriptions (Eq. 1-7).",
         "larr.text.pretrain:pretrain",
         inputs=("prepare",),
-        settings=("seed", "backbone", "pretrain"),
+        settings=("seed", "backbone", "keywords", "pretrain"),
+        data_inputs=("prepare",),
         files=lambda config: (config.backbone.model, config.pretrain.general_text),
     ),
     "contrast": Stage(
         "-> contrast/: stage 2, contrastive tuning of the LM as a text embedding model (Eq. 8-21).",
         "larr.text.contrast:contrast",
         inputs=("prepare", "pretrain"),
-        settings=("seed", "backbone", "contrast", "embed"),
+        settings=("seed", "backbone", "keywords", "contrast", "embed"),
+        data_inputs=("prepare",),
     ),
     "distill": Stage(
         "-> distill/: a smaller text embedding model that imitates the one of stage 2.",
         "larr.text.distill:distill",
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
+        data_inputs=("prepare",),
         is_needed=_is_distilled,
     ),
     "embed": Stage(
@@ -106,9 +111,13 @@ STAGES = {
     "choose": Stage(
         "-> choose/: selects the members of `best` on held-back training days.",
         "larr.rankers.choose:choose",
-        inputs=("prepare", "embed"),
-        settings=("seed", "align", "choose"),
+        inputs=("prepare", "contrast", "embed"),
+        settings=(
+            *("seed", "align", "choose"),
+            *("keywords", "statistics", "features", "encoders", "sentence_encoder"),
+        ),
         in_parts=True,
+        data_inputs=("prepare", "embed"),
         is_needed=lambda config: BEST in config.align.models,
     ),
     "align": Stage(

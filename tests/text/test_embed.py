@@ -182,6 +182,31 @@ def test_new_texts_are_embedded_like_stored_ones(embedded: Config, source: str) 
     np.testing.assert_allclose(vectors_ND, stored_ND, atol=1e-5)
 
 
+def test_a_refresh_embeds_only_new_texts(copied: Config, computed: list[int]) -> None:
+    config = with_rankers(copied, "larr", "larr_tfidf").model_copy(update={"keep_trained": True})
+    old = texts_of(config)
+    known_ND = {name: vectors_of(config, name) for name in ("encoder", "tfidf")}
+    new = pl.DataFrame({"keyword": ["poi_menu"] * 2, "text": ["Sichuan; noodle", "cakes"]})
+    texts = pl.concat([new, old.select("keyword", "text")[::-2]]).with_row_index("text_id")
+    prepared = copied.output / "prepare"
+    shutil.copytree(prepared, copied.output / "before")
+    with artifacts.building(config, "prepare") as work:
+        shutil.copytree(copied.output / "before", work.folder, dirs_exist_ok=True)
+        texts.with_columns(pl.col("text_id").cast(pl.Int32)).write_parquet(
+            work.folder / "texts.parquet"
+        )
+    embed_stage(config)
+    assert sum(computed) == len(new)
+    for name, before_ND in known_ND.items():
+        after_ND = vectors_of(config, name)
+        np.testing.assert_array_equal(after_ND[2:], before_ND[::-2])
+        later = embed.SOURCES[name].later
+        assert later
+        added_ND = later(config, config.output / "embed" / name)(new.rows())
+        np.testing.assert_allclose(after_ND[:2], added_ND, atol=1e-5)
+    assert artifacts.stage(config, "embed").is_current()
+
+
 def test_only_sources_of_the_rankers_are_computed(embedded: Config) -> None:
     rankers = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
     for ranker, expected in rankers.items():

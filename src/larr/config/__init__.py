@@ -67,6 +67,10 @@ class Config(Section):
     """Seed of the simulated world and of the models."""
     output: Path = Path("runs/larr")
     """Folder of the stages; by default `runs/` and the name of the configuration file."""
+    keep_trained: bool = False
+    """Whether the language models and the choice of `best` are kept when the tables change, for a
+    daily refresh: it embeds the new texts and trains the rankers. The tables must only go forward
+    in time, as the kept models may know the days before."""
     dataset: DatasetConfig = DatasetConfig()
     keywords: list[KeywordConfig] = []
     buckets: list[BucketConfig] = []

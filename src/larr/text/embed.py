@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
@@ -31,7 +31,7 @@ from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, l
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
 
-VECTORS = "vectors.npy"
+VECTORS, TEXTS = "vectors.npy", "texts.parquet"
 SHARDS = "shards"
 """The folder of the vectors of an unfinished source."""
 SHARD = 8_192
@@ -217,11 +217,16 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
         for name in names:
             artifact = vectors_artifact(config, name)
             if not artifact.is_current():
-                artifact.start(resume=True)
                 source_config, source = _source(config, name)
-                _write_vectors(Job(source_config, texts, artifact.folder), source)
+                job = Job(source_config, texts, artifact.folder)
+                kept = replace(artifact, ignored=frozenset({"texts"}))
+                if config.keep_trained and source.later and kept.is_current():
+                    embedded += _add_texts(job, source.later(source_config, artifact.folder))
+                else:
+                    artifact.start(resume=True)
+                    _write_vectors(job, source)
+                    embedded += len(texts)
                 artifact.finish()
-                embedded += len(texts)
             if name in figures:
                 part = figures_artifact(config, artifact)
                 if not part.is_current():
@@ -259,6 +264,32 @@ def _write_vectors(job: Job, source: VectorSource) -> None:
         source.compute(job, vectors_ND)
         vectors_ND.flush()
     shutil.rmtree(job.folder / SHARDS, ignore_errors=True)
+    job.texts.write_parquet(job.folder / TEXTS)
+
+
+def _add_texts(job: Job, embed_later: Embed) -> int:
+    """Rewrites the vectors for changed texts, and returns the number of texts to embed.
+
+    Known texts keep their vectors, and new ones are embedded with what an earlier run has trained
+    or fitted, so the rankers' inputs keep their meaning.
+    """
+    known = pl.read_parquet(job.folder / TEXTS).with_row_index("row")
+    texts = job.texts.join(known, on=["keyword", "text"], how="left", maintain_order="left")
+    new = texts.with_row_index("new").filter(pl.col("row").is_null())
+    known_ND = np.load(job.folder / VECTORS, mmap_mode="r")
+    (job.folder / artifacts.MANIFEST).unlink()  # if this is interrupted, all texts are embedded
+    with artifacts.atomic(job.folder / VECTORS) as partial:
+        vectors_ND = artifacts.new_array(partial, np.float32, (len(texts), known_ND.shape[1]))
+        for start in range(0, len(texts), SHARD):
+            rows = texts["row"][start : start + SHARD].fill_null(0)
+            vectors_ND[start : start + SHARD] = known_ND[rows]
+        with track(f"embedding new texts ({job.folder.name})", len(new), "texts") as advance:
+            for part in new.iter_slices(SHARD):
+                vectors_ND[part["new"]] = embed_later(part.select("keyword", "text").rows())
+                advance(len(part))
+        vectors_ND.flush()
+    job.texts.write_parquet(job.folder / TEXTS)
+    return len(new)
 
 
 def sources(config: Config, wanted: Iterable[str]) -> list[str]:
