@@ -362,3 +362,13 @@ def test_numbers_of_pairs_without_times_are_left_out(folder: Path) -> None:
     tables["log"] = tables["log"].select("hiker", "hut_id", "amount")
     text, _ = written(folder, tables)
     assert "#   amount: without times, it may count events of this user and place" in text
+
+
+def test_user_ids_are_texts_only_if_nothing_else_describes_a_request(folder: Path) -> None:
+    """In a log without times all test users are new, so a text of their ID would be noise."""
+    columns = {"user_id": "hiker", "item_id": "hut_id", "click": "tapped", "mood": "minutes"}
+    log = huts()["log"].select(**columns)
+    text, _ = written(folder, {"log": log})
+    assert "{user_id}" not in text
+    text, _ = written(folder, {"log": log.drop("mood")})
+    assert 'template = "user {user_id}"' in text

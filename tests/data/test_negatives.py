@@ -26,10 +26,12 @@ SHOPS = pl.DataFrame({"id": [f"p{n}" for n in range(PLACES)]}).with_columns(
 )
 
 
-def sampled(folder: Path, *settings: str, clicks: pl.DataFrame = CLICKS) -> Log:
+def sampled(
+    folder: Path, *settings: str, clicks: pl.DataFrame = CLICKS, places: pl.DataFrame = SHOPS
+) -> Log:
     folder.mkdir(exist_ok=True)
     users = pl.DataFrame({"user_id": [f"u{n}" for n in range(7)]})
-    overrides = write_own(folder, places=SHOPS, users=users, impressions=clicks)
+    overrides = write_own(folder, places=places, users=users, impressions=clicks)
     config = own_config(folder, [*overrides, "features.candidate_columns=[]", *settings])
     (folder / "work").mkdir()
     return check_tables(config, own_tables(config, folder / "work"), folder / "work")
@@ -44,14 +46,35 @@ def test_each_request_gets_unclicked_places(tmp_path: Path) -> None:
     assert added.max() == 3
     assert added.mean() > 2.5
     assert rows["request_id"].rle_id().n_unique() == rows["request_id"].n_unique()
-    # A place is available from its first to its last click, for training rows its training clicks.
     clicked, drawn = rows.filter("click"), rows.filter(~pl.col("click"))
-    days = clicked.group_by("poi_id").agg(first=pl.col("day").min(), last=pl.col("day").max())
-    outside = drawn.join(days, on="poi_id").filter(~pl.col("day").is_between("first", "last"))
-    assert outside.is_empty()
     known = clicked.filter(split="train")["poi_id"].unique()
     assert drawn.filter(split="train")["poi_id"].is_in(known.implode()).all()
     assert 0 < (log.sampled_share or 0) < 1
+
+
+def test_places_are_available_before_and_after_their_clicks_as_long_as_between_them(
+    tmp_path: Path,
+) -> None:
+    """Otherwise rows of a place that is rare and new would all be clicked."""
+    days = {"often": [*range(DAYS)] * 20, "rare": [4], "some": [4, 6], "dish": [3] * 40}
+    clicks = pl.DataFrame(
+        [
+            {"poi_id": place, "user_id": f"u{n % 7}", "time": str(NOON + timedelta(day, n))}
+            for place, all_days in days.items()
+            for n, day in enumerate(all_days)
+        ]
+    ).with_columns(city=pl.lit("Bonn"))
+    places = pl.DataFrame({"id": [*days], "title": [*days], "city": "Bonn"})
+    log = sampled(tmp_path, "dataset.negatives.per_request=3", clicks=clicks, places=places)
+    drawn = log.scan().filter(~pl.col("click")).collect()
+    after = (pl.col("day") - NOON.date()).dt.total_days()
+    of_place = drawn.group_by("poi_id").agg(after.unique().sort())
+    assert dict(of_place.iter_rows()) == {
+        "often": [3, 4, 6],
+        "rare": [*range(DAYS)],
+        "some": [*range(2, DAYS)],
+        "dish": [3],
+    }
 
 
 def test_negatives_depend_only_on_the_request(tmp_path: Path) -> None:

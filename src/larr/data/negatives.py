@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from larr.config import Config
@@ -91,12 +92,17 @@ def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list
 def _available(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
     """Returns the available places, numbered within each split and group of `within`.
 
-    Training rows sample from the places clicked in training rows, test rows from all.
+    Training rows sample from the places clicked in training rows, test rows from all. A place is
+    taken to be available from its first to its last click, and as long before and after as lies
+    between two clicks on average; always if it has one click. Otherwise a rare place would be new
+    in clicked rows only.
     """
+    day = pl.col("day").to_physical()
+    gap = ((day.max() - day.min()) / (pl.len() - 1)).fill_nan(np.inf)
     of_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
-        .agg(pl.col("day").min().alias(SINCE), pl.col("day").max().alias(UNTIL))
+        .agg((day.min() - gap).alias(SINCE), (day.max() + gap).alias(UNTIL))
         .with_columns(split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
@@ -131,6 +137,6 @@ def _sampled(asked: pl.DataFrame, available: pl.DataFrame, wanted: NegativesConf
     draw = pl.concat_str("request_id", DRAW, separator="|").hash()
     rows = rows.with_columns((draw % pl.col(PLACES)).alias(NUMBER))
     rows = rows.join(available.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
-    rows = rows.filter(pl.col("day").is_between(SINCE, UNTIL))
+    rows = rows.filter(pl.col("day").to_physical().is_between(SINCE, UNTIL))
     rows = rows.unique([ROW, "poi_id"], maintain_order=True)
     return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))

@@ -45,7 +45,7 @@ LARGEST_EXACT: dict[pl.DataType, int] = {
 """From these values on, floats cannot represent every integer, so distinct IDs can collide."""
 ROUNDED = r"^-?(\d{16,}\.0|\d+(\.\d+)?[eE]\+\d+)$"
 """Such floats as texts, as spreadsheets and pandas write them."""
-SHORT = r"^[1-9](\.\d\d?)?e\+(0[5-9]|1[0-4])$"
+SHORT = r"^[1-9](\.\d{1,4})?e\+(0[5-9]|1[0-4])$"
 """Whole numbers that R writes with an exponent, as that is shorter: 100000 as 1e+05."""
 
 
