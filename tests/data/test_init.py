@@ -155,7 +155,9 @@ def test_a_log_without_times_is_split_by_users(folder: Path) -> None:
 
 def test_the_error_for_a_missing_table_lists_the_files(folder: Path) -> None:
     (folder / "notes.txt").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match=r"no table found.*notes\.txt: 1 columns"):
+    (folder / "shops.XLSX").write_bytes(b"PK")
+    expected = r"no table found.*notes\.txt: 1 columns.*shops\.XLSX: an Excel workbook; save each"
+    with pytest.raises(DataError, match=expected):
         drafted(folder)
     pl.DataFrame({"a": [1, 2], "b": [3, 4]}).write_csv(folder / "numbers.csv")
     with pytest.raises(DataError, match=r"no table looks like a log .* numbers: a, b"):

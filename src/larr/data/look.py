@@ -35,7 +35,7 @@ MAX_VALUES, MAX_PARTS, MAX_NUMERIC_CATEGORY = 1_000, 500, 12
 """Maximum numbers of distinct values: of a category, of parts of lists, of a numeric category."""
 NO_TABLE = re.compile(
     r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
-    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|xlsx?|docx?)$",
+    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|docx?)$",
     re.IGNORECASE,
 )
 """Names of files that are ignored."""
@@ -370,6 +370,8 @@ def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[
 
 def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
     """Yields the name and source of each table in a file, database, or folder of parts."""
+    if path.suffix.lower() in (".xls", ".xlsx"):
+        raise DataError("an Excel workbook; save each of its sheets as CSV")
     kind = DATABASES.get(path.suffix.lower())
     if kind is None:
         yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
