@@ -6,9 +6,8 @@ The kind of a column is that of the first rule in `KINDS` that its values satisf
 from __future__ import annotations
 
 import re
-import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,27 +19,19 @@ import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
 from larr.data.csv_files import detected_dialect, detected_encoding
-from larr.data.files import HIDDEN, Files, table_files
+from larr.data.files import Files, table_files
 from larr.data.roles import WORDS, is_name, words_of
-from larr.data.sql import ENDING, identifier, literal
+from larr.data.sources import sources, tables_in
+from larr.data.sql import identifier, literal
 from larr.data.transforms import text_column
 from larr.data.values import as_type
 from larr.errors import DataError
 from larr.metrics import Array
-from larr.progress import console
 
 MAX_ROWS = 1_000_000
 """Rows read from the beginning of each table."""
 MAX_VALUES, MAX_PARTS, MAX_NUMERIC_CATEGORY = 1_000, 500, 12
 """Maximum numbers of distinct values: of a category, of parts of lists, of a numeric category."""
-NO_TABLE = re.compile(
-    r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
-    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|docx?)$",
-    re.IGNORECASE,
-)
-"""Names of files that are ignored."""
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
-DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
 """A cell that is unlikely to be a column name."""
 DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
@@ -305,9 +296,9 @@ class Reader:
         self.tables: list[Table] = []
         self.others: dict[str, str] = {}
         """File that is not a table -> reason."""
-        for path in _sources(folder, unpacked, is_given=True):
+        for path in sources(folder, unpacked, is_given=True):
             try:
-                for stem, file in _tables_in(path):
+                for stem, file in tables_in(path):
                     self.add(stem, file, prefix=path.parent.name)
             except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
                 self.others[path.name] = str(error)
@@ -342,48 +333,6 @@ class Reader:
     def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
         """Returns the result of a query as a table."""
         return self.add(stem, FileConfig(query=sql), *needs, note=note)
-
-
-def _sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[Path]:
-    """Yields the files below a folder; a folder with the parts of one table is yielded itself."""
-    if not is_given and (path.name.startswith(HIDDEN) or NO_TABLE.search(path.name)):
-        return
-    if path.name.lower().endswith(ARCHIVES):
-        folder = unpacked / path.name.partition(".")[0]
-        if not folder.exists():
-            safe = {} if path.suffix.lower() == ".zip" else {"filter": "data"}
-            shutil.unpack_archive(path, folder, **safe)  # type: ignore[arg-type]
-            console.print(f"  {path}: unpacked to {folder}", soft_wrap=True)
-        path = folder
-    if not path.is_dir():
-        yield path
-        return
-    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(HIDDEN)]
-    stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", child.name) for child in inside}
-    is_split = len(inside) > 1 and len(stems) == 1 and re.search(ENDING, inside[0].name, re.I)
-    if (is_split and not is_given) or any("=" in child.name for child in inside):
-        yield path
-        return
-    for child in inside:
-        yield from _sources(child, unpacked)
-
-
-def _tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
-    """Yields the name and source of each table in a file, database, or folder of parts."""
-    if path.suffix.lower() in (".xls", ".xlsx"):
-        raise DataError("an Excel workbook; save each of its sheets as CSV")
-    kind = DATABASES.get(path.suffix.lower())
-    if kind is None:
-        yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
-        return
-    if kind == "duckdb":
-        with duckdb.connect(str(path), read_only=True) as database:
-            names = database.sql("SELECT table_name FROM information_schema.tables").fetchall()
-    else:
-        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
-        names = sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute(query).fetchall()
-    for (name,) in sorted(names):
-        yield name, FileConfig(uri=f"{kind}:///{path.resolve()}", query=f'SELECT * FROM "{name}"')
 
 
 def _with_columns(file: FileConfig, path: Path) -> FileConfig:
