@@ -63,7 +63,7 @@ class Artifact:
     stages: tuple[Artifact, ...] = ()
     """The stages that it reads, which must be current as well."""
     ignored: frozenset[str] = frozenset()
-    """Names of inputs that may have changed since it was built."""
+    """Inputs, and paths of settings, that may have changed since it was built."""
 
     @property
     def built_from(self) -> dict[str, Any]:
@@ -166,15 +166,15 @@ def stage(config: Config, verb: str) -> Artifact:
     declared, inputs = STAGES[verb], inputs_of(config, verb)
     tree = config.model_dump(mode="json", exclude=COST_ONLY)
     recorded = {f"{source}/": manifest(folder(config, source)) for source in inputs}
-    ignored = declared.data_inputs if config.keep_trained else ()
+    ignored = frozenset(declared.may_change if config.keep_trained else ())
     return Artifact(
         folder(config, verb),
         {path: reduce(getitem, path.split("."), tree) for path in declared.settings},
         {name: _key(content) if content else None for name, content in recorded.items()},
         declared.files(config),
         declared.in_parts,
-        tuple(stage(config, source) for source in inputs if source not in ignored),
-        frozenset(f"{source}/" for source in ignored),
+        tuple(stage(config, source) for source in inputs if f"{source}/" not in ignored),
+        ignored,
     )
 
 

@@ -17,7 +17,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
     """Runs a stage if it is not up to date, and prints its time and memory."""
     target = artifacts.folder(config, verb)
     if not force and artifacts.stage(config, verb).is_current():
-        kept = config.keep_trained and STAGES[verb].data_inputs
+        kept = config.keep_trained and STAGES[verb].may_change
         state = "kept" if kept else "up to date"
         console.print(f"{verb}: {target} is {state}", style="dim")
         return

@@ -31,8 +31,8 @@ class Stage:
     files: Callable[[Config], Sequence[Path | str | None]] = lambda _: ()
     """`files` and `in_parts` are those of `larr.artifacts.Artifact`."""
     in_parts: bool = False
-    data_inputs: tuple[str, ...] = ()
-    """The inputs whose changes `config.keep_trained` ignores."""
+    may_change: tuple[str, ...] = ()
+    """Inputs, such as `prepare/`, and settings whose changes `config.keep_trained` ignores."""
     is_needed: Callable[[Config], bool] = lambda _: True
     """Whether a run with this configuration includes the stage."""
 
@@ -69,7 +69,7 @@ STAGES = {
         "larr.text.pretrain:pretrain",
         inputs=("prepare",),
         settings=("seed", "backbone", "keywords", "pretrain"),
-        data_inputs=("prepare",),
+        may_change=("prepare/",),
         files=lambda config: (config.backbone.model, config.pretrain.general_text),
     ),
     "contrast": Stage(
@@ -77,14 +77,14 @@ STAGES = {
         "larr.text.contrast:contrast",
         inputs=("prepare", "pretrain"),
         settings=("seed", "backbone", "keywords", "contrast", "embed"),
-        data_inputs=("prepare",),
+        may_change=("prepare/",),
     ),
     "distill": Stage(
         "-> distill/: a smaller text embedding model that imitates the one of stage 2.",
         "larr.text.distill:distill",
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
-        data_inputs=("prepare",),
+        may_change=("prepare/",),
         is_needed=_is_distilled,
     ),
     "embed": Stage(
@@ -117,7 +117,7 @@ STAGES = {
             *("keywords", "statistics", "features", "encoders", "sentence_encoder"),
         ),
         in_parts=True,
-        data_inputs=("prepare", "embed"),
+        may_change=("prepare/", "embed/", "align.models"),
         is_needed=lambda config: BEST in config.align.models,
     ),
     "align": Stage(
@@ -132,6 +132,7 @@ STAGES = {
         "larr.evaluation.evaluate:evaluate",
         inputs=("prepare", "embed", "align"),
         settings=("seed", "evaluate"),
+        is_needed=lambda config: config.dataset.test_days > 0,
     ),
 }
 RUN = tuple(verb for verb in STAGES if verb != "tune")

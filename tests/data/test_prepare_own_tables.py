@@ -14,6 +14,7 @@ from larr.data.features import read_features
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, DataError
 from larr.serve.features import Reader
+from larr.stages import RUN, STAGES
 from tests.fake_data import load
 from tests.own_tables import TABLES, WITH_DUPLICATE, own_config, write_own
 
@@ -41,6 +42,28 @@ def test_csv_tables_are_stale_after_a_change(
     assert artifacts.stage(config, "prepare").is_current()
     write_own(tmp_path, impressions=WITH_DUPLICATE)
     assert "impressions.csv" in str(artifacts.stage(config, "prepare").why_stale())
+
+
+@pytest.mark.parametrize("split", [[], ["train", "test", "train", "test"]])
+def test_without_test_days_all_rows_train(tmp_path: Path, split: list[str]) -> None:
+    log = TABLES["impressions"].with_columns([pl.Series("split", split)] if split else [])
+    config = own_config(
+        tmp_path,
+        [*write_own(tmp_path, impressions=log), "dataset.test_days=0", "dataset.test_share=0.5"],
+    )
+    prepare(config)
+    data = tmp_path / "out" / "prepare"
+    features = read_features(data)
+    assert (features.train_rows, features.test_rows) == (4, 0)
+    assert (
+        len(load(config, "test/labels")) == pl.read_parquet(data / "test/rows.parquet").height == 0
+    )
+    assert load(config, "train/recent").tolist() == [[0, 0], [0, 0], [0, 0], [1, 0]]
+    requests = pl.read_parquet(data / "requests.parquet")
+    assert requests["request_id"].unique().sort().to_list() == ["a", "b"]
+    latest_first = load(config, "known/histories")[1, 0, :2].tolist()
+    assert latest_first == [2, 1], "a version knows the clicks of the last day"
+    assert "evaluate" not in [verb for verb in RUN if STAGES[verb].is_needed(config)]
 
 
 def test_weights_have_the_mean_1_in_training(tmp_path: Path) -> None:

@@ -182,9 +182,16 @@ def test_new_texts_are_embedded_like_stored_ones(embedded: Config, source: str) 
     np.testing.assert_allclose(vectors_ND, stored_ND, atol=1e-5)
 
 
-def test_a_refresh_embeds_only_new_texts(copied: Config, computed: list[int]) -> None:
+def test_a_refresh_embeds_only_new_texts(
+    copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied_vectors(_: Config, vectors: Path, folder: Path) -> None:
+        shutil.copy(vectors, folder)
+
+    monkeypatch.setattr(embed, "write_figures", copied_vectors)
     config = with_rankers(copied, "larr", "larr_tfidf").model_copy(update={"keep_trained": True})
     old = texts_of(config)
+    embed.embed(config, ["encoder", "tfidf"], ["tfidf"])
     known_ND = {name: vectors_of(config, name) for name in ("encoder", "tfidf")}
     new = pl.DataFrame({"keyword": ["poi_menu"] * 2, "text": ["Sichuan; noodle", "cakes"]})
     texts = pl.concat([new, old.select("keyword", "text")[::-2]]).with_row_index("text_id")
@@ -195,7 +202,7 @@ def test_a_refresh_embeds_only_new_texts(copied: Config, computed: list[int]) ->
         texts.with_columns(pl.col("text_id").cast(pl.Int32)).write_parquet(
             work.folder / "texts.parquet"
         )
-    embed_stage(config)
+    embed.embed(config, ["encoder", "tfidf"], ["tfidf"])
     assert sum(computed) == len(new)
     for name, before_ND in known_ND.items():
         after_ND = vectors_of(config, name)

@@ -126,8 +126,9 @@ class DatasetConfig(Section):
     split_by: Literal["time", "user_id", "poi_id", "request_id"] = "time"
     """How the test rows are chosen, unless impressions have a column `split`: the last rows by
     time, or random users, places or requests. A log without times is split by user instead."""
-    test_days: Positive = 1
-    """Test days at the end of the log, unless `test_share` is set."""
+    test_days: Annotated[int, Field(ge=0)] = 1
+    """Test days at the end of the log, unless `test_share` is set; 0 trains on all rows, also those
+    that a column `split` marks as test, for a version to serve: `larr run` then has no report."""
     test_share: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Share of test rows in a split by time, or of test users, places or requests; 0.2 for these
     if not set."""

@@ -85,7 +85,8 @@ def write_enriched(
 
 def scan(parts: list[Part], split: str) -> pl.LazyFrame:
     """Returns the enriched rows of a split, lazily."""
-    return pl.scan_parquet([part.file for part in parts if part.split == split])
+    files = [part.file for part in parts if part.split == split]
+    return pl.scan_parquet(files) if files else pl.scan_parquet(parts[0].file).clear()
 
 
 @dataclass(frozen=True)

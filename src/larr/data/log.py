@@ -13,6 +13,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.data import DatasetConfig
 from larr.data.checks import Checked, Checks
 from larr.data.chunks import Mapped, one_by_one
 from larr.data.contract import TABLES
@@ -187,7 +188,7 @@ def check_tables(
         sampled = add_negatives(config, wanted, places, files, split.of)
         split = Split(pl.col("split"))
     rows = split.of(pl.scan_parquet(files))
-    is_split_by_time = _check_split(rows, tasks, config.dataset.sampling_rate)
+    is_split_by_time = _check_split(rows, tasks, config.dataset)
     # An order that is in both tables counts once, as an impression.
     key = ["user_id", "poi_id", "day"]
     ordered = rows.filter(pl.col("order")).select(key).unique()
@@ -296,7 +297,9 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
         key = "user_id"
     draw = pl.col("request_id" if key == "time" else key).cast(pl.String).hash(SEED)
     draw = draw.cast(pl.Float64) / 2.0**64
-    if key != "time":
+    if not settings.test_days:
+        is_tested = pl.lit(value=False)
+    elif key != "time":
         console.print(f"  random split by {key}")
         is_tested = draw < (settings.test_share or DEFAULT_SHARE)
     elif settings.test_share:
@@ -305,17 +308,17 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
     else:
         is_tested = (pl.lit(last) - pl.col("day")).dt.total_days() < settings.test_days
     name = pl.when(is_tested).then(pl.lit("test")).otherwise(pl.lit("train"))
-    if "split" in pl.scan_parquet(files).collect_schema():
+    if settings.test_days and "split" in pl.scan_parquet(files).collect_schema():
         name = pl.col("split").cast(pl.String)
     if is_dated:
         return Split(name), last
     return Split(name, draw), last + timedelta(days=RANDOM_DAYS)
 
 
-def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> bool:
+def _check_split(rows: pl.LazyFrame, tasks: list[str], settings: DatasetConfig) -> bool:
     """Prints the days of each split; returns whether all test days follow the training days.
 
-    Raises DataError if a split is empty, or all training labels of a task are equal.
+    Raises DataError if a required split is empty, or all training labels of a task are equal.
     """
     splits = (
         rows.group_by("split")
@@ -339,7 +342,7 @@ def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> 
         )
     by_split = splits.rows_by_key("split", named=True, unique=True)
     counts = {split: by_split[split]["rows"] if split in by_split else 0 for split in SPLITS}
-    if not all(counts.values()):
+    if not counts["train"] or (not counts["test"] and settings.test_days):
         raise DataError(
             f"table impressions: {counts['train']:,} training rows and {counts['test']:,} test "
             "rows; both are needed: give a longer log, another dataset.test_days, or a column "
@@ -353,7 +356,10 @@ def _check_split(rows: pl.LazyFrame, tasks: list[str], sampling_rate: float) -> 
                 "rows; both values are needed"
                 + ("" if task == "click" else " (without a column order, only CTR is trained)")
             )
-    check_sampling(sampling_rate, by_split["train"]["click"], by_split["test"]["click"])
+    if not counts["test"]:
+        return True
+    ctr = (by_split[split]["click"] for split in SPLITS)
+    check_sampling(settings.sampling_rate, *ctr)
     is_split_by_time = bool(by_split["test"]["first"] > by_split["train"]["last"])
     if not is_split_by_time:
         console.print(

@@ -38,7 +38,8 @@ def has_last_days(data: Path) -> bool:
     `larr prepare` writes.
     """
     day_N, test_N = _both(data, "days")
-    return bool(day_N.max() < test_N.min() and day_N.min() < day_N.max())
+    is_before = not len(test_N) or day_N.max() < test_N.min()
+    return bool(is_before and day_N.min() < day_N.max())
 
 
 def splits(data: Path) -> list[npt.NDArray[np.str_]]:

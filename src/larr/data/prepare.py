@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from datetime import date
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def _write_splits(
     encoder.save(folder / "vocabularies")
     rows = write_arrays(mapped, enricher, encoder, parts, folder)
     scan(parts, "test").select(evaluated).sink_parquet(folder / "test" / "rows.parquet")
-    for split in SPLITS:
+    for split in filter(rows.get, SPLITS):
         _report_unknown(encoder, rows[split], folder / split)
     return encoder, rows
 
@@ -171,8 +172,11 @@ def _beside(log: Log) -> str:
 
 
 def _write_requests(log: Log, folder: Path) -> None:
-    """Writes some requests of the first test day, with the columns of the log."""
-    chunk = next(log.chunks("test"))
+    """Writes some requests of the first test day, with the columns of the log.
+
+    Without test days they are those of the first training day.
+    """
+    chunk = next(chain(log.chunks("test"), log.chunks("train")))
     first = chunk.filter(pl.col("day") == pl.col("day").min())
     requests = first["request_id"].unique(maintain_order=True)
     chosen = requests.gather_every(max(1, len(requests) // EXAMPLES)).head(EXAMPLES)

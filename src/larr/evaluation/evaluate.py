@@ -44,7 +44,7 @@ class TestDays:
         data = artifacts.folder(config, "prepare")
         self.rows = pl.read_parquet(data / "test" / "rows.parquet")
         if not self.rows.height:
-            raise DataError(f"{data / 'test'}: no impressions; is the test period empty?")
+            raise DataError(f"{data / 'test'}: no impressions; set dataset.test_days to 1 or more")
         self.features: Json = artifacts.read_json(data / "features.json")
         label_NT = np.load(data / "test" / "labels.npy").astype(bool)
         tasks = (TASKS[name] for name in self.features["tasks"])

@@ -278,6 +278,7 @@ def _add_texts(job: Job, embed_later: Embed) -> int:
     new = texts.with_row_index("new").filter(pl.col("row").is_null())
     known_ND = np.load(job.folder / VECTORS, mmap_mode="r")
     (job.folder / artifacts.MANIFEST).unlink()  # if this is interrupted, all texts are embedded
+    shutil.rmtree(job.folder / FIGURES, ignore_errors=True)
     with artifacts.atomic(job.folder / VECTORS) as partial:
         vectors_ND = artifacts.new_array(partial, np.float32, (len(texts), known_ND.shape[1]))
         for start in range(0, len(texts), SHARD):
