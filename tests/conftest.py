@@ -31,6 +31,8 @@ SMALL = [
     "dataset.city.impressions=8000",
     "dataset.city.history_days=21",
     "dataset.chunk_rows=3000",
+    "features.situation=['meal_slot', 'place_kind']",
+    "features.situation_attributes=['poi_category', 'poi_price_yuan_level']",
 ]
 TINY = [
     "pretrain={max_steps=2, batch_size=8, general_ratio=0.0}",

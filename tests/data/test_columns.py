@@ -221,6 +221,14 @@ def test_a_template_with_an_invalid_column_is_refused(
         ({"features": {"categories": []}}, "features.categories: the rankers need at least one"),
         ({"align": {"tuned": {"ple": {"hidden": ["no_such"]}}}}, "ple: hidden names no_such"),
         ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows have no column"),
+        (
+            {"features": {"situation": ["weather"], "categories": ["user_id", "mood"]}},
+            "features.situation: weather must be among features.categories; possible are user_id",
+        ),
+        (
+            {"features": {"situation_attributes": ["mood"], "categories": ["mood", "poi_id"]}},
+            "features.situation_attributes: mood must be among .*; possible are poi_id$",
+        ),
     ],
 )
 def test_a_setting_with_an_invalid_column_is_refused(

@@ -13,7 +13,7 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.data.batches import LogRows
-from larr.data.histories import KINDS
+from larr.data.histories import ALIKE, KINDS
 from larr.data.log import SPLITS
 from larr.data.parts import HELD_BACK
 from larr.text import figures
@@ -90,7 +90,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
             continue
         yield from (close.max(), close.mean())
     for kernel in KERNELS:
-        taken, clicked, left = (np.exp(kernel * (close - 1)).sum() for close in kinds)
+        taken, clicked, left, _ = (np.exp(kernel * (close - 1)).sum() for close in kinds)
         accepted, similar = taken + clicked, taken + clicked + left
         yield (accepted + PRIOR_SHARE * PRIOR_WEIGHT) / (similar + PRIOR_WEIGHT)
         yield np.log1p(similar)
@@ -110,7 +110,7 @@ def test_figures_have_distinct_names_and_are_standardised_on_training_rows(writt
     names = artifacts.read_json(folder(written) / "figures.json")["names"]
     train = np.load(folder(written) / "train.npy")
     assert train.shape[1] == len(names) == len(set(names))
-    assert {f"{kind}_largest" for kind in KINDS} < set(names)
+    assert {f"{kind}_largest" for kind in (*KINDS, ALIKE)} < set(names)
     assert np.isfinite(train).all()
     complete = train[:, names.index("similar_10")]
     np.testing.assert_allclose((complete.mean(), complete.std()), (0, 1), atol=1e-2)

@@ -283,3 +283,13 @@ class FeatureConfig(Section):
     section 3.2."""
     half_life_days: AboveZero = 30.0
     """Half-life of an event's weight in the statistics, in days."""
+    situation: list[str] = []
+    """Categories of the scene, such as `["meal_slot", "place_kind"]`, whose values together are the
+    context of an order. Text figures then also compare a place with the user's latest orders in
+    similar contexts; empty for none. Doubles the memory of the histories, or more."""
+    situation_attributes: list[str] = []
+    """Categories of places, such as `["poi_category"]`. Contexts in which similar places are
+    ordered, by the Jensen-Shannon divergence of these attributes, become one situation. Empty: each
+    context is a situation. Paper: arXiv 2403.12566, categories and prices."""
+    situations: Positive = 8
+    """Maximum number of situations, if there are attributes. arXiv 2403.12566 has about 30."""

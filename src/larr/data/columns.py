@@ -245,6 +245,19 @@ def _invalid_settings(
         )
     if settings.recent and "poi_id" not in settings.categories:
         yield "features.recent needs poi_id among features.categories"
+    contexts = [
+        name
+        for name in settings.categories
+        if not name.startswith("poi_")
+        and raw_column(config, name) not in settings.candidate_columns
+    ]
+    attributes = [name for name in settings.categories if name.startswith("poi_")]
+    for setting, known in (("situation", contexts), ("situation_attributes", attributes)):
+        if unknown := [name for name in getattr(settings, setting) if name not in known]:
+            yield (
+                f"features.{setting}: {', '.join(unknown)} must be among features.categories; "
+                f"possible are {', '.join(known)}"
+            )
     for name in settings.candidate_columns:
         if name not in impressions and "candidate_columns" in settings.model_fields_set:
             yield (

@@ -31,6 +31,7 @@ from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, sin
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
+from larr.data.situations import Situations, fit_situations
 from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
 from larr.progress import console
 
@@ -66,7 +67,7 @@ def prepare(config: Config) -> None:
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
         _write_features(config, log, encoder, counts, folder)
         end = _write_known(enricher, texts, encoder.places, folder)
-        write_histories(log, folder, end)
+        write_histories(log, folder, _situations(enricher, encoder), end)
         _write_orders(enricher, beside, folder)
         log.places.write_parquet(folder / "places.parquet")
         log.users.write_parquet(folder / "users.parquet")
@@ -145,7 +146,7 @@ def _write_part(
     parts = write_enriched(mapped, enricher, texts, columns, folder)
     scales = fit(config, scan(parts, "train")).scales
     write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)
-    write_histories(log, folder)
+    write_histories(log, folder, _situations(enricher, encoder))
     # The indices are those of the complete log: values that the part was not trained on become 0.
     trained_NF = np.load(folder / "train" / "categories.npy")
     places_N = dict(zip(encoder.vocabularies, trained_NF.T, strict=True)).get("poi_id", [])
@@ -157,6 +158,15 @@ def _write_part(
         recent_NL[~np.isin(recent_NL, places_N)] = 0
     for scratch in ("checked", "enriched"):
         shutil.rmtree(folder / scratch)
+
+
+def _situations(enricher: Enricher, encoder: FeatureEncoder) -> Situations | None:
+    """Returns the situations of the contexts, or None if the configuration names no columns."""
+    config, log = enricher.config, enricher.log
+    if not config.features.situation:
+        return None
+    orders = past_orders(log, log.counted())
+    return fit_situations(config, orders, log.places, encoder, enricher.levels)
 
 
 def _beside(log: Log) -> str:

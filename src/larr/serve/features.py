@@ -20,9 +20,10 @@ import polars as pl
 from larr.config import Config
 from larr.data.cross import Cross, indices
 from larr.data.features import FeatureEncoder, read_features
-from larr.data.histories import HISTORIES
+from larr.data.histories import HISTORIES, of_situation
 from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
 from larr.data.names import LOOKED_UP, compared_numbers, raw_column
+from larr.data.situations import Situations
 from larr.data.transforms import (
     MISSING,
     TIME_COLUMNS,
@@ -53,7 +54,8 @@ class RequestInputs(NamedTuple):
     texts: Ints
     recent: Ints
     history: Ints
-    """The places that the user took, clicked and left, [3, L]; see `larr.data.histories`."""
+    """The places that the user took, clicked and left, and with situations took in this one,
+    [K, L]; see `larr.data.histories`."""
     known: bool
     """Whether the user occurs in the log."""
     missing: list[str]
@@ -115,6 +117,7 @@ class Reader:
             poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
         }
         self.histories_UKL = open_array(data / KNOWN / HISTORIES)
+        self.situations = Situations.load(config, data / KNOWN)
         self.levels = {level.name: level for level in self.known.levels}
         places = self.known.describe_places(self.known.places)
         self.crosses = [
@@ -173,13 +176,22 @@ class Reader:
         users = self.known.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
         request_N = request_numbers(rows)
-        parts = [np.zeros((rows.height, 0), np.float32)]
+        arrays = self.encoder.arrays(rows)
+        histories_NKL = self._histories(user_N, arrays["categories"])
+        parts, row_N = [np.zeros((rows.height, 0), np.float32)], np.arange(rows.height)
         for folder in figures:
             opened = TextFigures.open(folder)
-            parts.append(opened.of_rows(text_NR, user_N, self.histories_UKL, request_N))
+            parts.append(opened.of_rows(text_NR, row_N, histories_NKL, request_N))
         recent_NL = self.encoder.places.padded_column(rows["recent"], self.encoder.recent)
-        arrays = {"recent": recent_NL, "texts": text_NR, "figures": np.hstack(parts)}
-        return self.encoder.arrays(rows) | arrays
+        return arrays | {"recent": recent_NL, "texts": text_NR, "figures": np.hstack(parts)}
+
+    def _histories(self, user_N: Array, categories_NF: Array) -> Ints:
+        """Returns the histories of rows of users, and of all categories, int32 [N, K, L]."""
+        latest_NKL = self.histories_UKL[user_N]
+        if self.situations is None:
+            return latest_NKL
+        situation_N = self.situations.of(categories_NF[:, self.situations.columns])
+        return of_situation(latest_NKL, situation_N)
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
@@ -227,12 +239,15 @@ class Reader:
                 unknown.append(name)
         number_M = np.array([values.get(name) for name in self.request_scales.names], np.float64)
         places = self.known.recent_places.get(row["user_id"], [])
+        all_1F = np.zeros((1, len(self.names)), np.int32)
+        all_1F[0, self.categories.request] = categories
+        user_1 = np.array([self.known.user_rows.get(row["user_id"], -1) + 1])
         return RequestInputs(
             np.array(categories, np.int32),
             self.request_scales.value(number_M),
             np.array(texts, np.int32),
             self.encoder.places.padded_value(places, self.encoder.recent),
-            self.histories_UKL[self.known.user_rows.get(row["user_id"], -1) + 1],
+            self._histories(user_1, all_1F)[0],
             row["user_id"] in self.known.user_rows,
             missing,
             unknown,

@@ -28,7 +28,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.histories import HISTORIES, KINDS, PLACE_TEXTS
+from larr.data.histories import ALIKE, HISTORIES, KINDS, PLACE_TEXTS
 from larr.data.log import SPLITS
 from larr.data.parts import HELD_BACK
 from larr.data.transforms import Array, Scales
@@ -50,7 +50,7 @@ PRIOR_WEIGHT, PRIOR_SHARE = 0.5, 0.2
 OF_ALL = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
 """Figures of all kinds together: the share of the weight that was not left, log(1 + weight)."""
 AFFINITIES = (
-    *(f"taken_{figure}" for figure in OF_KIND),
+    *(f"{kind}_{figure}" for kind in ("taken", ALIKE) for figure in OF_KIND),
     *(name for name in OF_ALL if name.startswith("accepted")),
 )
 """Figures compared within requests, as cosines are. On canteen purchases the LogLoss of the
@@ -160,6 +160,8 @@ class TextFigures:
 def history_figures(similarity_BKL: Floats) -> tuple[Floats, Floats]:
     """Returns `OF_KIND` of each kind, [B, K, F], NaN for empty histories, and `OF_ALL`, [B, F].
 
+    `OF_ALL` leaves out the places taken in the row's situation, which are among those taken.
+
     On canteen purchases PLE's GAUC rises from .601 to .629 with `OF_KIND` and to .647 with `OF_ALL`
     (letters, two held-back days). Adding SimTier's counts and soft maxima of similarities has no
     effect, and adding main axes of the place's texts overfits and lowers it to .626.
@@ -171,7 +173,7 @@ def history_figures(similarity_BKL: Floats) -> tuple[Floats, Floats]:
     of_kind_BKF[count_BK == 0] = np.nan
     of_all = []
     for kernel in KERNELS:
-        weight_BK = np.exp(kernel * (similarity_BKL - 1)).sum(axis=2)
+        weight_BK = np.exp(kernel * (similarity_BKL[:, : len(KINDS)] - 1)).sum(axis=2)
         total_B = weight_BK.sum(axis=1)
         accepted_B = total_B - weight_BK[:, KINDS.index("left")] + PRIOR_SHARE * PRIOR_WEIGHT
         of_all += [accepted_B / (total_B + PRIOR_WEIGHT), np.log1p(total_B)]
@@ -255,7 +257,8 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     static = [keywords.index(name) for name in place_texts.columns]
     names = [f"{keywords[q]}_x_{keywords[s]}" for q in request for s in place]
     if static:
-        names += [*(f"{kind}_{figure}" for kind in KINDS for figure in OF_KIND), *OF_ALL]
+        kinds = (*KINDS, ALIKE) if config.features.situation else KINDS
+        names += [*(f"{kind}_{figure}" for kind in kinds for figure in OF_KIND), *OF_ALL]
     compared: list[int] = []
     if config.features.within_request:
         cosines = len(request) * len(place)
