@@ -15,6 +15,7 @@ LARR = [
     {"config"},
     {"stages"},
     {"artifacts", "settings", "losses", "metrics", "workers"},
+    {"group"},
     {"data"},
     {"text"},
     {"rankers"},

@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
 from larr import artifacts
-from larr.config import Config
+from larr.config import ClusterConfig, Config
 from larr.errors import LarrError
+from larr.group import Group, group_of
 from larr.text import parallel
 from larr.text.backbone import load_base
 from larr.text.contrast import Collator, TripleLoss, contrast
 from larr.text.encoder import as_encoder
 from larr.text.memory import altered
 from larr.text.pairs import examples, held_out
-from larr.text.parallel import MIN_STEPS, Group, group_of
 from larr.text.pretrain import pretrain
 
 TEXTS, SIZE = 24, 3
+Engine = Literal["local", "ray"]
+ENGINES = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -57,9 +59,10 @@ def assist(config: Config, group: Group) -> None:
     gradients(config, group)
 
 
-def test_the_gradients_are_those_of_one_process(config: Config) -> None:
-    several = altered(config, {"cluster.workers": SIZE})
-    with group_of(several, "contrast", assist, MIN_STEPS) as group:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_gradients_are_those_of_one_process(config: Config, engine: Engine) -> None:
+    several = altered(config, {"cluster": {"engine": engine, "workers": SIZE}})
+    with group_of(SIZE, assist, several) as group:
         assert group.size == SIZE
         shared = gradients(several, group)
     torch.manual_seed(0)
@@ -95,8 +98,9 @@ def test_two_processes_train_as_one(
     assert losses[1] == pytest.approx(losses[0], rel=1e-2)
 
 
-def start(config: Config, other: Any) -> None:
-    with group_of(altered(config, {"cluster.workers": 2}), "contrast", other, MIN_STEPS) as group:
+def start(engine: Engine, other: Any) -> None:
+    config = Config(cluster=ClusterConfig(engine=engine, workers=2))
+    with group_of(2, other, config) as group:
         group.start(nn.Linear(2, 2))
         group.agreed(True)
         group.agreed(True)
@@ -112,15 +116,17 @@ def die_later(config: Config, group: Group) -> None:
 
 
 @pytest.mark.parametrize("ends", [die, die_later])
-def test_a_lost_process_is_reported(config: Config, ends: Any) -> None:
-    with pytest.raises(LarrError, match=r"a worker process was killed.*cluster\.workers"):
-        start(config, ends)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lost_process_is_reported(engine: Engine, ends: Any) -> None:
+    with pytest.raises(LarrError, match=r"a worker process .* run the same command again"):
+        start(engine, ends)
 
 
 def fail(config: Config, group: Group) -> None:
     raise LarrError("no such file")
 
 
-def test_an_error_of_another_process_is_raised(config: Config) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_error_of_another_process_is_raised(engine: Engine) -> None:
     with pytest.raises(LarrError, match="no such file"):
-        start(config, fail)
+        start(engine, fail)

@@ -45,19 +45,17 @@ class ClusterConfig(Section):
     """Parallel processing; it does not change the results (stages 1 and 2: up to rounding)."""
 
     engine: Literal["local", "ray"] = "local"
-    """`local`: processes on this machine; `ray`: Ray Data prepares the log, and rankers are trained
-    one by one. Needs the extra `ray`."""
+    """`local`: processes on this machine; `ray`: tasks on the machines of a Ray cluster. Needs the
+    extra `ray`."""
     workers: Positive = 1
     """Processes that prepare the log, train the language model together, or train rankers (one
     process on a GPU). They share the threads of the CPU."""
+    divide_rankers: bool = False
+    """Whether all workers train each ranker together, one ranker after another, on parts of every
+    batch. By default each worker trains another ranker."""
     address: str = ""
     """Address of a Ray cluster, such as `auto`; its machines need larr and the folder `output`
     under the same path. If empty, a local Ray is started for the stage."""
-
-    @property
-    def processes(self) -> int:
-        """Processes on this machine."""
-        return self.workers if self.engine == "local" else 1
 
 
 class Config(Section):

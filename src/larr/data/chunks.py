@@ -8,8 +8,6 @@ themselves: no pickled file is an input, and none remains when the stage ends.
 from __future__ import annotations
 
 import itertools
-import logging
-import os
 import pickle
 import shutil
 import warnings
@@ -26,8 +24,8 @@ import numpy as np
 import polars as pl
 
 from larr.config import ClusterConfig
-from larr.errors import ConfigError, LarrError
-from larr.workers import KILLED, POLL_SECONDS, processes
+from larr.errors import LarrError
+from larr.workers import LOST, POLL_SECONDS, connected, processes
 
 Work = Callable[[Any, Any], Any]
 """A module-level function of the shared data and a chunk."""
@@ -57,7 +55,7 @@ def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
     folder.mkdir()
     try:
         if cluster.engine == "ray":
-            with _ray(cluster):
+            with connected(cluster):
                 yield partial(_on_ray, cluster.workers, folder)
         else:
             with processes(cluster.workers, pl.thread_pool_size()) as pool:
@@ -89,34 +87,6 @@ def _result(job: Future[Any]) -> Any:
     while not job.done():
         wait([job], POLL_SECONDS)
     return job.result()
-
-
-@contextmanager
-def _ray(cluster: ClusterConfig) -> Iterator[None]:
-    """Connects to a Ray cluster, or starts a local one; shuts it down at the end."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - by default workers have low priority
-    try:
-        import ray.data  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "cluster.engine is \"ray\", but Ray is not installed; run `pip install 'larr[ray]'`, "
-            'or set cluster.engine = "local"'
-        ) from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised as well
-    started = {} if cluster.address else {"num_cpus": cluster.workers, "include_dashboard": False}
-    ray.init(
-        cluster.address or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"POLARS_MAX_THREADS": "1"}},  # a task has one core
-        **started,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _on_ray(
@@ -152,7 +122,7 @@ def _on_ray(
         except RayError as error:
             if isinstance(error, RayTaskError):
                 raise
-            raise LarrError(KILLED) from error
+            raise LarrError(LOST) from error
 
 
 def _call_of_row(path: Path, work: Work, row: dict[str, str]) -> dict[str, bytes]:

@@ -10,16 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from larr import artifacts, rankers
+from larr import artifacts, machine, rankers
 from larr.artifacts import Artifact
-from larr.config import Config
+from larr.config import ClusterConfig, Config
 from larr.config.rankers import BEST, RankerConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
+from larr.group import Group, group_of
 from larr.rankers import best
+from larr.rankers.neural import NeuralRanker
 from larr.rankers.ranker import LossCurve, Ranker
 from larr.text.figures import FIGURES
 from larr.workers import run_parallel
+
+MIN_SAMPLES = 500_000
+"""Fewer samples are trained by one process, as another takes some seconds to start."""
 
 
 def align(config: Config) -> None:
@@ -73,7 +78,8 @@ def renew(
     for name in stale:
         parts[name].start(resume=resume)
     jobs = {name: (config, name, parts[name].folder, *arguments) for name in stale}
-    run_parallel(work, jobs, config.cluster.processes, lambda name: parts[name].finish())
+    cluster = ClusterConfig() if config.cluster.divide_rankers else config.cluster
+    run_parallel(work, jobs, cluster, lambda name: parts[name].finish())
     return stale
 
 
@@ -81,8 +87,33 @@ def train(
     config: Config, name: str, settings: RankerConfig, log: LogRows
 ) -> tuple[Ranker, LossCurve]:
     """Returns a ranker trained on a log with these settings, and its losses."""
+    size = _processes(config, name, settings, len(log))
+    with group_of(size, _assist, config, name, settings, log) as group:
+        return _fit(config, name, settings, log, group)
+
+
+def _processes(config: Config, name: str, settings: RankerConfig, rows: int) -> int:
+    """Returns the number of processes that train a ranker together; on a GPU there is one."""
+    samples = min(rows, settings.rows or rows) * settings.epochs
+    divisible = issubclass(rankers.find(config, name), NeuralRanker) and samples >= MIN_SAMPLES
+    divides = config.cluster.divide_rankers and machine.device() != "cuda"
+    return config.cluster.workers if divides and divisible else 1
+
+
+def _assist(*arguments: Any) -> None:
+    """Trains a ranker in another process of the group."""
+    _fit(*arguments)
+
+
+def _fit(
+    config: Config, name: str, settings: RankerConfig, log: LogRows, group: Group
+) -> tuple[Ranker, LossCurve]:
+    """Trains a ranker in one process of a group."""
     torch.manual_seed(config.seed)  # for dropout and for draws in constructors
     ranker = rankers.build(config, name, settings)
+    ranker.group = group
+    if group.rank:  # each process drops other units
+        torch.manual_seed(config.seed + group.rank)
     log = log.with_figures(ranker.figures)
     rows = log.latest(settings.rows) if settings.rows else log
     precision = torch.get_float32_matmul_precision()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.data.batches import Batch
+from larr.group import Group
 from larr.rankers.ranker import IDS, RankerInputs
 
 ATTENTION_UNITS = 32
@@ -44,6 +45,17 @@ class CategoryTable(nn.Module):
         leaf_UE = self.rows.index_select(0, rows_U).requires_grad_()
         self.touched = [(rows_U, leaf_UE)]
         return functional.embedding(position, leaf_UE)
+
+    @torch.no_grad()
+    def add_gradients(self, group: Group) -> None:
+        """Replaces the rows of the last lookup by those of all processes, the gradients by sums."""
+        ((own_U, own_UE),) = self.touched
+        if group.size == 1 or own_UE.grad is None:
+            return
+        rows_U, position = group.rows(own_U).unique(return_inverse=True)
+        leaf_UE = self.rows.index_select(0, rows_U)
+        leaf_UE.grad = torch.zeros_like(leaf_UE).index_add_(0, position, group.rows(own_UE.grad))
+        self.touched = [(rows_U, leaf_UE)]
 
 
 class LazyAdam(torch.optim.Optimizer):

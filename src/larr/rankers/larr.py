@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.data.batches import Batch
+from larr.group import ALONE, Group
 from larr.losses import click_loss, info_nce
 from larr.rankers.matching import Matching, project
 from larr.rankers.neural import Weights
@@ -118,8 +119,12 @@ class Larr(Ple):
         # fp32 even under autocast: divided by a temperature of 0.1, bf16's step of 1/256 is 4 %
         with torch.autocast(e_s.device.type, enabled=False):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
+            if self.group.size > 1:  # the in-batch negatives are those of all processes
+                widths = [scene_BA.shape[1], target_BA.shape[1], more_BK.shape[1]]
+                rows = self.group.rows(torch.cat([scene_BA, target_BA, more_BK], dim=1))
+                scene_BA, target_BA, more_BK = rows.split(widths, dim=1)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
-            mask = false_negatives(batch, sampled)
+            mask = false_negatives(batch, sampled, self.group)
             return info_nce(similarities, mask, self.settings.temperature)
 
     def phases(self) -> list[tuple[int, Weights]]:
@@ -141,24 +146,23 @@ class Larr(Ple):
         return [{"params": texts, "lr": rate, "weight_decay": decay}, rest]
 
 
-def false_negatives(batch: Batch, sampled: Batch) -> Tensor:
-    """Returns the mask of false negatives, bool [B, B + K]. Decision 19.
+def false_negatives(batch: Batch, sampled: Batch, group: Group = ALONE) -> Tensor:
+    """Returns the mask of false negatives for the rows of a group, bool [B, B + K]. Decision 19.
 
     Two rows with the same user, or with the same place in the same scene (the same texts), match
     each other's targets. The last K columns are the rows sampled for each row.
     """
-    users_B, scenes_B = batch.keys[:, 0], _fingerprints(batch)
+    users_B, scenes_B = _keys(batch, group)
     same_BB = (users_B[:, None] == users_B).logical_or_(scenes_B[:, None] == scenes_B)
     if not sampled.rows:
         return same_BB
-    users_BK = sampled.keys[:, 0].unflatten(0, (batch.rows, -1))
-    scenes_BK = _fingerprints(sampled).unflatten(0, (batch.rows, -1))
+    users_BK, scenes_BK = (keys.view(len(users_B), -1) for keys in _keys(sampled, group))
     same_BK = (users_B[:, None] == users_BK).logical_or_(scenes_B[:, None] == scenes_BK)
     return torch.cat([same_BB, same_BK], dim=1)
 
 
-def _fingerprints(batch: Batch) -> Tensor:
-    """Returns a 64-bit polynomial hash of each row's place and scene texts.
+def _keys(batch: Batch, group: Group) -> tuple[Tensor, ...]:
+    """Returns the user of each row, and a 64-bit polynomial hash of its place and scene texts.
 
     Comparing one number per pair instead of eleven columns keeps the mask at B x B.
     """
@@ -166,4 +170,4 @@ def _fingerprints(batch: Batch) -> Tensor:
     fingerprints = torch.zeros_like(values[:, 0])
     for column in values.unbind(dim=1):
         fingerprints = fingerprints * 6364136223846793005 + column + 1
-    return fingerprints
+    return group.rows(torch.stack([batch.keys[:, 0], fingerprints], dim=1)).unbind(dim=1)

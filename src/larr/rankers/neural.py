@@ -73,9 +73,17 @@ class NeuralRanker(nn.Module, Ranker):
         """Sets the output biases so that training starts from these probabilities."""
 
     def losses(self, batch: Batch, sampled: Batch, weights: Weights) -> Tensor:  # noqa: ARG002
-        """Returns L_3, L_ctr and L_cl of a batch, [3]. Paper: Eq. (26)."""
+        """Returns L_3, L_ctr and L_cl of a batch, means over its rows, [3]. Paper: Eq. (26).
+
+        If several processes train the ranker, this is a part of a batch. A loss that compares rows
+        must gather them with `group.rows`.
+        """
         click = click_loss(self(batch), batch.labels, batch.weights)
         return torch.stack([weights.click * click, click, torch.zeros_like(click)])
+
+    def add_gradients(self) -> None:
+        """Replaces each gradient by its sum over the processes that train the ranker."""
+        self.group.add_gradients(self)
 
     def phases(self) -> list[tuple[int, Weights]]:
         """Returns the phases of the training: their epochs and the weights of the losses."""
@@ -99,6 +107,7 @@ class NeuralRanker(nn.Module, Ranker):
         settings, device = self.settings, torch.device(machine.device())
         self.set_base_rates(tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr))
         self.to(device).train()
+        self.group.start(self)
         optimizers = self.optimizers()
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         peaks = [group["lr"] for group in groups]
@@ -120,11 +129,13 @@ class NeuralRanker(nn.Module, Ranker):
             for step, (batch, sampled, weights, done) in enumerate(self._batches(log, size, seed)):
                 for group, peak in zip(groups, peaks, strict=True):
                     group["lr"] = rate_at(done) * peak
+                own, drawn, share = self._part(batch, sampled)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    losses = self.losses(batch.to(device), sampled.to(device), weights)
+                    losses = share * self.losses(own.to(device), drawn.to(device), weights)
                 for optimizer in optimizers:
                     optimizer.zero_grad()
                 losses[0].backward()
+                self.add_gradients()
                 for optimizer in optimizers:
                     optimizer.step()
                 samples += batch.rows
@@ -149,13 +160,28 @@ class NeuralRanker(nn.Module, Ranker):
                     samples += batch.rows
             first += epochs
 
+    def _part(self, batch: Batch, sampled: Batch) -> tuple[Batch, Batch, float]:
+        """Returns this process's part of a batch and of its negatives, and its share of the rows.
+
+        If there are fewer rows than processes, each process reads all of them.
+        """
+        if self.group.size == 1:
+            return batch, sampled, 1.0
+        if batch.rows < self.group.size:
+            return batch, sampled, 1 / self.group.size
+        own_M = self.group.part(torch.arange(batch.rows))
+        drawn_MK = self.group.part(torch.arange(sampled.rows).view(batch.rows, -1))
+        own, drawn = batch.select(own_M), sampled.select(drawn_MK.flatten())
+        return own, drawn, own.rows / batch.rows
+
     def _point(self, sums: list[Tensor], samples: int, curve: LossCurve) -> dict[str, float]:
         """Returns the mean losses since the last point of the curve; prints every tenth point.
 
-        `sums` holds each step's losses times its samples.
+        `sums` holds this process's share of each step's losses, times the step's samples.
         """
         since = samples - (int(curve[-1]["samples"]) if curve else 0)
-        loss, click, alignment = (torch.stack(sums).sum(dim=0) / since).tolist()
+        total = self.group.total(torch.stack(sums).sum(dim=0))
+        loss, click, alignment = (total / since).tolist()
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{self.name}: the loss is {loss} after {samples:,} samples, expected a finite "
@@ -213,6 +239,11 @@ class EmbeddingRanker(NeuralRanker):
         table, settings = self.encoder.table, self.settings
         lazy = LazyAdam(table, settings.learning_rate, settings.embedding_l2)
         return [*super().optimizers(), lazy]
+
+    def add_gradients(self) -> None:
+        """Also adds up the gradients of the embedding table's rows."""
+        super().add_gradients()
+        self.encoder.table.add_gradients(self.group)
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains, then sets the vectors of unseen values; see `average_unseen`."""

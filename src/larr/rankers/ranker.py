@@ -21,6 +21,7 @@ from torch import Tensor
 from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Features
+from larr.group import ALONE, Group
 from larr.rankers.graph import Logits, inputs_of, write_graph
 
 IDS = ("user_id", "poi_id")
@@ -80,6 +81,8 @@ class Ranker(ABC):
     text_vectors: ClassVar[str | None] = None
     """The folder under `embed/` with its text vectors, unless a variant names another one; None if
     it reads no texts."""
+    group: Group = ALONE
+    """The processes that train it together."""
     figures: Mapping[Path, int] = {}
     """The folders of its text figures and their numbers of columns, in the order of a batch;
     `larr.rankers.build` sets it."""

@@ -28,6 +28,7 @@ from transformers import TrainerCallback, set_seed
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
+from larr.group import ALONE, Group, group_of
 from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
@@ -42,7 +43,7 @@ from larr.text.backbone import (
 from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.judge import Checks
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, examples, held_out
-from larr.text.parallel import ALONE, Group, ParallelTrainer, group_of
+from larr.text.parallel import ParallelTrainer, processes_of
 from larr.text.retrieval import recalls
 
 GROUP = 32
@@ -67,7 +68,7 @@ def contrast(config: Config) -> None:
     with artifacts.building(config, "contrast") as work:
         holdout, pooling = held_out(config), config.contrast.pooling
         steps = config.contrast.triples // config.contrast.batch_size
-        with group_of(config, "contrast", assist, steps) as group:
+        with group_of(processes_of(config, "contrast", steps), assist, config) as group:
             recall = {}
             pretrained = artifacts.folder(config, "pretrain")
             if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:

@@ -18,12 +18,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from larr import artifacts
 from larr.config import Config
+from larr.group import ALONE, Group
 from larr.text.backbone import KeywordText
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
 from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
-from larr.text.parallel import ALONE, Group
 
 REQUESTS = 400
 """Orders used for evaluation."""

@@ -107,6 +107,7 @@ def step_of(config: Config, verb: str) -> Step:
         tokens = Tokens(0, part, config.backbone.max_length)
     else:
         tokens = _of_pretrain(config, lm) if verb == "pretrain" else _of_contrast(config, lm)
+    is_local = config.cluster.engine == "local"
     upper = config.backbone.lora_layers if verb == "contrast" else 0
     if (rank := config.backbone.lora_rank) and tokens.trained:
         model = get_peft_model(model, lora(lm.tokens, model, rank, upper))
@@ -119,7 +120,7 @@ def step_of(config: Config, verb: str) -> Step:
         trained=trained if tokens.trained else 0,
         tuned_layers=(rank and upper) or settings.num_hidden_layers,
         tokens=tokens,
-        processes=1 if verb == "embed" else processes_of(config, verb),
+        processes=processes_of(config, verb) if tokens.trained and is_local else 1,
     )
 
 

@@ -22,11 +22,12 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 
 from larr import artifacts
 from larr.config import Config
+from larr.group import ALONE, Group, group_of
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
-from larr.text.parallel import ALONE, Group, ParallelTrainer, group_of
+from larr.text.parallel import ParallelTrainer, processes_of
 
 IGNORED = -100
 """The label of tokens that are not predicted, as defined by torch and transformers."""
@@ -68,7 +69,7 @@ def pretrain(config: Config) -> None:
     with artifacts.building(config, "pretrain") as work:
         train, held_out, general_ratio = gather(config, lm.tokens)
         steps = steps_of(config, len(train)) if lm.predicts else 0
-        with group_of(config, "pretrain", assist, steps) as group:
+        with group_of(processes_of(config, "pretrain", steps), assist, config) as group:
             figures: dict[str, Any] = {
                 f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
             }
