@@ -150,6 +150,9 @@ def _write_rows(
     categories[:, 1] = random.integers(0, sizes.categories[1], rows)
     numbers = random.normal(size=(rows, sizes.numbers))
     texts = random.integers(-1, sizes.texts, (rows, sizes.keywords))
+    if sizes.keywords:  # the text before or at this one that belongs to the column's keyword
+        texts -= (texts - np.arange(sizes.keywords)) % sizes.keywords
+        texts = np.maximum(texts, -1)
     score = 3 * places[categories[:, 1]]
     if sizes.numbers:
         score += 3 * numbers[:, 0]

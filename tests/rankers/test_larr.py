@@ -54,6 +54,19 @@ def test_scores_depend_on_vectors_and_not_on_text_indices(config: Config, batch:
     assert not torch.allclose(model.score(batch), expected)
 
 
+def test_the_table_for_training_holds_the_vectors_that_are_read(
+    config: Config, batch: Batch
+) -> None:
+    model = build(config)
+    texts_BR = batch.texts.clone()
+    texts_BR[0] = -1
+    expected = model.read(texts_BR, slice(None))
+    assert not expected[0].any()
+    model.centred = model.centred_table()
+    found = model.read(texts_BR, slice(None)).float()
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2)  # bf16
+
+
 def test_dropped_texts_are_missing_and_only_in_training(config: Config, batch: Batch) -> None:
     nearly_all = {"scene.text_dropout": 0.9999999, "scene.dropout": 0.0, "id_dropout": 0.0}
     model = build(config, **nearly_all)
@@ -234,4 +247,4 @@ def test_text_layers_have_a_separate_learning_rate_and_decay(config: Config) -> 
         expected = {(config.align.learning_rate, 0.0)}
         assert {groups[id(parameter)] for parameter in part.parameters()} == expected
     assert len(groups) == sum(parameter.requires_grad for parameter in model.parameters())
-    assert model.optimizers()[1].param_groups[0]["lr"] == config.align.learning_rate
+    assert model.more_optimizers()[0].param_groups[0]["lr"] == config.align.learning_rate

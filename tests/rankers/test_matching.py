@@ -12,10 +12,7 @@ from larr.rankers.ranker import RankerInputs
 D, V = 6, 9
 REQUEST, PLACE = (0, 2), (1, 3)
 RECENT_SLOT = 3
-RECENT_TEXTS = torch.tensor([-1, 4, 5, -1, 6], dtype=torch.int32)
-RECENT = torch.tensor([[1, 2, 0], [4, 3, 0], [0, 0, 0]], dtype=torch.int32)
-CENTRES = torch.linspace(-1, 1, 4 * D, dtype=torch.float64).reshape(4, D)
-SCALES = torch.tensor([[1.0], [2.0], [3.0], [0.5]], dtype=torch.float64)
+RECENT = torch.tensor([[4, 5, -1], [6, -1, -1], [-1, -1, -1]])
 TEXTS = torch.tensor([[0, 1, 2, 3], [0, 7, -1, 8], [-1, 1, 2, -1]])
 
 
@@ -36,10 +33,7 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
         features,
         RankerConfig(),
         stored_VD,
-        CENTRES,
-        SCALES,
         poi_slots=PLACE,
-        recent_texts=RECENT_TEXTS,
         recent_slot=recent_slot,
     )
     return Matching(inputs).double(), stored_VD
@@ -54,9 +48,7 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
     figures = [texts[p] @ texts[q] for p in PLACE for q in REQUEST]
     request_side = [texts[q] for q in REQUEST]
     if matching.recent_slot is not None:
-        numbers = [int(RECENT_TEXTS[int(place)]) for place in RECENT[row]]
-        centre, scale = CENTRES[RECENT_SLOT], SCALES[RECENT_SLOT]
-        recent = [(stored_VD[text] - centre) * scale for text in numbers if text >= 0]
+        recent = [stored_VD[text] for text in RECENT[row].tolist() if text >= 0]
         products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
         if products is None:
             figures += [torch.tensor(0.0)] * 3
@@ -74,8 +66,11 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
 @pytest.mark.parametrize("recent_slot", [RECENT_SLOT, None])
 def test_figures_equal_their_definition(recent_slot: int | None) -> None:
     matching, stored_VD = make(recent_slot)
-    vectors_BRD = torch.stack([torch.stack([vector(stored_VD, int(t)) for t in r]) for r in TEXTS])
-    figures = matching(vectors_BRD, RECENT, stored_VD)
+    vectors_BRD, recent_BLD = (
+        torch.stack([torch.stack([vector(stored_VD, int(t)) for t in row]) for row in texts])
+        for texts in (TEXTS, RECENT)
+    )
+    figures = matching(vectors_BRD, recent_BLD, RECENT >= 0)
     assert figures.shape == (3, matching.width)
     expected = torch.stack([naive(matching, stored_VD, row) for row in range(3)])
     torch.testing.assert_close(figures, expected, atol=1e-6, rtol=0)

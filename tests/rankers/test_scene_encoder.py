@@ -42,7 +42,8 @@ def texts(missing: float) -> Tensor:
 
 def read(encoder: SceneEncoder, texts_BR: Tensor) -> Tensor:
     kind = encoder.agg.dtype
-    e_s: Tensor = encoder(VECTORS[texts_BR.clamp(min=0)].to(kind), texts_BR < 0)
+    vectors_BRD = VECTORS[texts_BR.clamp(min=0)].masked_fill(texts_BR[:, :, None] < 0, 0)
+    e_s: Tensor = encoder(vectors_BRD.to(kind), texts_BR < 0)
     return e_s
 
 

@@ -30,6 +30,11 @@ def texts_of(numbers: list[tuple[int, ...]]) -> Tensor:
     return torch.where(number_NR < 0, -1, number_NR * R + torch.arange(R))
 
 
+def vectors_of(text_NR: Tensor, kind: torch.dtype = torch.float64) -> Tensor:
+    """The vectors of texts, 0 for missing ones."""
+    return VECTORS.to(kind)[text_NR.clamp(min=0)].masked_fill(text_NR[..., None] < 0, 0)
+
+
 def softmax_of(encoder: SceneEncoder, text_NR: Tensor, slots: list[int]) -> Partial:
     """The softmax over the texts of some keywords."""
     text_NX = text_NR[:, slots]
@@ -48,7 +53,7 @@ def test_folded_equals_the_complete_encoder(
     numbers: list[tuple[int, ...]], place: set[int], pre_norm: bool, kind: torch.dtype, off: float
 ) -> None:
     encoder, text_NR = make_encoder(pre_norm=pre_norm).to(kind), texts_of(numbers)
-    complete = encoder(VECTORS[text_NR.clamp(min=0)].to(kind), text_NR < 0)
+    complete = encoder(vectors_of(text_NR, kind), text_NR < 0)
     request = softmax_of(encoder, text_NR, [slot for slot in range(R) if slot not in place])
     known = merged(agg_partial(encoder), request)
     folded = encoded(encoder, merged(known, softmax_of(encoder, text_NR, sorted(place))))
@@ -60,7 +65,7 @@ def test_the_request_is_merged_once_for_all_places() -> None:
     encoder, text_NR = make_encoder(), texts_of([(0, 1, 2, 3, -1), (5, 1, 2, 0, -1)])
     request = merged(agg_partial(encoder), softmax_of(encoder, text_NR[:1], [1, 2]))
     folded = encoded(encoder, merged(request, softmax_of(encoder, text_NR, [0, 3, 4])))
-    complete = encoder(VECTORS[text_NR.clamp(min=0)], text_NR < 0)
+    complete = encoder(vectors_of(text_NR), text_NR < 0)
     assert torch.allclose(folded, complete, atol=1e-12)
 
 

@@ -59,6 +59,9 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
         vectors_VD = torch.from_numpy(np.load(embedded / source / "vectors.npy", mmap_mode="c"))
         keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
         read_VD, inputs["vectors"] = vectors_VD, vectors_VD
+        numbers = {name: slot for slot, name in enumerate(features.scene_keywords)}
+        slot_V = keyword_V.replace_strict(numbers, default=-1, return_dtype=pl.Int64)
+        inputs["slots"] = torch.from_numpy(slot_V.to_numpy(writable=True))
         if settings.scene.whitened:
             inputs["axes"] = whitening(vectors_VD, keyword_V, features.scene_keywords)
             read_VD = vectors_VD @ inputs["axes"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from larr.data.batches import Batch
 from larr.rankers.embedding import EmbeddedFeatures, FeatureEmbedding
-from larr.rankers.layers import Crosses, Towers, with_product
+from larr.rankers.layers import Crosses, Dropout, Towers, with_product
 from larr.rankers.neural import EmbeddingRanker
 from larr.rankers.ranker import RankerInputs
 
@@ -35,7 +35,7 @@ class DeepRanker(EmbeddingRanker):
         units = [units * (ple.shared_experts + ple.task_experts) for units in ple.expert_units]
         layers: list[nn.Module] = []
         for i, o in pairwise([self.encoder.width, *units]):
-            layers += [nn.Linear(i, o), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(i, o), nn.ReLU(), Dropout(dropout)]
         self.bottom = nn.Sequential(*layers)
         self.deep_units = units[-1]
         self.towers = Towers(self.settings, self.tasks, self.deep_units)
@@ -99,13 +99,15 @@ class DeepFm(DeepRanker):
 
         Computed in linear time as (square of the sum - sum of the squares) / 2.
         """
-        categories_BFE, numbers_BM = features.categories, features.numbers
+        # float32, because the two squares nearly cancel
+        categories_BFE, numbers_BM = features.categories.float(), features.numbers.float()
         total_BE = categories_BFE.sum(dim=1) + numbers_BM @ self.number_fields
         squares_BE = categories_BFE.square().sum(dim=1)
         squares_BE = squares_BE + numbers_BM.square() @ self.number_fields.square()
         if features.recent.shape[1]:
-            total_BE = total_BE + features.recent
-            squares_BE = squares_BE + features.recent.square()
+            recent_BE = features.recent.float()
+            total_BE = total_BE + recent_BE
+            squares_BE = squares_BE + recent_BE.square()
         return (total_BE.square() - squares_BE) / 2
 
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from larr.data.batches import Batch
+from larr import machine
+from larr.data.batches import Batch, LogRows
 from larr.group import ALONE, Group
 from larr.losses import click_loss, info_nce
 from larr.rankers.matching import Matching, project
 from larr.rankers.neural import Weights
 from larr.rankers.ple import Ple
-from larr.rankers.ranker import Range, RankerInputs
+from larr.rankers.ranker import LossCurve, Range, RankerInputs
 from larr.rankers.scene_encoder import SceneEncoder
 
 
@@ -38,6 +39,8 @@ class Larr(Ple):
         **Ple.alternatives,
     }
     vectors: Tensor
+    slots: Tensor
+    recent_texts: Tensor
     axes: Tensor
     centres: Tensor
     scales: Tensor
@@ -52,6 +55,9 @@ class Larr(Ple):
         # a text's key and value in the scene encoder then depend only on the text
         self.foldable = self.scene.reads_agg_alone
         self.register_buffer("vectors", inputs.vectors, persistent=False)
+        self.register_buffer("slots", inputs.slots, persistent=False)
+        self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
+        self.centred: Tensor | None = None
         self.register_buffer("axes", inputs.axes)
         self.register_buffer("centres", inputs.centres)
         self.register_buffer("scales", inputs.scales)
@@ -67,19 +73,43 @@ class Larr(Ple):
     def outputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Returns logits [B, T], e_s [B, A] and the embeddings behind e_t [B, F, E]."""
         features = self.encoder(batch)
-        missing_BR = batch.texts < 0
+        texts_BR = batch.texts
         if self.training and self.settings.scene.text_dropout:
-            drawn_BR = torch.rand(missing_BR.shape, device=missing_BR.device)
-            missing_BR = missing_BR | (drawn_BR < self.settings.scene.text_dropout)
-        vectors_BRD = functional.embedding(batch.texts.clamp(min=0), self.vectors)
-        vectors_BRD = project(vectors_BRD, self.axes)
-        vectors_BRD = (vectors_BRD - self.centres) * self.scales
-        vectors_BRD = vectors_BRD.masked_fill_(missing_BR[:, :, None], 0)
-        e_s = self.scene(vectors_BRD, missing_BR)
-        read = [features.joined(), e_s]
+            drawn_BR = torch.rand(texts_BR.shape, device=texts_BR.device)
+            texts_BR = texts_BR.masked_fill(drawn_BR < self.settings.scene.text_dropout, -1)
+        vectors_BRD = self.read(texts_BR, slice(None))
+        e_s = self.scene(vectors_BRD, texts_BR < 0)
+        more = [e_s]
         if self.matching:
-            read.append(self.matching(vectors_BRD, batch.recent, self.vectors))
-        return self.logits(torch.cat(read, dim=1)), e_s, features.categories
+            slot = self.matching.recent_slot
+            recent_BL = self.recent_texts[batch.recent] if slot is not None else texts_BR[:, :0]
+            recent_BLD = self.read(recent_BL, slot or 0)
+            more.append(self.matching(vectors_BRD, recent_BLD, recent_BL >= 0))
+        return self.logits(features.joined(*more)), e_s, features.categories
+
+    def read(self, texts_BX: Tensor, slots: slice | int) -> Tensor:
+        """Returns the centred vectors of texts of these scene keywords, 0 for missing ones."""
+        if self.centred is not None:
+            return functional.embedding(texts_BX + 1, self.centred)
+        vectors_BXD = functional.embedding(texts_BX.clamp(min=0), self.vectors)
+        vectors_BXD = project(vectors_BXD, self.axes) - self.centres[slots]
+        return (vectors_BXD * self.scales[slots]).masked_fill(texts_BX[:, :, None] < 0, 0)
+
+    def fit(self, log: LogRows, seed: int) -> LossCurve:
+        """Trains as `NeuralRanker`, with a table of centred vectors: each text is centred once."""
+        self.centred = self.centred_table().to(machine.device())
+        curve = super().fit(log, seed)
+        self.centred = None
+        return curve
+
+    def centred_table(self) -> Tensor:
+        """Returns the centred vectors of all texts, after a row for missing ones, [1 + V, D]."""
+        dtype = torch.bfloat16 if machine.bf16_is_fast() else torch.float32
+        table = torch.zeros(len(self.vectors) + 1, self.vectors.shape[1], dtype=dtype)
+        for slot in range(len(self.centres)):
+            texts_X1 = (self.slots == slot).nonzero()
+            table[texts_X1[:, 0] + 1] = self.read(texts_X1, slot)[:, 0].to(dtype)
+        return table
 
     def target(self, categories_BFE: Tensor) -> Tensor:
         """Returns e_t: user and place embeddings in the space of e_s, [B, A]. Decision 17.

@@ -34,6 +34,19 @@ class Parallel(nn.Module):
         return torch.baddbmm(self.bias, x_NBI, self.weight.mT)
 
 
+class Dropout(nn.Dropout):
+    """Dropout by 16 random bits for each value, which takes a fifth of the time on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sets values to 0 at random in training, and scales the others to keep the mean."""
+        if not (self.training and self.p):
+            return x
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        bits = words.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)
+        kept = bits >= round(self.p * 2**16) - 2**15
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.p))
+
+
 class Towers(nn.Module):
     """A small network for each task that maps its input to its logit."""
 
@@ -41,7 +54,7 @@ class Towers(nn.Module):
         super().__init__()
         sizes = [inputs, *settings.ple.tower_units, 1]
         self.layers = nn.ModuleList(Parallel(tasks, i, o) for i, o in pairwise(sizes))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x_TBI: Tensor) -> Tensor:
         """Returns logits, [B, T]."""
@@ -61,8 +74,14 @@ class Crosses(nn.ModuleList):
         """Applies x_(l+1) = x_0 * (W x_l + b) + x_l: products of up to l + 2 inputs, [B, I]."""
         x_BI = first_BI
         for layer in self:
-            x_BI = first_BI * layer(x_BI) + x_BI
+            x_BI = torch.addcmul(x_BI, first_BI, layer(x_BI))
         return x_BI
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Returns the type in which matrix products of a tensor are computed: autocast's or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def tower_rates(rates_T: Tensor, ctcvr: Literal["tower", "product"]) -> Tensor:

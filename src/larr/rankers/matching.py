@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from larr.rankers.ranker import RankerInputs
 
@@ -25,10 +24,9 @@ LOWEST = -1e9  # masks missing recent places; -inf would give 0 * inf = NaN
 class Matching(nn.Module):
     """Similarities of request and place, and their product in a learned common space."""
 
-    recent_texts: Tensor
-    axes: Tensor
-    centre: Tensor
-    scale: Tensor
+    request_index: Tensor
+    place_index: Tensor
+    pairs: Tensor
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
@@ -36,37 +34,40 @@ class Matching(nn.Module):
         self.place_slots = list(inputs.poi_slots)
         self.request_slots = [slot for slot in slots if slot not in inputs.poi_slots]
         self.recent_slot = inputs.recent_slot
-        self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
+        pairs = [
+            len(slots) * place + text for place in self.place_slots for text in self.request_slots
+        ]
+        for name, index in (
+            ("request_index", self.request_slots),
+            ("place_index", self.place_slots),
+            ("pairs", pairs),
+        ):
+            self.register_buffer(name, torch.tensor(index, dtype=torch.int64), persistent=False)
         dimension = inputs.vectors.shape[1]
-        slot = self.recent_slot or 0
-        self.register_buffer("axes", inputs.axes, persistent=False)
-        self.register_buffer("centre", inputs.centres[slot], persistent=False)
-        self.register_buffer("scale", inputs.scales[slot], persistent=False)
         request = len(self.request_slots) + (self.recent_slot is not None)
         self.request = nn.Linear(request * dimension, COMMON_UNITS)
         self.place = nn.Linear(len(self.place_slots) * dimension, COMMON_UNITS)
-        pairs = len(self.request_slots) * len(self.place_slots)
-        self.width = pairs + COMMON_UNITS + 3 * (self.recent_slot is not None)
+        self.width = len(pairs) + COMMON_UNITS + 3 * (self.recent_slot is not None)
 
-    def forward(self, vectors_BRD: Tensor, recent_BL: Tensor, stored_VD: Tensor) -> Tensor:
-        """Returns the figures, [B, width]; `vectors_BRD` must be 0 where a text is missing."""
-        request_BQD = vectors_BRD[:, self.request_slots]
-        place_BPD = vectors_BRD[:, self.place_slots]
-        figures = [(place_BPD @ request_BQD.mT).flatten(1)]
-        request_side = [request_BQD.flatten(1)]
+    def forward(self, vectors_BRD: Tensor, recent_BLD: Tensor, known_BL: Tensor) -> Tensor:
+        """Returns the figures, [B, width], from the scene texts and those of the recent places.
+
+        The vectors must be 0 where a text is missing. Products of all pairs of texts are faster
+        than two selections.
+        """
+        products_BX = (vectors_BRD @ vectors_BRD.mT).flatten(1)
+        figures = [products_BX.index_select(1, self.pairs)]
+        request_side = [vectors_BRD.index_select(1, self.request_index).flatten(1)]
         if self.recent_slot is not None:
             # "the user's long interaction sequence is also used to produce interaction sequence
             # vectors" (section 3.2): the vectors of the recent places' texts, 0 for missing ones
-            texts_BL = self.recent_texts[recent_BL]
-            known_BL = texts_BL >= 0
-            recent_BLD = functional.embedding(texts_BL.clamp(min=0), stored_VD)
-            recent_BLD = project(recent_BLD, self.axes)
-            recent_BLD = (recent_BLD - self.centre) * self.scale * known_BL[:, :, None]
             place_BD1 = vectors_BRD[:, self.recent_slot, :, None]
-            figures.append(similarities((recent_BLD @ place_BD1).squeeze(2), known_BL))
+            product_BL = (recent_BLD @ place_BD1).squeeze(2)
+            figures.append(similarities(product_BL, known_BL).to(product_BL.dtype))
             recent_B1 = known_BL.sum(dim=1, keepdim=True).clamp(min=1)
             request_side.append(recent_BLD.sum(dim=1) / recent_B1)
-        product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BPD.flatten(1))
+        place_BX = vectors_BRD.index_select(1, self.place_index).flatten(1)
+        product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BX)
         return torch.cat([*figures, product_BK], dim=1)
 
 

@@ -5,6 +5,7 @@ Shapes: B rows of a batch, T tasks.
 
 from __future__ import annotations
 
+import gc
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from larr import machine, progress
 from larr.data.batches import BLOCK_ROWS, Batch, LogRows
 from larr.errors import LarrError
 from larr.losses import click_loss
 from larr.rankers.embedding import FeatureEmbedding, LazyAdam
+from larr.rankers.flat import FlatAdamW
 from larr.rankers.graph import VECTORS, Logits, inputs_of, write_graph
 from larr.rankers.layers import Towers, initialise, tower_rates
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
@@ -95,9 +97,9 @@ class NeuralRanker(nn.Module, Ranker):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "lr": self.settings.learning_rate, "weight_decay": 0.0}]
 
-    def optimizers(self) -> list[Optimizer]:
-        """Returns the optimizers of the training, each at its peak learning rate."""
-        return [AdamW(self.parameter_groups(), fused=True)]
+    def more_optimizers(self) -> list[Optimizer]:
+        """Returns optimizers of parameters without gradient, at their peak learning rates."""
+        return []
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains on L_3, shuffling the rows in each epoch.
@@ -108,10 +110,11 @@ class NeuralRanker(nn.Module, Ranker):
         self.set_base_rates(tower_rates(torch.from_numpy(log.label_rates()), settings.ctcvr))
         self.to(device).train()
         self.group.start(self)
-        optimizers = self.optimizers()
+        bf16 = machine.bf16_is_fast()
+        adamw = FlatAdamW(self, self.parameter_groups(), bf16)
+        optimizers = [adamw, *self.more_optimizers()]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         peaks = [group["lr"] for group in groups]
-        bf16 = machine.bf16_is_fast()
         rows, epochs = len(log), sum(epochs for epochs, _ in self.phases())
         size = settings.batch_size or step_rows(rows * settings.epochs)
         steps = math.ceil(rows / size) * epochs
@@ -122,6 +125,7 @@ class NeuralRanker(nn.Module, Ranker):
             )
         curve: LossCurve = []
         samples = 0
+        gc.freeze()  # collections during the training then skip the objects of all modules
         # samples times losses since the last point; kept on the device, because reading a value
         # at each step would wait for the GPU
         sums: list[Tensor] = []
@@ -144,6 +148,7 @@ class NeuralRanker(nn.Module, Ranker):
                     curve.append(self._point(sums, samples, curve))
                     sums.clear()
                 advance(batch.rows)
+        adamw.finish()
         self.eval()
         return curve
 
@@ -234,11 +239,10 @@ class EmbeddingRanker(NeuralRanker):
         """Sets the towers' last biases."""
         self.towers.layers[-1].bias.copy_(rates_T.logit(eps=1e-6)[:, None, None])  # type: ignore[operator]
 
-    def optimizers(self) -> list[Optimizer]:
-        """Returns AdamW for the network and `LazyAdam` for the embedding table."""
-        table, settings = self.encoder.table, self.settings
-        lazy = LazyAdam(table, settings.learning_rate, settings.embedding_l2)
-        return [*super().optimizers(), lazy]
+    def more_optimizers(self) -> list[Optimizer]:
+        """Returns `LazyAdam` for the embedding table."""
+        settings = self.settings
+        return [LazyAdam(self.encoder.table, settings.learning_rate, settings.embedding_l2)]
 
     def add_gradients(self) -> None:
         """Also adds up the gradients of the embedding table's rows."""

@@ -20,7 +20,7 @@ from torch.nn import functional
 from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
 from larr.rankers.embedding import FeatureEmbedding
-from larr.rankers.layers import Crosses, Parallel, Towers, with_product
+from larr.rankers.layers import Crosses, Dropout, Parallel, Towers, with_product
 from larr.rankers.neural import EmbeddingRanker
 from larr.rankers.ranker import RankerInputs
 
@@ -41,21 +41,25 @@ class Mixture(nn.Module):
         mixes_GN = [
             [owner in (gate, tasks) or gate == tasks for owner in owners_N] for gate in range(gates)
         ]
-        self.register_buffer("closed", ~torch.tensor(mixes_GN), persistent=False)
+        self.register_buffer("closed", ~torch.tensor(mixes_GN)[:, :, None], persistent=False)
         self.register_buffer("owners", torch.tensor(owners_N), persistent=False)
         networks, units = len(owners_N), ple.expert_units
         self.layers = nn.ModuleList(Parallel(networks, i, o) for i, o in pairwise(units))
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, hidden_NBH: Tensor, gates_BGN: Tensor) -> Tensor:
-        """Takes the first layer and the gates, both before activation; returns [G, B, O]."""
+    def forward(self, hidden_NBH: Tensor, gates_GNB: Tensor) -> Tensor:
+        """Takes the first layer and the gates, both before activation; returns [G, B, O].
+
+        A softmax over few numbers is fast only if they are not the last dimension.
+        """
         experts_NBO = self.dropout(functional.relu(hidden_NBH))
         for layer in self.layers:
             experts_NBO = self.dropout(functional.relu(layer(experts_NBO)))
         # one product for all gates: experts outside a gate's mixture get weight exp(-inf) = 0
-        weights_BGN = gates_BGN.masked_fill(self.closed, -torch.inf).softmax(dim=2)
-        mixed_BGO: Tensor = weights_BGN.to(experts_NBO.dtype) @ experts_NBO.transpose(0, 1)
-        return mixed_BGO.transpose(0, 1)
+        weights_GNB = gates_GNB.float().masked_fill(self.closed, -torch.inf).softmax(dim=1)
+        weights_BGN = weights_GNB.to(experts_NBO.dtype).permute(2, 0, 1).contiguous()
+        mixed_BGO: Tensor = weights_BGN @ experts_NBO.transpose(0, 1).contiguous()
+        return mixed_BGO.transpose(0, 1).contiguous()
 
 
 class FirstLevel(nn.Module):
@@ -75,8 +79,8 @@ class FirstLevel(nn.Module):
     def forward(self, products_BH: Tensor) -> Tensor:
         """Takes `linear` of the input; returns the inputs of the next level, [G, B, O]."""
         hidden, gates = products_BH.split(self.sizes, dim=1)
-        hidden_NBH = hidden.unflatten(1, (self.experts, -1)).transpose(0, 1)
-        mixed_GBO: Tensor = self.mixture(hidden_NBH, gates.unflatten(1, (self.gates, -1)))
+        hidden_NBH = hidden.unflatten(1, (self.experts, -1)).transpose(0, 1).contiguous()
+        mixed_GBO: Tensor = self.mixture(hidden_NBH, gates.T.unflatten(0, (self.gates, -1)))
         return mixed_GBO
 
 
@@ -95,7 +99,7 @@ class NextLevel(nn.Module):
         """Maps the task inputs and the shared input to those of the next level, [G, B, O]."""
         hidden_NBH = self.experts(x_GBI.index_select(0, self.mixture.owners))
         gates_GBN = self.gates(x_GBI[: self.gates.weight.shape[0]])
-        mixed_GBO: Tensor = self.mixture(hidden_NBH, gates_GBN.transpose(0, 1))
+        mixed_GBO: Tensor = self.mixture(hidden_NBH, gates_GBN.mT)
         return mixed_GBO
 
 

@@ -51,6 +51,8 @@ class RankerInputs:
     settings: RankerConfig
     vectors: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     """The stored vector of each text, [V, D]; empty without text vectors. Paper: Eq. (22)."""
+    slots: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """The scene keyword of each text, [V]; -1 for other texts."""
     centres: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
     """The mean vector of each scene keyword's texts, [R, D], to subtract before use.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from larr.rankers.layers import Dropout
 from larr.rankers.ranker import RankerInputs
 
 
@@ -42,14 +43,21 @@ class SceneEncoder(nn.Module):
         )
         for layer in (first, *more):
             layer.self_attn.dropout = 0.0  # as in `read_at_first`, which drops no weights
+            layer.dropout, layer.dropout1, layer.dropout2 = (
+                Dropout(self.scene.dropout) for _ in range(3)
+            )
         self.first, self.more = first, nn.Sequential(*more)
         self.projection = nn.Sequential(
             nn.Linear(dimension, dimension), nn.ReLU(), nn.Linear(dimension, output)
         )
 
     def forward(self, vectors_BRD: Tensor, missing_BR: Tensor) -> Tensor:
-        """Returns e_s, [B, A], from the text vectors and the mask of missing texts."""
-        tokens_BRD = torch.where(missing_BR[:, :, None], self.null, vectors_BRD) + self.slots
+        """Returns e_s, [B, A], from the text vectors, 0 for missing texts, and their mask."""
+        kind = vectors_BRD.dtype
+        # as a product, so that the gradient of `null` is one, too
+        missing_X1 = missing_BR.flatten()[:, None].to(kind)
+        tokens_XD = torch.addmm(vectors_BRD.flatten(0, 1), missing_X1, self.null[None].to(kind))
+        tokens_BRD = tokens_XD.view_as(vectors_BRD) + self.slots.to(kind)
         if self.reads_agg_alone:
             pooled_BD = read_at_first(self.first, self.agg, tokens_BRD)
         else:
@@ -79,7 +87,8 @@ def read_at_first(layer: nn.TransformerEncoderLayer, agg: Tensor, tokens_BRD: Te
     weights_BHS = torch.cat([logit_BH1, logits_BHR], dim=2).softmax(dim=2)
     # sum_i w_i (V x_i) = V sum_i w_i x_i: the value weights multiply one mixed token, not all
     mixed_BHD = weights_BHS[:, :, 1:] @ others_BRD + weights_BHS[:, :, :1] * first_D
-    values_HBC = torch.baddbmm(bias_HC[:, None], mixed_BHD.transpose(0, 1), value_HCD.mT)
+    mixed_HBD = mixed_BHD.transpose(0, 1).contiguous()
+    values_HBC = torch.baddbmm(bias_HC[:, None], mixed_HBD, value_HCD.mT)
     return after_attention(layer, agg, attention.out_proj(values_HBC.transpose(0, 1).flatten(1)))
 
 

@@ -198,7 +198,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
     }
     artifacts.write_json(folder / SETTINGS, settings)
     np.save(folder / EMBEDDINGS, encoder.table.rows[:, : encoder.embedding].numpy())
-    recent_texts = matching.recent_texts.numpy() if matching else np.zeros(0, np.int32)
+    recent_texts = larr.recent_texts.numpy() if larr and matching else np.zeros(0, np.int32)
     np.save(folder / RECENT_TEXTS, recent_texts)
     if larr:
         keyword_V, text_rows = reader.texts.table()["keyword"], TextRows(larr)
