@@ -135,6 +135,18 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
     assert texts.as_of(asked).to_list() == [lunch, dinner, None]
 
 
+def test_a_persona_has_the_values_that_others_order_less() -> None:
+    profile = ProfileConfig(name="taste", column="tags", ranked_by="tfidf")
+    texts = Favourites(ORDERS, PLACES, profile, half_life_days=1.0)
+    asked = pl.DataFrame({USER: [1, 1], "day": [DAYS[1], DAYS[2]]})
+    # day 1: spicy 1 * log(3 / 1), cheap 2 * log(3 / 2); day 2: spicy 1.5 * log(4.5 / 1.5), cheap
+    # 2 * log(4.5 / 3)
+    assert texts.as_of(asked).to_list() == ["spicy, cheap", "spicy, cheap"]
+    alone = Favourites(ORDERS.filter(pl.col(USER) == 1), PLACES, profile, half_life_days=1.0)
+    # day 2: spicy 1.5 * log(3.5 / 1.5) = 1.27, cheap 2 * log(3.5 / 2) = 1.12
+    assert alone.as_of(asked)[1] == "spicy, cheap"
+
+
 def test_spending_counts_priced_orders() -> None:
     rows = daily_spending(ORDERS, PLACES).sort("day").rows()
     assert rows == [(1, DAYS[0], 10.0, 1.0), (1, DAYS[1], 10.0, 1.0)]

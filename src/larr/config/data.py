@@ -213,7 +213,7 @@ class KeywordConfig(Section):
 
 
 class ProfileConfig(Section):
-    """A text about a user's earlier orders: the most frequent values of a column of places."""
+    """A text about a user's earlier orders: the main values of a column of places."""
 
     column: str
     """A column of places with one or more comma-separated values."""
@@ -223,6 +223,9 @@ class ProfileConfig(Section):
     """A scene column; only orders with the same value count (a similar situation)."""
     top: Positive = 3
     """Number of values."""
+    ranked_by: Literal["count", "tfidf"] = "count"
+    """`count`: the most frequent values; `tfidf`: the values that are more frequent than in the
+    orders of all users, the explicit persona of PerCoNet (arXiv 2304.07923)."""
 
     @property
     def poi_column(self) -> str:

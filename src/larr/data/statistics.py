@@ -151,7 +151,7 @@ class Statistics:
 
 
 class Favourites:
-    """The most frequent values in each user's orders, joined by commas, as of any day."""
+    """The main values in each user's orders, joined by commas, as of any day."""
 
     def __init__(
         self,
@@ -171,14 +171,26 @@ class Favourites:
         words = words.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "")
         daily = orders.select("poi_id", "day", self._keys(orders)).join(words, on="poi_id")
         daily = daily.group_by("key", "value", "day").agg(count=pl.len().cast(pl.Float64))
-        # The ranking of values changes only on days with orders, as all weights decay together.
-        values = daily.select("key", "value").unique().with_row_index("number")
-        counts = daily.join(values, on=["key", "value"]).select("day", "count", key="number")
+        # The ranking of values is computed on days with orders: counts decay together.
+        values = daily.select("key", "value").unique()
         asked = daily.select("key", "day").unique().join(values, on="key")
-        after_N = asked["day"].to_physical().to_numpy() + 1
-        sums = Sums(counts, half_life_days).as_of(asked["number"].to_numpy(), after_N)
+
+        def count_of(*names: str) -> pl.Series:
+            """Returns the decayed counts, of rows with equal `names`, at the end of the day."""
+            numbers = daily.select(names).unique().with_row_index("number")
+            counts = daily.join(numbers, on=names).select("day", "count", key="number")
+            key = asked.join(numbers, on=names, how="left", maintain_order="left")["number"]
+            after_N = asked["day"].to_physical().to_numpy() + 1
+            return Sums(counts, half_life_days).as_of(key.to_numpy(), after_N)["count"]
+
+        weight = count_of("key", "value")
+        if profile.ranked_by == "tfidf":
+            daily, asked = (table.with_columns(all=pl.lit(0)) for table in (daily, asked))
+            weight *= (count_of("all") / count_of("value")).log()
         ordered = (
-            asked.hstack(sums).drop_nulls("count").sort("count", "value", descending=[True, False])
+            asked.with_columns(weight=weight)
+            .drop_nulls("weight")
+            .sort("weight", "value", descending=[True, False])
         )
         chosen = pl.col("value").head(profile.top).str.join(", ").alias("text")
         self.past = Past(ordered.group_by("key", "day", maintain_order=True).agg(chosen))
