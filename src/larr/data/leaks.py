@@ -94,12 +94,8 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
             yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used
         elif abs(clicked - not_clicked) > MAX_GAP:
             yield f"{name}: {shares}", False
-        elif name in of_log and has_role(name, "outcome"):
-            yield (
-                f"{name}: its name suggests that it is known only after the impression; if it is "
-                "known before, rename it",
-                is_used,
-            )
+        elif is_used and name in of_log and has_role(name, "outcome"):
+            yield f"{name}: judging by its name, it may be known only after the impression", False
 
 
 def _auc(rows: pl.DataFrame) -> float:
