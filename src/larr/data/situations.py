@@ -19,7 +19,6 @@ from typing import Self
 
 import numpy as np
 import polars as pl
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from larr.config import Config
 from larr.data.features import FeatureEncoder
@@ -100,6 +99,8 @@ def fit_situations(
         )
     situation_C = np.arange(1, len(contexts) + 1)
     if settings.situation_attributes and len(contexts) > settings.situations:
+        from scipy.cluster.hierarchy import fcluster, linkage  # noqa: PLC0415 - serving has none
+
         value_PA = _indices(places, settings.situation_attributes, encoder, levels)
         place_N = orders[PLACE].to_numpy()[is_train_N].astype(np.int64) - 1
         tree = linkage(divergences(trained_N, value_PA[place_N]), "average")
