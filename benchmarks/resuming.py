@@ -5,7 +5,7 @@
 Runs once undisturbed, in `OUTPUT/whole`, and again in `OUTPUT/killed`: each time all processes of
 the run are killed (SIGKILL) and the command is called again, until there were enough kills. When
 a run completes, its files are compared and it starts anew. Prints the stage of each kill and the
-files that differ. With `cluster.workers = 1` there must be none.
+files that differ. There must be none.
 """
 
 from __future__ import annotations

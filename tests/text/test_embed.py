@@ -20,10 +20,11 @@ from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed as embed_stage
 from larr.run import vector_sources
-from larr.text import embed
+from larr.text import embed, shards
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder, compute, load_sentence_encoder
 from larr.text.fitted import normalised
+from larr.text.memory import altered
 
 VARIANTS = {
     name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder", "letters")
@@ -64,7 +65,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(texts))
         return compute(encoder, texts, *others)
 
-    monkeypatch.setattr(embed, "compute", counting)
+    for module in (embed, shards):  # new texts, and all texts
+        monkeypatch.setattr(module, "compute", counting)
     return counts
 
 
@@ -226,13 +228,29 @@ def test_an_encoder_named_like_a_source_is_an_error(embedded: Config) -> None:
         vector_sources(config)
 
 
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_several_processes_write_the_same_bytes(
+    engine: str, copied: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD", 10)
+    monkeypatch.setattr(shards, "MIN_SHARDS", 1)
+    written = []
+    for workers in (1, 2):
+        shutil.rmtree(copied.output / "embed")
+        run = altered(copied, {"cluster": {"engine": engine, "workers": workers}})
+        embed_stage(with_rankers(run, "larr", "sentence_encoder"))
+        written.append([vectors_of(run, name) for name in ("encoder", "sentence_encoder")])
+    for one, two in zip(*written, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_an_interrupted_run_continues_with_the_same_bytes(
     copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete = vectors_of(copied, "untuned")
     shutil.rmtree(copied.output / "embed")
-    monkeypatch.setattr(embed, "SHARD", 10)
-    counting = embed.compute
+    monkeypatch.setattr(shards, "SHARD", 10)
+    counting = shards.compute
 
     def interrupted(*given: object) -> np.ndarray:
         if len(computed) == 2:
@@ -241,7 +259,7 @@ def test_an_interrupted_run_continues_with_the_same_bytes(
 
     untuned = with_rankers(copied, "larr_untuned")
     with monkeypatch.context() as patch:
-        patch.setattr(embed, "compute", interrupted)
+        patch.setattr(shards, "compute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             embed_stage(untuned)
     embed_stage(untuned)

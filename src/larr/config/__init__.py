@@ -48,8 +48,8 @@ class ClusterConfig(Section):
     """`local`: processes on this machine; `ray`: tasks on the machines of a Ray cluster. Needs the
     extra `ray`."""
     workers: Positive = 1
-    """Processes that prepare the log, train the language model together, or train rankers (one
-    process on a GPU). They share the threads of the CPU."""
+    """Processes that prepare the log, train the language model together, embed, or train rankers
+    (one process on a GPU). They share the threads of the CPU."""
     divide_rankers: bool = False
     """Whether all workers train each ranker together, one ranker after another, on parts of every
     batch. By default each worker trains another ranker."""

@@ -26,16 +26,16 @@ from larr.config import Config
 from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
+from larr.text import shards
 from larr.text.backbone import load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
+from larr.text.shards import SHARD, Load
 
 VECTORS, TEXTS = "vectors.npy", "texts.parquet"
 SHARDS = "shards"
 """The folder of the vectors of an unfinished source."""
-SHARD = 8_192
-"""Texts per file in SHARDS; an interrupted run continues after its last shard."""
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """The terms of TF-IDF: words, and single Chinese characters."""
 COUNTED: dict[str, dict[str, Any]] = {
@@ -86,28 +86,33 @@ def encoder(job: Job, vectors_ND: np.ndarray, verb: str = "contrast") -> None:
 
     The verb `distill` selects the smaller model of that stage.
     """
-    model = load_encoder(artifacts.folder(job.config, verb))
-    for rows, vectors_BD in _shards(job, model):
+    for rows, vectors_BD in _shards(job, partial(load_encoder, artifacts.folder(job.config, verb))):
         vectors_ND[rows] = vectors_BD
 
 
 def untuned(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the reduced pooled states of the base model."""
-    model = as_encoder(load_base(job.config), None, job.config.contrast.pooling)
-    _write_reduced(job, model, vectors_ND)
+    _write_reduced(job, partial(_untuned, job.config), vectors_ND)
+
+
+def _untuned(config: Config) -> SentenceTransformer:
+    return as_encoder(load_base(config), None, config.contrast.pooling)
 
 
 def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the reduced pooled states of the model of stage 1."""
-    lm = load_language_model(artifacts.folder(job.config, "pretrain"), job.config)
-    model = as_encoder(lm, None, job.config.contrast.pooling)
-    _write_reduced(job, model, vectors_ND)
+    _write_reduced(job, partial(_pretrained, job.config), vectors_ND)
+
+
+def _pretrained(config: Config) -> SentenceTransformer:
+    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+    return as_encoder(lm, None, config.contrast.pooling)
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the reduced vectors of a pretrained sentence encoder, which reads no markers."""
-    model = load_sentence_encoder(job.config.sentence_encoder)
-    _write_reduced(job, model, vectors_ND, with_markers=False).save(job.folder / FITTED)
+    load = partial(load_sentence_encoder, job.config.sentence_encoder)
+    _write_reduced(job, load, vectors_ND, with_markers=False).save(job.folder / FITTED)
 
 
 def counts(job: Job, vectors_ND: np.ndarray) -> None:
@@ -339,48 +344,27 @@ def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
     return Artifact(vectors.folder / FIGURES, {}, inputs)
 
 
-def _shards(
-    job: Job, model: SentenceTransformer, *, with_markers: bool = True
-) -> list[tuple[slice, np.ndarray]]:
-    """Returns the rows and the vectors (on disk, float32 [B, H or D]) of each shard.
-
-    Embeds only the texts that an interrupted run has not finished.
-    """
-    (job.folder / SHARDS).mkdir(exist_ok=True)
-    shards = []
-    with track(f"embedding ({job.folder.name})", len(job.texts), "texts") as advance:
-        for start in range(0, len(job.texts), SHARD):
-            texts = job.texts[start : start + SHARD].select("keyword", "text").rows()
-            path = job.folder / SHARDS / f"{start:012d}.npy"
-            if path.is_file():
-                advance(len(texts))
-            else:
-                if with_markers:
-                    parts = [[text] for text in texts]
-                    vectors_BH = compute(model, parts, job.config.embed.batch_tokens, advance)
-                else:
-                    vectors_BH = compute_bare(model, [text for _, text in texts], advance)
-                with artifacts.atomic(path) as partial, partial.open("wb") as file:
-                    np.save(file, vectors_BH)
-            shards.append((slice(start, start + len(texts)), np.load(path, mmap_mode="r")))
-    return shards
+def _shards(job: Job, load: Load, *, with_markers: bool = True) -> list[tuple[slice, np.ndarray]]:
+    """Returns the rows and the vectors (on disk, float32 [B, H or D]) of each shard."""
+    batch_tokens = job.config.embed.batch_tokens if with_markers else 0
+    return shards.vectors_of(job.texts, job.folder / SHARDS, load, batch_tokens, job.config.cluster)
 
 
 def _write_reduced(
-    job: Job, model: SentenceTransformer, vectors_ND: np.ndarray, *, with_markers: bool = True
+    job: Job, load: Load, vectors_ND: np.ndarray, *, with_markers: bool = True
 ) -> Reduction:
     """Writes vectors of an untuned model, reduced so that their cosines are informative.
 
     All its vectors have nearly the same direction, especially within a keyword. This subtracts the
     mean of each keyword and keeps the D main axes if there are more than D.
     """
-    shards = _shards(job, model, with_markers=with_markers)
+    parts = _shards(job, load, with_markers=with_markers)
     keywords = job.texts["keyword"].unique().sort().to_list()
     keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
     counts_K1 = np.bincount(keywords_N)[:, None]
-    width, dimension = shards[0][1].shape[1], vectors_ND.shape[1]
+    width, dimension = parts[0][1].shape[1], vectors_ND.shape[1]
     sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
-    for rows, raw_BH in shards:  # only sums are kept in memory
+    for rows, raw_BH in parts:  # only sums are kept in memory
         sums_KH += np.eye(len(counts_K1))[:, keywords_N[rows]] @ raw_BH
         squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
     means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
@@ -388,7 +372,7 @@ def _write_reduced(
         covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
         axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
     reduction = Reduction(keywords, means_KH, axes_HD)
-    for rows, raw_BH in shards:
+    for rows, raw_BH in parts:
         reduced_BD = reduction.vectors(job.texts["keyword"][rows], raw_BH)
         vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)
     return reduction

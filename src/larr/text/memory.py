@@ -16,20 +16,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import psutil
 import torch
 from peft import get_peft_model
 from transformers import PreTrainedConfig
 
+from larr import artifacts
 from larr.config import Config
 from larr.errors import UnavailableError
 from larr.machine import bf16_is_fast, device
 from larr.sections import changed
+from larr.text import shards
 from larr.text.backbone import LanguageModel, load_base, lora
 from larr.text.contrast import Collator
 from larr.text.corpus import descriptions, general_text
@@ -120,8 +124,18 @@ def step_of(config: Config, verb: str) -> Step:
         trained=trained if tokens.trained else 0,
         tuned_layers=(rank and upper) or settings.num_hidden_layers,
         tokens=tokens,
-        processes=processes_of(config, verb) if tokens.trained and is_local else 1,
+        processes=_processes(config, verb, parameters) if is_local else 1,
     )
+
+
+def _processes(config: Config, verb: str, parameters: int) -> int:
+    """Returns the number of processes of a stage on this machine."""
+    if verb != "embed":
+        return processes_of(config, verb)
+    texts = pl.scan_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
+    count = math.ceil(texts.select(pl.len()).collect().item() / shards.SHARD)
+    is_large = parameters >= SMALL_PARAMETERS
+    return shards.processes_of(config.cluster, max(1, count), is_large=is_large)
 
 
 def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
