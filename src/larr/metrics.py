@@ -3,7 +3,8 @@
 A metric is computed as a statistic, which reads labels and scores once and then returns the value
 for many weightings of the users, as the bootstrap requires. Decision 25.
 
-N: impressions, U: users, B: weightings of the users, P: distinct scores of positives, K: bins.
+N: impressions, U: users, B: weightings of the users, P: distinct scores of positives, K: bins,
+Q: pairs of a user and one of the user's distinct scores.
 Labels are 0 or 1, scores are read as float32, users are integers from 0.
 """
 
@@ -104,16 +105,22 @@ def gauc(label_N: Array, score_N: Array, user_N: Array) -> Ratio:
     dominate.
     """
     check_scores(score_N)
-    is_positive_N = np.asarray(label_N, bool)
-    impressions_U = np.bincount(user_N)
-    # The sum of a user's positive ranks gives the correct pairs; with mean ranks ties count half.
-    scores = pl.DataFrame({"user": user_N, "score": np.asarray(score_N, np.float32)})
-    rank_N = scores.select(pl.col("score").rank("average").over("user")).to_series().to_numpy()
-    positives_U = np.bincount(user_N, weights=is_positive_N)
-    ranks_U = np.bincount(user_N, weights=np.where(is_positive_N, rank_N, 0))
-    wins_U = ranks_U - positives_U * (positives_U + 1) / 2
-    auc_U = ratio(wins_U, positives_U * (impressions_U - positives_U))
-    weight_U = np.where(np.isfinite(auc_U), impressions_U, 0.0)
+    # One sort of integers (user, score, label) takes a quarter of the time of ranking within users.
+    # The bits of a non-negative float order like the float itself, those of a negative one backward.
+    bits_N = (np.asarray(score_N, np.float32) + np.float32(0)).view(np.int32)  # -0 becomes 0
+    bits_N = np.where(bits_N < 0, bits_N ^ 0x7FFFFFFF, bits_N).astype(np.int64) + 2**31
+    key_N = np.asarray(user_N, np.int64) << 33 | bits_N << 1 | np.asarray(label_N, bool)
+    key_N.sort()
+    first_Q = np.flatnonzero(np.diff(key_N >> 1, prepend=-1))
+    user_Q = key_N[first_Q] >> 33
+    positives_Q = np.add.reduceat(key_N & 1, first_Q)
+    negatives_Q = np.diff(first_Q, append=len(key_N)) - positives_Q
+    positives_U, negatives_U = (np.bincount(user_Q, each) for each in (positives_Q, negatives_Q))
+    # The user's negatives with lower scores; ties count half.
+    below_Q = np.cumsum(negatives_Q) - negatives_Q / 2
+    below_Q -= (np.cumsum(negatives_U) - negatives_U)[user_Q]
+    auc_U = ratio(np.bincount(user_Q, positives_Q * below_Q), positives_U * negatives_U)
+    weight_U = np.where(np.isfinite(auc_U), positives_U + negatives_U, 0.0)
     return Ratio(np.nan_to_num(auc_U) * weight_U, weight_U)
 
 
