@@ -106,10 +106,10 @@ def gauc(label_N: Array, score_N: Array, user_N: Array) -> Ratio:
     """
     check_scores(score_N)
     # One sort of integers (user, score, label) takes a quarter of the time of ranking within users.
-    # The bits of a non-negative float order like the float itself, those of a negative one backward.
+    # The bits of a non-negative float order like the float, those of a negative one backward.
     bits_N = (np.asarray(score_N, np.float32) + np.float32(0)).view(np.int32)  # -0 becomes 0
-    bits_N = np.where(bits_N < 0, bits_N ^ 0x7FFFFFFF, bits_N).astype(np.int64) + 2**31
-    key_N = np.asarray(user_N, np.int64) << 33 | bits_N << 1 | np.asarray(label_N, bool)
+    order_N = np.where(bits_N < 0, bits_N ^ 0x7FFFFFFF, bits_N).astype(np.int64) + 2**31
+    key_N = np.asarray(user_N, np.int64) << 33 | order_N << 1 | np.asarray(label_N, bool)
     key_N.sort()
     first_Q = np.flatnonzero(np.diff(key_N >> 1, prepend=-1))
     user_Q = key_N[first_Q] >> 33
