@@ -129,15 +129,12 @@ class Ple(EmbeddingRanker):
 
     def logits(self, x_BD: Tensor) -> Tensor:
         """Returns the logits from the concatenated inputs, [B, T]."""
-        return self.logits_after(self.first.linear(x_BD), x_BD)
-
-    def logits_after(self, products_BH: Tensor, x_BD: Tensor | None) -> Tensor:
-        """Returns the logits from the first level's product, which `larr serve` computes itself.
-
-        Only cross layers read `x_BD`; it may be None without them.
-        """
-        mixed_GBO = self.next(self.first(products_BH))
+        mixed_GBO = self.next(self.first(self.first.linear(x_BD)))
         if self.crosses:
-            crossed_GBD = self.crosses(x_BD).expand(self.tasks, -1, -1)
-            mixed_GBO = torch.cat([mixed_GBO, crossed_GBD], dim=2)
+            mixed_GBO = with_crossed(mixed_GBO, self.crosses(x_BD))
         return with_product(self.towers(mixed_GBO), self.settings.ctcvr)
+
+
+def with_crossed(mixed_GBO: Tensor, crossed_BD: Tensor) -> Tensor:
+    """Appends the output of cross layers to the inputs of each tower, [T, B, O + D]."""
+    return torch.cat([mixed_GBO, crossed_BD.expand(len(mixed_GBO), -1, -1)], dim=2)

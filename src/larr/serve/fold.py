@@ -29,12 +29,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from larr.data.features import ColumnSplit
 from larr.rankers.larr import Larr
+from larr.rankers.layers import with_product
 from larr.rankers.matching import Matching, project, similarities
-from larr.rankers.ple import Ple
+from larr.rankers.ple import Ple, with_crossed
 from larr.rankers.scene_encoder import SceneEncoder, after_attention, folded_query
 
 Inputs = dict[str, Tensor]
@@ -180,22 +182,20 @@ class Scoring(nn.Module):
         self.request_weight = weight_IO[request_I]
         figures = range(sum(map(len, numbers)), len(position.number))  # text figures come last
         numbers_I = position.number[[*numbers.candidate, *figures]]
-        rest_I = torch.cat([numbers_I, position.recent, position.more])
+        columns_I = position.category[list(categories.candidate)].flatten()
+        rest_I = torch.cat([columns_I, numbers_I, position.recent, position.more])
         self.rest_weight = weight_IO[rest_I]
         # Categories that differ within a request (levels, positions) have few values, so the graph
-        # stores the products of all of them as constants. All values of a hidden category get the
-        # embedding of the unknown value, the first.
-        self.candidate_values, self.candidate_products = [], []
-        encoder = model.encoder
+        # stores the embeddings of all of them as constants. All values of a hidden category get
+        # the embedding of the unknown value, the first.
+        self.candidate_values, encoder = [], model.encoder
         starts = [*encoder.shifts[: len(encoder.seen)].tolist(), len(encoder.table.rows)]
         for column in categories.candidate:
             value_V = torch.arange(starts[column + 1] - starts[column]) * encoder.seen[column]
             rows_VE = encoder.table.rows[starts[column] + value_V, : encoder.embedding].detach()
             self.candidate_values.append(rows_VE)
-            self.candidate_products.append(rows_VE @ weight_IO[position.category[column]])
         place_I = position.of_columns(categories.place, numbers.place)
-        columns_I = position.category[list(categories.candidate)].flatten()
-        self.order_I = torch.cat([place_I, request_I, columns_I, rest_I]).argsort()
+        self._arrange_crosses(request_I, torch.cat([place_I, rest_I]))
         if self.larr:
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
@@ -205,10 +205,11 @@ class Scoring(nn.Module):
         request_1I = torch.cat(request)[None]
         request_1O = torch.addmm(self.model.first.linear.bias, request_1I, self.request_weight)
         products_KO = inputs["place_products"] + request_1O
-        for column, products_VO in enumerate(self.candidate_products):
-            index_K = inputs["candidate_categories"][:, column]
-            products_KO = products_KO + products_VO.index_select(0, index_K)
-        rest = [inputs["candidate_numbers"]]
+        rest = [
+            values_VE.index_select(0, inputs["candidate_categories"][:, column])
+            for column, values_VE in enumerate(self.candidate_values)
+        ]
+        rest.append(inputs["candidate_numbers"])
         if self.model.encoder.counts[1]:
             rest.append(self._recent(inputs))
         if self.larr:
@@ -218,17 +219,48 @@ class Scoring(nn.Module):
             rest.append(encoded(self.larr.scene, merged(known, place_texts)))
             if self.larr.matching:
                 rest += self._figures(self.larr.matching, inputs)
-        products_KO = torch.addmm(products_KO, torch.cat(rest, dim=1), self.rest_weight)
-        x_KI = self._joined(inputs, request_1I, rest) if self.model.crosses else None
-        return {"logits": self.model.logits_after(products_KO, x_KI)}
+        rest_KI = torch.cat(rest, dim=1)
+        products_KO = torch.addmm(products_KO, rest_KI, self.rest_weight)
+        mixed_TKO = self.model.next(self.model.first(products_KO))
+        if self.crosses:
+            differing_KI = torch.cat([inputs["place_inputs"], rest_KI], dim=1)
+            mixed_TKO = with_crossed(mixed_TKO, self._crossed(request_1I, differing_KI))
+        logits_KT = functional_call(self.model.towers, self.tower_weights, (mixed_TKO,))
+        return {"logits": with_product(logits_KT, self.model.settings.ctcvr)}
 
-    def _joined(self, inputs: Inputs, request_1I: Tensor, rest: list[Tensor]) -> Tensor:
-        """Concatenates all inputs in the ranker's order, [K, I]."""
-        place_KI = inputs["place_inputs"]
-        columns = [place_KI, request_1I.expand(place_KI.shape[0], -1)]
-        for column, values_VE in enumerate(self.candidate_values):
-            columns.append(values_VE.index_select(0, inputs["candidate_categories"][:, column]))
-        return torch.cat([*columns, *rest], dim=1).index_select(1, self.order_I)
+    def _arrange_crosses(self, request_I: Tensor, differing_I: Tensor) -> None:
+        """Reorders the weights by the graph's inputs: the request's, then those of candidates.
+
+        Moving the columns of all candidates to the ranker's order would take as long as half a
+        cross layer.
+        """
+        order_I, towers = torch.cat([request_I, differing_I]), self.model.towers
+        self.crosses = []
+        for cross in self.model.crosses:
+            weight_II, bias_I = (each.detach()[order_I] for each in cross.parameters())
+            self.crosses.append((weight_II[:, order_I].T, bias_I))
+        self.tower_weights = {name: each.detach() for name, each in towers.named_parameters()}
+        if self.crosses:
+            first = "layers.0.weight"
+            mixed_TUO, crossed_TUI = self.tower_weights[first].tensor_split([-len(order_I)], dim=2)
+            self.tower_weights[first] = torch.cat([mixed_TUO, crossed_TUI[..., order_I]], dim=2)
+
+    def _crossed(self, request_1I: Tensor, differing_KI: Tensor) -> Tensor:
+        """Returns the output of the cross layers, [K, I].
+
+        The first layer multiplies the request's inputs once for all candidates.
+        """
+        request_KI = request_1I.expand(differing_KI.shape[0], -1)
+        first_KI = torch.cat([request_KI, differing_KI], dim=1)
+        (weight_II, bias_I), *others = self.crosses
+        of_request_II, of_candidate_II = weight_II.tensor_split([request_1I.shape[1]])
+        shared_1I = torch.addmm(bias_I, request_1I, of_request_II)
+        x_KI = torch.addcmul(
+            first_KI, first_KI, torch.addmm(shared_1I, differing_KI, of_candidate_II)
+        )
+        for weight_II, bias_I in others:
+            x_KI = torch.addcmul(x_KI, first_KI, torch.addmm(bias_I, x_KI, weight_II))
+        return x_KI
 
     def _recent(self, inputs: Inputs) -> Tensor:
         """Returns `TargetAttention` over the recent places of one user, [K, E].
