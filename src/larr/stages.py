@@ -2,6 +2,7 @@
 
     prepare -> pretrain -> contrast -> embed -> choose -> align -> evaluate
                         -> distill ->        -> tune
+                        -> instruct ->
 
 `larr.cli` adds a command for each entry, `larr.artifacts` a folder; `larr.run` calls its function.
 """
@@ -50,10 +51,16 @@ def figure_sources(config: Config) -> set[str]:
     return figures.union(config.choose.sources if BEST in config.align.models else ())
 
 
-def _is_distilled(config: Config) -> bool:
-    """Returns whether a ranker reads, or `choose` tries, texts with the distilled model."""
+def _reads(config: Config, *sources: str) -> bool:
+    """Returns whether a ranker reads, or `choose` tries, one of these sources of text vectors."""
     variants = map(config.align.variant, trained_rankers(config))
-    return "distilled" in figure_sources(config).union(variant.vectors for variant in variants)
+    read = figure_sources(config).union(variant.vectors for variant in variants)
+    return not read.isdisjoint(sources)
+
+
+def is_instructed(config: Config) -> bool:
+    """Returns whether a ranker reads the vectors or predictions of the LM of `larr instruct`."""
+    return _reads(config, "instructed", "predictions")
 
 
 STAGES = {
@@ -85,12 +92,23 @@ STAGES = {
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
         may_change=("prepare/",),
-        is_needed=_is_distilled,
+        is_needed=lambda config: _reads(config, "distilled"),
+    ),
+    "instruct": Stage(
+        "-> instruct/: the LM learns to predict a user's next order from knowledge about the user.",
+        "larr.text.instruct:instruct",
+        inputs=("prepare", "pretrain"),
+        settings=(
+            *("seed", "backbone.lora_rank", "backbone.max_length", "keywords"),
+            *("contrast.held_out", "embed.dimension", "instruct"),
+        ),
+        may_change=("prepare/",),
+        is_needed=is_instructed,
     ),
     "embed": Stage(
         "-> embed/: the vectors of all distinct keyword texts (Eq. 22).",
         "larr.run:embed",
-        inputs=("prepare", "contrast", "distill"),
+        inputs=("prepare", "contrast", "distill", "instruct"),
         settings=(
             *("seed", "backbone", "embed", "encoders", "sentence_encoder"),
             *("align.models", "align.variants", "align.tuned", "align.figures"),

@@ -113,6 +113,10 @@ def test_a_declared_column_may_differ(log: Log) -> None:
             {"profiles": [{"name": "p", "column": "name", "within": "position"}]},
             "within of profile p: cannot read position; expected a column with one value",
         ),
+        (
+            {"profiles": [{"name": "p", "column": "name", "events": "clicked"}]},
+            "profile p: impressions have no column order, so every click is taken",
+        ),
     ],
 )
 def test_an_invalid_declaration_is_refused(
@@ -220,6 +224,18 @@ def test_a_template_with_an_invalid_column_is_refused(
         ({"contrast": {"near": "poi_planet"}}, "contrast.near: cannot read poi_planet"),
         ({"features": {"categories": []}}, "features.categories: the rankers need at least one"),
         ({"align": {"tuned": {"ple": {"hidden": ["no_such"]}}}}, "ple: hidden names no_such"),
+        (
+            {"instruct": {"knowledge": "p"}},
+            "instruct.knowledge: p is not a scene keyword with owner user or scene; these are k",
+        ),
+        (
+            {"instruct": {"answers": ["k"]}},
+            "instruct.answers: k is not a scene keyword with owner poi; these are p",
+        ),
+        (
+            {"align": {"models": ["ple"], "figures": ["predictions"]}},
+            "instruct: a ranker reads the LM of `larr instruct`; set knowledge and answers",
+        ),
         ({"evaluate": {"slices": ["fee"]}}, "evaluate.slices: the test rows have no column"),
         (
             {"features": {"situation": ["weather"], "categories": ["user_id", "mood"]}},

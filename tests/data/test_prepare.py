@@ -13,10 +13,13 @@ from larr.config.data import StatisticConfig
 from larr.data import parts
 from larr.data.features import read_features, sample
 from larr.data.holdout import folds
+from larr.data.log import SPLITS
 from larr.data.prepare import prepare
 from larr.data.transforms import MISSING, Template, with_time_columns
 from larr.serve.features import Reader
 from tests.fake_data import load
+
+USER_EVENTS = ["user_id", "poi_id", "day", "meal_slot"]
 
 
 def raw(config: Config) -> pl.DataFrame:
@@ -117,6 +120,50 @@ def test_the_test_day_does_not_change_earlier_rows(city: Config, tmp_path: Path)
             pl.read_parquet(c.output / "prepare" / f"{name}.parquet") for c in (city, other)
         )
         assert before.equals(after), name
+
+
+def test_profiles_equal_those_of_a_naive_twin(city: Config, tmp_path: Path) -> None:
+    """Texts about ordered, clicked and left places, from the events before the day of the row."""
+    kinds = {"taken": None, "clicked": "meal_slot", "left": None}
+    template = "".join(f"[{kind} {{{kind}}}; ]" for kind in kinds)
+    settings = with_tables(city, tmp_path).model_dump() | {
+        "profiles": [
+            {"name": kind, "column": "category", "events": kind, "within": within, "top": 2}
+            for kind, within in kinds.items()
+        ],
+        "keywords": [
+            {"name": "k", "owner": "user", "view": "action", "template": template},
+            {"name": "p", "owner": "poi", "view": "basic", "template": "{poi_name}"},
+        ],
+        "statistics": [],
+    }
+    settings["features"] |= {"recent_keyword": "", "situation": []}
+    config = Config.model_validate(settings)
+    prepare(config)
+    orders = pl.read_parquet(city.output / "prepare" / "raw" / "orders")
+    rows = with_time_columns(raw(city)).with_row_index("row")
+    places = pl.read_parquet(city.output / "prepare" / "raw" / "places.parquet")
+    category = dict(places.select("poi_id", "category").iter_rows())
+    events = [(*row, "taken") for row in with_time_columns(orders)[USER_EVENTS].iter_rows()]
+    for row in rows.iter_rows(named=True):
+        kind = "taken" if row["order"] else "clicked" if row["click"] else "left"
+        events.append((*(row[name] for name in USER_EVENTS), kind))
+    texts = [*pl.read_parquet(config.output / "prepare" / "texts.parquet")["text"], None]
+    found = [texts[number] for s in SPLITS for number in load(config, f"{s}/texts")[:, 0].tolist()]
+    for row in rows.sample(300, seed=1).iter_rows(named=True):
+        parts = []
+        for kind, within in kinds.items():
+            weights: dict[str, float] = {}
+            for user, place, day, slot, event in events:
+                if (user, event) != (row["user_id"], kind) or day >= row["day"]:
+                    continue
+                if within is None or slot == row["meal_slot"]:
+                    age = (row["day"] - day).days
+                    weight = 0.5 ** (age / config.features.half_life_days)
+                    weights[category[place]] = weights.get(category[place], 0.0) + weight
+            ranked = sorted(weights, key=lambda value: (-round(weights[value], 9), value))
+            parts += [f"{kind} {', '.join(ranked[:2])}"] if ranked else []
+        assert found[row["row"]] == ("; ".join(parts) or None)
 
 
 def test_test_rows_do_not_count_unless_split_by_time(

@@ -153,6 +153,23 @@ def test_figures_within_requests_read_complete_requests(
         assert (np.diff(stored[rows, alone.shape[1]][rank.argsort()]) >= 0).all()
 
 
+def test_keywords_without_vectors_have_no_figures(written: Config, tmp_path: Path) -> None:
+    texts = pl.read_parquet(written.output / "prepare" / "texts.parquet")
+    vectors = np.load(folder(written).parent / "vectors.npy")
+    vectors[~texts["keyword"].is_in(["user_taste", "poi_menu"]).to_numpy()] = 0
+    np.save(tmp_path / "vectors.npy", vectors)
+    (tmp_path / "figures").mkdir()
+    write_figures(written, tmp_path / "vectors.npy", tmp_path / "figures")
+    settings = artifacts.read_json(tmp_path / "figures" / "figures.json")
+    assert [name for name in settings["names"] if "_x_" in name] == ["user_taste_x_poi_menu"]
+    names = artifacts.read_json(folder(written) / "figures.json")["names"]
+    found, complete = (
+        np.load(path / "test.npy") for path in (tmp_path / "figures", folder(written))
+    )
+    at = names.index("user_taste_x_poi_menu")
+    np.testing.assert_allclose(found[:, 0], complete[:, at], atol=1e-4)
+
+
 def test_figures_are_computed_once(written: Config) -> None:
     before = (folder(written) / "train.npy").stat().st_mtime_ns
     embed(written, ["letters"], ["letters"])

@@ -24,6 +24,7 @@ from larr.config.text import (
     ContrastConfig,
     DistillConfig,
     EmbedConfig,
+    InstructConfig,
     PretrainConfig,
 )
 from larr.plugins import plugins
@@ -80,6 +81,7 @@ class Config(Section):
     pretrain: PretrainConfig = PretrainConfig()
     contrast: ContrastConfig = ContrastConfig()
     distill: DistillConfig = DistillConfig()
+    instruct: InstructConfig = InstructConfig()
     embed: EmbedConfig = EmbedConfig()
     sentence_encoder: str = "minilm"
     """The pretrained model of rankers with `vectors = "sentence_encoder"`: `minilm`, a folder, or a

@@ -213,19 +213,22 @@ class KeywordConfig(Section):
 
 
 class ProfileConfig(Section):
-    """A text about a user's earlier orders: the main values of a column of places."""
+    """A text about a user's earlier behaviour: the main values of a column of places."""
 
     column: str
     """A column of places with one or more comma-separated values."""
     name: Name
     """Name of the new column, for keyword templates."""
+    events: Literal["taken", "clicked", "left"] = "taken"
+    """The events that count: `taken` places were ordered (or clicked, in a log without orders),
+    `clicked` ones not ordered, `left` ones shown and not clicked. Only the log has the last two."""
     within: str | None = None
-    """A scene column; only orders with the same value count (a similar situation)."""
+    """A scene column; only events with the same value count (a similar situation)."""
     top: Positive = 3
     """Number of values."""
     ranked_by: Literal["count", "tfidf"] = "count"
     """`count`: the most frequent values; `tfidf`: the values that are more frequent than in the
-    orders of all users, the explicit persona of PerCoNet (arXiv 2304.07923)."""
+    events of all users, the explicit persona of PerCoNet (arXiv 2304.07923)."""
 
     @property
     def poi_column(self) -> str:

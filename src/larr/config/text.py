@@ -111,6 +111,28 @@ class DistillConfig(Section):
     """Peak learning rate."""
 
 
+class InstructConfig(Section):
+    """`larr instruct`: the LM learns to predict what a user orders next (HKFR, arXiv 2308.03333).
+
+    Rankers read the model's vectors as the source `instructed`, and its predictions as figures of
+    the source `predictions`.
+    """
+
+    knowledge: str = ""
+    """A scene keyword of users or scenes: one text with the knowledge about a user."""
+    answers: list[str] = []
+    """Scene keywords of places to predict from the knowledge, such as the category and the price in
+    words. Together they have at most `embed.dimension` distinct texts."""
+    orders: Positive = 50_000
+    """Maximum number of orders to train on."""
+    epochs: AboveZero = 1.0
+    """Passes over the orders. With more passes the model remembers orders that rankers train on."""
+    batch_size: Positive = 64
+    """Sequences per step: an order and an answer each."""
+    learning_rate: NotNegative = 0.0
+    """Peak learning rate; 0 selects 1e-3 for the built-in model and 1e-4 for others."""
+
+
 class EmbedConfig(Section):
     """The embedding of each distinct text. Paper: Eq. (22)."""
 

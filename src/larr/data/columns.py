@@ -30,6 +30,7 @@ from larr.data.values import NESTED
 from larr.data.within import within_names
 from larr.errors import ConfigError, DataError, suggestion
 from larr.progress import console
+from larr.stages import is_instructed
 
 IMPRESSIONS = ("user_impressions", "poi_impressions")
 """Columns with the number of training rows of each row's user and place."""
@@ -95,6 +96,7 @@ def later_problems(config: Config, places: Collection[str]) -> Iterator[str]:
         yield "keywords: none has the owner poi; places need at least one text"
     if not owners & {"user", "scene"}:
         yield "keywords: none has the owner user or scene; stage 2 needs one"
+    yield from _instruct_problems(config)
     near, categories = config.contrast.near, config.features.categories
     if near and near not in places:
         known = ", ".join(sorted(places))
@@ -114,6 +116,24 @@ def later_problems(config: Config, places: Collection[str]) -> Iterator[str]:
             f"evaluate.slices: the test rows have no column {', '.join(missing)}; they keep "
             f"{', '.join(kept)} (add columns to features.categories)"
         )
+
+
+def _instruct_problems(config: Config) -> Iterator[str]:
+    """Yields problems of the section `instruct`, which may be empty if no ranker reads its LM."""
+    settings = config.instruct
+    if is_instructed(config) and not (settings.knowledge and settings.answers):
+        yield "instruct: a ranker reads the LM of `larr instruct`; set knowledge and answers"
+    for setting, names, is_of_place in (
+        ("knowledge", [settings.knowledge] if settings.knowledge else [], False),
+        ("answers", settings.answers, True),
+    ):
+        known = [k.name for k in config.scene_keywords if (k.owner == "poi") == is_of_place]
+        if unknown := [name for name in names if name not in known]:
+            owner = "poi" if is_of_place else "user or scene"
+            yield (
+                f"instruct.{setting}: {', '.join(unknown)} is not a scene keyword with owner "
+                f"{owner}; these are {', '.join(known)}"
+            )
 
 
 def check_later_stages(config: Config) -> None:
@@ -231,12 +251,8 @@ def _invalid_settings(
         elif not template.columns:
             yield f"{where} {keyword.template!r} names no column; write one in braces"
     settings = config.features
-    for pair in config.statistics or []:
-        if "cvr" in pair.figures and "order" not in tasks:
-            yield (
-                f"statistics {pair.name}: cvr counts orders, but impressions have no column order; "
-                "remove it from figures"
-            )
+    if "order" not in tasks:
+        yield from _needing_orders(config)
     texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
     if settings.recent_keyword and settings.recent_keyword not in texts:
         yield (
@@ -268,6 +284,22 @@ def _invalid_settings(
             yield (
                 f"features.candidate_columns: {name} is looked up or belongs to the request, so "
                 "clients do not send it with a candidate; remove it"
+            )
+
+
+def _needing_orders(config: Config) -> Iterator[str]:
+    """Yields the settings that a log without a column `order` does not allow."""
+    for profile in config.profiles:
+        if profile.events == "clicked":
+            yield (
+                f"profile {profile.name}: impressions have no column order, so every click is "
+                'taken; set events to "taken" or "left"'
+            )
+    for pair in config.statistics or []:
+        if "cvr" in pair.figures:
+            yield (
+                f"statistics {pair.name}: cvr counts orders, but impressions have no column order; "
+                "remove it from figures"
             )
 
 

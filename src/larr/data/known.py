@@ -220,8 +220,9 @@ class Enricher:
             events.collect(engine="streaming"), len(log.users), config.features.recent
         )
         within = {raw_column(config, p.within) for p in config.profiles if p.within}
-        needed = {"day", "order", "time", *ROWS, *ROWS.values(), *within}
-        orders = past_orders(log, log.counted().select(sorted(needed)))
+        needed = {"day", "click", "order", "time", *ROWS, *ROWS.values(), *within}
+        shown = impressions.select(sorted(needed))
+        orders = past_orders(log, shown)
         self.spending: statistics.Sums | None = None
         if "poi_price_yuan" in log.places.columns:
             spending = statistics.daily_spending(orders, log.places)
@@ -244,11 +245,13 @@ class Enricher:
             read = partial(pair_counts, config=config, pair=pair, owned=owned, levels=self.levels)
             self.crosses.append(DailyCross(config, pair, owned, count(counted(pair), read)))
         self._fit_levels(train)
-        orders = with_levels(orders, self.levels)
-        self.favourites = [
-            statistics.Favourites(orders, log.places, profile, half_life)
-            for profile in config.profiles
-        ]
+        chosen = {"clicked": pl.col("click") & ~pl.col("order"), "left": ~pl.col("click")}
+        for profile in config.profiles:
+            acts = orders
+            if profile.events in chosen:
+                acts = shown.filter(chosen[profile.events]).collect(engine="streaming")
+            acts = with_levels(acts, self.levels)
+            self.favourites.append(statistics.Favourites(acts, log.places, profile, half_life))
         no_rows = np.zeros(0, np.int64)
         self.owned = {
             row: {*with_levels(table(no_rows, no_rows), self.levels).columns}

@@ -151,27 +151,27 @@ class Statistics:
 
 
 class Favourites:
-    """The main values in each user's orders, joined by commas, as of any day."""
+    """The main values in each user's orders or other events, joined by commas, as of any day."""
 
     def __init__(
         self,
-        orders: pl.DataFrame,
+        events: pl.DataFrame,
         places: pl.DataFrame,
         profile: ProfileConfig,
         half_life_days: float,
     ) -> None:
         self.profile = profile
         within = [profile.within] if profile.within else []
-        orders = orders.drop_nulls(within)
-        situations = orders.select(within).unique().sort(within) if within else pl.DataFrame()
+        events = events.drop_nulls(within)
+        situations = events.select(within).unique().sort(within) if within else pl.DataFrame()
         self.situations = situations.with_row_index(NUMBER, offset=1)
         """The values of the scene column `profile.within`, numbered from 1; may be empty."""
         texts = text_column(profile.poi_column, places.schema[profile.poi_column])
         words = places.select("poi_id", value=texts.str.split(",")).explode("value")
         words = words.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "")
-        daily = orders.select("poi_id", "day", self._keys(orders)).join(words, on="poi_id")
+        daily = events.select("poi_id", "day", self._keys(events)).join(words, on="poi_id")
         daily = daily.group_by("key", "value", "day").agg(count=pl.len().cast(pl.Float64))
-        # The ranking of values is computed on days with orders: counts decay together.
+        # The ranking of values is computed on days with events: counts decay together.
         values = daily.select("key", "value").unique()
         asked = daily.select("key", "day").unique().join(values, on="key")
 

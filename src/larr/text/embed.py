@@ -31,6 +31,7 @@ from larr.text.backbone import load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
+from larr.text.instruct import load_predictor, read_answers
 from larr.text.shards import SHARD, Load
 
 VECTORS, TEXTS = "vectors.npy", "texts.parquet"
@@ -99,14 +100,29 @@ def _untuned(config: Config) -> SentenceTransformer:
     return as_encoder(load_base(config), None, config.contrast.pooling)
 
 
-def pretrained(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the reduced pooled states of the model of stage 1."""
-    _write_reduced(job, partial(_pretrained, job.config), vectors_ND)
+def pretrained(job: Job, vectors_ND: np.ndarray, verb: str = "pretrain") -> None:
+    """Writes the reduced pooled states of the model of stage 1, or of the verb `instruct`."""
+    _write_reduced(job, partial(_pretrained, job.config, verb), vectors_ND)
 
 
-def _pretrained(config: Config) -> SentenceTransformer:
-    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+def _pretrained(config: Config, verb: str) -> SentenceTransformer:
+    lm = load_language_model(artifacts.folder(config, verb), config)
     return as_encoder(lm, None, config.contrast.pooling)
+
+
+def predictions(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the log-probabilities of the answers, given each text of `instruct.knowledge`.
+
+    An answer's text has a unit vector, so its product with a knowledge text is its log-probability.
+    """
+    answers, texts = read_answers(job.config), job.texts
+    numbered = answers.select("keyword", "text").with_row_index("answer")
+    row = texts.with_row_index("row").join(numbered, on=["keyword", "text"])
+    vectors_ND[row["row"], row["answer"]] = 1.0
+    known_N = (texts["keyword"] == job.config.instruct.knowledge).arg_true().to_numpy()
+    load = partial(load_predictor, job.config)
+    for rows, log_BA in _shards(replace(job, texts=texts[known_N]), load):
+        vectors_ND[known_N[rows], : len(answers)] = log_BA
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
@@ -191,6 +207,10 @@ SOURCES = {
         files=lambda config: (config.backbone.model,),
     ),
     "pretrained": VectorSource(pretrained, settings=("contrast.pooling",), stages=("pretrain",)),
+    "instructed": VectorSource(
+        partial(pretrained, verb="instruct"), ("contrast.pooling",), stages=("instruct",)
+    ),
+    "predictions": VectorSource(predictions, stages=("instruct",)),
     "sentence_encoder": VectorSource(
         sentence_encoder,
         settings=("sentence_encoder",),

@@ -245,15 +245,20 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     keywords = [keyword.name for keyword in config.scene_keywords]
     owners = [keyword.owner for keyword in config.scene_keywords]
     text_VD, centre_RD = _write_texts(data, keywords, np.load(vectors, mmap_mode="r"), folder)
+    # some sources have vectors for the texts of some keywords only
+    embedded = np.flatnonzero(centre_RD.any(axis=1)).tolist()
     place_texts = pl.read_parquet(data / PLACE_TEXTS)
+    place_texts = place_texts.select(
+        n for n in place_texts.columns if keywords.index(n) in embedded
+    )
     place_PD = _write_places(place_texts.to_numpy(), text_VD, folder)
     texts = dict(pl.read_parquet(data / "texts.parquet")["keyword"].value_counts().iter_rows())
     request = [
         slot
-        for slot, (name, owner) in enumerate(zip(keywords, owners, strict=True))
-        if owner != "poi" and texts.get(name, 0) >= MIN_TEXTS
+        for slot in embedded
+        if owners[slot] != "poi" and texts.get(keywords[slot], 0) >= MIN_TEXTS
     ]
-    place = [slot for slot, owner in enumerate(owners) if owner == "poi"]
+    place = [slot for slot in embedded if owners[slot] == "poi"]
     static = [keywords.index(name) for name in place_texts.columns]
     names = [f"{keywords[q]}_x_{keywords[s]}" for q in request for s in place]
     if static:

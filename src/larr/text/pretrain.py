@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 
 from larr import artifacts
 from larr.config import Config
+from larr.config.text import InstructConfig, PretrainConfig
 from larr.group import ALONE, Group, group_of
 from larr.progress import console
 from larr.text import training
@@ -33,6 +34,7 @@ IGNORED = -100
 """The label of tokens that are not predicted, as defined by torch and transformers."""
 HELD_OUT_PLACES = 0.03
 MAX_HELD_OUT_PLACES = 300
+TITLES = {"pretrain": "continual pretraining", "instruct": "instruction tuning"}
 MASKED = 0.3
 """Share of the labelled tokens that are masked for an encoder."""
 HELD_OUT_GENERAL_TOKENS = 16_384
@@ -269,14 +271,19 @@ def train_model(
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
     group: Group = ALONE,
+    section: Literal["pretrain", "instruct"] = "pretrain",
 ) -> tuple[PreTrainedModel, list[float], float]:
-    """Returns the trained model, about twenty losses, and the seconds."""
+    """Returns the trained model, about twenty losses, and the seconds.
+
+    `section` is that of the batch size and the learning rate.
+    """
     if steps == 0:
         return lm.model, [], 0.0
+    settings: PretrainConfig | InstructConfig = getattr(config, section)
     arguments = TrainingArguments(
-        **training.arguments(config, config.pretrain, folder, steps),
+        **training.arguments(config, settings, folder, steps),
         max_steps=steps,
-        per_device_train_batch_size=config.pretrain.batch_size,
+        per_device_train_batch_size=settings.batch_size,
         warmup_steps=0.05,
     )
     model: Any = lm.model
@@ -292,7 +299,7 @@ def train_model(
     )
     trainer.group, trainer.masks = group, lm.predicts == "masked"
     group.start(model)
-    entries, seconds = training.run(trainer, "pretrain", "continual pretraining", steps)
+    entries, seconds = training.run(trainer, section, TITLES[section], steps)
     trained = model.float().merge_and_unload() if rank else model
     return trained, [entry["loss"] for entry in entries], seconds
 

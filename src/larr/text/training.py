@@ -12,7 +12,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 
 from larr.config import Config
-from larr.config.text import BUILTIN_MODEL, ContrastConfig, PretrainConfig
+from larr.config.text import BUILTIN_MODEL, ContrastConfig, InstructConfig, PretrainConfig
 from larr.errors import LarrError
 from larr.machine import bf16_is_fast, device, return_large_blocks
 from larr.progress import Advance, track
@@ -33,9 +33,12 @@ class _ProgressCallback(TrainerCallback):
 
 
 def arguments(
-    config: Config, stage: PretrainConfig | ContrastConfig, folder: Path, steps: int
+    config: Config,
+    stage: PretrainConfig | ContrastConfig | InstructConfig,
+    folder: Path,
+    steps: int,
 ) -> dict[str, Any]:
-    """Returns the trainer settings of stage 1 or 2; the trainer writes its files to `folder`."""
+    """Returns the trainer settings of a stage; the trainer writes its files to `folder`."""
     is_builtin = config.backbone.model == BUILTIN_MODEL
     return {
         "output_dir": str(folder / "trainer"),
