@@ -73,13 +73,14 @@ for _verb in STAGES:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of your tables.")],
     to: Annotated[Path, typer.Option(help="The configuration to write.")] = Path("mine.toml"),
+    without: Annotated[str, typer.Option(help="Columns to ignore, with commas between.")] = "",
 ) -> None:
     """Writes a configuration for your tables, with comments on its guesses."""
     if to.exists():
         raise ConfigError(f"{to} exists; give another name with --to, or delete it")
     from larr.data.draft import init as write  # noqa: PLC0415
 
-    write(folder, to)
+    write(folder, to, without=without)
 
 
 @app.command()

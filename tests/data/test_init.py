@@ -10,8 +10,8 @@ import pytest
 
 from larr.config import Config
 from larr.data.draft import init
-from larr.data.look import Reader
 from larr.data.prepare import prepare
+from larr.data.reader import Reader
 from larr.data.roles import words_of
 from larr.errors import DataError
 from larr.settings import load_config
@@ -156,6 +156,11 @@ def test_a_log_without_times_is_split_by_users(folder: Path) -> None:
 def test_the_error_for_a_missing_table_lists_the_files(folder: Path) -> None:
     (folder / "notes.txt").write_text("one\ntwo\n")
     (folder / "shops.XLSX").write_bytes(b"PK")
+    (folder / "log.csv").write_text("\n<!DOCTYPE html>\n<html>a,b</html>\n")
+    (folder / "users.csv").write_text("version https://git-lfs.github.com/spec/v1\noid 1,2\n")
+    expected = r"no table found.*log\.csv: a web page.*users\.csv: a pointer of Git LFS"
+    with pytest.raises(DataError, match=expected):
+        drafted(folder)
     expected = r"no table found.*notes\.txt: 1 columns.*shops\.XLSX: an Excel workbook; save each"
     with pytest.raises(DataError, match=expected):
         drafted(folder)
@@ -189,6 +194,7 @@ def test_kinds_of_columns_are_detected(tmp_path: Path) -> None:
         "zip_code": ("code", "", [str(10_000 + 37 * n) for n in range(60)]),
         "stars": ("category", "", ["1", "2", "3", "4", "5"]),
         "kind": ("category", "", ["meat or fish", "no meat"]),
+        "i_category": ("category", "", [str(n * 7) for n in range(20)]),
         "title": ("text", "", [f"The film of {n}" for n in range(60)]),
         "chinese": ("text", "", [f"{n}号牛肉面馆" for n in range(60)]),
         "page": ("link", "", ["https://example.org/a", "https://example.org/b"]),
@@ -356,6 +362,10 @@ def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(fold
     assert "# CHECK: rating has values up to 2; a value from 1.6 on is a click." in text
     assert "#   taste_rating: its name suggests that it is another rating" in text
     prepare(config)
+    unrated = pl.when(pl.col("rating") == 0).then(-1).otherwise("rating")
+    text, config = written(folder, tables | {"log": tables["log"].with_columns(rating=unrated)})
+    assert "a value from 1.6 on is a click, and rows with -1 are left out." in text
+    prepare(config)
 
 
 def test_numbers_of_pairs_without_times_are_left_out(folder: Path) -> None:
@@ -374,3 +384,59 @@ def test_user_ids_are_texts_only_if_nothing_else_describes_a_request(folder: Pat
     assert "{user_id}" not in text
     text, _ = written(folder, {"log": log.drop("mood")})
     assert 'template = "user {user_id}"' in text
+
+
+def test_minus_one_is_missing_if_nothing_else_is_negative(folder: Path) -> None:
+    """A contract's rating must not be negative, and only clicked rows know their duration."""
+    tables = huts(
+        seconds=pl.when("tapped").then(pl.col("ms") % 977).otherwise(-1),
+        degrees=pl.col("minutes") - 2,
+        crowd=pl.col("minutes") % 3 - 1,
+    )
+    ratings = pl.Series([-1.0, 8.2, 7.7, 6.1, 9.0, 4.4, 8.3] * 3)
+    tables["huts"] = tables["huts"].drop("title").with_columns(rating=ratings)
+    text, config = written(folder, tables)
+    assert "any_value(nullif(rating, '-1')) AS rating  -- number, such as '8.2'" in text
+    assert "#   seconds: only rows with a click have it" in text
+    assert "    degrees" in text, "other values are negative, too"
+    assert "crowd" in config.features.categories, "a code"
+    prepare(config)
+
+
+def test_kinds_of_places_are_names_and_categories_if_ids_say_nothing(folder: Path) -> None:
+    tables = huts()
+    kinds = [f"{kind} hut" for kind in ("old", "new", "small")] * 7
+    tables["huts"] = tables["huts"].drop("title").with_columns(type=pl.Series(kinds))
+    text, config = written(folder, tables)
+    assert "coalesce(any_value(type), hut_id) AS name" in text
+    assert "poi_type" in config.features.categories
+
+
+def test_flags_of_users_or_places_are_no_labels(folder: Path) -> None:
+    flags = {"completed": pl.col("hiker") % 2, "open": (pl.col("hut_id") < "h3").cast(pl.Int8)}
+    log = huts(**flags)["log"].rename({"tapped": "hit", "hiker": "user"}).drop("slot")
+    text, _ = written(folder, {"log": log})
+    assert "Or is one of these the click: hit?" in text
+    text, _ = written(folder, {"log": log.rename({"hit": "offer_completed"})})
+    assert "offer_completed AS click" in text
+
+
+def test_numbers_instead_of_times_and_midnights(folder: Path) -> None:
+    tables = huts(time=pl.col("ms") % 24)
+    text, _ = written(folder, tables | {"log": tables["log"].drop("ms")})
+    assert "# CHECK: does time count from a start?" in text
+    _, config = written(folder, huts(ms=pl.col("ms") // 86_400_000 * 86_400_000))
+    assert "day_kind" in config.features.categories
+    assert "hour_band" not in config.features.categories
+
+
+def test_columns_can_be_left_out(folder: Path) -> None:
+    """They are named as in the tables or, as `larr check` names them, with a prefix."""
+    for name, table in huts(seatCount=pl.col("hut_id").str.len_chars()).items():
+        table.write_csv(folder / f"{name}.csv")
+    path = folder.parent / "mine.toml"
+    init(folder, path, without="poi_seat_count, minutes,user_id")
+    text = path.read_text()
+    assert "seatCount" not in text
+    assert "minutes" not in text
+    assert "hiker AS user_id" in text

@@ -180,6 +180,38 @@ def reviews_in_an_archive(folder: Path) -> None:
         archive.writestr("ml-small/README.txt", "no table")
 
 
+def contexts_without_header(folder: Path) -> None:
+    """As LDOS-CoMoDa: user, item, rating, age, sex, season, director; -1 is unknown."""
+    rows = [
+        (
+            50 + user,
+            900 + item,
+            1 + n % 5,
+            20 + user * 3,
+            user % 2,
+            n // 5 % 4,
+            [-1, 7, 8][item // 5],
+        )
+        for n, (_, user, item, _) in enumerate(visits())
+    ]
+    write(folder / "log.csv", rows)
+
+
+def reviews_of_users(folder: Path) -> None:
+    """The ratings of a user, each with its product, in a line of JSON; most products occur once."""
+    users: dict[int, list[dict[str, object]]] = {}
+    for n, (time, user, item, _) in enumerate(visits()):
+        number = item if n % 9 == 0 else 100 + n
+        kind = KINDS[number // 7 % 3]
+        product = {"title": f"The {kind} of {number}", "kind": kind, "price": 9.5 + number % 70}
+        rating = {"asin": f"B{number}", "stars": 5 - n % 4, "product": product}
+        review = {"review_title": "It is fine", "ms": int(time.timestamp() * 1000)}
+        users.setdefault(user, []).append(rating | review)
+    lines = [json.dumps({"reviewer": f"A{user}", "history": rows}) for user, rows in users.items()]
+    for name, some in (("training", lines[4:]), ("validation", lines[2:4]), ("test", lines[:2])):
+        (folder / f"{name}.jsonl").write_text("\n".join(some) + "\n")
+
+
 LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     events_without_header: (
         'column_1 AS user_id, column_2 AS poi_id, column_5 AS time, "order"',
@@ -196,7 +228,7 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
         '"菜系"',
     ),
     nested_sessions: (
-        "unnest(events, recursive := true)",
+        "one.aid AS aid, one.ts AS ts, one.type AS type FROM (SELECT *, unnest(events) AS one",
         'session AS user_id, aid AS poi_id, ts AS time, "order"',
         "# CHECK: is session the user ID?",
     ),
@@ -229,6 +261,17 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     reviews_in_an_archive: (
         "ml-small/ml-small/ratings.csv",
         "userId AS user_id, movieId AS poi_id, TRY_CAST(rating AS DOUBLE) >= 4 AS click",
+    ),
+    contexts_without_header: (
+        "column_1 AS user_id, column_2 AS poi_id, TRY_CAST(column_3 AS DOUBLE) >= 4 AS click",
+        "any_value(column_4) AS column_4, any_value(column_5) AS column_5 FROM log",
+        "any_value(column_7) AS column_7 FROM log GROUP BY column_2",
+    ),
+    reviews_of_users: (
+        "one.product.title AS product_title",
+        "UNION ALL BY NAME SELECT *, 'train' AS split FROM validation_rows",
+        "coalesce(any_value(product_title), asin) AS name",
+        "any_value(product_price) AS product_price FROM rows_all GROUP BY asin",
     ),
 }
 """Layout -> parts of its configuration."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import time as clock
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,9 @@ import polars as pl
 
 from larr.data.contract import TABLES
 from larr.data.guess import Entity, Guess, guess, why_not
-from larr.data.look import EPOCHS, Column, Reader, Table, percent, share
+from larr.data.look import EPOCHS, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
+from larr.data.reader import Reader, Table
 from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as
 from larr.data.roles import has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
@@ -72,7 +74,7 @@ class Query:
 
     def add_own(self, column: Column, form: str = "{}") -> None:
         """Adds a column that is not in the contract; a time becomes its year."""
-        sql, kind, name = form.format(column.sql), column.kind, self._free_name(column)
+        sql, kind, name = form.format(column.read), column.kind, self._free_name(column)
         example = column.example
         is_liked = not column.values.cast(pl.Float64, strict=False).count()
         if kind in ("time", "date"):
@@ -114,10 +116,15 @@ class Query:
         return f"{name}_2" if name in self.lines else name
 
 
-def init(folder: Path, to: Path) -> None:
-    """Writes a configuration for the tables of a folder; raises DataError without a log."""
+def init(folder: Path, to: Path, *, without: str = "") -> None:
+    """Writes a configuration for the tables of a folder; raises DataError without a log.
+
+    `without` names columns to ignore, with commas between, as in the tables or in a configuration.
+    """
+    ignored = {name.strip() for name in without.split(",")}
+    ignored |= {re.sub("^(poi|user)_(?!id$)", "", name) for name in ignored}
     with TemporaryDirectory() as scratch:
-        text = draft(Reader(folder, Path(scratch), to.parent), folder, to)
+        text = draft(Reader(folder, Path(scratch), to.parent, ignored), folder, to)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(text, encoding="utf-8")
     checks = text.count("\n# CHECK")
@@ -135,12 +142,14 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     read = _with_needs([table for table in needed if table])
     templates = environment().overlay(autoescape=False, keep_trailing_newline=True)
     templates.filters |= {"toml": toml, "words": _words}
-    time, roles = next(iter(found.of("time")), None), found.roles.values()
+    time = next(iter(found.of("time")), None)
+    known = [*found.roles.values(), *found.user.columns, *found.place.columns]
     return templates.get_template("mine.toml.j2").render(
         folder=folder,
         path=path,
         files=[table for table in reader.tables if table in read],
-        flags=[c.name for c in found.log.columns if c.kind == "flag" and c not in roles],
+        flags=[c.name for c in found.log.columns if c.kind == "flag" and c not in known],
+        counts=[c.name for c in found.scene if is_role(c.name, "time") and c.is_integer],
         time=time,
         test_days=_test_days(time),
         zone=_zone(time),
@@ -191,7 +200,7 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
         ("scene", "action", [*scene]),
     ]
     kinds = log.kinds | places.kinds | users.kinds
-    has_clock = any(time.kind == "time" for time in found.of("time")) or "clock" in found.roles
+    has_clock = any(_has_clock(time) for time in found.of("time")) or "clock" in found.roles
     of_time = ["hour_band"] * has_clock + ["day_kind"] * ("time" in found.roles)
     liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
     # Profiles count the past, so they need times.
@@ -223,9 +232,12 @@ def _rows(table: str, found: Guess) -> Query:
             sql = f"TRY_CAST({sql} AS INTEGER){'' if column.number_values.min() else ' + 1'}"
         elif role == "rating":
             largest = float(column.number_values.max())
-            sql, high = f"TRY_CAST({sql} AS DOUBLE) >= {HIGH * largest:g}", f"{HIGH * largest:g}"
+            number, high = f"TRY_CAST({sql} AS DOUBLE)", f"{HIGH * largest:g}"
+            sql, is_rated = f"{number} >= {high}", column.number_values.min() >= 0
+            query.source += "" if is_rated else f"\nWHERE {number} >= 0"
             query.checks.append(
-                f"{column.name} has values up to {largest:g}; a value from {high} on is a click."
+                f"{column.name} has values up to {largest:g}; a value from {high} on is a click"
+                f"{'' if is_rated else ', and rows with -1 are left out'}."
             )
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
@@ -247,9 +259,9 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     if not entity.columns:
         return query
     query.add(own.sql, key, own.example)
-    title = _title(entity.columns, len(own.distinct)) if table == "places" else None
+    title = _title(entity.columns, own) if table == "places" else None
     if table == "places":
-        name = f"coalesce({form.format(title.sql)}, {own.sql})" if title else own.sql
+        name = f"coalesce({form.format(title.read)}, {own.sql})" if title else own.sql
         query.add(name, "name", (title or own).example)
     flags = [column for column in entity.columns if column.kind == "flag"]
     flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
@@ -261,7 +273,7 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
             query.left_out[column.name] = reason
         elif axes and axes[0] not in query.lines:
             query.add(form.format(column.sql), axes[0], column.example)
-        elif column is not title and column not in flags:
+        elif (column is not title or is_kind(column)) and column not in flags:
             query.add_own(column, form)
     if entity.table is None:
         query.source += f"\nGROUP BY {own.sql} ORDER BY {own.sql}"
@@ -286,13 +298,16 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     return query
 
 
-def _title(columns: Sequence[Column], places: int) -> Column | None:
-    """Returns the column with the names of places, or the first text, or None."""
+def _title(columns: Sequence[Column], key: Column) -> Column | None:
+    """Returns the column with the names of places, the first text, their kinds, or None."""
     named = [column for column in columns if is_name(column.name)]
     named = [c for c in named if c.kind in ("text", "category", "code", "list")]
     named = [c for c in named if c.kind != "list" or c.form]  # not a list of Parquet or JSON
-    named = [c for c in named if len(c.distinct) >= MIN_NAMES * min(places, c.values.count())]
+    least = MIN_NAMES * len(key.distinct)
+    named = [c for c in named if len(c.distinct) >= min(least, MIN_NAMES * c.values.count())]
     texts = [column for column in columns if column.kind == "text"]
+    kinds = [column for column in columns if column.kind == "category" and is_kind(column)]
+    texts += [column for column in kinds if not column.is_integer and not has_words(key)]
     rank = lambda c: (has_role(c.words[-1], "name"), len(c.distinct))  # noqa: E731
     return max(named, key=rank, default=next(iter(texts), None))
 
@@ -305,6 +320,11 @@ def _test_days(time: Column | None) -> int:
     age_N = day_N.max() - day_N
     tested = int(np.quantile(age_N, MIN_TESTED)) + 1
     return tested if (age_N < tested).mean() <= MAX_TESTED else 0
+
+
+def _has_clock(time: Column) -> bool:
+    """Returns whether times have a time of day: not all of them are midnight."""
+    return bool((time.times.dt.time() != clock(0)).any())
 
 
 def _zone(time: Column | None) -> str:

@@ -24,7 +24,8 @@ from larr.data.log_roles import (
     request,
     times,
 )
-from larr.data.look import Column, Reader, Table, percent, share
+from larr.data.look import Column, percent, share
+from larr.data.reader import Reader, Table
 from larr.data.reshape import (
     by_event,
     event_column,
@@ -42,6 +43,8 @@ MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
+FIRST = 3
+"""Number of columns without names that may be IDs of users, places and requests."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
 """Share of the rows that is searched for leaks. A column is a leak if no unclicked row has a value,
 although more than this number would by chance."""
@@ -165,10 +168,10 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
     fits = [
         [fit for column in possible for fit in _fits(role, column, table, tables)] for role in roles
     ]
-    codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0]
+    codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0][:FIRST]
     for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
         # A column with one value per user is not the place, and vice versa. If the columns have no
-        # names, a code with one user per value identifies requests.
+        # names, a code with one user per value identifies requests; IDs are the first columns.
         others = [column for column in codes if column is not user.key] or [place.key]
         if user.key is place.key or (user.table is not None and user.table is place.table):
             continue
@@ -229,7 +232,10 @@ def _looks_like(table: Table, key: Column, role: str) -> bool:
 def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     """Returns a log with the roles of its columns."""
     rest = [column for column in log.columns if column not in (user.key, place.key)]
-    outcomes, unsure = labels(log, rest)
+    # A label differs between the rows of a user, and of a place.
+    flags = [column for column in rest if column.kind == "flag"]
+    fixed = owned(user.key, flags) + owned(place.key, flags)
+    outcomes, unsure = labels(log, [column for column in rest if column not in fixed])
     roles = {"user": user.key, "place": place.key} | outcomes | times(user.key, rest)
     rules = (
         ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
@@ -266,12 +272,15 @@ def _earlier(found: Guess, logs: list[Guess]) -> Iterator[Guess]:
 def _sort_columns(found: Guess) -> None:
     """Assigns the other columns of the log to users, places or the scene, or excludes them."""
     rest = [column for column in found.log.columns if column not in found.roles.values()]
-    for entity in (found.user, found.place):
+    for role, entity in (("user", found.user), ("place", found.place)):
         if entity.table:
             entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
         else:
             read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
-            entity.columns = owned(entity.key, [c for c in read if not _leak(c, found)])
+            read = [column for column in read if not _leak(column, found)]
+            named = [c for c in read if has_role(c.name, role) and not has_role(c.name, "outcome")]
+            of_key = owned(entity.key, read) + owned(entity.key, named, 0)
+            entity.columns = [column for column in read if column in of_key]
         rest = [column for column in rest if column not in entity.columns]
     found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
     rest = [column for column in rest if column.name not in found.left_out]
@@ -356,20 +365,21 @@ def _why_not(column: Column, found: Guess) -> str:
 
 def _leak(column: Column, found: Guess) -> str:
     """Returns how a column reveals the time or a label, empty if it does not."""
+    values = column.values.set(column.values == column.sentinel, None)
+    rows = pl.DataFrame({"value": values, "number": values.cast(pl.Float64, strict=False)})
+    roles = [role for role in ("click", "order") if role in found.roles]
+    for role, label in zip(roles, found.of(*roles), strict=True):
+        rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
     for time in found.of("time"):
-        numbers = column.values.cast(pl.Float64, strict=False)
-        rows = pl.DataFrame({"time": time.times, "value": column.values, "number": numbers})
-        roles = [role for role in ("click", "order") if role in found.roles]
-        for role, label in zip(roles, found.of(*roles), strict=True):
-            rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
-        rows = rows.sort("time").with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
+        rows = rows.with_columns(time.times.alias("time")).sort("time")
+        rows = rows.with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
         rising = rows.select(pl.corr("day", "number", method="spearman")).item()
         if len(column.number_values) and abs(rising or 0) > RISING:
             return "it increases with time, so the values of the test days are new"
-        rows = rows.head(int(TRAINING_SHARE * len(rows)))
-        for role in roles:
-            if only_clicked(rows["value"], rows[role]):
-                return f"only rows with a {role} have it"
+    rows = rows.head(int(TRAINING_SHARE * len(rows)))
+    for role in roles:
+        if only_clicked(rows["value"], rows[role]):
+            return f"only rows with a {role} have it"
     return ""
 
 

@@ -66,8 +66,11 @@ def check(config: Config) -> None:
         for scratch in ("raw", "checked"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
     if wrong:
-        lines = "\n- ".join(wrong)
-        raise DataError(f"{len(wrong)} columns must be removed from the configuration:\n- {lines}")
+        lines, names = "\n- ".join(wrong), ",".join(finding.partition(":")[0] for finding in wrong)
+        raise DataError(
+            f"{len(wrong)} columns must be removed from the configuration, where they are read, or "
+            f"with a new draft: larr init FOLDER --without {names}\n- {lines}"
+        )
     console.print(f"  no errors found{'; see the warnings above' * has_warnings}")
 
 

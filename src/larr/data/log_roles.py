@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import polars as pl
 
-from larr.data.look import Column, Table, share
+from larr.data.look import Column, share
+from larr.data.reader import Table
 from larr.data.roles import has_role, is_role
 
 KINDS_OF_IDS = ("number", "code", "category", "text")
@@ -22,15 +23,18 @@ MAX_DURATION = timedelta(hours=1)
 """Maximum time between the rows of a request."""
 
 
-def owned(key: Column, columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns with a single value for each value of a key."""
+def owned(key: Column, columns: Sequence[Column], least: float = MIN_REPEATED) -> list[Column]:
+    """Returns the columns with a single value for each value of a key.
+
+    At least the share `least` of the rows must have a key with several rows.
+    """
     found = []
     for column in columns:
         rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
         groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
         repeated = groups.filter(pl.col("len") > 1)
-        is_repeated = repeated["len"].sum() >= MIN_REPEATED * len(rows) > 0
-        if is_repeated and share(repeated["values"] == 1) >= NEARLY_ALL:
+        is_repeated = len(rows) > 0 and repeated["len"].sum() >= least * len(rows)
+        if is_repeated and share(repeated["values"] > 1) <= 1 - NEARLY_ALL:
             found.append(column)
     return found
 
@@ -96,7 +100,9 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     scales = [
         c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
     ]
-    scales = [c for c in scales if c.number_values.min() >= 0 and 2 <= c.number_values.max() <= 100]
+    scales = [c for c in scales if 2 <= c.number_values.max() <= 100]
+    # -1 is a place that the user knows, but has not rated.
+    scales = [c for c in scales if (c.number_values[c.number_values < 0] == -1).all()]
     if named := [column for column in scales if is_role(column.name, "rating")]:
         return {"rating": min(named, key=lambda c: len(c.words))}, set()
     # Without names, a scale of whole or half numbers may be a rating.

@@ -1,45 +1,31 @@
-"""Reads the tables of a folder and detects the kinds of their columns, for `larr init`.
+"""Detects the kinds of columns by their values and names, for `larr init`.
 
 The kind of a column is that of the first rule in `KINDS` that its values satisfy.
 """
 
 from __future__ import annotations
 
-import re
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import get_args
 
-import duckdb
 import numpy as np
 import polars as pl
 
-from larr.config.data import MISSING, FileConfig, TableName, TablesConfig
-from larr.data.csv_files import detected_dialect, detected_encoding
-from larr.data.files import Files, table_files
+from larr.config.data import TablesConfig
 from larr.data.roles import WORDS, is_name, words_of
-from larr.data.sources import sources, tables_in
 from larr.data.sql import identifier, literal
-from larr.data.transforms import text_column
 from larr.data.values import as_type
-from larr.errors import DataError
 from larr.metrics import Array
 
-MAX_ROWS = 1_000_000
-"""Rows read from the beginning of each table."""
 MAX_VALUES, MAX_PARTS, MAX_NUMERIC_CATEGORY = 1_000, 500, 12
 """Maximum numbers of distinct values: of a category, of parts of lists, of a numeric category."""
-DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
-"""A cell that is unlikely to be a column name."""
-DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
-"""A cell that cannot be a column name."""
 TRUTH = {"1": "0", "1.0": "0.0", "true": "false", "yes": "no", "y": "n", "t": "f"}
 TRUTH |= {"ja": "nein", "oui": "non", "sí": "no", "是": "否"}
 WORDY = r"\pL{2}.*\s|[^\x00-\x7f]{2}"
 """More than one word, or letters of languages without spaces."""
+MIN_SENTINEL = 0.05
+"""Minimum share of rows with -1 for it to mean that the value is missing."""
 MIN_WORDS = 0.3
 """Minimum share of values that match `WORDY` in a column of texts."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
@@ -84,6 +70,20 @@ class Column:
         return identifier(self.name)
 
     @cached_property
+    def sentinel(self) -> str:
+        """The text -1 or -1.0 if it means a missing value: common, and the only negative one."""
+        numbers = self.values.cast(pl.Float64, strict=False)
+        low, is_coded = self.values.filter(numbers < 0), self.kind == "category" and self.is_integer
+        is_common = len(low) > MIN_SENTINEL * len(self.values)
+        is_one = is_common and low.n_unique() == 1 and low[0] in ("-1", "-1.0")
+        return str(low[0]) if is_one and not is_coded else ""
+
+    @property
+    def read(self) -> str:
+        """SQL for the values without the sentinel."""
+        return f"nullif({self.sql}, {literal(self.sentinel)})" if self.sentinel else self.sql
+
+    @cached_property
     def distinct(self) -> pl.Series:
         """The distinct values."""
         return self.values.drop_nulls().unique(maintain_order=True)
@@ -91,7 +91,7 @@ class Column:
     @property
     def example(self) -> str:
         """A value for a comment, shortened."""
-        return repr(str(self.distinct.first())[:40])
+        return repr(str(self.distinct.filter(self.distinct != self.sentinel).first())[:40])
 
     @property
     def is_key(self) -> bool:
@@ -169,6 +169,11 @@ class Column:
         return self.as_time() if self.form else f"{self.sql}::TIMESTAMP"
 
 
+def has_words(column: Column) -> bool:
+    """Returns whether many values are texts of several words."""
+    return share(column.distinct.str.contains(WORDY)) >= MIN_WORDS
+
+
 KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("list", lambda c: isinstance(c.dtype, pl.List) and not c.dtype.inner.is_nested()),
     ("nested", lambda c: c.dtype.is_nested() or c.dtype == pl.Binary),
@@ -179,7 +184,12 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("time", lambda c: c.is_integer and "id" not in c.words and _unit(c.number_values)),
     ("date", lambda c: c.is_integer and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
     ("category", lambda c: c.is_integer and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
-    ("category", lambda c: c.is_integer and _has(c, "year") and len(c.distinct) <= MAX_VALUES),
+    (
+        "category",
+        lambda c: (
+            c.is_integer and (_has(c, "year") or is_kind(c)) and len(c.distinct) <= MAX_VALUES
+        ),
+    ),
     ("code", lambda c: c.is_integer and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
     (
         "category",
@@ -196,7 +206,8 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("link", lambda c: c.all_match("^https?://")),
     ("list", lambda c: _separator(c.distinct.head(10_000), "|;," if is_name(c.name) else "|;, ")),
     ("category", lambda c: len(c.distinct) <= min(MAX_VALUES, c.values.count() / 2)),
-    ("text", lambda c: share(c.distinct.str.contains(WORDY)) >= MIN_WORDS),
+    ("category", lambda c: is_kind(c) and c.repeated >= 0.5),
+    ("text", has_words),
 )
 """Kinds and their rules, tried in this order; a rule may return the form."""
 
@@ -221,6 +232,11 @@ def _unit(number_values: Array) -> str:
 def _has(column: Column, *words: str) -> bool:
     """Returns whether a column's name contains one of some words."""
     return not {*words}.isdisjoint(column.words)
+
+
+def is_kind(column: Column) -> bool:
+    """Returns whether the column's name ends with a word such as `category`."""
+    return column.words[-1:] != [] and column.words[-1] in WORDS["kind"]
 
 
 def _is_code(column: Column) -> bool:
@@ -256,112 +272,3 @@ def parsed(values: pl.Series, form: str) -> pl.Series:
     if "M" in form:
         return values.str.to_datetime(form, strict=False, time_unit="us")
     return values.str.to_date(form, strict=False).cast(pl.Datetime("us"))
-
-
-@dataclass(frozen=True, eq=False)
-class Table:
-    """The first rows of a file or query."""
-
-    name: str
-    """The name in SQL."""
-    file: FileConfig
-    columns: tuple[Column, ...]
-    rows: int
-    needs: tuple[Table, ...] = ()
-    """Tables that the query reads."""
-    note: str = ""
-    """The purpose of the query."""
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the file has column names, so that larr did not choose them."""
-        return not self.file.columns and all(table.is_named for table in self.needs)
-
-    def __getitem__(self, name: str) -> Column:
-        """Returns a column by name."""
-        return next(column for column in self.columns if column.name == name)
-
-
-class Reader:
-    """Reads the tables of a folder, and queries over them."""
-
-    def __init__(self, folder: Path, scratch: Path, unpacked: Path) -> None:
-        """Reads the files of a folder; extracts archives to `unpacked`, copies to `scratch`.
-
-        Raises DataError if no table is found.
-        """
-        if not folder.exists():
-            raise DataError(f"{folder}: no such folder; give the folder of your tables")
-        self.files = Files(scratch)
-        self.tables: list[Table] = []
-        self.others: dict[str, str] = {}
-        """File that is not a table -> reason."""
-        for path in sources(folder, unpacked, is_given=True):
-            try:
-                for stem, file in tables_in(path):
-                    self.add(stem, file, prefix=path.parent.name)
-            except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
-                self.others[path.name] = str(error)
-        if not self.tables:
-            seen = "; ".join(f"{name}: {reason}" for name, reason in self.others.items())
-            raise DataError(
-                f"{folder}: no table found; expected CSV, Parquet or JSON files, folders or "
-                "archives of these, or DuckDB or SQLite databases. "
-                f"Tried {seen or 'no file: none has a known extension'}"
-            )
-
-    def add(
-        self, stem: str, file: FileConfig, *needs: Table, note: str = "", prefix: str = "table"
-    ) -> Table:
-        """Returns the table of a file or query; raises DataError if it is not a table."""
-        taken = {*get_args(TableName), *(table.name for table in self.tables)}
-        short, long = ("_".join(words_of(one)) for one in (stem, f"{prefix} {stem}"))
-        options = (short, long, f"table_{len(taken)}")
-        name = next(o for o in options if re.fullmatch("[a-z][a-z0-9_]*", o) and o not in taken)
-        if file.path is not None:
-            paths, kind = table_files(file.path)
-            file = _with_columns(file, paths[0]) if kind == "csv" else file
-        self.files.add(name, file)
-        frame = self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
-        if frame.width < 2 or frame.height < 2:
-            raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
-        found = [_column(frame, column) for column in frame.columns]
-        columns = tuple(column for column in found if file.columns or not _numbers_rows(column))
-        self.tables.append(Table(name, file, columns, frame.height, needs, note))
-        return self.tables[-1]
-
-    def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
-        """Returns the result of a query as a table."""
-        return self.add(stem, FileConfig(query=sql), *needs, note=note)
-
-
-def _with_columns(file: FileConfig, path: Path) -> FileConfig:
-    """Returns the file with generated column names if its first line is not a header."""
-    columns = detected_dialect(path, file, detected_encoding(path)).columns
-    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
-    given = [cell for cell, name in zip(columns, names, strict=True) if cell != name]
-    data = [DATA.fullmatch(cell) is not None for cell in given]
-    is_data = any(map(DATED.fullmatch, given)) or len({*given}) < len(given) or sum(data) > 1
-    if given and (is_data or data[0]):
-        return file.model_copy(update={"columns": names})
-    return file
-
-
-def _numbers_rows(column: Column) -> bool:
-    """Returns whether a column is an index without a name, as pandas and R write it."""
-    if column.name not in ("column_1", "Unnamed: 0") or not column.is_key or not column.is_integer:
-        return False
-    return bool(np.ptp(column.number_values) == len(column.values) - 1)
-
-
-def _column(frame: pl.DataFrame, name: str) -> Column:
-    """Returns a column as texts."""
-    dtype = frame.schema[name]
-    if isinstance(dtype, pl.List) and not dtype.inner.is_nested():
-        texts = pl.col(name).cast(pl.List(pl.String)).list.join(", ")
-    elif dtype.is_nested() or dtype == pl.Binary:
-        texts = pl.lit(None, pl.String)
-    else:
-        texts = text_column(name, dtype).str.strip_chars()
-    values = frame.with_columns(texts.alias(name))[name]
-    return Column(name, values.set(values.is_in(["", *MISSING]), None), dtype)

@@ -7,11 +7,13 @@ table, or have one row per event. Each case becomes a query in `[dataset.files]`
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import groupby
 
 import polars as pl
 
-from larr.data.look import Column, Reader, Table, share
+from larr.data.look import Column, share
+from larr.data.reader import Reader, Table
 from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 
@@ -25,7 +27,8 @@ MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
 SLATE = r"^\S+-[01]( \S+-[01])*$"
 """Shown items, each with its label: `N17-0 N4-1`."""
-SPLITS = {"train": "train", "training": "train", "valid": "train", "val": "train", "test": "test"}
+SPLITS = dict.fromkeys(("train", "training", "valid", "validation", "val", "dev"), "train")
+SPLITS |= dict.fromkeys(("test", "testing"), "test")
 PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 """Other words by which the file names of parts differ."""
 
@@ -44,8 +47,8 @@ def _unnested(reader: Reader, table: Table) -> Table:
     for column in table.columns:
         inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
         if isinstance(inner, pl.Struct) and inner.fields[0].name != "key":
-            rest, rows = f"* EXCLUDE ({column.sql})", f"unnest({column.sql}, recursive := true)"
-            source = table.name
+            rest, rows = f"* EXCLUDE ({column.sql}, one)", ", ".join(_fields(inner, "one"))
+            source = f"(SELECT *, unnest({column.sql}) AS one FROM {table.name})"
         elif column.all_match(SLATE) and column.distinct.str.contains(" ").any():
             rest = f"* EXCLUDE ({column.sql}, shown)"
             rows = "regexp_extract(shown, '(.*)-', 1) AS item, right(shown, 1) AS click"
@@ -59,6 +62,16 @@ def _unnested(reader: Reader, table: Table) -> Table:
             f"{table.name}_rows", f"SELECT {rest}, {rows}\nFROM {source}", note, table
         )
     return table
+
+
+def _fields(values: pl.Struct, path: str, prefix: str = "") -> Iterator[str]:
+    """Yields SQL for the fields of a struct; names of nested ones begin with the field's name."""
+    for field in values.fields:
+        name, inside = f"{prefix}{field.name}", f"{path}.{identifier(field.name)}"
+        if isinstance(field.dtype, pl.Struct):
+            yield from _fields(field.dtype, inside, f"{name}_")
+        else:
+            yield f"{inside} AS {identifier(name)}"
 
 
 def _united(reader: Reader, tables: list[Table]) -> list[Table]:

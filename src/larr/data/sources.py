@@ -22,6 +22,8 @@ NO_TABLE = re.compile(
     re.IGNORECASE,
 )
 """Names of files that are ignored."""
+NOT_DATA = re.compile(rb"\s*(?:(<!doctype html|<html)|version https://git-lfs)", re.IGNORECASE)
+"""Beginning of files that were saved instead of the data."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 
@@ -55,6 +57,12 @@ def tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
     if path.suffix.lower() in (".xls", ".xlsx"):
         raise DataError("an Excel workbook; save each of its sheets as CSV")
     kind = DATABASES.get(path.suffix.lower())
+    if path.is_file():
+        with path.open("rb") as stream:
+            other = NOT_DATA.match(stream.read(200))
+        if other:
+            what = "web page" if other[1] else "pointer of Git LFS"
+            raise DataError(f"a {what} instead of the data; download the file itself")
     if kind is None:
         yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
         return
