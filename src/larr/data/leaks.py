@@ -37,6 +37,8 @@ MAX_CORRELATION = 0.9
 MIN_COUNTED = 10
 """Places or users with a value that are needed for a correlation."""
 MAX_NEW, MAX_REPEATED = 0.5, 0.01
+FEW = 100
+"""Test rows of the rarer label that are needed for a useful comparison."""
 FOLDS, PRIOR = 5, 1.0
 NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
 
@@ -161,13 +163,21 @@ def _split(log: Log) -> Iterator[tuple[str, bool]]:
     if not log.is_split_by_time:
         yield "some training rows are not earlier than the test rows: no test on the future", False
     rows = log.scan()
+    trained, tested = (rows.filter(pl.col("split") == name) for name in ("train", "test"))
+    counts = (trained.select(pl.col("click").mean()), tested.select(pl.len()))
+    rate, total = (frame.collect(engine="streaming").item() for frame in counts)
+    if (rarer := total * min(rate, 1 - rate)) < FEW:
+        label = "with a click" if rate < 0.5 else "without a click"
+        yield (
+            f"of {total:,} test rows only about {rarer:.0f} are {label}: too few to tell rankers "
+            "apart; test on more days or users",
+            False,
+        )
     for key, what in (("user_id", "users"), ("poi_id", "places")):
-        known = rows.filter(pl.col("split") == "train").select(pl.col(key).unique())
-        new = rows.filter(pl.col("split") == "test").join(known, on=key, how="anti")
-        counts = [frame.select(pl.len()) for frame in (new, rows.filter(pl.col("split") == "test"))]
-        news, tested = (frame.collect(engine="streaming").item() for frame in counts)
-        if news > MAX_NEW * tested:
-            yield f"{news / tested:.0%} of the test rows have {what} without training rows", False
+        new = tested.join(trained.select(pl.col(key).unique()), on=key, how="anti")
+        news = new.select(pl.len()).collect(engine="streaming").item()
+        if news > MAX_NEW * total:
+            yield f"{news / total:.0%} of the test rows have {what} without training rows", False
     pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
     repeated = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
     again, total = repeated.collect(engine="streaming").row(0)

@@ -49,6 +49,7 @@ def add_negatives(
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
             rows = split(pl.scan_parquet(path)).collect().with_row_index(ROW)
+            read = rows.height
             asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
             asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
@@ -59,7 +60,7 @@ def add_negatives(
             requests, drawn = requests + asked.height, drawn + sampled.height
             rows = pl.concat([rows, sampled.select(rows.columns)]).sort(ROW, maintain_order=True)
             rows.drop(ROW).write_parquet(path)
-            advance(rows.height)
+            advance(read)
     if not drawn:
         raise DataError("dataset.negatives: no unclicked place is available")
     share = drawn / eligible
