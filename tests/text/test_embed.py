@@ -187,7 +187,7 @@ def test_new_texts_are_embedded_like_stored_ones(embedded: Config, source: str) 
 def test_a_refresh_embeds_only_new_texts(
     copied: Config, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def copied_vectors(_: Config, vectors: Path, folder: Path) -> None:
+    def copied_vectors(_: Config, vectors: Path, folder: Path, __: bool) -> None:
         shutil.copy(vectors, folder)
 
     monkeypatch.setattr(embed, "write_figures", copied_vectors)

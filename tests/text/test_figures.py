@@ -167,6 +167,10 @@ def test_keywords_without_vectors_have_no_figures(written: Config, tmp_path: Pat
         np.load(path / "test.npy") for path in (tmp_path / "figures", folder(written))
     )
     at = names.index("user_taste_x_poi_menu")
+    assert "taken_largest" in settings["names"]
+    write_figures(written, tmp_path / "vectors.npy", tmp_path / "figures", compares_places=False)
+    settings = artifacts.read_json(tmp_path / "figures" / "figures.json")
+    assert settings["names"] == ["user_taste_x_poi_menu"]
     np.testing.assert_allclose(found[:, 0], complete[:, at], atol=1e-4)
 
 

@@ -75,6 +75,8 @@ class VectorSource:
     """Files or folders outside `output` that it reads."""
     stages: tuple[str, ...] = ()
     """Stages whose folders it reads."""
+    compares_places: bool = True
+    """Whether figures compare a place's texts with those of the user's earlier places."""
     sources: tuple[str, ...] = ()
     """Sources whose vectors it reads."""
     later: Callable[[Config, Path], Embed] | None = None
@@ -116,12 +118,11 @@ def predictions(job: Job, vectors_ND: np.ndarray) -> None:
     An answer's text has a unit vector, so its product with a knowledge text is its log-probability.
     """
     answers, texts = read_answers(job.config), job.texts
-    numbered = answers.select("keyword", "text").with_row_index("answer")
-    row = texts.with_row_index("row").join(numbered, on=["keyword", "text"])
-    vectors_ND[row["row"], row["answer"]] = 1.0
+    found = texts.with_row_index().join(answers.with_row_index("answer"), on=["keyword", "text"])
+    vectors_ND[found["index"], found["answer"]] = 1.0
     known_N = (texts["keyword"] == job.config.instruct.knowledge).arg_true().to_numpy()
-    load = partial(load_predictor, job.config)
-    for rows, log_BA in _shards(replace(job, texts=texts[known_N]), load):
+    known = replace(job, texts=texts[known_N])
+    for rows, log_BA in _shards(known, partial(load_predictor, job.config)):
         vectors_ND[known_N[rows], : len(answers)] = log_BA
 
 
@@ -210,7 +211,7 @@ SOURCES = {
     "instructed": VectorSource(
         partial(pretrained, verb="instruct"), ("contrast.pooling",), stages=("instruct",)
     ),
-    "predictions": VectorSource(predictions, stages=("instruct",)),
+    "predictions": VectorSource(predictions, stages=("instruct",), compares_places=False),
     "sentence_encoder": VectorSource(
         sentence_encoder,
         settings=("sentence_encoder",),
@@ -241,8 +242,8 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
         embedded = 0
         for name in names:
             artifact = vectors_artifact(config, name)
+            source_config, source = _source(config, name)
             if not artifact.is_current():
-                source_config, source = _source(config, name)
                 job = Job(source_config, texts, artifact.folder)
                 kept = replace(artifact, ignored=frozenset({"texts"}))
                 if config.keep_trained and source.later and kept.is_current():
@@ -256,7 +257,8 @@ def embed(config: Config, wanted: Iterable[str], figures: Collection[str] = ()) 
                 part = figures_artifact(config, artifact)
                 if not part.is_current():
                     part.start(resume=False)
-                    write_figures(config, artifact.folder / VECTORS, part.folder)
+                    vectors, places = artifact.folder / VECTORS, source.compares_places
+                    write_figures(config, vectors, part.folder, places)
                     part.finish()
         work.measured(embedded, "texts")
         work.figures |= {"texts": len(texts), "sources": names}

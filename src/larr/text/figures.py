@@ -193,14 +193,17 @@ def copy_figures(source: Path, target: Path) -> None:
         shutil.copy(source / name, target)
 
 
-def write_figures(config: Config, vectors: Path, folder: Path) -> None:
+def write_figures(
+    config: Config, vectors: Path, folder: Path, compares_places: bool = True
+) -> None:
     """Writes the figures of both splits from a source's vectors, and the files to compute more.
 
+    Without `compares_places` these are only the cosines of texts of the request and of the place.
     `train.npy` and `test.npy` (float32 [N, G]), also in the folders of `held_back/`, are
     standardised with the training rows; `figures.json` contains the names, means and deviations.
     """
     data = artifacts.folder(config, "prepare")
-    figures = _unscaled(config, vectors, folder)
+    figures = _unscaled(config, vectors, folder, compares_places)
     arrays: dict[str, np.memmap] = {}
     for part in (data, *sorted((data / HELD_BACK).glob("*"))):
         histories_HKL = np.load(part / HISTORIES, mmap_mode="r")
@@ -239,7 +242,7 @@ def _compare(array_NG: Array, compared: list[int], request_N: Array) -> None:
         array_NG[rows, array_NG.shape[1] - 2 * len(compared) :] = _within(figure_BC, request_B)
 
 
-def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
+def _unscaled(config: Config, vectors: Path, folder: Path, compares_places: bool) -> TextFigures:
     """Writes the vectors that figures are computed from; returns figures without scales."""
     data = artifacts.folder(config, "prepare")
     keywords = [keyword.name for keyword in config.scene_keywords]
@@ -249,7 +252,7 @@ def _unscaled(config: Config, vectors: Path, folder: Path) -> TextFigures:
     embedded = np.flatnonzero(centre_RD.any(axis=1)).tolist()
     place_texts = pl.read_parquet(data / PLACE_TEXTS)
     place_texts = place_texts.select(
-        n for n in place_texts.columns if keywords.index(n) in embedded
+        name for name in place_texts.columns if compares_places and keywords.index(name) in embedded
     )
     place_PD = _write_places(place_texts.to_numpy(), text_VD, folder)
     texts = dict(pl.read_parquet(data / "texts.parquet")["keyword"].value_counts().iter_rows())

@@ -221,6 +221,8 @@ def accuracies(
     the mean negative log-probability in nats, of the model and of the shares of training orders
     (`popular_loss`). An order with an unknown answer counts as wrong, and is not in the losses.
     """
+    if not len(orders):
+        return {}
     settings = config.instruct
     orders = orders.sample(min(len(orders), JUDGED), seed=config.seed)
     prompts = [[(settings.knowledge, text)] for text in orders[settings.knowledge]]
@@ -234,6 +236,8 @@ def accuracies(
         row_of = {text: row for row, text in enumerate(texts["text"])}
         row_N = np.array([row_of.get(answer, -1) for answer in answer_N])
         is_known_N = row_N >= 0
+        if not is_known_N.any():
+            continue
         share_A = (texts["orders"] / texts["orders"].sum()).to_numpy()
         mine = usual(config, name, orders).fill_null(texts["text"][0]).to_numpy()
         rights = {
