@@ -116,6 +116,12 @@ def test_each_line_after_an_unclosed_quote_counts(
         read(written("id,name\n" + rows + '2,"a\n' + "3,b\n" * 7 + '4,c"d\n' + rows))
 
 
+def test_texts_of_several_lines_are_cells(written: Callable[[str | bytes], Path]) -> None:
+    """A line of prose may contain as many commas as a row of two columns, but no code before it."""
+    lines = [f'{n},"A hut.\nWarm, dry, and on a hill, of course."\n' for n in range(9)]
+    assert read(written("id,text\n" + "".join(lines))).height == 9
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_long_malformed_lines_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
     """An unclosed quote spans all lines up to the next quote or the end."""

@@ -368,6 +368,23 @@ def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(fold
     prepare(config)
 
 
+def test_ratings_of_places_and_bad_coordinates(folder: Path) -> None:
+    """As scraped reviews: mean ratings come first, and spreadsheets have broken the numbers."""
+    tables = huts(
+        place_rating=pl.col("hut_id").str.tail(1).cast(pl.Int64) % 5,
+        user_rating=pl.col("minutes") * 7 % 6,
+        address=pl.format("Gipfelweg {}, Alm, Tirol", pl.col("hut_id").str.tail(1)),
+        lat=pl.format("47.109.{}", pl.col("hut_id").str.tail(2)),
+    )
+    del tables["huts"]
+    tables["log"] = tables["log"].drop("slot", "tapped", "guest_lat", "guest_lng")
+    text, config = written(folder, tables)
+    assert "TRY_CAST(user_rating AS DOUBLE) >= 4 AS click" in text
+    assert "any_value(address) AS address" in text, "a sentence is not a list"
+    assert "AS lat" not in text
+    prepare(config)
+
+
 def test_numbers_of_pairs_without_times_are_left_out(folder: Path) -> None:
     """As the plays of an artist by a listener: they are unknown for sampled places."""
     tables = huts(amount=pl.col("ms") % 977)

@@ -221,8 +221,10 @@ class CsvReader:
         """Reads files with a dialect; returns the number of rows and the malformed lines."""
         for table in ("reject_errors", "reject_scans"):
             self.database.execute(f"DROP TABLE IF EXISTS {table}")
-        between = len(dialect.columns) - 1
-        row = rf"\n[^\n]*({re.escape(dialect.separator)}[^\n]*){{{max(between, 2)}}}"
+        between, separator = len(dialect.columns) - 1, re.escape(dialect.separator)
+        row = rf"\n[^\n]*({separator}[^\n]*){{{between}}}"
+        if between == 1:  # a line of prose may contain a comma; a row begins with a code
+            row = rf"\n[^\s{separator}]*\d[^\s{separator}]*{separator}"
         cells = ", ".join(
             f"any_value({cell}) FILTER (contains({cell}, chr(10)) "
             f"AND regexp_matches({cell}, {literal(row)}))"

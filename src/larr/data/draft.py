@@ -269,6 +269,7 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
         query.add_flags(flags)
     for column in entity.columns:
         axes = [a for a in ("lat", "lon") if table == "places" and is_role(column.name, a)]
+        axes = axes if len(column.number_values) else []
         if reason := why_not(column):
             query.left_out[column.name] = reason
         elif axes and axes[0] not in query.lines:

@@ -104,7 +104,10 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     # -1 is a place that the user knows, but has not rated.
     scales = [c for c in scales if (c.number_values[c.number_values < 0] == -1).all()]
     if named := [column for column in scales if is_role(column.name, "rating")]:
-        return {"rating": min(named, key=lambda c: len(c.words))}, set()
+        # The rating of a place may be its mean.
+        return {
+            "rating": min(named, key=lambda c: (has_role(c.name, "place"), len(c.words)))
+        }, set()
     # Without names, a scale of whole or half numbers may be a rating.
     scales = [c for c in scales if not log.is_named and c.number_values.max() >= 3]
     scales = [c for c in scales if (c.number_values * 2 % 1 == 0).all()]

@@ -246,8 +246,9 @@ def _is_code(column: Column) -> bool:
 
 def _separator(some: pl.Series, separators: str) -> str:
     """Returns the separator of lists whose parts recur, empty for other texts."""
+    has_sentences = some.str.contains(", ", literal=True).any()
     for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
-        is_possible = separator in separators
+        is_possible = separator in separators and not (separator == " " and has_sentences)
         if is_possible and share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
             known = parts.n_unique() <= min(MAX_PARTS, len(parts) / recurring)
