@@ -29,6 +29,7 @@ from larr.data.batches import LogRows
 from larr.errors import ConfigError, UnavailableError
 from larr.machine import device
 from larr.progress import console
+from larr.rankers import choose
 from larr.rankers.best import with_variants
 from larr.rankers.neural import step_rows
 from larr.stages import RUN
@@ -198,8 +199,8 @@ def _stage_3(config: Config) -> str:
     speed, models = ranker_speed(config, log), len(set(config.align.models) - {BEST})
     tried = ""
     if BEST in config.align.models:
-        models += config.choose.members
         folds = [fold.shortened(config.choose.rows) for fold in holdout.folds(config)]
+        models += choose.most_members(config, folds)
         samples = config.choose.trials * epochs * sum(len(fold.train) for fold in folds)
         tried = f"choose: at most {samples:,} samples, {duration(samples / speed)}; "
     samples = models * epochs * len(log)

@@ -15,7 +15,7 @@ from larr.data.holdout import folds
 from larr.errors import StaleError
 from larr.rankers import align, best, choose, predict
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import fold_loss
+from larr.rankers.predict import row_losses
 from tests.ranking_log import Sizes, small_align, write_log
 
 SIZES = Sizes(rows=600, test_rows=60)
@@ -33,7 +33,10 @@ def choice_of(config: Config) -> Any:
     return artifacts.read_json(artifacts.folder(config, "choose") / best.CHOICE)
 
 
-def test_the_choice_is_the_best_mean_on_held_back_rows(tmp_path: Path) -> None:
+def test_the_choice_is_the_best_mean_on_held_back_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "FEW_ROWS", 0)
     config = choosing(tmp_path)
     choose.choose(config)
     assert artifacts.stage(config, "choose").is_current()
@@ -148,12 +151,43 @@ def test_variations_change_one_setting_of_a_leader(tmp_path: Path) -> None:
     assert changes == [crosses, {"epochs": 3}, {"dropout": 0.2}, {"id_dropout": 0.3}, hidden]
 
 
+def test_few_held_back_rows_are_drawn_again_and_the_weights_averaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`lucky` differs from `plain` for a single user, so it wins where this user is drawn."""
+    config = choosing(tmp_path)
+    parts = folds(config)
+    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
+    users = np.concatenate([fold.judge.array("keys")[:, 0] for fold in parts])
+    logits = {"plain": np.zeros(labels.shape), "lucky": np.zeros(labels.shape)}
+    is_lucky = users == users.min()
+    logits["lucky"][is_lucky] = np.where(labels[is_lucky], 3, -3)
+    trials = [
+        choose.Trial(name, VariantConfig(of="ple"), False, logit, {}, 0.0, False)
+        for name, logit in logits.items()
+    ]
+    random, count = np.random.default_rng(config.seed), len(np.unique(users))
+    drawn = [(random.integers(count, size=count) == 0).any() for _ in range(choose.BAGS)]
+    assert 0 < np.mean(drawn) < 1
+    weights = choose._blend(config, trials, parts)
+    assert weights == pytest.approx({"lucky": np.mean(drawn), "plain": 1 - np.mean(drawn)})
+    monkeypatch.setattr(choose, "FEW_ROWS", len(users) - 1)
+    assert choose._blend(config, trials, parts) == {"lucky": 1.0}
+
+
+def test_few_held_back_rows_allow_twice_as_many_members(tmp_path: Path) -> None:
+    config = choosing(tmp_path, members=1)
+    choose.choose(config)
+    assert len(best.weights(config)) == 2
+
+
 def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> None:
     config = choosing(tmp_path)
     parts = folds(config)
-    logits = np.random.default_rng(1).normal(size=(sum(len(f.judge) for f in parts), 2))
+    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
+    logits = np.random.default_rng(1).normal(size=labels.shape)
     expected = choose.fold_metrics(config, 1 / (1 + np.exp(-logits)), parts)["loss"]
-    assert fold_loss(logits, parts) == pytest.approx(expected)
+    assert row_losses(logits, labels).mean() == pytest.approx(expected)
 
 
 def test_best_needs_a_choice(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from operator import attrgetter, itemgetter
@@ -35,13 +36,17 @@ from larr.progress import console
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.best import CHOICE, with_variants
 from larr.rankers.neural import DivergedError
-from larr.rankers.predict import fold_loss, fold_metrics, held_back_probabilities
+from larr.rankers.predict import fold_metrics, held_back_probabilities, row_losses
 
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
 """The number of candidates to vary, each the best of its kind with or without texts."""
 PICKS = 10
 """Steps of the weight search; weights are multiples of one step."""
+FEW_ROWS = 2_000
+"""Up to this number of validation rows, the selection is bagged and `best` has more members."""
+BAGS = 50
+"""Bootstrap samples of the users of the validation rows."""
 MIN_GAIN = 5e-4
 """The minimum relative improvement of the loss per step: a member costs time at every request."""
 EPSILON = 1e-6
@@ -204,26 +209,56 @@ def _neighbours(config: Config, variant: VariantConfig, rows: int) -> list[Varia
     return varied
 
 
+def most_members(config: Config, folds: list[Fold]) -> int:
+    """Returns the maximum number of members of `best`."""
+    return config.choose.members * (2 if _are_few(folds) else 1)
+
+
+def _are_few(folds: list[Fold]) -> bool:
+    return sum(len(fold.judge) for fold in folds) <= FEW_ROWS
+
+
 def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, float]:
     """Returns the weights of the members of `best`, by the names of their trials.
+
+    Among few rows, the candidate with the lowest loss is partly there by chance. The selection is
+    then bagged (Caruana, Munson and Niculescu-Mizil, 2006): it is repeated on bootstrap samples of
+    the users, the weights are averaged, and the members with the largest are kept.
+    """
+    logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
+    label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
+    if not _are_few(folds):
+        return _select(logit_of, label_JT, np.ones(len(label_JT)), config.choose.members)
+    users = np.concatenate([fold.judge.array("keys")[:, 0] for fold in folds])
+    ids, user_J = np.unique(users, return_inverse=True)
+    random, votes = np.random.default_rng(config.seed), Counter[str]()
+    for _ in range(BAGS):
+        times_U = np.bincount(random.integers(len(ids), size=len(ids)), minlength=len(ids))
+        votes.update(_select(logit_of, label_JT, times_U[user_J], config.choose.members))
+    kept = votes.most_common(most_members(config, folds))
+    return {name: vote / sum(vote for _, vote in kept) for name, vote in kept}
+
+
+def _select(
+    logit_of: Mapping[str, Array], label_JT: Array, weight_J: Array, members: int
+) -> dict[str, float]:
+    """Returns weights of at most `members` candidates with a low weighted loss of their mean.
 
     Greedy ensemble selection (Caruana et al., 2004): each step picks the candidate that gives the
     mean of all picks the lowest loss. A candidate may be picked again, which raises its weight.
     """
-    logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
-    first = min(trials, key=attrgetter("loss"))
-    picks, loss = [first.name], first.loss
+    picks, total_JT, loss = list[str](), np.zeros(label_JT.shape), np.inf
     while len(picks) < PICKS:
-        total_JT = sum(logit_of[name] for name in picks)
-        is_full = len(set(picks)) == config.choose.members
-        losses = {
-            name: fold_loss((total_JT + logit_of[name]) / (len(picks) + 1), folds)
-            for name in (dict.fromkeys(picks) if is_full else logit_of)
-        }
+        is_full = len(set(picks)) == members
+        losses = {}
+        for name in dict.fromkeys(picks) if is_full else logit_of:
+            mean_JT = (total_JT + logit_of[name]) / (len(picks) + 1)
+            losses[name] = float(row_losses(mean_JT, label_JT) @ weight_J)
         best = min(losses, key=losses.__getitem__)
         if losses[best] > loss * (1 - MIN_GAIN):
             break
         picks.append(best)
+        total_JT += logit_of[best]
         loss = losses[best]
     return {name: picks.count(name) / len(picks) for name in dict.fromkeys(picks)}
 

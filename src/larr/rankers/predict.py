@@ -81,11 +81,11 @@ def held_back_probabilities(
     return np.concatenate(scores)
 
 
-def fold_loss(logit_JT: Array, folds: list[Fold]) -> float:
-    """Returns the LogLoss of logits on the validation rows, summed over the tasks."""
-    label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
+def row_losses(logit_JT: Array, label_JT: Array) -> Array:
+    """Returns the LogLoss of each row's logits, summed over the tasks, [J]."""
     # the loss of a logit z is log(1 + exp(-z)) for a positive row, log(1 + exp(z)) for a negative
-    return float(np.logaddexp(0, np.where(label_JT > 0, -logit_JT, logit_JT)).mean(axis=0).sum())
+    loss_J: Array = np.logaddexp(0, np.where(label_JT > 0, -logit_JT, logit_JT)).sum(axis=1)
+    return loss_J
 
 
 def fold_metrics(config: Config, probability_JT: Array, folds: list[Fold]) -> dict[str, float]:
