@@ -352,7 +352,8 @@ def test_row_numbers_without_a_name_are_no_key(folder: Path) -> None:
     text, config = drafted(folder)
     assert "joined" not in text
     assert "column_1" not in text
-    assert {"club_id", "fee_code"} <= {*config.features.categories}
+    assert "user_club_id" in config.features.categories
+    assert "#   fee_code: it holds codes" in text, "nearly one for each user"
 
 
 def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(folder: Path) -> None:
@@ -366,6 +367,15 @@ def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(fold
     text, config = written(folder, tables | {"log": tables["log"].with_columns(rating=unrated)})
     assert "a value from 1.6 on is a click, and rows with -1 are left out." in text
     prepare(config)
+
+
+def test_columns_of_the_log_with_one_value_per_place_join_its_table(folder: Path) -> None:
+    tables = huts(valley=pl.concat_str(pl.lit("v"), pl.col("hut_id").str.tail(1)))
+    text, config = written(folder, tables)
+    assert "FROM huts_described" in text
+    assert "any_value(valley) AS valley" in text
+    assert "valley" in config.profiles[0].column
+    assert any("valley v3" in one for one in texts(config))
 
 
 def test_ratings_of_places_and_bad_coordinates(folder: Path) -> None:

@@ -13,11 +13,12 @@ from math import log10
 
 import polars as pl
 
-from larr.data.columns import MAX_DIFFERING
 from larr.data.log_roles import (
     KINDS_OF_IDS,
     MAX_MISSING,
     MAX_WITHOUT_TIME,
+    depends,
+    differing,
     is_code,
     labels,
     owned,
@@ -28,6 +29,7 @@ from larr.data.look import Column, percent, share
 from larr.data.reader import Reader, Table
 from larr.data.reshape import (
     by_event,
+    described,
     event_column,
     is_named_as,
     joined,
@@ -41,8 +43,6 @@ from larr.errors import DataError
 GENDERS = {"m", "f", "male", "female"}
 MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
-OFTEN, DEPENDENT = 10, 0.5
-"""A column depends on the place if, for places with this many rows, one value has this share."""
 FIRST = 3
 """Number of columns without names that may be IDs of users, places and requests."""
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
@@ -123,7 +123,7 @@ def guess(reader: Reader) -> Guess:
         computed = {column.name: column for column in log.columns if column.name in LABELS}
         found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | computed
         found.unsure.difference_update(LABELS)
-    _sort_columns(found)
+    _sort_columns(reader, found)
     found.orders = next(_earlier(found, others), None)
     return found
 
@@ -269,59 +269,36 @@ def _earlier(found: Guess, logs: list[Guess]) -> Iterator[Guess]:
             yield Guess(other.log, other.user, other.place, roles, set(), scene=scene)
 
 
-def _sort_columns(found: Guess) -> None:
+def _sort_columns(reader: Reader, found: Guess) -> None:
     """Assigns the other columns of the log to users, places or the scene, or excludes them."""
     rest = [column for column in found.log.columns if column not in found.roles.values()]
     for role, entity in (("user", found.user), ("place", found.place)):
-        if entity.table:
-            entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
-        else:
-            read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
-            read = [column for column in read if not _leak(column, found)]
-            named = [c for c in read if has_role(c.name, role) and not has_role(c.name, "outcome")]
-            of_key = owned(entity.key, read) + owned(entity.key, named, 0)
-            entity.columns = [column for column in read if column in of_key]
+        read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
+        known = {c.name.lower() for c in entity.table.columns} if entity.table else {}
+        read = [c for c in read if c.name.lower() not in known and not _leak(c, found)]
+        named = [c for c in read if has_role(c.name, role) and not has_role(c.name, "outcome")]
+        of_key = owned(entity.key, read) + owned(entity.key, named, 0)
+        entity.columns = [column for column in read if column in of_key]
         rest = [column for column in rest if column not in entity.columns]
+        if entity.table and entity.own_key:
+            if entity.columns:
+                pair = (entity.own_key, entity.key)
+                entity.table = described(reader, entity.table, found.log, pair, entity.columns)
+                entity.own_key = entity.table[entity.own_key.name]
+            entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
     found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
     rest = [column for column in rest if column.name not in found.left_out]
     request = found.of("request") or [found.user.key, *found.of("time")]
     has_request = len(request) > 1 or "request" in found.roles
-    found.differing = _differing(request, rest) if has_request else []
+    found.differing = differing(request, rest) if has_request else []
     if not found.has_label:
-        unknown = [c for c in rest if c in found.differing or _depends(c, found.place.key)]
+        unknown = [c for c in rest if c in found.differing or depends(c, found.place.key)]
         unknown += found.of("position")
         reason = "it depends on the place, so it is unknown for sampled places"
         found.left_out |= {column.name: reason for column in unknown}
         rest, found.differing = [column for column in rest if column not in unknown], []
         found.roles.pop("position", None)
     found.scene = rest
-
-
-def _depends(column: Column, place: Column) -> bool:
-    """Returns whether most rows of a place have the same value of a column."""
-    rows = pl.DataFrame({"place": place.values, "value": column.values}).drop_nulls()
-    counts = rows.group_by("place", "value").len("rows")
-    most = pl.col("rows").max().alias("most"), pl.col("rows").sum()
-    often = counts.group_by("place").agg(most).filter(pl.col("rows") >= OFTEN).sum()
-    of_all = counts.group_by("value").agg(pl.col("rows").sum()).select(most)
-    dependent, usual = (
-        float(table.select(pl.col("most") / pl.col("rows")).item() or 0)
-        for table in (often, of_all)
-    )
-    return dependent > DEPENDENT and dependent > 2 * usual
-
-
-def _differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
-    """Returns the columns that differ within requests, which are identified by `keys`."""
-    names = [f"key {number}" for number in range(len(keys))]
-    frame = pl.DataFrame(dict(zip(names, (key.values for key in keys), strict=True)))
-    differing = []
-    for column in columns:
-        requests = frame.with_columns(column.values.alias("value")).group_by(names)
-        differs = requests.agg(pl.col("value").drop_nulls().n_unique() > 1)["value"]
-        if share(differs) > MAX_DIFFERING:
-            differing.append(column)
-    return differing
 
 
 def _why_not(column: Column, found: Guess) -> str:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from larr.data.columns import MAX_DIFFERING
 from larr.data.look import Column, share
 from larr.data.reader import Table
 from larr.data.roles import has_role, is_role
@@ -19,6 +20,8 @@ missing times is not used, as its rows would be rejected."""
 MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column belongs to users if at least the first share of its rows is of users with two or more
 rows, and the second share of these users has a single value; likewise for places."""
+OFTEN, DEPENDENT = 10, 0.5
+"""A column depends on the place if, for places with this many rows, one value has this share."""
 MAX_DURATION = timedelta(hours=1)
 """Maximum time between the rows of a request."""
 
@@ -131,3 +134,30 @@ def times(user: Column, columns: list[Column]) -> dict[str, Column]:
     time = min(times, key=key)
     clocks = [column for column in usable if column.kind == "clock"]
     return {"time": time} | ({"clock": clocks[0]} if time.kind == "date" and clocks else {})
+
+
+def depends(column: Column, place: Column) -> bool:
+    """Returns whether most rows of a place have the same value of a column."""
+    rows = pl.DataFrame({"place": place.values, "value": column.values}).drop_nulls()
+    counts = rows.group_by("place", "value").len("rows")
+    most = pl.col("rows").max().alias("most"), pl.col("rows").sum()
+    often = counts.group_by("place").agg(most).filter(pl.col("rows") >= OFTEN).sum()
+    of_all = counts.group_by("value").agg(pl.col("rows").sum()).select(most)
+    dependent, usual = (
+        float(table.select(pl.col("most") / pl.col("rows")).item() or 0)
+        for table in (often, of_all)
+    )
+    return dependent > DEPENDENT and dependent > 2 * usual
+
+
+def differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
+    """Returns the columns that differ within requests, which are identified by `keys`."""
+    names = [f"key {number}" for number in range(len(keys))]
+    frame = pl.DataFrame(dict(zip(names, (key.values for key in keys), strict=True)))
+    found = []
+    for column in columns:
+        requests = frame.with_columns(column.values.alias("value")).group_by(names)
+        differs = requests.agg(pl.col("value").drop_nulls().n_unique() > 1)["value"]
+        if share(differs) > MAX_DIFFERING:
+            found.append(column)
+    return found

@@ -147,6 +147,26 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     return reader.query(f"{table.name}_joined", sql, note, *needs)
 
 
+def described(
+    reader: Reader, table: Table, log: Table, keys: tuple[Column, Column], columns: list[Column]
+) -> Table:
+    """Returns a table of users or places with columns of the log that have one value per key.
+
+    `keys` are the keys in the table and in the log.
+    """
+    own, key = keys
+    values = [f"any_value({column.sql}) AS {column.sql}" for column in columns]
+    text = "::VARCHAR" * (own.dtype != key.dtype)
+    sql = (
+        f"SELECT {table.name}.*, of_log.* EXCLUDE (key_of_log)\nFROM {table.name} LEFT JOIN (\n"
+        f"    SELECT {', '.join([f'{key.sql} AS key_of_log', *values])}\n"
+        f"    FROM {log.name} GROUP BY {key.sql}\n"
+        f") AS of_log ON {table.name}.{own.sql}{text} = key_of_log{text}"
+    )
+    note = f"with the columns of the log that have one value per {key.name}"
+    return reader.query(f"{table.name}_described", sql, note, table, log)
+
+
 def _is_user_id(column: Column) -> bool:
     return is_role(column.name, "user") and "id" in column.words
 
