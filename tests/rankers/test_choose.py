@@ -49,7 +49,7 @@ def test_the_choice_is_the_best_mean_on_held_back_rows(
     lowest = min(trial["loss"] for trial in choice["trials"].values())
     assert choice["best"]["loss"] <= lowest
     assert sum(member["weight"] for member in choice["members"].values()) == pytest.approx(1)
-    assert 1 <= len(choice["members"]) <= config.choose.members
+    assert 1 <= len(choice["members"]) <= choose.MEMBERS
 
 
 def test_the_members_are_trained_on_all_days_and_best_is_their_mean(tmp_path: Path) -> None:
@@ -175,10 +175,15 @@ def test_few_held_back_rows_are_drawn_again_and_the_weights_averaged(
     assert choose._blend(config, trials, parts) == {"lucky": 1.0}
 
 
-def test_few_held_back_rows_allow_twice_as_many_members(tmp_path: Path) -> None:
-    config = choosing(tmp_path, members=1)
-    choose.choose(config)
-    assert len(best.weights(config)) == 2
+def test_few_held_back_rows_allow_twice_as_many_members_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = choosing(tmp_path)
+    parts = folds(config)
+    assert choose.most_members(config, parts) == 6
+    assert choose.most_members(choosing(tmp_path, members=1), parts) == 1
+    monkeypatch.setattr(choose, "FEW_ROWS", 10)
+    assert choose.most_members(config, parts) == 3
 
 
 def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> None:

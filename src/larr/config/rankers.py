@@ -207,9 +207,9 @@ class ChooseConfig(Section):
     rows: Positive = 500_000
     """Maximum number of training rows per trial, the latest. Few rows favour small models: on
     370,000 rows a choice on 150,000 preferred networks to trees, and the trees were better."""
-    members: Positive = 3
-    """Maximum number of rankers in `best`; each adds time to every request. Twice as many if at
-    most 2,000 rows are held back: the mean of more rankers depends less on chance."""
+    members: Positive | None = None
+    """Maximum number of rankers in `best`; each adds time to every request. By default three, or
+    six if at most 2,000 rows are held back: the mean of more rankers depends less on chance."""
 
 
 class TuneConfig(Section):

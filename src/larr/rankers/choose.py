@@ -41,10 +41,12 @@ from larr.rankers.predict import fold_metrics, held_back_probabilities, row_loss
 TRIALS, PROBABILITIES, COST = "trials", "probabilities.npy", "cost.json"
 LEADERS = 3
 """The number of candidates to vary, each the best of its kind with or without texts."""
+MEMBERS = 3
+"""The default of `choose.members`; `best` may have twice as many if few rows are held back."""
 PICKS = 10
 """Steps of the weight search; weights are multiples of one step."""
 FEW_ROWS = 2_000
-"""Up to this number of validation rows, the selection is bagged and `best` has more members."""
+"""Up to this number of validation rows, the selection is bagged."""
 BAGS = 50
 """Bootstrap samples of the users of the validation rows."""
 MIN_GAIN = 5e-4
@@ -211,7 +213,7 @@ def _neighbours(config: Config, variant: VariantConfig, rows: int) -> list[Varia
 
 def most_members(config: Config, folds: list[Fold]) -> int:
     """Returns the maximum number of members of `best`."""
-    return config.choose.members * (2 if _are_few(folds) else 1)
+    return config.choose.members or MEMBERS * (2 if _are_few(folds) else 1)
 
 
 def _are_few(folds: list[Fold]) -> bool:
@@ -225,16 +227,17 @@ def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, 
     then bagged (Caruana, Munson and Niculescu-Mizil, 2006): it is repeated on bootstrap samples of
     the users, the weights are averaged, and the members with the largest are kept.
     """
+    members = config.choose.members or MEMBERS
     logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
     label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
     if not _are_few(folds):
-        return _select(logit_of, label_JT, np.ones(len(label_JT)), config.choose.members)
+        return _select(logit_of, label_JT, np.ones(len(label_JT)), members)
     users = np.concatenate([fold.judge.array("keys")[:, 0] for fold in folds])
     ids, user_J = np.unique(users, return_inverse=True)
     random, votes = np.random.default_rng(config.seed), Counter[str]()
     for _ in range(BAGS):
         times_U = np.bincount(random.integers(len(ids), size=len(ids)), minlength=len(ids))
-        votes.update(_select(logit_of, label_JT, times_U[user_J], config.choose.members))
+        votes.update(_select(logit_of, label_JT, times_U[user_J], members))
     kept = votes.most_common(most_members(config, folds))
     return {name: vote / sum(vote for _, vote in kept) for name, vote in kept}
 
