@@ -51,9 +51,11 @@ def track(title: str, total: int, unit: str) -> Iterator[Advance]:
             # Without a terminal rich prints nothing until the end.
             if not draws and seconds - printed >= SECONDS_BETWEEN_LINES:
                 printed = seconds
-                left = f"{(total - task.completed) / max(rate, 1e-9):.0f} s left"
-                of = f"{task.completed:,} of {total:,} {unit}"
-                console.print(f"  {title}: {of}, {task.fields['rate']}, {left}")
+                line = f"  {title}: {task.completed:,} of {total:,} {unit}"
+                if task.completed:
+                    left = (total - task.completed) / rate
+                    line += f", {task.fields['rate']}, {left:.0f} s left"
+                console.print(line)
 
         yield advance
         if not draws:
