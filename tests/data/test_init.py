@@ -433,9 +433,12 @@ def test_minus_one_is_missing_if_nothing_else_is_negative(folder: Path) -> None:
 def test_kinds_of_places_are_names_and_categories_if_ids_say_nothing(folder: Path) -> None:
     tables = huts()
     kinds = [f"{kind} hut" for kind in ("old", "new", "small")] * 7
-    tables["huts"] = tables["huts"].drop("title").with_columns(type=pl.Series(kinds))
+    classes = pl.Series(["a b"] * 7 + ["a c"] * 14)
+    tables["huts"] = (
+        tables["huts"].drop("title").with_columns(**{"class": classes, "type": pl.Series(kinds)})
+    )
     text, config = written(folder, tables)
-    assert "coalesce(any_value(type), hut_id) AS name" in text
+    assert "coalesce(any_value(type), hut_id) AS name" in text, "it says more than the class"
     assert "poi_type" in config.features.categories
 
 

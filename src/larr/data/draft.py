@@ -308,7 +308,8 @@ def _title(columns: Sequence[Column], key: Column) -> Column | None:
     named = [c for c in named if len(c.distinct) >= min(least, MIN_NAMES * c.values.count())]
     texts = [column for column in columns if column.kind == "text"]
     kinds = [column for column in columns if column.kind == "category" and is_kind(column)]
-    texts += [column for column in kinds if not column.is_integer and not has_words(key)]
+    kinds = [column for column in kinds if not column.is_integer and not has_words(key)]
+    texts += [max(kinds, key=lambda column: len(column.distinct))] if kinds else []
     rank = lambda c: (has_role(c.words[-1], "name"), len(c.distinct))  # noqa: E731
     return max(named, key=rank, default=next(iter(texts), None))
 
