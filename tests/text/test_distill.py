@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from torch.optim import AdamW
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, LlamaConfig
 
 from larr import artifacts
 from larr.config import Config
@@ -23,7 +23,7 @@ from larr.text.backbone import LanguageModel, load_base
 from larr.text.distill import distill, quality
 from larr.text.embed import SOURCES, embed
 from larr.text.encoder import as_encoder, compute, load_encoder
-from larr.text.narrow import HIDDEN, Axis, Narrowing, without_layers
+from larr.text.narrow import HEADS, HIDDEN, Axis, Narrowing, _targets, without_layers
 from tests.fake_data import make_data
 
 PARTS = [[("poi_menu", "mapo tofu, milk tea")], [("user_taste", "likes spicy food")]]
@@ -86,6 +86,19 @@ def test_a_narrowed_model_is_saved_at_its_size(
     vectors = (compute(model, PARTS, 100) for model in (loaded, encoder))
     np.testing.assert_allclose(*vectors, atol=1e-5)
     assert sum(weight.numel() for weight in loaded.parameters()) < 0.6 * before
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.5, 0.7, 0.83, 0.9])
+@pytest.mark.parametrize(("hidden", "heads", "groups"), [(128, 4, 4), (576, 9, 3)])
+def test_heads_divide_the_hidden_units_of_llama(
+    hidden: int, heads: int, groups: int, keep: float
+) -> None:
+    config = LlamaConfig(hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=groups)
+    targets = _targets(config, keep)
+    config.hidden_size = targets[HIDDEN][1]
+    config.num_attention_heads = targets[HEADS][1] * heads // groups
+    config.validate()  # as saving does
+    assert abs(config.hidden_size - keep * hidden) <= 20
 
 
 def test_score_is_importance_times_uncertainty(models: dict[str, Path], tmp_path: Path) -> None:

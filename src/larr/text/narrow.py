@@ -7,6 +7,7 @@ a group of columns that are removed together; an axis is a set of units. Shapes:
 from __future__ import annotations
 
 import copy
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -178,7 +179,9 @@ def _targets(config: PreTrainedConfig, keep: float) -> dict[str, tuple[int, int]
     kept = max(1, round(keep * heads))
     width = kept * _head(config)  # BERT's hidden units are those of its heads
     if hasattr(config, "num_key_value_heads"):
-        width = max(1, round(keep * config.hidden_size / MULTIPLE)) * MULTIPLE
+        # Llama's configuration refuses hidden units that the heads do not divide
+        step = math.lcm(MULTIPLE, kept * config.num_attention_heads // heads)
+        width = max(1, round(keep * config.hidden_size / step)) * step
     targets = {
         HIDDEN: (config.hidden_size, width),
         HEADS: (heads, kept),
