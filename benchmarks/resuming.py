@@ -3,9 +3,9 @@
     python benchmarks/resuming.py configs/city_tiny.toml [--kills 30] [--seed 1] [--set ...]
 
 Runs once undisturbed, in `OUTPUT/whole`, and again in `OUTPUT/killed`: each time all processes of
-the run are killed (SIGKILL) and the command is called again, until there were enough kills. When
-a run completes, its files are compared and it starts anew. Prints the stage of each kill and the
-files that differ. There must be none.
+the run are killed (SIGKILL) and the command is called again, until there were enough kills and the
+last run is complete. When a run completes, its files are compared and the next one starts anew.
+Prints the stage of each kill and the files that differ. There must be none.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def main() -> None:
     print(f"undisturbed: {seconds:.0f} s, {len(expected)} files", flush=True)
     draws, killed, stages, differing = np.random.default_rng(arguments.seed), 0, Counter[str](), 0
     output = folder / "killed"
-    while killed < arguments.kills:
+    while killed < arguments.kills or output.exists():  # the last run completes, too
         run = start(arguments, output)
         try:
-            code = run.wait(draws.uniform(0, seconds / 2))
+            code = run.wait(draws.uniform(0, seconds / 2) if killed < arguments.kills else None)
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
