@@ -40,24 +40,28 @@ NAMES = {
     "tfidf": "TF-IDF",
 }
 """A ranker or a source of vectors -> its title; a control is LARR with other vectors."""
-MOMENTS = {"before": 0, "untuned": 0, "after": 1, "cpt only": 1, "whole": 2}
-"""A word in the name of a language model's figure -> the column: untuned, stage 1, stage 2."""
-FIGURES = {
-    "pretrain perplexity y": "perplexity of held-out places",
-    "pretrain perplexity y text": "perplexity of held-out places, without the markers of keywords",
-    "pretrain perplexity general": "perplexity of general text",
-    "pretrain loss": "Stage 1: loss",
-    "contrast recall at 10 user to place": "recall@10, from a user to the ordered place",
-    "contrast recall at 10 single keyword": "recall@10, from one text of a user, mean",
-    "contrast recall at 10 place halves": "recall@10, from half of a place's texts to the others",
-    "contrast recall at 10 single place keyword": "recall@10, from one text of a place, mean",
-    "contrast recall at 10 chance": "recall@10 of random guesses at the ordered place",
-    "contrast recall at 10 chance nearby": "recall@10 of random guesses among the places nearby",
-    "contrast recall at 10 beats nearby": "share of places nearby that rank below the ordered one",
-    "contrast loss": "Stage 2: loss and its three terms",
-    "contrast held out auc": "Stage 2: AUC of held-out orders, before tuning and at each check",
+PERPLEXITIES = {
+    "perplexity_y": "perplexity of held-out places",
+    "perplexity_y_text": "perplexity of held-out places, without the markers of keywords",
+    "perplexity_general": "perplexity of general text",
+}
+RECALLS = {
+    "user_to_place": "recall@10, from a user to the ordered place",
+    "single_keyword": "recall@10, from one text of a user, mean",
+    "place_halves": "recall@10, from half of a place's texts to the others",
+    "single_place_keyword": "recall@10, from one text of a place, mean",
+    "chance": "recall@10 of random guesses at the ordered place",
+    "chance_nearby": "recall@10 of random guesses among the places nearby",
+    "beats_nearby": "share of places nearby that rank below the ordered one",
+}
+CURVES = {
+    "pretrain.loss": "Stage 1: loss",
+    "contrast.loss": "Stage 2: loss and its three terms",
+    "contrast.held_out_auc": "Stage 2: AUC of held-out orders, before tuning and at each check",
 }
 """A figure of the language model -> its title."""
+SHOWN_AS_STATES = ("pretrain.perplexity_", "contrast.recall_at_10.")
+CALIBRATION = "ten bins of equal count; on the diagonal predicted and observed shares agree"
 FEWEST_RECORDS = 3
 FEWEST_USERS = 40
 """With fewer users the bootstrap interval is too narrow for a verdict."""
@@ -208,61 +212,63 @@ def _verdict(content: Json) -> tuple[str, str]:
 
 
 def _plots(content: Json, metrics: dict[str, Metric], curves: Json) -> Json:
-    """Returns the plots of the page by topic, without empty ones."""
+    """Returns the plots of the page by topic and caption; "" for a plot without data."""
     main = _main_pair(content)
     gains, slices, calibration = {}, {}, {}
     for key, metric in metrics.items():
-        pairs = ((pair_name(pair), gain[key]) for pair, gain in content["gains"].items())
-        title = f"Gains in {metric.title}"
-        if metric.headline and (drawn := plots.forest(title, pairs, metric.higher_is_better)):
-            gains[metric.title] = drawn
+        if metric.headline:
+            pairs = ((pair_name(pair), gain[key]) for pair, gain in content["gains"].items())
+            caption = f"Relative gain in {metric.title}, in %, with its 95 % interval"
+            title = f"Gains in {metric.title}"
+            gains[caption] = plots.forest(title, pairs, metric.higher_is_better)
     for column, sizes in content["sizes"]["slices"].items():
         largest = sorted(sizes, key=lambda value: -sizes[value]["impressions"])[:SHOWN_VALUES]
         by_value = content["slice_gains"][column]
         for key in slice_metrics():
             metric = metrics[key]
             gain_of = ((value, by_value[value][main][key]) for value in largest if main)
+            caption = f"{pair_name(main)} by {column}, {metric.title}, gain in %"
             title = f"Gain in {metric.title} of {pair_name(main)} by {column}"
-            if drawn := plots.forest(title, gain_of, metric.higher_is_better):
-                slices[f"by {column}, {metric.title}"] = drawn
+            slices[caption] = plots.forest(title, gain_of, metric.higher_is_better)
     rankers = [ranker for ranker in (BASE, LARR, CEILING) if ranker in content["models"]]
     for task in content["tasks"]:
         points = {}
         for ranker in rankers or list(content["models"])[:3]:
             bins = filter(None, content["calibration"][ranker][task]["bins"])
             points[name(ranker)] = [(row["predicted"], row["observed"]) for row in bins]
-        calibration[task] = plots.reliability(f"Calibration of {task.upper()}", points)
+        caption = f"{task.upper()}: {CALIBRATION}"
+        calibration[caption] = plots.reliability(f"Calibration of {task.upper()}", points)
     learning = {title: plots.learning(title, lines) for title, lines in curves.items()}
     return {"gains": gains, "slices": slices, "calibration": calibration, "learning": learning}
 
 
 def _language_model(tree: Json) -> dict[str, Any]:
-    """Groups the training records of the language model for display.
+    """Returns the figures of stages 1 and 2 for display.
 
-    `moments`: figures of the untuned model, after stage 1 and after stage 2; `curves`: lists of
-    numbers or of records of numbers; `others`: the rest, as texts.
+    `states`: title -> the values of the untuned model, after stage 1 and after stage 2; `curves`:
+    title -> lists of numbers by name; `others`: the rest, as texts.
     """
-    moments: dict[str, list[Any]] = {}
-    curves: dict[str, dict[str, list[float]]] = {}
-    others: list[str] = []
-    for path, value in leaves(tree):
+    pretrain, contrast = tree.get("pretrain", {}), tree.get("contrast", {})
+    states: dict[str, list[Any]] = {}
+    for key, title in PERPLEXITIES.items():
+        states[title] = [pretrain.get(f"{key}_{moment}") for moment in ("before", "after")] + [None]
+    recalls = contrast.get("recall_at_10", {})
+    by_state = [dict(leaves(recalls.get(state, {}))) for state in ("untuned", "cpt_only", "whole")]
+    for path in by_state[-1]:
+        task = path.removeprefix("single_keywords.").replace("_", " ")
+        title = RECALLS.get(path, f"recall@10, {task}")
+        states[title] = [recall.get(path) for recall in by_state]
+    curves, others = {}, []
+    for path, value in leaves({"pretrain": pretrain, "contrast": contrast}):
         title = path.replace(".", " ").replace("_", " ")
-        moment = next((word for word in MOMENTS if word in title), None)
-        if value is None:
-            continue
         if isinstance(value, list):
             if len(value) >= FEWEST_RECORDS:
                 records = value if isinstance(value[0], dict) else [{title: x} for x in value]
-                curves[FIGURES.get(title, title)] = {
+                curves[CURVES.get(path, title)] = {
                     key.replace("_", " "): [record[key] for record in records] for key in records[0]
                 }
-        elif moment:
-            row = " ".join(title.replace(moment, "").split())
-            row = FIGURES.get(
-                row, row.replace("contrast recall at 10 single keywords", "recall@10,")
-            )
-            moments.setdefault(row, [None] * 3)[MOMENTS[moment]] = value
-        else:
+        elif value is not None and not path.startswith(SHOWN_AS_STATES):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             others.append(f"{title} {value:,}" if is_number else f"{title}: {value}".lower())
-    return {"moments": moments, "curves": curves, "others": others}
+    states = {title: values for title, values in states.items() if values != [None] * 3}
+    return {"states": states, "curves": curves, "others": others}

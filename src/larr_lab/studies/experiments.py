@@ -6,7 +6,7 @@ command need it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -38,6 +38,7 @@ from larr_lab.studies.case_study import case_study, current_encoders
 from larr_lab.studies.down_sampling import down_sampling
 
 FOLDER, RESULTS, PAGE = "experiments", "experiments.json", "experiments.html"
+LIFTS = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,9 @@ def chosen(config: Config, name: str) -> list[str]:
         )
     if name != "all":
         return [name]
-    of_city = {key for key, analysis in ANALYSES.items() if analysis.needs_city}
-    is_city = config.dataset.kind == "city"
-    return [study for study in known if is_city or study not in of_city]
+    if config.dataset.kind == "city":
+        return known
+    return [study for study in known if study not in ANALYSES or not ANALYSES[study].needs_city]
 
 
 def for_studies(
@@ -209,43 +210,45 @@ def _study(config: Config, study: StudyConfig, report: Json) -> Json:
 
 def experiments_page(content: Json) -> str:
     """Returns the HTML page of `experiments.json`."""
-    metrics = metrics_of(content["tasks"])
-    main = metrics[slice_metrics()[0]]
+    metrics, main = metrics_of(content["tasks"]), slice_metrics()[0]
     studies = content["studies"].items()
     lifts = content["ab_test"]["truth"] if "ab_test" in content else {}
-    labels = {"ctr": "CTR", "orders": "orders", "gmv": "GMV"}
-    lifts_of = ((labels[key], lift) for key, lift in lifts.items())
+    labelled_lifts = ((LIFTS[key], lift) for key, lift in lifts.items())
     return render(
         "experiments.html.j2",
         "larr_lab.studies",
         results=content,
         metrics=metrics,
-        main=slice_metrics()[0],
-        study_plots={key: dict(_study_plots(study, metrics)) for key, study in studies},
-        where=dict(_where_plots(content["where"], main)),
-        lifts=plots.forest("True lift of LARR over PLE", lifts_of),
+        main=main,
+        study_plots={key: _study_plots(study, metrics) for key, study in studies},
+        where=_where_plots(content["where"], metrics[main]),
+        lifts=plots.forest("True lift of LARR over PLE", labelled_lifts),
     )
 
 
-def _study_plots(study: Json, metrics: dict[str, Metric]) -> Iterator[tuple[str, str]]:
-    """Yields captions and plots, over the axis of the study if it has one."""
+def _study_plots(study: Json, metrics: dict[str, Metric]) -> dict[str, str]:
+    """Returns plots by caption, over the axis of the study if it has one."""
+    drawn = {}
     for key, metric in metrics.items():
+        if not metric.headline:
+            continue
         gains = []
-        for gain in study["gains"] if metric.headline else ():
+        for gain in study["gains"]:
             pair = f"{title_of(gain['model'])} over {title_of(gain['over'])}"
             gains.append((pair if gain["at"] is None else f"{gain['at']:,g}", gain["all"][key]))
         caption = f"relative gain in {metric.title}, in %"
         title = f"{study['title']}: {caption}"
-        if study["axis"]:
-            drawn = plots.sweep(title, study["axis"], gains)
-        else:
-            drawn = plots.forest(title, gains, metric.higher_is_better)
-        if drawn:
-            yield caption, drawn
+        drawn[caption] = (
+            plots.sweep(title, study["axis"], gains)
+            if study["axis"]
+            else plots.forest(title, gains, metric.higher_is_better)
+        )
+    return drawn
 
 
-def _where_plots(where: Json, metric: Metric) -> Iterator[tuple[str, str]]:
-    """Yields captions and plots of LARR's gain by the values of each sliced column."""
+def _where_plots(where: Json, metric: Metric) -> dict[str, str]:
+    """Returns plots by caption: LARR's gain by the values of each sliced column."""
+    drawn = {}
     for column, parts in where.items():
         largest = sorted(parts, key=lambda part: -part["impressions"])[:SHOWN_VALUES]
         if {part["value"] for part in parts} <= set(COUNT_LABELS):
@@ -253,5 +256,5 @@ def _where_plots(where: Json, metric: Metric) -> Iterator[tuple[str, str]]:
         gains = ((part["value"], part["gain"]) for part in largest)
         caption = f"by {column.replace('_', ' ')}"
         title = f"Gain in {metric.title} of LARR over PLE {caption}"
-        if drawn := plots.forest(title, gains, metric.higher_is_better):
-            yield caption, drawn
+        drawn[caption] = plots.forest(title, gains, metric.higher_is_better)
+    return drawn
