@@ -22,11 +22,10 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from larr import artifacts
-from larr import run as runner
 from larr.cli import for_seeds
 from larr.config import Config
-from larr.evaluation import evaluate
 from larr.progress import console
+from larr.run import run_seeds
 from larr.settings import load_config
 from larr.text.embed import VECTORS, vectors_artifact
 from larr_lab.city.world import World
@@ -129,10 +128,8 @@ def main() -> None:
         )
         config = config.model_copy(update={"output": config.output / model})
         configs = for_seeds(config, arguments.seeds)
-        for one in configs:
-            console.rule(f"{model}, seed {one.seed}")
-            runner.run(one)
-        report = evaluate.pool(configs, config.output)
+        console.rule(model)
+        report = run_seeds(configs, config.output)
         lines += [
             f"| {' | '.join([f'{model}, {state}', *row(report, configs, state)])} |"
             for state in arguments.states

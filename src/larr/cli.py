@@ -19,7 +19,7 @@ from larr.config.rankers import BEST
 from larr.errors import ConfigError, InputError, LarrError
 from larr.plugins import plugins
 from larr.progress import console
-from larr.run import run, run_stage, vector_sources
+from larr.run import run, run_seeds, run_stage, vector_sources
 from larr.settings import load_config, settings_below
 from larr.stages import STAGES
 
@@ -114,14 +114,8 @@ def run_all(
     loaded = load_config(config, override)
     if seeds is None:
         run(loaded, force=force)
-        return
-    configs = for_seeds(loaded, seeds)
-    for of_seed in configs:
-        console.rule(f"seed {of_seed.seed}")
-        run(of_seed, force=force)
-    from larr.evaluation.evaluate import pool  # noqa: PLC0415
-
-    pool(configs, loaded.output)
+    else:
+        run_seeds(for_seeds(loaded, seeds), loaded.output, force=force)
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
@@ -55,6 +57,16 @@ def run(config: Config, *, force: bool = False) -> None:
             train_encoders(config, wanted, force=force)
         if STAGES[verb].is_needed(config):
             run_stage(config, verb, force=force)
+
+
+def run_seeds(configs: list[Config], output: Path, *, force: bool = False) -> dict[str, Any]:
+    """Runs several seeds; returns the content of their pooled report, written to `output`."""
+    from larr.evaluation.evaluate import pool  # noqa: PLC0415
+
+    for config in configs:
+        console.rule(f"seed {config.seed}")
+        run(config, force=force)
+    return pool(configs, output)
 
 
 def _require_memory(config: Config, verb: str) -> None:

@@ -12,7 +12,7 @@ from larr.cli import for_seeds
 from larr.config import Config
 from larr.config.rankers import BEST
 from larr.errors import ConfigError
-from larr.evaluation import evaluate, plots
+from larr.evaluation import plots
 from larr.evaluation.findings import LARR, RIVALS, Json, slice_metrics
 from larr.evaluation.report import render
 from larr.metrics import TASKS, Metric, metrics_of
@@ -30,22 +30,19 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
     """
     runs, missing = {}, []
     for name, config in configs.items():
-        of_seeds = for_seeds(compared(config, folder, output / name), seeds)
-        absent = [path for one in of_seeds for path in one.sources if not path.exists()]
+        runs[name] = for_seeds(compared(config, folder, output / name), seeds)
+        absent = [path for run in runs[name] for path in run.sources if not path.exists()]
         if absent:
             missing.append(f"{name} ({absent[0]} does not exist)")
-        else:
-            runs[name] = of_seeds
+            del runs[name]
     if not runs:
         raise ConfigError(f"no data set found in {folder}: {'; '.join(missing)}; {SEE}")
     for data_set in missing:
         console.print(f"  skipped: {data_set}; {SEE}", soft_wrap=True)
     reports = {}
-    for name, of_seeds in runs.items():
-        for config in of_seeds:
-            console.rule(f"{name}, seed {config.seed}")
-            runner.run(config)
-        reports[name] = evaluate.pool(of_seeds, output / name)
+    for name, seed_runs in runs.items():
+        console.rule(name)
+        reports[name] = runner.run_seeds(seed_runs, output / name)
     content = results(reports)
     artifacts.write_json(output / RESULTS, content)
     artifacts.write_text(output / PAGE, real_page(content))
