@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -12,11 +12,11 @@ from larr.config import Config
 from larr.errors import ConfigError
 from larr.settings import load_config
 from larr_lab.studies import case_study as module
-from larr_lab.studies.case_study import Finder, Texts, case_study
+from larr_lab.studies.case_study import Retriever, Texts, case_study
 from tests.conftest import ROOT
 
 
-def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
+def retrievers(_: Config, candidates: Texts) -> dict[str, Callable[[], Retriever]]:
     """Prefers places in the region that the query's scene names, if it names one."""
     region_C = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
 
@@ -24,25 +24,27 @@ def finders(_: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
         region_Q = [dict(parts).get("scene_place", ", ").split(", ")[1] for parts in queries]
         return (np.array(region_Q)[:, None] == region_C).astype(float)
 
-    yield "larr", by_region
     random = np.random.default_rng(0)
-    yield "chance", lambda queries: random.random((len(queries), len(candidates)))
+    return {
+        "larr": lambda: by_region,
+        "chance": lambda: lambda queries: random.random((len(queries), len(candidates))),
+    }
 
 
 @pytest.fixture
 def results(city: Config, monkeypatch: pytest.MonkeyPatch) -> module.Json:
     monkeypatch.setattr(module.artifacts, "require", lambda *_: None)
-    monkeypatch.setattr(module, "_finders", finders)
+    monkeypatch.setattr(module, "_retrievers", retrievers)
     return case_study(city)
 
 
-@pytest.mark.parametrize("asked", module.ASKED)
-def test_a_finder_that_reads_the_region_finds_it(
-    city: Config, results: module.Json, asked: str
+@pytest.mark.parametrize("kind", module.QUERIES)
+def test_a_retriever_that_reads_the_region_finds_it(
+    city: Config, results: module.Json, kind: str
 ) -> None:
     places = pl.read_parquet(city.output / "prepare" / "places.parquet")
-    enough = places.group_by("poi_region").len().filter(pl.col("len") >= module.FOUND)
-    models = results["visitors"][asked]
+    enough = places.group_by("poi_region").len().filter(pl.col("len") >= module.NEAREST)
+    models = results["visitors"][kind]
     known = models["larr"]["by_region"]
     for region in set(enough["poi_region"]) & set(known):
         assert known[region]["share_in_region"] == 1, region
@@ -55,7 +57,7 @@ def test_a_finder_that_reads_the_region_finds_it(
 def test_an_example_has_the_query_and_the_places_found(results: module.Json) -> None:
     example = results["visitors"]["user_without_home"]["larr"]["example"]
     region = next(text for text in example["query"] if "away on a journey" in text).split(", ")[1]
-    assert len(example["found"]) == module.FOUND
+    assert len(example["found"]) == module.NEAREST
     assert f", {region}: " in example["found"][0]
 
 
@@ -91,7 +93,7 @@ def test_a_visitor_has_never_ordered_in_the_region(city: Config) -> None:
 
 def test_the_home_is_in_one_kind_of_query_only(city: Config) -> None:
     queries, _ = module._visits(city, module._orders(city))
-    names = [[keyword for keyword, _ in queries[asked][0]] for asked in module.ASKED]
+    names = [[keyword for keyword, _ in queries[kind][0]] for kind in module.QUERIES]
     scene, without_home, complete = names
     assert set(complete) - set(without_home) == {"user_base"}
     assert {keyword.partition("_")[0] for keyword in scene} == {"scene"}

@@ -8,7 +8,8 @@ Shapes: Q queries, C candidate places, D the vector's length, K places found for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from larr.config import Config
 from larr.data.transforms import Template
 from larr.errors import ConfigError
 from larr.progress import track
-from larr.text.backbone import KeywordText, load_base, load_language_model
+from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, compute, load_encoder
@@ -29,22 +30,21 @@ from larr.text.pairs import keywords_of
 from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
-FOUND = 10
+NEAREST = 10
+"""Places to retrieve for each query."""
 VISITORS = 60
 """Maximum number of visitors to a region, and of scenes of a moment."""
-ALWAYS = 5
-"""Number of finders in addition to the encoders of `[encoders]`."""
 Json = dict[str, Any]
 Texts = list[list[KeywordText]]
-Finder = Callable[[Texts], np.ndarray]
+Retriever = Callable[[Texts], np.ndarray]
 """Queries -> similarities to the candidates, [Q, C]."""
 
-ASKED = {
+QUERIES = {
     "scene": "the scene alone",
     "user_without_home": "scene and user, without the text about the user's home",
     "user": "scene and user",
 }
-"""The texts of a visitor in a query."""
+"""A kind of query for a visitor -> the texts in it."""
 
 
 class Moment(NamedTuple):
@@ -78,23 +78,24 @@ def case_study(config: Config) -> Json:
     """
     artifacts.require(config, "prepare", "pretrain", "contrast")
     orders, places = _orders(config), _places(config)
-    queries_by_asked, regions = _visits(config, orders)
+    queries_by_kind, regions = _visits(config, orders)
     scenes = {name: _scenes(config, orders, moment) for name, moment in MOMENTS.items()}
-    visitors: Json = {asked: {} for asked in ASKED}
+    visitors: Json = {kind: {} for kind in QUERIES}
     moments: Json = {
         name: {"dishes": MOMENTS[name].dishes, "orders": count, "models": {}}
         for name, (texts, count) in scenes.items()
         if texts
     }
-    count = len(current_encoders(config)) + ALWAYS
-    with track("case study", count, "models") as advance:
-        for name, find in _finders(config, places.texts):  # a generator loads one model at a time
-            for asked, queries in queries_by_asked.items():
-                found_QK = nearest(find, queries)
-                visitors[asked][name] = _figures(regions, places, found_QK)
-                if asked == "user_without_home":
+    retrievers = _retrievers(config, places.texts)
+    with track("case study", len(retrievers), "models") as advance:
+        for name, load in retrievers.items():
+            retrieve = load()
+            for kind, queries in queries_by_kind.items():
+                found_QK = nearest(retrieve, queries)
+                visitors[kind][name] = _figures(regions, places, found_QK)
+                if kind == "user_without_home":
                     areas = places.table.select("poi_city", REGION).rows()
-                    visitors[asked][name]["example"] = {
+                    visitors[kind][name]["example"] = {
                         "query": [text for _, text in queries[0]],
                         "found": [
                             f"{', '.join(areas[place])}: {', '.join(places.menus[place])}"
@@ -102,13 +103,13 @@ def case_study(config: Config) -> Json:
                         ],
                     }
             for moment, result in moments.items():
-                found_QK = nearest(find, scenes[moment][0])
+                found_QK = nearest(retrieve, scenes[moment][0])
                 result["models"][name] = _suitable(places, found_QK, MOMENTS[moment])
             advance(1)
     return {
         "regions": sorted(set(regions)),
         "visits": len(regions),
-        "asked": ASKED,
+        "asked": QUERIES,
         "visitors": visitors,
         "moments": moments,
     }
@@ -121,9 +122,9 @@ def current_encoders(config: Config) -> dict[str, Config]:
     return {name: encoder for name, encoder in configs.items() if is_current[name]}
 
 
-def nearest(find: Finder, queries: Texts) -> np.ndarray:
+def nearest(retrieve: Retriever, queries: Texts) -> np.ndarray:
     """Returns the indices of the candidates nearest to each query, nearest first, [Q, K]."""
-    found_QK: np.ndarray = np.argsort(-find(queries), axis=1)[:, :FOUND]
+    found_QK: np.ndarray = np.argsort(-retrieve(queries), axis=1)[:, :NEAREST]
     return found_QK
 
 
@@ -157,7 +158,7 @@ def _places(config: Config) -> Places:
 
 
 def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], list[str]]:
-    """Returns the texts of visits for each of ASKED, and the regions visited.
+    """Returns the texts of visits for each of QUERIES, and the regions visited.
 
     A visit combines a user who has never ordered in a region with the scene of a real visitor
     there.
@@ -173,7 +174,7 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
         if not any(column.startswith("user_home") for column in Template(keyword).columns)
     ]
     random = np.random.default_rng(config.seed)
-    queries: dict[str, Texts] = {asked: [] for asked in ASKED}
+    queries: dict[str, Texts] = {kind: [] for kind in QUERIES}
     regions = []
     for (region,), there in orders.group_by(REGION, maintain_order=True):
         scenes = there.filter(pl.col(HOME) != region)
@@ -206,26 +207,31 @@ def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts
     return [list(parts) for parts in list(counts)[:VISITORS]], sum(counts.values())
 
 
-def _finders(config: Config, candidates: Texts) -> Iterator[tuple[str, Finder]]:
-    """Yields LARR's encoder, the other encoders, the LM of stage 1, the base LM, TF-IDF, chance."""
-    for name, tuned in {"larr": config, **current_encoders(config)}.items():
-        encoder = load_encoder(artifacts.folder(tuned, "contrast"))
-        yield name, _by_vectors(config, encoder, candidates)
-    encoder = as_encoder(
-        load_language_model(artifacts.folder(config, "pretrain"), config),
-        None,
-        config.contrast.pooling,
-    )
-    yield "pretrained", _by_vectors(config, encoder, candidates)
-    encoder = as_encoder(load_base(config), None, config.contrast.pooling)
-    yield "untuned", _by_vectors(config, encoder, candidates)
-    yield "tfidf", _by_words(candidates)
-    random = np.random.default_rng(config.seed)
-    yield "chance", lambda queries: random.random((len(queries), len(candidates)))
+def _retrievers(config: Config, candidates: Texts) -> dict[str, Callable[[], Retriever]]:
+    """Returns functions that each load a retriever, so that models are loaded one by one."""
+
+    def dense(load: Callable[[], Any]) -> Callable[[], Retriever]:
+        return lambda: _dense(config, load(), candidates)
+
+    def pooled(load: Callable[[], LanguageModel]) -> Callable[[], Retriever]:
+        return dense(lambda: as_encoder(load(), None, config.contrast.pooling))
+
+    folders = {
+        name: artifacts.folder(tuned, "contrast")
+        for name, tuned in {"larr": config, **current_encoders(config)}.items()
+    }
+    random, stage_1 = np.random.default_rng(config.seed), artifacts.folder(config, "pretrain")
+    return {
+        **{name: dense(partial(load_encoder, folder)) for name, folder in folders.items()},
+        "pretrained": pooled(lambda: load_language_model(stage_1, config)),
+        "untuned": pooled(lambda: load_base(config)),
+        "tfidf": lambda: _tfidf(candidates),
+        "chance": lambda: lambda queries: random.random((len(queries), len(candidates))),
+    }
 
 
-def _by_vectors(config: Config, encoder: Any, candidates: Texts) -> Finder:
-    """Returns a finder by the cosine of vectors, centred on the candidates' mean.
+def _dense(config: Config, encoder: Any, candidates: Texts) -> Retriever:
+    """Returns a retriever by the cosine of vectors, centred on the candidates' mean.
 
     Without centring, the vectors of an untuned LM point in almost the same direction.
     """
@@ -233,23 +239,23 @@ def _by_vectors(config: Config, encoder: Any, candidates: Texts) -> Finder:
     mean_D = candidate_CD.mean(axis=0)
     candidate_CD = normalised(candidate_CD - mean_D)
 
-    def find(queries: Texts) -> np.ndarray:
+    def retrieve(queries: Texts) -> np.ndarray:
         query_QD = compute(encoder, queries, config.embed.batch_tokens)
         similarity_QC: np.ndarray = normalised(query_QD - mean_D) @ candidate_CD.T
         return similarity_QC
 
-    return find
+    return retrieve
 
 
-def _by_words(candidates: Texts) -> Finder:
-    counter = TfidfVectorizer(
+def _tfidf(candidates: Texts) -> Retriever:
+    vectorizer = TfidfVectorizer(
         preprocessor=lambda parts: " ".join(text for _, text in parts).lower(),
         token_pattern=WORDS,
         sublinear_tf=True,
         dtype=np.float32,
     )
-    words_C = counter.fit_transform(candidates)
-    return lambda queries: (counter.transform(queries) @ words_C.T).toarray()
+    words_C = vectorizer.fit_transform(candidates)
+    return lambda queries: (vectorizer.transform(queries) @ words_C.T).toarray()
 
 
 def _figures(regions: list[str], places: Places, found_QK: np.ndarray) -> Json:
