@@ -168,7 +168,7 @@ def asked(served: Config, version: ServedVersion) -> dict[str, Any]:
     return {
         "user_id": row["user_id"],
         "time": row["time"].isoformat(),
-        "scene": {name: row[name] for name in version.accepted[0]},
+        "scene": {name: row[name] for name in version.accepted.scene},
         "candidates": group.select(SENT).to_dicts(),
     }
 

@@ -134,7 +134,7 @@ def test_values_of_any_type_are_sent_as_json(tmp_path: Path) -> None:
     prepare(config)
     reader = Reader(config, config.output / "prepare")
     log = pl.read_parquet(config.output / "prepare" / "requests.parquet")
-    _, accepted = reader.sent()
+    _, accepted = reader.client_columns()
     sent = msgspec.json.decode(msgspec.json.encode(log.select(*accepted).to_dicts()))
     columns = candidate_columns(sent, accepted)
     request = reader.request(log.row(0, named=True))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,6 @@ class Embedder:
     ) -> None:
         """Embeds like a source of vectors; `model` identifies its model in the file `path`."""
         self.config, self.source, self.model, self.path = config, source, model, path
-        self._embed: Any = None
 
     def __call__(self, texts: list[Text]) -> Vectors:
         """Returns the vectors of texts, [N, D]; computes those that are not stored."""
@@ -61,7 +62,7 @@ class Embedder:
         return np.stack([vectors[text] for text in texts])
 
     def stored(self, texts: list[Text]) -> Vectors:
-        """Returns the same, without computing; raises NotStoredError if a vector is not stored."""
+        """Returns the stored vectors of texts, [N, D]; raises NotStoredError if one is missing."""
         vectors = self._read(texts)
         if not vectors.keys() >= {*texts}:
             raise NotStoredError(f"{self.path}: texts without a vector")
@@ -92,14 +93,15 @@ class Embedder:
             )
 
     def compute(self, texts: list[Text]) -> Vectors:
-        """Computes the vectors of texts; loads the model at the first call."""
+        """Computes the vectors of texts with the model, [N, D]."""
+        return self._encode(texts)
+
+    @cached_property
+    def _encode(self) -> Callable[[list[Text]], Vectors]:
+        """The model, loaded at first use: it needs torch, and few services get new places."""
         self.require_packages()
-        # lazily, since it needs torch and transformers and most services get no new places
         from larr.text.embed import SOURCES  # noqa: PLC0415
 
-        if self._embed is None:
-            later = with_plugins(SOURCES, "vectors")[self.source].later
-            assert later is not None  # noqa: S101 - a version has no other embedders
-            self._embed = later(self.config, artifacts.folder(self.config, "embed") / self.source)
-        vectors: Vectors = self._embed(texts)
-        return vectors
+        load = with_plugins(SOURCES, "vectors")[self.source].later
+        assert load is not None  # noqa: S101 - a version has no other embedders
+        return load(self.config, artifacts.folder(self.config, "embed") / self.source)

@@ -90,6 +90,13 @@ class CandidateInputs(NamedTuple):
     """Categories in which some candidate has a value that does not occur in the training days."""
 
 
+class ClientColumns(NamedTuple):
+    """The columns that a client may send, with the types of their values."""
+
+    scene: dict[str, Kinds]
+    candidate: dict[str, Kinds]
+
+
 class Reader:
     """Turns requests into inputs with the transforms and statistics in `prepare/`."""
 
@@ -108,9 +115,9 @@ class Reader:
         self.request_scales = self.encoder.scales.select(self.numbers.request)
         self.candidate_scales = self.encoder.scales.select(self.numbers.candidate)
         self.templates = [Template(keyword) for keyword in config.scene_keywords]
-        is_of_place = np.array([keyword.owner == "poi" for keyword in config.scene_keywords], bool)
-        self.place_slots = np.flatnonzero(is_of_place)
-        self.request_slots = np.flatnonzero(~is_of_place)
+        describes_place = [keyword.owner == "poi" for keyword in config.scene_keywords]
+        self.place_slots = np.flatnonzero(describes_place)
+        self.request_slots = np.flatnonzero(np.logical_not(describes_place))
         self.place_templates = [self.templates[slot] for slot in self.place_slots]
         self.request_templates = [self.templates[slot] for slot in self.request_slots]
         self.place_rows = {
@@ -146,15 +153,15 @@ class Reader:
             (candidate if raw_column(self.config, name) in declared else scene).append(name)
         return scene, candidate
 
-    def sent(self) -> tuple[dict[str, Kinds], dict[str, Kinds]]:
-        """Returns the columns that a client sends of the scene and of a candidate, with types."""
+    def client_columns(self) -> ClientColumns:
+        """Returns the columns that rankers read and that the server cannot look up."""
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
         looked_up |= {name for cross in self.known.crosses for name in cross.names}
         kinds: dict[str, Kinds] = {
             bucket.column: (int, float, bool) for bucket in self.config.buckets
         }
         kinds |= dict.fromkeys(self.features.numbers, (int, float))
-        sent: tuple[dict[str, Kinds], dict[str, Kinds]] = ({}, {"poi_id": (str,)})
+        sent = ClientColumns({}, {"poi_id": (str,)})
         for columns, names in zip(sent, self._columns(), strict=True):
             for name in names:
                 column = raw_column(self.config, name)  # clients send the number of a level
@@ -334,7 +341,7 @@ class CandidateCross:
         """Looks up the values of the known places."""
         self.cross = cross
         self.sides = list(zip(cross.pair.columns, cross.vocabularies, strict=True))
-        self.of_places = {
+        self.place_indices = {
             column: np.zeros((1, 1), np.int32) for column, _ in self.sides if column in places
         }
         """A column of places -> the indices of each place's values, [P, V]."""
@@ -343,10 +350,10 @@ class CandidateCross:
     def set_places(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
         """Looks up the values of places and stores them at these rows."""
         for column, words in self.sides:
-            if column in self.of_places:
+            if column in self.place_indices:
                 index = indices(places, column, words)
                 # replaced atomically, because requests may be reading it
-                self.of_places[column] = with_rows(self.of_places[column], rows, index)
+                self.place_indices[column] = with_rows(self.place_indices[column], rows, index)
 
     def figures(self, row_K: Array, others: Callable[[str, Vocabulary], Array]) -> Array:
         """Returns the figures of the candidates at these rows, float64 [K, G].
@@ -354,8 +361,8 @@ class CandidateCross:
         `others` returns the indices of the values of any other column, int32 [K].
         """
         index = [
-            self.of_places[column][row_K]
-            if column in self.of_places
+            self.place_indices[column][row_K]
+            if column in self.place_indices
             else others(column, words)[:, None]
             for column, words in self.sides
         ]

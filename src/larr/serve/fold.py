@@ -253,11 +253,9 @@ class Scoring(nn.Module):
         request_KI = request_1I.expand(differing_KI.shape[0], -1)
         first_KI = torch.cat([request_KI, differing_KI], dim=1)
         (weight_II, bias_I), *others = self.crosses
-        of_request_II, of_candidate_II = weight_II.tensor_split([request_1I.shape[1]])
-        shared_1I = torch.addmm(bias_I, request_1I, of_request_II)
-        x_KI = torch.addcmul(
-            first_KI, first_KI, torch.addmm(shared_1I, differing_KI, of_candidate_II)
-        )
+        request_II, candidate_II = weight_II.tensor_split([request_1I.shape[1]])
+        shared_1I = torch.addmm(bias_I, request_1I, request_II)
+        x_KI = torch.addcmul(first_KI, first_KI, torch.addmm(shared_1I, differing_KI, candidate_II))
         for weight_II, bias_I in others:
             x_KI = torch.addcmul(x_KI, first_KI, torch.addmm(bias_I, x_KI, weight_II))
         return x_KI

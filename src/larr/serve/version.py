@@ -44,8 +44,7 @@ class ServedVersion:
     ) -> None:
         """`embedders` embed the texts of new places, by the source of the vectors."""
         self.ranker, self.id, self.embedders = ranker, version, embedders
-        self.accepted = ranker.reader.sent()
-        """The columns that a client may send of the scene and of a candidate."""
+        self.accepted = ranker.reader.client_columns()
         self.time_zone = ranker.reader.config.dataset.tables.time_zone
         """The zone of the tables' times; empty if unknown."""
         self.needs_time = ranker.reader.reads_time and not self.time_zone
@@ -66,7 +65,7 @@ class ServedVersion:
         candidates = self._candidates(request)
         columns = {name: joined(value) for name, value in request.scene.items()}
         for name, value in columns.items():
-            check_values(name, [value], self.accepted[0], "scene")
+            check_values(name, [value], self.accepted.scene, "scene")
         if request.explain and request.k > EXPLAINED:
             raise InputError(
                 f"explain: at most {EXPLAINED} places can be explained, k is {request.k}"
@@ -102,10 +101,10 @@ class ServedVersion:
         near, sent = request.near, request.candidates
         if near is None and sent is None:
             raise InputError("send `candidates`, or `near` for the places near a point; got none")
-        if near is None or sent is not None:
-            if near is not None:
-                raise InputError("send either `candidates` or `near`, not both")
-            return candidate_columns(sent or [], self.accepted[1])
+        if near is not None and sent is not None:
+            raise InputError("send either `candidates` or `near`, not both")
+        if near is None:
+            return candidate_columns(sent or [], self.accepted.candidate)
         if not len(self.nearby.ids):
             raise InputError("`near` needs places with lat and lon; send `candidates` instead")
         places = self.nearby.search(near.lat, near.lon, near.within_km, near.at_most)
@@ -113,9 +112,12 @@ class ServedVersion:
 
     def _degraded(self, scene: Row, candidates: Candidates, scored: Scored) -> list[str]:
         """Returns the content of `RankAnswer.degraded`."""
-        missing = [name for name in self.accepted[0] if name not in scene]
-        of_candidates = (name for name in self.accepted[1] if name != POSITION)
-        missing += [name for name in of_candidates if None in candidates.get(name, [None])]
+        missing = [name for name in self.accepted.scene if name not in scene]
+        missing += [
+            name
+            for name in self.accepted.candidate
+            if name != POSITION and None in candidates.get(name, [None])
+        ]
         return [
             *([] if scored.request.known else ["unknown_user"]),
             *(f"missing:{name}" for name in missing),
@@ -143,12 +145,11 @@ class ServedVersion:
         Other threads may change `accepted`.
         """
         with self._locating:
-            accepted = dict(accepted)
-            new = {i: row for i, row in accepted.items() if self.located.get(i) != row}
-            new = {i: row for i, row in new.items() if i not in self.trained}
-            if changed := new.keys() | (self.located.keys() - accepted.keys()):
+            places = {i: row for i, row in dict(accepted).items() if i not in self.trained}
+            new = {i: row for i, row in places.items() if self.located.get(i) != row}
+            if changed := new.keys() | (self.located.keys() - places.keys()):
                 self.nearby = self.nearby.changed(changed, new.values())
-                self.located = {i: row for i, row in accepted.items() if i not in self.trained}
+                self.located = places
 
     def sync_places(self, accepted: Mapping[str, Columns], *, stored_only: bool = False) -> None:
         """Adds, updates and removes places to match `accepted`, by ID.

@@ -149,7 +149,7 @@ class SceneForm:
     def __init__(self, version: ServedVersion, golden: list[dict[str, Any]]) -> None:
         self.version, self.examples = version, [example["request"] for example in golden]
         self.places = version.known_places
-        self.columns = version.accepted[0]
+        self.columns = version.accepted.scene
         """The scene columns and the types that each accepts."""
 
     @cached_property
