@@ -11,12 +11,11 @@ were interrupted.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from measure import config_parser
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
@@ -113,12 +112,10 @@ def row(report: Json, configs: list[Config], state: str) -> list[str]:
 
 def main() -> None:
     """Prints a table with a row for each model and state."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--seeds", required=True)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--states", nargs="+", choices=[*RECALLS, "distilled"], default=[*RECALLS])
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     columns = ["model, state", "perplexity", "user to place", "one keyword", "R²", *METRICS]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

@@ -9,13 +9,13 @@ machine affects all of them. Times are CPU seconds on one core.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from measure import config_parser
 from sentence_transformers import SentenceTransformer
 
 from larr import artifacts
@@ -77,10 +77,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Prints a row for the large and each distilled model, and writes the plot."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("ways", nargs="+", metavar="WAY:KEEP")
-    parser.add_argument("--set", action="append", dest="overrides", metavar="A.B=VALUE")
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--plot", type=Path, default=Path("distilling.svg"))
     arguments = parser.parse_args()

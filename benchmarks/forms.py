@@ -8,15 +8,14 @@ alternate, so that noise of the machine affects all of them.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from collections import ChainMap
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import torch
+from measure import config_parser, logged_request, milliseconds
 
 from larr import artifacts
 from larr.data.batches import LogRows
@@ -28,24 +27,18 @@ from larr.serve.ranker import ServedRanker
 from larr.settings import load_config
 
 CANDIDATES, ROUNDS, RUNS = 300, 30, 12
-SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 
 
 def main() -> None:
     """Prints the latency percentiles of each ranker."""
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
-    config = load_config(options.config, options.overrides)
-    config = best.with_members(config)
+    config = best.with_members(load_config(options.config, options.overrides))
     data = artifacts.folder(config, "prepare")
     reader, two = Reader(config, data), next(LogRows(data / "test").in_order(2))
-    rows = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
-    scene = rows.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    columns = rows.head(CANDIDATES).select(SENT).to_dict(as_series=False)
+    request = logged_request(data, CANDIDATES)
     times: dict[str, list[float]] = {name: [] for name in options.models}
     with tempfile.TemporaryDirectory() as scratch:
         served = {}
@@ -56,11 +49,7 @@ def main() -> None:
             served[name] = ServedRanker(Path(scratch) / name, reader)
         for _ in range(ROUNDS):
             for name, ranker in served.items():
-                ranker.score(scene, columns)  # warms the caches; not measured
-                for _ in range(RUNS):
-                    started = time.perf_counter()
-                    ranker.score(scene, columns)
-                    times[name].append(1000 * (time.perf_counter() - started))
+                times[name] += milliseconds(partial(ranker.score, *request), RUNS)
     for name, runs in times.items():
         p50, p99 = np.quantile(runs, [0.5, 0.99])
         print(f"{name:30} p50 {p50:7.3f} ms, p99 {p99:7.3f} ms, fastest {min(runs):7.3f} ms")

@@ -11,7 +11,9 @@ lost.
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
+import io
 import random
 import re
 import sys
@@ -135,26 +137,23 @@ def damage_bytes(content: bytes, rng: random.Random) -> bytes:
     return content[:at] + added + content[at:]
 
 
-def cell(value: Any, separator: str, style: str, escape: str) -> str:
-    """Returns a value as a cell of a CSV file."""
-    text = "" if value is None else str(value)
-    if style == "all" or any(mark in text for mark in (separator, '"', "\n", "\r")):
-        if escape == "\\":
-            text = text.replace("\\", "\\\\")
-        return '"' + text.replace('"', escape + '"') + '"'
-    return text
-
-
 def write_csv(rows: list[dict[str, Any]], folder: Path, name: str, rng: random.Random) -> Path:
     """Writes rows as CSV in a random dialect."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    separator, style = rng.choice(",,;\t|"), rng.choice(("few", "all"))
-    escape, end = rng.choice(('"', '"', "\\")), rng.choice(("\n", "\r\n"))
-    lines = [columns, *([row.get(column) for column in columns] for row in rows)]
-    text = end.join(
-        separator.join(cell(v, separator, style, escape) for v in line) for line in lines
+    doubled, end = rng.random() < 2 / 3, rng.choice(("\n", "\r\n"))
+    written = io.StringIO()
+    writer = csv.DictWriter(
+        written,
+        columns,
+        delimiter=rng.choice(",,;\t|"),
+        quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)),
+        doublequote=doubled,
+        escapechar=None if doubled else "\\",
+        lineterminator=end,
     )
-    text += rng.choice(("", end))
+    writer.writeheader()
+    writer.writerows(rows)
+    text = written.getvalue().removesuffix(rng.choice(("", end)))
     encoding = rng.choice(("utf-8",) * 4 + ("utf-8-sig", "utf-16", "latin-1", "gb18030"))
     try:
         content = text.encode(encoding)

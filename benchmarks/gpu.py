@@ -8,10 +8,8 @@ steps run on the CPU, and there is no share. Needs `larr prepare`.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
+from measure import config_parser
 from rich import box
 from rich.table import Table
 
@@ -25,10 +23,8 @@ from larr.text.memory import gigabytes
 
 def main() -> None:
     """Prints a row for each stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--card", choices=plan.CARDS, required=True)
-    parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
     artifacts.require(config, "prepare")

@@ -9,10 +9,10 @@ similar orders of each candidate (as MUSE does, arXiv 2512.07216). All read stor
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from measure import milliseconds
 
 from larr.data.histories import KINDS, LENGTH
 from larr.text.figures import TextFigures, history_figures
@@ -20,16 +20,6 @@ from larr.text.figures import TextFigures, history_figures
 PLACES, CANDIDATES, DIMENSION = 20_000, 300, 128
 ORDERS = (100, 1_000, 10_000)
 REPEATS = 200
-
-
-def median_ms(work: Callable[[np.ndarray], object], place_N: np.ndarray) -> float:
-    """Returns the median time of a call in milliseconds."""
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        work(place_N)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * float(np.median(seconds))
 
 
 def main() -> None:
@@ -45,7 +35,7 @@ def main() -> None:
         stored_1KL = np.resize(place_N, (1, len(KINDS) + 1, LENGTH))
         return history_figures(figures.similarities(candidate_KD, one_user_K, stored_1KL))
 
-    def of_all(place_N: np.ndarray) -> object:
+    def compare_all(place_N: np.ndarray) -> object:
         similarity_KN = candidate_KD @ vector_PD[place_N].T
         return similarity_KN.max(axis=1), similarity_KN.mean(axis=1)
 
@@ -57,8 +47,9 @@ def main() -> None:
     print(f"{CANDIDATES} candidates; orders: situation, all, search (ms)")
     for orders in ORDERS:
         place_N = random.integers(PLACES, size=orders)
-        times = [median_ms(work, place_N) for work in (situation, of_all, search)]
-        print(f"{orders:6,}: " + ", ".join(f"{each:.2f}" for each in times))
+        calls = (partial(method, place_N) for method in (situation, compare_all, search))
+        medians = (np.median(milliseconds(call, REPEATS)) for call in calls)
+        print(f"{orders:6,}: " + ", ".join(f"{median:.2f}" for median in medians))
 
 
 if __name__ == "__main__":

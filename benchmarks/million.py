@@ -8,7 +8,6 @@ each. FOLDER needs about 6 GB for a million places.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import time
@@ -19,6 +18,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import psutil
+from measure import config_parser
 
 from larr import artifacts
 from larr.data.known import KNOWN
@@ -43,11 +43,9 @@ def larger(data: Path, places: int) -> None:
 
 def main() -> None:
     """Publishes a version, opens it and sends requests."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--places", type=int, default=1_000_000)
-    parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
     copied = options.store / "run"

@@ -11,11 +11,9 @@ scores. `chance` takes any place.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import polars as pl
+from measure import config_parser
 
 from larr import artifacts
 from larr.config import Config
@@ -63,11 +61,8 @@ def accuracy(score_N: Array, label_N: Array, request_N: Array, answer_N: pl.Seri
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    config = load_config(arguments.config, arguments.set)
+    arguments = config_parser(__doc__).parse_args()
+    config = load_config(arguments.config, arguments.overrides)
     data = artifacts.folder(config, "prepare") / "test"
     label_NT, request_N = np.load(data / "labels.npy"), np.load(data / "requests.npy")[:, 0]
     texts = pl.read_parquet(data.parent / "texts.parquet")["text"]

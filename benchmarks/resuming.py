@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from measure import config_parser
 
 from larr.settings import load_config
 
@@ -57,11 +58,9 @@ def stage(output: Path) -> str:
 
 def main() -> None:
     """Prints a line for each completed run, and a summary."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     folder = load_config(arguments.config, arguments.overrides).output / "resuming"
     shutil.rmtree(folder, ignore_errors=True)

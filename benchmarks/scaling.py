@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from measure import config_parser
 from rich import box
 from rich.table import Table
 
@@ -43,26 +43,19 @@ class Cost(NamedTuple):
     """Per second."""
 
 
-def manifest(config: Config, verb: str) -> dict[str, Any]:
-    """Returns the manifest of a finished stage."""
-    artifacts.require(config, verb)
-    content: dict[str, Any] = artifacts.read_json(
-        artifacts.folder(config, verb) / artifacts.MANIFEST
-    )
-    return content
-
-
 def costs(config: Config, arguments: argparse.Namespace) -> list[Cost]:
     """Returns the cost of each stage that grows with the log."""
-    rates = {
-        verb: manifest(config, verb)["measured"]["rate"]
-        for verb in ("prepare", "embed", "evaluate")
+    artifacts.require(config, "prepare", "embed", "align", "evaluate")
+    manifests = {
+        verb: artifacts.read_json(artifacts.folder(config, verb) / artifacts.MANIFEST)
+        for verb in ("prepare", "embed", "align", "evaluate")
     }
+    rates = {verb: content["measured"]["rate"] for verb, content in manifests.items()}
     rows = arguments.impressions * arguments.days
     log = LogRows(artifacts.folder(config, "prepare") / "train")
     clicks = float(np.mean(log.array("labels")[:, 0]))
     trained = rows * (clicks + (1 - clicks) * arguments.kept) * config.align.epochs
-    speeds = manifest(config, "align")["figures"]
+    speeds = manifests["align"]["figures"]
     return [
         Cost("prepare", rows, "impressions", rates["prepare"]),
         Cost("embed", arguments.texts, "texts", rates["embed"]),
@@ -76,14 +69,12 @@ def costs(config: Config, arguments: argparse.Namespace) -> list[Cost]:
 
 def main() -> None:
     """Prints a table of the stages and the bottleneck."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--impressions", type=float, default=1e9, help="a day")
     parser.add_argument("--days", type=float, default=14, help="in the training log")
     parser.add_argument("--kept", type=float, default=0.1, help="share of rows without a click")
     parser.add_argument("--texts", type=float, default=1e6, help="new ones a day")
     parser.add_argument("--hours", type=float, default=4, help="in which a stage must finish")
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
     table = Table("stage", "work", "rate here", "hours here", "machines", box=box.SIMPLE)

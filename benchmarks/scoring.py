@@ -8,18 +8,16 @@ not measured; the methods alternate, so that noise of the machine affects all of
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
-import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
+from measure import config_parser, logged_request, milliseconds
 from torch import Tensor, nn
 
 from larr import artifacts
@@ -36,7 +34,6 @@ from larr.settings import load_config
 from larr.text.encoder import compute, load_encoder
 
 CANDIDATES, ROUNDS, RUNS, SLOW_RUNS = 300, 30, 12, 2
-SENT = ("poi_id", "position", "distance_km", "delivery_minutes", "delivery_fee_yuan")
 Inputs = dict[str, Tensor]
 Method = Callable[[], Any]
 
@@ -99,21 +96,15 @@ def measured(methods: dict[str, Method], slow: dict[str, Method]) -> dict[str, l
     times: dict[str, list[float]] = {name: [] for name in [*methods, *slow]}
     for _ in range(ROUNDS):
         for name, run in {**methods, **slow}.items():
-            run()
-            for _ in range(SLOW_RUNS if name in slow else RUNS):
-                started = time.perf_counter()
-                run()
-                times[name].append(1000 * (time.perf_counter() - started))
+            times[name] += milliseconds(run, SLOW_RUNS if name in slow else RUNS)
     return {name: runs[len(runs) // 10 :] for name, runs in times.items()}
 
 
 def main() -> None:
     """Prints the latency percentiles of each method, and ratios."""
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--model", default="larr")
-    parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
     data = artifacts.folder(config, "prepare")
@@ -126,10 +117,7 @@ def main() -> None:
     write_ranker(members, reader, batch.select(torch.arange(2)), folder)
     ranker = ServedRanker(folder, reader)
     folded: Any = ranker.members[0].served
-    log = pl.read_parquet(sorted((data / "raw" / "impressions").glob("*.parquet"))[-1])
-    scene = log.drop(*SENT, "request_id", "click", "order").row(0, named=True)
-    columns = log.head(CANDIDATES).select(SENT).to_dict(as_series=False)
-
+    scene, columns = logged_request(data, CANDIDATES)
     request = reader.request(scene)
     candidates = reader.candidates(request, columns)
     figures = np.zeros((CANDIDATES, sum(model.figures.values())), np.float32)

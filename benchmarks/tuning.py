@@ -11,13 +11,13 @@ takes three steps for one of larr; both have in-batch negatives only. Needs `lar
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
+from measure import config_parser
 from rich import box
 from rich.table import Table
 from sentence_transformers import (
@@ -126,10 +126,8 @@ def add(table: Table, name: str, speed: float, unit: str, result: float | None) 
 
 def main() -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--set", action="append", dest="overrides", default=[])
     options = parser.parse_args()
     config = load_config(options.config, options.overrides)
     artifacts.require(config, "prepare")
