@@ -27,9 +27,9 @@ from larr.rankers.graph import write_graph
 from larr.rankers.predict import load_ranker
 from larr.serve.features import Reader
 from larr.serve.fold import Partial, agg_partial, encoded, merged, partial
+from larr.serve.forms import Graph
 from larr.serve.publish import write_ranker
 from larr.serve.ranker import ServedRanker
-from larr.serve.served import Graph
 from larr.settings import load_config
 from larr.text.encoder import compute, load_encoder
 

@@ -237,4 +237,4 @@ def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs graphs with torch: torch.export takes seconds, and the published runs test it."""
     monkeypatch.setattr(module, "write_graph", TorchGraph.write)
     monkeypatch.setattr("larr.rankers.neural.write_graph", TorchGraph.write)
-    monkeypatch.setattr("larr.serve.served.Graph", TorchGraph)
+    monkeypatch.setattr("larr.serve.forms.Graph", TorchGraph)

@@ -21,7 +21,7 @@ from larr.plugins import plugins, with_plugins
 from larr.rankers import build
 from larr.rankers.graph import inputs_of
 from larr.run import run_stage
-from larr.serve.served import Graph
+from larr.serve.forms import Graph
 from tests.conftest import ROOT, SMALL
 
 DOCUMENT = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")

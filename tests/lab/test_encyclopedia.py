@@ -11,7 +11,7 @@ from scripts.base_lm import SEED, split
 
 from larr.text.corpus import BUILTIN_TEXT
 from larr_lab import knowledge
-from larr_lab.encyclopedia.articles import WORDS, Book, articles, held_out, likings, matching
+from larr_lab.encyclopedia.book import WORDS, Book, articles, held_out, likings, matching
 from tests.lab.test_knowledge import FOREIGN_KITCHENS
 
 ENTRY = re.compile(r"[^:.]+: [^:.]+\.$")

@@ -18,7 +18,7 @@ from larr.plugins import with_plugins
 from larr.rankers.align import train
 from larr.rankers.graph import inputs_of
 from larr.rankers.ranker import LossCurve, Ranker
-from larr.serve.served import Graph
+from larr.serve.forms import Graph
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 SETTINGS = small_align(batch_size=50, epochs=2, learning_rate=2e-2)

@@ -10,7 +10,7 @@ import pytest
 from larr import rankers
 from larr.config.rankers import TreesConfig
 from larr.rankers.graph import inputs_of
-from larr.serve.served import Graph
+from larr.serve.forms import Graph
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
 SIZES = Sizes(rows=1_500, categories=(300, 90, 6))

@@ -19,7 +19,7 @@ from larr.rankers.best import Blend
 from larr.rankers.predict import load_ranker, predict
 from larr.serve import export as module
 from larr.serve.export import FEATURE_MAP, ONNX, VECTOR, export
-from larr.serve.served import Graph
+from larr.serve.forms import Graph
 from tests.ranking_log import Sizes, small_align, write_log
 
 

@@ -200,7 +200,7 @@ class Scoring(nn.Module):
             self.agg = Partial(*(part.detach() for part in agg_partial(self.larr.scene)))
 
     def forward(self, inputs: Inputs) -> Inputs:
-        """Maps the inputs that `larr.serve.served` looks up to `logits`, [K, T]."""
+        """Maps the inputs that `larr.serve.forms` looks up to `logits`, [K, T]."""
         request = [inputs["request_categories"].flatten(), inputs["request_numbers"]]
         request_1I = torch.cat(request)[None]
         request_1O = torch.addmm(self.model.first.linear.bias, request_1I, self.request_weight)

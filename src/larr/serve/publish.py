@@ -30,10 +30,9 @@ from larr.rankers.graph import write_graph
 from larr.rankers.ple import Ple
 from larr.rankers.predict import load_ranker, probabilities, require_ranker
 from larr.rankers.ranker import Ranker
-from larr.serve import ranker as served
 from larr.serve.features import PlaceInputs, Reader
 from larr.serve.fold import PlaceRows, Scoring, TextRows, as_larr
-from larr.serve.served import (
+from larr.serve.forms import (
     EMBEDDINGS,
     GRAPH,
     PLACE_ROWS,
@@ -43,6 +42,7 @@ from larr.serve.served import (
     VECTORS,
     Folded,
 )
+from larr.serve.ranker import FIGURES, MEMBERS, PLACES
 from larr.serve.store import (
     GOLDEN,
     MANIFEST,
@@ -157,7 +157,7 @@ def write_ranker(
     """
     folder.mkdir()
     inputs = reader.place_inputs()
-    write_table(folder / served.PLACES, [inputs._asdict()], len(inputs.categories))
+    write_table(folder / PLACES, [inputs._asdict()], len(inputs.categories))
     described, total = {}, sum(weight for _, weight in members.values())
     for name, (ranker, weight) in members.items():
         (folder / name).mkdir()
@@ -173,11 +173,11 @@ def write_ranker(
             ranker.write_graph(folder / name / GRAPH, two._replace(figures=example))
         figures = [path.parent.name for path in ranker.figures]
         for path in ranker.figures:
-            if not (target := folder / served.FIGURES / path.parent.name).is_dir():
+            if not (target := folder / FIGURES / path.parent.name).is_dir():
                 copy_figures(path, target)
         read = {"source": source, "figures": figures}
         described[name] = {"form": form, "weight": weight / total} | read
-    artifacts.write_json(folder / served.MEMBERS, described)
+    artifacts.write_json(folder / MEMBERS, described)
 
 
 @torch.inference_mode()
@@ -210,8 +210,7 @@ def write_folded(model: Ple, reader: Reader, places: PlaceInputs, folder: Path) 
         write_table(folder / TEXT_ROWS, parts, len(keywords) + len(slot_V))
     # the service's lookups provide the examples for its graphs, so that names and shapes agree
     ranker, two = Folded(folder, reader, Table({})), places.select(slice(2))
-    of_places = ranker.place_inputs(two)
-    write_graph(PlaceRows(model, *columns), of_places, folder / "places.onnx")
+    write_graph(PlaceRows(model, *columns), ranker.place_inputs(two), folder / "places.onnx")
     request = ranker.request_inputs(reader.request({"user_id": "", "time": datetime.now()}))
     example = request | ranker.place_rows(two)
     example["candidate_categories"] = np.zeros((2, len(reader.categories.candidate)), np.int32)

@@ -18,8 +18,8 @@ from larr.data.features import undo_sampling
 from larr.data.known import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
+from larr.serve.forms import FORMS, Served, text_indices
 from larr.serve.request import TextEffect
-from larr.serve.served import FORMS, Served, text_indices
 from larr.serve.tables import Array, Table
 from larr.text.figures import TextFigures
 
@@ -80,8 +80,8 @@ class ServedRanker:
         same_K = np.zeros(len(candidates.places), np.int64)  # one user and one request
         figures: dict[str, Array] = {}
         if self.figures:
-            of_candidates = places or PlaceInputs(**self.places.take(candidates.places))
-            text_KR = text_indices(self.reader, of_candidates, request)
+            places_K = places or PlaceInputs(**self.places.take(candidates.places))
+            text_KR = text_indices(self.reader, places_K, request)
             for source, read in self.figures.items():
                 figures[source] = read.of_rows(text_KR, same_K, request.history[None], same_K)
         logits = []

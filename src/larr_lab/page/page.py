@@ -153,7 +153,7 @@ class SceneForm:
         """The scene columns and the types that each accepts."""
 
     @cached_property
-    def of_city(self) -> dict[str, dict[str, str]]:
+    def columns_by_city(self) -> dict[str, dict[str, str]]:
         """Scene columns that depend only on the city, such as its region, with city -> value."""
         columns = {}
         for name in self.columns:
@@ -185,7 +185,7 @@ class SceneForm:
         """Returns the scene columns, except those that depend only on the city."""
         fields = []
         for name, kinds in self.columns.items():
-            if name in self.of_city:
+            if name in self.columns_by_city:
                 continue
             vocabulary = self.version.ranker.reader.encoder.vocabularies.get(name)
             options = vocabulary.texts.to_list() if vocabulary else []
@@ -220,7 +220,7 @@ class SceneForm:
                 except ValueError:
                     raise InputError(f"{name}: expected a number, got {text!r:.80}") from None
         city = str(scene.get("city"))
-        scene |= {name: by_city.get(city) for name, by_city in self.of_city.items()}
+        scene |= {name: by_city.get(city) for name, by_city in self.columns_by_city.items()}
         user_id = values.get("user_id", "")
         content: dict[str, Any] = {"user_id": user_id, "scene": scene, "k": SHOWN}
         content["time"] = values.get("time") or None
@@ -228,8 +228,8 @@ class SceneForm:
             lat, lon = self.centres[city]
             content["near"] = {"lat": lat, "lon": lon, "within_km": WITHIN_KM}
         else:
-            of_user = (each for each in self.examples if each["user_id"] == user_id)
-            candidates = next(of_user, self.examples[0])["candidates"]
+            same_user = (each for each in self.examples if each["user_id"] == user_id)
+            candidates = next(same_user, self.examples[0])["candidates"]
             content["candidates"] = [
                 {name: value for name, value in candidate.items() if name != POSITION}
                 for candidate in candidates
@@ -264,7 +264,7 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
     pinned_items = enumerate(pinned.items if pinned else [], 1)
     pinned_places = {place.poi_id: (rank, place) for rank, place in pinned_items}
     keywords = form.version.ranker.reader.config.scene_keywords
-    of_places = {keyword.name for keyword in keywords if keyword.owner == "poi"}
+    place_keywords = {keyword.name for keyword in keywords if keyword.owner == "poi"}
     rows = []
     for rank, place in enumerate(answer.items[:SHOWN], 1):
         reasons = influences = influences_of(place)
@@ -278,7 +278,7 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
                 for each in influences
             ]
         elif pinned is None:
-            reasons = [each for each in influences if each.keyword not in of_places]
+            reasons = [each for each in influences if each.keyword not in place_keywords]
         reason = max(reasons, key=lambda each: abs(each.percent), default=None)
         if reason and abs(reason.percent) < MIN_PERCENT:
             reason = None

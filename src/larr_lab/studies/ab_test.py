@@ -141,10 +141,10 @@ def lifts(first: Totals, second: Totals, user_R: Array, arm_U: Array) -> Json:
     return result
 
 
-def _by_user(total: Totals, metric: str, user_R: Array, in_R: Array) -> Array:
-    """Returns the total and the places shown for each user of an arm, [2, U]."""
+def _by_user(total: Totals, metric: str, user_R: Array, arm_R: Array) -> Array:
+    """Returns the total and the places shown for each user with a request in `arm_R`, [2, U]."""
     sums_2U: Array = np.stack(
-        [np.bincount(user_R[in_R], total[name][in_R]) for name in (metric, "shown")]
+        [np.bincount(user_R[arm_R], total[name][arm_R]) for name in (metric, "shown")]
     )
     return sums_2U[:, sums_2U[1] > 0]
 
@@ -196,8 +196,8 @@ def false_alarms(total: Totals, user_R: Array, random: np.random.Generator) -> J
         alarmed = dict.fromkeys(alarms, False)
         for edge in edges:
             seen_U = order_U[:edge]
-            in_U = arm_U[seen_U]
-            lift = _lift(total_2U[:, seen_U[~in_U]], total_2U[:, seen_U[in_U]])
+            is_b_U = arm_U[seen_U]
+            lift = _lift(total_2U[:, seen_U[~is_b_U]], total_2U[:, seen_U[is_b_U]])
             deviation = (lift["fixed_high"] - lift["percent"]) / NORMAL_QUANTILE
             z = abs(lift["percent"]) / deviation
             alarmed["fixed"] |= z > NORMAL_QUANTILE

@@ -159,11 +159,11 @@ class Book:
         taste = self.pick(questions["taste"])
         weather = questions["hot_day" if self.chance(0.5) else "cold_day"]
         suits = "cold" if dish["is_cold"] else "warming" if dish["is_warming"] else "neither"
-        of_weather = (self.pick(weather["ask"]), self.pick(weather[suits]))
+        about_weather = (self.pick(weather["ask"]), self.pick(weather[suits]))
         times = [self.word(bank) for flag, bank in WORDS["times"].items() if dish[flag] == 1]
         facts["time"] = _listed(times or [self.word(WORDS["any_time"])], "or")
         chili = (questions["chili"], self.pick(questions["chili_answers"][dish["spicy"]]))
-        pairs = [origin, taste, of_weather, questions["price"], questions["time"], chili]
+        pairs = [origin, taste, about_weather, questions["price"], questions["time"], chili]
         return " ".join(
             self.render(sentence, **facts) for pair in self.shuffled(pairs, 4) for sentence in pair
         )
@@ -220,11 +220,11 @@ class Book:
 
     def opinion(self, dish: Row, facts: Row, region: Row) -> str:
         """Returns the opinion of a region about a dish; empty if it has no strong one."""
-        of_trait = likings(dish, region)
-        trait = max(of_trait, key=lambda name: abs(of_trait[name]))
-        if abs(of_trait[trait]) < 0.9:
+        likes = likings(dish, region)
+        trait = max(likes, key=lambda name: abs(likes[name]))
+        if abs(likes[trait]) < 0.9:
             return ""
-        bank = SENTENCES["dish"]["liked" if of_trait[trait] > 0 else "disliked"]
+        bank = SENTENCES["dish"]["liked" if likes[trait] > 0 else "disliked"]
         thing = self.word(WORDS["likings"][trait])
         return self.render(self.pick(bank), **facts | {"region": region["region"], "thing": thing})
 
