@@ -11,7 +11,6 @@ Prints the stage of each kill and the files that differ. There must be none.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import signal
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from measure import config_parser
 
+from larr import artifacts
 from larr.settings import load_config
 
 COMPARED = {".npy", ".parquet", ".safetensors", ".txt"}
@@ -44,7 +44,7 @@ def start(arguments: argparse.Namespace, output: Path) -> subprocess.Popen[str]:
 def hashes(output: Path) -> dict[str, str]:
     """Returns the hash of each file with results."""
     return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(output)): artifacts.sha256(path)
         for path in sorted(output.rglob("*"))
         if path.suffix in COMPARED and path.is_file()
     }

@@ -57,9 +57,8 @@ class TestDays:
 
     def _parts(self, slices: Iterable[str]) -> Iterator[Part]:
         yield "all", "", "", np.arange(self.rows.height)
-        for name, column in zip(findings.COLD, COUNTS, strict=True):
-            is_cold_N = (self.rows[column] < findings.COLD_BELOW[name]).to_numpy()
-            yield findings.COLD[name], "", "", np.flatnonzero(is_cold_N)
+        for (name, below), column in zip(findings.COLD_BELOW.items(), COUNTS, strict=True):
+            yield f"cold {name}", "", "", np.flatnonzero((self.rows[column] < below).to_numpy())
         for column in slices:
             value_N = self.rows[column]
             if column in COUNTS:

@@ -23,12 +23,10 @@ RIVALS = ("ple", "dcn", "wide_deep", "lightgbm")
 BASE, LARR, SHUFFLED, CEILING = "ple", "larr", "larr_shuffled", "ceiling"
 COUNT_LABELS = ("0", "1 to 9", "10 to 49", "50 to 199", "200 to 999", "1,000 or more")
 """Slices of a column that counts events in the training days."""
-COLD = {"places": "cold places", "users": "cold users"}
-"""A name in report.json -> the part of the test days."""
-DISTANCES = {"all": "all", "cold_places": COLD["places"]}
-"""The same for the parts with a distance to the ceiling."""
 COLD_BELOW = {"places": 50, "users": 10}
 """A place or user is cold below this number of impressions in the training days."""
+PARTS_WITH_DISTANCE = ("all", "cold places")
+"""The parts of the test days for which report.json has the distance to the ceiling."""
 DIGITS = 8
 
 Json = dict[str, Any]
@@ -80,7 +78,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
 
     Leaves out rows in which the base is not significantly below the ceiling.
     """
-    table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(DISTANCES.values()))
+    table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(PARTS_WITH_DISTANCE))
     rows = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
     joined = _join_other(_join_other(rows, table, BASE), table, CEILING)
     metrics = metrics_of()
@@ -169,10 +167,10 @@ def report_content(
         "seeds": table["seed"].drop_nulls().unique(maintain_order=True).to_list(),
         **both(list(registered), "all", "", ""),
         "distance_closed": {
-            name: nest(closed_cells, below_ceiling, headline, part, "", "")
-            for name, part in DISTANCES.items()
+            part.replace(" ", "_"): nest(closed_cells, below_ceiling, headline, part, "", "")
+            for part in PARTS_WITH_DISTANCE
         },
-        "cold": {name: both(headline, part, "", "") for name, part in COLD.items()},
+        "cold": {name: both(headline, f"cold {name}", "", "") for name in COLD_BELOW},
         "within": {column: both(sliced, "within", column, "") for column in slices},
         "slices": by_value(means, rankers),
         "slice_gains": by_value(gain_cells, pairs),

@@ -122,15 +122,10 @@ class Service:
         """Returns a route that checks the token and turns exceptions into responses."""
 
         async def answer(request: Request) -> Response:
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            sent = token.encode() if scheme.lower() == "bearer" else b""
             status, problem = 200, ""
             try:
-                # in constant time, so that the response time does not reveal the token
-                if self.token is not None and not compare_digest(sent, self.token.encode()):
-                    status, problem = 401, "send the header `Authorization: Bearer TOKEN`"
-                else:
-                    content = await handler(request)
+                self._check_token(request)
+                content = await handler(request)
             except HTTPException as error:
                 status, problem = error.status_code, error.detail
             except (InputError, UnavailableError) as error:
@@ -147,6 +142,16 @@ class Service:
             return Response(content, status, headers, media_type=JSON)
 
         return answer
+
+    def _check_token(self, request: Request) -> None:
+        """Raises HTTPException if the service has a token and the request another one."""
+        if self.token is None:
+            return
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        sent = token.encode() if scheme.lower() == "bearer" else b""
+        # in constant time, so that the response time does not reveal the token
+        if not compare_digest(sent, self.token.encode()):
+            raise HTTPException(401, "send the header `Authorization: Bearer TOKEN`")
 
     async def rank(self, request: Request) -> bytes:
         """`POST /v1/rank`.

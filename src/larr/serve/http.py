@@ -58,7 +58,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _is_in_headers(self) -> bool:
-        """Whether headers come next, because all requests with complete headers are answered."""
+        """Whether the next bytes are headers: the last request has been answered, or none came."""
         return self.cycle is None or self.cycle.response_complete
 
     def _stop(self) -> None:

@@ -2,8 +2,8 @@
 
 The places are sorted by latitude, so those within some km form one slice of the table. Finding 300
 of a million places spread over a country takes 0.05 ms within 5 km and 0.3 ms within 100 km; with
-the million in one city 7 to 26 ms. A k-d tree takes at most 0.2 ms, but only it would make serving
-depend on scipy.
+the million in one city 7 to 26 ms. A k-d tree takes at most 0.2 ms, but would be the only part of
+serving that needs scipy.
 """
 
 from __future__ import annotations

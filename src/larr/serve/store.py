@@ -210,13 +210,11 @@ def read_golden(folder: Path) -> list[dict[str, Any]]:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Returns the sha256 of each file below a folder, by its relative path."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[path.relative_to(folder).as_posix()] = digest
-    return files
+    return {
+        path.relative_to(folder).as_posix(): artifacts.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def identity(files: dict[str, str]) -> str:

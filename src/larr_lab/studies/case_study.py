@@ -1,4 +1,4 @@
-"""The places nearest to a scene: visitors to a region, hot days, rainy nights, breakfasts.
+"""Which places encoders retrieve for a scene: first visits to a region, hot days, breakfasts.
 
 Paper: the case study of section 4.5, extended to all regions, many users, several encoders.
 
@@ -20,6 +20,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.transforms import Template
 from larr.errors import ConfigError
+from larr.evaluation.findings import Json
 from larr.progress import track
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.corpus import descriptions_table, texts_of
@@ -34,7 +35,6 @@ NEAREST = 10
 """Places to retrieve for each query."""
 VISITORS = 60
 """Maximum number of visitors to a region, and of scenes of a moment."""
-Json = dict[str, Any]
 Texts = list[list[KeywordText]]
 Retriever = Callable[[Texts], np.ndarray]
 """Queries -> similarities to the candidates, [Q, C]."""
