@@ -108,6 +108,7 @@ class Model:
 
     def __init__(self, world: World) -> None:
         """Fits both logits to a pilot of requests on all days of the log."""
+        self.world = world
         rng = np.random.default_rng([world.seed, 1])
         weight_D = world.days.weight_D[world.days.history_days :]
         count_D = np.round(PILOT_REQUESTS * weight_D / weight_D.sum()).astype(int)
@@ -125,8 +126,16 @@ class Model:
         click_I = sigmoid(self.click(pilot))
         self.order = Logit(pilot, ORDER_SHARES, ORDER_SD, ORDER_RATE, click_I)
 
-    def probabilities(self, parts: dict[str, Array]) -> tuple[Array, Array]:
-        """Returns the probability of a click, and of a click with an order."""
+    def probabilities(
+        self, scenes: Scenes, place_RK: Array, offer: Offer, *, all_first: bool = False
+    ) -> tuple[Array, Array]:
+        """Returns the probability of a click, and of a click with an order, for places shown.
+
+        With `all_first` as if each were shown at the first position.
+        """
+        parts = logit_parts(self.world, scenes, place_RK, offer)
+        if all_first:
+            parts["position"] = np.zeros(place_RK.shape)
         click_RK = sigmoid(self.click(parts))
         return click_RK, click_RK * sigmoid(self.order(parts))
 

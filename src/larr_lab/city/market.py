@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from larr_lab.city.choice import Model, Offer, logit_parts, make_offer
+from larr_lab.city.choice import Model, Offer, make_offer
 from larr_lab.city.effects import Array
 from larr_lab.city.exposure import expose
 from larr_lab.city.requests import draw_scenes
@@ -60,13 +60,12 @@ class Market:
 
     def alone(self) -> Outcome:
         """Returns the outcome of showing each candidate first, shape (R, M)."""
-        return self._outcome(self.place_RM, self.offer, first=True)
+        return self._outcome(self.place_RM, self.offer, all_first=True)
 
-    def _outcome(self, place_RK: Array, offer: Offer, *, first: bool = False) -> Outcome:
-        parts = logit_parts(self.world, self.scenes, place_RK, offer)
-        if first:
-            parts["position"] = np.zeros(place_RK.shape)
-        click_RK, order_RK = self.model.probabilities(parts)
+    def _outcome(self, place_RK: Array, offer: Offer, *, all_first: bool = False) -> Outcome:
+        click_RK, order_RK = self.model.probabilities(
+            self.scenes, place_RK, offer, all_first=all_first
+        )
         exists_RK = place_RK >= 0
         price_RK = self.world.places.price_yuan_P[place_RK]
         return Outcome(click_RK * exists_RK, order_RK * exists_RK, price_RK * exists_RK)

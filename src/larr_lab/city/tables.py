@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from larr_lab.city.choice import Model, Offer, logit_parts, make_offer
+from larr_lab.city.choice import Model, Offer, make_offer
 from larr_lab.city.days import WEATHERS
 from larr_lab.city.effects import KINDS, Array
 from larr_lab.city.exposure import expose
@@ -92,7 +92,7 @@ def impressions(world: World, model: Model, number: int, rows: int) -> Iterator[
         if start + part.count == requests:  # the last request shows only the remaining rows
             place_RK[-1:, rows - (requests - 1) * world.config.candidates :] = -1
         offer = make_offer(world, part, place_RK, rng)
-        click_RK, order_RK = model.probabilities(logit_parts(world, part, place_RK, offer))
+        click_RK, order_RK = model.probabilities(part, place_RK, offer)
         # The same number decides click and order, so an order always has a click.
         uniform_RK = rng.random(place_RK.shape)
         shown = np.nonzero(place_RK >= 0)
@@ -156,7 +156,7 @@ def orders(world: World, model: Model, day: int) -> Iterator[pl.DataFrame]:
         part = scenes.part(slice(start, start + REQUESTS_AT_A_TIME))
         place_RK = expose(world, part, world.config.candidates, rng)
         offer = make_offer(world, part, place_RK, rng)
-        _, order_RK = model.probabilities(logit_parts(world, part, place_RK, offer))
+        _, order_RK = model.probabilities(part, place_RK, offer)
         # The minimum of exponential times divided by rates is a draw in proportion to the rates.
         race_RK = rng.standard_exponential(order_RK.shape) / order_RK
         race_RK[place_RK < 0] = np.inf
