@@ -127,7 +127,7 @@ class TextRows(nn.Module):
         return {"vectors": vectors_RD, "logits": logits_RH, "values": values_RHC}
 
 
-class _Inputs:
+class InputPositions:
     """The positions of PLE's inputs by type."""
 
     def __init__(self, model: Ple) -> None:
@@ -135,7 +135,7 @@ class _Inputs:
         width = encoder.embedding
         flat, recent = len(encoder.seen) * width, width * (encoder.counts[1] > 0)
         sizes = [flat, recent, encoder.width - flat - recent, inputs - encoder.width]
-        by_category, self.recent, self.number, self.more = torch.arange(inputs).split(sizes)
+        by_category, self.recent, self.number, self.extra = torch.arange(inputs).split(sizes)
         self.category = by_category.unflatten(0, (-1, width))
 
     def of_columns(self, categories: Sequence[int], numbers: Sequence[int]) -> Tensor:
@@ -148,7 +148,7 @@ class PlaceRows(nn.Module):
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        position_I = _Inputs(model).of_columns(categories.place, numbers.place)
+        position_I = InputPositions(model).of_columns(categories.place, numbers.place)
         self.weight = model.first.linear.weight.detach().T[position_I]
         self.has_crosses = bool(model.crosses)
         self.larr = as_larr(model)
@@ -176,14 +176,14 @@ class Scoring(nn.Module):
 
     def __init__(self, model: Ple, categories: ColumnSplit, numbers: ColumnSplit) -> None:
         super().__init__()
-        self.model, self.larr, position = model, as_larr(model), _Inputs(model)
+        self.model, self.larr, position = model, as_larr(model), InputPositions(model)
         weight_IO = model.first.linear.weight.detach().T
         request_I = position.of_columns(categories.request, numbers.request)
         self.request_weight = weight_IO[request_I]
         figures = range(sum(map(len, numbers)), len(position.number))  # text figures come last
         numbers_I = position.number[[*numbers.candidate, *figures]]
         columns_I = position.category[list(categories.candidate)].flatten()
-        rest_I = torch.cat([columns_I, numbers_I, position.recent, position.more])
+        rest_I = torch.cat([columns_I, numbers_I, position.recent, position.extra])
         self.rest_weight = weight_IO[rest_I]
         # Categories that differ within a request (levels, positions) have few values, so the graph
         # stores the embeddings of all of them as constants. All values of a hidden category get

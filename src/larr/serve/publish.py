@@ -52,8 +52,8 @@ from larr.serve.store import (
     VERSIONS,
     Store,
     VersionError,
+    fingerprint,
     hashes,
-    identity,
     open_checked,
     open_version,
     sync,
@@ -93,8 +93,8 @@ def publish(store: Store, config: Config, model: str) -> str:
         if (known := store.published_from(_copy_run(config, model, members, folder))) is not None:
             return known
         reader, rows = Reader(config, data), pl.read_parquet(data / REQUESTS)
-        two = Batch.without_labels(reader.table(rows.head(2)))
-        write_ranker(members, reader, two, folder / RANKER)
+        example = Batch.without_labels(reader.table(rows.head(2)))
+        write_ranker(members, reader, example, folder / RANKER)
         golden = list(_golden(trained, rows, open_version(folder)))
         if not golden:
             raise VersionError(
@@ -103,7 +103,7 @@ def publish(store: Store, config: Config, model: str) -> str:
             )
         artifacts.write_json(folder / GOLDEN, golden)
         files = hashes(folder)
-        version = identity(files)
+        version = fingerprint(files)
         manifest = {"version": version, "model": model, "files": files}
         manifest["made"] = datetime.now(UTC).isoformat(timespec="seconds")
         artifacts.write_json(folder / MANIFEST, manifest)
@@ -149,11 +149,11 @@ def _copy_run(
 
 
 def write_ranker(
-    members: Mapping[str, tuple[Ranker, float]], reader: Reader, two: Batch, folder: Path
+    members: Mapping[str, tuple[Ranker, float]], reader: Reader, example: Batch, folder: Path
 ) -> None:
     """Writes the files of `ServedRanker`, each member in its served form.
 
-    `two` is a batch of two rows, the example for exporting graphs.
+    Graphs are exported with `example`, a batch of two rows.
     """
     folder.mkdir()
     inputs = reader.place_inputs()
@@ -169,14 +169,17 @@ def write_ranker(
             if source:
                 embedded = artifacts.folder(reader.config, "embed")
                 shutil.copy(embedded / source / VECTORS, folder / name)
-            example = torch.zeros((two.rows, sum(ranker.figures.values())))
-            ranker.write_graph(folder / name / GRAPH, two._replace(figures=example))
-        figures = [path.parent.name for path in ranker.figures]
+            figures = torch.zeros((example.rows, sum(ranker.figures.values())))
+            ranker.write_graph(folder / name / GRAPH, example._replace(figures=figures))
         for path in ranker.figures:
             if not (target := folder / FIGURES / path.parent.name).is_dir():
                 copy_figures(path, target)
-        read = {"source": source, "figures": figures}
-        described[name] = {"form": form, "weight": weight / total} | read
+        described[name] = {
+            "form": form,
+            "weight": weight / total,
+            "source": source,
+            "figures": [path.parent.name for path in ranker.figures],
+        }
     artifacts.write_json(folder / MEMBERS, described)
 
 

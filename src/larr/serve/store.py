@@ -152,7 +152,7 @@ def check(folder: Path) -> None:
         version = manifest["version"]
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise VersionError(f"{folder / MANIFEST}: cannot be read: {error!r}") from error
-    if identity(files) != version:
+    if fingerprint(files) != version:
         raise VersionError(f"{folder / MANIFEST}: the hashes do not match version {version}")
     current = hashes(folder)
     for name, expected in files.items():
@@ -176,7 +176,7 @@ def open_version(folder: Path, vectors: Path | str = ":memory:") -> ServedVersio
         if model.is_dir():
             below = model.relative_to(folder).as_posix() + "/"
             files = {name: sha for name, sha in run["sources"].items() if name.startswith(below)}
-            embedders[source] = Embedder(config, source, identity(files), vectors)
+            embedders[source] = Embedder(config, source, fingerprint(files), vectors)
     is_published = (folder / MANIFEST).is_file()
     version = artifacts.read_json(folder / MANIFEST)["version"] if is_published else "unpublished"
     return ServedVersion(ServedRanker(folder / RANKER, reader), version, embedders)
@@ -217,7 +217,7 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def identity(files: dict[str, str]) -> str:
+def fingerprint(files: dict[str, str]) -> str:
     """Returns the ID of a set of files, derived from their names and hashes."""
     lines = "\n".join(f"{name} {files[name]}" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()[:ID_DIGITS]

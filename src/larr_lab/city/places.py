@@ -223,17 +223,11 @@ def _standardised(value_PA: Array) -> Array:
 
 
 def _category_means(attributes_PA: Array, category_P: Array, categories: int) -> Array:
-    """Returns the mean attributes of the places of each category, shape (T, A).
-
-    Sums are differences of a cumulative sum over the places sorted by category.
-    """
+    """Returns the mean attributes of the places of each category, shape (T, A)."""
+    total_TA = np.zeros((categories, attributes_PA.shape[1]))
+    np.add.at(total_TA, category_P, attributes_PA)
     count_T = np.maximum(np.bincount(category_P, minlength=categories), 1)
-    order_P = np.argsort(category_P, kind="stable")
-    edge_T = np.searchsorted(category_P[order_P], np.arange(categories + 1))
-    total_PA = np.zeros((category_P.size + 1, attributes_PA.shape[1]))
-    total_PA[1:] = attributes_PA[order_P].cumsum(axis=0, dtype=np.float64)
-    mean_TA = (total_PA[edge_T[1:]] - total_PA[edge_T[:-1]]) / count_T[:, None]
-    return mean_TA.astype(np.float32)
+    return (total_TA / count_T[:, None]).astype(np.float32)
 
 
 def _with_chain(own_P: Array, chain_P: Array, shared: float, rng: np.random.Generator) -> Array:
