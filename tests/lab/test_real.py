@@ -34,7 +34,7 @@ def configuration(name: str) -> Config:
 def fast_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs only prepare and evaluate; rankers score by labels plus noise."""
 
-    def run(config: Config) -> None:
+    def run(config: Config, *, force: bool = False) -> None:
         prepare(config)
         for verb in ("pretrain", "contrast", "embed", "align"):
             with artifacts.building(config, verb):

@@ -181,8 +181,8 @@ def _statistics(
 
 def _facts(config: Config, days: TestDays, scores: dict[str, dict[str, Array]]) -> Json:
     """Returns the report's figures without intervals; several seeds report the mean."""
-    manifests = {verb: artifacts.manifest(artifacts.folder(config, verb)) for verb in RUN}
-    done = {verb: manifest for verb, manifest in manifests.items() if manifest is not None}
+    manifests = ((verb, artifacts.manifest(artifacts.folder(config, verb))) for verb in RUN)
+    done = {verb: manifest for verb, manifest in manifests if manifest is not None}
     coverage = {}
     for task, label_N in days.labels.items():
         # users with both classes, which GAUC counts, and their impressions

@@ -31,8 +31,8 @@ class Live:
         self.journal = Journal(store.folder / JOURNAL)
         self.accepted: dict[str, Columns] = {}
         """The added places that were not withdrawn, by ID, as last sent."""
-        self._catching_up = threading.Lock()
-        self._catch_up()
+        self._reading = threading.Lock()
+        self._read_journal()
         self.refused: str | None = None
         """Why the store's current versions are not served, if they are not."""
         self.opened = [Opened(arm, store.load(arm.version)) for arm in store.arms()]
@@ -70,7 +70,7 @@ class Live:
                 "with the next version (`larr run`, `larr publish`)"
             )
         self.journal.append(row)
-        self._locate()
+        self._locate_places()
 
     def withdraw(self, poi_id: str) -> bool:
         """Withdraws an accepted place, which `refresh` then removes; False if it is unknown."""
@@ -83,12 +83,12 @@ class Live:
                 "out of `candidates`"
             )
         self.journal.append({WITHDRAWN: poi_id})
-        self._locate()
+        self._locate_places()
         return True
 
     def status(self, poi_id: str) -> str | None:
         """Returns `trained`, `embedded` or `accepted`; None for an unknown place."""
-        self._catch_up()
+        self._read_journal()
         versions = [opened.version for opened in self.opened]
         if all(poi_id in version.trained for version in versions):
             return "trained"
@@ -103,7 +103,7 @@ class Live:
         Keeps the previous versions if one is refused.
         """
         try:
-            self._locate()
+            self._locate_places()
             for opened in self.opened:
                 opened.version.sync_places(self.accepted)
             arms = self.store.arms()
@@ -125,14 +125,14 @@ class Live:
                 console.print(Text("not served:", style="bold red"), reason)
             self.refused = reason
 
-    def _locate(self) -> None:
-        self._catch_up()
+    def _locate_places(self) -> None:
+        self._read_journal()
         for opened in self.opened:
             opened.version.locate_places(self.accepted)
 
-    def _catch_up(self) -> None:
+    def _read_journal(self) -> None:
         """Reads the places that any process has accepted or withdrawn since the last call."""
-        with self._catching_up:
+        with self._reading:
             for row in self.journal.read_new():
                 if ID in row:
                     self.accepted[row[ID]] = row

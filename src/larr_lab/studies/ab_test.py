@@ -134,11 +134,13 @@ def truth(expected: dict[str, Totals], user_R: Array, random: np.random.Generato
 
 def lifts(first: Totals, second: Totals, user_R: Array, arm_U: Array) -> Json:
     """Returns the lift of the second arm over the first in a test, with both kinds of interval."""
-    arm_R, result = arm_U[user_R], {}
-    for metric in METRICS:
-        first_2U = _by_user(first, metric, user_R, ~arm_R)
-        result[metric] = _lift(first_2U, _by_user(second, metric, user_R, arm_R))
-    return result
+    arm_R = arm_U[user_R]
+    return {
+        metric: _lift(
+            _by_user(first, metric, user_R, ~arm_R), _by_user(second, metric, user_R, arm_R)
+        )
+        for metric in METRICS
+    }
 
 
 def _by_user(total: Totals, metric: str, user_R: Array, arm_R: Array) -> Array:
