@@ -4,8 +4,8 @@ import gzip
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,27 +13,9 @@ import pytest
 from larr.data.draft import init
 from larr.data.leaks import check
 from larr.settings import load_config
+from tests.data.drafts import ITEMS, USERS, VISITS, visits, write
 
-USERS, ITEMS, VISITS = 12, 15, 360
 KINDS = ["lamp", "chair", "soup"]
-
-
-def write(
-    path: Path, rows: Iterable[Sequence[object]], header: str = "", separator: str = ","
-) -> None:
-    lines = [
-        separator.join(map(str, row)) for row in [*([header.split()] if header else []), *rows]
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def visits() -> list[tuple[datetime, int, int, bool]]:
-    """Returns a time, a user, an item and whether the user liked it, for each visit."""
-    start = datetime(2017, 11, 25, 8)
-    return [
-        (start + timedelta(minutes=37 * n), n * 7 % USERS, n * n % ITEMS, n * 41 % 13 < 5)
-        for n in range(VISITS)
-    ]
 
 
 def write_items(folder: Path, header: str = "item_id title kind") -> None:

@@ -42,7 +42,8 @@ UNREADABLE = pl.Schema(
 )
 """The schema of a table of malformed lines."""
 SEPARATORS = ",;\t|"
-"""Possible separators; the most frequent one outside quotes in the header is used, or `::`."""
+"""Possible separators; the most frequent one outside quotes in the header is used, or `::`, or a
+space if each line has the same number of them and none of these."""
 QUOTES = re.compile(r"\"[^\"]*\"|'[^']*'")
 SINGLE = re.compile(r"'[^']*'")
 LONGEST = 10_000
@@ -182,7 +183,9 @@ class CsvReader:
                 if columns := self._columns_in(number, scan, dialect.columns):
                     notes.append(f"{number.name} in {', '.join(columns)}")
                     scan = f"(SELECT * REPLACE ({number.replaced(columns)}) FROM {scan})"
-            scans.append(f"SELECT * FROM {scan}")
+            # Spreadsheets write empty rows as separators alone.
+            cells = ", ".join(map(identifier, dialect.columns))
+            scans.append(f"SELECT * FROM {scan} WHERE coalesce({cells}) IS NOT NULL")
         if notes:
             console.print(f"  {path}: {'; '.join(notes)}", soft_wrap=True)
         return f"({' UNION ALL BY NAME '.join(scans)})"
@@ -289,6 +292,9 @@ def detected_dialect(path: Path, file: FileConfig, encoding: str = "utf-8") -> D
     blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
     outside = QUOTES.sub("", lines[blank])
     frequent = "::" if outside.count("::") > 1 else max(SEPARATORS, key=outside.count)
+    spaces = {line.strip().count(" ") for line in lines[blank : blank + LINES] if line.strip()}
+    if frequent not in outside and len(spaces) == 1 and min(spaces) and len(lines) > LINES:
+        frequent = " "
     separator = file.separator or frequent
     cells = [cell for line in lines[blank : blank + LINES] for cell in line.split(separator)]
     single = any(SINGLE.fullmatch(cell) for cell in cells)

@@ -16,6 +16,7 @@ import polars as pl
 
 from larr.data.contract import TABLES
 from larr.data.guess import Entity, Guess, guess, why_not
+from larr.data.log_roles import MAX_MISSING
 from larr.data.look import EPOCHS, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
 from larr.data.reader import Reader, Table
@@ -39,8 +40,10 @@ MIN_TESTED, MAX_TESTED = 0.1, 0.4
 """Minimum and maximum share of the rows in the test days."""
 HIGH = 0.8
 """A rating of at least this share of the largest is a click."""
-MIN_NAMES = 0.3
-"""Minimum number of distinct names per place."""
+MIN_STARS = 5
+"""Zeros on a scale up to at least this number may be missing ratings."""
+MIN_NAMES, MANY_NAMES = 0.3, 0.9
+"""Minimum number of distinct names per place, and of texts that recur in the log."""
 PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
 KEYS = {"users": "user_id", "places": "poi_id"}
 NAMES = {"user": "user_id", "place": "poi_id", "request": "request_id", "rating": "click"}
@@ -83,7 +86,8 @@ class Query:
             example = repr(str(column.times.drop_nulls().dt.year().first()))
         if kind == "list":
             replaced = f"replace({sql}, {literal(column.form)}, ', ')"
-            sql = replaced if column.form else f"array_to_string({sql}, ', ')"
+            sql = replaced if column.form != ", " else sql
+            sql = sql if column.form else f"array_to_string({column.sql}, ', ')"
         self._add_read(sql, name, kind, example, is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:
@@ -149,7 +153,7 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
         path=path,
         files=[table for table in reader.tables if table in read],
         flags=[c.name for c in found.log.columns if c.kind == "flag" and c not in known],
-        counts=[c.name for c in found.scene if is_role(c.name, "time") and c.is_integer],
+        counts=[c.name for c in found.log.columns if is_role(c.name, "time") and c.is_integer],
         time=time,
         test_days=_test_days(time),
         zone=_zone(time),
@@ -222,8 +226,16 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
 def _rows(table: str, found: Guess) -> Query:
     """Returns the query of impressions or orders."""
     query = Query(table, found.log.name, left_out=found.left_out)
+    needed = []
     for role, column in found.roles.items():
-        sql = column.sql
+        sql = column.clean or column.sql
+        missing = share(column.values.is_null())
+        if role in ("user", "place") and missing > MAX_MISSING:
+            needed.append(f"{sql} IS NOT NULL")
+            query.checks.append(
+                f"{column.name} is missing in {percent(missing)} of the rows, which are left out"
+                f"{'; to keep them, give each session or all guests an ID' * (role == 'user')}."
+            )
         if role == "time":
             sql = column.as_time(*found.of("clock"))
             if column.form.startswith(("%d/%m", "%m/%d")):
@@ -233,11 +245,18 @@ def _rows(table: str, found: Guess) -> Query:
         elif role == "rating":
             largest = float(column.number_values.max())
             number, high = f"TRY_CAST({sql} AS DOUBLE)", f"{HIGH * largest:g}"
-            sql, is_rated = f"{number} >= {high}", column.number_values.min() >= 0
-            query.source += "" if is_rated else f"\nWHERE {number} >= 0"
+            sql, least = f"{number} >= {high}", float(column.number_values.min())
+            has_zero = least == 0 and largest >= MIN_STARS
+            needed += [f"{number} >= 0"] * (least < 0 or missing > 0 or has_zero)
+            notes = {
+                "": True,
+                "rows with -1 are left out": least < 0,
+                f"rows without it, {percent(missing)}, are left out": missing > 0,
+                "if 0 means that nothing was rated, write > 0 in WHERE": has_zero,
+            }
             query.checks.append(
                 f"{column.name} has values up to {largest:g}; a value from {high} on is a click"
-                f"{'' if is_rated else ', and rows with -1 are left out'}."
+                f"{'; '.join(note for note, is_so in notes.items() if is_so)}."
             )
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
@@ -248,6 +267,11 @@ def _rows(table: str, found: Guess) -> Query:
             query.add(sql, NAMES.get(role, role), column.example)
     for column in found.scene:
         query.add_own(column)
+    for column in found.log.columns if not found.has_label else ():
+        if is_role(column.name, "count") and column.number_values.min(initial=0) < 0:
+            needed.append(f"TRY_CAST({column.sql} AS DOUBLE) > 0")
+            query.checks.append(f"returns, rows with {column.name} not above 0, are left out.")
+    query.source += "\nWHERE " * bool(needed) + " AND ".join(needed)
     return query
 
 
@@ -261,7 +285,8 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
     query.add(own.sql, key, own.example)
     title = _title(entity.columns, own) if table == "places" else None
     if table == "places":
-        name = f"coalesce({form.format(title.read)}, {own.sql})" if title else own.sql
+        text = "::VARCHAR" * (title is not None and title.dtype != own.dtype)
+        name = f"coalesce({form.format(title.read)}{text}, {own.sql}{text})" if title else own.sql
         query.add(name, "name", (title or own).example)
     flags = [column for column in entity.columns if column.kind == "flag"]
     flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
@@ -307,6 +332,10 @@ def _title(columns: Sequence[Column], key: Column) -> Column | None:
     least = MIN_NAMES * len(key.distinct)
     named = [c for c in named if len(c.distinct) >= min(least, MIN_NAMES * c.values.count())]
     texts = [column for column in columns if column.kind == "text"]
+    # In a log, texts of places recur.
+    many = MANY_NAMES * len(key.distinct)
+    recurring = [c for c in columns if c.kind == "category" and len(c.distinct) >= many]
+    texts += [c for c in recurring if has_words(c) and not is_kind(c)]
     kinds = [column for column in columns if column.kind == "category" and is_kind(column)]
     kinds = [column for column in kinds if not column.is_integer and not has_words(key)]
     texts += [max(kinds, key=lambda column: len(column.distinct))] if kinds else []

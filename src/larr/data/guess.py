@@ -15,17 +15,18 @@ import polars as pl
 
 from larr.data.log_roles import (
     KINDS_OF_IDS,
-    MAX_MISSING,
     MAX_WITHOUT_TIME,
     depends,
     differing,
     is_code,
+    is_complete,
     labels,
     owned,
     request,
     times,
 )
 from larr.data.look import Column, percent, share
+from larr.data.no_log import is_matrix, no_log
 from larr.data.reader import Reader, Table
 from larr.data.reshape import (
     by_event,
@@ -36,10 +37,14 @@ from larr.data.reshape import (
     refers,
     reshaped,
     shares,
+    with_lists,
 )
 from larr.data.roles import has_role, is_name, is_role
 from larr.errors import DataError
 
+REFERENCES = {"id", "code", "nr", "no", "ref"}
+"""Words of columns that refer to something, unlike `zip` or `title`."""
+ROLES = ("user", "place")
 GENDERS = {"m", "f", "male", "female"}
 MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
@@ -130,14 +135,12 @@ def guess(reader: Reader) -> Guess:
 
 def _logs(tables: list[Table]) -> list[Guess]:
     """Returns the tables that can be the log, best first; raises DataError if none can."""
-    logs = [found for table in tables if (found := _log(table, tables))]
+    possible = [table for table in tables if table.is_named or not is_matrix(table)]
+    logs = [found for table in possible if (found := _log(table, tables))]
     if not logs:
-        seen = "; ".join(f"{t.name}: {', '.join(c.name for c in t.columns)}" for t in tables)
-        raise DataError(
-            "no table looks like a log with a user and a shown or chosen place in each row; write "
-            f"the configuration by hand (docs/your_data.md). Found {seen}"
-        )
-    return sorted(logs, key=_preference, reverse=True)
+        raise DataError(no_log(tables, {table.name: _lacks(table, tables) for table in tables}))
+    of_others = [entity.table for found in logs for entity in (found.user, found.place)]
+    return sorted(logs, key=lambda f: (f.log not in of_others, *_preference(f)), reverse=True)
 
 
 def _read_twice(found: Guess) -> list[Table]:
@@ -154,20 +157,7 @@ def _preference(found: Guess) -> tuple[bool, bool, int]:
 
 def _log(table: Table, tables: list[Table]) -> Guess | None:
     """Returns a table as a log with roles, or None if it has no users or places."""
-    roles = ("user", "place")
-    possible = [
-        column
-        for column in table.columns
-        if column.kind in KINDS_OF_IDS and not column.is_key
-        if share(column.values.is_null()) <= MAX_MISSING
-        if not any(has_role(column.name, role) for role in ("time", "lat", "lon"))
-        # `number` can be a count or an ID: number_of_orders, store_number.
-        if not has_role(column.name, "count") or any(is_role(column.name, r) for r in roles)
-        if column.is_integer or not len(column.number_values)
-    ]
-    fits = [
-        [fit for column in possible for fit in _fits(role, column, table, tables)] for role in roles
-    ]
+    fits = _fitting(table, tables)
     codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0][:FIRST]
     for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
         # A column with one value per user is not the place, and vice versa. If the columns have no
@@ -180,13 +170,41 @@ def _log(table: Table, tables: list[Table]) -> Guess | None:
     return None
 
 
+def _lacks(table: Table, tables: list[Table]) -> list[str]:
+    """Returns the roles, of users and places, that no column of a table can have."""
+    return [r for r, fits in zip(ROLES, _fitting(table, tables), strict=True) if not fits]
+
+
+def _fitting(table: Table, tables: list[Table]) -> list[list[tuple[float, Entity]]]:
+    """Returns what can be users, and what can be places, with scores."""
+    event = event_column(table)
+    possible = [
+        column
+        for column in table.columns
+        if column.kind in KINDS_OF_IDS and not column.is_key and column is not event
+        if is_complete(column)
+        if not any(has_role(column.name, role) for role in ("time", "lat", "lon"))
+        # `number` can be a count or an ID: number_of_orders, store_number.
+        if not has_role(column.name, "count")
+        or not len(column.number_values)
+        or any(is_role(column.name, r) for r in ROLES)
+        if column.is_integer or not len(column.number_values)
+    ]
+    return [
+        [fit for column in possible for fit in _fits(role, column, table, tables)] for role in ROLES
+    ]
+
+
 def _fits(
     role: str, column: Column, table: Table, tables: list[Table]
 ) -> Iterator[tuple[float, Entity]]:
     """Yields scores of a column as user or place: on its own, and as the key of each table."""
     is_named = is_role(column.name, role)
-    score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * ("id" in column.words)
-    if role == "user" and not is_named and is_role(column.name, "request"):
+    is_request = is_role(column.name, "request")
+    is_other = any(is_role(column.name, r) for r in {*ROLES, "request"} - {role})
+    is_id = not (REFERENCES.isdisjoint(column.words) or is_other)
+    score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * is_id
+    if role == "user" and not is_named and is_request:
         score = 1.5  # without users, sessions take their role
     is_number = len(column.number_values) > 0
     if not (is_named or table.is_named):  # columns without names: codes, in order
@@ -285,6 +303,9 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
                 pair = (entity.own_key, entity.key)
                 entity.table = described(reader, entity.table, found.log, pair, entity.columns)
                 entity.own_key = entity.table[entity.own_key.name]
+            others = [table for table in reader.tables if table not in (entity.table, found.log)]
+            entity.table = with_lists(reader, entity.table, entity.own_key, others)
+            entity.own_key = entity.table[entity.own_key.name]
             entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
     found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
     rest = [column for column in rest if column.name not in found.left_out]
@@ -320,7 +341,7 @@ def _why_not(column: Column, found: Guess) -> str:
             "it may be a review, written after the rating",
         ),
         (
-            "rating" in found.roles and is_role(column.name, "rating"),
+            is_role(column.name, "rating") and ("rating" in found.roles or not found.has_label),
             "its name suggests that it is another rating",
         ),
         (
@@ -345,6 +366,10 @@ def _leak(column: Column, found: Guess) -> str:
     values = column.values.set(column.values == column.sentinel, None)
     rows = pl.DataFrame({"value": values, "number": values.cast(pl.Float64, strict=False)})
     roles = [role for role in ("click", "order") if role in found.roles]
+    if column.kind == "flag":
+        rows = rows.with_columns(value=values.set(values != column.yes, None))
+    elif len(column.number_values):
+        rows = rows.with_columns(value=values.set((rows["number"] == 0).fill_null(False), None))
     for role, label in zip(roles, found.of(*roles), strict=True):
         rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
     for time in found.of("time"):
@@ -354,9 +379,12 @@ def _leak(column: Column, found: Guess) -> str:
         if len(column.number_values) and abs(rising or 0) > RISING:
             return "it increases with time, so the values of the test days are new"
     rows = rows.head(int(TRAINING_SHARE * len(rows)))
+    zero = ", unless it is 0" if 0 in column.number_values else ""
     for role in roles:
         if only_clicked(rows["value"], rows[role]):
-            return f"only rows with a {role} have it"
+            return f"only rows with a {role} have it{zero}"
+        if only_clicked(rows["value"], ~rows[role]):
+            return f"no row with a {role} has it{zero}"
     return ""
 
 

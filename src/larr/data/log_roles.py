@@ -14,9 +14,10 @@ from larr.data.roles import has_role, is_role
 
 KINDS_OF_IDS = ("number", "code", "category", "text")
 CODE = r"^\S*\d\S*$"
-MAX_MISSING, MAX_WITHOUT_TIME = 0.1, 0.01
-"""Maximum shares of rows without user, place or request, and without a time. A column with more
-missing times is not used, as its rows would be rejected."""
+MAX_MISSING, MAX_WITHOUT_TIME, MAX_LEFT_OUT = 0.1, 0.01, 0.5
+"""Maximum shares of rows without user, place or request, without a time, and without a rating or
+an ID with a usual name, as these rows are left out. A column with more missing values is not used.
+"""
 MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column belongs to users if at least the first share of its rows is of users with two or more
 rows, and the second share of these users has a single value; likewise for places."""
@@ -46,6 +47,12 @@ def is_code(column: Column) -> bool:
     """Returns whether all values are integers, or codes such as `v12`."""
     is_text = column.kind in KINDS_OF_IDS and not len(column.number_values)
     return column.is_integer or (is_text and column.all_match(CODE))
+
+
+def is_complete(column: Column) -> bool:
+    """Returns whether few rows lack an ID, or at most half if it is named as one."""
+    is_named = column.words == ["id"] or any(is_role(column.name, r) for r in ("user", "place"))
+    return share(column.values.is_null()) <= (MAX_LEFT_OUT if is_named else MAX_MISSING)
 
 
 def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | None:
@@ -100,8 +107,9 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     # Logs with positions show several places, so they have a column for clicks.
     if len(flags) == 1 and any(is_role(c.name, "position") and c.is_integer for c in columns):
         return {"click": flags[0]}, {"click"}
+    scales = [c for c in columns if share(c.values.is_null()) <= MAX_LEFT_OUT]
     scales = [
-        c for c in columns if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
+        c for c in scales if c.kind in ("number", "category") and 0 < len(c.number_values) <= 101
     ]
     scales = [c for c in scales if 2 <= c.number_values.max() <= 100]
     # -1 is a place that the user knows, but has not rated.

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import TablesConfig
-from larr.data.roles import WORDS, is_name, words_of
+from larr.data.roles import WORDS, ends_as, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.values import as_type
 from larr.metrics import Array
@@ -30,7 +30,14 @@ MIN_WORDS = 0.3
 """Minimum share of values that match `WORDY` in a column of texts."""
 CLOCK = r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?$"
 ISO = r"^\d{4}[-/]\d{1,2}[-/]\d{1,2}"
-DIGITS = "%Y%m%d"
+DIGITS = {
+    "%Y%m%d": r"^(199|20[0-4])\d[01]\d[0-3]\d$",
+    "%Y%m%d%H": r"^(199|20[0-4])\d(0[1-9]|1[0-2])[0-3]\d[0-2]\d$",
+    "%Y%m%d%H%M": r"^(199|20[0-4])\d[01]\d[0-3]\d[0-2]\d[0-5]\d$",
+    "%Y%m%d%H%M%S": r"^(199|20[0-4])\d[01]\d[0-3]\d[0-2]\d[0-5]\d[0-5]\d$",
+    "%y%m%d%H": r"^[0-3]\d(0[1-9]|1[0-2])[0-3]\d[0-2]\d$",
+}
+"""Times written as digits, and what they look like; the last form needs a name such as `hour`."""
 DATES: tuple[str, ...] = (
     "%d/%m/%Y",
     "%m/%d/%Y",
@@ -43,6 +50,7 @@ DATES: tuple[str, ...] = (
 DATES += ("%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d.%m.%y", "%Y年%m月%d日")
 TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
+FORMATS += ("%I:%M %p, %B %d %Y", "%d/%b/%Y:%H:%M:%S %z")
 """Time formats other than ISO 8601, tried in this order."""
 EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
 """Units of times since 1970, in microseconds."""
@@ -58,6 +66,8 @@ class Column:
     values: pl.Series
     """Texts, or null if missing."""
     dtype: pl.DataType
+    clean: str = ""
+    """SQL that computes the values from cells with brackets or units, see `cells`."""
 
     @cached_property
     def words(self) -> list[str]:
@@ -80,8 +90,9 @@ class Column:
 
     @property
     def read(self) -> str:
-        """SQL for the values without the sentinel."""
-        return f"nullif({self.sql}, {literal(self.sentinel)})" if self.sentinel else self.sql
+        """SQL for the values, cleaned and without the sentinel."""
+        sql = self.clean or self.sql
+        return f"nullif({sql}, {literal(self.sentinel)})" if self.sentinel else sql
 
     @cached_property
     def distinct(self) -> pl.Series:
@@ -159,7 +170,7 @@ class Column:
             return sql
         form = self.form + (" %H:%M" if clock else "")
         form += ":%S" if clock and clock.all_match(":.*:") else ""
-        return f"strptime({sql}{'::VARCHAR' * (form == DIGITS)}, {literal(form)})"
+        return f"strptime({sql}{'::VARCHAR' * (form in DIGITS)}, {literal(form)})"
 
     @property
     def timestamp(self) -> str:
@@ -174,15 +185,32 @@ def has_words(column: Column) -> bool:
     return share(column.distinct.str.contains(WORDY)) >= MIN_WORDS
 
 
+def _digits(column: Column) -> str:
+    """Returns the form of times that are written as digits, empty for others."""
+    if not column.is_integer or "id" in column.words:
+        return ""
+    fits = (form for form, pattern in DIGITS.items() if column.all_match(pattern))
+    form = next(fits, "")
+    is_time = form[:2] == "%Y" or is_role(column.name, "time")
+    return form if is_time and _fits(column, form) else ""
+
+
 KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
-    ("list", lambda c: isinstance(c.dtype, pl.List) and not c.dtype.inner.is_nested()),
+    (
+        "list",  # not of floats, as in embeddings
+        lambda c: (
+            isinstance(c.dtype, pl.List)
+            and not (c.dtype.inner.is_nested() or c.dtype.inner.is_float())
+        ),
+    ),
     ("nested", lambda c: c.dtype.is_nested() or c.dtype == pl.Binary),
     ("missing", lambda c: not len(c.distinct)),
     ("constant", lambda c: len(c.distinct) == 1 and not c.values.null_count()),
     ("category", lambda c: len(c.distinct) == 1),
     ("flag", lambda c: {*c.distinct.head(3).str.to_lowercase()} in map(set, TRUTH.items())),
+    ("date", lambda c: _digits(c) == "%Y%m%d" and "%Y%m%d"),
+    ("time", _digits),
     ("time", lambda c: c.is_integer and "id" not in c.words and _unit(c.number_values)),
-    ("date", lambda c: c.is_integer and c.all_match(r"^(199|20[0-4])\d[01]\d[0-3]\d$") and DIGITS),
     ("category", lambda c: c.is_integer and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
     (
         "category",
@@ -191,11 +219,8 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
         ),
     ),
     ("code", lambda c: c.is_integer and len(c.distinct) > c.values.count() / 2 and _is_code(c)),
-    (
-        "category",
-        lambda c: c.is_integer and _has(c, "id", "code") and len(c.distinct) <= MAX_VALUES,
-    ),
-    ("code", lambda c: c.is_integer and _has(c, "id", "code")),
+    ("category", lambda c: c.is_integer and _is_id(c) and len(c.distinct) <= MAX_VALUES),
+    ("code", lambda c: c.is_integer and _is_id(c)),
     ("number", lambda c: len(c.number_values)),
     ("clock", lambda c: c.all_match(CLOCK)),
     ("date", lambda c: c.all_match(ISO + "$")),
@@ -204,7 +229,8 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("time", lambda c: next((f for f in FORMATS if "M" in f and _fits(c, f)), "")),
     ("date", lambda c: next((f for f in FORMATS if "M" not in f and _fits(c, f)), "")),
     ("link", lambda c: c.all_match("^https?://")),
-    ("list", lambda c: _separator(c.distinct.head(10_000), "|;," if is_name(c.name) else "|;, ")),
+    # Words with spaces between are a phrase, unless the column is named as one of kinds.
+    ("list", lambda c: _separator(c.distinct.head(10_000), "|;," + " " * has_role(c.name, "kind"))),
     ("category", lambda c: len(c.distinct) <= min(MAX_VALUES, c.values.count() / 2)),
     ("category", lambda c: is_kind(c) and c.repeated >= 0.5),
     ("text", has_words),
@@ -229,6 +255,11 @@ def _unit(number_values: Array) -> str:
     return next(fits, "")
 
 
+def _is_id(column: Column) -> bool:
+    """Returns whether the column's name is that of an ID: `brand_id`, `customer`."""
+    return _has(column, "id", "code") or any(is_role(column.name, r) for r in ("user", "place"))
+
+
 def _has(column: Column, *words: str) -> bool:
     """Returns whether a column's name contains one of some words."""
     return not {*words}.isdisjoint(column.words)
@@ -236,7 +267,7 @@ def _has(column: Column, *words: str) -> bool:
 
 def is_kind(column: Column) -> bool:
     """Returns whether the column's name ends with a word such as `category`."""
-    return column.words[-1:] != [] and column.words[-1] in WORDS["kind"]
+    return ends_as(column.name, "kind")
 
 
 def _is_code(column: Column) -> bool:
@@ -246,14 +277,16 @@ def _is_code(column: Column) -> bool:
 
 def _separator(some: pl.Series, separators: str) -> str:
     """Returns the separator of lists whose parts recur, empty for other texts."""
-    has_sentences = some.str.contains(", ", literal=True).any()
+    has_spaces = some.str.contains(", ", literal=True)
+    has_sentences = has_spaces.any()
     for separator, least, recurring in (("|", 0.1, 2), (";", 0.1, 2), (",", 0.2, 4), (" ", 0.4, 4)):
         is_possible = separator in separators and not (separator == " " and has_sentences)
         if is_possible and share(some.str.contains(separator, literal=True)) >= least:
             parts = some.str.split(separator).explode().str.strip_chars()
             known = parts.n_unique() <= min(MAX_PARTS, len(parts) / recurring)
             if known and (separator in "|;" or len(some) > MAX_NUMERIC_CATEGORY):
-                return separator
+                is_spaced = separator == "," and share(has_spaces) >= least
+                return ", " if is_spaced else separator
     return ""
 
 

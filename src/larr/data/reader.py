@@ -14,11 +14,13 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName
+from larr.data.cells import cleaned
 from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import Files, table_files
 from larr.data.look import Column
 from larr.data.roles import words_of
 from larr.data.sources import sources, tables_in
+from larr.data.sql import identifier
 from larr.data.transforms import text_column
 from larr.errors import DataError
 
@@ -95,8 +97,10 @@ class Reader:
         if file.path is not None:
             paths, kind = table_files(file.path)
             file = _with_columns(file, paths[0]) if kind == "csv" else file
-        self.files.add(name, file)
-        frame = self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
+        frame = self._frame(name, file)
+        if file.columns and frame.height and _is_header(frame):
+            file = file.model_copy(update={"columns": []})
+            frame = self._frame(name, file)
         if frame.width < 2 or frame.height < 2:
             raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
         read = [c for c in frame.columns if {c, "_".join(words_of(c))}.isdisjoint(self.ignored)]
@@ -104,6 +108,10 @@ class Reader:
         columns = tuple(column for column in found if file.columns or not _numbers_rows(column))
         self.tables.append(Table(name, file, columns, frame.height, needs, note))
         return self.tables[-1]
+
+    def _frame(self, name: str, file: FileConfig) -> pl.DataFrame:
+        self.files.add(name, file)
+        return self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
 
     def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
         """Returns the result of a query as a table."""
@@ -120,6 +128,23 @@ def _with_columns(file: FileConfig, path: Path) -> FileConfig:
     if given and (is_data or data[0]):
         return file.model_copy(update={"columns": names})
     return file
+
+
+def _is_header(rows: pl.DataFrame) -> bool:
+    """Returns whether the first row holds names, as one of its texts is above numbers alone."""
+    first, rest = rows.head(1), rows.slice(1)
+    cells = [cell for cell in first.row(0) if cell]
+    if any(map(DATED.fullmatch, cells)) or len({*cells}) < rows.width:
+        return False
+    numbers = rows.select(pl.all().cast(pl.Float64, strict=False))
+    return any(
+        cell not in MISSING
+        and numbers[name][0] is None
+        and rest[name].count() > 0
+        and numbers[name].count() == rest[name].count()
+        for name, cell in zip(rows.columns, first.row(0), strict=True)
+        if cell
+    )
 
 
 def _numbers_rows(column: Column) -> bool:
@@ -139,4 +164,9 @@ def _column(frame: pl.DataFrame, name: str) -> Column:
     else:
         texts = text_column(name, dtype).str.strip_chars()
     values = frame.with_columns(texts.alias(name))[name]
-    return Column(name, values.set(values.is_in(["", *MISSING]), None), dtype)
+    values = values.set(values.is_in(["", *MISSING]), None)
+    clean = ""
+    if dtype == pl.String:
+        values, sql = cleaned(identifier(name), values)
+        clean = sql if sql != identifier(name) else ""
+    return Column(name, values, dtype, clean)

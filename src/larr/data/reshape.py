@@ -1,13 +1,12 @@
 """Generates queries that reshape tables for `larr init`.
 
-A log may hold many rows in one cell, be divided among files, name its users by the key of another
-table, or have one row per event. Each case becomes a query in `[dataset.files]`.
+A log may be divided among files, name its users by the key of another table, or have one row per
+event; places may have several rows. Each case becomes a query in `[dataset.files]`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import groupby
 
 import polars as pl
@@ -16,6 +15,7 @@ from larr.data.look import Column, share
 from larr.data.reader import Reader, Table
 from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
+from larr.data.unnested import unnested
 
 CONTAINED, CONTAINED_NAMED, FEW = 0.9, 0.5, 20
 """Minimum shares of a column's values among those of a key, or vice versa for a key with the
@@ -25,53 +25,21 @@ MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
 with more duplicates is not a key; the first row of each key is read."""
 MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
-SLATE = r"^\S+-[01]( \S+-[01])*$"
-"""Shown items, each with its label: `N17-0 N4-1`."""
 SPLITS = dict.fromkeys(("train", "training", "valid", "validation", "val", "dev"), "train")
 SPLITS |= dict.fromkeys(("test", "testing"), "test")
+OF_LOGS = ("user", "place", "request", "time", "click", "order", "rating", "position")
+"""Roles of columns that only logs have, apart from the key of users or places."""
 PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 """Other words by which the file names of parts differ."""
 
 
 def reshaped(reader: Reader) -> list[Table]:
     """Returns the tables after unnesting, union and joins."""
-    tables = _united(reader, [_unnested(reader, table) for table in [*reader.tables]])
+    tables = _united(reader, [unnested(reader, table) for table in [*reader.tables]])
     tables.sort(key=lambda table: table.rows)  # tables with keys before those that refer to them
     for number, table in enumerate(tables):
         tables[number] = joined(reader, table, tables)
     return tables
-
-
-def _unnested(reader: Reader, table: Table) -> Table:
-    """Returns a table with cells of many rows unnested."""
-    for column in table.columns:
-        inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
-        if isinstance(inner, pl.Struct) and inner.fields[0].name != "key":
-            rest, rows = f"* EXCLUDE ({column.sql}, one)", ", ".join(_fields(inner, "one"))
-            source = f"(SELECT *, unnest({column.sql}) AS one FROM {table.name})"
-        elif column.all_match(SLATE) and column.distinct.str.contains(" ").any():
-            rest = f"* EXCLUDE ({column.sql}, shown)"
-            rows = "regexp_extract(shown, '(.*)-', 1) AS item, right(shown, 1) AS click"
-            source = (
-                f"(SELECT *, unnest(string_split({column.sql}, ' ')) AS shown FROM {table.name})"
-            )
-        else:
-            continue
-        note = f"each value of {column.name} holds many rows"
-        return reader.query(
-            f"{table.name}_rows", f"SELECT {rest}, {rows}\nFROM {source}", note, table
-        )
-    return table
-
-
-def _fields(values: pl.Struct, path: str, prefix: str = "") -> Iterator[str]:
-    """Yields SQL for the fields of a struct; names of nested ones begin with the field's name."""
-    for field in values.fields:
-        name, inside = f"{prefix}{field.name}", f"{path}.{identifier(field.name)}"
-        if isinstance(field.dtype, pl.Struct):
-            yield from _fields(field.dtype, inside, f"{name}_")
-        else:
-            yield f"{inside} AS {identifier(name)}"
 
 
 def _united(reader: Reader, tables: list[Table]) -> list[Table]:
@@ -165,6 +133,39 @@ def described(
     )
     note = f"with the columns of the log that have one value per {key.name}"
     return reader.query(f"{table.name}_described", sql, note, table, log)
+
+
+def with_lists(reader: Reader, table: Table, key: Column, others: list[Table]) -> Table:
+    """Returns a table of users or places with the values of tables that have several rows for each.
+
+    Cuisines of a restaurant, for example, become a list. Logs and tables with times are not read.
+    """
+    lines, joins, needs = [], [], [table]
+    for other in others:
+        own = next((c for c in other.columns if c.name == key.name), key)
+        rest = [column for column in other.columns if column is not own]
+        values = [column for column in rest if column.kind == "category"]
+        is_log = any(is_role(c.name, role) for c in rest for role in OF_LOGS)
+        is_log |= any(column.kind in ("time", "date") for column in rest)
+        if is_log or not values or own.repeated <= MAX_DUPLICATES or not are_among(own, key):
+            continue
+        text = "::VARCHAR" * (own.dtype != key.dtype)
+        lists = [
+            f"string_agg(DISTINCT {c.sql}, ', ' ORDER BY {c.sql}) AS {identifier(c.name)}"
+            for c in values
+        ]
+        lines += [f"{other.name}.* EXCLUDE ({own.sql})"]
+        joins += [
+            f"LEFT JOIN (SELECT {own.sql}, {', '.join(lists)} FROM {other.name} GROUP BY ALL) "
+            f"AS {other.name} ON {table.name}.{key.sql}{text} = {other.name}.{own.sql}{text}"
+        ]
+        needs.append(other)
+    if not lines:
+        return table
+    sql = ",\n    ".join([f"SELECT {table.name}.*", *lines])
+    sql += "\n".join([f"\nFROM {table.name}", *joins])
+    note = f"with lists of the values in {', '.join(one.name for one in needs[1:])}"
+    return reader.query(f"{table.name}_with_lists", sql, note, *needs)
 
 
 def _is_user_id(column: Column) -> bool:

@@ -16,6 +16,10 @@ EVENTS = [*_FILE["events"]]
 WORDS = {role: {*words.split()} for role, words in (_FILE | _FILE.pop("events")).items()}
 """Role of a column or event -> words, in the singular."""
 _KEYS = WORDS["user"] | WORDS["place"] | WORDS["request"]
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff]")
+"""Letters of languages that are written without spaces: Chinese and Japanese."""
+_PARTS = {role: [w for w in words if _UNSPACED.match(w)] for role, words in WORDS.items()}
+"""Role -> the words that can be parts of a longer word, such as 下单 in 是否下单."""
 _GLUED = re.compile(r"(.+?)s?(ids?|nummer|nr|编号|号|名称|标题|name)")
 """Compounds such as `itemid` and `Kundennummer`, if the first part is a word of `_KEYS`."""
 _TYPE_SUFFIX = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -34,15 +38,27 @@ def words_of(name: str) -> list[str]:
 
 def has_role(name: str, role: str) -> bool:
     """Returns whether a word of a name, or its singular, belongs to a role."""
-    return any({word, word.removesuffix("s")} & WORDS[role] for word in words_of(name))
+    words = words_of(name)
+    ends = ("", "s", "es")
+    is_word = any(word.removesuffix(end) in WORDS[role] for word in words for end in ends)
+    return is_word or any(part in word for word in words for part in _PARTS[role])
 
 
 def is_role(name: str, role: str) -> bool:
     """Returns whether the head of a name belongs to a role; a plural such as `guests` does not."""
     heads = [word for word in words_of(name) if word not in WORDS["code"]] or [name.lower()]
-    return heads[-1] in WORDS[role]
+    return heads[-1] in WORDS[role] or heads[-1].endswith(tuple(_PARTS[role]))
+
+
+def ends_as(name: str, *roles: str) -> bool:
+    """Returns whether the last word of a name belongs to one of some roles."""
+    return any(
+        word in WORDS[role] or word.endswith(tuple(_PARTS[role]))
+        for word in words_of(name)[-1:]
+        for role in roles
+    )
 
 
 def is_name(name: str) -> bool:
     """Returns whether a column's name ends with a word for names, or with a place: `shop`."""
-    return any(word in WORDS["name"] | WORDS["place"] for word in words_of(name)[-1:])
+    return ends_as(name, "name", "place")

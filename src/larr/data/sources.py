@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -22,8 +24,17 @@ NO_TABLE = re.compile(
     re.IGNORECASE,
 )
 """Names of files that are ignored."""
-NOT_DATA = re.compile(rb"\s*(?:(<!doctype html|<html)|version https://git-lfs)", re.IGNORECASE)
-"""Beginning of files that were saved instead of the data."""
+NOT_DATA = {
+    rb"<!doctype html|<html": "a web page instead of the data; download the file itself",
+    rb"version https://git-lfs": "a pointer of Git LFS instead of the data; download the file "
+    "itself",
+    rb"\{\s*u?'": "Python literals, with single quotes, instead of JSON; convert them, for example "
+    'with python -c "import ast, json, sys; '
+    '[print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]" < FILE > NEW.json',
+    rb"[-+]?[\d.]+( \d+:[-+\d.e]+)+\s*\n": "a LIBSVM file: its numbers name no users and places, "
+    "which larr needs; export the table that it was made from",
+}
+"""Beginning of files that are no tables -> what they are, and what to do."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
 
@@ -58,11 +69,13 @@ def tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
         raise DataError("an Excel workbook; save each of its sheets as CSV")
     kind = DATABASES.get(path.suffix.lower())
     if path.is_file():
-        with path.open("rb") as stream:
-            other = NOT_DATA.match(stream.read(200))
-        if other:
-            what = "web page" if other[1] else "pointer of Git LFS"
-            raise DataError(f"a {what} instead of the data; download the file itself")
+        beginning = b""
+        opened = gzip.open if path.suffix == ".gz" else open
+        with suppress(OSError, EOFError), opened(path, "rb") as stream:  # fails again when read
+            beginning = stream.read(1000)
+        for pattern, reason in NOT_DATA.items():
+            if re.match(rb"\s*(?:" + pattern + rb")", beginning, re.IGNORECASE):
+                raise DataError(reason)
     if kind is None:
         yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
         return

@@ -37,10 +37,10 @@ def identifier(name: str) -> str:
 
 @cache
 def _reserved() -> set[str]:
-    """Returns the reserved words of SQL."""
+    """Returns the words of SQL that must be quoted as names, such as `from` and `like`."""
     import duckdb  # noqa: PLC0415 - serving imports this module and must not need duckdb
 
-    keywords = "FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+    keywords = "FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
     return {name for name, _ in duckdb.connect().execute(keywords).fetchall()}
 
 

@@ -1,0 +1,209 @@
+"""Generates queries that divide cells with several values into columns and rows, for `larr init`.
+
+A struct becomes columns. A list becomes rows if it holds what a user saw or did: structs with an
+item in each; items, of which another column names the chosen ones or another list has labels; or
+the items of an order. Other lists of structs become lists of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from larr.data.log_roles import KINDS_OF_IDS
+from larr.data.look import MAX_NUMERIC_CATEGORY, TRUTH, Column, share
+from larr.data.reader import Reader, Table
+from larr.data.roles import has_role, is_name, is_role
+from larr.data.sql import identifier, literal
+
+SLATE = r"^\S+-[01]( \S+-[01])*$"
+"""Shown items, each with its label: `N17-0 N4-1`."""
+LABELS = {None, *TRUTH, *TRUTH.values()}
+CODES = r"^\S*\d\S*( \S*\d\S*)*$"
+"""Codes with spaces between, unlike the words of a text."""
+SAMPLE, MIN_LISTS = 1_000, 0.5
+"""Rows in which lists are compared, and the share of them that must have a separator."""
+MIN_CONTAINED, MIN_PARALLEL = 0.9, 0.99
+"""Minimum share of rows whose list contains the chosen items, and of rows in which two lists have
+the same length."""
+REQUEST = "shown_request"
+"""The column that numbers the lists if the table has no other key."""
+
+
+def unnested(reader: Reader, table: Table) -> Table:
+    """Returns a table in which a cell holds one value, or a list of words."""
+    table = _flat(reader, table)
+    sql = _structs(table) or _slates(table) or _shown(table)
+    if not sql:
+        return table
+    return reader.query(f"{table.name}_rows", sql, "a row for each value of a list", table)
+
+
+def _flat(reader: Reader, table: Table) -> Table:
+    """Returns a table whose structs are columns and whose lists of structs are lists of names."""
+    taken = {column.name.lower() for column in table.columns}
+    divided, lines = [], []
+    for column in table.columns:
+        found = []
+        if isinstance(column.dtype, pl.Struct):
+            found = [*_fields(column.dtype, column.sql, f"{column.name}_")]
+        elif (fields := _of_list(column)) and not _holds_rows(table, fields):
+            texts = [field.name for field in fields if field.dtype == pl.String]
+            names = [name for name in texts if is_name(name)] or texts
+            path = [(f"[one.{identifier(names[0])} FOR one IN {column.sql}]", column.name)]
+            found = path if names else []
+            taken.discard(column.name.lower())
+        for sql, name in found:
+            free = f"{name}_2" if name.lower() in taken else name
+            taken.add(free.lower())
+            lines.append(f"{sql} AS {identifier(free)}")
+        divided += [column.sql] if found else []
+    if not lines:
+        return table
+    sql = ",\n    ".join([f"SELECT * EXCLUDE ({', '.join(divided)})", *lines])
+    note = "fields of nested values are columns"
+    return reader.query(f"{table.name}_flat", f"{sql}\nFROM {table.name}", note, table)
+
+
+def _of_list(column: Column) -> Sequence[pl.Field]:
+    """Returns the fields of a list of structs; maps and other columns have none."""
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
+    is_map = isinstance(inner, pl.Struct) and inner.fields[0].name == "key"
+    return inner.fields if isinstance(inner, pl.Struct) and not is_map else []
+
+
+def _holds_rows(table: Table, fields: Sequence[pl.Field]) -> bool:
+    """Returns whether structs in a list are rows of a log, since they alone name a place."""
+    inside = [name for _, name in _fields(pl.Struct(fields), "one")]
+    names = [c.name for c in table.columns if not has_role(c.name, "user")]
+    is_row = any(is_role(name, role) for name in inside for role in ("place", "time", "click"))
+    return is_row and not any(is_role(name, "place") or is_name(name) for name in names)
+
+
+def _fields(values: pl.Struct, path: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the SQL and the names of a struct's fields; those of nested ones have a prefix."""
+    for field in values.fields:
+        name, inside = field.name, f"{path}.{identifier(field.name)}"
+        name = name if name.startswith(prefix) else f"{prefix}{name}"
+        if isinstance(field.dtype, pl.Struct):
+            yield from _fields(field.dtype, inside, f"{name}_")
+        else:
+            yield inside, name
+
+
+def _structs(table: Table) -> str:
+    """Returns SQL with a row for each struct of a list, empty if there is none."""
+    for column in table.columns:
+        if fields := _of_list(column):
+            inside = _fields(pl.Struct(fields), "one")
+            lines = [f"{sql} AS {identifier(name)}" for sql, name in inside]
+            return (
+                f"SELECT * EXCLUDE ({column.sql}, one), {', '.join(lines)}\n"
+                f"FROM (SELECT *, unnest({column.sql}) AS one FROM {table.name})"
+            )
+    return ""
+
+
+def _slates(table: Table) -> str:
+    """Returns SQL with a row for each part of texts such as `N17-0 N4-1`, else empty."""
+    for column in table.columns:
+        if column.all_match(SLATE) and column.distinct.str.contains(" ").any():
+            return (
+                f"SELECT * EXCLUDE ({column.sql}, shown), "
+                "regexp_extract(shown, '(.*)-', 1) AS item, right(shown, 1) AS click\n"
+                f"FROM (SELECT *, unnest(string_split({column.sql}, ' ')) AS shown\n"
+                f"    FROM {table.name})"
+            )
+    return ""
+
+
+def _shown(table: Table) -> str:
+    """Returns SQL with a row for each item of a list, and its click if known, else empty."""
+    users = [column for column in table.columns if is_role(column.name, "user")]
+    if table.is_named and all(column.is_key for column in users):
+        return ""
+    lists = {column: parts for column in table.columns if (parts := _parts(column)) is not None}
+    for shown, parts in lists.items():
+        if parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
+            continue
+        beside = [c for c in lists if c is not shown and _are_parallel(lists[c], parts)]
+        labels = [c for c in beside if {*lists[c].explode().str.to_lowercase()} <= LABELS]
+        others = [c for c in table.columns if c is not shown and c not in beside]
+        chosen = next((c for c in others if _are_chosen(c, lists.get(c), parts)), None)
+        is_order = has_role(shown.name, "place") and not _has_place(table)
+        if chosen or labels or is_order:
+            return _rows(table, [shown, *beside], chosen)
+    return ""
+
+
+def _has_place(table: Table) -> bool:
+    return any(is_role(column.name, "place") for column in table.columns)
+
+
+def _parts(column: Column) -> pl.Series | None:
+    """Returns the values of the lists of some rows, None if the column holds no lists."""
+    some, separator = column.values.head(SAMPLE), _separator(column)
+    is_list = column.kind != "nested" and (separator or isinstance(column.dtype, pl.List))
+    return some.str.split(separator or ", ") if is_list else None
+
+
+def _separator(column: Column) -> str:
+    """Returns what separates the values of most texts, empty for other columns."""
+    some = column.values.drop_nulls().head(SAMPLE)
+    found = (
+        separator
+        for separator in ("|", ", ", ",", ";", " ")
+        if share(some.str.contains(separator, literal=True)) >= MIN_LISTS
+        if separator != " " or some.str.contains(CODES).all()
+    )
+    return next(found, "") if column.dtype == pl.String and column.kind != "time" else ""
+
+
+def _are_parallel(one: pl.Series, other: pl.Series) -> bool:
+    """Returns whether two lists have the same length in nearly all rows, and not always one."""
+    lengths = one.list.len().fill_null(0), other.list.len().fill_null(0)
+    return share(lengths[0] == lengths[1]) >= MIN_PARALLEL and (lengths[0] > 1).any()
+
+
+def _are_chosen(column: Column, some: pl.Series | None, shown: pl.Series) -> bool:
+    """Returns whether a column holds items of the lists, fewer than these."""
+    if column.kind in ("time", "date", "flag", "constant", "missing", "nested"):
+        return False
+    values = column.values.head(SAMPLE)
+    chosen = some if some is not None else pl.select(pl.concat_list(values)).to_series()
+    rows = pl.DataFrame({"chosen": chosen, "shown": shown, "has": values.is_not_null()})
+    rows = rows.filter("has").drop_nulls()
+    if rows.height < MAX_NUMERIC_CATEGORY or rows["chosen"].explode().n_unique() <= 2:
+        return False
+    unknown = rows["chosen"].list.set_difference(rows["shown"]).list.len()
+    is_part = rows["chosen"].list.len().sum() < rows["shown"].list.len().sum()
+    return is_part and share(unknown == 0) >= MIN_CONTAINED
+
+
+def _rows(table: Table, lists: list[Column], chosen: Column | None) -> str:
+    """Returns SQL with a row for each item of the first list, and the values of the others."""
+    names = [identifier("item"), *(column.sql for column in lists[1:])]
+    rows = ", ".join(
+        f"unnest({_as_list(column)}) AS {name}" for column, name in zip(lists, names, strict=True)
+    )
+    keys = [c for c in table.columns if c.is_key and c.kind in KINDS_OF_IDS]
+    has_key = any(column.is_integer or "id" in column.words for column in keys)
+    number = f"(SELECT *, row_number() OVER () AS {REQUEST} FROM {table.name})"
+    sql = (
+        f"SELECT * EXCLUDE ({', '.join(column.sql for column in lists)}), {rows}\n"
+        f"FROM {table.name if has_key else number}"
+    )
+    if chosen is None:
+        return sql
+    is_list = _separator(chosen) or isinstance(chosen.dtype, pl.List)
+    among = _as_list(chosen) if is_list else f"[{chosen.sql}]"
+    click = f"coalesce(list_contains(({among})::VARCHAR[], item::VARCHAR), false) AS click"
+    return f"SELECT * EXCLUDE ({chosen.sql}), {click}\nFROM ({sql})"
+
+
+def _as_list(column: Column) -> str:
+    """Returns SQL for the values of a cell as a list."""
+    if isinstance(column.dtype, pl.List):
+        return column.sql
+    return f"string_split({column.clean or column.sql}, {literal(_separator(column))})"

@@ -1,0 +1,238 @@
+"""`larr init` finds users, places, requests and labels by values and names."""
+
+import re
+from pathlib import Path
+
+import polars as pl
+
+from larr.data.prepare import prepare
+from tests.data.drafts import drafted, huts, texts, written
+
+
+def test_ids_and_requests_are_found_by_their_values(folder: Path) -> None:
+    """A latitude is no user, and rows of one request have near times and different positions."""
+    text, config = written(folder, huts(session_id=pl.format("s{}", pl.col("hiker"))))
+    assert "hiker AS user_id" in text
+    assert "guest_lat AS lat" in text
+    assert "# CHECK: is bundle the request ID?" in text
+    assert config.features.candidate_columns == ["minutes", "position"]
+    prepare(config)
+
+
+def test_a_column_with_a_value_per_row_is_no_request(folder: Path) -> None:
+    tables = huts(request_id=pl.format("{}-{}", "bundle", "slot"))
+    text, _ = written(folder, tables)
+    assert "bundle AS request_id" in text
+    tables["log"] = tables["log"].drop("bundle")
+    assert "    request_id,  -- such as" in written(folder, tables)[0]
+
+
+def test_tables_with_some_repeated_keys_are_read(folder: Path) -> None:
+    """The users are not also joined with the log, although no word of their names is known."""
+    tables = huts()
+    text, config = written(folder, tables)
+    assert "# CHECK: hut_id is missing or repeated in 4.8% of the rows" in text
+    assert "coalesce(title, hut_id) AS name" in text, "a title is not a list of words"
+    assert "year(opened::TIMESTAMP) AS opened_year  -- category, such as '1990'" in text
+    assert "FROM hikers" in text
+    assert "joined" not in text
+    assert {"Old A-Hut", "age band 31-50"} <= texts(config)
+    tables["huts"] = pl.concat([tables["huts"], tables["huts"].head(10)])
+    tables["forecasts"] = pl.DataFrame({"valley": ["a", "b", "c"], "snow": [10, 20, 30]})
+    text, _ = written(folder, tables)
+    assert "#   huts: hut_id is missing or repeated in 35.5% of its rows" in text
+    assert "#   forecasts: no column of the log matches its key" in text
+
+
+def test_a_table_with_repeated_keys_is_joined_once(folder: Path) -> None:
+    tables = huts()
+    tables["huts"] = tables["huts"].with_columns(valley_id=pl.int_range(21) % 12)
+    valleys = pl.DataFrame({"valley_id": [*range(12), 3], "bank": [*"lr" * 6, "x"]})
+    text, config = written(folder, tables | {"valleys": valleys})
+    assert "(SELECT DISTINCT ON (valley_id) * FROM valleys ORDER BY ALL) AS valleys" in text
+    assert "opened year 1993, valley id 3, bank r" in texts(config)
+
+
+def test_names_in_the_log_are_names_of_places(folder: Path) -> None:
+    tables = huts()
+    tables["log"] = tables["log"].join(tables.pop("huts").head(20), on="hut_id")
+    tables["log"] = tables["log"].rename({"hut_id": "shop_number"})
+    text, _ = written(folder, tables)
+    assert "shop_number AS poi_id" in text, "a number is not always a count"
+    assert "coalesce(any_value(title), shop_number) AS name" in text
+
+
+def test_a_flag_beside_positions_is_the_click(folder: Path) -> None:
+    """Without it, positions are left out, as those of sampled places are unknown."""
+    tables = huts()
+    tables["log"] = tables["log"].rename({"tapped": "hit"})
+    text, _ = written(folder, tables)
+    assert "# CHECK: is hit the click?" in text
+    tables["log"] = tables["log"].filter("hit").drop("hit").with_columns(alone=pl.col("slot") > 1)
+    tables["log"] = tables["log"].with_columns(pair=pl.col("slot") < 3)
+    text, config = written(folder, tables)
+    assert "slot: it depends on the place" in text
+    assert "Or is one of these the click: alone, pair?" in text
+    prepare(config)
+
+
+def test_integer_ids_match_the_table_of_their_role(folder: Path) -> None:
+    """`customer_no` refers to `id` of users; the numbers of huts are among those of users, too."""
+    tables = huts(hut_id=pl.col("hut_id").str.tail(1).cast(pl.Int64) + 700)
+    tables["log"] = tables["log"].rename({"hiker": "customer_no", "hut_id": "item_id"})
+    places = tables.pop("huts").with_columns(hut_id=700 + pl.int_range(pl.len()))
+    tables["products"] = places.rename({"hut_id": "id"})
+    tables["users"] = tables.pop("hikers").rename({"hiker": "id"})
+    text, _ = written(folder, tables)
+    assert "customer_no AS user_id" in text
+    assert "item_id AS poi_id" in text
+    assert "FROM tables_users" in text
+    assert "FROM products" in text
+
+
+def test_a_table_of_some_users_is_read_if_its_key_has_the_same_name(folder: Path) -> None:
+    tables = huts()
+    tables["hikers"] = tables["hikers"].head(18)
+    text, _ = written(folder, tables)
+    assert "40.0% of the users of the log are not in this table; they are added" in text
+
+
+def test_all_users_of_a_table_may_be_a_part_of_the_log(folder: Path) -> None:
+    tables = huts()
+    tables["hikers"] = tables["hikers"].head(9)
+    text, _ = written(folder, tables)
+    assert "70.0% of the users of the log are not in this table; they are added" in text
+
+
+def test_row_numbers_without_a_name_are_no_key(folder: Path) -> None:
+    """As pandas and R write them; without this, every column of small numbers refers to them."""
+    tables = huts(club_id=pl.col("hiker") % 5, fee_code=pl.col("hiker") % 20)
+    for name, table in tables.items():
+        table.with_row_index("").write_csv(folder / f"{name}.csv")
+    text, config = drafted(folder)
+    assert "joined" not in text
+    assert "column_1" not in text
+    assert "user_club_id" in config.features.categories
+    assert "#   fee_code: it holds codes" in text, "nearly one for each user"
+
+
+def test_a_rating_of_few_values_is_the_label_and_other_ratings_are_left_out(folder: Path) -> None:
+    tables = huts(taste_rating=pl.col("minutes") % 3, rating=pl.col("minutes") * 7 % 3)
+    tables["log"] = tables["log"].drop("ms", "slot", "tapped", "bundle")
+    text, config = written(folder, tables)
+    assert "# CHECK: rating has values up to 2; a value from 1.6 on is a click." in text
+    assert "#   taste_rating: its name suggests that it is another rating" in text
+    prepare(config)
+    unrated = pl.when(pl.col("rating") == 0).then(-1).otherwise("rating")
+    text, config = written(folder, tables | {"log": tables["log"].with_columns(rating=unrated)})
+    assert "a value from 1.6 on is a click; rows with -1 are left out." in text
+    prepare(config)
+
+
+def test_columns_of_the_log_with_one_value_per_place_join_its_table(folder: Path) -> None:
+    tables = huts(valley=pl.concat_str(pl.lit("v"), pl.col("hut_id").str.tail(1)))
+    text, config = written(folder, tables)
+    assert "FROM huts_described" in text
+    assert "any_value(valley) AS valley" in text
+    assert "valley" in config.profiles[0].column
+    assert any("valley v3" in one for one in texts(config))
+
+
+def test_numbers_of_pairs_without_times_are_left_out(folder: Path) -> None:
+    """As the plays of an artist by a listener: they are unknown for sampled places."""
+    tables = huts(amount=pl.col("ms") % 977)
+    tables["log"] = tables["log"].select("hiker", "hut_id", "amount")
+    text, _ = written(folder, tables)
+    assert "#   amount: without times, it may count events of this user and place" in text
+
+
+def test_user_ids_are_texts_only_if_nothing_else_describes_a_request(folder: Path) -> None:
+    """In a log without times all test users are new, so a text of their ID would be noise."""
+    columns = {"user_id": "hiker", "item_id": "hut_id", "click": "tapped", "mood": "minutes"}
+    log = huts()["log"].select(**columns)
+    text, _ = written(folder, {"log": log})
+    assert "{user_id}" not in text
+    text, _ = written(folder, {"log": log.drop("mood")})
+    assert 'template = "user {user_id}"' in text
+
+
+def test_flags_of_users_or_places_are_no_labels(folder: Path) -> None:
+    flags = {"completed": pl.col("hiker") % 2, "open": (pl.col("hut_id") < "h3").cast(pl.Int8)}
+    log = huts(**flags)["log"].rename({"tapped": "hit", "hiker": "user"}).drop("slot")
+    text, _ = written(folder, {"log": log})
+    assert "Or is one of these the click: hit?" in text
+    text, _ = written(folder, {"log": log.rename({"hit": "offer_completed"})})
+    assert "offer_completed AS click" in text
+
+
+def test_feedback_beside_the_click_is_left_out(folder: Path) -> None:
+    """Flags and numbers that only clicked rows have, and the opposite of the click."""
+    seconds = pl.when("tapped").then(pl.col("ms") % 977 + 1).otherwise(0)
+    second_tap = pl.col("tapped") & (pl.col("minutes") > 9)
+    tables = huts(seconds=seconds, twice=second_tap.cast(pl.Int8), nontap=~pl.col("tapped"))
+    text, _ = written(folder, tables)
+    assert "#   seconds: only rows with a click have it, unless it is 0" in text
+    assert "#   twice: only rows with a click have it" in text
+    assert "#   nontap: no row with a click has it" in text
+
+
+def test_rows_without_a_user_or_rating_are_left_out(folder: Path) -> None:
+    """As in shops with guests; a rating that most rows lack is no label."""
+    rating = pl.when(pl.col("minutes") % 3 > 0).then((pl.col("minutes") + pl.col("slot")) % 6)
+    user = pl.when(pl.col("ms") % 4 > 0).then("hiker")
+    tables = huts(user_id=user, stars=rating)
+    tables["log"] = tables["log"].drop("tapped", "slot", "hiker")
+    del tables["hikers"]
+    text, config = written(folder, tables)
+    assert "# CHECK: user_id is missing in 25.0% of the rows, which are left out; to keep" in text
+    assert re.search(r"on is a click; rows without it, 3\d\.\d%, are left out; if 0 means", text)
+    assert "WHERE user_id IS NOT NULL AND TRY_CAST(stars AS DOUBLE) >= 0" in text
+    prepare(config)
+    few = pl.when(pl.col("minutes") % 3 > 1).then("stars")
+    text, _ = written(folder, tables | {"log": tables["log"].with_columns(stars=few)})
+    assert "[dataset.negatives]" in text
+
+
+def test_returns_are_no_purchases_and_codes_are_places(folder: Path) -> None:
+    """As UCI's Online Retail: an invoice, a stock code, its description, and a quantity."""
+    titles = huts()["huts"]["title"][:20]
+    log = huts()["log"].select(
+        InvoiceNo=pl.format("C{}", "bundle"),
+        StockCode="hut_id",
+        Description=pl.col("hut_id")
+        .str.tail(-1)
+        .cast(pl.Int64)
+        .replace_strict(dict(enumerate(titles))),
+        Quantity=pl.col("minutes") - 2,
+        CustomerID="hiker",
+        InvoiceDate=pl.from_epoch("ms", "ms").dt.to_string("%m/%d/%Y %H:%M"),
+    )
+    text, config = written(folder, {"retail": log})
+    assert "StockCode AS poi_id" in text
+    assert "# CHECK: returns, rows with Quantity not above 0, are left out." in text
+    assert "coalesce(any_value(Description), StockCode) AS name" in text
+    prepare(config)
+
+
+def test_a_table_of_places_is_no_log_although_it_has_ratings(folder: Path) -> None:
+    tables = huts()
+    tables["log"] = tables["log"].drop("tapped", "slot", "minutes")
+    tables["huts"] = tables["huts"].with_columns(
+        owner=pl.Series([f"o{n % 5}" for n in range(21)]),
+        station=pl.Series([f"s{n % 7}" for n in range(21)]),
+        rating=pl.Series([n % 5 + 1 for n in range(21)]),
+    )
+    text, _ = written(folder, tables)
+    assert "hiker AS user_id" in text
+
+
+def test_a_uuid_is_the_user_and_a_display_the_request(folder: Path) -> None:
+    """As Outbrain's events, with times that count from a start."""
+    tables = huts(timestamp=pl.col("ms") - 1_740_000_000_000)
+    log = tables["log"].rename({"hiker": "uuid", "bundle": "display_id", "hut_id": "ad_id"})
+    events = log.select("display_id", "uuid", "timestamp").unique("display_id")
+    log = log.select("display_id", "ad_id", clicked="tapped")
+    text, _ = written(folder, {"clicks_train": log, "events": events})
+    assert "uuid AS user_id" in text
+    assert "display_id AS request_id" in text
+    assert "# CHECK: does timestamp count from a start?" in text
