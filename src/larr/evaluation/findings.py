@@ -163,7 +163,7 @@ def report_content(
             for column, values in slices.items()
         }
 
-    content = {
+    figures = {
         "seeds": table["seed"].drop_nulls().unique(maintain_order=True).to_list(),
         **both(list(registered), "all", "", ""),
         "distance_closed": {
@@ -181,12 +181,17 @@ def report_content(
         },
         "settings": config.model_dump(mode="json", exclude={"seed", "output"}),
     }
-    text = json.dumps(facts | content, default=lambda array: array.tolist())
-    # JSON has no NaN and infinities, but Python writes them: parsing turns them into null
-    finite: Json = json.loads(
+    return _as_json(facts | figures)
+
+
+def _as_json(content: Json) -> Json:
+    """Returns JSON values: lists instead of arrays, rounded numbers, null instead of NaN."""
+    text = json.dumps(content, default=lambda array: array.tolist())
+    # Python writes NaN and infinities, which JSON lacks, as constants
+    values: Json = json.loads(
         text, parse_constant=lambda _: None, parse_float=lambda number: round(float(number), DIGITS)
     )
-    return finite
+    return values
 
 
 def _cells(table: pl.DataFrame) -> Cells:
