@@ -9,13 +9,13 @@ machine affects all of them. Times are CPU seconds on one core.
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from measure import config_parser
+from measure import config_parser, cpu_seconds
 from sentence_transformers import SentenceTransformer
 
 from larr import artifacts
@@ -50,9 +50,8 @@ def texts_per_second(
     best = dict.fromkeys(models, float("inf"))
     for _ in range(ROUNDS):
         for name, model in models.items():
-            started = time.process_time()
-            compute(model, sample, batch_tokens)
-            best[name] = min(best[name], time.process_time() - started)
+            embed = partial(compute, model, sample, batch_tokens)
+            best[name] = min(best[name], cpu_seconds(embed))
     return {name: len(sample) / seconds for name, seconds in best.items()}
 
 

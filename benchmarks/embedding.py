@@ -9,24 +9,17 @@ machine affects both. Times are CPU seconds on one core.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from measure import cpu_seconds
 
 from larr.text.encoder import compute_bare, load_sentence_encoder
 
 ROUNDS = 3
-
-
-def cpu_seconds(method: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    """Returns the CPU seconds of one call, and its result."""
-    started = time.process_time()
-    vectors_NH = method()
-    return time.process_time() - started, vectors_NH
 
 
 def main() -> None:
@@ -42,12 +35,12 @@ def main() -> None:
     for name in arguments.models:
         model = load_sentence_encoder(name)
         methods = {
-            "sentence-transformers": lambda model=model: model.encode(texts),
-            "larr": lambda model=model: compute_bare(model, texts),
+            "sentence-transformers": partial(model.encode, texts),
+            "larr": partial(compute_bare, model, texts),
         }
+        first_NH, second_NH = (call() for call in methods.values())
         runs = [{key: cpu_seconds(call) for key, call in methods.items()} for _ in range(ROUNDS)]
-        best = {key: min(run[key][0] for run in runs) for key in methods}
-        first_NH, second_NH = (runs[0][key][1] for key in methods)
+        best = {key: min(run[key] for run in runs) for key in methods}
         lengths_N = np.linalg.norm(first_NH, axis=1) * np.linalg.norm(second_NH, axis=1)
         cosine_N = (first_NH * second_NH).sum(axis=1) / lengths_N
         rates = ", ".join(f"{key} {len(texts) / seconds:.0f}" for key, seconds in best.items())
