@@ -1,8 +1,8 @@
 """Data parallelism: processes that train one model together, each on a part of every step.
 
-Each process has the whole model. The gradients are added up before the optimizer's step, and a loss
-that compares the items of a step gathers their vectors first. So the result is that of one process,
-up to rounding.
+Each process has the whole model, unless `larr.text.divided` divides it. The gradients are added up
+before the optimizer's step, and a loss that compares the items of a step gathers their vectors
+first. So the result is that of one process, up to rounding.
 
 Shapes: N items of a step, M of them in one process, D vector length.
 """
@@ -52,6 +52,8 @@ class Group:
     """Threads of each process during the training."""
     others: tuple[Future[None], ...] = ()
     """The other processes, for the first one."""
+    divides: bool = False
+    """Whether each process keeps a part of the language model only; see `larr.text.divided`."""
 
     def start(self, model: Module) -> None:
         """Connects the processes, and gives each the weights of the first one.
@@ -170,7 +172,8 @@ def group_of(
         return
     threads = torch.get_num_threads()
     with pool(config.cluster, size - 1, own=1) as workers, _meeting_point(workers.address) as port:
-        first = Group(0, size, (workers.address, port), workers.threads)
+        divides = config.cluster.divide_model
+        first = Group(0, size, (workers.address, port), workers.threads, divides=divides)
         others = tuple(
             workers.submit(_assist, assist, config, *arguments, replace(first, rank=rank))
             for rank in range(1, size)

@@ -15,8 +15,10 @@ from contextlib import contextmanager, suppress
 
 MALLOC_OPTIONS = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))
 """glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD, from malloc.h."""
-LARGE_BLOCKS = ((-4, 2**16), (-3, 2**25))
-"""M_MMAP_MAX and M_MMAP_THRESHOLD: blocks of 32 MB or more, the highest threshold, are mapped."""
+MAPPED, THRESHOLD = (-4, 2**16), -3
+"""glibc's M_MMAP_MAX, and M_MMAP_THRESHOLD: blocks of at least this size are mapped."""
+LARGE_BLOCK = 2**25
+"""The highest threshold, 32 MB."""
 SAMPLE_SECONDS, SAMPLES_OF_CHILDREN = 0.05, 10
 """Memory is sampled at this interval, that of child processes, which is slow to read, only in every
 tenth sample: this saves 4 s of CPU time per million rows prepared by two processes."""
@@ -49,14 +51,14 @@ def keep_freed_memory() -> None:
     _set_malloc(MALLOC_OPTIONS)
 
 
-def return_large_blocks() -> None:
-    """Makes glibc return freed blocks of 32 MB or more to the system again.
+def return_large_blocks(least: int = LARGE_BLOCK) -> None:
+    """Makes glibc return freed blocks of `least` bytes or more to the system again.
 
     The logits of a large model are such blocks. Their sizes vary from step to step, so keeping them
     fragments the memory: stage 1 with SmolLM2 grew from 3.0 to 4.8 GB in seven steps, and to 19 GB
     in 40; with this it stays at 1.7 GB, at the same speed.
     """
-    _set_malloc(LARGE_BLOCKS)
+    _set_malloc((MAPPED, (THRESHOLD, least)))
 
 
 def _set_malloc(options: tuple[tuple[int, int], ...]) -> None:

@@ -21,15 +21,8 @@ from larr.serve.embedder import Embedder
 from larr.text import encoder as encoders
 from larr.text import training
 from larr.text.backbone import LanguageModel
-from larr.text.contrast import (
-    SPREAD,
-    Collator,
-    TripleLoss,
-    contrast,
-    similar_lengths,
-    whiten,
-    without_negatives,
-)
+from larr.text.collate import SPREAD, Collator, similar_lengths
+from larr.text.contrast import TripleLoss, contrast, whiten, without_negatives
 from larr.text.encoder import as_encoder, as_input, compute, load_encoder
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.pretrain import pretrain

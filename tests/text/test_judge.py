@@ -23,7 +23,7 @@ from tests.fake_data import make_data
 
 def test_auc_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.array([[1, 0], [-1, 0], [1, 1], [-1, 1], [0, -2]], dtype=np.float32)
-    monkeypatch.setattr(judge, "compute", lambda *_: vectors)
+    monkeypatch.setattr(judge, "compute", lambda *_, **__: vectors)
     # query 0 ranks the candidates 0, 2, 1; query 1 ranks them 1, 2, 0
     known = np.array([[0, 0, 0, 1], [0, 0, 0, 2], [1, 1, 2, 1], [1, 1, 0, 1]])
     new = np.array([[0, 0, 2, 0], [2, 1, 2, 2]])

@@ -77,6 +77,11 @@ def test_a_folder_with_a_models_configuration_is_enough(large: Config) -> None:
     assert in_full > 16 * step.parameters + 2 * step.multiplied
     adapters = step_of(altered(large, {"backbone.lora_rank": 16}), "pretrain")
     assert 4 * step.parameters <= needed(adapters, on_gpu=True, bf16=True) < in_full / 3
+    divided = altered(large, {"cluster.workers": 4, "cluster.divide_model": True})
+    step = step_of(divided, "pretrain")
+    part = needed(step, on_gpu=False, bf16=True)
+    # the whole weights, when they are collected, or a part of the training
+    assert 5 * step.parameters <= part < in_full / 2
     upper = {"backbone.lora_rank": 16, "backbone.lora_layers": 7}
     assert step_of(altered(large, upper), "contrast").tuned_layers == 7
 

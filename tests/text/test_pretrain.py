@@ -25,7 +25,6 @@ from larr.text.pretrain import (
     labelled_losses,
     perplexity,
     pretrain,
-    scales_logits,
 )
 from tests.fake_data import KEYWORDS, make_data
 from tests.tiny_models import KINDS
@@ -61,15 +60,21 @@ def test_keywords_of_y_occur_in_both_orders(lm: LanguageModel) -> None:
     assert firsts == {lm.tokens.starts["poi_menu"], lm.tokens.starts["poi_tags"]}
 
 
-def test_the_loss_equals_the_models_own_loss(lm: LanguageModel) -> None:
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize("kind", ["qwen2", "gemma3", "bert"])
+def test_the_loss_equals_the_models_own_loss(
+    kind: str, models: dict[str, Path], prepared: Config
+) -> None:
+    lm = load_base(altered(prepared, {"backbone.model": str(models[kind])}))
+    if kind == "gemma3":
+        lm.model.config.final_logit_softcapping = 0.1
+    random, masks = np.random.default_rng(0), kind == "bert"
     general: Row = {"input_ids": [5, 6, 7], "labels": [5, 6, 7]}
-    rows = [describe(lm.tokens, PLACE, random), general]
+    rows = [general, describe(lm.tokens, PLACE, random)]
     batch = Collator(lm, seed=0)(rows)
     with torch.no_grad():
         expected = lm.model(**batch).loss
-        losses = labelled_losses(lm.model, batch)
-    assert len(losses) == sum(label != IGNORED for row in rows for label in row["labels"][1:])
+        losses = labelled_losses(lm.model, batch, masks=masks)
+    assert len(losses) == (batch["labels"][:, 0 if masks else 1 :] != IGNORED).sum()
     torch.testing.assert_close(losses.mean(), expected)
     assert perplexity(lm, rows) == pytest.approx(math.exp(expected.item()), rel=1e-3)
 
@@ -164,13 +169,6 @@ def test_the_same_seed_gives_the_same_bytes(
         hashes.append({name: file["sha256"] for name, file in manifest["files"].items()})
     assert hashes[0] == hashes[1]
     assert "model.safetensors" in hashes[0]
-
-
-def test_scaled_logits_are_detected(lm: LanguageModel) -> None:
-    assert not scales_logits(lm.model)
-    lm.model.config.final_logit_softcapping = 30.0
-    assert scales_logits(lm.model)
-    del lm.model.config.final_logit_softcapping
 
 
 def test_the_learning_rate_depends_on_the_model(prepared: Config, tmp_path: Path) -> None:

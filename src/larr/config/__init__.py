@@ -54,6 +54,9 @@ class ClusterConfig(Section):
     divide_rankers: bool = False
     """Whether all workers train each ranker together, one ranker after another, on parts of every
     batch. By default each worker trains another ranker."""
+    divide_model: bool = False
+    """Whether the workers that train the language model together divide its weights, gradients and
+    optimizer state among them, for a model that does not fit into the memory of one."""
     address: str = ""
     """Address of a Ray cluster, such as `auto`; its machines need larr and the folder `output`
     under the same path. If empty, a local Ray is started for the stage."""

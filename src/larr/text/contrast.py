@@ -32,25 +32,15 @@ from larr.group import ALONE, Group, group_of
 from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
-from larr.text.backbone import (
-    KeywordText,
-    KeywordTokenizer,
-    LanguageModel,
-    load_base,
-    load_language_model,
-    lora,
-)
+from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model, lora
+from larr.text.collate import Collator
+from larr.text.divided import collect, divide
 from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.judge import Checks
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, examples, held_out
 from larr.text.parallel import ParallelTrainer, processes_of
 from larr.text.retrieval import recalls
 
-GROUP = 32
-"""Texts of similar length that the model reads together, for less padding."""
-GROUP_TOKENS, SPREAD = 2_048, 1.4
-"""Limits for a group of a large model: its tokens, and its longest text relative to its shortest.
-With SmolLM2 a group has the overhead of about 140 tokens."""
 SAMPLE = 400
 """Texts of each view from which the head is initialised."""
 SHRINKAGE = 0.05
@@ -78,9 +68,11 @@ def contrast(config: Config) -> None:
             set_seed(config.seed)
             lm = load_language_model(pretrained, config)
             recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
-            encoder, rows, checks = _start(config, lm, holdout, group)
-            curve, seconds, steps = train_model(config, encoder, rows, checks, work.folder, group)
-        checks.restore()
+            divided, encoder, rows, checks = _start(config, lm, holdout, group)
+            del lm  # it may have a head
+            curve, seconds, steps = train_model(config, divided, rows, checks, work.folder, group)
+            checks.restore()
+            collect(divided, encoder)
         _report(config, rows, checks, steps)
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.float().merge_and_unload()
@@ -103,20 +95,26 @@ def assist(config: Config, group: Group) -> None:
     """Trains in another process of the group."""
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
-    encoder, rows, checks = _start(config, lm, held_out(config), group)
+    divided, encoder, rows, checks = _start(config, lm, held_out(config), group)
     with TemporaryDirectory() as folder:  # the trainers must not delete each other's files
-        train_model(config, encoder, rows, checks, Path(folder), group)
+        train_model(config, divided, rows, checks, Path(folder), group)
+    checks.restore()
+    collect(divided, encoder)
 
 
 def _start(
     config: Config, lm: LanguageModel, holdout: HeldOut, group: Group
-) -> tuple[SentenceTransformer, dict[str, list[Any]], Checks]:
-    """Returns the model to train, the examples, and the checks; connects the processes."""
+) -> tuple[SentenceTransformer, SentenceTransformer, dict[str, list[Any]], Checks]:
+    """Returns the model to train, that to keep, the examples, and the checks.
+
+    Connects the processes. The two models are one, unless the group divides.
+    """
     rows = examples(config, holdout)
     texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
     encoder = starting_model(config, lm, [from_input(text) for text in texts])
     group.start(encoder)
-    return encoder, rows, Checks(config, holdout, encoder, group)
+    whole = divide(encoder, group)
+    return encoder, whole, rows, Checks(config, holdout, encoder, group)
 
 
 def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
@@ -189,70 +187,6 @@ def whiten(encoder: SentenceTransformer, states_NH: np.ndarray) -> None:
         head.weight[: len(main_DH)] = torch.tensor(main_DH.copy())
         head.bias.zero_()
         head.bias[: len(main_DH)] = torch.tensor(-main_DH @ mean_H)
-
-
-class Collator:
-    """Builds a batch that contains each distinct text of a step once.
-
-    Sorts the texts by length and splits them into groups of about GROUP; for a `large` model, whose
-    cost is proportional to tokens, by `similar_lengths`. There are at least `least` groups, one for
-    each process. The batch contains `input_ids` and `attention_mask` of each group, and in `label`
-    (int64 [B, 9 + S]) for each triple the positions of its texts in sorted order, its keys, and the
-    positions of places shown but not taken (or -1).
-    """
-
-    valid_label_columns = ("label",)  # required by the trainer
-
-    def __init__(
-        self,
-        tokens: KeywordTokenizer,
-        shown: int,
-        *,
-        large: bool = False,
-        least: int = 1,
-    ) -> None:
-        self.tokens = tokens
-        self.shown = shown
-        self.large = large
-        self.least = least
-
-    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Returns the batch of rows of `larr.text.pairs.examples`."""
-        shown = {text for row in features for text in row["not_taken"]}
-        texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY} | shown)
-        encoded = self.tokens.encode_batch([from_input(text) for text in texts])
-        order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
-        order += [order[-1]] * (self.least - len(order))
-        batch: dict[str, Tensor] = {}
-        groups = np.array_split(np.array(order), max(self.least, len(order) // GROUP))
-        if self.large:
-            parts = similar_lengths([len(encoded[index]) for index in order])
-            if len(parts) >= self.least:
-                groups = [np.array(order)[part] for part in parts]
-        for group, indices in enumerate(groups):
-            padded = self.tokens.pad([encoded[index] for index in indices])
-            batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
-        positions = {texts[index]: position for position, index in enumerate(order)}
-        positions[EMPTY] = -1
-        labels = []
-        for row in features:
-            views = [positions[row[view]] for view in VIEWS]
-            shown_S = [positions[text] for text in row["not_taken"]]
-            padding = [-1] * (self.shown - len(shown_S))
-            labels.append(views + row["keys"] + shown_S + padding)
-        batch["label"] = torch.tensor(labels)
-        return batch
-
-
-def similar_lengths(lengths: list[int]) -> list[slice]:
-    """Splits ascending lengths into slices within the limits GROUP_TOKENS and SPREAD."""
-    parts, start = [], 0
-    for stop, length in enumerate(lengths):
-        is_full = length * (stop + 1 - start) > GROUP_TOKENS
-        if stop > start and (is_full or length > SPREAD * lengths[start]):
-            parts.append(slice(start, stop))
-            start = stop
-    return [*parts, slice(start, len(lengths))]
 
 
 class TripleLoss(nn.Module):
@@ -377,7 +311,7 @@ def train_model(
         train_dataset=Dataset.from_dict(rows),
         loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16, group=group),
         data_collator=Collator(
-            encoder[0].tokens, config.contrast.shown, large=is_large(encoder), least=group.size
+            encoder[0].tokens, config.contrast.shown, large=is_large(encoder), processes=group.size
         ),
         callbacks=[checks],
     )
@@ -386,12 +320,14 @@ def train_model(
         for module in encoder.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 module.cast_input_dtype_enabled = False  # autocast would undo the cast
-    tuned = config.backbone.lora_rank and config.backbone.lora_layers
+    # a process that kept the states of the lower layers would not take part in gathering them
+    is_kept = config.backbone.lora_rank and config.backbone.lora_layers and not group.divides
     threads = torch.get_num_threads()
     if not is_large(encoder):
         torch.set_num_threads(1)  # two threads wait for each other and take a quarter more time
     try:
-        with encoder[0].tuning_upper(tuned) if tuned else nullcontext():
+        upper = config.backbone.lora_layers
+        with encoder[0].tuning_upper(upper) if is_kept else nullcontext():
             entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:
         torch.set_num_threads(threads)

@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from larr.errors import ConfigError, LarrError
+from larr.group import ALONE, Group
 from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
 from larr.text.checkpoint import attention, source_of, weights_type
@@ -234,35 +235,49 @@ def compute(
     descriptions: Sequence[Sequence[KeywordText]],
     batch_tokens: int,
     advance: Callable[[int], None] = lambda _: None,
+    group: Group = ALONE,
 ) -> np.ndarray:
     """Returns a vector for each description (float32 [N, D]).
 
     Paper: Eq. (10), (22). Texts of similar length share a batch of at most `batch_tokens` tokens,
-    padding included. Calls `advance` with the number of texts in each finished batch.
+    padding included. Calls `advance` with the number of texts in each finished batch. Each process
+    of a group computes a part of the batches.
     """
     if encoder.device.type == "cpu" and is_large(encoder):
         batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
     tokens: KeywordTokenizer = encoder[0].tokens
     rows = tokens.encode_batch(descriptions)
+    if not rows:
+        return np.empty((0, 0), dtype=np.float32)
     encoder.eval()
-    vectors_ND = np.empty((len(rows), 0), dtype=np.float32)
-    lengths = [len(row) for row in rows]
+    batches = _batches([len(row) for row in rows], batch_tokens)
+    batches += batches[-1:] * (-len(batches) % group.size)  # each process computes as many
+    # training cannot use tensors of inference mode, and a divided model keeps some
+    mode = torch.no_grad() if group.divides else torch.inference_mode()
+    parts = []
+    for batch in group.part(batches):
+        padded = tokens.pad([rows[index] for index in batch])
+        with mode, products(encoder):
+            output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
+        parts.append(output["sentence_embedding"].float().cpu())
+        advance(len(batch))
+    sorted_ND = group.gathered(parts, [len(batch) for batch in batches]).numpy()
+    vectors_ND = np.empty((len(rows), sorted_ND.shape[1]), dtype=np.float32)
+    vectors_ND[np.concatenate(batches)] = sorted_ND
+    return vectors_ND
+
+
+def _batches(lengths: list[int], batch_tokens: int) -> list[np.ndarray]:
+    """Returns the indices of texts of similar length, at most `batch_tokens` tokens together."""
     order = np.argsort(lengths, kind="stable")
-    start = 0
+    batches, start = [], 0
     while start < len(order):
         stop = start + 1
         while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
             stop += 1
-        batch, start = order[start:stop], stop
-        padded = tokens.pad([rows[index] for index in batch])
-        with torch.inference_mode(), products(encoder):
-            output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
-        vectors_BD = output["sentence_embedding"].float().cpu().numpy()
-        if vectors_ND.shape[1] == 0:  # D is known after the first batch
-            vectors_ND = np.empty((len(rows), vectors_BD.shape[1]), dtype=np.float32)
-        vectors_ND[batch] = vectors_BD
-        advance(len(batch))
-    return vectors_ND
+        batches.append(order[start:stop])
+        start = stop
+    return batches
 
 
 def compute_bare(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -103,9 +102,8 @@ class Judge:
         parts, so that new and known places have equal weight.
         """
         texts = [list(text) for text in (*self.queries, *self.candidates)]
-        own = torch.from_numpy(compute(encoder, group.part(texts), batch_tokens))
-        vectors = group.gathered(list(own.split(1)), [1] * len(texts)).numpy()
-        query_QD, place_CD = np.split(vectors, [len(self.queries)])
+        vectors_ND = compute(encoder, texts, batch_tokens, group=group)
+        query_QD, place_CD = np.split(vectors_ND, [len(self.queries)])
         query_QD = normalised(query_QD - query_QD.mean(axis=0))
         place_CD = normalised(place_CD - place_CD.mean(axis=0))
         means = []

@@ -11,6 +11,9 @@
     merging      4 bytes per parameter, while adapters are merged into the weights
     processes    all of this for each process; together they have the activations of one, so this
                  is an upper bound
+    dividing     with `cluster.divide_model` each process has its part of weights and training, and
+                 8 bytes per gathered parameter (weight, gradient): embeddings, head, two layers; it
+                 reads the whole weights first, and the first process collects them at the end
     not included up to 1 GB of states that stage 2 keeps with `backbone.lora_layers`
 """
 
@@ -35,7 +38,7 @@ from larr.machine import bf16_is_fast, device
 from larr.sections import changed
 from larr.text import shards
 from larr.text.backbone import LanguageModel, load_base, lora
-from larr.text.contrast import Collator
+from larr.text.collate import Collator
 from larr.text.corpus import descriptions, general_text
 from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS, is_large
 from larr.text.pairs import examples, held_out
@@ -89,6 +92,8 @@ class Step:
     tokens: Tokens
     processes: int = 1
     """Processes of a stage on this machine without a GPU, each with the model."""
+    parts: int = 1
+    """Processes among which the model is divided, on all machines."""
 
     @property
     def has_adapters(self) -> bool:
@@ -111,7 +116,8 @@ def step_of(config: Config, verb: str) -> Step:
         tokens = Tokens(0, part, config.backbone.max_length)
     else:
         tokens = _of_pretrain(config, lm) if verb == "pretrain" else _of_contrast(config, lm)
-    is_local = config.cluster.engine == "local"
+    processes = _processes(config, verb, parameters)
+    divides = config.cluster.divide_model and tokens.trained
     upper = config.backbone.lora_layers if verb == "contrast" else 0
     if (rank := config.backbone.lora_rank) and tokens.trained:
         model = get_peft_model(model, lora(lm.tokens, model, rank, upper))
@@ -124,7 +130,8 @@ def step_of(config: Config, verb: str) -> Step:
         trained=trained if tokens.trained else 0,
         tuned_layers=(rank and upper) or settings.num_hidden_layers,
         tokens=tokens,
-        processes=_processes(config, verb, parameters) if is_local else 1,
+        processes=processes if config.cluster.engine == "local" else 1,
+        parts=processes if divides else 1,
     )
 
 
@@ -170,10 +177,17 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     """Returns the peak memory of a stage in bytes, by the formula in the module docstring."""
     settings, tokens, number = step.settings, step.tokens, 2 if bf16 else 4
     width, inner = settings.hidden_size, _inner(settings)
-    weights = step.parameters * (number if step.has_adapters else 4)
-    training = step.trained * (12 + 4 * step.has_adapters + 4 * (not step.words and not on_gpu))
-    if bf16 and not step.has_adapters and step.trained:
-        training += 2 * step.multiplied
+    weights: float = step.parameters * (number if step.has_adapters else 4)
+    training: float = step.trained * (
+        12 + 4 * step.has_adapters + 4 * (not step.words and not on_gpu)
+    )
+    copies = 2 * step.multiplied if bf16 and step.trained and not step.has_adapters else 0
+    whole: float = 4 * step.parameters
+    if step.parts > 1 and not on_gpu:
+        weights, training = weights / step.parts, training / step.parts
+        gathered = step.parameters - step.multiplied * (1 - 2 / settings.num_hidden_layers)
+        copies = gathered * (number if step.has_adapters else 8)
+        whole += weights
     scores = 0 if on_gpu else settings.num_attention_heads * tokens.length * (number + 6)
     layer = width * (16 + 6 * number) + inner * 3 * number + scores
     if not tokens.trained:
@@ -184,7 +198,7 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     else:
         activations = tokens.trained * step.tuned_layers * layer
     logits = 14 * tokens.predicted * step.words
-    return float(max(weights + training + activations + logits, 4 * step.parameters))
+    return float(max(weights + training + copies + activations + logits, whole))
 
 
 def here(step: Step) -> float:
@@ -208,7 +222,7 @@ def require(config: Config, verb: str) -> None:
     smaller = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
     adapters = {"backbone.lora_rank": 16}
     alone: dict[str, Any] = {"cluster.workers": 1} if step.processes > 1 else {}
-    changes = [alone, smaller | alone]
+    changes = [alone, {"cluster.divide_model": True}, smaller | alone]
     if step.trained:
         changes += [adapters | alone, adapters | smaller | alone]
     if verb == "contrast":

@@ -28,7 +28,8 @@ class ParallelTrainer(Trainer):
     def training_step(self, model: Module, *arguments: Any, **named: Any) -> Tensor:
         """Returns the loss, and leaves the gradients of all processes."""
         loss: Tensor = super().training_step(model, *arguments, **named)
-        self.group.add_gradients(model)
+        if not self.group.divides:  # otherwise they are added up during backpropagation
+            self.group.add_gradients(model)
         return loss
 
 

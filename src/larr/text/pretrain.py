@@ -28,6 +28,7 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
+from larr.text.divided import collect, divide
 from larr.text.parallel import ParallelTrainer, processes_of
 
 IGNORED = -100
@@ -41,14 +42,6 @@ HELD_OUT_GENERAL_TOKENS = 16_384
 EVALUATION_BATCH = 16
 MIN_GENERAL_SHARE = 0.9
 """Warn if less than this share of `pretrain.general_ratio` is available."""
-LOGIT_SCALES = (
-    "final_logit_softcapping",
-    "logit_scale",
-    "logits_scaling",
-    "lm_head_multiplier",
-    "output_multiplier",
-)
-"""Settings of models whose logits are not a plain linear function of the hidden states."""
 
 
 Row = dict[Literal["input_ids", "labels"], list[int]]
@@ -210,8 +203,7 @@ class Collator:
 class LabelledTokensTrainer(ParallelTrainer):
     """A trainer with a loss that applies the head to labelled positions only.
 
-    Half of the positions have no label, and the head dominates the cost of a small model. For
-    encoders, and for models that scale their logits, uses the model's own loss.
+    Half of the positions have no label, and the head dominates the cost of a small model.
     """
 
     masks = False
@@ -224,36 +216,28 @@ class LabelledTokensTrainer(ParallelTrainer):
         """
         lm = self.accelerator.unwrap_model(model)
         own = {name: self.group.part(tensor).contiguous() for name, tensor in inputs.items()}
-        labels_BT, own_BT = (
-            rows["labels"][:, 0 if self.masks else 1 :] != IGNORED for rows in (inputs, own)
-        )
-        if not own_BT.any():
-            trained = next(weight for weight in lm.parameters() if weight.requires_grad)
-            loss = 0 * trained.sum()
-        elif self.masks or scales_logits(lm):
-            loss = super().compute_loss(model, own) * own_BT.sum()
-        else:
-            with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
-                loss = labelled_losses(lm, own).sum()
-        return self.group.total(loss / labels_BT.sum().clamp(min=1))
+        labels_BT = inputs["labels"][:, 0 if self.masks else 1 :]
+        with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
+            loss = labelled_losses(lm, own, masks=self.masks).sum()
+        return self.group.total(loss / (labels_BT != IGNORED).sum().clamp(min=1))
 
 
-def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def labelled_losses(
+    lm: PreTrainedModel, inputs: dict[str, torch.Tensor], *, masks: bool = False
+) -> torch.Tensor:
     """Returns the cross-entropy of each labelled token (float32 [L]). Paper: Eq. (7)."""
-    body = lm.get_base_model().base_model if hasattr(lm, "get_base_model") else lm.base_model
-    hidden_BTH = body(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-    ).last_hidden_state
-    next_BT = inputs["labels"][:, 1:]  # the state at position t predicts the token at t + 1
-    labelled_BT = next_BT != IGNORED
-    logits_LV = lm.get_output_embeddings()(hidden_BTH[:, :-1][labelled_BT])
-    return functional.cross_entropy(logits_LV.float(), next_BT[labelled_BT], reduction="none")
-
-
-def scales_logits(lm: PreTrainedModel) -> bool:
-    """Whether a model's logits are not a plain linear function of the hidden states."""
-    settings = lm.config.get_text_config()
-    return any(getattr(settings, name, None) is not None for name in LOGIT_SCALES)
+    labels_BT = inputs["labels"]
+    if not masks:  # the state at position t predicts the token at t + 1
+        labels_BT = functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+    labelled_BT = labels_BT != IGNORED
+    select = lm.get_output_embeddings().register_forward_pre_hook(
+        lambda _, states: (states[0][labelled_BT][None],)
+    )
+    with select:
+        logits_1LV = lm(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).logits
+    return functional.cross_entropy(logits_1LV[0].float(), labels_BT[labelled_BT], reduction="none")
 
 
 def steps_of(config: Config, rows: int) -> int:
@@ -299,8 +283,10 @@ def train_model(
     )
     trainer.group, trainer.masks = group, lm.predicts == "masked"
     group.start(model)
+    whole: Any = divide(model, group)
     entries, seconds = training.run(trainer, section, TITLES[section], steps)
-    trained = model.float().merge_and_unload() if rank else model
+    collect(model, whole)
+    trained = whole.float().merge_and_unload() if rank else whole
     return trained, [entry["loss"] for entry in entries], seconds
 
 

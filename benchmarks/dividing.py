@@ -1,0 +1,90 @@
+"""Peak memory of each process that trains a random model in stage 1, whole or divided (Linux).
+
+    python benchmarks/dividing.py [--divide] [--lora-rank 16] [--width 768] [--layers 12]
+
+Prints for each process what its memory grew by, from before the model was read, at most. By default
+the model has 88 million parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from larr.config import Config
+from larr.group import Group, group_of
+from larr.text.backbone import load_base
+from larr.text.checkpoint import BUILTIN
+from larr.text.pretrain import Row, train_model
+
+STEPS, BATCH, TOKENS = 3, 4, 16
+
+
+def main() -> None:
+    """Writes the model and trains it in several processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--divide", action="store_true")
+    parser.add_argument("--lora-rank", type=int, default=0)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        write_model(Path(folder), options.width, options.layers)
+        config = Config.model_validate(
+            {
+                "keywords": [{"name": "poi_name", "owner": "poi", "view": "basic", "template": ""}],
+                "backbone": {"model": folder, "lora_rank": options.lora_rank},
+                "pretrain": {"batch_size": BATCH},
+                "cluster": {"workers": options.processes, "divide_model": options.divide},
+            }
+        )
+        with group_of(options.processes, train, config) as group:
+            train(config, group)
+
+
+def write_model(folder: Path, width: int, layers: int) -> None:
+    """Writes a random Llama with the built-in tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(BUILTIN)
+    settings = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=8 * width // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        tie_word_embeddings=True,
+    )
+    tokenizer.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
+
+
+def train(config: Config, group: Group) -> None:
+    """Trains in one process of the group, and prints its memory."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
+    before = peak()
+    lm = load_base(config)
+    parameters = lm.model.num_parameters()
+    ids = torch.randint(9, 999, (STEPS * BATCH, TOKENS)).tolist()
+    rows: list[Row] = [{"input_ids": row, "labels": row} for row in ids]
+    with TemporaryDirectory() as folder:
+        _, losses, seconds = train_model(config, lm, rows, STEPS, Path(folder), group=group)
+    print(
+        f"process {group.rank}: {parameters / 1e6:.1f} million parameters, "
+        f"{peak() - before:.2f} GB, {seconds / STEPS:.1f} s a step, loss {losses[-1]:.3f}",
+        flush=True,
+    )
+
+
+def peak() -> float:
+    """Returns the largest memory of this process so far, in GB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return kilobytes * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    main()
