@@ -65,8 +65,7 @@ def with_every_token(model: Any) -> Any:
     larr's scene encoder computes only `<agg>`, also during training.
     """
     changed = copy.deepcopy(model)
-    # an unknown pooling disables the shortcut
-    changed.scene.scene = changed.scene.scene.model_copy(update={"pooling": "every"})
+    changed.scene.reads_agg_alone = False
     return changed
 
 
