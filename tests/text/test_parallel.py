@@ -26,7 +26,7 @@ from larr.text.memory import altered
 from larr.text.pairs import examples, held_out
 from larr.text.pretrain import pretrain
 
-TEXTS, SIZE = 24, 3
+TEXTS, SIZE, CLIPPED = 24, 3, 0.1
 Engine = Literal["local", "ray"]
 ENGINES = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 
@@ -39,7 +39,10 @@ def config(prepared: Config, tmp_path: Path) -> Config:
 
 
 def gradients(config: Config, group: Group) -> list[list[torch.Tensor]]:
-    """The loss of stage 2 for one batch and its gradients, of a whole and of a divided model."""
+    """The loss of stage 2 for one batch, the norm of its gradients, and these clipped.
+
+    Those of a whole model, then of a divided one.
+    """
     torch.manual_seed(group.rank)
     lm = load_base(config)
     encoder = as_encoder(lm, 8, "mean")
@@ -61,7 +64,9 @@ def gradients(config: Config, group: Group) -> list[list[torch.Tensor]]:
         loss.backward()
         if not divides:
             group.add_gradients(encoder)
-        found.append([loss.detach(), *(whole(weight.grad) for weight in encoder.parameters())])
+        norm = whole(nn.utils.clip_grad_norm_(encoder.parameters(), CLIPPED))
+        clipped = [whole(weight.grad) for weight in encoder.parameters()]
+        found.append([loss.detach(), norm, *clipped])
     own = sum(local(weight).numel() for weight in encoder.parameters())
     assert own <= 1.1 / group.size * sum(weight.numel() for weight in encoder.parameters())
     return found
@@ -90,6 +95,7 @@ def test_the_gradients_are_those_of_one_process(config: Config, engine: Engine) 
         shared = gradients(several, group)
     torch.manual_seed(0)
     alone = gradients(config, Group())
+    assert all(norm > CLIPPED for _, norm, *_ in alone)
     torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
 
 
