@@ -102,6 +102,15 @@ def test_numbers_instead_of_times_and_midnights(folder: Path) -> None:
     tables = huts(time=pl.col("ms") % 24)
     text, _ = written(folder, tables | {"log": tables["log"].drop("ms")})
     assert "# CHECK: does time count from a start?" in text
+    for name, size in (("day", 864_000), ("timestamp", 1_000), ("ts", 1)):
+        counted = (pl.col("ms") - 1_740_000_000_000) // size
+        log = tables["log"].with_columns(counted.alias(name)).drop("ms", "time")
+        text, config = written(folder, tables | {"log": log})
+        unit = {"day": "days", "timestamp": "seconds", "ts": "milliseconds"}[name]
+        assert f"TIMESTAMP '2000-01-01' + to_{unit}({name}::" in text
+        assert f"# CHECK: {name} seems to count {unit} from a start, which is unknown" in text
+        assert "day_kind" not in config.features.categories
+        prepare(config)
     _, config = written(folder, huts(ms=pl.col("ms") // 86_400_000 * 86_400_000))
     assert "day_kind" in config.features.categories
     assert "hour_band" not in config.features.categories

@@ -180,13 +180,14 @@ def test_rows_without_a_user_or_rating_are_left_out(folder: Path) -> None:
     """As in shops with guests; a rating that most rows lack is no label."""
     rating = pl.when(pl.col("minutes") % 3 > 0).then((pl.col("minutes") + pl.col("slot")) % 6)
     user = pl.when(pl.col("ms") % 4 > 0).then("hiker")
-    tables = huts(user_id=user, stars=rating)
+    tables = huts(user_id=user, stars=rating, club=pl.format("c{}", pl.col("hiker") % 3))
     tables["log"] = tables["log"].drop("tapped", "slot", "hiker")
     del tables["hikers"]
     text, config = written(folder, tables)
     assert "# CHECK: user_id is missing in 25.0% of the rows, which are left out; to keep" in text
     assert re.search(r"on is a click; rows without it, 3\d\.\d%, are left out; if 0 means", text)
     assert "WHERE user_id IS NOT NULL AND TRY_CAST(stars AS DOUBLE) >= 0" in text
+    assert "any_value(club) AS club  -- category, such as 'c1'\nFROM log\nWHERE user_id" in text
     prepare(config)
     few = pl.when(pl.col("minutes") % 3 > 1).then("stars")
     text, _ = written(folder, tables | {"log": tables["log"].with_columns(stars=few)})
@@ -228,7 +229,7 @@ def test_a_table_of_places_is_no_log_although_it_has_ratings(folder: Path) -> No
 
 def test_a_uuid_is_the_user_and_a_display_the_request(folder: Path) -> None:
     """As Outbrain's events, with times that count from a start."""
-    tables = huts(timestamp=pl.col("ms") - 1_740_000_000_000)
+    tables = huts(timestamp=(pl.col("ms") - 1_740_000_000_000) // 10_000_000)
     log = tables["log"].rename({"hiker": "uuid", "bundle": "display_id", "hut_id": "ad_id"})
     events = log.select("display_id", "uuid", "timestamp").unique("display_id")
     log = log.select("display_id", "ad_id", clicked="tapped")

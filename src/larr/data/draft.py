@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import time as clock
 from pathlib import Path
@@ -17,7 +17,7 @@ import polars as pl
 from larr.data.contract import TABLES
 from larr.data.guess import Entity, Guess, guess, why_not
 from larr.data.log_roles import MAX_MISSING
-from larr.data.look import EPOCHS, Column, has_words, is_kind, percent, share
+from larr.data.look import EPOCHS, STARTED, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
 from larr.data.reader import Reader, Table
 from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as
@@ -204,8 +204,9 @@ def _read_of(found: Guess, log: Query, places: Query, users: Query) -> dict[str,
         ("scene", "action", [*scene]),
     ]
     kinds = log.kinds | places.kinds | users.kinds
-    has_clock = any(_has_clock(time) for time in found.of("time")) or "clock" in found.roles
-    of_time = ["hour_band"] * has_clock + ["day_kind"] * ("time" in found.roles)
+    dated = [time for time in found.of("time") if time.form not in STARTED]
+    has_clock = any(_has_clock(time) for time in dated) or "clock" in found.roles
+    of_time = ["hour_band"] * has_clock + ["day_kind"] * len(dated)
     liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
     # Profiles count the past, so they need times.
     profiles = liked[:MAX_PROFILES] if "time" in found.roles else []
@@ -238,8 +239,7 @@ def _rows(table: str, found: Guess) -> Query:
             )
         if role == "time":
             sql = column.as_time(*found.of("clock"))
-            if column.form.startswith(("%d/%m", "%m/%d")):
-                query.checks.append(f"{column.name}, such as {column.example}: {column.form}?")
+            query.checks += _doubts(column)
         elif role == "position":
             sql = f"TRY_CAST({sql} AS INTEGER){'' if column.number_values.min() else ' + 1'}"
         elif role == "rating":
@@ -275,6 +275,17 @@ def _rows(table: str, found: Guess) -> Query:
     return query
 
 
+def _doubts(time: Column) -> Iterator[str]:
+    """Yields what the user should check about a time."""
+    if time.form in STARTED:
+        yield (
+            f"{time.name} seems to count {time.form}, which is unknown, so no text or feature "
+            "reads hours and days of the week."
+        )
+    if time.form.startswith(("%d/%m", "%m/%d")):
+        yield f"{time.name}, such as {time.example}: {time.form}?"
+
+
 def _entity(table: str, found: Guess, entity: Entity) -> Query:
     """Returns the query of users or places, without lines if they have no columns but the key."""
     own, key = entity.own_key or entity.key, KEYS[table]
@@ -301,14 +312,14 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
             query.add(form.format(column.sql), axes[0], column.example)
         elif (column is not title or is_kind(column)) and column not in flags:
             query.add_own(column, form)
+    given = f"\nWHERE {own.sql} IS NOT NULL" if own.values.null_count() else ""
     if entity.table is None:
-        query.source += f"\nGROUP BY {own.sql} ORDER BY {own.sql}"
+        query.source += f"{given}\nGROUP BY {own.sql} ORDER BY {own.sql}"
         query.checks.append(
             f"there is no table of {table}; these columns of the log have one value per {own.name}."
         )
     elif unknown := share(~entity.key.distinct.is_in(own.distinct.implode())):
         name = f", {key} AS name" if table == "places" else ""
-        given = f" WHERE {own.sql} IS NOT NULL" * (own.values.null_count() > 0)
         query.source += (
             f"\nUNION ALL BY NAME SELECT DISTINCT {key}{name} FROM impressions\n"
             f"WHERE {key} NOT IN (SELECT {own.sql} FROM {entity.table.name}{given}) ORDER BY ALL"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +55,18 @@ FORMATS += ("%I:%M %p, %B %d %Y", "%d/%b/%Y:%H:%M:%S %z")
 """Time formats other than ISO 8601, tried in this order."""
 EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
 """Units of times since 1970, in microseconds."""
+STARTED = {
+    "days from a start": ("to_days({}::INT)", 86_400),
+    "hours from a start": ("to_hours({}::BIGINT)", 3_600),
+    "seconds from a start": ("to_seconds({}::BIGINT)", 1),
+    "milliseconds from a start": ("to_milliseconds({}::BIGINT)", 0.001),
+}
+"""Forms of times that count from an unknown start -> SQL, and seconds."""
+START = datetime(2000, 1, 1)
+"""The day that is taken for an unknown start."""
+MIN_COUNTED, SHORTEST, LONGEST = 31, 2 * 86_400, 10 * 365 * 86_400
+"""Such times have more distinct values than the first number, and a range of seconds between the
+others."""
 OLDEST, LATEST = 6.3e14, 2.2e15
 """The range of plausible times in microseconds since 1970: 1990 to 2039."""
 
@@ -159,12 +172,17 @@ class Column:
     @cached_property
     def times(self) -> pl.Series:
         """The values as times, for the kinds time and date."""
+        if self.form in STARTED:
+            microseconds = self.values.cast(pl.Float64) * 1e6 * STARTED[self.form][1]
+            return START + microseconds.cast(pl.Int64).cast(pl.Duration("us"))
         if self.form and self.form not in EPOCHS:
             return parsed(self.values, self.form)
         return as_type(self.values, pl.Datetime("us"), TablesConfig())
 
     def as_time(self, clock: Column | None = None) -> str:
         """Returns SQL for a time that larr can read; `clock` is a separate time of day."""
+        if self.form in STARTED:
+            return f"TIMESTAMP '{START:%Y-%m-%d}' + {STARTED[self.form][0].format(self.sql)}"
         sql = f"{self.sql} || ' ' || {clock.sql}" if clock else self.sql
         if not self.form or self.form in EPOCHS:
             return sql
@@ -195,6 +213,18 @@ def _digits(column: Column) -> str:
     return form if is_time and _fits(column, form) else ""
 
 
+def _started(column: Column) -> str:
+    """Returns the form of times that count from a start, as judged by name and range."""
+    words = {*column.words}
+    if not column.is_integer or not words <= WORDS["time"] or len(column.distinct) <= MIN_COUNTED:
+        return ""
+    units = {"day": {"day", "date"}, "hour": {"hour"}}
+    named = [unit for unit, names in units.items() if names & words]
+    span = np.ptp(column.number_values)
+    forms = (f for f in STARTED if (f.startswith(named[0]) if named else "second" in f))
+    return next((f for f in forms if SHORTEST <= span * STARTED[f][1] <= LONGEST), "")
+
+
 KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     (
         "list",  # not of floats, as in embeddings
@@ -211,6 +241,7 @@ KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
     ("date", lambda c: _digits(c) == "%Y%m%d" and "%Y%m%d"),
     ("time", _digits),
     ("time", lambda c: c.is_integer and "id" not in c.words and _unit(c.number_values)),
+    ("time", _started),
     ("category", lambda c: c.is_integer and len(c.distinct) <= MAX_NUMERIC_CATEGORY),
     (
         "category",
