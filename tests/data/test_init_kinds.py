@@ -37,6 +37,7 @@ def test_kinds_of_columns_are_detected(tmp_path: Path) -> None:
             "%I:%M %p, %B %d %Y",
             ["11:38 PM, September 10 2024", "1:02 AM, May 3 2024"],
         ),
+        "comma": ("time", "%d %b %Y, %H:%M", ["01 Mar 2024, 09:31", "12 Apr 2024, 12:02"]),
         "hours": ("time", "%Y%m%d%H", ["2014102100", "2014102123"]),
         "hour": ("time", "%y%m%d%H", ["14102100", "14102123"]),
         "compact": ("time", "%Y%m%d%H%M%S", ["20141021093000", "20141022120501"]),

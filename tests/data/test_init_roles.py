@@ -237,3 +237,29 @@ def test_a_uuid_is_the_user_and_a_display_the_request(folder: Path) -> None:
     assert "uuid AS user_id" in text
     assert "display_id AS request_id" in text
     assert "# CHECK: does timestamp count from a start?" in text
+
+
+def test_an_outcome_in_words_is_a_click(folder: Path) -> None:
+    """Rows whose outcome says that the place was ignored, or not clicked, are impressions."""
+    for ignored in ("ignored", "not clicked"):
+        words = pl.when("tapped").then(pl.lit("clicked")).otherwise(pl.lit(ignored))
+        tables = huts(
+            result=pl.when(pl.col("minutes") < 4).then(pl.lit("ordered")).otherwise(words)
+        )
+        smoking = pl.when(pl.col("bundle") < "t-07").then(pl.lit("none")).otherwise(pl.lit("no"))
+        tables["log"] = tables["log"].drop("tapped").with_columns(smoking=smoking)
+        text, config = written(folder, tables)
+        assert "# CHECK: by result, clicked, ordered is a click, ordered an order" in text
+        assert "smoking" in config.features.categories, "no event, as nothing was clicked"
+        assert "[dataset.negatives]" not in text
+        prepare(config)
+
+
+def test_coordinates_of_places_in_the_log_are_those_of_places(folder: Path) -> None:
+    number = pl.col("hut_id").str.tail(-1).cast(pl.Float64) / 100
+    tables = huts(hut_lat=number, hut_lon=number + 1)
+    tables["log"] = tables["log"].drop("guest_lat", "guest_lng")
+    del tables["huts"]
+    text, config = written(folder, tables)
+    assert "any_value(hut_lat) AS lat" in text
+    prepare(config)

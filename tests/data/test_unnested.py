@@ -79,6 +79,15 @@ def test_items_of_orders_become_rows(folder: Path) -> None:
     assert divided(folder, rows)["item"].values[:3].to_list() == ["100", "101", "106"]
 
 
+def test_lists_of_places_of_the_log_become_lists_of_its_places(folder: Path) -> None:
+    log = huts()["log"].with_columns(
+        tags=pl.concat_list(pl.format("tag {}", "hut_id"), pl.lit("a"))
+    )
+    text, config = written(folder, {"log": log.rename({"hiker": "user_id"})})
+    assert "array_to_string(any_value(tags), ', ') AS tags" in text
+    assert any("tags tag h3, a" in one for one in texts(config))
+
+
 def test_words_of_places_stay_lists(folder: Path) -> None:
     """The first kind is one of all kinds, but no user has chosen it."""
     kinds = [f"kind {n}" for n in range(20)]
@@ -137,11 +146,14 @@ def test_tables_with_several_rows_of_a_place_become_lists(folder: Path) -> None:
     ]
     tables["cuisines"] = pl.DataFrame(cuisines, schema=["hut_id", "cuisine"], orient="row")
     openings = [(f"h{n}", f"2024-04-0{day}") for n in range(20) for day in (1, 2)]
+    dishes = [(f"h{n}", f"Hut soup {n % 9}", 4 + n) for n in range(20) for _ in range(2)]
+    tables["dishes"] = pl.DataFrame(dishes, schema=["hut_id", "dish_name", "price"], orient="row")
     tables["openings"] = pl.DataFrame(openings, schema=["hut_id", "day"], orient="row")
     text, config = written(folder, tables)
     assert "string_agg(DISTINCT cuisine, ', ' ORDER BY cuisine) AS cuisine" in text
     assert "FROM openings" not in text
     assert any("cuisine cakes, soups" in one for one in texts(config))
+    assert any("dish name Hut soup 3" in one for one in texts(config))
 
 
 def test_an_integer_id_and_a_title_are_a_name(folder: Path) -> None:

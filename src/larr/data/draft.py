@@ -86,8 +86,8 @@ class Query:
             example = repr(str(column.times.drop_nulls().dt.year().first()))
         if kind == "list":
             replaced = f"replace({sql}, {literal(column.form)}, ', ')"
+            replaced = replaced if column.form else f"array_to_string({sql}, ', ')"
             sql = replaced if column.form != ", " else sql
-            sql = sql if column.form else f"array_to_string({column.sql}, ', ')"
         self._add_read(sql, name, kind, example, is_liked=is_liked)
 
     def add_flags(self, flags: list[Column]) -> None:

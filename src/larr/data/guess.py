@@ -18,6 +18,7 @@ from larr.data.log_roles import (
     MAX_WITHOUT_TIME,
     depends,
     differing,
+    is_axis,
     is_code,
     is_complete,
     labels,
@@ -258,8 +259,8 @@ def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     rules = (
         ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
         ("position", lambda c: is_role(c.name, "position") and c.is_integer),
-        ("lat", lambda c: has_role(c.name, "lat") and len(c.number_values)),
-        ("lon", lambda c: has_role(c.name, "lon") and len(c.number_values)),
+        ("lat", lambda c: is_axis(c, "lat", place.key)),
+        ("lon", lambda c: is_axis(c, "lon", place.key)),
         ("probability_click", lambda c: c.name == "probability_click"),
         ("probability_order", lambda c: c.name == "probability_order"),
     )

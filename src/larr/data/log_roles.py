@@ -49,6 +49,12 @@ def is_code(column: Column) -> bool:
     return column.is_integer or (is_text and column.all_match(CODE))
 
 
+def is_axis(column: Column, axis: str, place: Column) -> bool:
+    """Returns whether a column holds latitudes or longitudes, unless they are those of places."""
+    is_named = has_role(column.name, axis) and len(column.number_values) > 0
+    return is_named and not owned(place, [column])
+
+
 def is_complete(column: Column) -> bool:
     """Returns whether few rows lack an ID, or at most half if it is named as one."""
     is_named = column.words == ["id"] or any(is_role(column.name, r) for r in ("user", "place"))

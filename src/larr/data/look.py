@@ -49,7 +49,10 @@ DATES: tuple[str, ...] = (
     "%b %d, %Y",
 )
 DATES += ("%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d.%m.%y", "%Y年%m月%d日")
-TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M:%S %p", " %I:%M %p")
+TIMES = (
+    "",
+    *(c + t for c in (" ", ", ") for t in ("%H:%M", "%H:%M:%S", "%I:%M:%S %p", "%I:%M %p")),
+)
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
 FORMATS += ("%I:%M %p, %B %d %Y", "%d/%b/%Y:%H:%M:%S %z")
 """Time formats other than ISO 8601, tried in this order."""

@@ -11,9 +11,9 @@ from itertools import groupby
 
 import polars as pl
 
-from larr.data.look import Column, share
+from larr.data.look import Column, has_words, share
 from larr.data.reader import Reader, Table
-from larr.data.roles import EVENTS, WORDS, has_role, is_role, words_of
+from larr.data.roles import EVENTS, WORDS, has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.unnested import unnested
 
@@ -25,6 +25,8 @@ MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
 with more duplicates is not a key; the first row of each key is read."""
 MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
+NEGATIONS = {"no", "not", "non", "without"}
+"""Words of events such as `not clicked`."""
 SPLITS = dict.fromkeys(("train", "training", "valid", "validation", "val", "dev"), "train")
 SPLITS |= dict.fromkeys(("test", "testing"), "test")
 OF_LOGS = ("user", "place", "request", "time", "click", "order", "rating", "position")
@@ -144,8 +146,10 @@ def with_lists(reader: Reader, table: Table, key: Column, others: list[Table]) -
     for other in others:
         own = next((c for c in other.columns if c.name == key.name), key)
         rest = [column for column in other.columns if column is not own]
-        values = [column for column in rest if column.kind == "category"]
-        is_log = any(is_role(c.name, role) for c in rest for role in OF_LOGS)
+        values = [c for c in rest if c.kind == "category" or (c.kind == "text" and is_name(c.name))]
+        # Names of dishes are no keys.
+        named = [c for c in values if has_words(c) and not is_role(key.name, "user")]
+        is_log = any(is_role(c.name, role) for c in rest if c not in named for role in OF_LOGS)
         is_log |= any(column.kind in ("time", "date") for column in rest)
         if is_log or not values or own.repeated <= MAX_DUPLICATES or not are_among(own, key):
             continue
@@ -208,12 +212,19 @@ def are_among(column: Column, key: Column, least: float = CONTAINED) -> bool:
 def event_column(table: Table) -> Column | None:
     """Returns the column that names the event of each row, or None."""
     few = [c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS]
-    named = (c for c in few if share(pl.Series(map(_event, c.distinct)) != "") >= MIN_EVENTS)
-    return next(named, None) or next(filter(_holds_codes, few), None)
+    return next(filter(_names_events, few), None) or next(filter(_holds_codes, few), None)
+
+
+def _names_events(column: Column) -> bool:
+    """Returns whether most values name events, and one of them more than an impression."""
+    events = pl.Series(map(_event, column.distinct), dtype=pl.String)
+    return share(events != "") >= MIN_EVENTS and not {*events} <= {"", EVENTS[0]}
 
 
 def _event(value: str) -> str:
     """Returns the strongest of `EVENTS` that a value names, or an empty text."""
+    if not NEGATIONS.isdisjoint(words_of(value)):
+        return EVENTS[0]
     return next((event for event in reversed(EVENTS) if has_role(value, event)), "")
 
 

@@ -11,7 +11,7 @@ import tomllib
 from importlib.resources import files
 
 _FILE = tomllib.loads(files("larr").joinpath("templates/words.toml").read_text(encoding="utf-8"))
-EVENTS = [*_FILE["events"]]
+EVENTS: list[str] = [*_FILE["events"]]
 """The events of a shown place, from the weakest to the strongest."""
 WORDS = {role: {*words.split()} for role, words in (_FILE | _FILE.pop("events")).items()}
 """Role of a column or event -> words, in the singular."""

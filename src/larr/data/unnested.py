@@ -120,9 +120,10 @@ def _slates(table: Table) -> str:
 
 def _shown(table: Table) -> str:
     """Returns SQL with a row for each item of a list, and its click if known, else empty."""
-    users = [column for column in table.columns if is_role(column.name, "user")]
-    if table.is_named and all(column.is_key for column in users):
+    keys = [c for c in table.columns if any(is_role(c.name, r) for r in ("user", "request"))]
+    if table.is_named and not keys:
         return ""
+    has_orders = not all(column.is_key for column in keys) and not _has_place(table)
     lists = {column: parts for column in table.columns if (parts := _parts(column)) is not None}
     for shown, parts in lists.items():
         if parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
@@ -131,8 +132,7 @@ def _shown(table: Table) -> str:
         labels = [c for c in beside if {*lists[c].explode().str.to_lowercase()} <= LABELS]
         others = [c for c in table.columns if c is not shown and c not in beside]
         chosen = next((c for c in others if _are_chosen(c, lists.get(c), parts)), None)
-        is_order = has_role(shown.name, "place") and not _has_place(table)
-        if chosen or labels or is_order:
+        if chosen or labels or (has_orders and has_role(shown.name, "place")):
             return _rows(table, [shown, *beside], chosen)
     return ""
 
