@@ -11,12 +11,12 @@ over users and seeds. Runs that are complete are not repeated.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from measure import config_parser
 
 from larr import artifacts
 from larr.cli import for_seeds
@@ -27,7 +27,7 @@ from larr.data.log import SPLITS
 from larr.data.prepare import prepare
 from larr.evaluation.bootstrap import bootstrap, interval, pooled_draws
 from larr.metrics import TASKS, Auc
-from larr.progress import console, track
+from larr.progress import track
 from larr.rankers.align import train
 from larr.rankers.predict import predict_log
 from larr.settings import load_config
@@ -156,10 +156,8 @@ def gains(config: Config, ranker: str, arm: str) -> Array:
 
 def main() -> None:
     """Prints a row for each ranker, version, task and least number of orders."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("config", type=Path)
+    parser = config_parser(__doc__)
     parser.add_argument("--seeds", required=True)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
     configs = for_seeds(config, arguments.seeds)
