@@ -170,7 +170,9 @@ def test_feedback_beside_the_click_is_left_out(folder: Path) -> None:
     seconds = pl.when("tapped").then(pl.col("ms") % 977 + 1).otherwise(0)
     second_tap = pl.col("tapped") & (pl.col("minutes") > 9)
     tables = huts(seconds=seconds, twice=second_tap.cast(pl.Int8), nontap=~pl.col("tapped"))
+    tables["log"] = tables["log"].with_columns(heldout_hut=pl.col("hiker") % 7)
     text, _ = written(folder, tables)
+    assert "#   heldout_hut: its name suggests that it is held out" in text
     assert "#   seconds: only rows with a click have it, unless it is 0" in text
     assert "#   twice: only rows with a click have it" in text
     assert "#   nontap: no row with a click has it" in text

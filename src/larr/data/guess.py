@@ -201,11 +201,10 @@ def _fits(
 ) -> Iterator[tuple[float, Entity]]:
     """Yields scores of a column as user or place: on its own, and as the key of each table."""
     is_named = is_role(column.name, role)
-    is_request = is_role(column.name, "request")
     is_other = any(is_role(column.name, r) for r in {*ROLES, "request"} - {role})
     is_id = not (REFERENCES.isdisjoint(column.words) or is_other)
     score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * is_id
-    if role == "user" and not is_named and is_request:
+    if role == "user" and not is_named and is_role(column.name, "request"):
         score = 1.5  # without users, sessions take their role
     is_number = len(column.number_values) > 0
     if not (is_named or table.is_named):  # columns without names: codes, in order
@@ -396,5 +395,6 @@ def only_clicked(values: pl.Series, is_clicked: pl.Series) -> bool:
 
 
 def why_not(column: Column) -> str:
-    """Returns the reason why columns of this kind are not read, empty if they are."""
-    return ALONE.get(column.kind, "").format(column.example)
+    """Returns the reason why columns of this kind or name are not read, empty if they are."""
+    future = "its name suggests that it is held out" * has_role(column.name, "future")
+    return future or ALONE.get(column.kind, "").format(column.example)
