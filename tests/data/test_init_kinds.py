@@ -144,6 +144,29 @@ def test_units_and_brackets_are_removed(folder: Path) -> None:
     assert any("tags dry, cook's" in one for one in texts(config))
 
 
+def test_units_are_kept_in_ids_and_removed_elsewhere(folder: Path) -> None:
+    """IDs of several tables must match; degrees and quantities are numbers."""
+    tables = huts(
+        hiker=pl.format("{}号", "hiker"),
+        quantity=pl.format("{} kg", pl.when(pl.col("ms") % 31 == 0).then(-1).otherwise("minutes")),
+    )
+    tables["log"] = tables["log"].drop("tapped", "slot")
+    tables["hikers"] = tables["hikers"].with_columns(pl.format("{}号", "hiker"))
+    tables["huts"] = tables["huts"].with_columns(lat=pl.Series([f"47.{n}°" for n in range(21)]))
+    text, config = written(folder, tables)
+    assert "hiker AS user_id" in text
+    assert "returns, rows with quantity not above 0" in text
+    assert ", '') AS lat" in text
+    prepare(config)
+
+
+def test_a_time_of_day_in_digits_does_not_replace_the_date(folder: Path) -> None:
+    clock = (pl.col("ms") // 3600 % 24 * 100 + pl.col("slot") * 14) * 100 + pl.col("ms") // 7 % 60
+    tables = huts(time=clock, day=pl.from_epoch(pl.col("ms"), "ms").dt.date())
+    text, _ = written(folder, tables | {"log": tables["log"].drop("ms")})
+    assert "day AS time" in text
+
+
 def test_names_above_numbers_are_a_header(folder: Path) -> None:
     """Although most names are numbers; and a column may be named like a word of SQL."""
     log = huts()["log"].rename({"minutes": "101", "slot": "109_14", "tapped": "like"})

@@ -97,6 +97,41 @@ def test_words_of_places_stay_lists(folder: Path) -> None:
     assert divided(folder, rows).rows == 40
 
 
+def test_lists_that_describe_users_or_places_stay_lists(folder: Path) -> None:
+    """One of the genres of a film is its main one, but no user has chosen it."""
+    kinds = [f"kind {n}" for n in range(20)]
+    film = [
+        {"film_id": n % 9, "kinds": "|".join(kinds[n % 9 * 2 :][:3]), "main": kinds[n % 9 * 2]}
+        for n in range(40)
+    ]
+    films = [{"user_id": n % 7, "clicked": n % 2} | row for n, row in enumerate(film)]
+    assert divided(folder, films, "csv").rows == 40
+    users = [
+        {"user_id": n, "likes": row["kinds"], "most": row["main"]} for n, row in enumerate(film)
+    ]
+    assert divided(folder, users, "csv").rows == 40
+    tags = [{"user_id": n % 7, "dish_tags": row["kinds"]} for n, row in enumerate(film)]
+    assert divided(folder, tags, "csv").rows == 40
+    dishes = [{"user_id": n % 7, "ordered_dishes": row["kinds"]} for n, row in enumerate(film)]
+    assert divided(folder, dishes, "csv").rows == 120
+
+
+def test_the_chosen_column_may_be_called_item(folder: Path) -> None:
+    rows = [slate | {"item": click} for slate, click in zip(SLATES, CLICKS, strict=True)]
+    table = divided(folder, rows)
+    assert [column.name for column in table.columns] == [
+        *("user", "ts", "shown_request", "shown_item", "click")
+    ]
+    assert table["click"].values[:6].to_list() == [*["false"] * 4, "true", "false"]
+
+
+def test_lists_of_structs_without_texts_and_places_are_not_read(folder: Path) -> None:
+    hours = [{"open": 9, "close": 17}, {"open": 10, "close": 16}]
+    table = divided(folder, [{"shop_id": n, "hours": hours} for n in range(5)])
+    assert table.rows == 5
+    assert table["hours"].kind == "nested"
+
+
 def test_structs_become_columns_and_lists_of_structs_names(folder: Path) -> None:
     rows = [
         {

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from larr.data.contract import TABLES
-from larr.data.guess import Entity, Guess, guess, why_not
+from larr.data.guess import Entity, Guess, guess
+from larr.data.left_out import why_not
 from larr.data.log_roles import MAX_MISSING
 from larr.data.look import EPOCHS, STARTED, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
@@ -229,7 +230,9 @@ def _rows(table: str, found: Guess) -> Query:
     query = Query(table, found.log.name, left_out=found.left_out)
     needed = []
     for role, column in found.roles.items():
-        sql = column.clean or column.sql
+        # IDs are compared with those of other tables, which are not cleaned either.
+        is_id = role in ("user", "place", "request")
+        sql = column.sql if is_id else column.clean or column.sql
         missing = share(column.values.is_null())
         if role in ("user", "place") and missing > MAX_MISSING:
             needed.append(f"{sql} IS NOT NULL")
@@ -261,15 +264,14 @@ def _rows(table: str, found: Guess) -> Query:
         elif column.kind == "flag" and column.yes.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.yes)}"
         if role in found.unsure:
-            kind = " ID" * (role in ("user", "place", "request"))
-            query.checks.append(f"is {column.name} the {role}{kind}?")
+            query.checks.append(f"is {column.name} the {role}{' ID' * is_id}?")
         if role != "clock":
             query.add(sql, NAMES.get(role, role), column.example)
     for column in found.scene:
         query.add_own(column)
     for column in found.log.columns if not found.has_label else ():
         if is_role(column.name, "count") and column.number_values.min(initial=0) < 0:
-            needed.append(f"TRY_CAST({column.sql} AS DOUBLE) > 0")
+            needed.append(f"TRY_CAST({column.read} AS DOUBLE) > 0")
             query.checks.append(f"returns, rows with {column.name} not above 0, are left out.")
     query.source += "\nWHERE " * bool(needed) + " AND ".join(needed)
     return query
@@ -309,7 +311,7 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
         if reason := why_not(column):
             query.left_out[column.name] = reason
         elif axes and axes[0] not in query.lines:
-            query.add(form.format(column.sql), axes[0], column.example)
+            query.add(form.format(column.read), axes[0], column.example)
         elif (column is not title or is_kind(column)) and column not in flags:
             query.add_own(column, form)
     given = f"\nWHERE {own.sql} IS NOT NULL" if own.values.null_count() else ""

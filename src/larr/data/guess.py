@@ -1,7 +1,6 @@
 """Infers which table is the log, its users and places, and the roles of its columns.
 
-Guesses use names and values. Labels are compared with other columns only to find columns that are
-present in clicked rows alone, and only before the test days.
+Guesses use names and values; see `left_out` for what they read of the labels.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from math import log10
 
-import polars as pl
-
+from larr.data.left_out import ALONE, TIMES, leak, why_not_in_log
 from larr.data.log_roles import (
     KINDS_OF_IDS,
-    MAX_WITHOUT_TIME,
     depends,
     differing,
     is_axis,
@@ -26,7 +23,7 @@ from larr.data.log_roles import (
     request,
     times,
 )
-from larr.data.look import Column, percent, share
+from larr.data.look import Column, share
 from larr.data.no_log import is_matrix, no_log
 from larr.data.reader import Reader, Table
 from larr.data.reshape import (
@@ -51,19 +48,7 @@ MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
 FIRST = 3
 """Number of columns without names that may be IDs of users, places and requests."""
-TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
-"""Share of the rows that is searched for leaks. A column is a leak if no unclicked row has a value,
-although more than this number would by chance."""
-RISING = 0.99
-TIMES, LABELS = ("time", "date", "clock"), ("click", "order", "rating")
-ALONE = {
-    "missing": "it has no values",
-    "nested": "it holds nested values",
-    "constant": "it is {} in all rows",
-    "link": "it holds web addresses",
-    "code": "it holds codes, such as {}",
-}
-"""Kind of column -> the reason why it is not read, with a value."""
+LABELS = ("click", "order", "rating")
 
 
 @dataclass(eq=False)
@@ -293,7 +278,7 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
     for role, entity in (("user", found.user), ("place", found.place)):
         read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
         known = {c.name.lower() for c in entity.table.columns} if entity.table else {}
-        read = [c for c in read if c.name.lower() not in known and not _leak(c, found)]
+        read = [c for c in read if c.name.lower() not in known and not leak(c, found.roles)]
         named = [c for c in read if has_role(c.name, role) and not has_role(c.name, "outcome")]
         of_key = owned(entity.key, read) + owned(entity.key, named, 0)
         entity.columns = [column for column in read if column in of_key]
@@ -307,7 +292,8 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
             entity.table = with_lists(reader, entity.table, entity.own_key, others)
             entity.own_key = entity.table[entity.own_key.name]
             entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
-    found.left_out = {c.name: why for c in rest if (why := _why_not(c, found))}
+    reasons = {c.name: why_not_in_log(c, found.roles, has_label=found.has_label) for c in rest}
+    found.left_out = {name: reason for name, reason in reasons.items() if reason}
     rest = [column for column in rest if column.name not in found.left_out]
     request = found.of("request") or [found.user.key, *found.of("time")]
     has_request = len(request) > 1 or "request" in found.roles
@@ -320,81 +306,3 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
         rest, found.differing = [column for column in rest if column not in unknown], []
         found.roles.pop("position", None)
     found.scene = rest
-
-
-def _why_not(column: Column, found: Guess) -> str:
-    """Returns the reason why a column of the log is not read, empty if it is read."""
-    missing = share(column.values.is_null())
-    reasons = (
-        (
-            has_role(column.name, "outcome"),
-            "its name suggests that it is known only after the impression",
-        ),
-        (
-            column.kind == "flag" and any(has_role(column.name, r) for r in ("click", "order")),
-            "its name suggests that it is another label",
-        ),
-        (column.kind in TIMES and missing <= MAX_WITHOUT_TIME, "another time is used"),
-        (column.kind in TIMES, f"a time that is missing in {percent(missing)} of the rows"),
-        (
-            column.kind == "text" and "rating" in found.roles,
-            "it may be a review, written after the rating",
-        ),
-        (
-            is_role(column.name, "rating") and ("rating" in found.roles or not found.has_label),
-            "its name suggests that it is another rating",
-        ),
-        (
-            not found.has_label and is_role(column.name, "count"),
-            "it may count events of this place",
-        ),
-        (
-            not found.has_label and "time" not in found.roles and column.kind == "number",
-            "without times, it may count events of this user and place",
-        ),
-        (
-            not found.has_label and has_role(column.name, "event"),
-            f"its codes, such as {column.example}, may be events",
-        ),
-    )
-    known_later = next((why for is_so, why in reasons if is_so), "")
-    return known_later or _leak(column, found) or why_not(column)
-
-
-def _leak(column: Column, found: Guess) -> str:
-    """Returns how a column reveals the time or a label, empty if it does not."""
-    values = column.values.set(column.values == column.sentinel, None)
-    rows = pl.DataFrame({"value": values, "number": values.cast(pl.Float64, strict=False)})
-    roles = [role for role in ("click", "order") if role in found.roles]
-    if column.kind == "flag":
-        rows = rows.with_columns(value=values.set(values != column.yes, None))
-    elif len(column.number_values):
-        rows = rows.with_columns(value=values.set((rows["number"] == 0).fill_null(False), None))
-    for role, label in zip(roles, found.of(*roles), strict=True):
-        rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
-    for time in found.of("time"):
-        rows = rows.with_columns(time.times.alias("time")).sort("time")
-        rows = rows.with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
-        rising = rows.select(pl.corr("day", "number", method="spearman")).item()
-        if len(column.number_values) and abs(rising or 0) > RISING:
-            return "it increases with time, so the values of the test days are new"
-    rows = rows.head(int(TRAINING_SHARE * len(rows)))
-    zero = ", unless it is 0" if 0 in column.number_values else ""
-    for role in roles:
-        if only_clicked(rows["value"], rows[role]):
-            return f"only rows with a {role} have it{zero}"
-        if only_clicked(rows["value"], ~rows[role]):
-            return f"no row with a {role} has it{zero}"
-    return ""
-
-
-def only_clicked(values: pl.Series, is_clicked: pl.Series) -> bool:
-    """Returns whether only clicked rows have a value, although others would by chance."""
-    left = values.filter(~is_clicked)
-    return not left.count() and share(values.is_not_null()) * len(left) > MIN_EXPECTED
-
-
-def why_not(column: Column) -> str:
-    """Returns the reason why columns of this kind or name are not read, empty if they are."""
-    future = "its name suggests that it is held out" * has_role(column.name, "future")
-    return future or ALONE.get(column.kind, "").format(column.example)

@@ -17,7 +17,7 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
-from larr.data.guess import only_clicked
+from larr.data.left_out import only_clicked
 from larr.data.log import Log, check_tables, single_rows
 from larr.data.look import share
 from larr.data.roles import has_role

@@ -185,7 +185,7 @@ class Column:
     def as_time(self, clock: Column | None = None) -> str:
         """Returns SQL for a time that larr can read; `clock` is a separate time of day."""
         if self.form in STARTED:
-            return f"TIMESTAMP '{START:%Y-%m-%d}' + {STARTED[self.form][0].format(self.sql)}"
+            return f"TIMESTAMP '{START:%Y-%m-%d}' + {STARTED[self.form][0].format(self.read)}"
         sql = f"{self.sql} || ' ' || {clock.sql}" if clock else self.sql
         if not self.form or self.form in EPOCHS:
             return sql
@@ -221,6 +221,9 @@ def _started(column: Column) -> str:
     words = {*column.words}
     if not column.is_integer or not words <= WORDS["time"] or len(column.distinct) <= MIN_COUNTED:
         return ""
+    second, minute = (column.number_values // size % 100 for size in (1, 100))
+    if max(second.max(), minute.max()) < 60 and column.number_values.max() < 240_000:
+        return ""  # a time of day, such as 93015
     units = {"day": {"day", "date"}, "hour": {"hour"}}
     named = [unit for unit, names in units.items() if names & words]
     span = np.ptp(column.number_values)

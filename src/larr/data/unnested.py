@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from larr.data.log_roles import KINDS_OF_IDS
+from larr.data.log_roles import KINDS_OF_IDS, owned
 from larr.data.look import MAX_NUMERIC_CATEGORY, TRUTH, Column, share
 from larr.data.reader import Reader, Table
-from larr.data.roles import has_role, is_name, is_role
+from larr.data.roles import WORDS, has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
 
 SLATE = r"^\S+-[01]( \S+-[01])*$"
@@ -33,27 +33,30 @@ REQUEST = "shown_request"
 
 def unnested(reader: Reader, table: Table) -> Table:
     """Returns a table in which a cell holds one value, or a list of words."""
-    table = _flat(reader, table)
-    sql = _structs(table) or _slates(table) or _shown(table)
+    rows = [c.name for c in table.columns if _holds_rows(table, _of_list(c))]
+    table = _flat(reader, table, rows)
+    sql = _structs(table, rows) or _slates(table) or _shown(table)
     if not sql:
         return table
     return reader.query(f"{table.name}_rows", sql, "a row for each value of a list", table)
 
 
-def _flat(reader: Reader, table: Table) -> Table:
-    """Returns a table whose structs are columns and whose lists of structs are lists of names."""
+def _flat(reader: Reader, table: Table, rows: list[str]) -> Table:
+    """Returns a table whose structs are columns and whose lists of structs are lists of names.
+
+    The lists in the columns `rows` remain, and so do lists without texts.
+    """
     taken = {column.name.lower() for column in table.columns}
     divided, lines = [], []
     for column in table.columns:
         found = []
         if isinstance(column.dtype, pl.Struct):
             found = [*_fields(column.dtype, column.sql, f"{column.name}_")]
-        elif (fields := _of_list(column)) and not _holds_rows(table, fields):
-            texts = [field.name for field in fields if field.dtype == pl.String]
-            names = [name for name in texts if is_name(name)] or texts
-            path = [(f"[one.{identifier(names[0])} FOR one IN {column.sql}]", column.name)]
-            found = path if names else []
-            taken.discard(column.name.lower())
+        elif column.name not in rows:
+            texts = [field.name for field in _of_list(column) if field.dtype == pl.String]
+            for name in [*filter(is_name, texts), *texts][:1]:
+                found = [(f"[one.{identifier(name)} FOR one IN {column.sql}]", column.name)]
+                taken.discard(column.name.lower())
         for sql, name in found:
             free = f"{name}_2" if name.lower() in taken else name
             taken.add(free.lower())
@@ -92,16 +95,15 @@ def _fields(values: pl.Struct, path: str, prefix: str = "") -> Iterator[tuple[st
             yield inside, name
 
 
-def _structs(table: Table) -> str:
-    """Returns SQL with a row for each struct of a list, empty if there is none."""
-    for column in table.columns:
-        if fields := _of_list(column):
-            inside = _fields(pl.Struct(fields), "one")
-            lines = [f"{sql} AS {identifier(name)}" for sql, name in inside]
-            return (
-                f"SELECT * EXCLUDE ({column.sql}, one), {', '.join(lines)}\n"
-                f"FROM (SELECT *, unnest({column.sql}) AS one FROM {table.name})"
-            )
+def _structs(table: Table, rows: list[str]) -> str:
+    """Returns SQL with a row for each struct in the first of the columns `rows`, else empty."""
+    for column in map(table.__getitem__, rows[:1]):
+        inside = _fields(pl.Struct(_of_list(column)), "one")
+        lines = [f"{sql} AS {identifier(name)}" for sql, name in inside]
+        return (
+            f"SELECT * EXCLUDE ({column.sql}, one), {', '.join(lines)}\n"
+            f"FROM (SELECT *, unnest({column.sql}) AS one FROM {table.name})"
+        )
     return ""
 
 
@@ -120,10 +122,16 @@ def _slates(table: Table) -> str:
 
 def _shown(table: Table) -> str:
     """Returns SQL with a row for each item of a list, and its click if known, else empty."""
-    keys = [c for c in table.columns if any(is_role(c.name, r) for r in ("user", "request"))]
-    if table.is_named and not keys:
+    users, requests, places = (
+        [column for column in table.columns if is_role(column.name, role)]
+        for role in ("user", "request", "place")
+    )
+    has_times = any(column.kind in ("time", "date") for column in table.columns)
+    # A table with one row per user and without times describes users.
+    is_log = requests or (users and (has_times or not all(column.is_key for column in users)))
+    if table.is_named and not is_log:
         return ""
-    has_orders = not all(column.is_key for column in keys) and not _has_place(table)
+    has_orders = not all(column.is_key for column in users + requests) and not places
     lists = {column: parts for column in table.columns if (parts := _parts(column)) is not None}
     for shown, parts in lists.items():
         if parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
@@ -132,13 +140,18 @@ def _shown(table: Table) -> str:
         labels = [c for c in beside if {*lists[c].explode().str.to_lowercase()} <= LABELS]
         others = [c for c in table.columns if c is not shown and c not in beside]
         chosen = next((c for c in others if _are_chosen(c, lists.get(c), parts)), None)
-        if chosen or labels or (has_orders and has_role(shown.name, "place")):
+        is_list = chosen or labels or (has_orders and _names_items(shown.name))
+        # Such as the genres of a film, and its main one.
+        if is_list and not any(owned(key, [shown]) for key in users + places if key is not chosen):
             return _rows(table, [shown, *beside], chosen)
     return ""
 
 
-def _has_place(table: Table) -> bool:
-    return any(is_role(column.name, "place") for column in table.columns)
+def _names_items(name: str) -> bool:
+    """Returns whether a name is such as `dishes` or `ordered_products`, unlike `dish_tags`."""
+    other = WORDS["code"] | WORDS["order"] | {"list"}
+    heads = [word for word in words_of(name) if word not in other]
+    return has_role(heads[-1] if heads else name, "place")
 
 
 def _parts(column: Column) -> pl.Series | None:
@@ -183,7 +196,9 @@ def _are_chosen(column: Column, some: pl.Series | None, shown: pl.Series) -> boo
 
 def _rows(table: Table, lists: list[Column], chosen: Column | None) -> str:
     """Returns SQL with a row for each item of the first list, and the values of the others."""
-    names = [identifier("item"), *(column.sql for column in lists[1:])]
+    taken = any(c.name.lower() == "item" for c in table.columns if c is not lists[0])
+    item = "shown_item" if taken else "item"
+    names = [item, *(column.sql for column in lists[1:])]
     rows = ", ".join(
         f"unnest({_as_list(column)}) AS {name}" for column, name in zip(lists, names, strict=True)
     )
@@ -198,7 +213,7 @@ def _rows(table: Table, lists: list[Column], chosen: Column | None) -> str:
         return sql
     is_list = _separator(chosen) or isinstance(chosen.dtype, pl.List)
     among = _as_list(chosen) if is_list else f"[{chosen.sql}]"
-    click = f"coalesce(list_contains(({among})::VARCHAR[], item::VARCHAR), false) AS click"
+    click = f"coalesce(list_contains(({among})::VARCHAR[], {item}::VARCHAR), false) AS click"
     return f"SELECT * EXCLUDE ({chosen.sql}), {click}\nFROM ({sql})"
 
 
