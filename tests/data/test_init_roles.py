@@ -19,6 +19,17 @@ def test_ids_and_requests_are_found_by_their_values(folder: Path) -> None:
     prepare(config)
 
 
+def test_a_time_of_the_place_or_from_a_start_is_not_that_of_the_row(folder: Path) -> None:
+    hours = pl.col("ms") // 3_600_000
+    tables = huts(
+        hour=(hours * 5 + pl.col("slot")) % 168,
+        date=pl.format("2019-01-{}", pl.col("hut_id").str.slice(1).cast(pl.Int64) + 10),
+        visited=pl.from_epoch(hours // 24, "d").cast(pl.String),
+    )
+    text, _ = written(folder, tables | {"log": tables["log"].drop("ms")})
+    assert "visited AS time" in text
+
+
 def test_a_column_with_a_value_per_row_is_no_request(folder: Path) -> None:
     tables = huts(request_id=pl.format("{}-{}", "bundle", "slot"))
     text, _ = written(folder, tables)

@@ -112,6 +112,11 @@ def test_lists_that_describe_users_or_places_stay_lists(folder: Path) -> None:
     assert divided(folder, users, "csv").rows == 40
     tags = [{"user_id": n % 7, "dish_tags": row["kinds"]} for n, row in enumerate(film)]
     assert divided(folder, tags, "csv").rows == 40
+    past = [
+        {"user_id": n % 7, "last_films": row["kinds"], "next": row["main"]}
+        for n, row in enumerate(film)
+    ]
+    assert divided(folder, past, "csv").rows == 40
     dishes = [{"user_id": n % 7, "ordered_dishes": row["kinds"]} for n, row in enumerate(film)]
     assert divided(folder, dishes, "csv").rows == 120
 
@@ -127,7 +132,9 @@ def test_the_chosen_column_may_be_called_item(folder: Path) -> None:
 
 def test_lists_of_structs_without_texts_and_places_are_not_read(folder: Path) -> None:
     hours = [{"open": 9, "close": 17}, {"open": 10, "close": 16}]
-    table = divided(folder, [{"shop_id": n, "hours": hours} for n in range(5)])
+    rows = [{"shop_id": n, "hours": hours, "tags": list[str]()} for n in range(5)]
+    table = divided(folder, rows)
+    assert table["tags"].kind == "missing"
     assert table.rows == 5
     assert table["hours"].kind == "nested"
 

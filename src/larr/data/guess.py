@@ -239,7 +239,7 @@ def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     flags = [column for column in rest if column.kind == "flag"]
     fixed = owned(user.key, flags) + owned(place.key, flags)
     outcomes, unsure = labels(log, [column for column in rest if column not in fixed])
-    roles = {"user": user.key, "place": place.key} | outcomes | times(user.key, rest)
+    roles = {"user": user.key, "place": place.key} | outcomes | times((user.key, place.key), rest)
     rules = (
         ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
         ("position", lambda c: is_role(c.name, "position") and c.is_integer),

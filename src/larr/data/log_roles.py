@@ -8,7 +8,7 @@ from datetime import timedelta
 import polars as pl
 
 from larr.data.columns import MAX_DIFFERING
-from larr.data.look import Column, share
+from larr.data.look import STARTED, Column, share
 from larr.data.reader import Table
 from larr.data.roles import has_role, is_role
 
@@ -137,11 +137,16 @@ def _has_all(click: Column, order: Column) -> bool:
     return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
-def times(user: Column, columns: list[Column]) -> dict[str, Column]:
-    """Returns the earliest time of a row; the time of day may be in a column of its own."""
+def times(keys: Sequence[Column], columns: list[Column]) -> dict[str, Column]:
+    """Returns the earliest time of a row; the time of day may be in a column of its own.
+
+    Times of users or places, which are identified by `keys`, are not used if there are others, and
+    so are times that count from a start.
+    """
     usable = [c for c in columns if share(c.values.is_null()) <= MAX_WITHOUT_TIME]
     times = [c for c in usable if c.kind in ("time", "date") and not has_role(c.name, "birth")]
-    times = [column for column in times if not owned(user, [column])] or times
+    times = [c for c in times if not any(owned(key, [c]) for key in keys)] or times
+    times = [column for column in times if column.form not in STARTED] or times
     if not times:
         return {}
     key = lambda c: (c.kind == "date", not is_role(c.name, "time"), c.times.median())  # noqa: E731

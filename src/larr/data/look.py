@@ -231,16 +231,17 @@ def _started(column: Column) -> str:
     return next((f for f in forms if SHORTEST <= span * STARTED[f][1] <= LONGEST), "")
 
 
+def _is_nested(dtype: pl.DataType) -> bool:
+    """Returns whether cells hold bytes, structs, or lists of these or of floats: embeddings."""
+    if isinstance(dtype, pl.List):
+        return dtype.inner.is_nested() or dtype.inner.is_float()
+    return dtype.is_nested() or dtype == pl.Binary
+
+
 KINDS: tuple[tuple[str, Callable[[Column], object]], ...] = (
-    (
-        "list",  # not of floats, as in embeddings
-        lambda c: (
-            isinstance(c.dtype, pl.List)
-            and not (c.dtype.inner.is_nested() or c.dtype.inner.is_float())
-        ),
-    ),
-    ("nested", lambda c: c.dtype.is_nested() or c.dtype == pl.Binary),
+    ("nested", lambda c: _is_nested(c.dtype)),
     ("missing", lambda c: not len(c.distinct)),
+    ("list", lambda c: isinstance(c.dtype, pl.List)),
     ("constant", lambda c: len(c.distinct) == 1 and not c.values.null_count()),
     ("category", lambda c: len(c.distinct) == 1),
     ("flag", lambda c: {*c.distinct.head(3).str.to_lowercase()} in map(set, TRUTH.items())),

@@ -134,7 +134,7 @@ def _shown(table: Table) -> str:
     has_orders = not all(column.is_key for column in users + requests) and not places
     lists = {column: parts for column in table.columns if (parts := _parts(column)) is not None}
     for shown, parts in lists.items():
-        if parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
+        if has_role(shown.name, "past") or parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
             continue
         beside = [c for c in lists if c is not shown and _are_parallel(lists[c], parts)]
         labels = [c for c in beside if {*lists[c].explode().str.to_lowercase()} <= LABELS]
