@@ -103,7 +103,10 @@ def row(report: Json, configs: list[Config], state: str) -> list[str]:
         for values in zip(*by_seed, strict=True)
     ]
     for metric in METRICS:
-        gain = report["gains"][f"{state}_over_ple"][metric]
+        gain = report["gains"][f"{state}_over_ple"].get(metric)
+        if gain is None:  # no orders
+            means.append("-")
+            continue
         ends = f"[{gain['low']:+.2f}, {gain['high']:+.2f}]"
         mean = report["models"][state][metric]["mean"]
         means.append(f"{mean:.4f}, {gain['percent']:+.2f} {ends}")
