@@ -41,7 +41,7 @@ def small(output: Path, model: Path, general: Path, **backbone: object) -> Confi
     return make_data(
         output,
         backbone={"model": str(model)} | backbone,
-        pretrain={"general_text": general, "learning_rate": 1e-2, "max_steps": 5},
+        pretrain={"general_text": general, "learning_rate": 3e-2, "max_steps": 10},
     )
 
 

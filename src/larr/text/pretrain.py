@@ -304,11 +304,8 @@ def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
     with torch.no_grad():
         for start in range(0, len(by_length), EVALUATION_BATCH):
             batch = collate(by_length[start : start + EVALUATION_BATCH])
-            skipped = int(lm.predicts == "next")  # the first token is not predicted
-            labelled = int((batch["labels"][:, skipped:] != IGNORED).sum())
-            if not labelled:
-                continue
             batch = {name: tensor.to(lm.model.device) for name, tensor in batch.items()}
-            total += float(lm.model(**batch).loss) * labelled
-            count += labelled
+            losses_L = labelled_losses(lm.model, batch, masks=lm.predicts == "masked")
+            total += float(losses_L.sum(dtype=torch.float64))
+            count += len(losses_L)
     return round(math.exp(total / count), 4) if count else None
