@@ -122,6 +122,19 @@ def test_texts_of_several_lines_are_cells(written: Callable[[str | bytes], Path]
     assert read(written("id,text\n" + "".join(lines))).height == 9
 
 
+def test_prose_with_commas_is_told_from_rows_within_a_cell(
+    written: Callable[[str | bytes], Path],
+) -> None:
+    """Prose has spaces after its commas, or lines without them; swallowed rows do not."""
+    texts = ["A hut.\nWarm, dry, on a hill.\nGo", "A hut.\nWarm,dry,on a hill\nand far away\n"]
+    lines = [f'{n},"{text}",5\n' for n, text in enumerate(texts)]
+    frame = read(written("id,text,stars\n" + "".join(lines)))
+    assert frame["text"].to_list() == texts
+    swallowed = '1,"open,5\n2,b,6\n3,c",7\n'
+    with pytest.raises(DataError, match="a quoted cell seems to contain rows: 'open,5"):
+        read(written("id,text,stars\n" + "".join(lines) + swallowed))
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_long_malformed_lines_are_kept_complete(tmp_path: Path, *, compressed: bool) -> None:
     """An unclosed quote spans all lines up to the next quote or the end."""

@@ -134,7 +134,8 @@ def test_the_error_without_a_log_says_what_is_missing(folder: Path) -> None:
     lines = [" ".join(map(str, row)) for row in zip(*stars.values(), strict=True)]
     (folder / "numbers.csv").unlink()
     (folder / "stars.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"stars: column_1, .*: a matrix"):
+    (folder / "log.csv").write_text("<html>a,b</html>\n")
+    with pytest.raises(DataError, match=r"log\.csv: a web page.*stars: column_1, .*: a matrix"):
         drafted(folder)
 
 

@@ -184,3 +184,39 @@ def test_rows_of_separators_are_skipped(folder: Path) -> None:
     text, config = drafted(folder)
     assert "hiker AS user_id" in text
     prepare(config)
+
+
+def test_a_few_ratings_that_are_no_numbers_are_missing(folder: Path) -> None:
+    """As `NEW` or `Like` among the stars of review sites; they may be called feedback."""
+    odd = pl.when(pl.col("ms") == pl.col("ms").min()).then(pl.lit("NEW"))
+    stars = (pl.col("minutes") % 5 + 1).cast(pl.String)
+    tables = huts(Feedback=odd.otherwise(stars))
+    tables["log"] = tables["log"].drop("tapped", "slot", "minutes")
+    text, config = written(folder, tables)
+    assert "TRY_CAST(Feedback AS DOUBLE) >= 4 AS click" in text
+    assert "Feedback has values up to 5; a value from 4 on is a click" in text
+    prepare(config)
+
+
+def test_a_key_that_is_a_name_is_the_name(folder: Path) -> None:
+    """A text of restaurants, beside a key called `name`, is another text."""
+    tables = huts()
+    titles = tables["huts"].head(20).select("hut_id", restaurant="title")
+    tables["log"] = tables["log"].join(titles, on="hut_id").drop("hut_id")
+    motto = pl.when(pl.col("opened") > "1993").then(pl.format("Warm and {}", "title"))
+    motto = motto.otherwise(pl.lit("Warm and cosy"))
+    tables["huts"] = tables["huts"].select(motto=motto, name="title").head(20)
+    text, config = written(folder, tables)
+    assert "    restaurant AS poi_id" in text
+    assert "    name,  -- such as 'Red A-Hut'" in text
+    assert {"Old A-Hut", "Warm and cosy"} <= texts(config)
+
+
+def test_tags_in_angle_brackets_are_a_list(folder: Path) -> None:
+    """As those of a question at Stack Exchange."""
+    tables = huts()
+    tags = pl.format("<{}>", pl.col("title").str.to_lowercase().str.replace("-| ", "><"))
+    tables["huts"] = tables["huts"].with_columns(tags=tags)
+    text, config = written(folder, tables)
+    assert "trim(replace(tags, '><', ', '), '<>') AS tags  -- list" in text
+    assert any("tags old, a-hut" in one for one in texts(config))

@@ -208,15 +208,16 @@ def test_rows_without_a_user_or_rating_are_left_out(folder: Path) -> None:
 
 
 def test_returns_are_no_purchases_and_codes_are_places(folder: Path) -> None:
-    """As UCI's Online Retail: an invoice, a stock code, its description, and a quantity."""
-    titles = huts()["huts"]["title"][:20]
-    log = huts()["log"].select(
+    """As UCI's Online Retail: an invoice, a stock code, its description, and a quantity.
+
+    The usual description is the name, and there are four unclicked places for each of a basket.
+    """
+    titles = huts()["huts"].select(pl.col("hut_id", "title")).head(20)
+    log = huts()["log"].join(titles, on="hut_id", maintain_order="left")
+    log = log.with_row_index().select(
         InvoiceNo=pl.format("C{}", "bundle"),
         StockCode="hut_id",
-        Description=pl.col("hut_id")
-        .str.tail(-1)
-        .cast(pl.Int64)
-        .replace_strict(dict(enumerate(titles))),
+        Description=pl.when(pl.col("index") % 25 > 0).then("title").otherwise(pl.lit("? lost")),
         Quantity=pl.col("minutes") - 2,
         CustomerID="hiker",
         InvoiceDate=pl.from_epoch("ms", "ms").dt.to_string("%m/%d/%Y %H:%M"),
@@ -224,8 +225,10 @@ def test_returns_are_no_purchases_and_codes_are_places(folder: Path) -> None:
     text, config = written(folder, {"retail": log})
     assert "StockCode AS poi_id" in text
     assert "# CHECK: returns, rows with Quantity not above 0, are left out." in text
-    assert "coalesce(any_value(Description), StockCode) AS name" in text
-    prepare(config)
+    assert "coalesce(mode(Description ORDER BY Description), StockCode) AS name" in text
+    assert config.dataset.negatives is not None
+    assert config.dataset.negatives.per_request == 16
+    assert not any("lost" in one for one in texts(config))
 
 
 def test_a_table_of_places_is_no_log_although_it_has_ratings(folder: Path) -> None:

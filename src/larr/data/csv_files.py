@@ -225,12 +225,15 @@ class CsvReader:
         for table in ("reject_errors", "reject_scans"):
             self.database.execute(f"DROP TABLE IF EXISTS {table}")
         between, separator = len(dialect.columns) - 1, re.escape(dialect.separator)
-        row = rf"\n[^\n]*({separator}[^\n]*){{{between}}}"
+        # Some line of prose has as many commas as a row, but not each, and spaces follow them.
+        other = rf"[^\n{separator}]*"
+        row = rf"\n{other}({separator}([^\s{separator}]{other})?){{{between}}}"
+        swallowed = rf"^[^\n]*({row})+(\n[^\n]*)?$"
         if between == 1:  # a line of prose may contain a comma; a row begins with a code
-            row = rf"\n[^\s{separator}]*\d[^\s{separator}]*{separator}"
+            swallowed = rf"\n[^\s{separator}]*\d[^\s{separator}]*{separator}"
         cells = ", ".join(
             f"any_value({cell}) FILTER (contains({cell}, chr(10)) "
-            f"AND regexp_matches({cell}, {literal(row)}))"
+            f"AND regexp_matches({cell}, {literal(swallowed)}))"
             for cell in map(identifier, dialect.columns)
         )
         rows, *suspect_cells = self._row(

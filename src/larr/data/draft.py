@@ -21,7 +21,7 @@ from larr.data.log_roles import MAX_MISSING
 from larr.data.look import EPOCHS, STARTED, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
 from larr.data.reader import Reader, Table
-from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as
+from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as, of_key
 from larr.data.roles import has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
@@ -247,7 +247,8 @@ def _rows(table: str, found: Guess) -> Query:
             sql = f"TRY_CAST({sql} AS INTEGER){'' if column.number_values.min() else ' + 1'}"
         elif role == "rating":
             largest = float(column.number_values.max())
-            number, high = f"TRY_CAST({sql} AS DOUBLE)", f"{HIGH * largest:g}"
+            number = sql if sql.startswith("TRY_CAST") else f"TRY_CAST({sql} AS DOUBLE)"
+            high = f"{HIGH * largest:g}"
             sql, least = f"{number} >= {high}", float(column.number_values.min())
             has_zero = least == 0 and largest >= MIN_STARS
             needed += [f"{number} >= 0"] * (least < 0 or missing > 0 or has_zero)
@@ -291,15 +292,20 @@ def _doubts(time: Column) -> Iterator[str]:
 def _entity(table: str, found: Guess, entity: Entity) -> Query:
     """Returns the query of users or places, without lines if they have no columns but the key."""
     own, key = entity.own_key or entity.key, KEYS[table]
-    form = "{}" if entity.table else "any_value({})"
     query = Query(table, (entity.table or found.log).name)
     if not entity.columns:
         return query
+
+    def form(column: Column) -> str:
+        return "{}" if entity.table else of_key(column, own)
+
     query.add(own.sql, key, own.example)
     title = _title(entity.columns, own) if table == "places" else None
     if table == "places":
         text = "::VARCHAR" * (title is not None and title.dtype != own.dtype)
-        name = f"coalesce({form.format(title.read)}{text}, {own.sql}{text})" if title else own.sql
+        name = own.sql
+        if title:
+            name = f"coalesce({form(title).format(title.read)}{text}, {own.sql}{text})"
         query.add(name, "name", (title or own).example)
     flags = [column for column in entity.columns if column.kind == "flag"]
     flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
@@ -311,9 +317,9 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
         if reason := why_not(column):
             query.left_out[column.name] = reason
         elif axes and axes[0] not in query.lines:
-            query.add(form.format(column.read), axes[0], column.example)
+            query.add(form(column).format(column.read), axes[0], column.example)
         elif (column is not title or is_kind(column)) and column not in flags:
-            query.add_own(column, form)
+            query.add_own(column, form(column))
     given = f"\nWHERE {own.sql} IS NOT NULL" if own.values.null_count() else ""
     if entity.table is None:
         query.source += f"{given}\nGROUP BY {own.sql} ORDER BY {own.sql}"
@@ -338,7 +344,12 @@ def _entity(table: str, found: Guess, entity: Entity) -> Query:
 
 
 def _title(columns: Sequence[Column], key: Column) -> Column | None:
-    """Returns the column with the names of places, the first text, their kinds, or None."""
+    """Returns the column with the names of places, the first text, their kinds, or None.
+
+    A key such as `restaurant_name` is the name.
+    """
+    if has_role(key.words[-1], "name") and has_words(key):
+        return None
     named = [column for column in columns if is_name(column.name)]
     named = [c for c in named if c.kind in ("text", "category", "code", "list")]
     named = [c for c in named if c.kind != "list" or c.form]  # not a list of Parquet or JSON

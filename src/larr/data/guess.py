@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from math import log10
 
+import polars as pl
+
 from larr.data.left_out import ALONE, TIMES, leak, why_not_in_log
 from larr.data.log_roles import (
     KINDS_OF_IDS,
@@ -91,6 +93,13 @@ class Guess:
         """Whether the log has labels; if not, every row is a click."""
         return "click" in self.roles or "rating" in self.roles
 
+    @property
+    def clicks_per_request(self) -> int:
+        """The mean number of rows of a request, which are many in a log of baskets."""
+        keys = self.of("request") or (self.of("user", "time") if "time" in self.roles else [])
+        rows = pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)])
+        return max(1, round(len(rows) / rows.n_unique())) if keys else 1
+
     def of(self, *roles: str) -> list[Column]:
         """Returns the columns of the log with some roles."""
         return [self.roles[role] for role in roles if role in self.roles]
@@ -99,12 +108,12 @@ class Guess:
 def guess(reader: Reader) -> Guess:
     """Returns the roles of tables and columns; raises DataError if no table can be the log."""
     tables = reshaped(reader)
-    found, *others = _logs(tables)
+    found, *others = _logs(tables, reader.others)
     if twice := _read_twice(found):
         reader.tables.remove(found.log)
         rest = [table for table in tables if table not in (found.log, *twice)]
         tables[tables.index(found.log)] = joined(reader, found.log.needs[0], rest)
-        found, *others = _logs(tables)
+        found, *others = _logs(tables, reader.others)
     event = event_column(found.log)
     if event and "click" not in found.roles:
         keys = [found.user.key, found.place.key, *found.of("request")]
@@ -119,12 +128,13 @@ def guess(reader: Reader) -> Guess:
     return found
 
 
-def _logs(tables: list[Table]) -> list[Guess]:
+def _logs(tables: list[Table], unread: dict[str, str]) -> list[Guess]:
     """Returns the tables that can be the log, best first; raises DataError if none can."""
     possible = [table for table in tables if table.is_named or not is_matrix(table)]
     logs = [found for table in possible if (found := _log(table, tables))]
     if not logs:
-        raise DataError(no_log(tables, {table.name: _lacks(table, tables) for table in tables}))
+        lacking = {table.name: _lacks(table, tables) for table in tables}
+        raise DataError(no_log(tables, lacking, unread))
     of_others = [entity.table for found in logs for entity in (found.user, found.place)]
     return sorted(logs, key=lambda f: (f.log not in of_others, *_preference(f)), reverse=True)
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import polars as pl
 
 from larr.data.columns import MAX_DIFFERING
-from larr.data.look import STARTED, Column, share
+from larr.data.look import STARTED, Column, has_words, share
 from larr.data.reader import Table
 from larr.data.roles import has_role, is_role
 
@@ -21,6 +21,9 @@ an ID with a usual name, as these rows are left out. A column with more missing 
 MIN_REPEATED, NEARLY_ALL = 0.3, 0.99
 """A column belongs to users if at least the first share of its rows is of users with two or more
 rows, and the second share of these users has a single value; likewise for places."""
+USUAL, DISTINCT = 0.95, 0.5
+"""Names may be misspelt or corrected: the usual one of each user or place has at least the first
+share of the rows, and there are at least so many different ones for each."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
 MAX_DURATION = timedelta(hours=1)
@@ -28,17 +31,27 @@ MAX_DURATION = timedelta(hours=1)
 
 
 def owned(key: Column, columns: Sequence[Column], least: float = MIN_REPEATED) -> list[Column]:
-    """Returns the columns with a single value for each value of a key.
+    """Returns the columns with a single value, or with names, for each value of a key.
 
     At least the share `least` of the rows must have a key with several rows.
     """
     found = []
     for column in columns:
         rows = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls()
-        groups = rows.group_by("key").agg(pl.len(), values=pl.col("value").n_unique())
+        counts = rows.group_by("key", "value").len().sort("len", "value")
+        groups = counts.group_by("key").agg(
+            pl.col("len").sum(),
+            usual=pl.col("len").last(),
+            name=pl.col("value").last(),
+            values=pl.len(),
+        )
         repeated = groups.filter(pl.col("len") > 1)
         is_repeated = len(rows) > 0 and repeated["len"].sum() >= least * len(rows)
-        if is_repeated and share(repeated["values"] > 1) <= 1 - NEARLY_ALL:
+        is_single = share(repeated["values"] > 1) <= 1 - NEARLY_ALL
+        if not is_single and has_words(column):
+            is_usual = repeated.select(pl.col("usual").sum() >= USUAL * pl.col("len").sum()).item()
+            is_single = is_usual and groups["name"].n_unique() >= DISTINCT * len(groups)
+        if is_repeated and is_single:
             found.append(column)
     return found
 

@@ -10,9 +10,16 @@ numbers from the same range, with at most so many distinct values."""
 NEEDED = "a log needs a user and a shown or chosen place in each row"
 
 
-def no_log(tables: list[Table], lacking: dict[str, list[str]]) -> str:
-    """Returns the error message; `lacking` maps a table to the roles that no column can have."""
-    reasons = "; ".join(_reason(table, lacking[table.name]) for table in tables)
+def no_log(tables: list[Table], lacking: dict[str, list[str]], others: dict[str, str]) -> str:
+    """Returns the error message.
+
+    `lacking` maps a table to the roles that no column can have, `others` a file to the reason why
+    it is not a table.
+    """
+    reasons = "; ".join(
+        [f"{name}: {reason}" for name, reason in others.items()]
+        + [_reason(table, lacking[table.name]) for table in tables]
+    )
     return (
         f"no table looks like a log: {NEEDED}. If the columns are there, give them such names "
         "as user_id, item_id, clicked and time, or write the configuration by hand "

@@ -18,7 +18,7 @@ from larr.data.cells import cleaned
 from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import Files, table_files
 from larr.data.look import Column
-from larr.data.roles import words_of
+from larr.data.roles import is_role, words_of
 from larr.data.sources import sources, tables_in
 from larr.data.sql import identifier
 from larr.data.transforms import text_column
@@ -26,6 +26,8 @@ from larr.errors import DataError
 
 MAX_ROWS = 1_000_000
 """Rows read from the beginning of each table."""
+MAX_ODD = 0.01
+"""Maximum share of ratings that are not numbers, such as `NEW`; they are read as missing."""
 DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
 """A cell that is unlikely to be a column name."""
 DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
@@ -169,4 +171,8 @@ def _column(frame: pl.DataFrame, name: str) -> Column:
     if dtype == pl.String:
         values, sql = cleaned(identifier(name), values)
         clean = sql if sql != identifier(name) else ""
+        numbers = values.cast(pl.Float64, strict=False)
+        odd = values.count() - numbers.count()
+        if is_role(name, "rating") and 0 < odd <= MAX_ODD * values.count():
+            values, clean = values.set(numbers.is_null(), None), f"TRY_CAST({sql} AS DOUBLE)"
     return Column(name, values, dtype, clean)

@@ -117,6 +117,13 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     return reader.query(f"{table.name}_joined", sql, note, *needs)
 
 
+def of_key(column: Column, key: Column) -> str:
+    """Returns SQL for the value of a user or place in a log: the usual one if values vary."""
+    pairs = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls().unique()
+    varies = pairs["key"].n_unique() < len(pairs)
+    return "mode({0} ORDER BY {0})" if varies else "any_value({})"
+
+
 def described(
     reader: Reader, table: Table, log: Table, keys: tuple[Column, Column], columns: list[Column]
 ) -> Table:
@@ -125,7 +132,7 @@ def described(
     `keys` are the keys in the table and in the log.
     """
     own, key = keys
-    values = [f"any_value({column.sql}) AS {column.sql}" for column in columns]
+    values = [f"{of_key(column, key).format(column.sql)} AS {column.sql}" for column in columns]
     text = "::VARCHAR" * (own.dtype != key.dtype)
     sql = (
         f"SELECT {table.name}.*, of_log.* EXCLUDE (key_of_log)\nFROM {table.name} LEFT JOIN (\n"
