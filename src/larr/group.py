@@ -56,7 +56,7 @@ class Group:
     """Whether each process keeps a part of the language model only; see `larr.text.divided`."""
 
     def start(self, model: Module) -> None:
-        """Connects the processes, and gives each the weights of the first one.
+        """Connects the processes, and gives each the trained weights of the first one.
 
         Raises the error of a process that failed before.
         """
@@ -75,7 +75,8 @@ class Group:
         )
         _notice_lost_machines()
         for parameter in model.parameters():
-            distributed.broadcast(parameter.data, 0)
+            if parameter.requires_grad:
+                distributed.broadcast(parameter.data, 0)
 
     def part(self, items: Any) -> Any:
         """Returns the items of a list or the rows of a tensor for this process, every `size`-th."""
@@ -120,6 +121,12 @@ class Group:
         received = [torch.empty_like(padded_MX) for _ in sizes]
         distributed.all_gather(received, padded_MX)
         return [rows_MX[:size] for rows_MX, size in zip(received, sizes, strict=True)]
+
+    def exchanged(self, own_MX: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Sends `sent[p]` rows to each process p, in order, and returns `received[p]` from each."""
+        rows_NX = own_MX.new_empty(sum(received), *own_MX.shape[1:])
+        distributed.all_to_all_single(rows_NX, own_MX.contiguous(), received, sent)
+        return rows_NX
 
     def total(self, value: Tensor) -> Tensor:
         """Returns the sum over the processes; gradients flow into this process's own value only."""

@@ -13,15 +13,10 @@ from torch import Tensor, nn
 from larr import rankers
 from larr.config import Config
 from larr.data.batches import Batch
-from larr.rankers.embedding import (
-    CategoryTable,
-    EmbeddedFeatures,
-    LazyAdam,
-    TargetAttention,
-    summed_by_row,
-)
+from larr.rankers.embedding import EmbeddedFeatures, TargetAttention, mean_row
 from larr.rankers.layers import tower_rates, with_product
 from larr.rankers.ple import Mixture, Ple
+from larr.rankers.tables import CategoryTable, LazyAdam, summed_by_row
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
 
 
@@ -72,6 +67,11 @@ def test_lazy_adam_decays_only_the_touched_rows() -> None:
     LazyAdam(table, 0.1, l2=0.5).step()
     expected = torch.tensor([[0.9, -0.9], [2.0, 2.0], [2.9, 0.0]])  # Adam's first step is the rate
     torch.testing.assert_close(table.rows.data, expected)
+
+
+def test_the_mean_of_some_rows_is_summed_in_blocks() -> None:
+    rows, chosen = torch.rand(200_000, 2), torch.rand(200_000) < 0.5
+    torch.testing.assert_close(mean_row(rows, chosen), rows[chosen].double().mean(dim=0).float())
 
 
 def test_encoder_reads_each_category_from_its_own_rows(config: Config, batch: Batch) -> None:

@@ -53,7 +53,7 @@ class ClusterConfig(Section):
     (one process on a GPU). They share the threads of the CPU."""
     divide_rankers: bool = False
     """Whether all workers train each ranker together, one ranker after another, on parts of every
-    batch. By default each worker trains another ranker."""
+    batch, and divide its embedding table. By default each worker trains another ranker."""
     divide_model: bool = False
     """Whether the workers that train the language model together divide its weights, gradients and
     optimizer state among them, for a model that does not fit into the memory of one."""

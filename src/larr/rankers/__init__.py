@@ -15,6 +15,7 @@ from larr.config import Config
 from larr.config.rankers import BEST, CONTROLS, RankerConfig
 from larr.data.features import read_features
 from larr.errors import ConfigError
+from larr.group import ALONE, Group
 from larr.plugins import with_plugins
 from larr.rankers.deep import Dcn, DeepFm, Din, WideDeep
 from larr.rankers.larr import Larr
@@ -37,10 +38,13 @@ VARIANCE_FLOOR = 1e-3
 """Share of the mean variance added in whitening, so that nearly empty directions stay small."""
 
 
-def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ranker:
+def build(
+    config: Config, name: str, settings: RankerConfig | None = None, group: Group = ALONE
+) -> Ranker:
     """Returns an untrained ranker for the data of this run, initialised with its seed.
 
-    `settings` defaults to the configuration's settings for this name.
+    `settings` defaults to the configuration's settings for this name; `group` are the processes
+    that will train it together.
     """
     ranker_class, source = find(config, name), text_vectors(config, name)
     settings = settings or config.align.of(name)
@@ -50,7 +54,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
     slots = tuple(n for n, name in enumerate(features.scene_keywords) if owners[name] == "poi")
     folders = [embedded / source / FIGURES for source in settings.figures]
     figures = {path: len(artifacts.read_json(path / SETTINGS)["names"]) for path in folders}
-    inputs: dict[str, Any] = {"poi_slots": slots, "figures": sum(figures.values())}
+    inputs: dict[str, Any] = {"poi_slots": slots, "figures": sum(figures.values()), "group": group}
     if (keyword := config.features.recent_keyword) and features.recent:
         inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))
         inputs["recent_slot"] = features.scene_keywords.index(keyword)
@@ -69,7 +73,7 @@ def build(config: Config, name: str, settings: RankerConfig | None = None) -> Ra
     with warnings.catch_warnings():  # a log without numbers gives layers without inputs
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
-    ranker.figures = figures
+    ranker.figures, ranker.group = figures, group
     ranker.initialise(config.seed)
     return ranker
 

@@ -110,8 +110,7 @@ def _fit(
 ) -> tuple[Ranker, LossCurve]:
     """Trains a ranker in one process of a group."""
     torch.manual_seed(config.seed)  # for dropout and for draws in constructors
-    ranker = rankers.build(config, name, settings)
-    ranker.group = group
+    ranker = rankers.build(config, name, settings, group)
     if group.rank:  # each process drops other units
         torch.manual_seed(config.seed + group.rank)
     log = log.with_figures(ranker.figures)

@@ -1,13 +1,11 @@
 """Embeddings of the ordinary features, shared by all networks.
 
 Shapes: B rows of a batch, F categories, M numbers (text figures among them), L recent places, E
-embedding, X linear weights, D width of the concatenated inputs, U distinct table rows of a batch, V
-values of a category.
+embedding, X linear weights, D width of the concatenated inputs, V values of a category.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,94 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.data.batches import Batch
-from larr.group import Group
 from larr.rankers.layers import product_dtype
 from larr.rankers.ranker import IDS, RankerInputs
+from larr.rankers.tables import table_of
 
 ATTENTION_UNITS = 32
-MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults for Adam
-
-
-class CategoryTable(nn.Module):
-    """One embedding table for all categories, with gradients only for the rows of the batch.
-
-    During training a lookup stores its row numbers and its result, which collects the gradient, in
-    `touched` for `LazyAdam`. The table itself has no gradient.
-    """
-
-    def __init__(self, rows: int, width: int) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(torch.empty(rows, width), requires_grad=False)
-        self.touched: list[tuple[Tensor, Tensor]] = []
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Looks up row indices of any shape; the width becomes the last dimension."""
-        looked_up = functional.embedding(rows, self.rows)
-        if self.training and torch.is_grad_enabled():
-            self.touched = [(rows, looked_up.requires_grad_())]
-        return looked_up
-
-    @torch.no_grad()
-    def add_gradients(self, group: Group) -> None:
-        """Replaces the rows of the last lookup, and their gradients, by those of all processes."""
-        ((rows, looked_up),) = self.touched
-        if group.size == 1 or looked_up.grad is None:
-            return
-        own_U, own_UE = summed_by_row(rows.flatten(), looked_up.grad.flatten(0, -2))
-        gradient_NE = group.rows(own_UE)
-        together_NE = torch.empty_like(gradient_NE)
-        together_NE.grad = gradient_NE
-        self.touched = [(group.rows(own_U), together_NE)]
-
-
-def summed_by_row(rows_N: Tensor, gradient_NE: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the distinct rows of a lookup in ascending order, int64 [U], and their gradients.
-
-    Sorts row and position as one number, so that the order of each sum is fixed, then sums runs.
-    """
-    packed_N = (rows_N.long() << 32) | torch.arange(len(rows_N), device=rows_N.device)
-    if packed_N.is_cpu:
-        packed_N.numpy().sort()  # with AVX-512: 18,600 rows in 0.07 ms, torch needs 0.9
-    else:
-        packed_N = packed_N.sort().values
-    rows_U, counts_U = (packed_N >> 32).unique_consecutive(return_counts=True)
-    starts_U = counts_U.cumsum(0) - counts_U
-    order_N = packed_N & 0xFFFFFFFF
-    return rows_U, functional.embedding_bag(order_N, gradient_NE, starts_U, mode="sum")
-
-
-class LazyAdam(torch.optim.Optimizer):
-    """Adam on the table rows that a batch touches; other rows and their moments do not change.
-
-    A dense Adam would update the complete table at each step, 250 MB for a million rows. torch's
-    SparseAdam gives the same result, but has no L2.
-    """
-
-    def __init__(self, table: CategoryTable, rate: float, l2: float) -> None:
-        super().__init__([table.rows], {"lr": rate})
-        self.table, self.l2, self.steps = table, l2, 0
-        self.mean, self.square = torch.zeros_like(table.rows), torch.zeros_like(table.rows)
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Updates the rows of the table's last lookup."""
-        rows, looked_up = self.table.touched.pop()
-        if looked_up.grad is None:
-            return
-        rows_U, gradient_UE = summed_by_row(rows.flatten(), looked_up.grad.flatten(0, -2))
-        values_UE = self.table.rows.index_select(0, rows_U)
-        gradient_UE.add_(values_UE, alpha=self.l2)
-        self.steps += 1
-        mean_UE = self.mean.index_select(0, rows_U).lerp_(gradient_UE, 1 - MEAN_DECAY)
-        square_UE = self.square.index_select(0, rows_U).mul_(SQUARE_DECAY)
-        square_UE.addcmul_(gradient_UE, gradient_UE, value=1 - SQUARE_DECAY)
-        self.mean.index_copy_(0, rows_U, mean_UE)
-        self.square.index_copy_(0, rows_U, square_UE)
-        # the bias correction counts all steps, not those of the row
-        correction = math.sqrt(1 - SQUARE_DECAY**self.steps) / (1 - MEAN_DECAY**self.steps)
-        rate = self.param_groups[0]["lr"] * correction
-        values_UE.addcdiv_(mean_UE, square_UE.sqrt_().add_(EPSILON), value=-rate)
-        self.table.rows.index_copy_(0, rows_U, values_UE)
+BLOCK_VALUES = 2**16
+"""Values averaged together, so that the seen ones of a category are never copied all at once."""
 
 
 class TargetAttention(nn.Module):
@@ -169,7 +86,7 @@ class FeatureEmbedding(nn.Module):
         recent_offsets = offsets[self.place].expand(features.recent)
         shifts = torch.cat([offsets, recent_offsets]).int()
         self.register_buffer("shifts", shifts, persistent=False)
-        self.table = CategoryTable(int(sizes.sum()), self.embedding + linear)
+        self.table = table_of(int(sizes.sum()), self.embedding + linear, inputs.group)
         if features.recent:
             self.attention = TargetAttention(self.embedding)
         attended = self.embedding if features.recent else 0
@@ -214,5 +131,14 @@ class FeatureEmbedding(nn.Module):
         for column, (first, last) in enumerate(ends):
             occurs_V = occurs[first:last]
             learned = column in ids and self.id_dropout
-            new_E = rows[first].clone() if learned else rows[first:last][occurs_V].mean(dim=0)
+            new_E = rows[first].clone() if learned else mean_row(rows[first:last], occurs_V)
             rows[first:last][~occurs_V] = new_E
+
+
+def mean_row(rows_VE: Tensor, chosen_V: Tensor) -> Tensor:
+    """Returns the mean of the chosen rows, [E]."""
+    total_E = torch.zeros_like(rows_VE[0], dtype=torch.float64)
+    parts = zip(rows_VE.split(BLOCK_VALUES), chosen_V.split(BLOCK_VALUES), strict=True)
+    for part_VE, chosen in parts:
+        total_E += part_VE[chosen].sum(dim=0, dtype=torch.float64)
+    return (total_E / chosen_V.sum()).float()

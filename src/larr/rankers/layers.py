@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from larr.config.rankers import RankerConfig
 
-TABLE_DEVIATION = 0.03
 TOKEN_DEVIATION = 0.05
 WEIGHT_GAIN = 3.0  # uniform weights in +-sqrt(3 / I) keep the variance of a layer's inputs
 
@@ -113,14 +112,15 @@ def initialise(model: nn.Module, seed: int) -> None:
     their common inputs, up to its scale.
     """
     for name, parameter in model.named_parameters():
-        kind = name.rpartition(".")[2]
+        path, _, kind = name.rpartition(".")
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         with torch.no_grad():
             if kind.endswith("bias"):
                 parameter.zero_()
+            elif kind == "rows":
+                model.get_submodule(path).draw(generator)  # type: ignore[operator]
             elif not kind.endswith("weight"):
-                deviation = TABLE_DEVIATION if kind == "rows" else TOKEN_DEVIATION
-                parameter.normal_(0.0, deviation, generator=generator)
+                parameter.normal_(0.0, TOKEN_DEVIATION, generator=generator)
             elif parameter.ndim > 1 and parameter.numel():
                 inputs, shape = parameter.shape[-1], parameter.shape[:-1]
                 drawn = torch.rand(inputs, *shape, generator=generator) * 2 - 1

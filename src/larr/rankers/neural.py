@@ -22,11 +22,12 @@ from larr import machine, progress
 from larr.data.batches import BLOCK_ROWS, Batch, LogRows
 from larr.errors import LarrError
 from larr.losses import click_loss
-from larr.rankers.embedding import FeatureEmbedding, LazyAdam
+from larr.rankers.embedding import FeatureEmbedding
 from larr.rankers.flat import FlatAdamW
 from larr.rankers.graph import VECTORS, Logits, inputs_of, write_graph
 from larr.rankers.layers import Towers, initialise, tower_rates
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
+from larr.rankers.tables import DividedTable, LazyAdam
 
 POINTS, PRINTED = 50, 10  # points of the loss curve; every tenth is printed
 WARM_UP = 0.05
@@ -245,14 +246,21 @@ class EmbeddingRanker(NeuralRanker):
         return [LazyAdam(self.encoder.table, settings.learning_rate, settings.embedding_l2)]
 
     def add_gradients(self) -> None:
-        """Also adds up the gradients of the embedding table's rows."""
+        """Also sends the gradients of a divided table's rows to their processes."""
         super().add_gradients()
-        self.encoder.table.add_gradients(self.group)
+        if isinstance(self.encoder.table, DividedTable):
+            self.encoder.table.add_gradients()
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
-        """Trains, then sets the vectors of unseen values; see `average_unseen`."""
+        """Trains, then sets the vectors of unseen values; see `average_unseen`.
+
+        Only the first of several processes has the whole table afterwards.
+        """
         curve = super().fit(log, seed)
-        self.encoder.average_unseen(log.in_order(BLOCK_ROWS))
+        if isinstance(self.encoder.table, DividedTable):
+            self.encoder.table = self.encoder.table.whole()
+        if self.group.rank == 0:
+            self.encoder.average_unseen(log.in_order(BLOCK_ROWS))
         return curve
 
 

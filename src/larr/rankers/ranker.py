@@ -70,6 +70,8 @@ class RankerInputs:
     """The scene keyword of these texts; None if recent places have no text."""
     figures: int = 0
     """The number of text figures in a batch."""
+    group: Group = ALONE
+    """The processes that train it together."""
 
     @property
     def numbers(self) -> int:
