@@ -132,14 +132,17 @@ def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame, tmp_path: Path) -
     assert (figures.to_numpy() == 0).all(), "the first day has no past"
 
 
-def test_default_pairs_have_recurring_values(tmp_path: Path) -> None:
-    """Users and kinds recur, and kinds differ within requests; each dish is sold on one day."""
+@pytest.mark.parametrize("is_menu", [True, False])
+def test_default_pairs_have_recurring_values(tmp_path: Path, is_menu: bool) -> None:
+    """Users and kinds recur, and kinds differ within requests; on a menu each dish has one day."""
     days = pl.DataFrame({"day": [FIRST + timedelta(days=n) for n in range(4)]})
     rows = days.join(pl.DataFrame({"user_id": ["u", "v"], "weather": ["dry", "wet"]}), how="cross")
     rows = rows.with_columns(poi_id=pl.col("day").cast(pl.String), split=pl.lit("train"))
-    rows = rows.with_columns(request_id="day", poi_id=pl.col("poi_id") + pl.col("user_id"))
+    of_day = pl.col("poi_id") if is_menu else pl.lit("")
+    rows = rows.with_columns(request_id="day", poi_id=of_day + pl.col("user_id"))
     kind = pl.when(user_id="u").then(pl.lit("soup, hot")).otherwise(pl.lit("salad"))
-    places = rows.select("poi_id", poi_kind=kind, poi_city=pl.lit("Munich")).unique()
+    name = pl.format("{} {}", kind, "poi_id").alias("poi_name")
+    places = rows.select("poi_id", name, poi_kind=kind, poi_city=pl.lit("Munich")).unique()
     users, files = rows.select("user_id").unique(), [tmp_path / "log.parquet"]
     for table, row in ((users, USER), (places, PLACE)):
         numbered = table.select(pl.first()).with_row_index(row, offset=1)
@@ -150,6 +153,10 @@ def test_default_pairs_have_recurring_values(tmp_path: Path) -> None:
         {"features": {"categories": ["poi_id", "poi_kind", "poi_city", "weather", "poi_ctr_level"]}}
     )
     chosen = with_pairs(config, log).statistics or []
-    assert [pair.columns for pair in chosen] == [("user_id", "poi_kind"), ("user_id", "weather")]
+    of_places = [("user_id", "poi_kind"), ("user_id", "poi_name_words")][: 1 + is_menu]
+    of_scene = [("poi_id", "weather")] * (not is_menu) + [("user_id", "weather")]
+    assert [pair.columns for pair in chosen] == of_places + of_scene
+    figures = ["log_clicks", "share", "ctr"][: 3 if is_menu else 1]
+    assert [pair.figures for pair in chosen[: len(of_places)]] == [figures] * len(of_places)
     off = Config.model_validate({"statistics": []})
     assert with_pairs(off, log) is off

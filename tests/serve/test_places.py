@@ -20,7 +20,7 @@ from larr.errors import InputError
 from larr.serve.app import Service
 from larr.serve.embedder import Embedder
 from larr.serve.live import Live
-from larr.serve.places import STATISTICS, Journal, to_known_row
+from larr.serve.places import COMPUTED, Journal, to_known_row
 from larr.serve.ranker import ServedRanker
 from larr.serve.request import RankRequest, decode
 from larr.serve.store import VECTORS, Store
@@ -86,7 +86,7 @@ def test_places_with_equal_texts_share_vectors(live: Live, served: Config) -> No
     number = {text: n for n, text in enumerate(ranker.reader.texts.table()["text"])}
     raw_VD = np.load(artifacts.folder(served, "embed") / "encoder" / "vectors.npy")
     known = ranker.reader.known.places
-    row = known.drop(STATISTICS).row(5, named=True)
+    row = known.drop(COMPUTED, strict=False).row(5, named=True)
     copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
     added = to_known_row(copy | {"poi_id": "copy"}, known)
     embedders = {"encoder": lambda texts: raw_VD[[number.get(text, 0) for _, text in texts]]}

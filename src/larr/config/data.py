@@ -244,8 +244,8 @@ class StatisticConfig(Section):
 
     columns: tuple[str, str]
     """Two columns of users, places, impressions or the time, or levels of these. Each
-    comma-separated value of a column of places counts. If `statistics` is not set larr chooses
-    pairs among the features; `statistics = []` for none."""
+    comma-separated value of a column of places counts; `poi_name_words` has the words of a name. If
+    `statistics` is not set larr chooses pairs among the features; `statistics = []` for none."""
 
     figures: list[Literal["log_clicks", "share", "ctr", "cvr"]] = Field(
         ["log_clicks"], min_length=1

@@ -25,7 +25,7 @@ from larr.data.names import (
     raw_column,
 )
 from larr.data.statistics import NEVER_SEEN
-from larr.data.transforms import TIME_COLUMNS, Template
+from larr.data.transforms import NAME_WORDS, TIME_COLUMNS, Template
 from larr.data.values import NESTED
 from larr.data.within import within_names
 from larr.errors import ConfigError, DataError, suggestion
@@ -59,11 +59,11 @@ def check_columns(config: Config, log: Log) -> None:
     figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
     internal = {"recent", "poi_impressions", "user_impressions"}  # not for settings
     internal |= {*within_names(compared_numbers(config))}
-    _check_tables(config, log, impressions, figures | levels | internal)
+    _check_tables(config, log, impressions, figures | levels | internal | {NAME_WORDS})
     # The name is reserved in any case; the column exists only if places have prices.
     if "poi_price_yuan" not in log.places.columns:
         figures.discard("user_order_price_yuan")
-    tables = {**impressions, **log.places.schema, **log.users.schema}
+    tables = {**impressions, **log.places.schema, NAME_WORDS: pl.String(), **log.users.schema}
     numbers = {*tables, *figures} - internal
     uses = _uses(config, log, impressions, numbers, numbers | levels)
     counted = {*tables, *(f"{name}_level" for name in tables)} & (numbers | levels)
@@ -200,7 +200,8 @@ def _uses(
         uses.append((where, [bucket.column], numbers, NUMBERS))
     for profile in config.profiles:
         where, column = f"profile {profile.name}", profile.poi_column
-        uses.append((where, [column], log.places.columns, "a column of places"))
+        of_places = [*log.places.columns, NAME_WORDS]
+        uses.append((where, [column], of_places, "a column of places"))
         if profile.within:
             where, expected = f"within of {where}", f"{once} of the impressions"
             uses.append((where, [profile.within], within, expected))

@@ -24,7 +24,14 @@ from larr.data.cross import Cross, DailyCross, Values, counted, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
-from larr.data.transforms import Array, Levels, time_columns, with_levels
+from larr.data.transforms import (
+    NAME_WORDS,
+    Array,
+    Levels,
+    time_columns,
+    with_levels,
+    with_name_words,
+)
 from larr.progress import track
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
@@ -83,6 +90,8 @@ class Known:
         """Returns known or new places with all columns and levels; new ones have no past."""
         places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
         never = [f"poi_{name}" for name in statistics.NEVER_SEEN]
+        if NAME_WORDS in places.columns:
+            places = with_name_words(places)
         return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.data.arrays import write_arrays
 from larr.data.chunks import Mapped, mapping
-from larr.data.columns import KEPT_FOR_EVALUATION, check_columns
+from larr.data.columns import KEPT_FOR_EVALUATION, check_columns, used_columns
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.enriched import LOG_ROW, scan, write_enriched
@@ -32,7 +32,15 @@ from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
 from larr.data.situations import Situations, fit_situations
-from larr.data.transforms import MISSING, Array, Template, TextNumbers, Vocabulary
+from larr.data.transforms import (
+    MISSING,
+    NAME_WORDS,
+    Array,
+    Template,
+    TextNumbers,
+    Vocabulary,
+    with_name_words,
+)
 from larr.progress import console
 
 TRUTH = ("probability_click", "probability_order")
@@ -54,6 +62,8 @@ def prepare(config: Config) -> None:
             log = check_tables(config, tables, folder, mapped=mapped)
             config = with_pairs(config, log)
             check_columns(config, log)
+            if NAME_WORDS in used_columns(config):
+                log = replace(log, places=with_name_words(log.places))
             if warning := single_rows(log):
                 console.print(f"  warning: {warning}", soft_wrap=True)
             _write_requests(log, folder)

@@ -31,6 +31,7 @@ CLIP_DEVIATIONS = 5.0
 LARGEST_WHOLE = 2**63
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
 _COLUMN = re.compile(r"\{([^{}]*)\}")
+_WORD = r"[\p{L}\p{N}]+"
 _STRAY = re.compile(r"[\[\]{}]")
 MISSING = -1
 """The number of a missing text."""
@@ -59,6 +60,9 @@ TIME_WORDS = {
     for column, (part, words) in _TIME_WORDS.items()
 }
 """Column -> part of the time, and the word for each of its values."""
+NAME_WORDS = "poi_name_words"
+"""The distinct words of a place's name in lower case, joined by commas: a column of places that is
+added if a setting reads it."""
 TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
@@ -90,6 +94,13 @@ def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
         return value.cast(pl.String)
     integer = value.cast(pl.Int64, strict=False)
     return pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
+
+
+def with_name_words(places: pl.DataFrame) -> pl.DataFrame:
+    """Adds the column `NAME_WORDS`, or computes it again."""
+    words = pl.col("poi_name").str.to_lowercase().str.extract_all(_WORD)
+    joined = words.list.unique(maintain_order=True).list.join(", ")
+    return places.with_columns(joined.alias(NAME_WORDS))
 
 
 def text_value(value: object) -> str:

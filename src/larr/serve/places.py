@@ -19,14 +19,15 @@ from larr.config import Config
 from larr.data.checks import Checks
 from larr.data.contract import TABLES
 from larr.data.statistics import NEVER_SEEN
-from larr.data.transforms import text_column
+from larr.data.transforms import NAME_WORDS, text_column
 from larr.data.values import joined, plain
 from larr.errors import DataError, InputError, suggestion
 from larr.progress import console
 
 JOURNAL = "places.jsonl"
 ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
-STATISTICS = {PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr")}
+COMPUTED = {NAME_WORDS, *(PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr"))}
+"""Columns of known places that larr computes."""
 LONGEST_LINE = 2**22
 """In bytes; the limit of a request's body is smaller."""
 AS_SENT = Config.model_validate({"dataset": {"missing": []}})
@@ -89,7 +90,7 @@ def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
     kinds = {
         name: kind
         for full, kind in known.schema.items()
-        if full not in STATISTICS and (name := full if full == ID else full.removeprefix(PREFIX))
+        if full not in COMPUTED and (name := full if full == ID else full.removeprefix(PREFIX))
     }
     if unknown := sorted(set(row) - set(kinds)):
         raise InputError(
