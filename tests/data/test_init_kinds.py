@@ -220,3 +220,15 @@ def test_tags_in_angle_brackets_are_a_list(folder: Path) -> None:
     text, config = written(folder, tables)
     assert "trim(replace(tags, '><', ', '), '<>') AS tags  -- list" in text
     assert any("tags old, a-hut" in one for one in texts(config))
+
+
+def test_dates_that_excel_changed_in_part_are_times(folder: Path) -> None:
+    """A day above 12 kept `1/25/2019`; other dates became `10-01-2019`."""
+    time = pl.from_epoch(pl.col("ms") - 10 * 86_400_000, "ms")
+    day = pl.when(time.dt.day() > 12).then(time.dt.to_string("%-m/%-d/%Y %H:%M"))
+    tables = huts(Time=day.otherwise(time.dt.to_string("%m-%d-%Y %H:%M")))
+    tables["log"] = tables["log"].drop("ms")
+    text, config = written(folder, tables)
+    assert "strptime(replace(Time, '-', '/'), '%m/%d/%Y %H:%M') AS time" in text
+    assert "%m/%d/%Y %H:%M?" in text
+    prepare(config)

@@ -18,7 +18,7 @@ from larr.data.contract import TABLES
 from larr.data.guess import Entity, Guess, guess
 from larr.data.left_out import why_not
 from larr.data.log_roles import MAX_MISSING
-from larr.data.look import EPOCHS, STARTED, Column, has_words, is_kind, percent, share
+from larr.data.look import EPOCHS, MIXED, STARTED, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
 from larr.data.reader import Reader, Table
 from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as, of_key
@@ -285,7 +285,7 @@ def _doubts(time: Column) -> Iterator[str]:
             f"{time.name} seems to count {time.form}, which is unknown, so no text or feature "
             "reads hours and days of the week."
         )
-    if time.form.startswith(("%d/%m", "%m/%d")):
+    if time.form.startswith(("%d/%m", "%m/%d", MIXED)):
         yield f"{time.name}, such as {time.example}: {time.form}?"
 
 

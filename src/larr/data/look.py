@@ -55,7 +55,10 @@ TIMES = (
 )
 FORMATS = (*(date + time for time in TIMES for date in DATES), "%a %b %d %H:%M:%S %z %Y")
 FORMATS += ("%I:%M %p, %B %d %Y", "%d/%b/%Y:%H:%M:%S %z")
-"""Time formats other than ISO 8601, tried in this order."""
+MIXED = "with / or -: "
+FORMATS += tuple(f"{MIXED}{date}{time}" for time in TIMES for date in DATES[:2])
+"""Time formats other than ISO 8601, tried in this order. Excel writes dates that it takes for those
+of another country with other separators."""
 EPOCHS = {"seconds": 10**6, "milliseconds": 1000, "microseconds": 1, "nanoseconds": 1e-3}
 """Units of times since 1970, in microseconds."""
 STARTED = {
@@ -186,10 +189,11 @@ class Column:
         """Returns SQL for a time that larr can read; `clock` is a separate time of day."""
         if self.form in STARTED:
             return f"TIMESTAMP '{START:%Y-%m-%d}' + {STARTED[self.form][0].format(self.read)}"
-        sql = f"{self.sql} || ' ' || {clock.sql}" if clock else self.sql
+        own = f"replace({self.sql}, '-', '/')" if self.form.startswith(MIXED) else self.sql
+        sql = f"{own} || ' ' || {clock.sql}" if clock else own
         if not self.form or self.form in EPOCHS:
             return sql
-        form = self.form + (" %H:%M" if clock else "")
+        form = self.form.removeprefix(MIXED) + (" %H:%M" if clock else "")
         form += ":%S" if clock and clock.all_match(":.*:") else ""
         return f"strptime({sql}{'::VARCHAR' * (form in DIGITS)}, {literal(form)})"
 
@@ -336,6 +340,8 @@ def _fits(column: Column, form: str) -> bool:
 
 def parsed(values: pl.Series, form: str) -> pl.Series:
     """Returns texts as times, null for those in another format."""
+    if form.startswith(MIXED):
+        return parsed(values.str.replace_all("-", "/", literal=True), form.removeprefix(MIXED))
     if form.endswith("H"):  # polars requires minutes
         values, form = values + ":00", f"{form}:%M"
     if "%z" in form:
