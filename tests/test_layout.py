@@ -17,9 +17,9 @@ LARR = [
     {"artifacts", "settings", "losses", "metrics", "workers"},
     {"group"},
     {"data"},
-    {"text"},
+    {"text", "init"},
     {"rankers"},
-    {"evaluation", "serve", "plan"},
+    {"evaluation", "serve", "plan", "check"},
     {"run"},
     {"cli"},
 ]

@@ -78,7 +78,7 @@ def init(
     """Writes a configuration for your tables, with comments on its guesses."""
     if to.exists():
         raise ConfigError(f"{to} exists; give another name with --to, or delete it")
-    from larr.data.draft import init as write  # noqa: PLC0415
+    from larr.init.draft import init as write  # noqa: PLC0415
 
     write(folder, to, without=without)
 
@@ -87,7 +87,7 @@ def init(
 def check(config: ConfigPath, override: Overrides = None) -> None:
     """Checks the tables as prepare does, and looks for leaks; exits with 2 on errors."""
     loaded = load_config(config, override)
-    from larr.data.leaks import check as look  # noqa: PLC0415
+    from larr.check import check as look  # noqa: PLC0415
 
     look(loaded)
 

@@ -14,15 +14,15 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName
-from larr.data.cells import cleaned
 from larr.data.csv_files import detected_dialect, detected_encoding
 from larr.data.files import Files, table_files
-from larr.data.look import Column
-from larr.data.roles import is_role, words_of
-from larr.data.sources import sources, tables_in
 from larr.data.sql import identifier
 from larr.data.transforms import text_column
 from larr.errors import DataError
+from larr.init.cells import cleaned
+from larr.init.kinds import Column
+from larr.init.sources import sources, tables_in
+from larr.init.words import is_role, words_of
 
 MAX_ROWS = 1_000_000
 """Rows read from the beginning of each table."""

@@ -8,10 +8,10 @@ import duckdb
 import polars as pl
 import pytest
 
-from larr.data.draft import init
 from larr.data.prepare import prepare
 from larr.errors import DataError
-from tests.data.drafts import drafted, huts, texts, wide
+from larr.init.draft import init
+from tests.init.drafts import drafted, huts, texts, wide
 
 
 def test_a_wide_table_has_users_places_and_a_scene(folder: Path) -> None:

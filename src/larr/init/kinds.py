@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import TablesConfig
-from larr.data.roles import WORDS, ends_as, has_role, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.values import as_type
+from larr.init.words import WORDS, ends_as, has_role, is_role, words_of
 from larr.metrics import Array
 
 MAX_VALUES, MAX_PARTS, MAX_NUMERIC_CATEGORY = 1_000, 500, 12

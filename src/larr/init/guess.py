@@ -12,8 +12,23 @@ from math import log10
 
 import polars as pl
 
-from larr.data.left_out import ALONE, TIMES, leak, why_not_in_log
-from larr.data.log_roles import (
+from larr.errors import DataError
+from larr.init.kinds import Column, share
+from larr.init.left_out import ALONE, TIMES, leak, why_not_in_log
+from larr.init.no_log import is_matrix, no_log
+from larr.init.reader import Reader, Table
+from larr.init.reshape import (
+    by_event,
+    described,
+    event_column,
+    is_named_as,
+    joined,
+    refers,
+    reshaped,
+    shares,
+    with_lists,
+)
+from larr.init.roles import (
     KINDS_OF_IDS,
     depends,
     differing,
@@ -25,22 +40,7 @@ from larr.data.log_roles import (
     request,
     times,
 )
-from larr.data.look import Column, share
-from larr.data.no_log import is_matrix, no_log
-from larr.data.reader import Reader, Table
-from larr.data.reshape import (
-    by_event,
-    described,
-    event_column,
-    is_named_as,
-    joined,
-    refers,
-    reshaped,
-    shares,
-    with_lists,
-)
-from larr.data.roles import has_role, is_name, is_role
-from larr.errors import DataError
+from larr.init.words import has_role, is_name, is_role
 
 REFERENCES = {"id", "code", "nr", "no", "ref"}
 """Words of columns that refer to something, unlike `zip` or `title`."""

@@ -11,11 +11,11 @@ from itertools import groupby
 
 import polars as pl
 
-from larr.data.look import Column, has_words, share
-from larr.data.reader import Reader, Table
-from larr.data.roles import EVENTS, WORDS, has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
-from larr.data.unnested import unnested
+from larr.init.kinds import Column, has_words, share
+from larr.init.reader import Reader, Table
+from larr.init.unnested import unnested
+from larr.init.words import EVENTS, WORDS, has_role, is_name, is_role, words_of
 
 CONTAINED, CONTAINED_NAMED, FEW = 0.9, 0.5, 20
 """Minimum shares of a column's values among those of a key, or vice versa for a key with the

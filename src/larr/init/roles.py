@@ -8,9 +8,9 @@ from datetime import timedelta
 import polars as pl
 
 from larr.data.columns import MAX_DIFFERING
-from larr.data.look import STARTED, Column, has_words, share
-from larr.data.reader import Table
-from larr.data.roles import has_role, is_role
+from larr.init.kinds import STARTED, Column, has_words, share
+from larr.init.reader import Table
+from larr.init.words import has_role, is_role
 
 KINDS_OF_IDS = ("number", "code", "category", "text")
 CODE = r"^\S*\d\S*$"

@@ -17,12 +17,12 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
-from larr.data.left_out import only_clicked
 from larr.data.log import Log, check_tables, single_rows
-from larr.data.look import share
-from larr.data.roles import has_role
 from larr.data.transforms import TIME_COLUMNS
 from larr.errors import DataError
+from larr.init.kinds import share
+from larr.init.left_out import only_clicked
+from larr.init.words import has_role
 from larr.progress import console
 
 MAX_ROWS = 200_000

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from larr.data.leaks import check
+from larr.check import check
 from larr.errors import ConfigError, DataError
 from tests.own_tables import own_config, write_own
 

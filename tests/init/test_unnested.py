@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from larr.data.reader import Reader, Table
-from larr.data.unnested import unnested
-from tests.data.drafts import drafted, huts, texts, written
+from larr.init.reader import Reader, Table
+from larr.init.unnested import unnested
+from tests.init.drafts import drafted, huts, texts, written
 
 SLATES = [
     {

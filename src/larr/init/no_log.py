@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from larr.data.reader import Table
+from larr.init.reader import Table
 
 MIN_MATRIX, MIN_ALIKE, MAX_RATINGS = 20, 0.8, 500
 """A table is a matrix of ratings if it has at least this many columns and in this share of them

@@ -15,19 +15,19 @@ import numpy as np
 import polars as pl
 
 from larr.data.contract import TABLES
-from larr.data.guess import Entity, Guess, guess
-from larr.data.left_out import why_not
-from larr.data.log_roles import MAX_MISSING
-from larr.data.look import EPOCHS, MIXED, STARTED, Column, has_words, is_kind, percent, share
 from larr.data.names import LOOKED_UP
-from larr.data.reader import Reader, Table
-from larr.data.reshape import MAX_DUPLICATES, are_among, is_named_as, of_key
-from larr.data.roles import has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import TIME_COLUMNS
 from larr.data.values import LABELS
 from larr.html import environment
+from larr.init.guess import Entity, Guess, guess
+from larr.init.kinds import EPOCHS, MIXED, STARTED, Column, has_words, is_kind, percent, share
+from larr.init.left_out import why_not
+from larr.init.reader import Reader, Table
+from larr.init.reshape import MAX_DUPLICATES, are_among, is_named_as, of_key
+from larr.init.roles import MAX_MISSING
+from larr.init.words import has_role, is_name, is_role, words_of
 from larr.progress import console
 
 MAX_PROFILES = 3

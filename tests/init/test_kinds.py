@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 
 from larr.data.prepare import prepare
-from larr.data.reader import Reader
-from larr.data.roles import has_role, is_name, is_role, words_of
-from tests.data.drafts import drafted, huts, texts, written
+from larr.init.reader import Reader
+from larr.init.words import has_role, is_name, is_role, words_of
+from tests.init.drafts import drafted, huts, texts, written
 
 
 def test_names_are_split_into_words() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of data."""
+"""Fixtures of the tests of `larr init`."""
 
 from pathlib import Path
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from larr.data.log_roles import KINDS_OF_IDS, owned
-from larr.data.look import MAX_NUMERIC_CATEGORY, TRUTH, Column, share
-from larr.data.reader import Reader, Table
-from larr.data.roles import WORDS, has_role, is_name, is_role, words_of
 from larr.data.sql import identifier, literal
+from larr.init.kinds import MAX_NUMERIC_CATEGORY, TRUTH, Column, share
+from larr.init.reader import Reader, Table
+from larr.init.roles import KINDS_OF_IDS, owned
+from larr.init.words import WORDS, has_role, is_name, is_role, words_of
 
 SLATE = r"^\S+-[01]( \S+-[01])*$"
 """Shown items, each with its label: `N17-0 N4-1`."""

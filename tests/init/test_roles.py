@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from larr.data.prepare import prepare
-from tests.data.drafts import drafted, huts, texts, written
+from tests.init.drafts import drafted, huts, texts, written
 
 
 def test_ids_and_requests_are_found_by_their_values(folder: Path) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from larr.data.log_roles import MAX_WITHOUT_TIME
-from larr.data.look import Column, percent, share
-from larr.data.roles import has_role, is_role
+from larr.init.kinds import Column, percent, share
+from larr.init.roles import MAX_WITHOUT_TIME
+from larr.init.words import has_role, is_role
 
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
 """Share of the rows that is searched for leaks. A column is a leak if no unclicked row has a value,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from larr.data.draft import init
-from larr.data.leaks import check
+from larr.check import check
+from larr.init.draft import init
 from larr.settings import load_config
-from tests.data.drafts import ITEMS, USERS, VISITS, visits, write
+from tests.init.drafts import ITEMS, USERS, VISITS, visits, write
 
 KINDS = ["lamp", "chair", "soup"]
 

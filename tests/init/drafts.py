@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from larr.config import Config
-from larr.data.draft import init
 from larr.data.prepare import prepare
+from larr.init.draft import init
 from larr.settings import load_config
 
 DISHES = ["Potato soup", "Beef stew with noodles", "Apple pie", "Green tea", "Rice bowl"]
