@@ -25,7 +25,7 @@ from larr.data.names import (
     raw_column,
 )
 from larr.data.statistics import NEVER_SEEN
-from larr.data.transforms import NAME_WORDS, TIME_COLUMNS, Template
+from larr.data.transforms import AGE, NAME_WORDS, TIME_COLUMNS, Template
 from larr.data.values import NESTED
 from larr.data.within import within_names
 from larr.errors import ConfigError, DataError, suggestion
@@ -55,14 +55,15 @@ def check_columns(config: Config, log: Log) -> None:
     levels = {f"{bucket.column}_level" for bucket in config.buckets}
     names = (*NEVER_SEEN, "ctr", "cvr")
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
-    figures |= {"user_order_price_yuan", *PAIR_FIGURES}
+    figures |= {"user_order_price_yuan", AGE, *PAIR_FIGURES}
     figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
     internal = {"recent", "poi_impressions", "user_impressions"}  # not for settings
     internal |= {*within_names(compared_numbers(config))}
     _check_tables(config, log, impressions, figures | levels | internal | {NAME_WORDS})
-    # The name is reserved in any case; the column exists only if places have prices.
-    if "poi_price_yuan" not in log.places.columns:
-        figures.discard("user_order_price_yuan")
+    # The names are reserved in any case; the columns exist only if places have these.
+    for name, needed in (("user_order_price_yuan", "poi_price_yuan"), (AGE, "poi_since")):
+        if needed not in log.places.columns:
+            figures.discard(name)
     tables = {**impressions, **log.places.schema, NAME_WORDS: pl.String(), **log.users.schema}
     numbers = {*tables, *figures} - internal
     uses = _uses(config, log, impressions, numbers, numbers | levels)
@@ -153,7 +154,7 @@ def _invalid_uses(
         for name in columns:
             if name in NEVER_FEATURES:
                 yield f"{where}: {name} is not known before the impression; remove it"
-            elif not log.is_dated and raw_column(config, name) in TIME_COLUMNS:
+            elif not log.is_dated and raw_column(config, name) in (AGE, *TIME_COLUMNS):
                 yield f"{where}: impressions have no time, so {name} is undefined; remove it"
             elif name not in known:
                 others = _without_numbers(log) if expected == NUMBERS else set()

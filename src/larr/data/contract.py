@@ -15,6 +15,8 @@ NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "s
 """Columns of impressions that are unknown at request time, so features must not read them."""
 OLDEST = datetime(1980, 1, 1)
 """Earlier times are errors, such as the date 20240408 read as seconds since 1970."""
+FIRST_DAY = (datetime(1970, 1, 1), datetime(1970, 1, 2))
+"""The start of a place on this day is a year, read as seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ ORDER = Column(
 )
 SPLIT = Column(pl.Enum(["train", "test"]), nullable=False, expected="train or test")
 WEIGHT = Column(pl.Float64(), nullable=False, low=1e-6, expected="a number above 0")
+SINCE = Column(pl.Datetime("us"))
 POSITION = Column(pl.Int64(), low=1, expected="1 for the place that was shown first")
 
 TABLES = {
@@ -90,6 +93,7 @@ TABLES = {
             "chain": TEXT,
             "price_yuan": NUMBER_FROM_0,
             "rating": NUMBER_FROM_0,
+            "since": SINCE,
         },
     ),
     "users": Table(
@@ -143,6 +147,9 @@ def broken_in_columns(
         broken[name, f"{name} {problem}"] = values.is_null() & given[name].is_not_null()
         if not columns[name].nullable:
             broken[name, f"{name} is missing"] = given[name].is_null()
+        if columns[name] is SINCE:
+            is_year = values.is_between(*FIRST_DAY, closed="none")
+            broken[name, f"{name} is a year, not a date; write it as {name}-01-01"] = is_year
         if low is not None:
             broken[name, f"{name} is below its range (min {low:g})"] = values < low
         if high is not None:

@@ -29,6 +29,7 @@ from larr.data.transforms import (
     Array,
     Levels,
     time_columns,
+    with_age,
     with_levels,
     with_name_words,
 )
@@ -77,7 +78,7 @@ class Known:
         # A user or place without a row in the tables has no past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
-        rows = with_levels(rows, self.levels)
+        rows = with_levels(with_age(rows), self.levels)
         for cross in self.crosses:
             rows = cross.enrich(rows)
         rows = with_levels(rows, self.levels)  # levels of the cross statistics
@@ -296,7 +297,7 @@ class Enricher:
             rows = rows.hstack(known.drop(PAIR, strict=False)[rows[number]])
         pair_N = user_N.astype(np.int64) * (len(self.log.places) + 1) + place_N
         pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
-        rows = with_levels(rows.hstack(pairs), self.levels)
+        rows = with_levels(with_age(rows.hstack(pairs)), self.levels)
         for cross in self.crosses if crossed else ():
             rows = cross.enrich(rows)
         rows = with_levels(rows, self.levels)  # levels of the cross statistics

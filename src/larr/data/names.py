@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from larr.config import Config
 from larr.config.data import StatisticConfig
+from larr.data.transforms import AGE
 from larr.data.within import within_names
 
 INTERNAL = "larr:"
@@ -92,8 +93,8 @@ def figures_differ(config: Config, pair: StatisticConfig) -> bool:
 def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
     """Returns the features among `names` that differ between the candidates of a request.
 
-    They are declared columns, statistics of user-place pairs, cross statistics of a column that
-    differs, levels of all these, and comparisons within the request.
+    They are declared columns, the age of a place, statistics of user-place pairs, cross statistics
+    of a column that differs, levels of all these, and comparisons within the request.
     """
     differing = _differing(config) | {*within_names(compared_numbers(config))}
     return [
@@ -102,6 +103,7 @@ def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
 
 
 def _differing(config: Config) -> set[str]:
-    """Returns the declared columns, and cross statistics that differ between candidates."""
+    """Returns declared columns, the age, and cross statistics that differ between candidates."""
     pairs = [pair for pair in config.statistics or [] if figures_differ(config, pair)]
-    return {*config.features.candidate_columns, *(n for pair in pairs for n in figure_names(pair))}
+    figures = [name for pair in pairs for name in figure_names(pair)]
+    return {*config.features.candidate_columns, AGE, *figures}

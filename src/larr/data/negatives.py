@@ -18,8 +18,8 @@ from larr.data.names import INTERNAL, PLACE, ROWS
 from larr.errors import ConfigError, DataError
 from larr.progress import console, track
 
-ROW, DRAW, NUMBER, PLACES, SINCE, UNTIL = (
-    f"{INTERNAL}{name}" for name in ("row", "draw", "number", "places", "since", "until")
+ROW, DRAW, NUMBER, PLACES, FIRST, LAST, START = (
+    f"{INTERNAL}{name}" for name in ("row", "draw", "number", "places", "first", "last", "start")
 )
 TRIES = 5
 """Draws per negative, as some draws are repeated, clicked or unavailable places."""
@@ -96,20 +96,25 @@ def _available(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConf
     Training rows sample from the places clicked in training rows, test rows from all. A place is
     taken to be available from its first to its last click, and as long before and after as lies
     between two clicks on average; always if it has one click. Otherwise a rare place would be new
-    in clicked rows only.
+    in clicked rows only. If the column `since` of places has its start, it is available from then.
     """
     day = pl.col("day").to_physical()
     gap = ((day.max() - day.min()) / (pl.len() - 1)).fill_nan(np.inf)
     of_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
-        .agg((day.min() - gap).alias(SINCE), (day.max() + gap).alias(UNTIL))
+        .agg((day.min() - gap).alias(FIRST), (day.max() + gap).alias(LAST))
         .with_columns(split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
     available = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
-    places = places.with_row_index(PLACE, offset=1).select("poi_id", PLACE, *wanted.within)
+    start = pl.col("since") if "since" in places.columns else pl.lit(None, pl.Datetime("us"))
+    places = places.with_row_index(PLACE, offset=1)
+    places = places.select("poi_id", PLACE, *wanted.within, start.alias(START))
     available = available.join(places, on="poi_id", maintain_order="left")
+    available = available.with_columns(
+        pl.when(pl.col(START).is_null()).then(FIRST).otherwise(-np.inf).alias(FIRST)
+    )
     group = ["split", *wanted.within]
     return available.with_columns(
         pl.int_range(pl.len(), dtype=pl.UInt64).over(group).alias(NUMBER),
@@ -138,6 +143,7 @@ def _sampled(asked: pl.DataFrame, available: pl.DataFrame, wanted: NegativesConf
     draw = pl.concat_str("request_id", DRAW, separator="|").hash()
     rows = rows.with_columns((draw % pl.col(PLACES)).alias(NUMBER))
     rows = rows.join(available.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
-    rows = rows.filter(pl.col("day").to_physical().is_between(SINCE, UNTIL))
+    has_started = (pl.col(START) <= pl.col("time")).fill_null(value=True)
+    rows = rows.filter(pl.col("day").to_physical().is_between(FIRST, LAST) & has_started)
     rows = rows.unique([ROW, "poi_id"], maintain_order=True)
     return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))

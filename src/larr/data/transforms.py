@@ -63,6 +63,8 @@ TIME_WORDS = {
 NAME_WORDS = "poi_name_words"
 """The distinct words of a place's name in lower case, joined by commas: a column of places that is
 added if a setting reads it."""
+AGE = "poi_log_age"
+"""log(1 + hours since the column `since` of a place) at the time of the request."""
 TIME_COLUMNS = ("day", "hour", *TIME_WORDS)
 
 
@@ -101,6 +103,24 @@ def with_name_words(places: pl.DataFrame) -> pl.DataFrame:
     words = pl.col("poi_name").str.to_lowercase().str.extract_all(_WORD)
     joined = words.list.unique(maintain_order=True).list.join(", ")
     return places.with_columns(joined.alias(NAME_WORDS))
+
+
+def with_age(rows: pl.DataFrame) -> pl.DataFrame:
+    """Adds `AGE`, if places have a column `since`; it is null where `since` is missing."""
+    if "poi_since" not in rows.columns:
+        return rows
+    hours = (pl.col("time") - pl.col("poi_since")) / pl.duration(hours=1)
+    return rows.with_columns(hours.clip(lower_bound=0.0).log1p().alias(AGE))
+
+
+def age_values(time: datetime, since_K: Array) -> Array:
+    """Returns the same for one request, float64 [K], with NaN where `since` is missing.
+
+    `since_K` holds datetime64 in microseconds.
+    """
+    age_K: Array = np.datetime64(time, "us") - since_K
+    log_age_K: Array = np.log1p(np.maximum(age_K / np.timedelta64(1, "h"), 0.0))
+    return log_age_K
 
 
 def text_value(value: object) -> str:

@@ -25,12 +25,14 @@ from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
 from larr.data.names import LOOKED_UP, compared_numbers, raw_column
 from larr.data.situations import Situations
 from larr.data.transforms import (
+    AGE,
     MISSING,
     TIME_COLUMNS,
     Array,
     Template,
     TextNumbers,
     Vocabulary,
+    age_values,
     with_time_columns,
 )
 from larr.data.within import request_numbers, with_figures, within_names, within_request
@@ -135,12 +137,13 @@ class Reader:
         """Numbers of places that are compared within requests."""
         unknown = self.known.describe_places(UNKNOWN)
         self.place_numbers_PW = np.append(self._compared(unknown), self._compared(places), axis=0)
+        self.since_P = np.append(_since(unknown), _since(places))
 
     @property
     def reads_time(self) -> bool:
         """Whether rankers read the time of a request; False for a log without times."""
-        scene, _ = self._columns()
-        return any(raw_column(self.config, name) in TIME_COLUMNS for name in scene)
+        names = [name for columns in self._columns() for name in columns]
+        return any(raw_column(self.config, name) in (AGE, *TIME_COLUMNS) for name in names)
 
     def _columns(self) -> tuple[list[str], list[str]]:
         """Returns the columns that rankers read of the scene and of a candidate."""
@@ -289,6 +292,7 @@ class Reader:
         values |= {POSITION: [FIRST] * len(row_K), **columns}
         pairs_K2 = self.known.pair_figures(request.values["user_id"], columns["poi_id"])
         values |= zip(PAIR_FIGURES, pairs_K2.T, strict=True)
+        values[AGE] = age_values(request.values["time"], self.since_P[row_K])
 
         def index_of(name: str, vocabulary: Vocabulary) -> Ints:
             if raw_column(self.config, name) in self.config.features.candidate_columns:
@@ -311,6 +315,7 @@ class Reader:
         for cross in self.crosses:
             cross.set_places(described, rows)
         self.place_numbers_PW = with_rows(self.place_numbers_PW, rows, self._compared(described))
+        self.since_P = with_rows(self.since_P, rows, _since(described))
         # last, so that a request finds a place only when its rows are complete
         self.place_rows |= dict(zip(places["poi_id"], rows, strict=True))
 
@@ -329,6 +334,13 @@ class Reader:
             index_L = [*(vocabulary.value(word) for word in level.bucket.words), 0]
             return np.array(index_L, np.int32)[level.positions(raw_K)]
         return np.array([vocabulary.value(value) for value in values[name]], np.int32)
+
+
+def _since(places: pl.DataFrame) -> Array:
+    """Returns the start of each place, datetime64 [P], NaT if it is unknown."""
+    if "poi_since" not in places.columns:
+        return np.full(len(places), "NaT", "datetime64[us]")
+    return places["poi_since"].cast(pl.Datetime("us")).to_numpy()
 
 
 class CandidateCross:
