@@ -183,6 +183,7 @@ def test_a_template_with_an_invalid_column_is_refused(
             "cannot read poi_stars; .*expected a column of numbers",
         ),
         ({"features": {"categories": ["poi_kinds"]}}, "poi_kinds holds List"),
+        ({"features": {"numbers": ["poi_log_age"]}}, "cannot read poi_log_age"),
         ({"features": {"recent": 5}}, "needs poi_id"),
         ({"features": {"recent_keyword": "k"}}, "k is not a scene keyword with owner poi"),
         ({"buckets": [BUCKET | {"column": "click"}]}, "bucket click: click is not known"),

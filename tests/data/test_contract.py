@@ -159,6 +159,17 @@ def test_an_invalid_optional_value_becomes_missing(
     assert not checked.rejected.height
 
 
+def test_a_year_is_not_the_start_of_a_place() -> None:
+    starts = ["2019", "2019-05-01", "yesterday"]
+    places = pl.DataFrame({"poi_id": ["a", "b", "c"], "name": "x", "since": starts})
+    checked = check("places", places)
+    assert checked.good["since"].to_list() == [None, datetime(2019, 5, 1), None]
+    assert {*checked.blanked["reason"]} == {
+        "since is a year, not a date; write it as since-01-01",
+        "since cannot be read",
+    }
+
+
 def test_invalid_values_of_rejected_rows_are_not_counted() -> None:
     checked = check("impressions", pl.DataFrame([GOOD | {"lat": 200.0, "poi_id": "p9"}]))
     assert (checked.blanked.height, checked.rejected.height) == (0, 1)
@@ -263,7 +274,7 @@ MANY = {
     "fee": (pl.Series(["5.40", "6"], dtype=pl.Decimal(10, 2)), [5.4, 6.0]),
     "serial": (pl.Series([10**20, 1], dtype=pl.Decimal(38, 0)), ["1" + "0" * 20, "1"]),
     "day_of": (pl.Series([datetime(2024, 4, 1)] * 2).dt.date(), ["2024-04-01"] * 2),
-    "since": (pl.Series([datetime(2024, 4, 1, 9, 5)] * 2), ["2024-04-01T09:05:00"] * 2),
+    "renewed": (pl.Series([datetime(2024, 4, 1, 9, 5)] * 2), ["2024-04-01T09:05:00"] * 2),
     "opens": (pl.Series([datetime(2024, 4, 1, 9, 5)] * 2).dt.time(), ["09:05:00"] * 2),
     "waited": (pl.Series([timedelta(minutes=1, milliseconds=500), None]), [60.5, None]),
     "share": (pl.Series([5.4, float("inf")], dtype=pl.Float32), [5.4, None]),

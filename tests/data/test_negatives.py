@@ -77,6 +77,18 @@ def test_places_are_available_before_and_after_their_clicks_as_long_as_between_t
     }
 
 
+def test_places_are_available_from_their_start(tmp_path: Path) -> None:
+    starts = [NOON + timedelta(days=n / 6) if n % 2 else None for n in range(PLACES)]
+    places = SHOPS.with_columns(since=pl.Series(starts))
+    log = sampled(tmp_path, "dataset.negatives.per_request=3", places=places)
+    drawn = log.scan().filter(~pl.col("click")).collect()
+    drawn = drawn.join(places, left_on="poi_id", right_on="id").drop_nulls("since")
+    assert (drawn["since"] <= drawn["time"]).all()
+    clicked = log.scan().filter("click").group_by("poi_id").agg(pl.col("time").min()).collect()
+    first = drawn.join(clicked, on="poi_id", suffix="_of_click")
+    assert (first["time"] < first["time_of_click"]).any()
+
+
 def test_negatives_depend_only_on_the_request(tmp_path: Path) -> None:
     first = sampled(tmp_path / "a", "dataset.negatives.per_request=2")
     second = sampled(tmp_path / "b", "dataset.negatives.per_request=2", "dataset.chunk_rows=7")

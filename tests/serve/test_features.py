@@ -104,6 +104,48 @@ def test_a_request_has_the_inputs_of_the_log(city: Config, prepared: Config) -> 
     assert start == rows.height
 
 
+def test_the_age_of_a_place_is_that_at_the_time_of_the_request(tmp_path: Path) -> None:
+    places = pl.DataFrame(
+        {
+            "id": ["p1", "p2", "p3"],
+            "title": ["Noodles", "Tea", "Rice"],
+            "since": ["2024-03-31 12:00:00", "2024-03-01", None],
+        }
+    )
+    bucket = "buckets=[{column='poi_log_age', words=['new', 'old'], edges=[3.5]}]"
+    settings = [*write_own(tmp_path, places=places), "features.numbers=['poi_log_age']", bucket]
+    settings.append("features.categories=['user_id', 'poi_id', 'poi_log_age_level']")
+    config = own_config(tmp_path, settings)
+    prepare(config)
+    reader = Reader(config, config.output / "prepare")
+    assert reader.reads_time
+    number_NM = np.load(config.output / "prepare" / "train" / "numbers.npy")
+    scales = reader.encoder.scales
+    expected_N = (np.log1p([24, 31.5 * 24, 24]) - scales.mean_M) / scales.deviation_M
+    np.testing.assert_allclose(number_NM[:, 0], expected_N, rtol=1e-6)
+
+    def at(hours: float, *places: str) -> tuple[list[float], list[str]]:
+        moment = datetime(2024, 3, 31, 12) + timedelta(hours=hours)
+        rows = pl.DataFrame({"poi_id": places, "request_id": "r", "user_id": "1", "time": moment})
+        request = reader.request(rows.row(0, named=True))
+        inputs = reader.candidates(request, {"poi_id": [*places]})
+        if "p4" not in places:
+            arrays, column = reader.table(rows), reader.categories.candidate
+            np.testing.assert_array_equal(inputs.numbers, arrays["numbers"])
+            np.testing.assert_array_equal(inputs.categories, arrays["categories"][:, column])
+        ages = inputs.numbers[:, 0] * scales.deviation_M[0] + scales.mean_M[0]
+        levels = ["", *reader.encoder.vocabularies["poi_log_age_level"].texts]
+        return ages.tolist(), [levels[index] for index in inputs.categories[:, 0]]
+
+    ages, levels = at(3, "p1", "p2", "p3")
+    np.testing.assert_allclose(ages, [np.log1p(3), np.log1p(30.5 * 24 + 3), scales.mean_M[0]])
+    assert levels == ["new", "old", ""]
+    assert at(-5, "p1")[0] == pytest.approx([0.0], abs=1e-6)
+    new = pl.DataFrame({"poi_id": "p4", "poi_name": "Pie", "poi_since": datetime(2024, 3, 31, 11)})
+    reader.add(new, [4])
+    assert at(3, "p4", "p1")[0] == pytest.approx(np.log1p([4, 3]))
+
+
 def test_values_of_any_type_are_sent_as_json(tmp_path: Path) -> None:
     """The rows of a request in the log give the same inputs after a JSON round trip."""
     moment = datetime(2024, 4, 1, 9, 5)
