@@ -104,7 +104,7 @@ def is_query(table: str) -> bool:
 class NegativesConfig(Section):
     """Negatives (unclicked places) sampled for a log in which every row is a click.
 
-    They are drawn uniformly from the places between their first and last click.
+    They are drawn uniformly from the places between their first (or `since`) and last click.
     """
 
     per_request: Positive = 4
