@@ -1,6 +1,6 @@
 """Data parallelism: processes that train one model together, each on a part of every step.
 
-Each process has the whole model, unless `larr.text.divided` divides it. The gradients are added up
+Each process has the whole model, unless `larr.text.training` divides it. The gradients are added up
 before the optimizer's step, and a loss that compares the items of a step gathers their vectors
 first. So the result is that of one process, up to rounding.
 
@@ -53,7 +53,7 @@ class Group:
     others: tuple[Future[None], ...] = ()
     """The other processes, for the first one."""
     divides: bool = False
-    """Whether each process keeps a part of the language model only; see `larr.text.divided`."""
+    """Whether each process keeps a part of the language model only; see `larr.text.training`."""
 
     def start(self, model: Module) -> None:
         """Connects the processes, and gives each the trained weights of the first one.

@@ -112,7 +112,7 @@ def test_untuned_vectors_keep_the_main_axes_of_a_wider_model(
     texts = texts_of(embedded)
     job = embed.Job(embedded, texts, tmp_path)
     vectors_ND = np.zeros((len(texts), 8), np.float32)
-    embed.untuned(job, vectors_ND)
+    embed.pooled(job, vectors_ND)
     raw = compute(
         as_encoder(load_base(embedded), None),
         [[row] for row in texts.select("keyword", "text").rows()],

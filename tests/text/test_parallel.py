@@ -16,15 +16,14 @@ from larr import artifacts
 from larr.config import ClusterConfig, Config
 from larr.errors import LarrError
 from larr.group import Group, group_of
-from larr.text import parallel
+from larr.text import training
 from larr.text.backbone import load_base
-from larr.text.collate import Collator
 from larr.text.contrast import TripleLoss, contrast
-from larr.text.divided import divide
 from larr.text.encoder import as_encoder
 from larr.text.memory import altered
-from larr.text.pairs import examples, held_out
+from larr.text.pairs import TripleCollator, examples, held_out
 from larr.text.pretrain import pretrain
+from larr.text.training import divide
 
 TEXTS, SIZE, CLIPPED = 24, 3, 0.1
 Engine = Literal["local", "ray"]
@@ -49,7 +48,7 @@ def gradients(config: Config, group: Group) -> list[list[torch.Tensor]]:
     group.start(encoder)
     columns = examples(config, held_out(config))
     rows = [{name: column[row] for name, column in columns.items()} for row in range(TEXTS)]
-    batch = Collator(lm.tokens, config.contrast.shown, processes=SIZE)(rows)
+    batch = TripleCollator(lm.tokens, config.contrast.shown, processes=SIZE)(rows)
     names = [name.removesuffix("_input_ids") for name in batch if name.endswith("_input_ids")]
     groups = [
         {key: batch[f"{name}_{key}"] for key in ("input_ids", "attention_mask")} for name in names
@@ -119,7 +118,7 @@ def test_two_processes_train_as_one(
     models: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parallel, "MIN_STEPS", 1)
+    monkeypatch.setattr(training, "MIN_STEPS", 1)
     model = settings | {"backbone.model": str(models[kind]), "pretrain.batch_size": 6}
     model |= {"pretrain.learning_rate": 5e-3, "contrast.learning_rate": 1e-3}
     runs = [altered(config, model | {"cluster.workers": workers}) for workers in (1, 2)]

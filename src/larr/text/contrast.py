@@ -6,7 +6,6 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown bes
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,13 +32,11 @@ from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model, lora
-from larr.text.collate import Collator
-from larr.text.divided import collect, divide
 from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.judge import Checks
-from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, examples, held_out
-from larr.text.parallel import ParallelTrainer, processes_of
+from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, TripleCollator, examples, held_out
 from larr.text.retrieval import recalls
+from larr.text.training import ParallelTrainer, collect, divide, processes_of
 
 SAMPLE = 400
 """Texts of each view from which the head is initialised."""
@@ -213,7 +210,7 @@ class TripleLoss(nn.Module):
         self.group = group
 
     def forward(self, groups: list[dict[str, Tensor]], labels: Tensor) -> dict[str, Tensor]:
-        """Returns the three terms of L_2 for a batch from `Collator`.
+        """Returns the three terms of L_2 for a batch from `TripleCollator`.
 
         Paper: L_2 = lambda_1 L^UU + lambda_2 L^PP + lambda_3 L^UP, Eq. (21).
         """
@@ -310,7 +307,7 @@ def train_model(
         args=arguments,
         train_dataset=Dataset.from_dict(rows),
         loss=TripleLoss(encoder, config.contrast, log_share_P, bf16=arguments.bf16, group=group),
-        data_collator=Collator(
+        data_collator=TripleCollator(
             encoder[0].tokens, config.contrast.shown, large=is_large(encoder), processes=group.size
         ),
         callbacks=[checks],
@@ -321,13 +318,13 @@ def train_model(
             if hasattr(module, "cast_input_dtype_enabled"):
                 module.cast_input_dtype_enabled = False  # autocast would undo the cast
     # a process that kept the states of the lower layers would not take part in gathering them
-    is_kept = config.backbone.lora_rank and config.backbone.lora_layers and not group.divides
+    is_kept = config.backbone.lora_rank and not group.divides
+    upper = config.backbone.lora_layers if is_kept else 0
     threads = torch.get_num_threads()
     if not is_large(encoder):
         torch.set_num_threads(1)  # two threads wait for each other and take a quarter more time
     try:
-        upper = config.backbone.lora_layers
-        with encoder[0].tuning_upper(upper) if is_kept else nullcontext():
+        with encoder[0].tuning_upper(upper):
             entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:
         torch.set_num_threads(threads)

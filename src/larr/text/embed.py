@@ -93,22 +93,13 @@ def encoder(job: Job, vectors_ND: np.ndarray, verb: str = "contrast") -> None:
         vectors_ND[rows] = vectors_BD
 
 
-def untuned(job: Job, vectors_ND: np.ndarray) -> None:
-    """Writes the reduced pooled states of the base model."""
-    _write_reduced(job, partial(_untuned, job.config), vectors_ND)
+def pooled(job: Job, vectors_ND: np.ndarray, verb: str = "") -> None:
+    """Writes the reduced pooled states of the base model, or of the model that a verb trained."""
+    _write_reduced(job, partial(_load_pooled, job.config, verb), vectors_ND)
 
 
-def _untuned(config: Config) -> SentenceTransformer:
-    return as_encoder(load_base(config), None, config.contrast.pooling)
-
-
-def pretrained(job: Job, vectors_ND: np.ndarray, verb: str = "pretrain") -> None:
-    """Writes the reduced pooled states of the model of stage 1, or of the verb `instruct`."""
-    _write_reduced(job, partial(_pretrained, job.config, verb), vectors_ND)
-
-
-def _pretrained(config: Config, verb: str) -> SentenceTransformer:
-    lm = load_language_model(artifacts.folder(config, verb), config)
+def _load_pooled(config: Config, verb: str) -> SentenceTransformer:
+    lm = load_language_model(artifacts.folder(config, verb), config) if verb else load_base(config)
     return as_encoder(lm, None, config.contrast.pooling)
 
 
@@ -203,13 +194,15 @@ SOURCES = {
         later=partial(later_encoder, verb="distill"),
     ),
     "untuned": VectorSource(
-        untuned,
+        pooled,
         settings=("backbone", "contrast.pooling"),
         files=lambda config: (config.backbone.model,),
     ),
-    "pretrained": VectorSource(pretrained, settings=("contrast.pooling",), stages=("pretrain",)),
+    "pretrained": VectorSource(
+        partial(pooled, verb="pretrain"), ("contrast.pooling",), stages=("pretrain",)
+    ),
     "instructed": VectorSource(
-        partial(pretrained, verb="instruct"), ("contrast.pooling",), stages=("instruct",)
+        partial(pooled, verb="instruct"), ("contrast.pooling",), stages=("instruct",)
     ),
     "predictions": VectorSource(predictions, stages=("instruct",), compares_places=False),
     "sentence_encoder": VectorSource(
@@ -375,26 +368,10 @@ def _shards(job: Job, load: Load, *, with_markers: bool = True) -> list[tuple[sl
 def _write_reduced(
     job: Job, load: Load, vectors_ND: np.ndarray, *, with_markers: bool = True
 ) -> Reduction:
-    """Writes vectors of an untuned model, reduced so that their cosines are informative.
-
-    All its vectors have nearly the same direction, especially within a keyword. This subtracts the
-    mean of each keyword and keeps the D main axes if there are more than D.
-    """
-    parts = _shards(job, load, with_markers=with_markers)
-    keywords = job.texts["keyword"].unique().sort().to_list()
-    keywords_N = job.texts["keyword"].rank("dense").to_numpy().astype(np.int64) - 1
-    counts_K1 = np.bincount(keywords_N)[:, None]
-    width, dimension = parts[0][1].shape[1], vectors_ND.shape[1]
-    sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
-    for rows, raw_BH in parts:  # only sums are kept in memory
-        sums_KH += np.eye(len(counts_K1))[:, keywords_N[rows]] @ raw_BH
-        squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
-    means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
-    if width > dimension:
-        covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
-        axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :dimension]
-    reduction = Reduction(keywords, means_KH, axes_HD)
-    for rows, raw_BH in parts:
-        reduced_BD = reduction.vectors(job.texts["keyword"][rows], raw_BH)
+    """Writes vectors of an untuned model, reduced so that their cosines are informative."""
+    keywords, shards_BH = job.texts["keyword"], _shards(job, load, with_markers=with_markers)
+    reduction = Reduction.fit(keywords, shards_BH, vectors_ND.shape[1])
+    for rows, raw_BH in shards_BH:
+        reduced_BD = reduction.vectors(keywords[rows], raw_BH)
         vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)
     return reduction

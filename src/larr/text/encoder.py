@@ -7,6 +7,7 @@ length.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,16 +78,17 @@ class KeywordTransformer(InputModule):
 
     @contextmanager
     def tuning_upper(self, layers: int) -> Iterator[None]:
-        """Computes only the upper `layers` of texts that were read before; see `LowerLayers`."""
-        body = self.model.get_base_model()
-        if layers < body.config.get_text_config().num_hidden_layers:
-            try:
-                with LowerLayers(body, layers) as self.lower:
-                    yield
-            finally:
-                self.lower = None
-        else:
+        """Computes only the upper `layers`, 0 for all, of texts read before; see `LowerLayers`."""
+        body = self.model.get_base_model() if layers else self.model
+        if layers in (0, body.config.get_text_config().num_hidden_layers):
             yield
+            return
+        self.lower = LowerLayers(body, layers)
+        try:
+            with self.lower.in_place():
+                yield
+        finally:
+            self.lower = None
 
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, **_: Any
@@ -250,7 +252,9 @@ def compute(
     if not rows:
         return np.empty((0, 0), dtype=np.float32)
     encoder.eval()
-    batches = _batches([len(row) for row in rows], batch_tokens)
+    lengths = np.array([len(row) for row in rows])
+    order = np.argsort(lengths, kind="stable")
+    batches = [order[part] for part in similar_lengths(lengths[order].tolist(), batch_tokens)]
     batches += batches[-1:] * (-len(batches) % group.size)  # each process computes as many
     # training cannot use tensors of inference mode, and a divided model keeps some
     mode = torch.no_grad() if group.divides else torch.inference_mode()
@@ -267,17 +271,20 @@ def compute(
     return vectors_ND
 
 
-def _batches(lengths: list[int], batch_tokens: int) -> list[np.ndarray]:
-    """Returns the indices of texts of similar length, at most `batch_tokens` tokens together."""
-    order = np.argsort(lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        stop = start + 1
-        while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= batch_tokens:
-            stop += 1
-        batches.append(order[start:stop])
-        start = stop
-    return batches
+def similar_lengths(
+    lengths: Sequence[int], most_tokens: int, spread: float = math.inf
+) -> list[slice]:
+    """Splits ascending lengths into slices of at most `most_tokens` tokens, padding included.
+
+    The longest text of a slice is at most `spread` times as long as its shortest.
+    """
+    slices, start = [], 0
+    for stop, length in enumerate(lengths):
+        is_full = length * (stop + 1 - start) > most_tokens
+        if stop > start and (is_full or length > spread * lengths[start]):
+            slices.append(slice(start, stop))
+            start = stop
+    return [*slices, slice(start, len(lengths))]
 
 
 def compute_bare(

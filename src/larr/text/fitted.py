@@ -1,6 +1,6 @@
 """Transformations fitted on the stored texts and saved, so that new texts are embedded alike.
 
-Shapes: N texts, K keywords, V terms, H hidden units, D main axes.
+Shapes: N texts, B texts of a shard, K keywords, V terms, H hidden units, D main axes.
 """
 
 from __future__ import annotations
@@ -72,11 +72,32 @@ class Counts:
 
 @dataclass(frozen=True)
 class Reduction:
-    """Subtracts the mean of a text's keyword and projects the result onto the main axes."""
+    """Subtracts the mean of a text's keyword and projects the result onto the main axes.
+
+    The vectors of an untuned model have nearly the same direction, especially within a keyword.
+    """
 
     keywords: Sequence[str]
     means_KH: np.ndarray
     axes_HD: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, keyword_N: pl.Series, shards_BH: Sequence[tuple[slice, np.ndarray]], axes: int
+    ) -> Self:
+        """Fits the means, and at most `axes` main axes, on the vectors of shards and their rows."""
+        number_N = keyword_N.rank("dense").to_numpy().astype(np.int64) - 1
+        counts_K1 = np.bincount(number_N)[:, None]
+        width = shards_BH[0][1].shape[1]
+        sums_KH, squares_HH = np.zeros((len(counts_K1), width)), np.zeros((width, width))
+        for rows, raw_BH in shards_BH:  # only sums are kept in memory
+            sums_KH += np.eye(len(counts_K1))[:, number_N[rows]] @ raw_BH
+            squares_HH += raw_BH.T.astype(np.float64) @ raw_BH
+        means_KH, axes_HD = sums_KH / counts_K1, np.eye(width)
+        if width > axes:
+            covariance_HH = squares_HH - (means_KH * counts_K1).T @ means_KH
+            axes_HD = np.linalg.eigh(covariance_HH)[1][:, ::-1][:, :axes]
+        return cls(keyword_N.unique().sort().to_list(), means_KH, axes_HD)
 
     def vectors(self, keywords: pl.Series, raw_NH: np.ndarray) -> np.ndarray:
         """Returns reduced vectors, [N, D]; a new keyword has mean 0."""

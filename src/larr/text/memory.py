@@ -38,13 +38,11 @@ from larr.machine import bf16_is_fast, device
 from larr.sections import changed
 from larr.text import shards
 from larr.text.backbone import LanguageModel, load_base, lora
-from larr.text.collate import Collator
 from larr.text.corpus import descriptions, general_text
 from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS, is_large
-from larr.text.pairs import examples, held_out
-from larr.text.parallel import processes_of
+from larr.text.pairs import TripleCollator, examples, held_out
 from larr.text.pretrain import IGNORED, describe
-from larr.text.training import CHECKPOINTED_PARAMETERS
+from larr.text.training import CHECKPOINTED_PARAMETERS, processes_of
 
 BATCH = {
     "pretrain": "pretrain.batch_size",
@@ -166,7 +164,7 @@ def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
     size = min(config.contrast.batch_size, config.contrast.triples)
     columns = examples(altered(config, {"contrast.triples": size}), held_out(config))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    collate = Collator(lm.tokens, config.contrast.shown, large=is_large(lm.model.base_model))
+    collate = TripleCollator(lm.tokens, config.contrast.shown, large=is_large(lm.model.base_model))
     batch = collate(rows)
     shapes = [tuple(ids.shape) for name, ids in batch.items() if name.endswith("input_ids")]
     counts = [texts * length for texts, length in shapes]

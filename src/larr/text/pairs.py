@@ -1,6 +1,7 @@
-"""The examples of stage 2: texts of a user and of the place ordered from.
+"""The examples of stage 2, texts of a user and of the place ordered from, and their batches.
 
-Paper: section 3.2, Eq. (17)-(18) and the pairs of Eq. (12)-(20).
+Paper: section 3.2, Eq. (17)-(18) and the pairs of Eq. (12)-(20). Shapes: B triples, S places shown
+beside an order (`contrast.shown`), T tokens.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
 
 from larr import artifacts
 from larr.config import Config
@@ -17,9 +20,9 @@ from larr.config.data import KeywordConfig
 from larr.config.text import ContrastConfig
 from larr.data.holdout import folds
 from larr.errors import DataError
-from larr.text.backbone import KeywordText
+from larr.text.backbone import KeywordText, KeywordTokenizer
 from larr.text.corpus import descriptions_table, texts_of
-from larr.text.encoder import as_input
+from larr.text.encoder import as_input, from_input, similar_lengths
 
 VIEWS = ("profile", "action", "business", "basic", "user", "place")
 """The text columns of an example: U_p, U_a, P_d, P_b, U = [U_p, U_a] and P = [P_d, P_b]."""
@@ -32,6 +35,11 @@ MAX_SHOWN = 20
 NEAR_GROUP = 8
 """Consecutive orders with the same value of `contrast.near`. With complete batches of one city the
 vectors lost the differences between cities, and the users' tastes."""
+GROUP = 32
+"""Texts of similar length that the model reads together, for less padding."""
+GROUP_TOKENS, SPREAD = 2_048, 1.4
+"""Limits for a group of a large model: its tokens, and its longest text relative to its shortest.
+With SmolLM2 a group has the overhead of about 140 tokens."""
 
 
 def keywords_of(config: Config, view: str) -> list[KeywordConfig]:
@@ -245,3 +253,59 @@ def orders_of(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
     rows = shuffled.sort(turn, maintain_order=True).head(limit).select("row")
     orders = numbered.join(rows.lazy(), on="row", how="semi").collect()
     return rows.join(orders, on="row", how="left", maintain_order="left").drop("row")
+
+
+class TripleCollator:
+    """Builds a batch that contains each distinct text of a step once.
+
+    Sorts the texts by length and splits them into groups of about GROUP; for a `large` model, whose
+    cost is proportional to tokens, by `similar_lengths`. The number of groups is a multiple of
+    `processes`, for which the last group may be repeated; no label refers to its second vectors.
+    The batch contains `input_ids` and `attention_mask` of each group, and in `label` (int64
+    [B, 9 + S]) for each triple the positions of its texts in sorted order, its keys, and the
+    positions of places shown but not taken (or -1).
+    """
+
+    valid_label_columns = ("label",)  # required by the trainer
+
+    def __init__(
+        self,
+        tokens: KeywordTokenizer,
+        shown: int,
+        *,
+        large: bool = False,
+        processes: int = 1,
+    ) -> None:
+        self.tokens = tokens
+        self.shown = shown
+        self.large = large
+        self.processes = processes
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Returns the batch of rows of `examples`."""
+        shown = {text for row in features for text in row["not_taken"]}
+        texts = sorted({row[view] for row in features for view in VIEWS} - {EMPTY} | shown)
+        encoded = self.tokens.encode_batch([from_input(text) for text in texts])
+        order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
+        order += [order[-1]] * (self.processes - len(order))
+        batch: dict[str, Tensor] = {}
+        groups = np.array_split(np.array(order), max(self.processes, len(order) // GROUP))
+        if self.large:
+            lengths = [len(encoded[index]) for index in order]
+            parts = similar_lengths(lengths, GROUP_TOKENS, SPREAD)
+            if len(parts) >= self.processes:
+                groups = [np.array(order)[part] for part in parts]
+        groups += groups[-1:] * (-len(groups) % self.processes)
+        for group, indices in enumerate(groups):
+            padded = self.tokens.pad([encoded[index] for index in indices])
+            batch |= {f"{group}_{key}": tensor for key, tensor in padded.items()}
+        positions = {texts[index]: position for position, index in enumerate(order)}
+        positions[EMPTY] = -1
+        labels = []
+        for row in features:
+            views = [positions[row[view]] for view in VIEWS]
+            shown_S = [positions[text] for text in row["not_taken"]]
+            padding = [-1] * (self.shown - len(shown_S))
+            labels.append(views + row["keys"] + shown_S + padding)
+        batch["label"] = torch.tensor(labels)
+        return batch

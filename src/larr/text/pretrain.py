@@ -28,8 +28,7 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
-from larr.text.divided import collect, divide
-from larr.text.parallel import ParallelTrainer, processes_of
+from larr.text.training import ParallelTrainer, collect, divide, processes_of
 
 IGNORED = -100
 """The label of tokens that are not predicted, as defined by torch and transformers."""
