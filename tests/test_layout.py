@@ -25,8 +25,8 @@ LARR = [
 ]
 LAB = ["knowledge", "settings", "encyclopedia", "city", "p5", "page", "studies", "commands"]
 CITY = [
-    *("effects", "draws", "geography", "days", "kitchen", "places", "people", "world"),
-    *("requests", "exposure", "choice", "texts", "tables", "market"),
+    *("effects", "draws", "geography", "days", "places", "people", "world"),
+    *("requests", "choice", "texts", "tables"),
 ]
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from rich import box
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl
 
@@ -28,7 +27,7 @@ from larr.data import holdout
 from larr.data.batches import LogRows
 from larr.errors import ConfigError, UnavailableError
 from larr.machine import device
-from larr.progress import console
+from larr.progress import console, plain_table
 from larr.rankers import choose
 from larr.rankers.best import with_variants
 from larr.rankers.neural import step_rows
@@ -147,7 +146,7 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
 
 def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) -> Table:
     """Returns a table with a row for each stage."""
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = plain_table()
     table.add_column("stage", no_wrap=True)
     titles = ["texts", "tokens trained", "tokens read"]
     for place in (device(), card_name, f"{PARALLEL_CARDS} cards"):

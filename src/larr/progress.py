@@ -1,10 +1,11 @@
-"""Progress bars: amount of work done, rate, and remaining time."""
+"""The terminal: tables, and progress bars with amount of work, rate and remaining time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -14,11 +15,17 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 console = Console(stderr=True, highlight=False, markup=False)
 SECONDS_BETWEEN_LINES = 5.0
 
 Advance = Callable[[int], None]
+
+
+def plain_table(*headers: str, title: str | None = None) -> Table:
+    """Returns an empty table without frames."""
+    return Table(*headers, title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
 
 
 def rounded(rate: float, unit: str) -> str:

@@ -11,10 +11,9 @@ from larr.config import Config
 from larr.data.batches import Batch
 from larr.errors import ConfigError
 from larr.settings import load_config
-from larr_lab.city.market import SHOWN, Market
 from larr_lab.city.world import World
 from larr_lab.studies import ab_test as module
-from larr_lab.studies.ab_test import at_any_time, false_alarms, score
+from larr_lab.studies.ab_test import SHOWN, Market, at_any_time, false_alarms, score
 from tests.conftest import ROOT
 
 REQUESTS = 800

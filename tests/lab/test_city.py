@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from scripts import city_pictures as pictures
 
 from larr_lab import city, knowledge
-from larr_lab.city.choice import Model, logit_parts, make_offer
+from larr_lab.city.choice import Model, expose, logit_parts, make_offer
 from larr_lab.city.days import RAIN, SNOW, SUNNY, Calendar
 from larr_lab.city.draws import hash_uniform
 from larr_lab.city.effects import AFTERNOON, ATTRIBUTES, BREAKFAST, KINDS, LATE_NIGHT
-from larr_lab.city.exposure import expose
 from larr_lab.city.requests import Scenes, draw_scenes
 from larr_lab.city.tables import impressions, rows_of_days
 from larr_lab.city.texts import place_texts

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from torch import Tensor
@@ -96,9 +95,9 @@ def test_each_model_reads_its_own_vectors(config: Config) -> None:
 
 def test_centring_removes_the_common_part_of_a_keywords_texts() -> None:
     random = np.random.default_rng(1)
-    keyword = pl.Series(["a", "b", "a", "b", "a", "b"])
+    slots = torch.tensor([1, 0, 1, 0, 1, 0])
     vectors = random.normal(size=(6, 3)).astype(np.float32)
-    centres_RD, scales_R1 = rankers.centres(torch.from_numpy(vectors), keyword, ("b", "a", "none"))
+    centres_RD, scales_R1 = rankers.centres(torch.from_numpy(vectors), slots, 3)
     for row, texts in enumerate((vectors[1::2], vectors[::2])):
         centred = (texts - centres_RD[row].numpy()) * scales_R1[row].numpy()
         np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
@@ -110,10 +109,10 @@ def test_centring_removes_the_common_part_of_a_keywords_texts() -> None:
 def test_whitened_vectors_have_equal_variance_on_all_axes() -> None:
     """Keywords with many and few texts have equal influence, although their variances differ."""
     random = np.random.default_rng(1)
-    keyword = pl.Series(["a"] * 40 + ["b"] * 400)
-    deviations = np.where((keyword == "a").to_numpy()[:, None], [3.0, 1.0, 0.1], [0.2, 5.0, 0.4])
+    slots = torch.tensor([1] * 40 + [0] * 400)
+    deviations = np.where(slots[:, None] == 1, [3.0, 1.0, 0.1], [0.2, 5.0, 0.4])
     vectors = torch.from_numpy(5 + deviations * random.normal(size=(440, 3))).float()
-    axes = rankers.whitening(vectors, keyword, ("b", "a"))
+    axes = rankers.whitening(vectors, slots, 2)
     torch.testing.assert_close(axes, axes.T)
     centred = [rows - rows.mean(dim=0) for rows in vectors.split([40, 400])]
     variance = sum(rows.T @ rows / rows.square().sum() for rows in centred)

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
 from larr.config.rankers import CONTROLS
 from larr.evaluation import plots
 from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, Json, slice_metrics
 from larr.html import environment
 from larr.metrics import Metric, metrics_of, registered
-from larr.progress import console
+from larr.progress import console, plain_table
 from larr.sections import leaves
 
 NAMES = {
@@ -102,7 +99,7 @@ def render(template: str, *packages: str, **context: Any) -> str:
 def print_tables(content: Json) -> None:
     """Prints the metrics of the rankers and the findings in words."""
     seeds = ", ".join(map(str, content["seeds"]))
-    table = Table(title=f"{content['dataset']}, seed {seeds}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = plain_table(title=f"{content['dataset']}, seed {seeds}")
     metrics = metrics_of(content["tasks"])
     table.add_column("model", no_wrap=True)
     for metric in metrics.values():

@@ -67,9 +67,9 @@ def build(
         slot_V = keyword_V.replace_strict(numbers, default=-1, return_dtype=pl.Int64)
         inputs["slots"] = torch.from_numpy(slot_V.to_numpy(writable=True))
         if settings.scene.whitened:
-            inputs["axes"] = whitening(vectors_VD, keyword_V, features.scene_keywords)
+            inputs["axes"] = whitening(vectors_VD, inputs["slots"], len(numbers))
             read_VD = vectors_VD @ inputs["axes"]
-        inputs["centres"], inputs["scales"] = centres(read_VD, keyword_V, features.scene_keywords)
+        inputs["centres"], inputs["scales"] = centres(read_VD, inputs["slots"], len(numbers))
     with warnings.catch_warnings():  # a log without numbers gives layers without inputs
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
@@ -112,21 +112,17 @@ def text_vectors(config: Config, name: str) -> str | None:
     return source
 
 
-def vector_sources(config: Config, name: str, settings: RankerConfig | None = None) -> list[str]:
+def vector_sources(config: Config, name: str) -> list[str]:
     """Returns the sources of a ranker's text vectors and text figures."""
-    vectors = text_vectors(config, name)
-    figures = (settings or config.align.of(name)).figures
+    vectors, figures = text_vectors(config, name), config.align.of(name).figures
     return list(dict.fromkeys([vectors, *figures] if vectors else figures))
 
 
-def centres(
-    vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]
-) -> tuple[Tensor, Tensor]:
-    """Returns `RankerInputs.centres` and `.scales` for these keywords."""
+def centres(vectors_VD: Tensor, slot_V: Tensor, keywords: int) -> tuple[Tensor, Tensor]:
+    """Returns `RankerInputs.centres` and `.scales`, given the scene keyword of each text."""
     means, scales = [], []
-    for keyword in keywords:
-        rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
-        chosen = vectors_VD.index_select(0, rows).double()
+    for slot in range(keywords):
+        chosen = vectors_VD[slot_V == slot].double()
         mean = chosen.mean(dim=0) if len(chosen) else vectors_VD.new_zeros(vectors_VD.shape[1])
         spread = (chosen - mean).square().sum(dim=1).mean() if len(chosen) else torch.zeros(())
         means.append(mean.float())
@@ -134,19 +130,18 @@ def centres(
     return torch.stack(means), torch.stack(scales)
 
 
-def whitening(vectors_VD: Tensor, keyword_V: pl.Series, keywords: tuple[str, ...]) -> Tensor:
+def whitening(vectors_VD: Tensor, slot_V: Tensor, keywords: int) -> Tensor:
     """Returns `RankerInputs.axes`, which equalise the variance in all directions (ZCA whitening).
 
     Averages the covariances of the keywords, each centred and scaled to length 1, so that a keyword
     with many texts does not dominate. All keywords share the axes, so that products of vectors of
     two keywords keep their meaning.
     """
-    centres_RD, scales_R1 = centres(vectors_VD, keyword_V, keywords)
+    centres_RD, scales_R1 = centres(vectors_VD, slot_V, keywords)
     covariance_DD = torch.zeros(2 * [vectors_VD.shape[1]], dtype=torch.float64)
-    for keyword, centre_D, scale_1 in zip(keywords, centres_RD, scales_R1, strict=True):
-        rows = torch.from_numpy((keyword_V == keyword).arg_true().to_numpy().astype(np.int64))
-        centred_ND = ((vectors_VD.index_select(0, rows) - centre_D) * scale_1).double()
-        covariance_DD += centred_ND.T @ centred_ND / max(len(rows), 1)
+    for slot, (centre_D, scale_1) in enumerate(zip(centres_RD, scales_R1, strict=True)):
+        centred_ND = ((vectors_VD[slot_V == slot] - centre_D) * scale_1).double()
+        covariance_DD += centred_ND.T @ centred_ND / max(len(centred_ND), 1)
     variance_D, axes_DD = torch.linalg.eigh(covariance_DD)
     variance_D = (variance_D + VARIANCE_FLOOR * variance_D.mean()).clamp(min=1e-9)
     whitening_DD: Tensor = axes_DD * variance_D.rsqrt() @ axes_DD.T

@@ -24,15 +24,18 @@ CHOICE = "choice.json"
 
 def names_to_train(config: Config) -> list[str]:
     """Returns the rankers that `larr align` trains: `align.models`, with the members of `best`."""
-    names = [name for name in config.align.models if name != BEST]
-    if BEST in config.align.models:
-        names += weights(config)
+    names = [member for name in config.align.models for member in weights(config, name)]
     return list(dict.fromkeys(names))
 
 
-def weights(config: Config) -> dict[str, float]:
-    """Returns the weight of each member; raises StaleError if `larr choose` has not run."""
-    return {name: member["weight"] for name, member in _members(config).items()}
+def weights(config: Config, name: str = BEST) -> dict[str, float]:
+    """Returns the weight of each member of a ranker; other rankers than `best` have themselves.
+
+    Raises StaleError if `larr choose` has not run.
+    """
+    if name != BEST:
+        return {name: 1.0}
+    return {member: settings["weight"] for member, settings in _members(config).items()}
 
 
 def with_members(config: Config) -> Config:

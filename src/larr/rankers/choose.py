@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from larr import artifacts, rankers
 from larr.config import Config
@@ -32,7 +30,7 @@ from larr.data import holdout
 from larr.data.features import read_features
 from larr.data.holdout import Fold
 from larr.metrics import Array
-from larr.progress import console
+from larr.progress import console, plain_table
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.best import CHOICE, with_variants
 from larr.rankers.neural import DivergedError
@@ -95,7 +93,7 @@ def choose(config: Config) -> None:
         work.measured(len(trials) * sum(len(fold.train) for fold in folds), "samples")
         work.figures |= choice
     figures = list(choice["best"])
-    table = Table("candidate", *figures, "weight", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = plain_table("candidate", *figures, "weight")
     for trial in sorted(choice["trials"].values(), key=itemgetter("loss")):
         weight = f"{trial['weight']:.2f}" if trial["weight"] else ""
         table.add_row(trial["title"], *(f"{trial[name]:.4f}" for name in figures), weight)

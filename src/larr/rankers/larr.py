@@ -54,13 +54,11 @@ class Larr(Ple):
         self.scene, self.matching = SceneEncoder(inputs), matching
         # a text's key and value in the scene encoder then depend only on the text
         self.foldable = self.scene.reads_agg_alone
-        self.register_buffer("vectors", inputs.vectors, persistent=False)
-        self.register_buffer("slots", inputs.slots, persistent=False)
-        self.register_buffer("recent_texts", inputs.recent_texts, persistent=False)
         self.centred: Tensor | None = None
-        self.register_buffer("axes", inputs.axes)
-        self.register_buffer("centres", inputs.centres)
-        self.register_buffer("scales", inputs.scales)
+        for name in ("vectors", "slots", "recent_texts"):
+            self.register_buffer(name, getattr(inputs, name), persistent=False)
+        for name in ("axes", "centres", "scales"):
+            self.register_buffer(name, getattr(inputs, name))
         sides = [category.side for category in inputs.features.categories]
         targets = [column for column, side in enumerate(sides) if side != "scene"]
         self.register_buffer("targets", torch.tensor(targets), persistent=False)

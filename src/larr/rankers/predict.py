@@ -40,7 +40,7 @@ def load_ranker(config: Config, name: str) -> Blend:
     """Loads a ranker that `larr align` has trained, as its own only member, or `best`."""
     config = best.with_members(config)
     members = {}
-    for member, weight in (best.weights(config) if name == BEST else {name: 1.0}).items():
+    for member, weight in best.weights(config, name).items():
         ranker = rankers.build(config, member)
         ranker.load(artifacts.folder(config, "align") / member / "model.safetensors")
         members[member] = ranker, weight
@@ -124,7 +124,7 @@ def require_ranker(config: Config, name: str) -> None:
 
     artifacts.require(config, "prepare", *(["choose"] if name == BEST else []))
     config = best.with_members(config)
-    for member in best.weights(config) if name == BEST else [name]:
+    for member in best.weights(config, name):
         sources = rankers.vector_sources(config, member)
         embed.require(config, sources, config.align.of(member).figures)
         artifact = ranker_artifact(config, member)

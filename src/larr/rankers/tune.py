@@ -17,14 +17,12 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from rich import box
-from rich.table import Table
 
 from larr import artifacts, rankers
 from larr.config import Config
 from larr.data.holdout import folds
 from larr.errors import LarrError
-from larr.progress import console
+from larr.progress import console, plain_table
 from larr.rankers.align import ranker_artifact, renew
 from larr.rankers.neural import DivergedError
 from larr.rankers.predict import fold_metrics, held_back_probabilities
@@ -51,7 +49,7 @@ def tune(config: Config) -> None:
         results = {name: artifacts.read_json(work.folder / name / FOUND) for name in spaces}
         artifacts.write_json(work.folder / FOUND, results)
         headers = ("model", "trials", "initial loss", "best loss", "best settings")
-        table = Table(*headers, title="validation", box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table = plain_table(*headers, title="validation")
         lines = []
         for name, result in results.items():
             losses, best = [trial["loss"] for trial in result["trials"]], result["best"]

@@ -3,12 +3,12 @@
 The simulation runs in the order of these modules:
 
 1. `larr_lab.knowledge`: tables of regions, cities and dishes; `effects`: preferences
-2. `geography`: cities and districts; `days`: calendar and weather; `kitchen`: dishes as arrays
-3. `places` and `people`; `world` combines them
-4. `requests`: time and location of users; `exposure`: places shown; `choice`: clicks and orders
+2. `geography`: cities and districts; `days`: calendar and weather
+3. `places`, with their dishes, and `people`; `world` combines them
+4. `requests`: time and location of users; `choice`: places shown, clicks and orders
 5. `texts`: names, menus and other texts; `tables`: the tables of the data contract
 
-`market` runs live tests on the country; `draws` has the random draws that numpy lacks.
+`draws` has the random draws that numpy lacks.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Array names in this package end in their shape, one letter for each axis:
 A attributes of dishes, then their origins; B blocks of three hours; C cities; D days (dishes in
-kitchen.py); E effects; G culinary regions; H chains; I rows of a table; K places shown; L users
+`Kitchen`); E effects; G culinary regions; H chains; I rows of a table; K places shown; L users
 away from home; M dishes of a menu or candidates; N districts; P places; R requests; S meals;
 T categories; U users.
 """

@@ -1,18 +1,34 @@
-"""The places: location, menu, quality, price, popularity and opening hours.
+"""Dishes, and the places that serve them: location, menu, quality, price, opening hours.
 
-Arrays as in `effects.py`.
+Arrays as in `effects.py`; in `Kitchen`, D is dishes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from larr_lab import knowledge
 from larr_lab.city.days import Calendar
-from larr_lab.city.effects import ATTRIBUTES, BREAKFAST, LATE_NIGHT, LUNCH, SLOTS, Array
+from larr_lab.city.effects import (
+    ATTRIBUTES,
+    BREAKFAST,
+    EFFECTS,
+    FLAGS,
+    LATE_NIGHT,
+    LEVELS,
+    LUNCH,
+    PROTEINS,
+    SLOTS,
+    STAPLES,
+    TEMPERATURES,
+    Array,
+)
 from larr_lab.city.geography import Geography
-from larr_lab.city.kitchen import Kitchen
 from larr_lab.settings import CityConfig
 
+OTHER_CATEGORY = 0.02
+OTHER_DIFFUSION, AT_HOME = 0.35, 5.0
+"""The values for names missing in `[category_shares]` and `[diffusion]` of effects.toml."""
 MENU_DISHES = 10
 CHAIN_SHARE = 0.28
 BRANCHES = 8
@@ -25,6 +41,54 @@ MAX_DEVIATIONS = 2.5
 """Standardised attributes are clipped here, so that one rare attribute cannot dominate a logit."""
 REACH = 160
 """Minimum number of places near a district, if the city has enough."""
+
+
+class Kitchen:
+    """The dishes of dishes.csv as arrays."""
+
+    def __init__(self, land: Geography) -> None:
+        self.table = dishes = knowledge.dishes()
+        foreign = sorted(set(dishes["region"]) - set(land.region_names))
+        self.origins = [*land.region_names, *foreign]
+        """The regions of China in the order of regions.csv, then the other origins."""
+        self.categories: list[str] = sorted(set(dishes["category"]))
+        self.price_yuan_D = dishes["price_yuan"].to_numpy().astype(np.float64)
+        origin_D = np.array([self.origins.index(name) for name in dishes["region"]])
+        category_D = np.array([self.categories.index(name) for name in dishes["category"]])
+        self.category_D = category_D
+        columns = [(dishes["temperature"] == name).to_numpy() for name in TEMPERATURES]
+        columns += [dishes[name].to_numpy() / 3 for name in LEVELS]
+        columns += [dishes[name].to_numpy() for name in FLAGS]
+        columns += [(dishes["staple"] == name).to_numpy() for name in STAPLES]
+        columns += [dishes["protein"].is_in(list(words)).to_numpy() for words in PROTEINS.values()]
+        plain_DA = np.stack(columns, axis=1).astype(np.float32)
+        self.dish_DA = np.hstack([plain_DA, np.eye(len(self.origins), dtype=np.float32)[origin_D]])
+        """Attributes in 0..1, then one column for each origin."""
+        # Menus have a theme: they combine dishes of one category, of one origin, or with similar
+        # attributes; national dishes go with everything.
+        same_category_DD = category_D[:, None] == category_D
+        same_origin_DD = origin_D[:, None] == origin_D
+        distance_DD = ((plain_DA[:, None] - plain_DA) ** 2).sum(axis=2)
+        national_D = (dishes["region"] == knowledge.NATIONAL).to_numpy()
+        match_DD = (
+            3.5 * same_category_DD + 2.5 * same_origin_DD - 0.6 * distance_DD + 0.8 * national_D
+        )
+        self.match_DD = match_DD.astype(np.float32)
+        """Log weight of two dishes on the same menu."""
+        self.anchor_GD = np.array([self._anchors(region) for region in land.region_names])
+        """Probability of each dish as the main dish of a place in a region."""
+
+    def _anchors(self, region: str) -> Array:
+        """Returns the probability of each dish as the main dish of a place in a region.
+
+        Dishes of the region weigh most, national ones less, foreign ones least; each category
+        keeps its share.
+        """
+        spread, shares = EFFECTS["diffusion"] | {region: AT_HOME}, EFFECTS["category_shares"]
+        weight_D = np.array([spread.get(name, OTHER_DIFFUSION) for name in self.table["region"]])
+        share_T = np.array([shares.get(name, OTHER_CATEGORY) for name in self.categories])
+        weight_D *= (share_T / np.bincount(self.category_D, weight_D))[self.category_D]
+        return weight_D / weight_D.sum()
 
 
 class Places:
@@ -76,7 +140,7 @@ class Places:
         popularity_P = 1.2 * rng.standard_normal(count) + 0.45 * quality_P
         popularity_P += 0.5 * (self.chain_P >= 0)
         self.popularity_P = popularity_P.astype(np.float32)
-        """The main signal of the older ranker in `exposure.py`."""
+        """The main signal of the older ranker in `choice.py`."""
         house_P = _with_chain(rng.standard_normal(count), self.chain_P, 0.9, rng)
         # Prices are 6 % higher in a city with twice the population.
         level_C = 0.85 * land.cities["population_millions"].to_numpy() ** 0.08

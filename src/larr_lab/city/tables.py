@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
-from larr_lab.city.choice import Model, Offer, make_offer
+from larr_lab.city.choice import Model, Offer, expose, make_offer
 from larr_lab.city.days import WEATHERS
 from larr_lab.city.effects import KINDS, Array
-from larr_lab.city.exposure import expose
 from larr_lab.city.people import AGE_BANDS, GENDERS
 from larr_lab.city.requests import Scenes, draw_scenes
 from larr_lab.city.texts import nicknames, place_texts

@@ -6,17 +6,18 @@ words for the same dish; some names reveal nothing or mislead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
 from larr_lab import knowledge
-from larr_lab.city.draws import Dice
 from larr_lab.city.effects import ATTRIBUTES, LATE_NIGHT
 from larr_lab.city.world import World
 
 WORDS = knowledge.toml(__package__, "place_words.toml")
+Item = TypeVar("Item")
 
 NO_MENU = 0.08
 NO_INTRO = 0.20
@@ -30,6 +31,30 @@ EMPTY_TAG = 0.30
 TAG_FROM = 0.35
 """Minimum share of dishes with an attribute for the owner to use it as a tag."""
 NICKNAME_OF_REGION = 0.06
+
+
+class Dice:
+    """Single draws taken from blocks, four times faster than a generator call for each."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._uniform = self._stream(rng)
+
+    @staticmethod
+    def _stream(rng: np.random.Generator) -> Iterator[float]:
+        while True:
+            yield from rng.random(1 << 16).tolist()
+
+    def chance(self, probability: float) -> bool:
+        """Returns True with this probability."""
+        return next(self._uniform) < probability
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        """Returns one of the items."""
+        return items[int(next(self._uniform) * len(items))]
+
+    def sample(self, items: Sequence[Item], count: int) -> list[Item]:
+        """Returns at most `count` of the items in a random order."""
+        return sorted(items, key=lambda _: next(self._uniform))[:count]
 
 
 def place_texts(world: World, rng: np.random.Generator) -> pl.DataFrame:

@@ -7,9 +7,8 @@ import polars as pl
 
 from larr_lab.city.days import Calendar, Weather
 from larr_lab.city.geography import Geography
-from larr_lab.city.kitchen import Kitchen
 from larr_lab.city.people import Trips, Users
-from larr_lab.city.places import Places
+from larr_lab.city.places import Kitchen, Places
 from larr_lab.settings import CityConfig
 
 

@@ -9,6 +9,7 @@ Shapes: R requests, M candidates, K places shown, T tasks, U users of the reques
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,10 +26,14 @@ from larr.progress import track
 from larr.rankers.predict import load_ranker, probabilities
 from larr.serve.features import Reader
 from larr.serve.live import arm_position
-from larr_lab.city.market import SHOWN, Market, Outcome
-from larr_lab.settings import city_settings
+from larr_lab.city.choice import Model, Offer, expose, make_offer
+from larr_lab.city.requests import draw_scenes
+from larr_lab.city.tables import offered
+from larr_lab.city.world import World
+from larr_lab.settings import CityConfig, city_settings
 
-REQUESTS, CANDIDATES = 24_000, 40
+REQUESTS, CANDIDATES, SHOWN = 24_000, 40, 10
+STREAM = 6
 REQUESTS_AT_A_TIME = 500
 RESAMPLES = 500
 AA_TESTS, LOOKS = 200, 20
@@ -36,6 +41,55 @@ METRICS = ("ctr", "orders", "gmv")
 NORMAL_QUANTILE = 1.96  # two-sided, at LEVEL
 Totals = dict[str, Array]
 """The total of each of METRICS for each request, [R]; "shown" is the number of places shown."""
+
+
+class Outcome(NamedTuple):
+    """The response to the places shown, shape (R, K); zero where none is shown."""
+
+    click_RK: Array
+    """Probability of a click."""
+    order_RK: Array
+    """Probability of a click and an order."""
+    price_yuan_RK: Array
+
+
+class Market:
+    """Requests of the day after the training days, each with candidates to be ranked."""
+
+    def __init__(self, config: CityConfig, seed: int, requests: int, candidates: int) -> None:
+        """Draws requests; the older ranker's best places are their candidates."""
+        self.world = world = World(config, seed)
+        self.model = Model(world)
+        rng = np.random.default_rng([seed, STREAM])
+        day = world.days.history_days + config.train_days
+        self.scenes = draw_scenes(world, day, requests, rng)
+        self.place_RM = expose(world, self.scenes, candidates, rng)
+        """-1 where a request has fewer candidates."""
+        self.offer = make_offer(world, self.scenes, self.place_RM, rng)
+        self.users = world.user_ids.gather(self.scenes.user_R)
+        """The user of each request."""
+
+    def rows(self) -> pl.DataFrame:
+        """Returns a row for each candidate, request by request, as a client would send it."""
+        return offered(self.world, self.scenes, self.place_RM, self.offer)
+
+    def outcome(self, rank_RM: Array) -> Outcome:
+        """Returns the outcome of showing the first `SHOWN` candidates in this order."""
+        arrays = (self.place_RM, *self.offer)
+        place_RK, *seen = (np.take_along_axis(each, rank_RM[:, :SHOWN], axis=1) for each in arrays)
+        return self._outcome(place_RK, Offer(*seen))
+
+    def alone(self) -> Outcome:
+        """Returns the outcome of showing each candidate first, shape (R, M)."""
+        return self._outcome(self.place_RM, self.offer, all_first=True)
+
+    def _outcome(self, place_RK: Array, offer: Offer, *, all_first: bool = False) -> Outcome:
+        click_RK, order_RK = self.model.probabilities(
+            self.scenes, place_RK, offer, all_first=all_first
+        )
+        exists_RK = place_RK >= 0
+        price_RK = self.world.places.price_yuan_P[place_RK]
+        return Outcome(click_RK * exists_RK, order_RK * exists_RK, price_RK * exists_RK)
 
 
 def ab_test(config: Config) -> Json:
