@@ -36,9 +36,8 @@ from larr.settings import load_config
 from larr.text import contrast, pretrain, training
 from larr.text.backbone import load_base
 from larr.text.encoder import from_input
-from larr.text.judge import Judge
-from larr.text.memory import altered
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
+from larr.text.ranking_evaluator import RankingEvaluator
 
 PAIRS = {"user_user": VIEWS[:2], "place_place": VIEWS[2:4], "user_place": VIEWS[4:]}
 
@@ -80,14 +79,14 @@ def stage_1(config: Config, steps: int, table: Table) -> None:
 
 def stage_2(config: Config, steps: int, table: Table) -> None:
     """Adds rows for larr and sentence-transformers: triples per second and the held-out AUC."""
-    config = altered(config, {"contrast.triples": steps * config.contrast.batch_size})
-    config = altered(config, {"contrast.shown": 0, "contrast.correct_popularity": False})
+    config = config.with_settings({"contrast.triples": steps * config.contrast.batch_size})
+    config = config.with_settings({"contrast.shown": 0, "contrast.correct_popularity": False})
     holdout = held_out(config)
-    judge, rows = Judge.of(config, holdout), examples(config, holdout)
+    evaluator, rows = RankingEvaluator.of(config, holdout), examples(config, holdout)
     texts = [from_input(text) for view in VIEWS for text in rows[view][:400] if text != EMPTY]
 
     def result(encoder: SentenceTransformer) -> float | None:
-        return judge.auc(encoder, config.embed.batch_tokens) if judge else None
+        return evaluator.auc(encoder, config.embed.batch_tokens) if evaluator else None
 
     encoder = contrast.starting_model(config, load_base(config), texts)
     with TemporaryDirectory() as folder:

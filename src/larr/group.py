@@ -82,7 +82,7 @@ class Group:
         """Returns the items of a list or the rows of a tensor for this process, every `size`-th."""
         return items[self.rank :: self.size]
 
-    def gathered(self, vectors: list[Tensor], counts: list[int]) -> Tensor:
+    def gather_texts(self, vectors: list[Tensor], counts: list[int]) -> Tensor:
         """Returns the vectors of all processes in the order of the texts, float32 [N, D].
 
         `vectors` are those of `part(groups)`, each [texts of the group, D], `counts` the texts of
@@ -99,7 +99,7 @@ class Group:
             parts[rank :: self.size] = rows_MD.split(counts[rank :: self.size])
         return torch.cat(parts)
 
-    def rows(self, own_MX: Tensor) -> Tensor:
+    def all_gather(self, own_MX: Tensor) -> Tensor:
         """Returns the rows of all processes, [N, ...]; those of the first one come first.
 
         Gradients flow into this process's own rows only, multiplied by N / M: they are right for a
@@ -122,13 +122,13 @@ class Group:
         distributed.all_gather(received, padded_MX)
         return [rows_MX[:size] for rows_MX, size in zip(received, sizes, strict=True)]
 
-    def exchanged(self, own_MX: Tensor, sent: list[int], received: list[int]) -> Tensor:
+    def all_to_all(self, own_MX: Tensor, sent: list[int], received: list[int]) -> Tensor:
         """Sends `sent[p]` rows to each process p, in order, and returns `received[p]` from each."""
         rows_NX = own_MX.new_empty(sum(received), *own_MX.shape[1:])
         distributed.all_to_all_single(rows_NX, own_MX.contiguous(), received, sent)
         return rows_NX
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce(self, value: Tensor) -> Tensor:
         """Returns the sum over the processes; gradients flow into this process's own value only."""
         if self.size == 1:
             return value
@@ -136,7 +136,7 @@ class Group:
         distributed.all_reduce(total)
         return value + (total - value.detach())
 
-    def add_gradients(self, model: Module) -> None:
+    def all_reduce_gradients(self, model: Module) -> None:
         """Replaces each gradient by its sum over the processes."""
         if self.size == 1:
             return
@@ -154,7 +154,7 @@ class Group:
                 weight.grad = torch.empty_like(weight)
             weight.grad.copy_(total.view_as(weight))
 
-    def agreed(self, decision: bool) -> bool:
+    def broadcast(self, decision: bool) -> bool:
         """Returns the decision of the first process."""
         if self.size == 1:
             return decision
@@ -168,11 +168,11 @@ ALONE = Group()
 
 @contextmanager
 def group_of(
-    size: int, assist: Callable[..., None], config: Config, *arguments: Any
+    size: int, work: Callable[..., None], config: Config, *arguments: Any
 ) -> Iterator[Group]:
     """Yields the group of this process, the first of `size`.
 
-    The others call `assist(config, *arguments, group)`. Raises LarrError if one of them is lost.
+    The others call `work(config, *arguments, group)`. Raises LarrError if one of them is lost.
     """
     if size == 1:
         yield ALONE
@@ -182,7 +182,7 @@ def group_of(
         divides = config.cluster.divide_model
         first = Group(0, size, (workers.address, port), workers.threads, divides=divides)
         others = tuple(
-            workers.submit(_assist, assist, config, *arguments, replace(first, rank=rank))
+            workers.submit(_work, work, config, *arguments, replace(first, rank=rank))
             for rank in range(1, size)
         )
         try:
@@ -204,12 +204,12 @@ def group_of(
             process.result()
 
 
-def _assist(assist: Callable[..., None], *arguments: Any) -> None:
+def _work(work: Callable[..., None], *arguments: Any) -> None:
     group: Group = arguments[-1]
     torch.set_num_threads(group.threads)
     progress.console.quiet = True  # the first process reports
     try:
-        assist(*arguments)
+        work(*arguments)
     finally:
         _leave()
 

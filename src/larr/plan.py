@@ -43,9 +43,9 @@ from larr.text.encoder import (
     from_input,
     load_sentence_encoder,
 )
-from larr.text.judge import CHECKS, Judge
 from larr.text.memory import Step, gigabytes, step_of
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
+from larr.text.ranking_evaluator import CHECKS, RankingEvaluator
 from larr.text.retrieval import tasks
 
 
@@ -281,12 +281,13 @@ def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     evaluated = 2 * bool(steps) * held_out_tokens
     batches = config.contrast.triples // min(config.contrast.batch_size, config.contrast.triples)
     holdout = held_out(config)
-    all_tasks, judge = tasks(config, holdout), Judge.of(config, holdout)
+    all_tasks, evaluator = tasks(config, holdout), RankingEvaluator.of(config, holdout)
     texts = {tuple(text) for task in all_tasks for text in (*task.queries, *task.candidates)}
     # recall is measured before stage 1, before stage 2 and after it
     retrieved = (2 + bool(steps)) * _tokens(tokens, map(list, texts))
-    if judge:
-        retrieved += (CHECKS + 1) * _tokens(tokens, map(list, (*judge.queries, *judge.candidates)))
+    if evaluator:
+        ranked = map(list, (*evaluator.queries, *evaluator.candidates))
+        retrieved += (CHECKS + 1) * _tokens(tokens, ranked)
     sample, count = _sample(config), _texts(config).height
     embedded = _tokens(tokens, ([text] for text in sample.rows())) / max(1, len(sample)) * count
     return {
@@ -358,7 +359,7 @@ def _warming_up(name: str) -> Iterator[None]:
 
 def _pretraining(config: Config, amount: Amount, folder: Path) -> float:
     batch = _warm_up_batch(config.pretrain.batch_size, amount)
-    small, times = memory.altered(config, {"pretrain.batch_size": batch}), StepTimes()
+    small, times = config.with_settings({"pretrain.batch_size": batch}), StepTimes()
     lm = load_base(small)
     rows, _, _ = pretrain.gather(small, lm.tokens)
     pretrain.train_model(small, lm, rows, MAX_STEPS, folder, [times])
@@ -368,7 +369,7 @@ def _pretraining(config: Config, amount: Amount, folder: Path) -> float:
 def _contrasting(config: Config, amount: Amount, folder: Path) -> float:
     batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), amount)
     size = {"contrast.batch_size": batch, "contrast.triples": batch * MAX_STEPS}
-    small, times = memory.altered(config, size), StepTimes()
+    small, times = config.with_settings(size), StepTimes()
     rows = examples(small, held_out(small))
     texts = [text for view in VIEWS for text in rows[view][:batch] if text != EMPTY]
     encoder = contrast.starting_model(small, load_base(small), [from_input(text) for text in texts])

@@ -24,7 +24,6 @@ from larr.text import embed, shards
 from larr.text.backbone import load_base
 from larr.text.encoder import as_encoder, compute, load_sentence_encoder
 from larr.text.fitted import normalised
-from larr.text.memory import altered
 
 VARIANTS = {
     name: {"of": "larr", "vectors": name} for name in ("pretrained", "sentence_encoder", "letters")
@@ -237,7 +236,7 @@ def test_several_processes_write_the_same_bytes(
     written = []
     for workers in (1, 2):
         shutil.rmtree(copied.output / "embed")
-        run = altered(copied, {"cluster": {"engine": engine, "workers": workers}})
+        run = copied.with_settings({"cluster": {"engine": engine, "workers": workers}})
         embed_stage(with_rankers(run, "larr", "sentence_encoder"))
         written.append([vectors_of(run, name) for name in ("encoder", "sentence_encoder")])
     for one, two in zip(*written, strict=True):

@@ -13,7 +13,6 @@ from larr.text import lower_layers
 from larr.text.backbone import load_base, lora
 from larr.text.encoder import as_encoder, as_input
 from larr.text.lower_layers import LowerLayers
-from larr.text.memory import altered
 from tests.tiny_models import KINDS
 
 TEXTS = ["tofu", "milk tea and ice cream", "rice noodle roll", "tofu"]
@@ -23,7 +22,7 @@ TEXTS = ["tofu", "milk tea and ice cream", "rice noodle roll", "tofu"]
 def test_vectors_and_gradients_are_those_of_the_complete_model(
     kind: str, models: dict[str, Path], prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lm = load_base(altered(prepared, {"backbone.model": str(models[kind])}))
+    lm = load_base(prepared.with_settings({"backbone.model": str(models[kind])}))
     body = getattr(lm.model, "base_model", lm.model)
     encoder = as_encoder(lm, 8)
     encoder[0].model = get_peft_model(body, lora(lm.tokens, body, 4, 1))

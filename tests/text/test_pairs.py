@@ -15,7 +15,6 @@ from larr.config import Config
 from larr.config.text import ContrastConfig
 from larr.errors import DataError
 from larr.text import pairs
-from larr.text.memory import altered
 from larr.text.pairs import (
     EMPTY,
     VIEWS,
@@ -165,11 +164,11 @@ def test_a_missing_half_is_empty(config: Config) -> None:
 
 
 def test_losses_without_weight_need_no_texts(config: Config) -> None:
-    without = altered(config, {"contrast.lambda_user_user": 0.0})
+    without = config.with_settings({"contrast.lambda_user_user": 0.0})
     rows = examples(without, held_out(without))
     assert set(rows["profile"]) == set(rows["action"]) == {EMPTY}
     assert EMPTY not in rows["user"] + rows["place"] + rows["business"]
-    without = altered(config, {"contrast.lambda_place_place": 0.0})
+    without = config.with_settings({"contrast.lambda_place_place": 0.0})
     rows = examples(without, held_out(without))
     assert set(rows["business"]) == set(rows["basic"]) == {EMPTY}
     assert EMPTY not in rows["user"] + rows["place"] + rows["profile"]

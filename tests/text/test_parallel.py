@@ -20,7 +20,6 @@ from larr.text import training
 from larr.text.backbone import load_base
 from larr.text.contrast import TripleLoss, contrast
 from larr.text.encoder import as_encoder
-from larr.text.memory import altered
 from larr.text.pairs import TripleCollator, examples, held_out
 from larr.text.pretrain import pretrain
 from larr.text.training import divide
@@ -34,7 +33,7 @@ ENGINES = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 def config(prepared: Config, tmp_path: Path) -> Config:
     shutil.copytree(prepared.output, tmp_path / "run")
     settings = {"output": tmp_path / "run", "contrast.triples": 64, "contrast.batch_size": 16}
-    return altered(prepared, settings)
+    return prepared.with_settings(settings)
 
 
 def gradients(config: Config, group: Group) -> list[list[torch.Tensor]]:
@@ -62,7 +61,7 @@ def gradients(config: Config, group: Group) -> list[list[torch.Tensor]]:
         loss = torch.stack([*triples(groups, batch["label"]).values()]).sum()
         loss.backward()
         if not divides:
-            group.add_gradients(encoder)
+            group.all_reduce_gradients(encoder)
         norm = whole(nn.utils.clip_grad_norm_(encoder.parameters(), CLIPPED))
         clipped = [whole(weight.grad) for weight in encoder.parameters()]
         found.append([loss.detach(), norm, *clipped])
@@ -88,7 +87,7 @@ def assist(config: Config, group: Group) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_gradients_are_those_of_one_process(config: Config, engine: Engine) -> None:
     cluster = {"engine": engine, "workers": SIZE, "divide_model": True}
-    several = altered(config, {"cluster": cluster})
+    several = config.with_settings({"cluster": cluster})
     with group_of(SIZE, assist, several) as group:
         assert group.size == SIZE
         shared = gradients(several, group)
@@ -121,7 +120,7 @@ def test_two_processes_train_as_one(
     monkeypatch.setattr(training, "MIN_STEPS", 1)
     model = settings | {"backbone.model": str(models[kind]), "pretrain.batch_size": 6}
     model |= {"pretrain.learning_rate": 5e-3, "contrast.learning_rate": 1e-3}
-    runs = [altered(config, model | {"cluster.workers": workers}) for workers in (1, 2)]
+    runs = [config.with_settings(model | {"cluster.workers": workers}) for workers in (1, 2)]
     found = []
     for run in runs:
         pretrain(run)
@@ -143,8 +142,8 @@ def start(engine: Engine, other: Any) -> None:
     config = Config(cluster=ClusterConfig(engine=engine, workers=2))
     with group_of(2, other, config) as group:
         group.start(nn.Linear(2, 2))
-        group.agreed(True)
-        group.agreed(True)
+        group.broadcast(True)
+        group.broadcast(True)
 
 
 def die(config: Config, group: Group) -> None:

@@ -19,7 +19,7 @@ from larr.errors import ConfigError, UnavailableError
 from larr.run import run_stage
 from larr.text import memory
 from larr.text.backbone import load_base, lora
-from larr.text.memory import altered, needed, require, step_of
+from larr.text.memory import needed, require, step_of
 from tests.fake_data import make_data
 from tests.ranking_log import Sizes, write_log
 from tests.tiny_models import KINDS
@@ -59,11 +59,11 @@ def large(tmp_path: Path) -> Config:
 def test_a_step_has_the_sizes_of_the_loaded_model(
     kind: str, models: dict[str, Path], prepared: Config
 ) -> None:
-    config = altered(prepared, {"backbone.model": str(models[kind])})
+    config = prepared.with_settings({"backbone.model": str(models[kind])})
     lm, step = load_base(config), step_of(config, "pretrain")
     assert step.parameters == trained(lm.model)
     assert bool(step.tokens.trained) == bool(lm.predicts)
-    with_lora = altered(config, {"backbone.lora_rank": 4})
+    with_lora = config.with_settings({"backbone.lora_rank": 4})
     body = lm.model.base_model
     wrapped = get_peft_model(body, lora(lm.tokens, body, 4))
     assert step_of(with_lora, "contrast").trained == trained(wrapped)
@@ -75,15 +75,15 @@ def test_a_folder_with_a_models_configuration_is_enough(large: Config) -> None:
     in_full = needed(step, on_gpu=True, bf16=True)
     # weights, gradients and Adam's moments in float32, and copies of the layers in bfloat16
     assert in_full > 16 * step.parameters + 2 * step.multiplied
-    adapters = step_of(altered(large, {"backbone.lora_rank": 16}), "pretrain")
+    adapters = step_of(large.with_settings({"backbone.lora_rank": 16}), "pretrain")
     assert 4 * step.parameters <= needed(adapters, on_gpu=True, bf16=True) < in_full / 3
-    divided = altered(large, {"cluster.workers": 4, "cluster.divide_model": True})
+    divided = large.with_settings({"cluster.workers": 4, "cluster.divide_model": True})
     step = step_of(divided, "pretrain")
     part = needed(step, on_gpu=False, bf16=True)
     # the whole weights, when they are collected, or a part of the training
     assert 5 * step.parameters <= part < in_full / 2
     upper = {"backbone.lora_rank": 16, "backbone.lora_layers": 7}
-    assert step_of(altered(large, upper), "contrast").tuned_layers == 7
+    assert step_of(large.with_settings(upper), "contrast").tuned_layers == 7
 
 
 def test_a_stage_that_exceeds_the_memory_is_refused_before_it_starts(
@@ -107,7 +107,7 @@ def test_a_stage_that_exceeds_the_memory_is_refused_before_it_starts(
 def test_the_error_proposes_a_smaller_batch_if_it_fits(
     prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = altered(prepared, {"contrast.batch_size": 256, "contrast.triples": 256})
+    config = prepared.with_settings({"contrast.batch_size": 256, "contrast.triples": 256})
     monkeypatch.setattr(memory, "free", lambda: memory.here(step_of(config, "contrast")) / 3)
     with pytest.raises(UnavailableError, match=r"set contrast\.batch_size = 32, which needs"):
         require(config, "contrast")
@@ -119,7 +119,7 @@ def test_a_model_that_does_not_fit_is_planned_for_gpus(
 ) -> None:
     monkeypatch.setattr(memory, "free", lambda: 20e9)
     monkeypatch.setattr(plan, "console", Console(stderr=True, width=160))
-    plan.plan(altered(large, {"backbone.lora_rank": 16}), "h100", ["encoder"])
+    plan.plan(large.with_settings({"backbone.lora_rank": 16}), "h100", ["encoder"])
     printed = capsys.readouterr().err
     assert "no tokenizer; the built-in one counts tokens instead" in printed
     assert printed.count("too large") == 3  # on this machine; all stages fit on the cards
@@ -159,9 +159,9 @@ def test_the_speed_of_stage_3_needs_no_vectors(keywords: int, tmp_path: Path) ->
     config = write_log(tmp_path, Sizes(rows=900, texts=12 * keywords, keywords=keywords))
     before = sorted(tmp_path.rglob("*"))
     log = LogRows(tmp_path / "prepare" / "train")
-    config = altered(config, {"embed.dimension": 8})  # the log's vectors have 16
+    config = config.with_settings({"embed.dimension": 8})  # the log's vectors have 16
     assert plan.ranker_speed(config, log) > 0
     assert sorted(tmp_path.rglob("*")) == before
-    with_best = altered(config, {"align.models": ["ple", "best"], "align.epochs": 2})
+    with_best = config.with_settings({"align.models": ["ple", "best"], "align.epochs": 2})
     # PLE and at most six members, since few rows are held back
     assert "align: at most 12,600, " in plan._stage_3(with_best)

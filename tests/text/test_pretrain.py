@@ -14,7 +14,6 @@ from larr.config import Config
 from larr.text import training
 from larr.text.backbone import LanguageModel, load_base, load_language_model
 from larr.text.corpus import Description
-from larr.text.memory import altered
 from larr.text.pretrain import (
     IGNORED,
     MASKED,
@@ -64,7 +63,7 @@ def test_keywords_of_y_occur_in_both_orders(lm: LanguageModel) -> None:
 def test_the_loss_equals_the_models_own_loss(
     kind: str, models: dict[str, Path], prepared: Config
 ) -> None:
-    lm = load_base(altered(prepared, {"backbone.model": str(models[kind])}))
+    lm = load_base(prepared.with_settings({"backbone.model": str(models[kind])}))
     if kind == "gemma3":
         lm.model.config.final_logit_softcapping = 0.1
     random, masks = np.random.default_rng(0), kind == "bert"
@@ -172,8 +171,8 @@ def test_the_same_seed_gives_the_same_bytes(
 
 
 def test_the_learning_rate_depends_on_the_model(prepared: Config, tmp_path: Path) -> None:
-    builtin = altered(prepared, {"backbone.model": "builtin"})
-    configured = altered(prepared, {"pretrain.learning_rate": 5e-5})
+    builtin = prepared.with_settings({"backbone.model": "builtin"})
+    configured = prepared.with_settings({"pretrain.learning_rate": 5e-5})
     rates = [
         training.arguments(config, config.pretrain, tmp_path, 5)["learning_rate"]
         for config in (prepared, builtin, configured)

@@ -136,6 +136,10 @@ class Config(Section):
                 )
         return self
 
+    def with_settings(self, settings: dict[str, Any]) -> Config:
+        """Returns a copy with settings replaced at dotted paths."""
+        return Config.model_validate(changed(self.model_dump(), settings))
+
     def for_encoder(self, name: str) -> Config:
         """Returns the configuration of one of `encoders`, with its own output folder."""
         tree = changed(self.model_dump(exclude={"encoders"}), self.encoders[name])

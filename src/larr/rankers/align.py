@@ -88,7 +88,7 @@ def train(
 ) -> tuple[Ranker, LossCurve]:
     """Returns a ranker trained on a log with these settings, and its losses."""
     size = _processes(config, name, settings, len(log))
-    with group_of(size, _assist, config, name, settings, log) as group:
+    with group_of(size, _fit_beside, config, name, settings, log) as group:
         return _fit(config, name, settings, log, group)
 
 
@@ -100,7 +100,7 @@ def _processes(config: Config, name: str, settings: RankerConfig, rows: int) -> 
     return config.cluster.workers if divides and divisible else 1
 
 
-def _assist(*arguments: Any) -> None:
+def _fit_beside(*arguments: Any) -> None:
     """Trains a ranker in another process of the group."""
     _fit(*arguments)
 

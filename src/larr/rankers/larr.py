@@ -149,7 +149,7 @@ class Larr(Ple):
             more_BK = (functional.normalize(more_BKA, dim=2) @ scene_BA[:, :, None]).squeeze(2)
             if self.group.size > 1:  # the in-batch negatives are those of all processes
                 widths = [scene_BA.shape[1], target_BA.shape[1], more_BK.shape[1]]
-                rows = self.group.rows(torch.cat([scene_BA, target_BA, more_BK], dim=1))
+                rows = self.group.all_gather(torch.cat([scene_BA, target_BA, more_BK], dim=1))
                 scene_BA, target_BA, more_BK = rows.split(widths, dim=1)
             similarities = torch.cat([scene_BA @ target_BA.T, more_BK], dim=1)
             mask = false_negatives(batch, sampled, self.group)
@@ -198,4 +198,4 @@ def _keys(batch: Batch, group: Group) -> tuple[Tensor, ...]:
     fingerprints = torch.zeros_like(values[:, 0])
     for column in values.unbind(dim=1):
         fingerprints = fingerprints * 6364136223846793005 + column + 1
-    return group.rows(torch.stack([batch.keys[:, 0], fingerprints], dim=1)).unbind(dim=1)
+    return group.all_gather(torch.stack([batch.keys[:, 0], fingerprints], dim=1)).unbind(dim=1)

@@ -79,14 +79,14 @@ class NeuralRanker(nn.Module, Ranker):
         """Returns L_3, L_ctr and L_cl of a batch, means over its rows, [3]. Paper: Eq. (26).
 
         If several processes train the ranker, this is a part of a batch. A loss that compares rows
-        must gather them with `group.rows`.
+        must gather them with `group.all_gather`.
         """
         click = click_loss(self(batch), batch.labels, batch.weights)
         return torch.stack([weights.click * click, click, torch.zeros_like(click)])
 
     def add_gradients(self) -> None:
         """Replaces each gradient by its sum over the processes that train the ranker."""
-        self.group.add_gradients(self)
+        self.group.all_reduce_gradients(self)
 
     def phases(self) -> list[tuple[int, Weights]]:
         """Returns the phases of the training: their epochs and the weights of the losses."""
@@ -186,7 +186,7 @@ class NeuralRanker(nn.Module, Ranker):
         `sums` holds this process's share of each step's losses, times the step's samples.
         """
         since = samples - (int(curve[-1]["samples"]) if curve else 0)
-        total = self.group.total(torch.stack(sums).sum(dim=0))
+        total = self.group.all_reduce(torch.stack(sums).sum(dim=0))
         loss, click, alignment = (total / since).tolist()
         if not math.isfinite(loss):
             raise DivergedError(

@@ -65,15 +65,15 @@ class DividedTable(CategoryTable):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Looks up row indices of the whole table, as `CategoryTable` does."""
-        size, exchanged = self.group.size, self.group.exchanged
+        size, all_to_all = self.group.size, self.group.all_to_all
         most = -(-self.count // size)
         # the rows of an owner are neighbours in this order
         places_U, position = (rows.long() % size * most + rows // size).unique(return_inverse=True)
         asked_S = (places_U // most).bincount(minlength=size)
-        answered_S = exchanged(asked_S, size * [1], size * [1])
+        answered_S = all_to_all(asked_S, size * [1], size * [1])
         asked, answered = asked_S.tolist(), answered_S.tolist()
-        own_N = exchanged(places_U % most, asked, answered)
-        found_UE = exchanged(self.rows.index_select(0, own_N), answered, asked)
+        own_N = all_to_all(places_U % most, asked, answered)
+        found_UE = all_to_all(self.rows.index_select(0, own_N), answered, asked)
         if self.training and torch.is_grad_enabled():
             self.asked, self.answered = asked, answered
             self.touched = [(own_N, found_UE.requires_grad_())]
@@ -86,7 +86,7 @@ class DividedTable(CategoryTable):
         if found_UE.grad is None:
             return
         looked_up_NE = torch.empty(len(own_N), self.rows.shape[1])
-        looked_up_NE.grad = self.group.exchanged(found_UE.grad, self.asked, self.answered)
+        looked_up_NE.grad = self.group.all_to_all(found_UE.grad, self.asked, self.answered)
         self.touched = [(own_N, looked_up_NE)]
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class DividedTable(CategoryTable):
             counts = [len(range(first + rank, last, size)) for rank in range(size)]
             sent = [len(own_NE), *(size - 1) * [0]]
             received = counts if first_process else size * [0]
-            received_NE = self.group.exchanged(own_NE, sent, received)
+            received_NE = self.group.all_to_all(own_NE, sent, received)
             if first_process:
                 for rank, rows_NE in enumerate(received_NE.split(counts)):
                     table.rows[first + rank : last : size] = rows_NE

@@ -33,8 +33,8 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, compute, from_input, is_large
-from larr.text.judge import Checks
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, TripleCollator, examples, held_out
+from larr.text.ranking_evaluator import Checks
 from larr.text.retrieval import recalls
 from larr.text.training import ParallelTrainer, collect, divide, processes_of
 
@@ -55,7 +55,7 @@ def contrast(config: Config) -> None:
     with artifacts.building(config, "contrast") as work:
         holdout, pooling = held_out(config), config.contrast.pooling
         steps = config.contrast.triples // config.contrast.batch_size
-        with group_of(processes_of(config, "contrast", steps), assist, config) as group:
+        with group_of(processes_of(config, "contrast", steps), train_beside, config) as group:
             recall = {}
             pretrained = artifacts.folder(config, "pretrain")
             if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
@@ -88,7 +88,7 @@ def contrast(config: Config) -> None:
         }
 
 
-def assist(config: Config, group: Group) -> None:
+def train_beside(config: Config, group: Group) -> None:
     """Trains in another process of the group."""
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
@@ -216,7 +216,7 @@ class TripleLoss(nn.Module):
         """
         with torch.autocast(labels.device.type, torch.bfloat16, enabled=self.bf16):
             own = [self.model(texts)["sentence_embedding"] for texts in self.group.part(groups)]
-        vectors_ND = self.group.gathered(own, [len(texts["input_ids"]) for texts in groups])
+        vectors_ND = self.group.gather_texts(own, [len(texts["input_ids"]) for texts in groups])
         of_view = dict(zip(VIEWS, labels[:, : len(VIEWS)].T, strict=True))
         keys_BK, shown_BS = labels[:, len(VIEWS) :].split([KEYS, self.contrast.shown], dim=1)
         user, place, chain = keys_BK.T

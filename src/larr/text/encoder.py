@@ -265,7 +265,7 @@ def compute(
             output = encoder({key: value.to(encoder.device) for key, value in padded.items()})
         parts.append(output["sentence_embedding"].float().cpu())
         advance(len(batch))
-    sorted_ND = group.gathered(parts, [len(batch) for batch in batches]).numpy()
+    sorted_ND = group.gather_texts(parts, [len(batch) for batch in batches]).numpy()
     vectors_ND = np.empty((len(rows), sorted_ND.shape[1]), dtype=np.float32)
     vectors_ND[np.concatenate(batches)] = sorted_ND
     return vectors_ND

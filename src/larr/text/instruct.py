@@ -38,7 +38,7 @@ PASS_TOKENS = 2_048
 """Tokens of one pass of the LM, whose logits take 400 MB with SmolLM2's vocabulary."""
 ANSWERS = "answers.parquet"
 """The distinct answers: keyword and text, and the number of training orders."""
-JUDGED = 2_000
+EVALUATED = 2_000
 """Maximum number of orders for an evaluation."""
 
 
@@ -69,11 +69,12 @@ def instruct(config: Config) -> None:
         answers.write_parquet(work.folder / ANSWERS)
         work.measured(round(settings.epochs * len(rows)), "instructions")
         model = as_predictor(LanguageModel(trained, lm.tokens), answers)
-        judged = orders_of(config, holdout.is_user | holdout.is_row, settings.orders).filter(known)
+        is_held_out = holdout.is_user | holdout.is_row
+        others = orders_of(config, is_held_out, settings.orders).filter(known)
         work.figures |= {
             "loss": losses,
             "answers": len(answers),
-            "held_out": accuracies(config, model, answers, judged),
+            "held_out": accuracies(config, model, answers, others),
             "trained": accuracies(config, model, answers, orders),
         }
         for name, shares in work.figures["held_out"].items():
@@ -224,14 +225,14 @@ def accuracies(
     if not len(orders):
         return {}
     settings = config.instruct
-    orders = orders.sample(min(len(orders), JUDGED), seed=config.seed)
+    orders = orders.sample(min(len(orders), EVALUATED), seed=config.seed)
     prompts = [[(settings.knowledge, text)] for text in orders[settings.knowledge]]
     log_NA = compute(model, prompts, config.embed.batch_tokens)
     figures = {}
     for name in settings.answers:
         is_own = (answers["keyword"] == name).to_numpy()
         texts = answers.filter(keyword=name)
-        own_NA, is_told_N = log_NA[:, is_own], orders[name].is_not_null().to_numpy()
+        own_NA, is_answered_N = log_NA[:, is_own], orders[name].is_not_null().to_numpy()
         answer_N = orders[name].to_numpy()
         row_of = {text: row for row, text in enumerate(texts["text"])}
         row_N = np.array([row_of.get(answer, -1) for answer in answer_N])
@@ -239,19 +240,19 @@ def accuracies(
         if not is_known_N.any():
             continue
         share_A = (texts["orders"] / texts["orders"].sum()).to_numpy()
-        mine = usual(config, name, orders).fill_null(texts["text"][0]).to_numpy()
-        rights = {
+        usual_N = usual(config, name, orders).fill_null(texts["text"][0]).to_numpy()
+        hits = {
             "model": own_NA.argmax(axis=1) == row_N,
             "popular": row_N == 0,
-            "own": mine == answer_N,
+            "own": usual_N == answer_N,
         }
         losses = {
             "loss": own_NA[is_known_N, row_N[is_known_N]],
             "popular_loss": np.log(share_A[row_N[is_known_N]]),
         }
         figures[name] = {
-            "orders": int(is_told_N.sum()),
-            **{key: round(float(right_N[is_told_N].mean()), 4) for key, right_N in rights.items()},
+            "orders": int(is_answered_N.sum()),
+            **{key: round(float(hit_N[is_answered_N].mean()), 4) for key, hit_N in hits.items()},
             **{key: round(-float(log_N.mean()), 4) for key, log_N in losses.items()},
         }
     return figures

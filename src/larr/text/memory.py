@@ -35,7 +35,6 @@ from larr import artifacts
 from larr.config import Config
 from larr.errors import UnavailableError
 from larr.machine import bf16_is_fast, device
-from larr.sections import changed
 from larr.text import shards
 from larr.text.backbone import LanguageModel, load_base, lora
 from larr.text.corpus import descriptions, general_text
@@ -162,7 +161,7 @@ def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
 def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
     """Returns the tokens of a step of stage 2."""
     size = min(config.contrast.batch_size, config.contrast.triples)
-    columns = examples(altered(config, {"contrast.triples": size}), held_out(config))
+    columns = examples(config.with_settings({"contrast.triples": size}), held_out(config))
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     collate = TripleCollator(lm.tokens, config.contrast.shown, large=is_large(lm.model.base_model))
     batch = collate(rows)
@@ -228,7 +227,7 @@ def require(config: Config, verb: str) -> None:
         changes.append(adapters | smaller | upper | alone)
     advice = "use a smaller backbone.model or a machine with more memory"
     for change in changes:
-        if (bytes_ := here(step_of(altered(config, change), verb))) <= available:
+        if (bytes_ := here(step_of(config.with_settings(change), verb))) <= available:
             settings = ", ".join(f"{path} = {value}" for path, value in change.items())
             advice = f"set {settings}, which needs {gigabytes(bytes_)}"
             break
@@ -237,11 +236,6 @@ def require(config: Config, verb: str) -> None:
         f"and needs about {gigabytes(here(step))} of memory, but only {gigabytes(available)} are "
         f"free; {advice}"
     )
-
-
-def altered(config: Config, settings: dict[str, Any]) -> Config:
-    """Returns the configuration with changed settings, given by their dotted paths."""
-    return type(config).model_validate(changed(config.model_dump(), settings))
 
 
 def gigabytes(bytes_: float) -> str:

@@ -63,7 +63,7 @@ def pretrain(config: Config) -> None:
     with artifacts.building(config, "pretrain") as work:
         train, held_out, general_ratio = gather(config, lm.tokens)
         steps = steps_of(config, len(train)) if lm.predicts else 0
-        with group_of(processes_of(config, "pretrain", steps), assist, config) as group:
+        with group_of(processes_of(config, "pretrain", steps), train_beside, config) as group:
             figures: dict[str, Any] = {
                 f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
             }
@@ -87,7 +87,7 @@ def pretrain(config: Config) -> None:
         }
 
 
-def assist(config: Config, group: Group) -> None:
+def train_beside(config: Config, group: Group) -> None:
     """Trains in another process of the group."""
     set_seed(config.seed)
     lm = load_base(config)
@@ -218,7 +218,7 @@ class LabelledTokensTrainer(ParallelTrainer):
         labels_BT = inputs["labels"][:, 0 if self.masks else 1 :]
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
             loss = labelled_losses(lm, own, masks=self.masks).sum()
-        return self.group.total(loss / (labels_BT != IGNORED).sum().clamp(min=1))
+        return self.group.all_reduce(loss / (labels_BT != IGNORED).sum().clamp(min=1))
 
 
 def labelled_losses(

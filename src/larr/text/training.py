@@ -61,7 +61,7 @@ class ParallelTrainer(Trainer):
         """Returns the loss, and leaves the gradients of all processes."""
         loss: Tensor = super().training_step(model, *arguments, **named)
         if not self.group.divides:  # otherwise they are added up during backpropagation
-            self.group.add_gradients(model)
+            self.group.all_reduce_gradients(model)
         return loss
 
 

@@ -151,9 +151,8 @@ def for_studies(
     rankers += [name for analysis in (analyses or {}).values() for name in analysis.rankers]
     main = [(LARR, BASE)] if {LARR, BASE} <= {*rankers} else []
     gains = [pair for pair in dict.fromkeys(main + pairs) if pair[0] != pair[1]]
-    align = config.align.model_copy(update={"models": list(dict.fromkeys(rankers))})
-    compared = config.evaluate.model_copy(update={"gains": gains})
-    return config.model_copy(update={"align": align, "evaluate": compared})
+    models = list(dict.fromkeys(rankers))
+    return config.with_settings({"align.models": models, "evaluate.gains": gains})
 
 
 def results(config: Config, studies: dict[str, StudyConfig], report: Json) -> Json:

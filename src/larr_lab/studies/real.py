@@ -17,7 +17,6 @@ from larr.evaluation.findings import LARR, RIVALS, Json, slice_metrics
 from larr.evaluation.report import render
 from larr.metrics import TASKS, Metric, metrics_of
 from larr.progress import console
-from larr.sections import changed
 
 RESULTS, PAGE = "real.json", "real.html"
 SEE = "docs/experiments.md links to the downloads"
@@ -57,7 +56,7 @@ def compared(config: Config, folder: Path, output: Path) -> Config:
         "dataset.folder": folder / config.dataset.folder,
         "evaluate.gains": [*config.evaluate.gains, *product(others, RIVALS)],
     }
-    return Config.model_validate(changed(config.model_dump(), settings))
+    return config.with_settings(settings)
 
 
 def results(reports: dict[str, Json]) -> Json:

@@ -43,7 +43,7 @@ Text = tuple[KeywordText, ...]
 
 
 @dataclass(frozen=True)
-class Judge:
+class RankingEvaluator:
     """Held-out orders, whose places should score above others shown in the same request."""
 
     queries: list[Text]
@@ -56,8 +56,8 @@ class Judge:
     """
 
     @classmethod
-    def of(cls, config: Config, holdout: HeldOut) -> Judge | None:
-        """Returns the judge of a run, or None if there are no held-out pairs."""
+    def of(cls, config: Config, holdout: HeldOut) -> RankingEvaluator | None:
+        """Returns the evaluator of a run, or None if there are no held-out pairs."""
         orders, others_of = _orders(config, holdout)
         all_orders = pl.scan_parquet(artifacts.folder(config, "prepare") / "orders.parquet")
         trained = all_orders.filter(holdout.is_trained).select(pl.col("poi_id").unique()).collect()
@@ -157,13 +157,14 @@ class Checks(TrainerCallback):
         encoder: SentenceTransformer,
         group: Group = ALONE,
     ) -> None:
-        self.judge, self.encoder, self.group = Judge.of(config, holdout), encoder, group
+        self.evaluator = RankingEvaluator.of(config, holdout)
+        self.encoder, self.group = encoder, group
         self.batch_tokens = config.embed.batch_tokens
         self.auc: list[float] = []
         """The AUC of the initial model and of each check; empty without held-out pairs."""
         self.best = self.kept_step = 0
         """The index and the step of the best check."""
-        self.noise = self.judge.noise if self.judge else 0.0
+        self.noise = self.evaluator.noise if self.evaluator else 0.0
         self.weights: dict[str, Tensor] = {}
         self._check(0)
 
@@ -175,17 +176,17 @@ class Checks(TrainerCallback):
         if step == max(1, round(len(self.auc) * state.max_steps / CHECKS)):
             self._check(step)
             stop = len(self.auc) - 1 - self.best >= PATIENCE
-            control.should_training_stop = self.group.agreed(stop)
+            control.should_training_stop = self.group.broadcast(stop)
 
     def restore(self) -> None:
         """Restores the weights of the best check; without checks the model is unchanged."""
         self.encoder.load_state_dict(self.weights, strict=False)
 
     def _check(self, step: int) -> None:
-        if self.judge is None:
+        if self.evaluator is None:
             self.kept_step = step
             return
-        self.auc.append(round(self.judge.auc(self.encoder, self.batch_tokens, self.group), 4))
+        self.auc.append(round(self.evaluator.auc(self.encoder, self.batch_tokens, self.group), 4))
         above = max(max(self.auc) - self.noise, 0.5 + self.noise / 2)
         if step == 0 or self.auc[-1] >= above:
             self.best, self.kept_step = len(self.auc) - 1, step
