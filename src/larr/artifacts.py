@@ -362,11 +362,10 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
         if (name := path.relative_to(folder).as_posix()) not in files
     }
     with ThreadPoolExecutor() as pool:  # a long log has tens of gigabytes
-        return files | dict(zip(others, pool.map(_file, others.values()), strict=True))
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        hashes = pool.map(sha256, others.values())
+        for (name, path), hash_ in zip(others.items(), hashes, strict=True):
+            files[name] = {"bytes": path.stat().st_size, "sha256": hash_}
+    return files
 
 
 def sha256(path: Path) -> str:

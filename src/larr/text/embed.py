@@ -129,9 +129,8 @@ def counts(job: Job, vectors_ND: np.ndarray) -> None:
     with track(f"TF-IDF ({job.folder.name})", len(job.texts), "texts") as advance:
         fitted = Counts.fit(job.texts["text"], vectors_ND.shape[1], job.config.seed, options)
         fitted.save(job.folder / FITTED)
-        reduced_ND = fitted.vectors(job.texts["text"])
+        vectors_ND[:] = _padded(fitted.vectors(job.texts["text"]), vectors_ND.shape[1])
         advance(len(job.texts))
-    vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
 
 
 def later_encoder(config: Config, _: Path, verb: str = "contrast") -> Embed:
@@ -143,7 +142,8 @@ def later_encoder(config: Config, _: Path, verb: str = "contrast") -> Embed:
 def later_counts(config: Config, folder: Path) -> Embed:
     """Returns `VectorSource.later` for TF-IDF vectors."""
     fitted = Counts.load(folder / FITTED, COUNTED[folder.name])
-    return lambda texts: _padded(config, fitted.vectors([text for _, text in texts]))
+    dimension = config.embed.dimension
+    return lambda texts: _padded(fitted.vectors([text for _, text in texts]), dimension)
 
 
 def later_sentence_encoder(config: Config, folder: Path) -> Embed:
@@ -154,14 +154,14 @@ def later_sentence_encoder(config: Config, folder: Path) -> Embed:
     def embed_later(texts: list[Text]) -> np.ndarray:
         raw_NH = compute_bare(model, [text for _, text in texts])
         keywords = pl.Series([keyword for keyword, _ in texts])
-        return _padded(config, reduction.vectors(keywords, raw_NH))
+        return _padded(reduction.vectors(keywords, raw_NH), config.embed.dimension)
 
     return embed_later
 
 
-def _padded(config: Config, reduced_ND: np.ndarray) -> np.ndarray:
-    """Returns normalised vectors, padded with zeros to `embed.dimension`."""
-    vectors_ND = np.zeros((len(reduced_ND), config.embed.dimension), np.float32)
+def _padded(reduced_ND: np.ndarray, dimension: int) -> np.ndarray:
+    """Returns normalised vectors, padded with zeros to a dimension."""
+    vectors_ND = np.zeros((len(reduced_ND), dimension), np.float32)
     vectors_ND[:, : reduced_ND.shape[1]] = normalised(reduced_ND)
     return vectors_ND
 
@@ -373,5 +373,5 @@ def _write_reduced(
     reduction = Reduction.fit(keywords, shards_BH, vectors_ND.shape[1])
     for rows, raw_BH in shards_BH:
         reduced_BD = reduction.vectors(keywords[rows], raw_BH)
-        vectors_ND[rows, : reduced_BD.shape[1]] = normalised(reduced_BD)
+        vectors_ND[rows] = _padded(reduced_BD, vectors_ND.shape[1])
     return reduction

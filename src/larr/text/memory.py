@@ -173,7 +173,10 @@ def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
 def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     """Returns the peak memory of a stage in bytes, by the formula in the module docstring."""
     settings, tokens, number = step.settings, step.tokens, 2 if bf16 else 4
-    width, inner = settings.hidden_size, _inner(settings)
+    width = settings.hidden_size
+    # the setting of the feed-forward layer's width has different names
+    names = ("intermediate_size", "n_inner", "ffn_dim")
+    inner = next(filter(None, (getattr(settings, name, None) for name in names)), 4 * width)
     weights: float = step.parameters * (number if step.has_adapters else 4)
     training: float = step.trained * (
         12 + 4 * step.has_adapters + 4 * (not step.words and not on_gpu)
@@ -241,10 +244,3 @@ def require(config: Config, verb: str) -> None:
 def gigabytes(bytes_: float) -> str:
     """Formats bytes as gigabytes."""
     return f"{bytes_ / 1e9:,.1f} GB"
-
-
-def _inner(settings: Any) -> int:
-    """Returns the width of the feed-forward layer, whose setting has different names."""
-    names = ("intermediate_size", "n_inner", "ffn_dim")
-    values = (getattr(settings, name, None) for name in names)
-    return next((int(value) for value in values if value), 4 * settings.hidden_size)

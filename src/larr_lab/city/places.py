@@ -116,9 +116,10 @@ class Places:
         """Mean attributes and origins of the menu."""
         self.attributes_PA = _standardised(self.share_PA)
         """`share_PA` standardised over places."""
-        self.typical_TA = _category_means(
-            self.attributes_PA, self.category_P, len(kitchen.categories)
-        )
+        total_TA = np.zeros((len(kitchen.categories), self.attributes_PA.shape[1]))
+        np.add.at(total_TA, self.category_P, self.attributes_PA)
+        count_T = np.maximum(np.bincount(self.category_P, minlength=len(total_TA)), 1)
+        self.typical_TA = (total_TA / count_T[:, None]).astype(np.float32)
         """Mean standardised attributes of the places of each category."""
         local_P = self.share_PA[np.arange(count), len(ATTRIBUTES) + land.region_C[city_P]]
         self.local_P = _standardised(local_P[:, None])[:, 0]
@@ -284,14 +285,6 @@ def _standardised(value_PA: Array) -> Array:
     sd_A = np.maximum(value_PA.std(axis=0), 1e-3)  # an origin may be absent in a small country
     standard_PA = (value_PA - value_PA.mean(axis=0)) / sd_A
     return np.clip(standard_PA, -MAX_DEVIATIONS, MAX_DEVIATIONS).astype(np.float32)
-
-
-def _category_means(attributes_PA: Array, category_P: Array, categories: int) -> Array:
-    """Returns the mean attributes of the places of each category, shape (T, A)."""
-    total_TA = np.zeros((categories, attributes_PA.shape[1]))
-    np.add.at(total_TA, category_P, attributes_PA)
-    count_T = np.maximum(np.bincount(category_P, minlength=categories), 1)
-    return (total_TA / count_T[:, None]).astype(np.float32)
 
 
 def _with_chain(own_P: Array, chain_P: Array, shared: float, rng: np.random.Generator) -> Array:
