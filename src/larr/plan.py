@@ -168,7 +168,7 @@ def _row(amount: Amount, train: float | None, read: float | None, card: Card) ->
         yield "too large"
     else:
         yield duration(amount.trained * train + amount.read * read)
-    yield f"{(memory.here(amount.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
+    yield f"{(memory.needed_here(amount.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
     seconds = sum(amount.operations) / (USED * card.flops)
     bytes_ = memory.needed(amount.step, on_gpu=True, bf16=True)
     for cards, speed in ((1, 1.0), (PARALLEL_CARDS, SCALING * PARALLEL_CARDS)):
@@ -226,8 +226,7 @@ def ranker_speed(config: Config, log: LogRows) -> float:
             vectors = artifacts.folder(moved, "embed") / candidate.vectors / VECTORS
             vectors.parent.mkdir(parents=True)
             random = np.random.default_rng(config.seed)
-            texts = pl.scan_parquet(prepared / "texts.parquet").select(pl.len()).collect().item()
-            shape = (texts, config.embed.dimension)
+            shape = (_texts(config).height, config.embed.dimension)
             np.save(vectors, random.standard_normal(shape, np.float32))
         ranker, rows = rankers.build(moved, "warm_up"), log.latest(STEPS * size)
         started = time.perf_counter()
@@ -340,7 +339,7 @@ def rates_of(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
     measure = {"pretrain": _pretraining, "contrast": _contrasting, "embed": _reading}
     rates, available = {}, memory.free()
     for verb, amount in amounts.items():
-        if memory.here(amount.step) <= available and (amount.steps or verb == "embed"):
+        if memory.needed_here(amount.step) <= available and (amount.steps or verb == "embed"):
             with _warming_up(verb), TemporaryDirectory() as folder:
                 rates[verb] = measure[verb](config, amount, Path(folder))
     return rates

@@ -108,7 +108,7 @@ def test_the_error_proposes_a_smaller_batch_if_it_fits(
     prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = prepared.with_settings({"contrast.batch_size": 256, "contrast.triples": 256})
-    monkeypatch.setattr(memory, "free", lambda: memory.here(step_of(config, "contrast")) / 3)
+    monkeypatch.setattr(memory, "free", lambda: memory.needed_here(step_of(config, "contrast")) / 3)
     with pytest.raises(UnavailableError, match=r"set contrast\.batch_size = 32, which needs"):
         require(config, "contrast")
 

@@ -73,7 +73,7 @@ def build(
     with warnings.catch_warnings():  # a log without numbers gives layers without inputs
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
-    ranker.figures, ranker.group = figures, group
+    ranker.figures = figures
     ranker.initialise(config.seed)
     return ranker
 

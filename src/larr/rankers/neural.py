@@ -68,7 +68,7 @@ class NeuralRanker(nn.Module, Ranker):
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
-        self.name, self.settings = inputs.name, inputs.settings
+        self.name, self.settings, self.group = inputs.name, inputs.settings, inputs.group
         self.tasks = len(inputs.features.tasks)
 
     @abstractmethod

@@ -85,8 +85,6 @@ class Ranker(ABC):
     text_vectors: ClassVar[str | None] = None
     """The folder under `embed/` with its text vectors, unless a variant names another one; None if
     it reads no texts."""
-    group: Group = ALONE
-    """The processes that train it together."""
     figures: Mapping[Path, int] = {}
     """The folders of its text figures and their numbers of columns, in the order of a batch;
     `larr.rankers.build` sets it."""

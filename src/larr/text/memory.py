@@ -201,7 +201,7 @@ def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     return float(max(weights + training + copies + activations + logits, whole))
 
 
-def here(step: Step) -> float:
+def needed_here(step: Step) -> float:
     """Returns the peak memory of a stage's models on this machine in bytes."""
     return step.processes * needed(step, on_gpu=device() == "cuda", bf16=bf16_is_fast())
 
@@ -216,7 +216,7 @@ def free() -> int:
 def require(config: Config, verb: str) -> None:
     """Raises UnavailableError if a stage certainly needs more memory than is free."""
     step, available = step_of(config, verb), free()
-    if CERTAIN * here(step) <= available:
+    if CERTAIN * needed_here(step) <= available:
         return
     section, _, name = BATCH[verb].partition(".")
     smaller = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
@@ -230,14 +230,14 @@ def require(config: Config, verb: str) -> None:
         changes.append(adapters | smaller | upper | alone)
     advice = "use a smaller backbone.model or a machine with more memory"
     for change in changes:
-        if (bytes_ := here(step_of(config.with_settings(change), verb))) <= available:
+        if (bytes_ := needed_here(step_of(config.with_settings(change), verb))) <= available:
             settings = ", ".join(f"{path} = {value}" for path, value in change.items())
             advice = f"set {settings}, which needs {gigabytes(bytes_)}"
             break
     raise UnavailableError(
         f"{verb}: {config.backbone.model!r} has {step.parameters / 1e6:,.0f} million parameters "
-        f"and needs about {gigabytes(here(step))} of memory, but only {gigabytes(available)} are "
-        f"free; {advice}"
+        f"and needs about {gigabytes(needed_here(step))} of memory, but only "
+        f"{gigabytes(available)} are free; {advice}"
     )
 
 

@@ -44,7 +44,8 @@ def real(configs: dict[str, Config], folder: Path, seeds: str, output: Path) -> 
         reports[name] = runner.run_seeds(seed_runs, output / name)
     content = results(reports)
     artifacts.write_json(output / RESULTS, content)
-    artifacts.write_text(output / PAGE, real_page(content))
+    page = {"results": content, "rivals": RIVALS, "tables": list(_tables(content))}
+    artifacts.write_text(output / PAGE, render("real.html.j2", "larr_lab.studies", **page))
     console.print(f"Read {output / PAGE}")
 
 
@@ -91,17 +92,6 @@ def _beside_rivals(part: Json, key: str, metric: Metric) -> Json:
         if best and name not in RIVALS
     }
     return {"rankers": rankers, "best_rival": best, "gains": gains}
-
-
-def real_page(content: Json) -> str:
-    """Returns the HTML page of `real.json`."""
-    return render(
-        "real.html.j2",
-        "larr_lab.studies",
-        results=content,
-        rivals=RIVALS,
-        tables=list(_tables(content)),
-    )
 
 
 def _tables(content: Json) -> Iterator[Json]:
