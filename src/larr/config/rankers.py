@@ -209,7 +209,7 @@ class ChooseConfig(Section):
     370,000 rows a choice on 150,000 preferred networks to trees, and the trees were better."""
     members: Positive | None = None
     """Maximum number of rankers in `best`; each adds time to every request. By default three, or
-    six if at most 2,000 rows are held back: the mean of more rankers depends less on chance."""
+    six if at most 25,000 rows are held back: the mean of more rankers depends less on chance."""
 
 
 class TuneConfig(Section):

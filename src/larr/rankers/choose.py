@@ -43,7 +43,7 @@ MEMBERS = 3
 """The default of `choose.members`; `best` may have twice as many if few rows are held back."""
 PICKS = 10
 """Steps of the weight search; weights are multiples of one step."""
-FEW_ROWS = 2_000
+FEW_ROWS = 25_000
 """Up to this number of validation rows, the selection is bagged."""
 BAGS = 50
 """Bootstrap samples of the users of the validation rows."""
