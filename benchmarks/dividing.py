@@ -49,6 +49,7 @@ def main() -> None:
         write_model(Path(folder), options.width, options.layers)
         config = Config.model_validate(
             {
+                "output": folder,
                 "keywords": [{"name": "poi_name", "owner": "poi", "view": "basic", "template": ""}],
                 "backbone": {"model": folder, "lora_rank": options.lora_rank},
                 "pretrain": {"batch_size": BATCH},
@@ -81,8 +82,7 @@ def train(config: Config, group: Group) -> None:
     parameters = lm.model.num_parameters()
     ids = torch.randint(9, 999, (STEPS * BATCH, TOKENS)).tolist()
     rows: list[Row] = [{"input_ids": row, "labels": row} for row in ids]
-    with TemporaryDirectory() as folder:
-        _, losses, seconds = train_model(config, lm, rows, STEPS, Path(folder), group=group)
+    _, losses, seconds = train_model(config, lm, rows, STEPS, group=group)
     print(
         f"process {group.rank}: {parameters / 1e6:.1f} million parameters, "
         f"{peak() - before:.2f} GB, {seconds / STEPS:.1f} s a step, loss {losses[-1]:.3f}",

@@ -12,7 +12,6 @@ takes three steps for one of larr; both have in-batch negatives only. Needs `lar
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -44,8 +43,8 @@ PAIRS = {"user_user": VIEWS[:2], "place_place": VIEWS[2:4], "user_place": VIEWS[
 
 def shipped(config: Config, stage: Any, folder: str, steps: int) -> dict[str, Any]:
     """Returns the settings of a rival's trainer: larr's, but no accumulation of its own options."""
-    arguments = training.arguments(config, stage, Path(folder), steps)
-    return arguments | {"per_device_train_batch_size": stage.batch_size, "max_steps": steps}
+    changes = {"output_dir": folder, "per_device_train_batch_size": stage.batch_size}
+    return training.arguments(config, stage, steps) | changes | {"max_steps": steps}
 
 
 def stage_1(config: Config, steps: int, table: Table) -> None:
@@ -53,9 +52,8 @@ def stage_1(config: Config, steps: int, table: Table) -> None:
     rows, measured, _ = pretrain.gather(config, load_base(config).tokens)
     length = sum(len(row["input_ids"]) for row in rows) / len(rows)
     tokens = steps * config.pretrain.batch_size * length
-    with TemporaryDirectory() as folder:
-        lm = load_base(config)
-        _, _, seconds = pretrain.train_model(config, lm, rows, steps, Path(folder))
+    lm = load_base(config)
+    _, _, seconds = pretrain.train_model(config, lm, rows, steps)
     add(table, "stage 1, larr", tokens / seconds, "tokens", pretrain.perplexity(lm, measured["y"]))
     lm = load_base(config)
     labelled = [
@@ -89,9 +87,7 @@ def stage_2(config: Config, steps: int, table: Table) -> None:
         return evaluator.auc(encoder, config.embed.batch_tokens) if evaluator else None
 
     encoder = contrast.starting_model(config, load_base(config), texts)
-    with TemporaryDirectory() as folder:
-        callback = TrainerCallback()
-        _, seconds, _ = contrast.train_model(config, encoder, rows, callback, Path(folder))
+    _, seconds, _ = contrast.train_model(config, encoder, rows, TrainerCallback())
     triples = config.contrast.triples
     add(table, "stage 2, larr", triples / seconds, "triples", result(encoder))
     encoder = contrast.starting_model(config, load_base(config), texts)

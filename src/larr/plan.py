@@ -33,7 +33,7 @@ from larr.rankers.best import with_variants
 from larr.rankers.neural import step_rows
 from larr.stages import RUN
 from larr.text import contrast, memory, pretrain
-from larr.text.backbone import KeywordText, KeywordTokenizer, load_base
+from larr.text.backbone import KeywordTokenizer, Parts, load_base
 from larr.text.checkpoint import BUILTIN
 from larr.text.embed import VECTORS
 from larr.text.encoder import (
@@ -281,14 +281,14 @@ def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     batches = config.contrast.triples // min(config.contrast.batch_size, config.contrast.triples)
     holdout = held_out(config)
     all_tasks, evaluator = tasks(config, holdout), RankingEvaluator.of(config, holdout)
-    texts = {tuple(text) for task in all_tasks for text in (*task.queries, *task.candidates)}
+    texts = {text for task in all_tasks for text in (*task.queries, *task.candidates)}
     # recall is measured before stage 1, before stage 2 and after it
-    retrieved = (2 + bool(steps)) * _tokens(tokens, map(list, texts))
+    retrieved = (2 + bool(steps)) * _tokens(tokens, texts)
     if evaluator:
-        ranked = map(list, (*evaluator.queries, *evaluator.candidates))
+        ranked = [*evaluator.queries, *evaluator.candidates]
         retrieved += (CHECKS + 1) * _tokens(tokens, ranked)
     sample, count = _sample(config), _texts(config).height
-    embedded = _tokens(tokens, ([text] for text in sample.rows())) / max(1, len(sample)) * count
+    embedded = _tokens(tokens, [(text,) for text in sample.rows()]) / max(1, len(sample)) * count
     return {
         "pretrain": Amount(first, len(rows), steps, trained, evaluated),
         "contrast": Amount(
@@ -309,7 +309,7 @@ def _sample(config: Config) -> pl.DataFrame:
     return texts.sample(min(SAMPLE, len(texts)), seed=config.seed, shuffle=True)
 
 
-def _tokens(tokens: KeywordTokenizer, texts: Iterable[list[KeywordText]]) -> int:
+def _tokens(tokens: KeywordTokenizer, texts: Iterable[Parts]) -> int:
     return sum(map(len, tokens.encode_batch([*texts])))
 
 
@@ -340,8 +340,8 @@ def rates_of(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
     rates, available = {}, memory.free()
     for verb, amount in amounts.items():
         if memory.needed_here(amount.step) <= available and (amount.steps or verb == "embed"):
-            with _warming_up(verb), TemporaryDirectory() as folder:
-                rates[verb] = measure[verb](config, amount, Path(folder))
+            with _warming_up(verb):
+                rates[verb] = measure[verb](config, amount)
     return rates
 
 
@@ -356,29 +356,29 @@ def _warming_up(name: str) -> Iterator[None]:
         console.quiet = quiet
 
 
-def _pretraining(config: Config, amount: Amount, folder: Path) -> float:
+def _pretraining(config: Config, amount: Amount) -> float:
     batch = _warm_up_batch(config.pretrain.batch_size, amount)
     small, times = config.with_settings({"pretrain.batch_size": batch}), StepTimes()
     lm = load_base(small)
     rows, _, _ = pretrain.gather(small, lm.tokens)
-    pretrain.train_model(small, lm, rows, MAX_STEPS, folder, [times])
+    pretrain.train_model(small, lm, rows, MAX_STEPS, [times])
     return times.seconds / (batch * sum(len(row["input_ids"]) for row in rows) / len(rows))
 
 
-def _contrasting(config: Config, amount: Amount, folder: Path) -> float:
+def _contrasting(config: Config, amount: Amount) -> float:
     batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), amount)
     size = {"contrast.batch_size": batch, "contrast.triples": batch * MAX_STEPS}
     small, times = config.with_settings(size), StepTimes()
     rows = examples(small, held_out(small))
     texts = [text for view in VIEWS for text in rows[view][:batch] if text != EMPTY]
     encoder = contrast.starting_model(small, load_base(small), [from_input(text) for text in texts])
-    contrast.train_model(small, encoder, rows, times, folder)
+    contrast.train_model(small, encoder, rows, times)
     return times.seconds / step_of(small, "contrast").tokens.trained
 
 
-def _reading(config: Config, amount: Amount, _: Path) -> float:
+def _reading(config: Config, amount: Amount) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
-    texts = [[text] for text in _sample(config).rows()]
+    texts = [(text,) for text in _sample(config).rows()]
     flops_per_text = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
     texts = texts[: _affordable(len(texts), flops_per_text)]
     compute(encoder, texts[:8], config.embed.batch_tokens)

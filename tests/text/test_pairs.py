@@ -27,7 +27,7 @@ from larr.text.pairs import (
 )
 from tests.fake_data import make_data
 
-PARTS = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]
+PARTS = (("a", "1"), ("b", "2"), ("c", "3"), ("d", "4"))
 
 
 @pytest.fixture

@@ -170,11 +170,11 @@ def test_the_same_seed_gives_the_same_bytes(
     assert "model.safetensors" in hashes[0]
 
 
-def test_the_learning_rate_depends_on_the_model(prepared: Config, tmp_path: Path) -> None:
+def test_the_learning_rate_depends_on_the_model(prepared: Config) -> None:
     builtin = prepared.with_settings({"backbone.model": "builtin"})
     configured = prepared.with_settings({"pretrain.learning_rate": 5e-5})
     rates = [
-        training.arguments(config, config.pretrain, tmp_path, 5)["learning_rate"]
+        training.arguments(config, config.pretrain, 5)["learning_rate"]
         for config in (prepared, builtin, configured)
     ]
     assert rates == [1e-4, 1e-3, 5e-5]

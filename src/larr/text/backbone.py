@@ -35,6 +35,8 @@ PAD = "<|pad|>"
 
 KeywordText = tuple[str, str]
 """A keyword and its text, one piece t_i^k of a description. Paper: Eq. (2)."""
+Parts = tuple[KeywordText, ...]
+"""The pieces of a description."""
 
 
 def markers(keyword: str) -> tuple[str, str]:

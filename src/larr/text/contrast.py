@@ -6,8 +6,6 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown bes
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from larr.group import ALONE, Group, group_of
 from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
-from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model, lora
+from larr.text.backbone import LanguageModel, Parts, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, TripleCollator, examples, held_out
 from larr.text.ranking_evaluator import Checks
@@ -67,7 +65,7 @@ def contrast(config: Config) -> None:
             recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
             divided, encoder, rows, checks = _start(config, lm, holdout, group)
             del lm  # it may have a head
-            curve, seconds, steps = train_model(config, divided, rows, checks, work.folder, group)
+            curve, seconds, steps = train_model(config, divided, rows, checks, group)
             checks.restore()
             collect(divided, encoder)
         _report(config, rows, checks, steps)
@@ -93,8 +91,7 @@ def train_beside(config: Config, group: Group) -> None:
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
     divided, encoder, rows, checks = _start(config, lm, held_out(config), group)
-    with TemporaryDirectory() as folder:  # the trainers must not delete each other's files
-        train_model(config, divided, rows, checks, Path(folder), group)
+    train_model(config, divided, rows, checks, group)
     checks.restore()
     collect(divided, encoder)
 
@@ -152,9 +149,7 @@ def without_negatives(contrast: ContrastConfig, rows: dict[str, list[Any]]) -> f
     return float((alone & ~has_shown).float().mean())
 
 
-def starting_model(
-    config: Config, lm: LanguageModel, sample: list[list[KeywordText]]
-) -> SentenceTransformer:
+def starting_model(config: Config, lm: LanguageModel, sample: list[Parts]) -> SentenceTransformer:
     """Returns the model of stage 1 with a whitening head, the start of the training."""
     pooling = config.contrast.pooling
     encoder = as_encoder(lm, config.embed.dimension, pooling)
@@ -284,14 +279,13 @@ def train_model(
     encoder: SentenceTransformer,
     rows: dict[str, list[Any]],
     checks: TrainerCallback,
-    folder: Path,
     group: Group = ALONE,
 ) -> tuple[list[dict[str, float]], float, int]:
     """Trains `encoder` in place; returns about twenty losses, the seconds and the steps."""
     batch = min(config.contrast.batch_size, config.contrast.triples)
     steps = config.contrast.triples // batch
     arguments = SentenceTransformerTrainingArguments(
-        **training.arguments(config, config.contrast, folder, steps),
+        **training.arguments(config, config.contrast, steps),
         num_train_epochs=1,
         per_device_train_batch_size=batch,
         warmup_steps=0.1,

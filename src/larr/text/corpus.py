@@ -15,7 +15,7 @@ from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.config.text import BUILTIN_MODEL
 from larr.errors import ConfigError, DataError
-from larr.text.backbone import KeywordText
+from larr.text.backbone import Parts
 from larr.text.checkpoint import BUILTIN
 
 BUILTIN_TEXT = BUILTIN / "general_text.txt.xz"
@@ -26,18 +26,18 @@ BUILTIN_TEXT = BUILTIN / "general_text.txt.xz"
 class Description:
     """The description D_i = [x_i, y_i] of a place. Paper: Eq. (1)-(6)."""
 
-    prompt: list[KeywordText]
+    prompt: Parts
     """x_i: the keywords with `prompt = true`, such as name and location. Paper: Eq. (5)."""
-    target: list[KeywordText]
+    target: Parts
     """y_i: the other keywords, which the model learns to predict. Paper: Eq. (6)."""
     chain: str | None
     """The chain of the place; None for a single place."""
 
 
-def texts_of(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> list[KeywordText]:
+def texts_of(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> Parts:
     """Returns the texts t_i^k of a row, in the order of the keywords. Paper: Eq. (2)-(3)."""
-    texts = [(keyword.name, row[keyword.name]) for keyword in keywords]
-    return [(name, text) for name, text in texts if text]
+    texts = ((keyword.name, row[keyword.name]) for keyword in keywords)
+    return tuple((name, text) for name, text in texts if text)
 
 
 def descriptions(config: Config) -> list[Description]:

@@ -23,7 +23,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.errors import LarrError
 from larr.progress import console, track
-from larr.text.backbone import KeywordText, LanguageModel
+from larr.text.backbone import LanguageModel, Parts
 from larr.text.corpus import texts_of
 from larr.text.encoder import as_encoder, compute, load_encoder, products
 from larr.text.fitted import normalised
@@ -44,7 +44,6 @@ FIRST, LAST = 0.1, 0.7
 """Shares of the training at which the removal of columns starts and ends."""
 REMOVALS = 50
 """Columns are removed at most this often."""
-Text = tuple[KeywordText, ...]
 
 
 def distill(config: Config) -> None:
@@ -83,24 +82,24 @@ def distill(config: Config) -> None:
             )
 
 
-def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Text]:
+def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Parts]:
     """Returns distinct texts of `chosen` orders in random order: descriptions and single keywords.
 
     Descriptions of users and places are augmented as in stage 2.
     """
     random = np.random.default_rng(config.seed)
-    distinct: dict[Text, None] = {}
+    distinct: dict[Parts, None] = {}
     for row in orders_of(config, chosen, limit).iter_rows(named=True):
         for view in ("user", "place"):
             if parts := texts_of(row, keywords_of(config, view)):
-                distinct[tuple(augmented(parts, config.contrast, random))] = None
+                distinct[augmented(parts, config.contrast, random)] = None
                 distinct |= {(part,): None for part in parts}
     ordered = list(distinct)
     return [ordered[index] for index in random.permutation(len(ordered))[:limit]]
 
 
 def teacher_vectors(
-    config: Config, teacher: SentenceTransformer, wanted: list[Text], folder: Path
+    config: Config, teacher: SentenceTransformer, wanted: list[Parts], folder: Path
 ) -> np.ndarray:
     """Returns the teacher's vector of each text (float32 [N, D]), stored in files until the end."""
     parts = []
@@ -119,7 +118,7 @@ def teacher_vectors(
 
 
 def _train(
-    config: Config, teacher: SentenceTransformer, texts: list[Text], teacher_ND: np.ndarray
+    config: Config, teacher: SentenceTransformer, texts: list[Parts], teacher_ND: np.ndarray
 ) -> tuple[SentenceTransformer, list[float]]:
     """Returns the smaller model and about twenty losses."""
     settings = config.distill

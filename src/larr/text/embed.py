@@ -27,7 +27,7 @@ from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
 from larr.text import shards
-from larr.text.backbone import load_base, load_language_model
+from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
@@ -44,9 +44,7 @@ COUNTED: dict[str, dict[str, Any]] = {
     "letters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
 """Options of scikit-learn's `TfidfVectorizer`, by source."""
-Text = tuple[str, str]
-"""A keyword and its text."""
-Embed = Callable[[list[Text]], np.ndarray]
+Embed = Callable[[list[KeywordText]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def later_sentence_encoder(config: Config, folder: Path) -> Embed:
     model = load_sentence_encoder(config.sentence_encoder)
     reduction = Reduction.load(folder / FITTED)
 
-    def embed_later(texts: list[Text]) -> np.ndarray:
+    def embed_later(texts: list[KeywordText]) -> np.ndarray:
         raw_NH = compute_bare(model, [text for _, text in texts])
         keywords = pl.Series([keyword for keyword, _ in texts])
         return _padded(reduction.vectors(keywords, raw_NH), config.embed.dimension)

@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from larr.errors import ConfigError, LarrError
 from larr.group import ALONE, Group
 from larr.machine import bf16_is_fast, device
-from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel
+from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, Parts
 from larr.text.checkpoint import attention, source_of, weights_type
 from larr.text.lower_layers import LowerLayers
 
@@ -43,10 +43,10 @@ def as_input(parts: Sequence[KeywordText]) -> str:
     return json.dumps(parts, ensure_ascii=False)
 
 
-def from_input(text: str) -> list[KeywordText]:
+def from_input(text: str) -> Parts:
     """Returns the description in a string from `as_input`; raises LarrError for other strings."""
     try:
-        return [(str(keyword), str(part)) for keyword, part in json.loads(text)]
+        return tuple((str(keyword), str(part)) for keyword, part in json.loads(text))
     except (ValueError, TypeError) as error:
         raise LarrError(
             f"{text[:80]!r} is not a description: expected a JSON list of [keyword, text] pairs "

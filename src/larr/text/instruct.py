@@ -63,7 +63,7 @@ def instruct(config: Config) -> None:
         answers = answers_of(config, orders)
         rows = rows_of(lm, config, orders)
         steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
-        trained, losses, _ = train_model(config, lm, rows, steps, work.folder, section="instruct")
+        trained, losses, _ = train_model(config, lm, rows, steps, section="instruct")
         trained.save_pretrained(work.folder)
         lm.tokens.tokenizer.save_pretrained(work.folder)
         answers.write_parquet(work.folder / ANSWERS)
@@ -90,10 +90,10 @@ def rows_of(lm: LanguageModel, config: Config, orders: pl.DataFrame) -> list[Any
     random, settings = np.random.default_rng(config.seed), config.instruct
     rows = []
     for order in orders.iter_rows(named=True):
-        prompt = [(settings.knowledge, order[settings.knowledge])]
+        prompt = ((settings.knowledge, order[settings.knowledge]),)
         for name in settings.answers:
             if order[name] is not None:
-                target = [(name, order[name])]
+                target = ((name, order[name]),)
                 rows.append(describe(lm.tokens, Description(prompt, target, None), random))
     return rows
 

@@ -20,7 +20,7 @@ from larr.config.data import KeywordConfig
 from larr.config.text import ContrastConfig
 from larr.data.holdout import folds
 from larr.errors import DataError
-from larr.text.backbone import KeywordText, KeywordTokenizer
+from larr.text.backbone import KeywordTokenizer, Parts
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import as_input, from_input, similar_lengths
 
@@ -218,22 +218,20 @@ def near_numbers(config: Config, poi_ids: pl.Series) -> np.ndarray:
     return joined["near"].fill_null(0).to_numpy()
 
 
-def augmented(
-    parts: list[KeywordText], contrast: ContrastConfig, random: np.random.Generator
-) -> list[KeywordText]:
+def augmented(parts: Parts, contrast: ContrastConfig, random: np.random.Generator) -> Parts:
     """Shuffles the parts and drops some of them, sometimes all but one.
 
     Stage 3 embeds each keyword alone; if stage 2 trained only on complete texts, single keywords
     would be out of distribution (decision 5).
     """
     if contrast.shuffle_keywords:
-        parts = [parts[index] for index in random.permutation(len(parts))]
+        parts = tuple(parts[index] for index in random.permutation(len(parts)))
     if len(parts) < 2:
         return parts
     if random.random() < contrast.single_keyword:
-        return [parts[random.integers(len(parts))]]
+        return (parts[random.integers(len(parts))],)
     is_kept = random.random(len(parts)) >= contrast.drop_keyword
-    return [part for part, keep in zip(parts, is_kept, strict=True) if keep] or parts[:1]
+    return tuple(part for part, keep in zip(parts, is_kept, strict=True) if keep) or parts[:1]
 
 
 def orders_of(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -67,9 +65,7 @@ def pretrain(config: Config) -> None:
             figures: dict[str, Any] = {
                 f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
             }
-            trained, figures["loss"], seconds = train_model(
-                config, lm, train, steps, work.folder, group=group
-            )
+            trained, figures["loss"], seconds = train_model(config, lm, train, steps, group=group)
         lm = LanguageModel(trained, lm.tokens)
         figures |= {
             f"perplexity_{name}_after": perplexity(lm, rows) for name, rows in held_out.items()
@@ -93,8 +89,7 @@ def train_beside(config: Config, group: Group) -> None:
     lm = load_base(config)
     rows, _, _ = gather(config, lm.tokens)
     steps = steps_of(config, len(rows))
-    with TemporaryDirectory() as folder:  # the trainers must not delete each other's files
-        train_model(config, lm, rows, steps, Path(folder), group=group)
+    train_model(config, lm, rows, steps, group=group)
 
 
 def gather(
@@ -251,7 +246,6 @@ def train_model(
     lm: LanguageModel,
     rows: list[Row],
     steps: int,
-    folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
     group: Group = ALONE,
     section: Literal["pretrain", "instruct"] = "pretrain",
@@ -264,7 +258,7 @@ def train_model(
         return lm.model, [], 0.0
     settings: PretrainConfig | InstructConfig = getattr(config, section)
     arguments = TrainingArguments(
-        **training.arguments(config, settings, folder, steps),
+        **training.arguments(config, settings, steps),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         warmup_steps=0.05,

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from larr import artifacts
 from larr.config import Config
 from larr.group import ALONE, Group
-from larr.text.backbone import KeywordText
+from larr.text.backbone import Parts
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
@@ -39,16 +39,15 @@ CHECKS = 5
 """Checks during training, in addition to that of the initial model."""
 PATIENCE = 3
 """Training ends after this many consecutive checks without a new best."""
-Text = tuple[KeywordText, ...]
 
 
 @dataclass(frozen=True)
 class RankingEvaluator:
     """Held-out orders, whose places should score above others shown in the same request."""
 
-    queries: list[Text]
+    queries: list[Parts]
     """Distinct texts U."""
-    candidates: list[Text]
+    candidates: list[Parts]
     """Distinct texts P."""
     parts: list[np.ndarray]
     """int64 [N, 4]: indices of the order, its query, the ordered candidate and another one. There
@@ -64,14 +63,14 @@ class RankingEvaluator:
         known = set(trained["poi_id"])
         random = np.random.default_rng(config.seed)
         users, places = keywords_of(config, "user"), keywords_of(config, "place")
-        queries: dict[Text, int] = {}
-        candidates: dict[Text, int] = {}
+        queries: dict[Parts, int] = {}
+        candidates: dict[Parts, int] = {}
         parts: tuple[list[list[int]], list[list[int]]] = ([], [])
         for number, order in enumerate(orders.iter_rows(named=True)):
-            user, taken = tuple(texts_of(order, users)), tuple(texts_of(order, places))
+            user, taken = texts_of(order, users), texts_of(order, places)
             others = others_of[order["beside"]]
             for index in random.permutation(len(others))[:OTHERS]:
-                other = tuple(texts_of(others[index], places))
+                other = texts_of(others[index], places)
                 if not (user and taken and other) or other == taken:
                     continue
                 pair = (
@@ -101,7 +100,7 @@ class RankingEvaluator:
         The score is the cosine of centred vectors, as in the rankers. The result is the mean of the
         parts, so that new and known places have equal weight.
         """
-        texts = [list(text) for text in (*self.queries, *self.candidates)]
+        texts = [*self.queries, *self.candidates]
         vectors_ND = compute(encoder, texts, batch_tokens, group=group)
         query_QD, place_CD = np.split(vectors_ND, [len(self.queries)])
         query_QD = normalised(query_QD - query_QD.mean(axis=0))

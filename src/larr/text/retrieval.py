@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from larr.config import Config
 from larr.config.data import KeywordConfig
-from larr.text.backbone import KeywordText
+from larr.text.backbone import Parts
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
@@ -33,8 +33,8 @@ class Task:
     """Queries, each with one correct answer among the distinct candidates."""
 
     name: str
-    queries: list[list[KeywordText]]
-    candidates: list[list[KeywordText]]
+    queries: list[Parts]
+    candidates: list[Parts]
     answers: list[int]
     """The index of the correct candidate of each query."""
     near: list[int] = field(default_factory=list)
@@ -122,23 +122,22 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
     Merges candidates with equal texts; otherwise a correct answer could be counted as wrong.
     """
     rows, keywords = candidate
-    distinct: dict[tuple[KeywordText, ...], int] = {}
+    distinct: dict[Parts, int] = {}
     answer: dict[Any, int] = {}
     near: list[int] = []
     for row in rows.iter_rows(named=True):
-        parts = tuple(texts_of(row, keywords))
-        if parts:
+        if parts := texts_of(row, keywords):
             answer[row["poi_id"]] = distinct.setdefault(parts, len(distinct))
             if "near" in row and len(near) < len(distinct):
                 near.append(row["near"])
-    queries: list[list[KeywordText]] = []
+    queries: list[Parts] = []
     answers: list[int] = []
     for row in query[0].head(MAX_QUERIES).iter_rows(named=True):
         text = texts_of(row, query[1])
         if text and row["poi_id"] in answer:
             queries.append(text)
             answers.append(answer[row["poi_id"]])
-    return Task(name, queries, [list(parts) for parts in distinct], answers, near)
+    return Task(name, queries, list(distinct), answers, near)
 
 
 def similarities(
@@ -149,12 +148,12 @@ def similarities(
     Centres the vectors of queries and of candidates first, as the rankers do; otherwise untuned
     vectors would all be similar. Embeds each distinct text once.
     """
-    texts = [tuple(text) for task in tasks for text in (*task.queries, *task.candidates)]
+    texts = [text for task in tasks for text in (*task.queries, *task.candidates)]
     row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    vectors_ND = compute(encoder, [list(text) for text in row_of], batch_tokens)
+    vectors_ND = compute(encoder, list(row_of), batch_tokens)
 
-    def centred(texts: list[list[KeywordText]]) -> np.ndarray:
-        vectors_TD = vectors_ND[[row_of[tuple(text)] for text in texts]]
+    def centred(texts: list[Parts]) -> np.ndarray:
+        vectors_TD = vectors_ND[[row_of[text] for text in texts]]
         return normalised(vectors_TD - vectors_TD.mean(axis=0)) if texts else vectors_TD
 
     for task in tasks:

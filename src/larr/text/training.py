@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,15 +64,12 @@ class ParallelTrainer(Trainer):
 
 
 def arguments(
-    config: Config,
-    stage: PretrainConfig | ContrastConfig | InstructConfig,
-    folder: Path,
-    steps: int,
+    config: Config, stage: PretrainConfig | ContrastConfig | InstructConfig, steps: int
 ) -> dict[str, Any]:
-    """Returns the trainer settings of a stage; the trainer writes its files to `folder`."""
+    """Returns the trainer settings of a stage."""
     is_builtin = config.backbone.model == BUILTIN_MODEL
     return {
-        "output_dir": str(folder / "trainer"),
+        "output_dir": str(config.output),  # required, but nothing is written
         "learning_rate": stage.learning_rate or (BUILTIN_RATE if is_builtin else RATE),
         "lr_scheduler_type": "cosine",
         "max_grad_norm": 1.0,
@@ -103,7 +98,6 @@ def run(
         trainer.add_callback(_ProgressCallback(advance))
         trainer.train()
     seconds = time.perf_counter() - started
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(entry["loss"]) for entry in entries):
         raise LarrError(

@@ -22,7 +22,7 @@ from larr.data.transforms import Template
 from larr.errors import ConfigError
 from larr.evaluation.findings import Json
 from larr.progress import track
-from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
+from larr.text.backbone import LanguageModel, Parts, load_base, load_language_model
 from larr.text.corpus import descriptions_table, texts_of
 from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, compute, load_encoder
@@ -35,7 +35,7 @@ NEAREST = 10
 """Places to retrieve for each query."""
 VISITORS = 60
 """Maximum number of visitors to a region, and of scenes of a moment."""
-Texts = list[list[KeywordText]]
+Texts = list[Parts]
 Retriever = Callable[[Texts], np.ndarray]
 """Queries -> similarities to the candidates, [Q, C]."""
 
@@ -186,8 +186,8 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
         for scene, user in zip(scene_rows, user_rows, strict=True):
             scene_texts = texts_of(scene, of_scene)
             queries["scene"].append(scene_texts)
-            queries["user_without_home"].append([*texts_of(user, without_home), *scene_texts])
-            queries["user"].append([*texts_of(user, of_user), *scene_texts])
+            queries["user_without_home"].append(texts_of(user, without_home) + scene_texts)
+            queries["user"].append(texts_of(user, of_user) + scene_texts)
             regions.append(str(region))
     return queries, regions
 
@@ -197,14 +197,14 @@ def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts
     words = [re.compile(rf"\b{word}\b") for word in moment.words]
     keywords = [keyword for keyword in keywords_of(config, "user") if keyword.owner == "scene"]
     names = [keyword.name for keyword in keywords]
-    counts: dict[tuple[KeywordText, ...], int] = {}
+    counts: dict[Parts, int] = {}
     for row in orders.group_by(names, maintain_order=True).len("orders").to_dicts():
         parts = tuple(
             part for part in texts_of(row, keywords) if any(w.search(part[1]) for w in words)
         )
         if len(parts) == len(words):
             counts[parts] = counts.get(parts, 0) + row["orders"]
-    return [list(parts) for parts in list(counts)[:VISITORS]], sum(counts.values())
+    return list(counts)[:VISITORS], sum(counts.values())
 
 
 def _retrievers(config: Config, candidates: Texts) -> dict[str, Callable[[], Retriever]]:
