@@ -19,8 +19,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from larr.config import Config
-from larr.group import Group, group_of
-from larr.rankers.tables import DividedTable, LazyAdam, table_of
+from larr.group import Group, process_group
+from larr.rankers.tables import DividedTable, LazyAdam, make_table
 from larr.text.backbone import load_base
 from larr.text.checkpoint import BUILTIN
 from larr.text.pretrain import Row, train_model
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         config = Config.model_validate({"cluster": {"workers": options.processes}})
-        with group_of(options.processes, train_table, config, options.table) as group:
+        with process_group(options.processes, train_table, config, options.table) as group:
             train_table(config, options.table, group)
         return
     with TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def main() -> None:
                 "cluster": {"workers": options.processes, "divide_model": options.divide},
             }
         )
-        with group_of(options.processes, train, config) as group:
+        with process_group(options.processes, train, config) as group:
             train(config, group)
 
 
@@ -93,7 +93,7 @@ def train(config: Config, group: Group) -> None:
 def train_table(_: Config, values: int, group: Group) -> None:
     """Trains a table in one process of the group, and prints its memory."""
     before = forgotten_peak()
-    table = table_of(values, EMBEDDING, group)
+    table = make_table(values, EMBEDDING, group)
     table.draw(torch.Generator().manual_seed(1))
     adam = LazyAdam(table, 0.01, 0.0)
     group.start(table)

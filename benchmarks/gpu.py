@@ -39,9 +39,9 @@ def main() -> None:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    for verb, amount in plan.amounts_of(config, ["encoder"]).items():
+    for verb, amount in plan.workloads(config, ["encoder"]).items():
         with peak_memory() as peak:
-            rates = plan.rates_of(config, {verb: amount})
+            rates = plan.measure_rates(config, {verb: amount})
         if verb in rates:
             tokens = amount.trained if amount.steps else amount.read
             operations = amount.operations[not amount.steps] / tokens

@@ -19,7 +19,7 @@ from larr.data.prepare import prepare
 from larr.errors import ConfigError
 from larr.plugins import plugins, with_plugins
 from larr.rankers import build
-from larr.rankers.graph import inputs_of
+from larr.rankers.graph import graph_inputs
 from larr.run import run_stage
 from larr.serve.forms import Graph
 from tests.conftest import ROOT, SMALL
@@ -77,7 +77,7 @@ def test_a_ranker_of_a_plugin_is_exported(package: Path, tiny_run: Config, tmp_p
     ranker.fit(log, seed=0)
     batch = next(log.in_order(50))
     ranker.write_graph(tmp_path / "ranker.onnx", batch.select(torch.arange(2)))
-    actual = Graph(tmp_path / "ranker.onnx")(inputs_of(batch))["logits"]
+    actual = Graph(tmp_path / "ranker.onnx")(graph_inputs(batch))["logits"]
     np.testing.assert_allclose(actual, ranker.score(batch).numpy(), rtol=1e-6)
 
 

@@ -33,7 +33,7 @@ from larr import machine
 from larr.config import Config
 from larr.errors import LarrError, StaleError
 from larr.sections import leaves
-from larr.stages import COST_ONLY, STAGES, inputs_of
+from larr.stages import COST_ONLY, STAGES, stage_inputs
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -163,7 +163,7 @@ def folder(config: Config, verb: str) -> Path:
 
 def stage(config: Config, verb: str) -> Artifact:
     """Returns the artifact of a stage."""
-    declared, inputs = STAGES[verb], inputs_of(config, verb)
+    declared, inputs = STAGES[verb], stage_inputs(config, verb)
     tree = config.model_dump(mode="json", exclude=COST_ONLY)
     recorded = {f"{source}/": manifest(folder(config, source)) for source in inputs}
     ignored = frozenset(declared.may_change if config.keep_trained else ())
@@ -220,7 +220,7 @@ def building(config: Config, verb: str, *, resume: bool = True) -> Iterator[Work
     the stage skips what is complete. Without it, the stage writes to a temporary folder that
     replaces the old one at the end.
     """
-    require(config, *inputs_of(config, verb))
+    require(config, *stage_inputs(config, verb))
     artifact = stage(config, verb)
     target = artifact.folder
     if target.is_symlink():

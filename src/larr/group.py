@@ -167,7 +167,7 @@ ALONE = Group()
 
 
 @contextmanager
-def group_of(
+def process_group(
     size: int, work: Callable[..., None], config: Config, *arguments: Any
 ) -> Iterator[Group]:
     """Yields the group of this process, the first of `size`.

@@ -175,7 +175,7 @@ def registered() -> dict[str, Metric]:
     return with_plugins(METRICS, "metrics")
 
 
-def metrics_of(tasks: Iterable[str] = TASKS.values()) -> dict[str, Metric]:
+def task_metrics(tasks: Iterable[str] = TASKS.values()) -> dict[str, Metric]:
     """Returns the metrics of tasks by names such as ctr_auc, with complete titles."""
     tasks = list(tasks)
     return {

@@ -43,7 +43,7 @@ from larr.text.encoder import (
     from_input,
     load_sentence_encoder,
 )
-from larr.text.memory import Step, gigabytes, step_of
+from larr.text.memory import Step, gigabytes, sample_step
 from larr.text.pairs import EMPTY, VIEWS, examples, held_out
 from larr.text.ranking_evaluator import CHECKS, RankingEvaluator
 from larr.text.retrieval import tasks
@@ -83,7 +83,7 @@ STEPS = 200
 
 
 @dataclass(frozen=True)
-class Amount:
+class Workload:
     """The total work of a stage."""
 
     step: Step
@@ -118,8 +118,8 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     if card_name.lower() not in CARDS:
         raise ConfigError(f"--card {card_name}: expected one of {', '.join(CARDS)}")
     artifacts.require(config, "prepare")
-    amounts = amounts_of(config, [name for name in sources if name in READERS])
-    rates = rates_of(config, amounts)
+    amounts = workloads(config, [name for name in sources if name in READERS])
+    rates = measure_rates(config, amounts)
     step = amounts["pretrain"].step
     console.print(
         f"  {config.backbone.model}: {step.parameters / 1e6:,.1f} million parameters; trained in "
@@ -144,7 +144,7 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
             console.print(f"  {error}", soft_wrap=True)
 
 
-def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) -> Table:
+def _table(amounts: dict[str, Workload], rates: dict[str, float], card_name: str) -> Table:
     """Returns a table with a row for each stage."""
     table = plain_table()
     table.add_column("stage", no_wrap=True)
@@ -160,7 +160,7 @@ def _table(amounts: dict[str, Amount], rates: dict[str, float], card_name: str) 
     return table
 
 
-def _row(amount: Amount, train: float | None, read: float | None, card: Card) -> Iterator[str]:
+def _row(amount: Workload, train: float | None, read: float | None, card: Card) -> Iterator[str]:
     """Yields the cells of a stage; `train` and `read` are seconds per token, None if too large."""
     for count in (amount.texts, amount.trained, amount.read):
         yield _rounded(count)
@@ -261,7 +261,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
+def workloads(config: Config, readers: Sequence[str]) -> dict[str, Workload]:
     """Returns the total work of each stage; `readers` are the sources that embed every text."""
     tokens = load_base(config, weights=False).tokens
     if tokens.tokenizer.name_or_path == str(BUILTIN) and config.backbone.model != BUILTIN_MODEL:
@@ -270,10 +270,10 @@ def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
             "and yields more of them, especially in languages other than English",
             soft_wrap=True,
         )
-    first, second, third = (step_of(config, verb) for verb in memory.BATCH)
+    first, second, third = (sample_step(config, verb) for verb in memory.BATCH)
     rows, measured, _ = pretrain.gather(config, tokens)
     length = sum(len(row["input_ids"]) for row in rows) / len(rows)
-    steps = pretrain.steps_of(config, len(rows)) if first.trained else 0
+    steps = pretrain.step_count(config, len(rows)) if first.trained else 0
     trained = steps * config.pretrain.batch_size * length
     # for the perplexities before and after training
     held_out_tokens = sum(len(row["input_ids"]) for part in measured.values() for row in part)
@@ -290,11 +290,11 @@ def amounts_of(config: Config, readers: Sequence[str]) -> dict[str, Amount]:
     sample, count = _sample(config), _texts(config).height
     embedded = _tokens(tokens, [(text,) for text in sample.rows()]) / max(1, len(sample)) * count
     return {
-        "pretrain": Amount(first, len(rows), steps, trained, evaluated),
-        "contrast": Amount(
+        "pretrain": Workload(first, len(rows), steps, trained, evaluated),
+        "contrast": Workload(
             second, config.contrast.triples, batches, batches * second.tokens.trained, retrieved
         ),
-        "embed": Amount(third, count, 0, 0, len(readers) * embedded),
+        "embed": Workload(third, count, 0, 0, len(readers) * embedded),
     }
 
 
@@ -331,7 +331,7 @@ class StepTimes(TrainerCallback):
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def rates_of(config: Config, amounts: dict[str, Amount]) -> dict[str, float]:
+def measure_rates(config: Config, amounts: dict[str, Workload]) -> dict[str, float]:
     """Returns the measured seconds per token by stage: of training, and for `embed` of reading.
 
     Omits stages that need more memory than is free.
@@ -356,7 +356,7 @@ def _warming_up(name: str) -> Iterator[None]:
         console.quiet = quiet
 
 
-def _pretraining(config: Config, amount: Amount) -> float:
+def _pretraining(config: Config, amount: Workload) -> float:
     batch = _warm_up_batch(config.pretrain.batch_size, amount)
     small, times = config.with_settings({"pretrain.batch_size": batch}), StepTimes()
     lm = load_base(small)
@@ -365,7 +365,7 @@ def _pretraining(config: Config, amount: Amount) -> float:
     return times.seconds / (batch * sum(len(row["input_ids"]) for row in rows) / len(rows))
 
 
-def _contrasting(config: Config, amount: Amount) -> float:
+def _contrasting(config: Config, amount: Workload) -> float:
     batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), amount)
     size = {"contrast.batch_size": batch, "contrast.triples": batch * MAX_STEPS}
     small, times = config.with_settings(size), StepTimes()
@@ -373,10 +373,10 @@ def _contrasting(config: Config, amount: Amount) -> float:
     texts = [text for view in VIEWS for text in rows[view][:batch] if text != EMPTY]
     encoder = contrast.starting_model(small, load_base(small), [from_input(text) for text in texts])
     contrast.train_model(small, encoder, rows, times)
-    return times.seconds / step_of(small, "contrast").tokens.trained
+    return times.seconds / sample_step(small, "contrast").tokens.trained
 
 
-def _reading(config: Config, amount: Amount) -> float:
+def _reading(config: Config, amount: Workload) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
     texts = [(text,) for text in _sample(config).rows()]
     flops_per_text = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
@@ -387,7 +387,7 @@ def _reading(config: Config, amount: Amount) -> float:
     return (time.perf_counter() - started) / _tokens(encoder[0].tokens, texts)
 
 
-def _warm_up_batch(size: int, amount: Amount) -> int:
+def _warm_up_batch(size: int, amount: Workload) -> int:
     return _affordable(size, amount.operations[0] / (amount.steps * size))
 
 

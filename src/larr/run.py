@@ -12,7 +12,7 @@ from larr import artifacts, machine
 from larr.config import Config
 from larr.errors import StoppedError
 from larr.progress import console, rounded
-from larr.stages import RUN, STAGES, figure_sources, inputs_of, trained_rankers
+from larr.stages import RUN, STAGES, figure_sources, stage_inputs, trained_rankers
 
 
 def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
@@ -27,7 +27,7 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
         from larr.data.columns import check_later_stages  # noqa: PLC0415
 
         check_later_stages(config)
-    artifacts.require(config, *inputs_of(config, verb))
+    artifacts.require(config, *stage_inputs(config, verb))
     if "backbone" in STAGES[verb].settings:
         _require_memory(config, verb)
     if force:

@@ -68,7 +68,7 @@ def all_settings(section: type[BaseModel] = Config, above: str = "") -> dict[str
     settings: dict[str, FieldInfo] = {}
     for name, field in section.model_fields.items():
         path = above.removesuffix(".") if issubclass(section, RootModel) else f"{above}{name}"
-        nested = _section_of(field.annotation)
+        nested = _nested_section(field.annotation)
         settings |= all_settings(nested[0], f"{path}{nested[1]}.") if nested else {path: field}
     return settings
 
@@ -81,12 +81,12 @@ def settings_below(path: str) -> dict[str, FieldInfo]:
     return settings
 
 
-def _section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
+def _nested_section(kind: Any) -> tuple[type[BaseModel], str] | None:
     """Returns the section that a type is or contains, and the path of its entries, or None."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
     arguments = [kind for kind in get_args(kind) if kind is not NoneType]
-    nested = _section_of(arguments[-1]) if arguments else None
+    nested = _nested_section(arguments[-1]) if arguments else None
     entry = {list: "[]", dict: ".NAME"}.get(get_origin(kind), "")
     return nested and (nested[0], entry + nested[1])
 

@@ -161,6 +161,6 @@ COST_ONLY = {"dataset": {"chunk_rows"}, "embed": {"batch_tokens"}}
 """Settings that change a stage's time and memory, but not its files."""
 
 
-def inputs_of(config: Config, verb: str) -> list[str]:
+def stage_inputs(config: Config, verb: str) -> list[str]:
     """Returns the stages that a stage reads in a run with this configuration."""
     return [name for name in STAGES[verb].inputs if STAGES[name].is_needed(config)]

@@ -68,6 +68,6 @@ def city_settings(config: Any) -> CityConfig:
     return cast(CityConfig, config.dataset.city)
 
 
-def studies_of(config: Any) -> dict[str, StudyConfig]:
+def declared_studies(config: Any) -> dict[str, StudyConfig]:
     """Returns `[studies]` of a configuration."""
     return cast(StudiesConfig, config.studies).root

@@ -16,7 +16,7 @@ from larr.config.rankers import CONTROLS
 from larr.errors import DataError, InputError, LarrError, StaleError
 from larr.evaluation.evaluate import evaluate, pool
 from larr.evaluation.findings import mean_tree
-from larr.metrics import METRICS, Metric, mean_of, metrics_of
+from larr.metrics import METRICS, Metric, mean_of, task_metrics
 from larr.stages import RUN
 from tests.fake_run import SLOTS, STRENGTHS, make_run, read_report
 
@@ -38,7 +38,7 @@ def test_metrics_of_each_model_equal_those_of_its_scores(configs, found) -> None
     user = rows["user_id"].rank("dense").to_numpy().astype(int) - 1
     assert list(found["models"]) == [*STRENGTHS, "ceiling"]
     for model, estimates in found["models"].items():
-        assert list(estimates) == list(metrics_of())
+        assert list(estimates) == list(task_metrics())
         for column, task in enumerate(("ctr", "ctcvr")):
             label_N, score = label[:, column], scores_of(configs[0], model)[:, column]
             expected = {
@@ -167,7 +167,7 @@ def test_pool_is_the_mean_of_the_seeds_and_needs_no_scores(configs, tmp_path, mo
     singles = [read_report(config.output) for config in configs]
     assert pooled["seeds"] == [1, 2, 3]
     for model in pooled["models"]:
-        for metric in metrics_of():
+        for metric in task_metrics():
             by_seed = [report["models"][model][metric]["mean"] for report in singles]
             estimate = pooled["models"][model][metric]
             assert estimate["by_seed"] == by_seed

@@ -14,7 +14,7 @@ from larr.errors import ConfigError
 from larr.evaluation.evaluate import evaluate
 from larr.rankers.align import align
 from larr.settings import load_config
-from larr_lab.settings import StudyConfig, studies_of
+from larr_lab.settings import StudyConfig, declared_studies
 from larr_lab.studies.experiments import (
     ANALYSES,
     FOLDER,
@@ -46,7 +46,7 @@ STUDIES = {
 
 def test_every_declared_study_can_be_trained() -> None:
     config = load_config(CONFIG)
-    complete = for_studies(config, studies_of(config))
+    complete = for_studies(config, declared_studies(config))
     assert {"ple", "larr", "p5", "no_pretraining", "larr_10k"} <= set(complete.align.models)
     assert len(complete.align.models) == len(set(complete.align.models))
     assert complete.evaluate.gains[0] == ("larr", "ple")
@@ -58,7 +58,7 @@ def test_every_declared_study_can_be_trained() -> None:
 def test_all_selects_the_studies_that_suit_the_data_set() -> None:
     config = load_config(CONFIG.with_name("coupon_experiments.toml"))
     assert chosen(config, "all") == ["table2", "table3", "down-sampling"]
-    assert for_studies(config, studies_of(config)).align.models[0] == "ple"
+    assert for_studies(config, declared_studies(config)).align.models[0] == "ple"
     assert set(chosen(load_config(CONFIG), "all")) > {"table2", *ANALYSES}
 
 
@@ -86,7 +86,7 @@ def test_page_and_file_contain_each_study(tmp_path: Path, monkeypatch: pytest.Mo
         experiments(config, "table9", [seed])
     monkeypatch.setattr("larr_lab.studies.experiments.ANALYSES", {})
     experiments(config, "all", [seed])
-    assert artifacts.stage(for_studies(seed, studies_of(config)), "evaluate").is_current()
+    assert artifacts.stage(for_studies(seed, declared_studies(config)), "evaluate").is_current()
     results = artifacts.read_json(tmp_path / FOLDER / RESULTS)
     rivals, line = results["studies"]["rivals"], results["studies"]["line"]
     assert list(rivals["models"]) == ["ple", "wide_deep", "larr", "ceiling"]

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from larr.serve.app import Service
 from larr.serve.live import Live
 from larr.serve.request import RankedPlace, RankRequest, TextEffect, decode
-from larr_lab.page.page import influences_of
+from larr_lab.page.page import text_influences
 from tests.serving import Published, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -84,7 +84,7 @@ def test_a_changed_scene_is_ranked_against_the_pinned_one(page: Any) -> None:
 
 def test_a_text_that_doubles_the_score_has_an_influence_of_a_hundred_percent() -> None:
     texts = [TextEffect("against", "", 0.0, -0.3), TextEffect("for", "", 0.0, 0.1)]
-    influences = influences_of(RankedPlace("p", 0.2, {}, texts=texts))
+    influences = text_influences(RankedPlace("p", 0.2, {}, texts=texts))
     assert [influence.keyword for influence in influences] == ["for", "against"]
     assert [influence.percent for influence in influences] == pytest.approx([100, -60])
 

@@ -16,7 +16,7 @@ from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch
 from larr.plugins import with_plugins
 from larr.rankers.align import train
-from larr.rankers.graph import inputs_of
+from larr.rankers.graph import graph_inputs
 from larr.rankers.ranker import LossCurve, Ranker
 from larr.serve.forms import Graph
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
@@ -128,7 +128,7 @@ def test_its_graph_gives_the_same_logits(
     if name == "p5":
         pytest.skip("torch cannot export the T5 of transformers for any number of rows")
     fitted.write_graph(tmp_path / "ranker.onnx", batch.select(torch.arange(2)))
-    inputs = inputs_of(batch) | {"vectors": getattr(fitted, "vectors", torch.zeros(0)).numpy()}
+    inputs = graph_inputs(batch) | {"vectors": getattr(fitted, "vectors", torch.zeros(0)).numpy()}
     actual = Graph(tmp_path / "ranker.onnx")(inputs)["logits"]
     np.testing.assert_allclose(actual, logits.numpy(), rtol=0, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 
 from larr import rankers
 from larr.config.rankers import TreesConfig
-from larr.rankers.graph import inputs_of
+from larr.rankers.graph import graph_inputs
 from larr.serve.forms import Graph
 from tests.ranking_log import Sizes, log_of, rows_of, small_align, write_log
 
@@ -29,5 +29,5 @@ def test_its_graph_gives_the_same_logits(tmp_path: Path, leaf_rows: int, hidden:
     batch.categories[0] = 10_000  # a value in no category set
     expected_BT = forest.score(batch).numpy()
     assert (expected_BT.std(axis=0) > 0.1).all() == (leaf_rows < SIZES.rows)
-    actual_BT = Graph(tmp_path / "forest.onnx")(inputs_of(batch))["logits"]
+    actual_BT = Graph(tmp_path / "forest.onnx")(graph_inputs(batch))["logits"]
     np.testing.assert_allclose(actual_BT, expected_BT, rtol=0, atol=1e-6)

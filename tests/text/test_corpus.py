@@ -8,7 +8,7 @@ import pytest
 
 from larr.config import Config
 from larr.errors import ConfigError
-from larr.text.corpus import descriptions, general_text, texts_of
+from larr.text.corpus import descriptions, general_text, row_texts
 from tests.fake_data import KEYWORDS
 
 
@@ -24,7 +24,7 @@ def test_a_description_is_a_prompt_and_a_target(prepared: Config) -> None:
 def test_missing_texts_are_omitted() -> None:
     keywords = Config.model_validate({"keywords": KEYWORDS}).keywords[3:]
     row = {"poi_name": "A", "poi_menu": None, "poi_tags": ""}
-    assert texts_of(row, keywords) == (("poi_name", "A"),)
+    assert row_texts(row, keywords) == (("poi_name", "A"),)
 
 
 def test_all_texts_are_predicted_if_every_keyword_is_a_prompt(prepared: Config) -> None:

@@ -17,7 +17,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.rankers import VariantConfig
 from larr.errors import ConfigError
-from larr.stages import inputs_of
+from larr.stages import stage_inputs
 from larr.text import distill as stage
 from larr.text.backbone import LanguageModel, load_base
 from larr.text.distill import distill, quality
@@ -159,11 +159,11 @@ def test_the_stage_learns_and_goes_on_after_an_interruption(
     assert found["figures"]["centred_cosine"] > 0.5
     parameters = [found["figures"][model]["parameters"] for model in ("student", "teacher")]
     assert parameters[0] < 0.9 * parameters[1]
-    assert "distill" not in inputs_of(config, "embed")
+    assert "distill" not in stage_inputs(config, "embed")
     variants = {"cheap": VariantConfig(of="larr", vectors="distilled")}
     align = config.align.model_copy(update={"models": ["cheap"], "variants": variants})
     config = config.model_copy(update={"align": align})
-    assert "distill" in inputs_of(config, "embed")
+    assert "distill" in stage_inputs(config, "embed")
     embed(config, ["distilled"])
     stored = np.load(artifacts.folder(config, "embed") / "distilled" / "vectors.npy")
     table = pl.read_parquet(config.output / "prepare" / "texts.parquet")

@@ -16,7 +16,7 @@ from larr.config import Config
 from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed
-from larr.stages import inputs_of
+from larr.stages import stage_inputs
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.encoder import compute
 from larr.text.instruct import as_predictor, instruct, read_answers, usual
@@ -96,8 +96,8 @@ def test_sources_hold_the_predictions_and_the_states(
     sources = {name: {"of": "larr", "vectors": name} for name in ("instructed", "predictions")}
     align = AlignConfig.model_validate({"models": [*sources], "variants": sources})
     config = config.model_copy(update={"align": align})
-    assert "instruct" in inputs_of(config, "embed")
-    assert "instruct" not in inputs_of(tuned, "embed")
+    assert "instruct" in stage_inputs(config, "embed")
+    assert "instruct" not in stage_inputs(tuned, "embed")
     instruct(config)
     embed(config)
     instructed_ND, predicted_ND = (

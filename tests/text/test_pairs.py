@@ -21,9 +21,9 @@ from larr.text.pairs import (
     augmented,
     examples,
     held_out,
-    keywords_of,
     not_taken,
-    orders_of,
+    sample_orders,
+    view_keywords,
 )
 from tests.fake_data import make_data
 
@@ -37,7 +37,7 @@ def config(prepared: Config) -> Config:
 
 
 def test_views_are_both_sides_and_their_halves(config: Config) -> None:
-    names = {view: [keyword.name for keyword in keywords_of(config, view)] for view in VIEWS}
+    names = {view: [keyword.name for keyword in view_keywords(config, view)] for view in VIEWS}
     assert names["profile"] == ["user_base"]
     assert names["action"] == ["user_taste", "scene_time"]
     assert names["user"] == ["user_base", "user_taste", "scene_time"]
@@ -58,7 +58,7 @@ def test_held_out_users_and_places_are_not_in_training_pairs(config: Config) -> 
     trained = orders.filter(holdout.is_trained)
     assert trained["log_row"].max() < 150, "the last three of six days are held back"
     assert len(set(columns["user"])) <= len(trained)
-    both = orders_of(config, holdout.is_user & holdout.is_place, 1000)
+    both = sample_orders(config, holdout.is_user & holdout.is_place, 1000)
     assert len(both) > 0
     assert set(both["user_id"]) <= set(holdout.users)
     assert set(both["poi_id"]) <= set(holdout.places)
@@ -67,7 +67,7 @@ def test_held_out_users_and_places_are_not_in_training_pairs(config: Config) -> 
 def test_places_shown_beside_an_order_are_its_negatives(config: Config) -> None:
     config = config.model_copy(update={"contrast": _complete(20)})
     holdout = held_out(config)
-    orders = orders_of(config, holdout.is_trained, 100)
+    orders = sample_orders(config, holdout.is_trained, 100)
     columns = examples(config, holdout)
     shown = pl.read_parquet(config.output / "prepare" / "not_taken.parquet")
     for user, place, others in zip(

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from larr import artifacts
 from larr.config import ClusterConfig, Config
 from larr.errors import LarrError
-from larr.group import Group, group_of
+from larr.group import Group, process_group
 from larr.text import training
 from larr.text.backbone import load_base
 from larr.text.contrast import TripleLoss, contrast
@@ -88,7 +88,7 @@ def assist(config: Config, group: Group) -> None:
 def test_the_gradients_are_those_of_one_process(config: Config, engine: Engine) -> None:
     cluster = {"engine": engine, "workers": SIZE, "divide_model": True}
     several = config.with_settings({"cluster": cluster})
-    with group_of(SIZE, assist, several) as group:
+    with process_group(SIZE, assist, several) as group:
         assert group.size == SIZE
         shared = gradients(several, group)
     torch.manual_seed(0)
@@ -140,7 +140,7 @@ def test_two_processes_train_as_one(
 
 def start(engine: Engine, other: Any) -> None:
     config = Config(cluster=ClusterConfig(engine=engine, workers=2))
-    with group_of(2, other, config) as group:
+    with process_group(2, other, config) as group:
         group.start(nn.Linear(2, 2))
         group.broadcast(True)
         group.broadcast(True)

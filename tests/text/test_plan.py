@@ -19,7 +19,7 @@ from larr.errors import ConfigError, UnavailableError
 from larr.run import run_stage
 from larr.text import memory
 from larr.text.backbone import load_base, lora
-from larr.text.memory import needed, require, step_of
+from larr.text.memory import needed, require, sample_step
 from tests.fake_data import make_data
 from tests.ranking_log import Sizes, write_log
 from tests.tiny_models import KINDS
@@ -60,30 +60,30 @@ def test_a_step_has_the_sizes_of_the_loaded_model(
     kind: str, models: dict[str, Path], prepared: Config
 ) -> None:
     config = prepared.with_settings({"backbone.model": str(models[kind])})
-    lm, step = load_base(config), step_of(config, "pretrain")
+    lm, step = load_base(config), sample_step(config, "pretrain")
     assert step.parameters == trained(lm.model)
     assert bool(step.tokens.trained) == bool(lm.predicts)
     with_lora = config.with_settings({"backbone.lora_rank": 4})
     body = lm.model.base_model
     wrapped = get_peft_model(body, lora(lm.tokens, body, 4))
-    assert step_of(with_lora, "contrast").trained == trained(wrapped)
+    assert sample_step(with_lora, "contrast").trained == trained(wrapped)
 
 
 def test_a_folder_with_a_models_configuration_is_enough(large: Config) -> None:
-    step = step_of(large, "pretrain")
+    step = sample_step(large, "pretrain")
     assert step.parameters == pytest.approx(7.6e9, rel=0.01)
     in_full = needed(step, on_gpu=True, bf16=True)
     # weights, gradients and Adam's moments in float32, and copies of the layers in bfloat16
     assert in_full > 16 * step.parameters + 2 * step.multiplied
-    adapters = step_of(large.with_settings({"backbone.lora_rank": 16}), "pretrain")
+    adapters = sample_step(large.with_settings({"backbone.lora_rank": 16}), "pretrain")
     assert 4 * step.parameters <= needed(adapters, on_gpu=True, bf16=True) < in_full / 3
     divided = large.with_settings({"cluster.workers": 4, "cluster.divide_model": True})
-    step = step_of(divided, "pretrain")
+    step = sample_step(divided, "pretrain")
     part = needed(step, on_gpu=False, bf16=True)
     # the whole weights, when they are collected, or a part of the training
     assert 5 * step.parameters <= part < in_full / 2
     upper = {"backbone.lora_rank": 16, "backbone.lora_layers": 7}
-    assert step_of(large.with_settings(upper), "contrast").tuned_layers == 7
+    assert sample_step(large.with_settings(upper), "contrast").tuned_layers == 7
 
 
 def test_a_stage_that_exceeds_the_memory_is_refused_before_it_starts(
@@ -108,7 +108,9 @@ def test_the_error_proposes_a_smaller_batch_if_it_fits(
     prepared: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = prepared.with_settings({"contrast.batch_size": 256, "contrast.triples": 256})
-    monkeypatch.setattr(memory, "free", lambda: memory.needed_here(step_of(config, "contrast")) / 3)
+    monkeypatch.setattr(
+        memory, "free", lambda: memory.needed_here(sample_step(config, "contrast")) / 3
+    )
     with pytest.raises(UnavailableError, match=r"set contrast\.batch_size = 32, which needs"):
         require(config, "contrast")
 
@@ -143,8 +145,8 @@ def test_a_plan_has_a_row_for_each_stage(
 
 def test_amounts_equal_the_work_of_stages(prepared: Config, copy: Callable[..., Config]) -> None:
     config = copy(prepared, pretrain={"epochs": 0.0})
-    amounts: dict[str, Any] = plan.amounts_of(config, ["encoder", "untuned"])
-    once = plan.amounts_of(prepared, ["encoder"])
+    amounts: dict[str, Any] = plan.workloads(config, ["encoder", "untuned"])
+    once = plan.workloads(prepared, ["encoder"])
     assert amounts["pretrain"].trained == amounts["pretrain"].read == 0
     assert amounts["embed"].read == 2 * once["embed"].read > 0
     assert once["contrast"].steps == 4

@@ -118,10 +118,11 @@ def _write(config: Config, table: pl.DataFrame, facts: Json, target: Path) -> Js
     """Writes the tables of metrics and gains and both reports; returns report.json's content."""
     table = findings.with_slice_means(table, facts["sizes"]["slices"])
     pairs = findings.compared_pairs(config, table["ranker"].unique().to_list())
-    gains = findings.gains_of(table, pairs)
+    gains = findings.gain_table(table, pairs)
     low_K, high_K = bootstrap.interval(table["draws"].to_numpy())
     estimates = table.drop("draws").with_columns(low=low_K, high=high_K)
-    content = findings.report_content(config, estimates, gains, findings.distances_of(table), facts)
+    distances = findings.distance_table(table)
+    content = findings.report_content(config, estimates, gains, distances, facts)
     estimates.write_parquet(target / METRICS)
     gains.write_parquet(target / GAINS)
     artifacts.write_json(target / REPORT, content)
@@ -171,7 +172,7 @@ def _statistics(
         label_n, user_n = label_N[rows_n], days.user_N[rows_n]
         rarer = min(label_n.sum(), len(label_n) - label_n.sum())
         is_enough = len(label_n) >= FEWEST_IMPRESSIONS and rarer >= FEWEST_OF_A_CLASS
-        for name, metric in metrics.metrics_of([task]).items():
+        for name, metric in metrics.task_metrics([task]).items():
             is_compared = metric.headline if part != "slice" else name in sliced
             if part == "all" or (is_compared and is_enough):
                 for ranker, score in scores.items():

@@ -16,7 +16,7 @@ from larr.config import Config
 from larr.config.rankers import BEST, CONTROLS
 from larr.data.datasets import dataset
 from larr.evaluation.bootstrap import KEYS, LEVEL, interval
-from larr.metrics import TASKS, Array, gain_percent, metrics_of, ratio, rela_impr_percent
+from larr.metrics import TASKS, Array, gain_percent, ratio, rela_impr_percent, task_metrics
 
 RIVALS = ("ple", "dcn", "wide_deep", "lightgbm")
 """The rankers that `best` is compared with."""
@@ -36,7 +36,7 @@ Cells = dict[tuple[str, ...], Any]
 
 def slice_metrics() -> list[str]:
     """Returns the metrics for slices: the headline metrics of clicks, which are frequent enough."""
-    return [name for name, metric in metrics_of([TASKS["click"]]).items() if metric.headline]
+    return [name for name, metric in task_metrics([TASKS["click"]]).items() if metric.headline]
 
 
 def with_slice_means(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
@@ -54,13 +54,13 @@ def with_slice_means(table: pl.DataFrame, sizes: Json) -> pl.DataFrame:
     return pl.concat([table, pl.DataFrame(rows, schema=table.schema, orient="row")])
 
 
-def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
+def gain_table(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     """Returns the gain of the first over the second of each pair, for metrics that both have.
 
     The gain compares the estimates; its interval comes from paired draws. `relaimpr_*` is NaN for a
     metric without a chance level.
     """
-    gains, metrics = [], metrics_of()
+    gains, metrics = [], task_metrics()
     # pair by pair, because one join with the draws of 45 rankers would take gigabytes
     for ranker, over in [("", ""), *pairs]:  # the empty pair provides the schema without any pair
         joined = _join_other(table.filter(pl.col("ranker") == ranker), table, over)
@@ -73,7 +73,7 @@ def gains_of(table: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     return pl.concat(gains)
 
 
-def distances_of(table: pl.DataFrame) -> pl.DataFrame:
+def distance_table(table: pl.DataFrame) -> pl.DataFrame:
     """Returns the share of the distance from the base to the ceiling that each ranker closes, in %.
 
     Leaves out rows in which the base is not significantly below the ceiling.
@@ -81,7 +81,7 @@ def distances_of(table: pl.DataFrame) -> pl.DataFrame:
     table = table.filter(pl.col("seed").is_null(), pl.col("part").is_in(PARTS_WITH_DISTANCE))
     rows = table.filter(~pl.col("ranker").is_in([BASE, CEILING]))
     joined = _join_other(_join_other(rows, table, BASE), table, CEILING)
-    metrics = metrics_of()
+    metrics = task_metrics()
     sign_K = np.array([1 if metrics[name].higher_is_better else -1 for name in joined["metric"]])
     value_KB, base_KB, ceiling_KB = (
         _values(joined, of) * sign_K[:, None] for of in ("", f"_{BASE}", f"_{CEILING}")
@@ -137,7 +137,7 @@ def report_content(
     means = {key: cell["mean"] for key, cell in estimates.items()}
     gains = gains.with_columns(ranker=pl.format("{}_over_{}", "ranker", "over")).drop("over")
     gain_cells, closed_cells = _cells(_with_seeds(gains, "percent")), _cells(closed)
-    registered, sliced = metrics_of(), slice_metrics()
+    registered, sliced = task_metrics(), slice_metrics()
     for (*_, metric), cell in gain_cells.items():
         if registered[metric].chance is None:
             del cell["relaimpr_percent"], cell["relaimpr_low"], cell["relaimpr_high"]

@@ -12,7 +12,7 @@ from larr.config.rankers import CONTROLS
 from larr.evaluation import plots
 from larr.evaluation.findings import BASE, CEILING, COLD_BELOW, LARR, SHUFFLED, Json, slice_metrics
 from larr.html import environment
-from larr.metrics import Metric, metrics_of, registered
+from larr.metrics import Metric, registered, task_metrics
 from larr.progress import console, plain_table
 from larr.sections import leaves
 
@@ -68,7 +68,7 @@ SHOWN_VALUES = 12
 
 def page(content: Json) -> str:
     """Returns the HTML page of a report."""
-    metrics = metrics_of(content["tasks"])
+    metrics = task_metrics(content["tasks"])
     language_model = _language_model(content["language_model"])
     return render(
         "report.html.j2",
@@ -100,7 +100,7 @@ def print_tables(content: Json) -> None:
     """Prints the metrics of the rankers and the findings in words."""
     seeds = ", ".join(map(str, content["seeds"]))
     table = plain_table(title=f"{content['dataset']}, seed {seeds}")
-    metrics = metrics_of(content["tasks"])
+    metrics = task_metrics(content["tasks"])
     table.add_column("model", no_wrap=True)
     for metric in metrics.values():
         table.add_column(metric.title, justify="right")
@@ -149,7 +149,7 @@ def sentences(content: Json) -> Iterator[str]:
     if not main:
         yield "No pair of models was compared: evaluate.gains contains no trained pair."
         return
-    metrics, gains = metrics_of(content["tasks"]), content["gains"]
+    metrics, gains = task_metrics(content["tasks"]), content["gains"]
     compared = [key for key in metrics if metrics[key].headline and gains[main][key] is not None]
     texts = [f"{gain_text(gains[main][key])} {metrics[key].title}" for key in compared]
     yield f"{pair_name(main)}: {_enumerate(texts)}. {_verdict(content)[1]}"
@@ -194,7 +194,7 @@ def _main_pair(content: Json) -> str:
 def _verdict(content: Json) -> tuple[str, str]:
     """Returns the outcome of the main pair, up, down or unclear, and a sentence."""
     main, key = _main_pair(content), slice_metrics()[0]
-    title = metrics_of()[key].title
+    title = task_metrics()[key].title
     gain = content["gains"][main][key] if main else None
     users = content["sizes"]["all"]["users"]
     if gain is None or gain["low"] is None:

@@ -16,7 +16,7 @@ from larr.config import ClusterConfig, Config
 from larr.config.rankers import BEST, RankerConfig
 from larr.data.batches import LogRows
 from larr.data.features import read_features
-from larr.group import Group, group_of
+from larr.group import Group, process_group
 from larr.rankers import best
 from larr.rankers.neural import NeuralRanker
 from larr.rankers.ranker import LossCurve, Ranker
@@ -88,7 +88,7 @@ def train(
 ) -> tuple[Ranker, LossCurve]:
     """Returns a ranker trained on a log with these settings, and its losses."""
     size = _processes(config, name, settings, len(log))
-    with group_of(size, _fit_beside, config, name, settings, log) as group:
+    with process_group(size, _fit_in_worker, config, name, settings, log) as group:
         return _fit(config, name, settings, log, group)
 
 
@@ -100,7 +100,7 @@ def _processes(config: Config, name: str, settings: RankerConfig, rows: int) -> 
     return config.cluster.workers if divides and divisible else 1
 
 
-def _fit_beside(*arguments: Any) -> None:
+def _fit_in_worker(*arguments: Any) -> None:
     """Trains a ranker in another process of the group."""
     _fit(*arguments)
 

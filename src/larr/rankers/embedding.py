@@ -17,7 +17,7 @@ from torch.nn import functional
 from larr.data.batches import Batch
 from larr.rankers.layers import product_dtype
 from larr.rankers.ranker import IDS, RankerInputs
-from larr.rankers.tables import table_of
+from larr.rankers.tables import make_table
 
 ATTENTION_UNITS = 32
 BLOCK_VALUES = 2**16
@@ -86,7 +86,7 @@ class FeatureEmbedding(nn.Module):
         recent_offsets = offsets[self.place].expand(features.recent)
         shifts = torch.cat([offsets, recent_offsets]).int()
         self.register_buffer("shifts", shifts, persistent=False)
-        self.table = table_of(int(sizes.sum()), self.embedding + linear, inputs.group)
+        self.table = make_table(int(sizes.sum()), self.embedding + linear, inputs.group)
         if features.recent:
             self.attention = TargetAttention(self.embedding)
         attended = self.embedding if features.recent else 0

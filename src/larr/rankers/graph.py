@@ -36,7 +36,7 @@ class Logits(nn.Module):
         self.score = score
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Maps the arrays of `inputs_of` to `logits`, for any B."""
+        """Maps the arrays of `graph_inputs` to `logits`, for any B."""
         nothing = inputs["categories"][:, :0]
         fields = {name: inputs.get(name, nothing).long() for name in INDICES}
         fields |= {name: inputs.get(name, nothing).float() for name in FLOATS}
@@ -47,7 +47,7 @@ class Logits(nn.Module):
         return {"logits": self.score(batch)}
 
 
-def inputs_of(batch: Batch) -> dict[str, np.ndarray]:
+def graph_inputs(batch: Batch) -> dict[str, np.ndarray]:
     """Returns the arrays of a batch that scoring reads, by name, without those of no columns."""
     arrays = {name: getattr(batch, name).numpy() for name in (*INDICES, *FLOATS)}
     return {name: array for name, array in arrays.items() if array.shape[1]}

@@ -16,7 +16,7 @@ from torch import Tensor
 from larr import progress
 from larr.data.batches import Batch, LogRows
 from larr.errors import LarrError
-from larr.rankers.graph import FLOATS, inputs_of
+from larr.rankers.graph import FLOATS, graph_inputs
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 
 POINTS = 50  # of the loss curve
@@ -116,7 +116,7 @@ class LightGbm(Ranker):
         from larr.rankers.forest import write_forests  # noqa: PLC0415 - only publishing needs it
 
         forests = [forest.dump_model() for forest in self.forests]
-        widths = {name: array.shape[1] for name, array in inputs_of(example).items()}
+        widths = {name: array.shape[1] for name, array in graph_inputs(example).items()}
         numbers = {name: width for name, width in widths.items() if name in FLOATS}
         write_forests(forests, self.columns, numbers, path)
 

@@ -24,7 +24,7 @@ from larr.errors import LarrError
 from larr.losses import click_loss
 from larr.rankers.embedding import FeatureEmbedding
 from larr.rankers.flat import FlatAdamW
-from larr.rankers.graph import VECTORS, Logits, inputs_of, write_graph
+from larr.rankers.graph import VECTORS, Logits, graph_inputs, write_graph
 from larr.rankers.layers import Towers, initialise, tower_rates
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
 from larr.rankers.tables import DividedTable, LazyAdam
@@ -218,7 +218,7 @@ class NeuralRanker(nn.Module, Ranker):
 
     def write_graph(self, path: Path, example: Batch) -> None:
         """Exports `forward`; the buffer `vectors`, if any, becomes an input."""
-        inputs, buffers = inputs_of(example), dict(self.named_buffers())
+        inputs, buffers = graph_inputs(example), dict(self.named_buffers())
         if VECTORS in buffers:
             inputs[VECTORS] = buffers[VECTORS].numpy()
         write_graph(Logits(self), inputs, path)

@@ -22,7 +22,7 @@ from larr.config.rankers import RankerConfig
 from larr.data.batches import Batch, LogRows
 from larr.data.features import Features
 from larr.group import ALONE, Group
-from larr.rankers.graph import Logits, inputs_of, write_graph
+from larr.rankers.graph import Logits, graph_inputs, write_graph
 
 IDS = ("user_id", "poi_id")
 """Categories that let a ranker memorise single users and places."""
@@ -128,4 +128,4 @@ class Ranker(ABC):
         Exports `score` by default, which must then use only torch operations. `example` has two
         rows.
         """
-        write_graph(Logits(self.score), inputs_of(example), path)
+        write_graph(Logits(self.score), graph_inputs(example), path)

@@ -119,7 +119,7 @@ class DividedTable(CategoryTable):
             yield first, last, self.rows[first // size :][: len(range(first + rank, last, size))]
 
 
-def table_of(count: int, width: int, group: Group) -> CategoryTable:
+def make_table(count: int, width: int, group: Group) -> CategoryTable:
     """Returns a table of `count` rows, which the processes of a group divide."""
     return CategoryTable(count, width) if group.size == 1 else DividedTable(count, width, group)
 

@@ -21,7 +21,7 @@ from larr.data.batches import LogRows
 from larr.data.features import Features, read_features, undo_sampling
 from larr.data.log import SPLITS
 from larr.errors import ConfigError
-from larr.rankers.graph import Logits, inputs_of, write_graph
+from larr.rankers.graph import Logits, graph_inputs, write_graph
 from larr.rankers.larr import Larr
 from larr.rankers.predict import ROWS, load_ranker, require_ranker
 
@@ -50,7 +50,7 @@ def export(config: Config, model: str, target: Path) -> None:
         _write_rows(ranker, features, log, target / f"{split}.parquet")
     artifacts.write_json(target / FEATURE_MAP, feature_map(features, ranker))
     graph = _Probabilities(ranker, features.sampling_rate)
-    write_graph(graph, inputs_of(next(log.in_order(2))), target / ONNX)
+    write_graph(graph, graph_inputs(next(log.in_order(2))), target / ONNX)
 
 
 def feature_map(features: Features, ranker: Larr) -> Json:

@@ -198,7 +198,7 @@ def lora(
     )
 
 
-def stack_of(model: PreTrainedModel) -> str:
+def layer_stack(model: PreTrainedModel) -> str:
     """Returns the name of the module that contains the layers of a model."""
     count = model.config.get_text_config().num_hidden_layers
     modules = model.named_modules()
@@ -216,7 +216,7 @@ def _upper(model: PreTrainedModel, layers: int) -> list[str]:
     count = model.config.get_text_config().num_hidden_layers
     if layers > count:
         raise ConfigError(f"backbone.lora_layers is {layers}, but the model has {count} layers")
-    stack = stack_of(model)
+    stack = layer_stack(model)
     upper = tuple(f"{stack}.{number}." for number in range(count - layers, count))
     return [
         name

@@ -117,7 +117,7 @@ def _described(
 ) -> tuple[str, PreTrainedTokenizerBase, PreTrainedConfig]:
     """Returns the location of a model, its tokenizer and its configuration."""
     options = {"revision": backbone.revision, "trust_remote_code": False}
-    source = source_of(backbone.model, "backbone.model")
+    source = model_path(backbone.model, "backbone.model")
     if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
         first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
         source = str(Path(source) / first["path"])
@@ -127,7 +127,7 @@ def _described(
     return source, tokenizer, AutoConfig.from_pretrained(source, **options)
 
 
-def source_of(model: str, setting: str) -> str:
+def model_path(model: str, setting: str) -> str:
     """Returns the folder or Hugging Face name of a model.
 
     Raises ConfigError, naming `setting`, if the model's package is missing.

@@ -25,7 +25,7 @@ from transformers import TrainerCallback, set_seed
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import ContrastConfig
-from larr.group import ALONE, Group, group_of
+from larr.group import ALONE, Group, process_group
 from larr.losses import cosine, false_negatives, info_nce
 from larr.progress import console
 from larr.text import training
@@ -34,7 +34,7 @@ from larr.text.encoder import as_encoder, compute, from_input, is_large
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, TripleCollator, examples, held_out
 from larr.text.ranking_evaluator import Checks
 from larr.text.retrieval import recalls
-from larr.text.training import ParallelTrainer, collect, divide, processes_of
+from larr.text.training import ParallelTrainer, collect, divide, process_count
 
 SAMPLE = 400
 """Texts of each view from which the head is initialised."""
@@ -53,7 +53,8 @@ def contrast(config: Config) -> None:
     with artifacts.building(config, "contrast") as work:
         holdout, pooling = held_out(config), config.contrast.pooling
         steps = config.contrast.triples // config.contrast.batch_size
-        with group_of(processes_of(config, "contrast", steps), train_beside, config) as group:
+        processes = process_count(config, "contrast", steps)
+        with process_group(processes, train_in_worker, config) as group:
             recall = {}
             pretrained = artifacts.folder(config, "pretrain")
             if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
@@ -86,7 +87,7 @@ def contrast(config: Config) -> None:
         }
 
 
-def train_beside(config: Config, group: Group) -> None:
+def train_in_worker(config: Config, group: Group) -> None:
     """Trains in another process of the group."""
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)

@@ -34,7 +34,7 @@ class Description:
     """The chain of the place; None for a single place."""
 
 
-def texts_of(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> Parts:
+def row_texts(row: Mapping[str, str | None], keywords: list[KeywordConfig]) -> Parts:
     """Returns the texts t_i^k of a row, in the order of the keywords. Paper: Eq. (2)-(3)."""
     texts = ((keyword.name, row[keyword.name]) for keyword in keywords)
     return tuple((name, text) for name, text in texts if text)
@@ -50,9 +50,9 @@ def descriptions(config: Config) -> list[Description]:
     targets = [keyword for keyword in keywords if not keyword.prompt] or keywords
     prompts = [keyword for keyword in keywords if keyword not in targets]
     corpus = [
-        Description(texts_of(row, prompts), target, row["chain"])
+        Description(row_texts(row, prompts), target, row["chain"])
         for row in descriptions_table(config).iter_rows(named=True)
-        if (target := texts_of(row, targets))
+        if (target := row_texts(row, targets))
     ]
     if not corpus:
         raise DataError(

@@ -24,11 +24,11 @@ from larr.config import Config
 from larr.errors import LarrError
 from larr.progress import console, track
 from larr.text.backbone import LanguageModel, Parts
-from larr.text.corpus import texts_of
+from larr.text.corpus import row_texts
 from larr.text.encoder import as_encoder, compute, load_encoder, products
 from larr.text.fitted import normalised
 from larr.text.narrow import Narrowing, without_layers
-from larr.text.pairs import augmented, held_out, keywords_of, orders_of
+from larr.text.pairs import augmented, held_out, sample_orders, view_keywords
 from larr.text.retrieval import recalls
 from larr.text.training import save_memory
 
@@ -89,9 +89,9 @@ def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Parts]:
     """
     random = np.random.default_rng(config.seed)
     distinct: dict[Parts, None] = {}
-    for row in orders_of(config, chosen, limit).iter_rows(named=True):
+    for row in sample_orders(config, chosen, limit).iter_rows(named=True):
         for view in ("user", "place"):
-            if parts := texts_of(row, keywords_of(config, view)):
+            if parts := row_texts(row, view_keywords(config, view)):
                 distinct[augmented(parts, config.contrast, random)] = None
                 distinct |= {(part,): None for part in parts}
     ordered = list(distinct)

@@ -359,8 +359,9 @@ def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
 
 def _shards(job: Job, load: Load, *, with_markers: bool = True) -> list[tuple[slice, np.ndarray]]:
     """Returns the rows and the vectors (on disk, float32 [B, H or D]) of each shard."""
+    folder, cluster = job.folder / SHARDS, job.config.cluster
     batch_tokens = job.config.embed.batch_tokens if with_markers else 0
-    return shards.vectors_of(job.texts, job.folder / SHARDS, load, batch_tokens, job.config.cluster)
+    return shards.embed_shards(job.texts, folder, load, batch_tokens, cluster)
 
 
 def _write_reduced(

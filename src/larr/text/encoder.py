@@ -24,7 +24,7 @@ from larr.errors import ConfigError, LarrError
 from larr.group import ALONE, Group
 from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, Parts
-from larr.text.checkpoint import attention, source_of, weights_type
+from larr.text.checkpoint import attention, model_path, weights_type
 from larr.text.lower_layers import LowerLayers
 
 SMALL_PARAMETERS = 3_000_000
@@ -223,7 +223,7 @@ def load_encoder(folder: Path) -> SentenceTransformer:
 def load_sentence_encoder(model: str) -> SentenceTransformer:
     """Returns the pretrained encoder of the setting `sentence_encoder`."""
     try:
-        source = source_of(model, "sentence_encoder")
+        source = model_path(model, "sentence_encoder")
         return SentenceTransformer(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(

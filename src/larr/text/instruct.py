@@ -31,7 +31,7 @@ from larr.progress import console
 from larr.text.backbone import KeywordText, LanguageModel, load_language_model
 from larr.text.corpus import Description
 from larr.text.encoder import compute
-from larr.text.pairs import held_out, orders_of
+from larr.text.pairs import held_out, sample_orders
 from larr.text.pretrain import describe, train_model
 
 PASS_TOKENS = 2_048
@@ -59,9 +59,9 @@ def instruct(config: Config) -> None:
     settings, holdout = config.instruct, held_out(config)
     known = pl.col(settings.knowledge).is_not_null()
     with artifacts.building(config, "instruct") as work:
-        orders = orders_of(config, holdout.is_trained, settings.orders).filter(known)
-        answers = answers_of(config, orders)
-        rows = rows_of(lm, config, orders)
+        orders = sample_orders(config, holdout.is_trained, settings.orders).filter(known)
+        answers = distinct_answers(config, orders)
+        rows = instructions(lm, config, orders)
         steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
         trained, losses, _ = train_model(config, lm, rows, steps, section="instruct")
         trained.save_pretrained(work.folder)
@@ -70,7 +70,7 @@ def instruct(config: Config) -> None:
         work.measured(round(settings.epochs * len(rows)), "instructions")
         model = as_predictor(LanguageModel(trained, lm.tokens), answers)
         is_held_out = holdout.is_user | holdout.is_row
-        others = orders_of(config, is_held_out, settings.orders).filter(known)
+        others = sample_orders(config, is_held_out, settings.orders).filter(known)
         work.figures |= {
             "loss": losses,
             "answers": len(answers),
@@ -85,7 +85,7 @@ def instruct(config: Config) -> None:
             )
 
 
-def rows_of(lm: LanguageModel, config: Config, orders: pl.DataFrame) -> list[Any]:
+def instructions(lm: LanguageModel, config: Config, orders: pl.DataFrame) -> list[Any]:
     """Returns the token ids and labels of each order and answer."""
     random, settings = np.random.default_rng(config.seed), config.instruct
     rows = []
@@ -98,7 +98,7 @@ def rows_of(lm: LanguageModel, config: Config, orders: pl.DataFrame) -> list[Any
     return rows
 
 
-def answers_of(config: Config, orders: pl.DataFrame) -> pl.DataFrame:
+def distinct_answers(config: Config, orders: pl.DataFrame) -> pl.DataFrame:
     """Returns the distinct answers of training orders, in the order of `instruct.answers`.
 
     The most frequent one of each keyword comes first. Raises DataError if there are none, and
@@ -207,7 +207,7 @@ def load_predictor(config: Config) -> SentenceTransformer:
 
 
 def read_answers(config: Config) -> pl.DataFrame:
-    """Returns the table of `answers_of`."""
+    """Returns the table of `distinct_answers`."""
     return pl.read_parquet(artifacts.folder(config, "instruct") / ANSWERS)
 
 

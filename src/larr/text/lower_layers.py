@@ -15,7 +15,7 @@ from torch.nn import Module
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from larr.text.backbone import stack_of
+from larr.text.backbone import layer_stack
 
 KEPT_BYTES = 1e9
 """Limit for the states kept; those of further texts are computed each time."""
@@ -30,7 +30,7 @@ class LowerLayers:
 
     def __init__(self, model: PreTrainedModel, tuned: int) -> None:
         self.model = model
-        self.layers: list[Module] = list(model.get_submodule(stack_of(model)))
+        self.layers: list[Module] = list(model.get_submodule(layer_stack(model)))
         self.lower = len(self.layers) - tuned
         self.kept: dict[bytes, Tensor] = {}
         self.bytes = 0

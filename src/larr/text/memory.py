@@ -41,7 +41,7 @@ from larr.text.corpus import descriptions, general_text
 from larr.text.encoder import CPU_BATCH_TOKENS, SMALL_PARAMETERS, is_large
 from larr.text.pairs import TripleCollator, examples, held_out
 from larr.text.pretrain import IGNORED, describe
-from larr.text.training import CHECKPOINTED_PARAMETERS, processes_of
+from larr.text.training import CHECKPOINTED_PARAMETERS, process_count
 
 BATCH = {
     "pretrain": "pretrain.batch_size",
@@ -98,7 +98,7 @@ class Step:
         return 0 < self.trained < self.parameters
 
 
-def step_of(config: Config, verb: str) -> Step:
+def sample_step(config: Config, verb: str) -> Step:
     """Returns a step of a stage in BATCH, with a sample of the prepared texts."""
     lm = load_base(config, weights=False)
     model, head = lm.model, lm.model.get_output_embeddings()
@@ -135,11 +135,11 @@ def step_of(config: Config, verb: str) -> Step:
 def _processes(config: Config, verb: str, parameters: int) -> int:
     """Returns the number of processes of a stage on this machine."""
     if verb != "embed":
-        return processes_of(config, verb)
+        return process_count(config, verb)
     texts = pl.scan_parquet(artifacts.folder(config, "prepare") / "texts.parquet")
     count = math.ceil(texts.select(pl.len()).collect().item() / shards.SHARD)
     is_large = parameters >= SMALL_PARAMETERS
-    return shards.processes_of(config.cluster, max(1, count), is_large=is_large)
+    return shards.process_count(config.cluster, max(1, count), is_large=is_large)
 
 
 def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
@@ -215,7 +215,7 @@ def free() -> int:
 
 def require(config: Config, verb: str) -> None:
     """Raises UnavailableError if a stage certainly needs more memory than is free."""
-    step, available = step_of(config, verb), free()
+    step, available = sample_step(config, verb), free()
     if CERTAIN * needed_here(step) <= available:
         return
     section, _, name = BATCH[verb].partition(".")
@@ -230,7 +230,7 @@ def require(config: Config, verb: str) -> None:
         changes.append(adapters | smaller | upper | alone)
     advice = "use a smaller backbone.model or a machine with more memory"
     for change in changes:
-        if (bytes_ := needed_here(step_of(config.with_settings(change), verb))) <= available:
+        if (bytes_ := needed_here(sample_step(config.with_settings(change), verb))) <= available:
             settings = ", ".join(f"{path} = {value}" for path, value in change.items())
             advice = f"set {settings}, which needs {gigabytes(bytes_)}"
             break

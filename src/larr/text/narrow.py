@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from larr.errors import ConfigError
-from larr.text.backbone import stack_of
+from larr.text.backbone import layer_stack
 from larr.text.checkpoint import attention
 
 HIDDEN, HEADS, INNER = "hidden", "heads", "inner"
@@ -55,7 +55,7 @@ def without_layers(model: PreTrainedModel, keep: float) -> PreTrainedModel:
     config.num_hidden_layers = len(kept)
     if kinds := getattr(config, "layer_types", None):
         config.layer_types = [kinds[layer] for layer in kept]
-    stack, weights = stack_of(model), dict(model.state_dict())
+    stack, weights = layer_stack(model), dict(model.state_dict())
     for name in list(weights):
         if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
             tensor, layer = weights.pop(name), int(match[1])

@@ -21,7 +21,7 @@ from larr.config.text import ContrastConfig
 from larr.data.holdout import folds
 from larr.errors import DataError
 from larr.text.backbone import KeywordTokenizer, Parts
-from larr.text.corpus import descriptions_table, texts_of
+from larr.text.corpus import descriptions_table, row_texts
 from larr.text.encoder import as_input, from_input, similar_lengths
 
 VIEWS = ("profile", "action", "business", "basic", "user", "place")
@@ -42,7 +42,7 @@ GROUP_TOKENS, SPREAD = 2_048, 1.4
 With SmolLM2 a group has the overhead of about 140 tokens."""
 
 
-def keywords_of(config: Config, view: str) -> list[KeywordConfig]:
+def view_keywords(config: Config, view: str) -> list[KeywordConfig]:
     """Returns the keywords of a view, in the configuration's order. Paper: Eq. (17)-(18)."""
     halves = {"user": ("profile", "action"), "place": ("business", "basic")}
     return [keyword for keyword in config.keywords if keyword.view in halves.get(view, (view,))]
@@ -128,9 +128,9 @@ def examples(config: Config, holdout: HeldOut) -> dict[str, list[Any]]:
     orders than triples, repeats orders with other keywords dropped. All texts are from strictly
     before the order (decision 11). Raises DataError for fewer than two orders.
     """
-    orders = orders_of(config, holdout.is_trained, config.contrast.triples)
+    orders = sample_orders(config, holdout.is_trained, config.contrast.triples)
     for view in ("user", "place"):
-        names = [keyword.name for keyword in keywords_of(config, view)]
+        names = [keyword.name for keyword in view_keywords(config, view)]
         orders = orders.filter(pl.any_horizontal(pl.col(names).is_not_null()))
     if len(orders) < 2:
         raise DataError(
@@ -144,7 +144,7 @@ def examples(config: Config, holdout: HeldOut) -> dict[str, list[Any]]:
     ).rows()
     rows = orders.to_dicts()
     others_of = not_taken(config, orders, holdout)
-    keywords = {view: keywords_of(config, view) for view in VIEWS}
+    keywords = {view: view_keywords(config, view) for view in VIEWS}
     if not config.contrast.lambda_user_user:
         keywords |= {"profile": [], "action": []}  # these texts would only take time
     if not config.contrast.lambda_place_place:
@@ -152,7 +152,7 @@ def examples(config: Config, holdout: HeldOut) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in (*VIEWS, "not_taken", "keys")}
 
     def text(row: dict[str, Any], view: str) -> str:
-        parts = texts_of(row, keywords[view])
+        parts = row_texts(row, keywords[view])
         return as_input(augmented(parts, config.contrast, random)) if parts else EMPTY
 
     for index in _batched(config, orders, random):
@@ -234,7 +234,7 @@ def augmented(parts: Parts, contrast: ContrastConfig, random: np.random.Generato
     return tuple(part for part, keep in zip(parts, is_kept, strict=True) if keep) or parts[:1]
 
 
-def orders_of(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
+def sample_orders(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
     """Returns at most `limit` random orders that match `chosen` (on user_id, poi_id and log_row).
 
     Takes one order of each user and place first, then a second one, and so on, so that a user with

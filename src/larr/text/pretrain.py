@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from larr import artifacts
 from larr.config import Config
 from larr.config.text import InstructConfig, PretrainConfig
-from larr.group import ALONE, Group, group_of
+from larr.group import ALONE, Group, process_group
 from larr.progress import console
 from larr.text import training
 from larr.text.backbone import KeywordTokenizer, LanguageModel, load_base, lora
 from larr.text.corpus import Description, descriptions, general_text
-from larr.text.training import ParallelTrainer, collect, divide, processes_of
+from larr.text.training import ParallelTrainer, collect, divide, process_count
 
 IGNORED = -100
 """The label of tokens that are not predicted, as defined by torch and transformers."""
@@ -60,8 +60,9 @@ def pretrain(config: Config) -> None:
         )
     with artifacts.building(config, "pretrain") as work:
         train, held_out, general_ratio = gather(config, lm.tokens)
-        steps = steps_of(config, len(train)) if lm.predicts else 0
-        with group_of(processes_of(config, "pretrain", steps), train_beside, config) as group:
+        steps = step_count(config, len(train)) if lm.predicts else 0
+        processes = process_count(config, "pretrain", steps)
+        with process_group(processes, train_in_worker, config) as group:
             figures: dict[str, Any] = {
                 f"perplexity_{name}_before": perplexity(lm, rows) for name, rows in held_out.items()
             }
@@ -83,12 +84,12 @@ def pretrain(config: Config) -> None:
         }
 
 
-def train_beside(config: Config, group: Group) -> None:
+def train_in_worker(config: Config, group: Group) -> None:
     """Trains in another process of the group."""
     set_seed(config.seed)
     lm = load_base(config)
     rows, _, _ = gather(config, lm.tokens)
-    steps = steps_of(config, len(rows))
+    steps = step_count(config, len(rows))
     train_model(config, lm, rows, steps, group=group)
 
 
@@ -234,7 +235,7 @@ def labelled_losses(
     return functional.cross_entropy(logits_1LV[0].float(), labels_BT[labelled_BT], reduction="none")
 
 
-def steps_of(config: Config, rows: int) -> int:
+def step_count(config: Config, rows: int) -> int:
     """Returns the number of training steps for `rows` rows."""
     settings = config.pretrain
     steps = math.ceil(settings.epochs * rows / settings.batch_size)

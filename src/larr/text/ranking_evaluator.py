@@ -19,10 +19,10 @@ from larr import artifacts
 from larr.config import Config
 from larr.group import ALONE, Group
 from larr.text.backbone import Parts
-from larr.text.corpus import descriptions_table, texts_of
+from larr.text.corpus import descriptions_table, row_texts
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
-from larr.text.pairs import HeldOut, keywords_of, not_taken, orders_of
+from larr.text.pairs import HeldOut, not_taken, sample_orders, view_keywords
 
 REQUESTS = 400
 """Orders used for evaluation."""
@@ -62,15 +62,15 @@ class RankingEvaluator:
         trained = all_orders.filter(holdout.is_trained).select(pl.col("poi_id").unique()).collect()
         known = set(trained["poi_id"])
         random = np.random.default_rng(config.seed)
-        users, places = keywords_of(config, "user"), keywords_of(config, "place")
+        users, places = view_keywords(config, "user"), view_keywords(config, "place")
         queries: dict[Parts, int] = {}
         candidates: dict[Parts, int] = {}
         parts: tuple[list[list[int]], list[list[int]]] = ([], [])
         for number, order in enumerate(orders.iter_rows(named=True)):
-            user, taken = texts_of(order, users), texts_of(order, places)
+            user, taken = row_texts(order, users), row_texts(order, places)
             others = others_of[order["beside"]]
             for index in random.permutation(len(others))[:OTHERS]:
-                other = texts_of(others[index], places)
+                other = row_texts(others[index], places)
                 if not (user and taken and other) or other == taken:
                     continue
                 pair = (
@@ -130,7 +130,7 @@ def _orders(
         holdout.is_row,
         holdout.is_row | holdout.is_user,
     ):
-        orders = orders_of(config, chosen, READ)
+        orders = sample_orders(config, chosen, READ)
         others_of = not_taken(config, orders)
         logged = orders.filter(pl.col("beside").is_in(list(others_of)))
         if len(logged) >= MIN_ORDERS:

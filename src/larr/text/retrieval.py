@@ -16,10 +16,10 @@ from sentence_transformers import SentenceTransformer
 from larr.config import Config
 from larr.config.data import KeywordConfig
 from larr.text.backbone import Parts
-from larr.text.corpus import descriptions_table, texts_of
+from larr.text.corpus import descriptions_table, row_texts
 from larr.text.encoder import compute
 from larr.text.fitted import normalised
-from larr.text.pairs import HeldOut, keywords_of, near_numbers, orders_of
+from larr.text.pairs import HeldOut, near_numbers, sample_orders, view_keywords
 
 CUTOFF = 10
 """k of recall@k."""
@@ -64,7 +64,7 @@ def recalls(config: Config, holdout: HeldOut, encoder: SentenceTransformer) -> d
         is_hard = task.queries and len(task.candidates) > CUTOFF
         recall[task.name] = hits(scores_QC, np.array(task.answers)) if is_hard else None
     user_to_place, place_halves = recall.pop("user_to_place"), recall.pop("place_halves")
-    single, users = list(recall.values()), len(keywords_of(config, "user"))
+    single, users = list(recall.values()), len(view_keywords(config, "user"))
     chance = round(CUTOFF / max(CUTOFF, len(all_tasks[0].candidates)), 4)
     return {
         "user_to_place": user_to_place,
@@ -94,9 +94,9 @@ def tasks(config: Config, holdout: HeldOut) -> list[Task]:
     if config.contrast.near:
         places = places.with_columns(near=near_numbers(config, places["poi_id"]))
     is_place = pl.col("poi_id").is_in(places["poi_id"].implode())
-    orders = orders_of(config, holdout.is_user & is_place, MAX_QUERIES)
-    user, place = keywords_of(config, "user"), keywords_of(config, "place")
-    business, basic = keywords_of(config, "business"), keywords_of(config, "basic")
+    orders = sample_orders(config, holdout.is_user & is_place, MAX_QUERIES)
+    user, place = view_keywords(config, "user"), view_keywords(config, "place")
+    business, basic = view_keywords(config, "business"), view_keywords(config, "basic")
     return [
         _task("user_to_place", (orders, user), (places, place)),
         _task("place_halves", (places, business), (places, basic)),
@@ -126,14 +126,14 @@ def _task(name: str, query: Side, candidate: Side) -> Task:
     answer: dict[Any, int] = {}
     near: list[int] = []
     for row in rows.iter_rows(named=True):
-        if parts := texts_of(row, keywords):
+        if parts := row_texts(row, keywords):
             answer[row["poi_id"]] = distinct.setdefault(parts, len(distinct))
             if "near" in row and len(near) < len(distinct):
                 near.append(row["near"])
     queries: list[Parts] = []
     answers: list[int] = []
     for row in query[0].head(MAX_QUERIES).iter_rows(named=True):
-        text = texts_of(row, query[1])
+        text = row_texts(row, query[1])
         if text and row["poi_id"] in answer:
             queries.append(text)
             answers.append(answer[row["poi_id"]])

@@ -32,7 +32,7 @@ Load = Callable[[], SentenceTransformer]
 """Loads a model; other processes call it too, so it must be a `partial` of a function."""
 
 
-def vectors_of(
+def embed_shards(
     texts: pl.DataFrame,
     folder: Path,
     load: Load,
@@ -68,7 +68,7 @@ def _write(
 ) -> None:
     """Writes the missing shards in one or several processes."""
     model = load()
-    count = processes_of(cluster, len(missing), is_large=is_large(model))
+    count = process_count(cluster, len(missing), is_large=is_large(model))
     if count == 1:
         _embed(missing, model, batch_tokens, advance)
         return
@@ -88,7 +88,7 @@ def _write(
             paths = [path for path in paths if path.name not in written]
 
 
-def processes_of(cluster: ClusterConfig, missing: int, *, is_large: bool) -> int:
+def process_count(cluster: ClusterConfig, missing: int, *, is_large: bool) -> int:
     """Returns the number of processes for missing shards; on a GPU there is one."""
     is_short = missing < MIN_SHARDS and not is_large
     return 1 if is_short or machine.device() == "cuda" else min(cluster.workers, missing)

@@ -28,7 +28,7 @@ from larr.errors import LarrError
 from larr.group import ALONE, Group
 from larr.machine import bf16_is_fast, device, return_large_blocks
 from larr.progress import Advance, track
-from larr.text.backbone import stack_of
+from larr.text.backbone import layer_stack
 
 CHECKPOINTED_PARAMETERS = 50_000_000
 """Larger models recompute their activations even on a CPU: those of SmolLM2 would take 10 GB for a
@@ -122,7 +122,7 @@ def save_memory(model: Module) -> None:
         return_large_blocks(GATHERED_BLOCK)
 
 
-def processes_of(config: Config, verb: str, steps: int = MIN_STEPS) -> int:
+def process_count(config: Config, verb: str, steps: int = MIN_STEPS) -> int:
     """Returns the number of processes of stage 1 or 2; on a GPU there is one."""
     stage = config.pretrain if verb == "pretrain" else config.contrast
     least = 2  # texts or triples of a step in each process
@@ -146,7 +146,7 @@ def divide(model: Module, group: Group) -> Module:
     torch.set_autocast_cache_enabled(False)  # it would keep copies of gathered weights
     mesh = init_device_mesh("cpu", (group.size,))
     body = next(part for part in model.modules() if isinstance(part, PreTrainedModel))
-    for part in (*body.get_submodule(stack_of(body)), model):
+    for part in (*body.get_submodule(layer_stack(body)), model):
         # by default the outermost module would keep its weights, which the optimizer must not see
         divided = fully_shard(part, mesh=mesh, reshard_after_forward=True)
         divided.set_gradient_divide_factor(1.0)  # losses are shares of the sum over all processes

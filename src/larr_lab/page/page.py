@@ -267,12 +267,12 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
     place_keywords = {keyword.name for keyword in keywords if keyword.owner == "poi"}
     rows = []
     for rank, place in enumerate(answer.items[:SHOWN], 1):
-        reasons = influences = influences_of(place)
+        reasons = influences = text_influences(place)
         moved = None
         if place.poi_id in pinned_places:
             pinned_rank, pinned_place = pinned_places[place.poi_id]
             moved = pinned_rank - rank
-            before = {each.keyword: each.percent for each in influences_of(pinned_place)}
+            before = {each.keyword: each.percent for each in text_influences(pinned_place)}
             reasons = [
                 each._replace(percent=each.percent - before.get(each.keyword, 0.0))
                 for each in influences
@@ -286,7 +286,7 @@ def ranked_rows(form: SceneForm, answer: RankAnswer, pinned: RankAnswer | None) 
     return rows
 
 
-def influences_of(place: RankedPlace) -> list[Influence]:
+def text_influences(place: RankedPlace) -> list[Influence]:
     """Returns the influence of each text on the score of a place, the largest increase first."""
     influences = [
         Influence(text.keyword, text.text, 100 * text.adds / ((place.score - text.adds) or 1.0))

@@ -23,11 +23,11 @@ from larr.errors import ConfigError
 from larr.evaluation.findings import Json
 from larr.progress import track
 from larr.text.backbone import LanguageModel, Parts, load_base, load_language_model
-from larr.text.corpus import descriptions_table, texts_of
+from larr.text.corpus import descriptions_table, row_texts
 from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, compute, load_encoder
 from larr.text.fitted import normalised
-from larr.text.pairs import keywords_of
+from larr.text.pairs import view_keywords
 from larr_lab import knowledge
 
 HOME, REGION = "user_home_region", "poi_region"
@@ -148,8 +148,8 @@ def _orders(config: Config) -> pl.DataFrame:
 def _places(config: Config) -> Places:
     """Returns the places that have a text."""
     places = pl.read_parquet(artifacts.folder(config, "prepare") / "places.parquet")
-    keywords, descriptions = keywords_of(config, "place"), descriptions_table(config)
-    texts = [texts_of(row, keywords) for row in descriptions.to_dicts()]
+    keywords, descriptions = view_keywords(config, "place"), descriptions_table(config)
+    texts = [row_texts(row, keywords) for row in descriptions.to_dicts()]
     ids = descriptions.select("poi_id").filter(pl.Series(map(bool, texts)))
     table = ids.join(places, on="poi_id", how="left", maintain_order="left")
     menus = table["poi_menu"] if "poi_menu" in table.columns else [None] * len(table)
@@ -165,7 +165,7 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
     """
     latest = orders.unique("user_id", keep="last", maintain_order=True)
     visited = orders.select("user_id", REGION).unique()
-    keywords = keywords_of(config, "user")
+    keywords = view_keywords(config, "user")
     of_scene = [keyword for keyword in keywords if keyword.owner == "scene"]
     of_user = [keyword for keyword in keywords if keyword.owner == "user"]
     without_home = [
@@ -184,10 +184,10 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
         scene_rows = scenes[random.permutation(scenes.height)[:count]].to_dicts()
         user_rows = strangers[random.permutation(strangers.height)[:count]].to_dicts()
         for scene, user in zip(scene_rows, user_rows, strict=True):
-            scene_texts = texts_of(scene, of_scene)
+            scene_texts = row_texts(scene, of_scene)
             queries["scene"].append(scene_texts)
-            queries["user_without_home"].append(texts_of(user, without_home) + scene_texts)
-            queries["user"].append(texts_of(user, of_user) + scene_texts)
+            queries["user_without_home"].append(row_texts(user, without_home) + scene_texts)
+            queries["user"].append(row_texts(user, of_user) + scene_texts)
             regions.append(str(region))
     return queries, regions
 
@@ -195,12 +195,12 @@ def _visits(config: Config, orders: pl.DataFrame) -> tuple[dict[str, Texts], lis
 def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts, int]:
     """Returns the matching texts of a moment's scenes, and the number of orders."""
     words = [re.compile(rf"\b{word}\b") for word in moment.words]
-    keywords = [keyword for keyword in keywords_of(config, "user") if keyword.owner == "scene"]
+    keywords = [keyword for keyword in view_keywords(config, "user") if keyword.owner == "scene"]
     names = [keyword.name for keyword in keywords]
     counts: dict[Parts, int] = {}
     for row in orders.group_by(names, maintain_order=True).len("orders").to_dicts():
         parts = tuple(
-            part for part in texts_of(row, keywords) if any(w.search(part[1]) for w in words)
+            part for part in row_texts(row, keywords) if any(w.search(part[1]) for w in words)
         )
         if len(parts) == len(words):
             counts[parts] = counts.get(parts, 0) + row["orders"]

@@ -30,9 +30,9 @@ from larr.evaluation.findings import (
 )
 from larr.evaluation.report import SHOWN_VALUES, render
 from larr.evaluation.report import name as title_of
-from larr.metrics import Metric, metrics_of
+from larr.metrics import Metric, task_metrics
 from larr.progress import console
-from larr_lab.settings import StudyConfig, studies_of
+from larr_lab.settings import StudyConfig, declared_studies
 from larr_lab.studies.ab_test import ab_test
 from larr_lab.studies.case_study import case_study, current_encoders
 from larr_lab.studies.down_sampling import down_sampling
@@ -65,7 +65,7 @@ ANALYSES = {
 
 def experiments(config: Config, name: str, seeds: list[Config]) -> None:
     """Runs one study or `all`, and writes `output/experiments/`."""
-    names, declared = chosen(config, name), studies_of(config)
+    names, declared = chosen(config, name), declared_studies(config)
     studies = {name: declared[name] for name in names if name in declared}
     analyses = {name: ANALYSES[name] for name in names if name in ANALYSES}
     by_seed: dict[str, list[Json]] = {name: [] for name in analyses}
@@ -125,7 +125,7 @@ def pooled(results: list[Json]) -> Json:
 
 def chosen(config: Config, name: str) -> list[str]:
     """Returns the studies selected by a name; `all` selects every study that suits the data set."""
-    known = [*studies_of(config), *ANALYSES]
+    known = [*declared_studies(config), *ANALYSES]
     if name not in (*known, "all"):
         raise ConfigError(
             f"experiments {name}: unknown study; expected {', '.join(known)} or all; declare more "
@@ -209,7 +209,7 @@ def _study(config: Config, study: StudyConfig, report: Json) -> Json:
 
 def experiments_page(content: Json) -> str:
     """Returns the HTML page of `experiments.json`."""
-    metrics, main = metrics_of(content["tasks"]), slice_metrics()[0]
+    metrics, main = task_metrics(content["tasks"]), slice_metrics()[0]
     studies = content["studies"].items()
     lifts = content["ab_test"]["truth"] if "ab_test" in content else {}
     labelled_lifts = ((LIFTS[key], lift) for key, lift in lifts.items())

@@ -15,7 +15,7 @@ from larr.errors import ConfigError
 from larr.evaluation import plots
 from larr.evaluation.findings import LARR, RIVALS, Json, slice_metrics
 from larr.evaluation.report import render
-from larr.metrics import TASKS, Metric, metrics_of
+from larr.metrics import TASKS, Metric, task_metrics
 from larr.progress import console
 
 RESULTS, PAGE = "real.json", "real.html"
@@ -62,7 +62,7 @@ def compared(config: Config, folder: Path, output: Path) -> Config:
 
 def results(reports: dict[str, Json]) -> Json:
     """Returns the content of `real.json` from the pooled report of each data set."""
-    metrics, main = metrics_of([TASKS["click"]]), slice_metrics()[0]
+    metrics, main = task_metrics([TASKS["click"]]), slice_metrics()[0]
     return {
         "seeds": next(iter(reports.values()))["seeds"],
         "sizes": {
@@ -96,7 +96,7 @@ def _beside_rivals(part: Json, key: str, metric: Metric) -> Json:
 
 def _tables(content: Json) -> Iterator[Json]:
     """Yields the title, rankers, rows and plot of each metric."""
-    metrics = metrics_of([TASKS["click"]])
+    metrics = task_metrics([TASKS["click"]])
     tables = [(metric, metric.title, content["metrics"][key]) for key, metric in metrics.items()]
     main = metrics[slice_metrics()[0]]
     tables.append((main, f"{main.title}, cold places", content["cold_places"]))
