@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from larr.config import Config
 from larr.group import Group, process_group
-from larr.rankers.tables import DividedTable, LazyAdam, make_table
+from larr.rankers.embedding import DividedTable, make_table
+from larr.rankers.optimizers import LazyAdam
 from larr.text.backbone import load_base
 from larr.text.checkpoint import BUILTIN
 from larr.text.pretrain import Row, train_model

@@ -18,9 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from importlib.metadata import version
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from safetensors import SafetensorError
 from larr import machine
 from larr.config import Config
 from larr.errors import LarrError, StaleError
-from larr.sections import leaves
+from larr.sections import leaves, picked
 from larr.stages import COST_ONLY, STAGES, stage_inputs
 
 MANIFEST = "manifest.json"
@@ -169,7 +167,7 @@ def stage(config: Config, verb: str) -> Artifact:
     ignored = frozenset(declared.may_change if config.keep_trained else ())
     return Artifact(
         folder(config, verb),
-        {path: reduce(getitem, path.split("."), tree) for path in declared.settings},
+        picked(tree, declared.settings),
         {name: _key(content) if content else None for name, content in recorded.items()},
         declared.files(config),
         declared.in_parts,

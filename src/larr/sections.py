@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import getitem
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +32,11 @@ def leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
+
+
+def picked(tree: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """Returns the values of a tree at dotted paths, by path."""
+    return {path: reduce(getitem, path.split("."), tree) for path in paths}
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from larr import rankers
 from larr.config import Config
 from larr.data.batches import Batch
-from larr.rankers.embedding import EmbeddedFeatures, TargetAttention, mean_row
+from larr.rankers.embedding import CategoryTable, EmbeddedFeatures, TargetAttention, mean_row
 from larr.rankers.layers import tower_rates, with_product
+from larr.rankers.optimizers import LazyAdam, summed_by_row
 from larr.rankers.ple import Mixture, Ple
-from larr.rankers.tables import CategoryTable, LazyAdam, summed_by_row
 from tests.ranking_log import Sizes, rows_of, small_align, write_log
 
 

@@ -1,12 +1,16 @@
-"""Embeddings of the ordinary features, shared by all networks.
+"""Embeddings of the ordinary features, shared by all networks, and their table.
+
+The table is whole or divided among processes.
 
 Shapes: B rows of a batch, F categories, M numbers (text figures among them), L recent places, E
-embedding, X linear weights, D width of the concatenated inputs, V values of a category.
+embedding, X linear weights, D width of the concatenated inputs, V values of a category; in a table,
+E width of a row, U distinct rows of a lookup, S processes, N rows of a block, or that the processes
+ask of this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,13 +19,119 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from larr.data.batches import Batch
+from larr.group import Group
 from larr.rankers.layers import product_dtype
 from larr.rankers.ranker import IDS, RankerInputs
-from larr.rankers.tables import make_table
 
 ATTENTION_UNITS = 32
+DEVIATION = 0.03
+"""Standard deviation of initial embeddings."""
+BLOCK_ROWS = 2**16
+"""Rows of each process that are drawn or collected together."""
+FEWEST_DRAWS = 16
+"""A block of fewer values would be drawn in another way than the end of a whole table."""
 BLOCK_VALUES = 2**16
 """Values averaged together, so that the seen ones of a category are never copied all at once."""
+
+
+class CategoryTable(nn.Module):
+    """One embedding table for all categories, with gradients only for the rows of the batch.
+
+    During training a lookup stores its row numbers and its result, which collects the gradient, in
+    `touched` for `LazyAdam`. The table itself has no gradient.
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(rows, width), requires_grad=False)
+        self.touched: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Looks up row indices of any shape; the width becomes the last dimension."""
+        looked_up = functional.embedding(rows, self.rows)
+        if self.training and torch.is_grad_enabled():
+            self.touched = [(rows, looked_up.requires_grad_())]
+        return looked_up
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the initial values."""
+        nn.init.normal_(self.rows, 0.0, DEVIATION, generator)
+
+
+class DividedTable(CategoryTable):
+    """A table of which each process of a group holds every n-th row, with its Adam moments.
+
+    In a lookup the processes ask each other for the rows of their parts of the batch; the gradients
+    go back to the owners. So all processes must look up, and add gradients, equally often.
+    """
+
+    def __init__(self, count: int, width: int, group: Group) -> None:
+        super().__init__(len(range(group.rank, count, group.size)), width)
+        self.count, self.group = count, group
+        self.asked: list[int] = []
+        """The numbers of rows that this process asked of each one in the last lookup."""
+        self.answered: list[int] = []
+        """The numbers of rows that it sent to each."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Looks up row indices of the whole table, as `CategoryTable` does."""
+        size, all_to_all = self.group.size, self.group.all_to_all
+        most = -(-self.count // size)
+        # the rows of an owner are neighbours in this order
+        places_U, position = (rows.long() % size * most + rows // size).unique(return_inverse=True)
+        asked_S = (places_U // most).bincount(minlength=size)
+        answered_S = all_to_all(asked_S, size * [1], size * [1])
+        asked, answered = asked_S.tolist(), answered_S.tolist()
+        own_N = all_to_all(places_U % most, asked, answered)
+        found_UE = all_to_all(self.rows.index_select(0, own_N), answered, asked)
+        if self.training and torch.is_grad_enabled():
+            self.asked, self.answered = asked, answered
+            self.touched = [(own_N, found_UE.requires_grad_())]
+        return functional.embedding(position, found_UE)
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Sends the gradients of the last lookup to the owners of its rows."""
+        ((own_N, found_UE),) = self.touched
+        if found_UE.grad is None:
+            return
+        looked_up_NE = torch.empty(len(own_N), self.rows.shape[1])
+        looked_up_NE.grad = self.group.all_to_all(found_UE.grad, self.asked, self.answered)
+        self.touched = [(own_N, looked_up_NE)]
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws the values that the whole table would have, and keeps those of this process."""
+        for first, last, own_NE in self._blocks():
+            block_NE = torch.empty(last - first, self.rows.shape[1])
+            own_NE.copy_(self.group.part(block_NE.normal_(0.0, DEVIATION, generator=generator)))
+
+    @torch.no_grad()
+    def whole(self) -> CategoryTable:
+        """Returns the whole table in the first process, and an empty one in the others."""
+        size, first_process = self.group.size, self.group.rank == 0
+        table = CategoryTable(self.count if first_process else 0, self.rows.shape[1])
+        for first, last, own_NE in self._blocks():
+            counts = [len(range(first + rank, last, size)) for rank in range(size)]
+            sent = [len(own_NE), *(size - 1) * [0]]
+            received = counts if first_process else size * [0]
+            received_NE = self.group.all_to_all(own_NE, sent, received)
+            if first_process:
+                for rank, rows_NE in enumerate(received_NE.split(counts)):
+                    table.rows[first + rank : last : size] = rows_NE
+        return table.eval()
+
+    def _blocks(self) -> Iterator[tuple[int, int, Tensor]]:
+        """Yields the first row of a block of the whole table, its end, and the own rows of it."""
+        rank, size = self.group.rank, self.group.size
+        starts = range(0, max(self.count - FEWEST_DRAWS, 1), size * BLOCK_ROWS)
+        for first, last in pairwise([*starts, self.count]):
+            yield first, last, self.rows[first // size :][: len(range(first + rank, last, size))]
+
+
+def make_table(count: int, width: int, group: Group) -> CategoryTable:
+    """Returns a table of `count` rows, which the processes of a group divide."""
+    return CategoryTable(count, width) if group.size == 1 else DividedTable(count, width, group)
 
 
 class TargetAttention(nn.Module):

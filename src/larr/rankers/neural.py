@@ -22,12 +22,11 @@ from larr import machine, progress
 from larr.data.batches import BLOCK_ROWS, Batch, LogRows
 from larr.errors import LarrError
 from larr.losses import click_loss
-from larr.rankers.embedding import FeatureEmbedding
-from larr.rankers.flat import FlatAdamW
+from larr.rankers.embedding import DividedTable, FeatureEmbedding
 from larr.rankers.graph import VECTORS, Logits, graph_inputs, write_graph
 from larr.rankers.layers import Towers, initialise, tower_rates
+from larr.rankers.optimizers import FlatAdamW, LazyAdam
 from larr.rankers.ranker import IDS, LossCurve, Range, Ranker, RankerInputs
-from larr.rankers.tables import DividedTable, LazyAdam
 
 POINTS, PRINTED = 50, 10  # points of the loss curve; every tenth is printed
 WARM_UP = 0.05

@@ -11,8 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
-from operator import getitem
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from larr.config import Config
 from larr.errors import ConfigError, StaleError
 from larr.plugins import with_plugins
 from larr.progress import track
+from larr.sections import picked
 from larr.text import shards
 from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
@@ -343,8 +343,7 @@ def vectors_artifact(config: Config, name: str) -> Artifact:
     inputs |= {stage: artifacts.key(artifacts.folder(config, stage)) for stage in source.stages}
     inputs |= {other: artifacts.key(folder.parent / other) for other in source.sources}
     tree = config.model_dump(mode="json")
-    paths = ("seed", "embed.dimension", *source.settings)
-    settings = {path: reduce(getitem, path.split("."), tree) for path in paths}
+    settings = picked(tree, ("seed", "embed.dimension", *source.settings))
     return Artifact(folder, settings, inputs, source.files(config))
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from larr.rankers.flat import FlatAdamW
 from larr.rankers.layers import Dropout
+from larr.rankers.optimizers import FlatAdamW
 
 
 @pytest.mark.parametrize(("bf16", "off"), [(False, 1e-6), (True, 2e-2)])
