@@ -182,7 +182,7 @@ def process_group(
         divides = config.cluster.divide_model
         first = Group(0, size, (workers.address, port), workers.threads, divides=divides)
         others = tuple(
-            workers.submit(_work, work, config, *arguments, replace(first, rank=rank))
+            workers.submit(_run_worker, work, config, *arguments, replace(first, rank=rank))
             for rank in range(1, size)
         )
         try:
@@ -204,7 +204,7 @@ def process_group(
             process.result()
 
 
-def _work(work: Callable[..., None], *arguments: Any) -> None:
+def _run_worker(work: Callable[..., None], *arguments: Any) -> None:
     group: Group = arguments[-1]
     torch.set_num_threads(group.threads)
     progress.console.quiet = True  # the first process reports
