@@ -118,14 +118,14 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     if card_name.lower() not in CARDS:
         raise ConfigError(f"--card {card_name}: expected one of {', '.join(CARDS)}")
     artifacts.require(config, "prepare")
-    amounts = workloads(config, [name for name in sources if name in READERS])
-    rates = measure_rates(config, amounts)
-    step = amounts["pretrain"].step
+    by_stage = workloads(config, [name for name in sources if name in READERS])
+    rates = measure_rates(config, by_stage)
+    step = by_stage["pretrain"].step
     console.print(
         f"  {config.backbone.model}: {step.parameters / 1e6:,.1f} million parameters; trained in "
-        + ", ".join(f"{v} {amounts[v].step.trained / 1e6:,.1f}" for v in ("pretrain", "contrast"))
+        + ", ".join(f"{v} {by_stage[v].step.trained / 1e6:,.1f}" for v in ("pretrain", "contrast"))
     )
-    console.print(_table(amounts, rates, card_name))
+    console.print(_table(by_stage, rates, card_name))
     if "sentence_encoder" in sources:
         console.print(f"  {_sentence_encoder(config)}", soft_wrap=True)
     console.print(f"  {_stage_3(config)}", soft_wrap=True)
@@ -137,14 +137,14 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
         for verb, cost in costs.items()
     )
     console.print(f"  Measured in earlier runs here: {', '.join(measured)}", soft_wrap=True)
-    for verb in amounts:
+    for verb in by_stage:
         try:
             memory.require(config, verb)
         except UnavailableError as error:  # not fatal: the plan may be for another machine
             console.print(f"  {error}", soft_wrap=True)
 
 
-def _table(amounts: dict[str, Workload], rates: dict[str, float], card_name: str) -> Table:
+def _table(by_stage: dict[str, Workload], rates: dict[str, float], card_name: str) -> Table:
     """Returns a table with a row for each stage."""
     table = plain_table()
     table.add_column("stage", no_wrap=True)
@@ -154,23 +154,23 @@ def _table(amounts: dict[str, Workload], rates: dict[str, float], card_name: str
     for title in [*titles[:-1], "GB each"]:
         table.add_column(title, justify="right")
     card, read = CARDS[card_name.lower()], rates.get("embed")
-    for verb, amount in amounts.items():
-        train = rates.get(verb) if amount.steps else read
-        table.add_row(verb, *_row(amount, train, read, card))
+    for verb, workload in by_stage.items():
+        train = rates.get(verb) if workload.steps else read
+        table.add_row(verb, *_row(workload, train, read, card))
     return table
 
 
-def _row(amount: Workload, train: float | None, read: float | None, card: Card) -> Iterator[str]:
+def _row(workload: Workload, train: float | None, read: float | None, card: Card) -> Iterator[str]:
     """Yields the cells of a stage; `train` and `read` are seconds per token, None if too large."""
-    for count in (amount.texts, amount.trained, amount.read):
+    for count in (workload.texts, workload.trained, workload.read):
         yield _rounded(count)
     if train is None or read is None:
         yield "too large"
     else:
-        yield duration(amount.trained * train + amount.read * read)
-    yield f"{(memory.needed_here(amount.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
-    seconds = sum(amount.operations) / (USED * card.flops)
-    bytes_ = memory.needed(amount.step, on_gpu=True, bf16=True)
+        yield duration(workload.trained * train + workload.read * read)
+    yield f"{(memory.needed_here(workload.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
+    seconds = sum(workload.operations) / (USED * card.flops)
+    bytes_ = memory.needed(workload.step, on_gpu=True, bf16=True)
     for cards, speed in ((1, 1.0), (PARALLEL_CARDS, SCALING * PARALLEL_CARDS)):
         yield duration(seconds / speed) if bytes_ / cards <= card.bytes else "too large"
         yield f"{bytes_ / cards / 1e9:.1f}"
@@ -331,17 +331,17 @@ class StepTimes(TrainerCallback):
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def measure_rates(config: Config, amounts: dict[str, Workload]) -> dict[str, float]:
+def measure_rates(config: Config, by_stage: dict[str, Workload]) -> dict[str, float]:
     """Returns the measured seconds per token by stage: of training, and for `embed` of reading.
 
     Omits stages that need more memory than is free.
     """
     measure = {"pretrain": _pretraining, "contrast": _contrasting, "embed": _reading}
     rates, available = {}, memory.free()
-    for verb, amount in amounts.items():
-        if memory.needed_here(amount.step) <= available and (amount.steps or verb == "embed"):
+    for verb, workload in by_stage.items():
+        if memory.needed_here(workload.step) <= available and (workload.steps or verb == "embed"):
             with _warming_up(verb):
-                rates[verb] = measure[verb](config, amount)
+                rates[verb] = measure[verb](config, workload)
     return rates
 
 
@@ -356,8 +356,8 @@ def _warming_up(name: str) -> Iterator[None]:
         console.quiet = quiet
 
 
-def _pretraining(config: Config, amount: Workload) -> float:
-    batch = _warm_up_batch(config.pretrain.batch_size, amount)
+def _pretraining(config: Config, workload: Workload) -> float:
+    batch = _warm_up_batch(config.pretrain.batch_size, workload)
     small, times = config.with_settings({"pretrain.batch_size": batch}), StepTimes()
     lm = load_base(small)
     rows, _, _ = pretrain.gather(small, lm.tokens)
@@ -365,8 +365,8 @@ def _pretraining(config: Config, amount: Workload) -> float:
     return times.seconds / (batch * sum(len(row["input_ids"]) for row in rows) / len(rows))
 
 
-def _contrasting(config: Config, amount: Workload) -> float:
-    batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), amount)
+def _contrasting(config: Config, workload: Workload) -> float:
+    batch = _warm_up_batch(min(config.contrast.batch_size, config.contrast.triples), workload)
     size = {"contrast.batch_size": batch, "contrast.triples": batch * MAX_STEPS}
     small, times = config.with_settings(size), StepTimes()
     rows = examples(small, held_out(small))
@@ -376,10 +376,10 @@ def _contrasting(config: Config, amount: Workload) -> float:
     return times.seconds / sample_step(small, "contrast").tokens.trained
 
 
-def _reading(config: Config, amount: Workload) -> float:
+def _reading(config: Config, workload: Workload) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
     texts = [(text,) for text in _sample(config).rows()]
-    flops_per_text = 2 * amount.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
+    flops_per_text = 2 * workload.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
     texts = texts[: _affordable(len(texts), flops_per_text)]
     compute(encoder, texts[:8], config.embed.batch_tokens)
     started = time.perf_counter()
@@ -387,8 +387,8 @@ def _reading(config: Config, amount: Workload) -> float:
     return (time.perf_counter() - started) / _tokens(encoder[0].tokens, texts)
 
 
-def _warm_up_batch(size: int, amount: Workload) -> int:
-    return _affordable(size, amount.operations[0] / (amount.steps * size))
+def _warm_up_batch(size: int, workload: Workload) -> int:
+    return _affordable(size, workload.operations[0] / (workload.steps * size))
 
 
 def _affordable(count: int, flops: float) -> int:
