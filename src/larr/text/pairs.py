@@ -7,7 +7,7 @@ beside an order (`contrast.shown`), T tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -253,6 +253,7 @@ def sample_orders(config: Config, chosen: pl.Expr, limit: int) -> pl.DataFrame:
     return rows.join(orders, on="row", how="left", maintain_order="left").drop("row")
 
 
+@dataclass
 class TripleCollator:
     """Builds a batch that contains each distinct text of a step once.
 
@@ -264,20 +265,12 @@ class TripleCollator:
     positions of places shown but not taken (or -1).
     """
 
-    valid_label_columns = ("label",)  # required by the trainer
-
-    def __init__(
-        self,
-        tokens: KeywordTokenizer,
-        shown: int,
-        *,
-        large: bool = False,
-        processes: int = 1,
-    ) -> None:
-        self.tokens = tokens
-        self.shown = shown
-        self.large = large
-        self.processes = processes
+    tokens: KeywordTokenizer
+    shown: int
+    large: bool = False
+    processes: int = 1
+    valid_label_columns: ClassVar = ("label",)
+    """Required by the trainer."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Returns the batch of rows of `examples`."""
