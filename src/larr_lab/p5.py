@@ -45,8 +45,7 @@ class P5(NeuralRanker):
         super().__init__(inputs)
         features = inputs.features
         names = [category.name for category in features.categories]
-        seen = [name not in inputs.settings.hidden for name in names]
-        self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
+        self.register_buffer("seen", inputs.seen, persistent=False)
         size_F = np.array([category.size for category in features.categories], dtype=np.int64)
         spelled = [n for n, name in enumerate(names) if name in SPELLED or size_F[n] > MAX_VALUES]
         unspelled = [n for n in range(len(names)) if n not in spelled]

@@ -187,8 +187,7 @@ class FeatureEmbedding(nn.Module):
         sizes = torch.tensor([category.size for category in features.categories])
         offsets = sizes.cumsum(0) - sizes
         names = [category.name for category in features.categories]
-        seen = [name not in inputs.settings.hidden for name in names]
-        self.register_buffer("seen", torch.tensor(seen, dtype=torch.int32), persistent=False)
+        self.register_buffer("seen", inputs.seen, persistent=False)
         ids = [column for column, name in enumerate(names) if name in IDS]
         self.register_buffer("ids", torch.tensor(ids, dtype=torch.int64), persistent=False)
         self.id_dropout = inputs.settings.id_dropout

@@ -4,7 +4,7 @@ To add a ranker, write a file with one class and add a line to `larr.rankers.RAN
 package: an entry point of the group `larr.rankers`). `larr align`, `tune`, `evaluate` and the
 report then support it, and the tests of `tests/rankers/test_contract.py` run on it.
 
-Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywords, T tasks.
+Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywords, F categories, T tasks.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ class RankerInputs:
     """The number of text figures in a batch."""
     group: Group = ALONE
     """The processes that train it together."""
+
+    @property
+    def seen(self) -> Tensor:
+        """1 for each category that the ranker may read, else 0, int32 [F]."""
+        names = [category.name for category in self.features.categories]
+        seen = [name not in self.settings.hidden for name in names]
+        return torch.tensor(seen, dtype=torch.int32)
 
     @property
     def numbers(self) -> int:
