@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -235,7 +235,7 @@ def _meeting_point(host: str) -> Iterator[int]:
 
 def _interface(address: tuple[str, int]) -> str:
     """Returns the name of the network interface through which this process reaches an address."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(address)  # sends nothing
         own = probe.getsockname()[0]
     names: dict[str, str] = {
@@ -250,7 +250,7 @@ def _notice_lost_machines() -> None:
         return
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED:
-            with closing(socket.socket(fileno=os.dup(connection.fd))) as opened:
+            with socket.socket(fileno=os.dup(connection.fd)) as opened:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 seconds = LOST_SECONDS // (PROBES + 1)
                 opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)

@@ -4,7 +4,8 @@ To add a ranker, write a file with one class and add a line to `larr.rankers.RAN
 package: an entry point of the group `larr.rankers`). `larr align`, `tune`, `evaluate` and the
 report then support it, and the tests of `tests/rankers/test_contract.py` run on it.
 
-Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywords, F categories, T tasks.
+Shapes: B rows of a batch, V texts, D dimension of their vectors, R scene keywords, F categories, T
+tasks.
 """
 
 from __future__ import annotations
