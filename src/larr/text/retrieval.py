@@ -97,43 +97,36 @@ def tasks(config: Config, holdout: HeldOut) -> list[Task]:
     orders = sample_orders(config, holdout.is_user & is_place, MAX_QUERIES)
     user, place = view_keywords(config, "user"), view_keywords(config, "place")
     business, basic = view_keywords(config, "business"), view_keywords(config, "basic")
-    return [
-        _task("user_to_place", (orders, user), (places, place)),
-        _task("place_halves", (places, business), (places, basic)),
-        *(_task(f"{key.name} to place", (orders, [key]), (places, place)) for key in user),
-        *(
-            _task(f"{key.name} to basic texts", (places, [key]), (places, basic))
-            for key in business
-        ),
-        *(
-            _task(f"{key.name} to business texts", (places, [key]), (places, business))
-            for key in basic
-        ),
-    ]
+    parts = [("user_to_place", orders, user, place), ("place_halves", places, business, basic)]
+    parts += [(f"{key.name} to place", orders, [key], place) for key in user]
+    parts += [(f"{key.name} to basic texts", places, [key], basic) for key in business]
+    parts += [(f"{key.name} to business texts", places, [key], business) for key in basic]
+    return [_task(places, *part) for part in parts]
 
 
-Side = tuple[pl.DataFrame, list[KeywordConfig]]
-"""Rows with a poi_id, and the keywords that are read."""
+def _task(
+    places: pl.DataFrame,
+    name: str,
+    rows: pl.DataFrame,
+    query: list[KeywordConfig],
+    candidate: list[KeywordConfig],
+) -> Task:
+    """Returns a task: given the query's keywords of a row, find its place by the candidate's.
 
-
-def _task(name: str, query: Side, candidate: Side) -> Task:
-    """Returns a task whose correct answers are the candidates with the poi_id of the query.
-
-    Merges candidates with equal texts; otherwise a correct answer could be counted as wrong.
+    Merges places with equal texts; otherwise a correct answer could be counted as wrong.
     """
-    rows, keywords = candidate
     distinct: dict[Parts, int] = {}
     answer: dict[Any, int] = {}
     near: list[int] = []
-    for row in rows.iter_rows(named=True):
-        if parts := row_texts(row, keywords):
+    for row in places.iter_rows(named=True):
+        if parts := row_texts(row, candidate):
             answer[row["poi_id"]] = distinct.setdefault(parts, len(distinct))
             if "near" in row and len(near) < len(distinct):
                 near.append(row["near"])
     queries: list[Parts] = []
     answers: list[int] = []
-    for row in query[0].head(MAX_QUERIES).iter_rows(named=True):
-        text = row_texts(row, query[1])
+    for row in rows.head(MAX_QUERIES).iter_rows(named=True):
+        text = row_texts(row, query)
         if text and row["poi_id"] in answer:
             queries.append(text)
             answers.append(answer[row["poi_id"]])
