@@ -55,7 +55,7 @@ def test_equal_candidates_count_once(prepared: Config) -> None:
 
 def test_a_text_retrieves_itself(lm: LanguageModel) -> None:
     encoder = as_encoder(lm, None)
-    texts = [[("poi_menu", f"dish {number}")] for number in range(40)]
+    texts = [(("poi_menu", f"dish {number}"),) for number in range(40)]
     same = Task("same", texts, texts, list(range(40)))
     empty = Task("none", [], texts, [])
     scores, nothing = similarities(encoder, [same, empty], batch_tokens=100)
