@@ -93,7 +93,7 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
         clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
         area = _auc(rows.select("request_id", "click", value=name))
         shares = f"{clicked:.0%} of the clicked rows have a value, {not_clicked:.0%} of the others"
-        if only_clicked(rows[name], click):
+        if only_clicked(has_value, click):
             yield f"{name}: {shares}", is_used
         elif area > MAX_AUC:
             yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from larr.data.prepare import prepare
 from larr.init.reader import Reader
@@ -175,6 +176,18 @@ def test_names_above_numbers_are_a_header(folder: Path) -> None:
     text, _ = drafted(folder)
     assert "\ncolumns = [" not in text
     assert '"101" AS own_101' in text
+
+
+@pytest.mark.parametrize("first", ["4b1f00d5c0ffee1234", "31/12/2024 8:05", "https://a.org/1"])
+def test_a_first_cell_of_data_is_no_header(folder: Path, first: str) -> None:
+    """DuckDB takes a line of texts above texts for a header."""
+    (folder / "log.csv").write_text(f"{first},ann,soup\n" * 3 + "x,bob,tea\n")
+    reader = Reader(folder, folder.parent / "scratch", folder.parent)
+    assert [column.name for column in reader.tables[0].columns] == [
+        "column_1",
+        "column_2",
+        "column_3",
+    ]
 
 
 def test_rows_of_separators_are_skipped(folder: Path) -> None:

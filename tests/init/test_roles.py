@@ -64,6 +64,18 @@ def test_a_table_with_repeated_keys_is_joined_once(folder: Path) -> None:
     assert "opened year 1993, valley id 3, bank r" in texts(config)
 
 
+def test_an_account_with_several_customer_numbers_is_one_user(folder: Path) -> None:
+    tables = huts(customer_id=pl.col("hiker") * 2 + pl.col("slot") % 2)
+    tables["log"] = tables["log"].drop("hiker")
+    numbers = pl.int_range(1400, 1460, eager=True)
+    tables["accounts"] = pl.DataFrame({"customer_id": numbers, "user_id": numbers // 2})
+    tables["hikers"] = tables["hikers"].rename({"hiker": "user_id"})
+    text, config = written(folder, tables)
+    assert "SELECT log.* EXCLUDE (customer_id)" in text
+    assert "# joined with accounts by key" in text
+    assert any("age band 31-50" in one for one in texts(config))
+
+
 def test_names_in_the_log_are_names_of_places(folder: Path) -> None:
     tables = huts()
     tables["log"] = tables["log"].join(tables.pop("huts").head(20), on="hut_id")

@@ -13,33 +13,20 @@ from math import log10
 import polars as pl
 
 from larr.errors import DataError
+from larr.init import reshape
 from larr.init.kinds import Column, share
-from larr.init.left_out import ALONE, TIMES, leak, why_not_in_log
-from larr.init.no_log import is_matrix, no_log
+from larr.init.left_out import ALONE, TIMES, is_matrix, leak, no_log, why_not_in_log
 from larr.init.reader import Reader, Table
-from larr.init.reshape import (
-    by_event,
-    described,
-    event_column,
-    is_named_as,
-    joined,
-    refers,
-    reshaped,
-    shares,
-    with_lists,
-)
-from larr.init.roles import (
-    KINDS_OF_IDS,
+from larr.init.relations import (
+    MIN_REPEATED,
     depends,
     differing,
-    is_axis,
-    is_code,
-    is_complete,
-    labels,
-    owned,
-    request,
-    times,
+    is_attribute,
+    is_foreign_key,
+    is_named_like,
+    overlaps,
 )
+from larr.init.roles import KINDS_OF_IDS, is_axis, is_code, is_complete, labels, request, times
 from larr.init.words import has_role, is_name, is_role
 
 REFERENCES = {"id", "code", "nr", "no", "ref"}
@@ -59,10 +46,12 @@ class Entity:
 
     key: Column
     """The key in the log."""
+    own_key: Column
+    """The key in the table, or `key` without a table."""
+    score: float
+    """How likely the key is that of users or places."""
     table: Table | None = None
     """The table of users or places, if it exists."""
-    own_key: Column | None = None
-    """The key of this table."""
     columns: Sequence[Column] = ()
     """The other columns of this table, or the columns of the log with one value per key."""
 
@@ -107,18 +96,21 @@ class Guess:
 
 def guess(reader: Reader) -> Guess:
     """Returns the roles of tables and columns; raises DataError if no table can be the log."""
-    tables = reshaped(reader)
+    tables = reshape.reshaped(reader)
     found, *others = _logs(tables, reader.others)
     if twice := _read_twice(found):
         reader.tables.remove(found.log)
         rest = [table for table in tables if table not in (found.log, *twice)]
-        tables[tables.index(found.log)] = joined(reader, found.log.needs[0], rest)
+        tables[tables.index(found.log)] = reshape.joined(reader, found.log.needs[0], rest)
         found, *others = _logs(tables, reader.others)
-    event = event_column(found.log)
+    event = reshape.event_column(found.log)
     if event and "click" not in found.roles:
         keys = [found.user.key, found.place.key, *found.of("request")]
-        log = by_event(reader, found.log, event, keys, next(iter(found.of("time")), None))
-        user, place = (replace(e, key=log[e.key.name]) for e in (found.user, found.place))
+        log = reshape.pivoted_events(reader, found.log, event, keys, found.roles.get("time"))
+        user, place = (
+            replace(e, key=log[e.key.name], own_key=e.own_key if e.table else log[e.key.name])
+            for e in (found.user, found.place)
+        )
         found = _with_roles(log, user, place)
         computed = {column.name: column for column in log.columns if column.name in LABELS}
         found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | computed
@@ -131,12 +123,22 @@ def guess(reader: Reader) -> Guess:
 def _logs(tables: list[Table], unread: dict[str, str]) -> list[Guess]:
     """Returns the tables that can be the log, best first; raises DataError if none can."""
     possible = [table for table in tables if table.is_named or not is_matrix(table)]
-    logs = [found for table in possible if (found := _log(table, tables))]
+    fits = {table: [_candidates(role, table, tables) for role in ROLES] for table in possible}
+    logs = [found for table in possible if (found := _log(table, *fits[table]))]
     if not logs:
-        lacking = {table.name: _lacks(table, tables) for table in tables}
+        lacking = {
+            table.name: [role for role, some in zip(ROLES, fits[table], strict=True) if not some]
+            for table in possible
+        }
         raise DataError(no_log(tables, lacking, unread))
     of_others = [entity.table for found in logs for entity in (found.user, found.place)]
-    return sorted(logs, key=lambda f: (f.log not in of_others, *_preference(f)), reverse=True)
+
+    def preference(found: Guess) -> tuple[bool, bool, bool, int]:
+        is_sure = found.unsure.isdisjoint(ROLES) or not found.log.is_named
+        has_label = found.has_label or reshape.event_column(found.log) is not None
+        return found.log not in of_others, is_sure, has_label, found.log.rows
+
+    return sorted(logs, key=preference, reverse=True)
 
 
 def _read_twice(found: Guess) -> list[Table]:
@@ -146,92 +148,71 @@ def _read_twice(found: Guess) -> list[Table]:
     return [table for table in tables if table and table in found.log.needs]
 
 
-def _preference(found: Guess) -> tuple[bool, bool, int]:
-    is_sure = found.unsure.isdisjoint(("user", "place")) or not found.log.is_named
-    return is_sure, found.has_label or event_column(found.log) is not None, found.log.rows
-
-
-def _log(table: Table, tables: list[Table]) -> Guess | None:
+def _log(table: Table, users: list[Entity], places: list[Entity]) -> Guess | None:
     """Returns a table as a log with roles, or None if it has no users or places."""
-    fits = _fitting(table, tables)
-    codes = [] if table.is_named else [entity.key for score, entity in fits[0] if score > 0][:FIRST]
-    for (_, user), (_, place) in sorted(product(*fits), key=lambda pair: -pair[0][0] - pair[1][0]):
+    codes = [] if table.is_named else [user.key for user in users if user.score > 0][:FIRST]
+    pairs = sorted(product(users, places), key=lambda pair: -pair[0].score - pair[1].score)
+    for user, place in pairs:
         # A column with one value per user is not the place, and vice versa. If the columns have no
         # names, a code with one user per value identifies requests; IDs are the first columns.
         others = [column for column in codes if column is not user.key] or [place.key]
         if user.key is place.key or (user.table is not None and user.table is place.table):
             continue
-        if not owned(user.key, others) and not owned(place.key, [user.key]):
+        if any(is_attribute(column, user.key) for column in others):
+            continue
+        if not is_attribute(user.key, place.key):
             return _with_roles(table, user, place)
     return None
 
 
-def _lacks(table: Table, tables: list[Table]) -> list[str]:
-    """Returns the roles, of users and places, that no column of a table can have."""
-    return [r for r, fits in zip(ROLES, _fitting(table, tables), strict=True) if not fits]
-
-
-def _fitting(table: Table, tables: list[Table]) -> list[list[tuple[float, Entity]]]:
-    """Returns what can be users, and what can be places, with scores."""
-    event = event_column(table)
+def _candidates(role: str, table: Table, tables: list[Table]) -> list[Entity]:
+    """Returns what can be the users or places of a log."""
+    event = reshape.event_column(table)
     possible = [
         column
         for column in table.columns
         if column.kind in KINDS_OF_IDS and not column.is_key and column is not event
-        if is_complete(column)
-        if not any(has_role(column.name, role) for role in ("time", "lat", "lon"))
+        if is_complete(column) and not has_role(column.name, "time", "lat", "lon")
         # `number` can be a count or an ID: number_of_orders, store_number.
-        if not has_role(column.name, "count")
-        or not len(column.number_values)
-        or any(is_role(column.name, r) for r in ROLES)
-        if column.is_integer or not len(column.number_values)
+        if not (has_role(column.name, "count") and column.is_numeric)
+        or is_role(column.name, *ROLES)
+        if column.is_integer or not column.is_numeric
     ]
-    return [
-        [fit for column in possible for fit in _fits(role, column, table, tables)] for role in ROLES
-    ]
+    return [one for column in possible for one in _readings(role, column, table, tables)]
 
 
-def _fits(
-    role: str, column: Column, table: Table, tables: list[Table]
-) -> Iterator[tuple[float, Entity]]:
-    """Yields scores of a column as user or place: on its own, and as the key of each table."""
+def _readings(role: str, column: Column, table: Table, tables: list[Table]) -> Iterator[Entity]:
+    """Yields a column as user or place: on its own, and as a reference to the key of each table."""
     is_named = is_role(column.name, role)
-    is_other = any(is_role(column.name, r) for r in {*ROLES, "request"} - {role})
+    is_other = is_role(column.name, *{*ROLES, "request"} - {role})
     is_id = not (REFERENCES.isdisjoint(column.words) or is_other)
     score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * is_id
     if role == "user" and not is_named and is_role(column.name, "request"):
         score = 1.5  # without users, sessions take their role
-    is_number = len(column.number_values) > 0
     if not (is_named or table.is_named):  # columns without names: codes, in order
         score = 0.5 * is_code(column)
-    if score or not (table.is_named or is_number):
+    if score or not (table.is_named or column.is_numeric):
         score += 0.1 * log10(len(column.distinct)) * table.is_named
-        yield score, Entity(column)
-    for other in tables:
-        for key in other.columns if other is not table else ():
-            has_names = table.is_named and other.is_named
-            is_alike = has_names and is_named_as(column, key, other)
-            is_both = is_named and _has_role(other, key, role)
-            is_like = is_both or _looks_like(other, key, role)
-            # Numeric keys of one table can be among those of another by chance.
-            by_chance = is_number and has_names and not (is_alike or is_both)
-            is_same = has_names and column.name == key.name
-            is_known = refers(column, key) or (is_same and shares(column, key))
-            if (is_named or is_like) and not by_chance and is_known:
-                better = 1 + min(1, len(column.distinct) / len(key.distinct))
-                better += 2 * is_like + is_alike
-                better += 0.5 * any(is_name(one.name) for one in other.columns if one is not key)
-                yield score + better, Entity(column, other, key)
+        yield Entity(column, column, score)
+    others = ((other, key) for other in tables if other is not table for key in other.columns)
+    for other, key in others:
+        has_names = table.is_named and other.is_named
+        is_alike = has_names and is_named_like(column, key, other)
+        is_theirs = has_role(other.name, role) or is_role(key.name, role)
+        is_like = is_theirs or _looks_like(other, role)
+        # Numeric keys of one table can be among those of another by chance.
+        by_chance = column.is_numeric and has_names and not (is_alike or (is_named and is_theirs))
+        is_same = has_names and column.name == key.name
+        is_known = is_foreign_key(column, key) or (is_same and overlaps(column, key))
+        if (is_named or is_like) and not by_chance and is_known:
+            covered = min(1, len(column.distinct) / len(key.distinct))
+            has_title = any(is_name(one.name) for one in other.columns if one is not key)
+            better = 1 + covered + 2 * is_like + is_alike + 0.5 * has_title
+            yield Entity(column, key, score + better, other)
 
 
-def _has_role(table: Table, key: Column, role: str) -> bool:
-    return has_role(table.name, role) or is_role(key.name, role)
-
-
-def _looks_like(table: Table, key: Column, role: str) -> bool:
-    """Returns whether a table describes users or places, by its name, key or columns."""
-    if _has_role(table, key, role):
-        return True
+def _looks_like(table: Table, role: str) -> bool:
+    """Returns whether a table describes users or places, by its columns."""
     if role == "place":
         return any(has_role(c.name, "name") or c.kind == "text" for c in table.columns)
     return any(
@@ -244,12 +225,12 @@ def _looks_like(table: Table, key: Column, role: str) -> bool:
 
 def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     """Returns a log with the roles of its columns."""
-    rest = [column for column in log.columns if column not in (user.key, place.key)]
+    keys = (user.key, place.key)
+    rest = [column for column in log.columns if column not in keys]
     # A label differs between the rows of a user, and of a place.
-    flags = [column for column in rest if column.kind == "flag"]
-    fixed = owned(user.key, flags) + owned(place.key, flags)
+    fixed = [c for c in rest if c.kind == "flag" and any(is_attribute(c, key) for key in keys)]
     outcomes, unsure = labels(log, [column for column in rest if column not in fixed])
-    roles = {"user": user.key, "place": place.key} | outcomes | times((user.key, place.key), rest)
+    roles = {"user": user.key, "place": place.key} | outcomes | times(keys, rest)
     rules = (
         ("split", lambda c: {*c.distinct.head(3).str.to_lowercase()} == {"train", "test"}),
         ("position", lambda c: is_role(c.name, "position") and c.is_integer),
@@ -260,12 +241,11 @@ def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     )
     for role, fits in rules:
         if column := next((c for c in rest if c not in roles.values() and fits(c)), None):
-            roles.setdefault(role, column)
+            roles[role] = column
     if of_request := request([c for c in rest if c not in roles.values()], roles):
         roles["request"] = of_request
-    found = {role for role, entity in (("user", user), ("place", place)) if entity.table}
-    possible = ({"user", "place", "request"} & {*roles}) - found
-    unsure |= {role for role in possible if not is_role(roles[role].name, role)}
+    doubtful = {"user": not user.table, "place": not place.table, "request": "request" in roles}
+    unsure |= {r for r, is_so in doubtful.items() if is_so and not is_role(roles[r].name, r)}
     return Guess(log, user, place, roles, unsure)
 
 
@@ -286,22 +266,10 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
     """Assigns the other columns of the log to users, places or the scene, or excludes them."""
     rest = [column for column in found.log.columns if column not in found.roles.values()]
     for role, entity in (("user", found.user), ("place", found.place)):
-        read = [c for c in rest if c.kind not in (*TIMES, *ALONE) and len(c.distinct) > 1]
-        known = {c.name.lower() for c in entity.table.columns} if entity.table else {}
-        read = [c for c in read if c.name.lower() not in known and not leak(c, found.roles)]
-        named = [c for c in read if has_role(c.name, role) and not has_role(c.name, "outcome")]
-        of_key = owned(entity.key, read) + owned(entity.key, named, 0)
-        entity.columns = [column for column in read if column in of_key]
+        entity.columns = [c for c in rest if _describes(c, role, entity, found.roles)]
         rest = [column for column in rest if column not in entity.columns]
-        if entity.table and entity.own_key:
-            if entity.columns:
-                pair = (entity.own_key, entity.key)
-                entity.table = described(reader, entity.table, found.log, pair, entity.columns)
-                entity.own_key = entity.table[entity.own_key.name]
-            others = [table for table in reader.tables if table not in (entity.table, found.log)]
-            entity.table = with_lists(reader, entity.table, entity.own_key, others)
-            entity.own_key = entity.table[entity.own_key.name]
-            entity.columns = [c for c in entity.table.columns if c is not entity.own_key]
+        if entity.table:
+            _complete(reader, entity, entity.table, found.log)
     reasons = {c.name: why_not_in_log(c, found.roles, has_label=found.has_label) for c in rest}
     found.left_out = {name: reason for name, reason in reasons.items() if reason}
     rest = [column for column in rest if column.name not in found.left_out]
@@ -310,9 +278,32 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
     found.differing = differing(request, rest) if has_request else []
     if not found.has_label:
         unknown = [c for c in rest if c in found.differing or depends(c, found.place.key)]
+        rest = [column for column in rest if column not in unknown]
         unknown += found.of("position")
         reason = "it depends on the place, so it is unknown for sampled places"
         found.left_out |= {column.name: reason for column in unknown}
-        rest, found.differing = [column for column in rest if column not in unknown], []
+        found.differing = []
         found.roles.pop("position", None)
     found.scene = rest
+
+
+def _describes(column: Column, role: str, entity: Entity, roles: dict[str, Column]) -> bool:
+    """Returns whether a column of the log describes its users or places, and is to be read."""
+    known = {c.name.lower() for c in entity.table.columns} if entity.table else set()
+    is_read = column.kind not in (*TIMES, *ALONE) and len(column.distinct) > 1
+    if not is_read or column.name.lower() in known or leak(column, roles):
+        return False
+    is_named = has_role(column.name, role) and not has_role(column.name, "outcome")
+    return is_attribute(column, entity.key, 0 if is_named else MIN_REPEATED)
+
+
+def _complete(reader: Reader, entity: Entity, table: Table, log: Table) -> None:
+    """Adds the columns of the log, and lists from other tables, to a table of users or places."""
+    name = entity.own_key.name
+    if entity.columns:
+        keys = (entity.own_key, entity.key)
+        table = reshape.with_log_columns(reader, table, log, keys, entity.columns)
+    others = [other for other in reader.tables if other not in (table, log)]
+    entity.table = reshape.with_lists(reader, table, table[name], others)
+    entity.own_key = entity.table[name]
+    entity.columns = [c for c in entity.table.columns if c is not entity.own_key]

@@ -1,4 +1,4 @@
-"""Explains why columns are not read, for `larr init`.
+"""Explains why columns and tables are not read.
 
 Labels are compared with other columns only to find columns that are present in clicked rows alone,
 and only before the test days.
@@ -6,9 +6,13 @@ and only before the test days.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 
 from larr.init.kinds import Column, percent, share
+from larr.init.reader import Table
+from larr.init.relations import MAX_DUPLICATES, is_contained, is_named_like
 from larr.init.roles import MAX_WITHOUT_TIME
 from larr.init.words import has_role, is_role
 
@@ -25,81 +29,135 @@ ALONE = {
     "code": "it holds codes, such as {}",
 }
 """Kind of column -> the reason why it is not read, with a value."""
+MIN_MATRIX, MIN_ALIKE, MAX_RATINGS = 20, 0.8, 500
+"""A table is a matrix of ratings if it has at least this many columns and in this share of them
+numbers from the same range, with at most so many distinct values."""
+MAX_LISTED = 12
+"""Columns of a table that an error names."""
+
+
+def why_not(column: Column) -> str:
+    """Returns the reason why columns of this kind or name are not read, empty if they are."""
+    if has_role(column.name, "future"):
+        return "its name suggests that it is held out"
+    return ALONE.get(column.kind, "").format(column.example)
 
 
 def why_not_in_log(column: Column, roles: dict[str, Column], *, has_label: bool) -> str:
     """Returns the reason why a column of the log is not read, empty if it is read."""
-    missing = share(column.values.is_null())
-    reasons = (
-        (
-            has_role(column.name, "outcome"),
-            "its name suggests that it is known only after the impression",
-        ),
-        (
-            column.kind == "flag" and any(has_role(column.name, r) for r in ("click", "order")),
-            "its name suggests that it is another label",
-        ),
-        (column.kind in TIMES and missing <= MAX_WITHOUT_TIME, "another time is used"),
-        (column.kind in TIMES, f"a time that is missing in {percent(missing)} of the rows"),
-        (
-            column.kind == "text" and "rating" in roles,
-            "it may be a review, written after the rating",
-        ),
-        (
-            is_role(column.name, "rating") and ("rating" in roles or not has_label),
-            "its name suggests that it is another rating",
-        ),
-        (
-            not has_label and is_role(column.name, "count"),
-            "it may count events of this place",
-        ),
-        (
-            not has_label and "time" not in roles and column.kind == "number",
-            "without times, it may count events of this user and place",
-        ),
-        (
-            not has_label and has_role(column.name, "event"),
-            f"its codes, such as {column.example}, may be events",
-        ),
-    )
-    known_later = next((why for is_so, why in reasons if is_so), "")
-    return known_later or leak(column, roles) or why_not(column)
+    return next(filter(None, _reasons(column, roles, has_label=has_label)), "")
+
+
+def _reasons(column: Column, roles: dict[str, Column], *, has_label: bool) -> Iterator[str]:
+    name, is_flag = column.name, column.kind == "flag"
+    if has_role(name, "outcome"):
+        yield "its name suggests that it is known only after the impression"
+    if is_flag and has_role(name, "click", "order"):
+        yield "its name suggests that it is another label"
+    if column.kind in TIMES and column.missing <= MAX_WITHOUT_TIME:
+        yield "another time is used"
+    if column.kind in TIMES:
+        yield f"a time that is missing in {percent(column.missing)} of the rows"
+    if column.kind == "text" and "rating" in roles:
+        yield "it may be a review, written after the rating"
+    if is_role(name, "rating") and ("rating" in roles or not has_label):
+        yield "its name suggests that it is another rating"
+    if not has_label and is_role(name, "count"):
+        yield "it may count events of this place"
+    if not has_label and "time" not in roles and column.kind == "number":
+        yield "without times, it may count events of this user and place"
+    if not has_label and has_role(name, "event"):
+        yield f"its codes, such as {column.example}, may be events"
+    yield leak(column, roles)
+    yield why_not(column)
 
 
 def leak(column: Column, roles: dict[str, Column]) -> str:
     """Returns how a column reveals the time or a label, empty if it does not."""
     values = column.values.set(column.values == column.sentinel, None)
-    rows = pl.DataFrame({"value": values, "number": values.cast(pl.Float64, strict=False)})
-    labels = {role: roles[role] for role in ("click", "order") if role in roles}
+    number = values.cast(pl.Float64, strict=False)
+    is_set = values.is_not_null()
     if column.kind == "flag":
-        rows = rows.with_columns(value=values.set(values != column.yes, None))
-    elif len(column.number_values):
-        rows = rows.with_columns(value=values.set((rows["number"] == 0).fill_null(False), None))
-    for role, label in labels.items():
-        rows = rows.with_columns((label.values == label.yes).fill_null(False).alias(role))
+        is_set = values == column.true_value
+    elif column.is_numeric:
+        is_set = number != 0
+    labels = [role for role in ("click", "order") if role in roles]
+    rows = pl.DataFrame({"number": number, "is_set": is_set})
+    rows = rows.with_columns((roles[r].values == roles[r].true_value).alias(r) for r in labels)
+    rows = rows.with_columns(pl.col(pl.Boolean).fill_null(False))
     if "time" in roles:
-        rows = rows.with_columns(roles["time"].times.alias("time")).sort("time")
-        rows = rows.with_columns(day=pl.col("time").dt.date().cast(pl.Int32))
-        rising = rows.select(pl.corr("day", "number", method="spearman")).item()
-        if len(column.number_values) and abs(rising or 0) > RISING:
+        rows = rows.with_columns(time=roles["time"].times).sort("time")
+        day = pl.col("time").dt.date().cast(pl.Int32)
+        rising = rows.select(pl.corr(day, "number", method="spearman")).item()
+        if column.is_numeric and abs(rising or 0) > RISING:
             return "it increases with time, so the values of the test days are new"
     rows = rows.head(int(TRAINING_SHARE * len(rows)))
     zero = ", unless it is 0" if 0 in column.number_values else ""
     for role in labels:
-        if only_clicked(rows["value"], rows[role]):
+        if only_clicked(rows["is_set"], rows[role]):
             return f"only rows with a {role} have it{zero}"
-        if only_clicked(rows["value"], ~rows[role]):
+        if only_clicked(rows["is_set"], ~rows[role]):
             return f"no row with a {role} has it{zero}"
     return ""
 
 
-def only_clicked(values: pl.Series, is_clicked: pl.Series) -> bool:
+def only_clicked(has_value: pl.Series, is_clicked: pl.Series) -> bool:
     """Returns whether only clicked rows have a value, although others would by chance."""
-    left = values.filter(~is_clicked)
-    return not left.count() and share(values.is_not_null()) * len(left) > MIN_EXPECTED
+    others = has_value.filter(~is_clicked)
+    return not others.any() and share(has_value) * len(others) > MIN_EXPECTED
 
 
-def why_not(column: Column) -> str:
-    """Returns the reason why columns of this kind or name are not read, empty if they are."""
-    future = "its name suggests that it is held out" * has_role(column.name, "future")
-    return future or ALONE.get(column.kind, "").format(column.example)
+def why_unread(table: Table, log: Table) -> str:
+    """Returns the reason why a table is not read."""
+    keys = [
+        key
+        for column in log.columns
+        for key in table.columns
+        if is_named_like(column, key, table)
+        if is_contained(column, key)
+        or (column.name == key.name and is_contained(column, key, 0.01))
+    ]
+    key = min(keys, key=lambda key: key.repeated, default=None)
+    if key is None:
+        return "no column of the log matches its key"
+    if key.repeated > MAX_DUPLICATES:
+        return f"{key.name} is missing or repeated in {percent(key.repeated)} of its rows"
+    return f"another table with the key {key.name} is read"
+
+
+def no_log(tables: list[Table], lacking: dict[str, list[str]], others: dict[str, str]) -> str:
+    """Returns the error message if no table can be the log.
+
+    `lacking` maps a table to the roles that no column can have, `others` a file to the reason why
+    it is not a table.
+    """
+    reasons = [f"{name}: {reason}" for name, reason in others.items()]
+    for table in tables:
+        names = ", ".join(column.name for column in table.columns[:MAX_LISTED])
+        names += ", ..." if len(table.columns) > MAX_LISTED else ""
+        reason = f"{table.name}: {names}"
+        if is_matrix(table):
+            reason += (
+                ": a matrix with a column for each place or user; make one row of each rating, see "
+                "`UNPIVOT` in docs/your_data.md"
+            )
+        elif lacking[table.name]:
+            roles = " and ".join(f"{role}s" for role in lacking[table.name])
+            reason += f" (no column can identify {roles})"
+        reasons.append(reason)
+    return (
+        "no table looks like a log: a log needs a user and a shown or chosen place in each row. If "
+        "the columns are there, give them such names as user_id, item_id, clicked and time, or "
+        f"write the configuration by hand (docs/your_data.md). Found {'; '.join(reasons)}"
+    )
+
+
+def is_matrix(table: Table) -> bool:
+    """Returns whether nearly all columns hold numbers from the same range."""
+    numbers = [column.number_values for column in table.columns if column.is_numeric]
+    if len(table.columns) < MIN_MATRIX or len(numbers) < MIN_ALIKE * len(table.columns):
+        return False
+    ends = [round(max(abs(values.max()), abs(values.min()))) for values in numbers]
+    usual = max(ends, key=ends.count)
+    few = sum(len(values) <= MAX_RATINGS for values in numbers)
+    return min(few, ends.count(usual)) >= MIN_ALIKE * len(table.columns)

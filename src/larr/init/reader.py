@@ -1,10 +1,12 @@
-"""Reads the tables of a folder, for `larr init`."""
+"""Reads the tables of a folder: finds them, decides on headers, and cleans their cells."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -14,24 +16,53 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import MISSING, FileConfig, TableName
-from larr.data.csv_files import detected_dialect, detected_encoding
-from larr.data.files import Files, table_files
-from larr.data.sql import identifier
+from larr.data.csv_files import decoded, detected_dialect, detected_encoding, opened
+from larr.data.files import HIDDEN, Files, table_files
+from larr.data.sql import ENDING, identifier, literal
 from larr.data.transforms import text_column
 from larr.errors import DataError
-from larr.init.cells import cleaned
 from larr.init.kinds import Column
-from larr.init.sources import sources, tables_in
 from larr.init.words import is_role, words_of
+from larr.progress import console
 
 MAX_ROWS = 1_000_000
 """Rows read from the beginning of each table."""
 MAX_ODD = 0.01
 """Maximum share of ratings that are not numbers, such as `NEW`; they are read as missing."""
-DATA = re.compile(r"[+-]?\d+([.,]\d+)?|https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
-"""A cell that is unlikely to be a column name."""
-DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:.*")
-"""A cell that cannot be a column name."""
+DATA = re.compile(r"https?://.*|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*|[0-9a-f]{16,}")
+"""A first cell that is no column name, although all others may be words."""
+SAMPLE = 1_000
+"""Cells searched for brackets and units."""
+NO_TABLE = re.compile(
+    r"^(readme|licen[cs]e|changelog|copying|sha256|md5)|"
+    r"\.(md|rst|html?|pdf|ipynb|py|pl|sh|r|toml|ya?ml|npy|npz|png|jpe?g|svg|docx?)$",
+    re.IGNORECASE,
+)
+"""Names of files that are ignored."""
+NOT_DATA = {
+    rb"<!doctype html|<html": "a web page instead of the data; download the file itself",
+    rb"version https://git-lfs": "a pointer of Git LFS instead of the data; download the file "
+    "itself",
+    rb"\{\s*u?'": "Python literals, with single quotes, instead of JSON; convert them, for example "
+    'with python -c "import ast, json, sys; '
+    '[print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]" < FILE > NEW.json',
+    rb"[-+]?[\d.]+( \d+:[-+\d.e]+)+\s*\n": "a LIBSVM file: its numbers name no users and places, "
+    "which larr needs; export the table that it was made from",
+}
+"""Beginning of files that are no tables -> what they are, and what to do."""
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
+DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
+BRACKETED = r"^\[.*\]$"
+ENDS, BETWEEN = r"^\[\s*u?['\"]?|['\"]?\s*\]$", r"['\"]\s*,\s*u?['\"]"
+"""What surrounds and separates the values of `['spicy', "men's"]`."""
+TAGGED = r"^(<[^<>]+>)+$"
+NUMBER = r"[+-]?\d[\d.,]*"
+MEASURED = (
+    rf"^([€$£¥₹]|(?:USD|EUR|CNY|Rs\.?)\s)?\s?{NUMBER}"
+    r"\s?(?i:(km|mi|m|h|min|mins|minutes|kg|g|lbs?|%|[^\x00-\x7f]{1,2}))?$"
+)
+"""Currency, number and unit: `€ 3.20`, `1.5km`."""
+THOUSANDS, DECIMALS = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?$", r"^[+-]?\d+(,\d{1,2})?$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +129,9 @@ class Reader:
         name = next(o for o in options if re.fullmatch("[a-z][a-z0-9_]*", o) and o not in taken)
         if file.path is not None:
             paths, kind = table_files(file.path)
-            file = _with_columns(file, paths[0]) if kind == "csv" else file
-        frame = self._frame(name, file)
-        if file.columns and frame.height and _is_header(frame):
-            file = file.model_copy(update={"columns": []})
-            frame = self._frame(name, file)
+            file = self._with_columns(file, paths[0]) if kind == "csv" else file
+        self.files.add(name, file)
+        frame = self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
         if frame.width < 2 or frame.height < 2:
             raise DataError(f"{frame.width} columns and {frame.height} rows are not a table")
         read = [c for c in frame.columns if {c, "_".join(words_of(c))}.isdisjoint(self.ignored)]
@@ -111,68 +140,126 @@ class Reader:
         self.tables.append(Table(name, file, columns, frame.height, needs, note))
         return self.tables[-1]
 
-    def _frame(self, name: str, file: FileConfig) -> pl.DataFrame:
-        self.files.add(name, file)
-        return self.files.table(name).head(MAX_ROWS).collect(engine="streaming")
-
     def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
         """Returns the result of a query as a table."""
         return self.add(stem, FileConfig(query=sql), *needs, note=note)
 
-
-def _with_columns(file: FileConfig, path: Path) -> FileConfig:
-    """Returns the file with generated column names if its first line is not a header."""
-    columns = detected_dialect(path, file, detected_encoding(path)).columns
-    names = [f"column_{number}" for number in range(1, len(columns) + 1)]
-    given = [cell for cell, name in zip(columns, names, strict=True) if cell != name]
-    data = [DATA.fullmatch(cell) is not None for cell in given]
-    is_data = any(map(DATED.fullmatch, given)) or len({*given}) < len(given) or sum(data) > 1
-    if given and (is_data or data[0]):
+    def _with_columns(self, file: FileConfig, path: Path) -> FileConfig:
+        """Returns a CSV file with generated column names if its first line is not a header."""
+        encoding = detected_encoding(path)
+        dialect = detected_dialect(path, file, encoding)
+        self.files.folder.mkdir(parents=True, exist_ok=True)
+        first = self.files.folder / "first.csv"
+        first.write_text(next(decoded(path, encoding)), encoding="utf-8")
+        options = f"delim={literal(dialect.separator)}, quote={literal(dialect.quote)}"
+        sql = f"SELECT HasHeader FROM sniff_csv({literal(first)}, {options}, ignore_errors=true)"
+        columns, has_header = dialect.columns, True
+        with suppress(duckdb.Error):
+            ((has_header,),) = self.files.database.execute(sql).fetchall()
+        if has_header and len({*columns}) == len(columns) and not DATA.fullmatch(columns[0]):
+            return file
+        names = [f"column_{number}" for number in range(1, len(columns) + 1)]
         return file.model_copy(update={"columns": names})
-    return file
 
 
-def _is_header(rows: pl.DataFrame) -> bool:
-    """Returns whether the first row holds names, as one of its texts is above numbers alone."""
-    first, rest = rows.head(1), rows.slice(1)
-    cells = [cell for cell in first.row(0) if cell]
-    if any(map(DATED.fullmatch, cells)) or len({*cells}) < rows.width:
-        return False
-    numbers = rows.select(pl.all().cast(pl.Float64, strict=False))
-    return any(
-        cell not in MISSING
-        and numbers[name][0] is None
-        and rest[name].count() > 0
-        and numbers[name].count() == rest[name].count()
-        for name, cell in zip(rows.columns, first.row(0), strict=True)
-        if cell
-    )
+def sources(path: Path, unpacked: Path, *, is_given: bool = False) -> Iterator[Path]:
+    """Yields the files below a folder; a folder with the parts of one table is yielded itself."""
+    if not is_given and (path.name.startswith(HIDDEN) or NO_TABLE.search(path.name)):
+        return
+    if path.name.lower().endswith(ARCHIVES):
+        folder = unpacked / path.name.partition(".")[0]
+        if not folder.exists():
+            safe = {} if path.suffix.lower() == ".zip" else {"filter": "data"}
+            shutil.unpack_archive(path, folder, **safe)  # type: ignore[arg-type]
+            console.print(f"  {path}: unpacked to {folder}", soft_wrap=True)
+        path = folder
+    if not path.is_dir():
+        yield path
+        return
+    inside = [child for child in sorted(path.iterdir()) if not child.name.startswith(HIDDEN)]
+    stems = {re.sub(r"[\d_.-]+|(?<=-)[0-9a-f]{8,}.*", "", child.name) for child in inside}
+    is_split = len(inside) > 1 and len(stems) == 1 and re.search(ENDING, inside[0].name, re.I)
+    if (is_split and not is_given) or any("=" in child.name for child in inside):
+        yield path
+        return
+    for child in inside:
+        yield from sources(child, unpacked)
+
+
+def tables_in(path: Path) -> Iterator[tuple[str, FileConfig]]:
+    """Yields the name and source of each table in a file, database, or folder of parts."""
+    if path.suffix.lower() in (".xls", ".xlsx"):
+        raise DataError("an Excel workbook; save each of its sheets as CSV")
+    kind = DATABASES.get(path.suffix.lower())
+    if path.is_file():
+        beginning = b""
+        with suppress(OSError), opened(path) as stream:  # fails again when read
+            beginning = stream.read(1000)
+        for pattern, reason in NOT_DATA.items():
+            if re.match(rb"\s*(?:" + pattern + rb")", beginning, re.IGNORECASE):
+                raise DataError(reason)
+    if kind is None:
+        yield re.sub(ENDING, "", path.name, flags=re.I), FileConfig(path=path)
+        return
+    if kind == "duckdb":
+        with duckdb.connect(str(path), read_only=True) as database:
+            names = database.sql("SELECT table_name FROM information_schema.tables").fetchall()
+    else:
+        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        names = sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute(query).fetchall()
+    for (name,) in sorted(names):
+        yield name, FileConfig(uri=f"{kind}:///{path.resolve()}", query=f'SELECT * FROM "{name}"')
 
 
 def _numbers_rows(column: Column) -> bool:
     """Returns whether a column is an index without a name, as pandas and R write it."""
-    if column.name not in ("column_1", "Unnamed: 0") or not column.is_key or not column.is_integer:
-        return False
-    return bool(np.ptp(column.number_values) == len(column.values) - 1)
+    is_index = column.name in ("column_1", "Unnamed: 0") and column.is_key and column.is_integer
+    return is_index and bool(np.ptp(column.number_values) == len(column.values) - 1)
 
 
 def _column(frame: pl.DataFrame, name: str) -> Column:
     """Returns a column as texts."""
-    dtype = frame.schema[name]
+    dtype, sql = frame.schema[name], identifier(name)
     if isinstance(dtype, pl.List) and not dtype.inner.is_nested():
         texts = pl.col(name).cast(pl.List(pl.String)).list.join(", ")
     elif dtype.is_nested() or dtype == pl.Binary:
         texts = pl.lit(None, pl.String)
     else:
         texts = text_column(name, dtype).str.strip_chars()
-    values = frame.with_columns(texts.alias(name))[name]
-    values = values.set(values.is_in(["", *MISSING]), None)
-    clean = ""
-    if dtype == pl.String:
-        values, sql = cleaned(identifier(name), values)
-        clean = sql if sql != identifier(name) else ""
-        numbers = values.cast(pl.Float64, strict=False)
-        odd = values.count() - numbers.count()
-        if is_role(name, "rating") and 0 < odd <= MAX_ODD * values.count():
-            values, clean = values.set(numbers.is_null(), None), f"TRY_CAST({sql} AS DOUBLE)"
-    return Column(name, values, dtype, clean)
+    cells = frame.select(texts.replace(["", *MISSING], None).alias(name))
+    clean = cleaned(sql, cells[name]) if dtype == pl.String else sql
+    if clean != sql:
+        # DuckDB computes the values, as it will when the configuration is used.
+        cells = duckdb.from_arrow(cells.to_arrow()).project(f"{clean} AS {sql}").pl()
+        cells = cells.with_columns(pl.col(name).replace("", None))
+    values, numbers = cells[name], cells[name].cast(pl.Float64, strict=False)
+    odd = values.count() - numbers.count()
+    if dtype == pl.String and is_role(name, "rating") and 0 < odd <= MAX_ODD * values.count():
+        values, clean = values.set(numbers.is_null(), None), f"TRY_CAST({clean} AS DOUBLE)"
+    return Column(name, values, dtype, clean if clean != sql else "")
+
+
+def cleaned(column: str, values: pl.Series) -> str:
+    """Returns SQL that removes brackets and units from a column of texts, else the column itself.
+
+    Lists as Python or JSON write them, or as `<a><b>`, become values with commas between; numbers
+    with the same unit in all rows become numbers.
+    """
+    given = values.drop_nulls()
+    some = given.head(SAMPLE)
+    if some.is_empty():
+        return column
+    if some.str.contains(BRACKETED).all() and some.str.contains(",").any():
+        inside = f"regexp_replace({column}, {literal(BETWEEN)}, ', ', 'g')"
+        return f"regexp_replace({inside}, {literal(ENDS)}, '', 'g')"
+    if some.str.contains(TAGGED).all() and some.str.contains("><").any():
+        return f"trim(replace({column}, '><', ', '), '<>')"
+    if not some.str.contains(MEASURED).all():
+        return column
+    units = [given.str.extract(MEASURED, number).unique() for number in (1, 2)]
+    numbers = given.str.extract(f"({NUMBER})")
+    has_unit = all(len(unit) == 1 for unit in units) and any(unit[0] for unit in units)
+    for form, old, new in ((THOUSANDS, ",", ""), (DECIMALS, ",", ".")):
+        if has_unit and not numbers.null_count() and numbers.str.contains(form).all():
+            return f"replace(regexp_extract({column}, {literal(NUMBER)}), '{old}', '{new}')"
+    return column

@@ -1,4 +1,4 @@
-"""Generates queries that reshape tables for `larr init`.
+"""Generates queries that bring tables into the shape that larr reads: unions, joins, groups.
 
 A log may be divided among files, name its users by the key of another table, or have one row per
 event; places may have several rows. Each case becomes a query in `[dataset.files]`.
@@ -7,22 +7,21 @@ event; places may have several rows. Each case becomes a query in `[dataset.file
 from __future__ import annotations
 
 import re
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import groupby, product
+from typing import NamedTuple
 
 import polars as pl
 
 from larr.data.sql import identifier, literal
-from larr.init.kinds import Column, has_words, share
+from larr.init.kinds import Column, share
 from larr.init.reader import Reader, Table
+from larr.init.relations import MAX_DUPLICATES, is_contained, is_foreign_key, is_named_like
 from larr.init.unnested import unnested
 from larr.init.words import EVENTS, WORDS, has_role, is_name, is_role, words_of
 
-CONTAINED, CONTAINED_NAMED, FEW = 0.9, 0.5, 20
-"""Minimum shares of a column's values among those of a key, or vice versa for a key with the
-column's name in the table of users or places, and the number of values that are tried first."""
-MAX_REPEATED, MAX_DUPLICATES = 0.01, 0.1
-"""Tables are versions, not parts, of one table if they share a larger part of their rows. A column
-with more duplicates is not a key; the first row of each key is read."""
+MAX_REPEATED = 0.01
+"""Tables are versions, not parts, of one table if they share a larger part of their rows."""
 MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
 NEGATIONS = {"no", "not", "non", "without"}
@@ -54,17 +53,14 @@ def _united(reader: Reader, tables: list[Table]) -> list[Table]:
     united = []
     for (name, _), group in groupby(sorted(tables, key=shape), shape):
         parts = list(group)
-        if len(parts) > 1 and _share_repeated(reader, parts) > MAX_REPEATED:
-            parts = [max(parts, key=lambda part: part.rows)]  # others are versions of the largest
-        if len(parts) == 1:
-            united += parts
+        if len(parts) == 1 or _share_repeated(reader, parts) > MAX_REPEATED:
+            united.append(max(parts, key=lambda part: part.rows))  # of versions, the largest
             continue
-        found = [[SPLITS[word] for word in words_of(p.name) if word in SPLITS] for p in parts]
-        splits = [", " + literal(one[0]) + " AS split" if one else "" for one in found]
-        splits = splits if len({*splits}) == 2 and all(splits) else [""] * len(parts)
-        both = zip(parts, splits, strict=True)
+        splits = [next((SPLITS[w] for w in words_of(p.name) if w in SPLITS), "") for p in parts]
+        is_split = {*splits} == {"train", "test"}
         sql = "\nUNION ALL BY NAME ".join(
-            f"SELECT *{split} FROM {part.name}" for part, split in both
+            f"SELECT *{f', {literal(split)} AS split' * is_split} FROM {part.name}"
+            for part, split in zip(parts, splits, strict=True)
         )
         note = "files with the same columns are parts of one table"
         united.append(reader.query(f"{name or 'table'}_all", sql, note, *parts))
@@ -79,69 +75,92 @@ def _share_repeated(reader: Reader, parts: list[Table]) -> float:
     return float(count / parts[0].rows)
 
 
+class Join(NamedTuple):
+    """A table that another one is joined with."""
+
+    other: Table
+    rows: str
+    """SQL for the rows."""
+    columns: list[str]
+    """SQL for the columns to add."""
+    left: Column
+    right: Column
+    """The keys that must be equal."""
+
+
+def _left_joined(
+    reader: Reader, suffix: str, note: str, table: Table, joins: list[Join], dropped: str = ""
+) -> Table:
+    """Returns a table with columns of others, and without its own column `dropped`."""
+    if not joins:
+        return table
+    columns = [f"{table.name}.*" + f" EXCLUDE ({dropped})" * (dropped != "")]
+    columns += [column for join in joins for column in join.columns]
+    sql = "SELECT " + ",\n    ".join(columns) + f"\nFROM {table.name}"
+    for other, rows, _, left, right in joins:
+        text = "::VARCHAR" * (left.dtype != right.dtype)
+        same = f"{table.name}.{left.sql}{text} = {other.name}.{right.sql}{text}"
+        sql += f"\nLEFT JOIN {rows} ON {same}"
+    others = [join.other for join in joins]
+    note = note.replace("{}", ", ".join(other.name for other in others))
+    return reader.query(f"{table.name}_{suffix}", sql, note, table, *others)
+
+
 def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     """Returns a table joined with the tables whose keys it has.
 
     Users and places are not joined, as larr does so itself, unless their table has another user ID,
     for example that of an account with several customer numbers.
     """
-    columns, joins, needs = [f"{table.name}.*"], [], [table]
+    joins: dict[Table, Join] = {}
+    dropped = []
     taken = {column.name.lower() for column in table.columns}
-    named = [other for other in tables if other.is_named and table.is_named]
-    for column in table.columns:
-        links = ((other, _key(column, other)) for other in named if other not in needs)
-        for other, key in links:
-            if key is None:
-                continue
-            has_user = _is_user_id(key) and any(_is_user_id(c) for c in other.columns if c != key)
-            is_entity = any(is_role(c.name, r) for c in (column, key) for r in ("user", "place"))
-            if not has_user and (is_entity or column.repeated <= MAX_DUPLICATES):
-                continue
-            columns[0] += f" EXCLUDE ({column.sql})" * has_user
-            for one in other.columns:
-                is_short = one.name.lower() in taken or {*one.words} <= WORDS["name"]
-                name = f"{other.name}_{one.name}" if is_short else one.name
-                taken.add(name.lower())
-                if one is not key:
-                    renamed = f" AS {identifier(name)}" * is_short
-                    columns.append(f"{other.name}.{one.sql}{renamed}")
-            text = "::VARCHAR" * (column.dtype != key.dtype)
-            same = f"{table.name}.{column.sql}{text} = {other.name}.{key.sql}{text}"
-            first = f"(SELECT DISTINCT ON ({key.sql}) * FROM {other.name} ORDER BY ALL) AS "
-            joins.append(f"LEFT JOIN {first * (not key.is_key)}{other.name} ON {same}")
-            needs.append(other)
-    if not joins:
-        return table
-    sql = "SELECT " + ",\n    ".join(columns) + "\n" + "\n".join([f"FROM {table.name}", *joins])
-    note = f"joined with {', '.join(one.name for one in needs[1:])} by key"
-    return reader.query(f"{table.name}_joined", sql, note, *needs)
+    named = [other for other in tables if other.is_named and table.is_named and other is not table]
+    for column, other in product(table.columns, named):
+        keys = (
+            k
+            for k in other.columns
+            if is_named_like(column, k, other) and is_foreign_key(column, k)
+        )
+        key = None if other in joins else next(keys, None)
+        if key is None:
+            continue
+        users = [c for c in other.columns if is_role(c.name, "user") and "id" in c.words]
+        has_user = key in users and len(users) > 1
+        is_entity = any(is_role(c.name, "user", "place") for c in (column, key))
+        if not has_user and (is_entity or column.repeated <= MAX_DUPLICATES):
+            continue
+        dropped += [column.sql] if has_user else []
+        columns = []
+        for one in other.columns:
+            is_short = one.name.lower() in taken or {*one.words} <= WORDS["name"]
+            name = f"{other.name}_{one.name}" if is_short else one.name
+            taken.add(name.lower())
+            if one is not key:
+                columns.append(f"{other.name}.{one.sql}" + f" AS {identifier(name)}" * is_short)
+        first = f"(SELECT DISTINCT ON ({key.sql}) * FROM {other.name} ORDER BY ALL) AS "
+        joins[other] = Join(other, first * (not key.is_key) + other.name, columns, column, key)
+    note = "joined with {} by key"
+    return _left_joined(reader, "joined", note, table, [*joins.values()], ", ".join(dropped))
 
 
-def of_key(column: Column, key: Column) -> str:
+def aggregate(column: Column, key: Column) -> str:
     """Returns SQL for the value of a user or place in a log: the usual one if values vary."""
     pairs = pl.DataFrame({"key": key.values, "value": column.values}).drop_nulls().unique()
     varies = pairs["key"].n_unique() < len(pairs)
     return "mode({0} ORDER BY {0})" if varies else "any_value({})"
 
 
-def described(
-    reader: Reader, table: Table, log: Table, keys: tuple[Column, Column], columns: list[Column]
+def with_log_columns(
+    reader: Reader, table: Table, log: Table, keys: tuple[Column, Column], columns: Sequence[Column]
 ) -> Table:
     """Returns a table of users or places with columns of the log that have one value per key.
 
     `keys` are the keys in the table and in the log.
     """
-    own, key = keys
-    values = [f"{of_key(column, key).format(column.sql)} AS {column.sql}" for column in columns]
-    text = "::VARCHAR" * (own.dtype != key.dtype)
-    sql = (
-        f"SELECT {table.name}.*, of_log.* EXCLUDE (key_of_log)\nFROM {table.name} LEFT JOIN (\n"
-        f"    SELECT {', '.join([f'{key.sql} AS key_of_log', *values])}\n"
-        f"    FROM {log.name} GROUP BY {key.sql}\n"
-        f") AS of_log ON {table.name}.{own.sql}{text} = key_of_log{text}"
-    )
-    note = f"with the columns of the log that have one value per {key.name}"
-    return reader.query(f"{table.name}_described", sql, note, table, log)
+    join = _grouped(log, *keys, {column: aggregate(column, keys[1]) for column in columns})
+    note = f"with the columns of the log that have one value per {keys[1].name}"
+    return _left_joined(reader, "described", note, table, [join])
 
 
 def with_lists(reader: Reader, table: Table, key: Column, others: list[Table]) -> Table:
@@ -149,77 +168,32 @@ def with_lists(reader: Reader, table: Table, key: Column, others: list[Table]) -
 
     Cuisines of a restaurant, for example, become a list. Logs and tables with times are not read.
     """
-    lines, joins, needs = [], [], [table]
+    joins = []
     for other in others:
         own = next((c for c in other.columns if c.name == key.name), key)
         rest = [column for column in other.columns if column is not own]
         values = [c for c in rest if c.kind == "category" or (c.kind == "text" and is_name(c.name))]
         # Names of dishes are no keys.
-        named = [c for c in values if has_words(c) and not is_role(key.name, "user")]
-        is_log = any(is_role(c.name, role) for c in rest if c not in named for role in OF_LOGS)
+        named = [c for c in values if c.has_words and not is_role(key.name, "user")]
+        is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named)
         is_log |= any(column.kind in ("time", "date") for column in rest)
-        if is_log or not values or own.repeated <= MAX_DUPLICATES or not are_among(own, key):
-            continue
-        text = "::VARCHAR" * (own.dtype != key.dtype)
-        lists = [
-            f"string_agg(DISTINCT {c.sql}, ', ' ORDER BY {c.sql}) AS {identifier(c.name)}"
-            for c in values
-        ]
-        lines += [f"{other.name}.* EXCLUDE ({own.sql})"]
-        joins += [
-            f"LEFT JOIN (SELECT {own.sql}, {', '.join(lists)} FROM {other.name} GROUP BY ALL) "
-            f"AS {other.name} ON {table.name}.{key.sql}{text} = {other.name}.{own.sql}{text}"
-        ]
-        needs.append(other)
-    if not lines:
-        return table
-    sql = ",\n    ".join([f"SELECT {table.name}.*", *lines])
-    sql += "\n".join([f"\nFROM {table.name}", *joins])
-    note = f"with lists of the values in {', '.join(one.name for one in needs[1:])}"
-    return reader.query(f"{table.name}_with_lists", sql, note, *needs)
+        if values and not is_log and own.repeated > MAX_DUPLICATES and is_contained(own, key):
+            listed = dict.fromkeys(values, "string_agg(DISTINCT {0}, ', ' ORDER BY {0})")
+            joins.append(_grouped(other, key, own, listed))
+    return _left_joined(reader, "with_lists", "with lists of the values in {}", table, joins)
 
 
-def _is_user_id(column: Column) -> bool:
-    return is_role(column.name, "user") and "id" in column.words
-
-
-def _key(column: Column, other: Table) -> Column | None:
-    """Returns the key of another table to which a column refers, by its values and its name."""
-    named = (key for key in other.columns if key is not column and is_named_as(column, key, other))
-    return next((key for key in named if refers(column, key)), None)
-
-
-def is_named_as(column: Column, key: Column, other: Table) -> bool:
-    """Returns whether a column's name resembles that of another table's key."""
-    names = {word[:5] for word in column.words if word not in WORDS["code"]}
-    of_other = {word[:5] for word in [*words_of(other.name), *key.words]}
-    return key.name == column.name or not names.isdisjoint(of_other)
-
-
-def refers(column: Column, key: Column) -> bool:
-    """Returns whether nearly all of a column's values are in a key."""
-    return key.repeated <= MAX_DUPLICATES and are_among(column, key)
-
-
-def shares(column: Column, key: Column) -> bool:
-    """Returns whether many of a column's values are in a key of the same name, or vice versa."""
-    pairs = ((column, key), (key, column))
-    return key.repeated <= MAX_DUPLICATES and any(are_among(*p, CONTAINED_NAMED) for p in pairs)
-
-
-def are_among(column: Column, key: Column, least: float = CONTAINED) -> bool:
-    """Returns whether at least this share of a column's values is in another column."""
-    if key.kind in ("time", "date", "link", "list"):
-        return False
-    known, values = key.distinct.implode(), column.distinct
-    is_likely = share(values.head(FEW).is_in(known)) > least / 2
-    return is_likely and share(values.is_in(known)) >= least
+def _grouped(other: Table, left: Column, right: Column, values: dict[Column, str]) -> Join:
+    """Returns a join with the values of a table, aggregated by a key with SQL for each column."""
+    lines = ", ".join([right.sql, *(f"{f.format(c.sql)} AS {c.sql}" for c, f in values.items())])
+    rows = f"(SELECT {lines} FROM {other.name} GROUP BY ALL) AS {other.name}"
+    return Join(other, rows, [f"{other.name}.* EXCLUDE ({right.sql})"], left, right)
 
 
 def event_column(table: Table) -> Column | None:
     """Returns the column that names the event of each row, or None."""
     few = [c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS]
-    return next(filter(_names_events, few), None) or next(filter(_holds_codes, few), None)
+    return next((c for test in (_names_events, _holds_codes) for c in few if test(c)), None)
 
 
 def _names_events(column: Column) -> bool:
@@ -240,7 +214,7 @@ def _holds_codes(column: Column) -> bool:
     return column.is_integer and len(column.distinct) > 1 and has_role(column.name, "event")
 
 
-def by_event(
+def pivoted_events(
     reader: Reader, log: Table, event: Column, keys: list[Column], time: Column | None
 ) -> Table:
     """Returns a log with one row per user, place and request (or day), with click and order.
@@ -248,25 +222,21 @@ def by_event(
     `keys` are the columns of users, places and, if present, requests. A view is an impression if
     the log has clicks, and else a click.
     """
-    values = {name: [value for value in event.distinct if _event(value) == name] for name in EVENTS}
+    shown, seen, clicked, acted, orders = (
+        [value for value in event.distinct if _event(value) == name] for name in EVENTS
+    )
     if _holds_codes(event):
         codes = event.values.drop_nulls().value_counts(sort=True).to_series().to_list()
-        values |= {"seen": codes[:1], "acted": codes[1:-1], "taken": codes[-1:]}
-    shown, seen, orders = values["shown"], values["seen"], values["taken"]
-    shown += seen if values["clicked"] else []
-    clicks = [
-        *(seen if not values["clicked"] else []),
-        *values["clicked"],
-        *values["acted"],
-        *orders,
-    ]
+        seen, acted, orders = codes[:1], codes[1:-1], codes[-1:]
+    clicks = [*(seen if not clicked else []), *clicked, *acted, *orders]
     lines = group = [key.sql for key in keys]
     if time is not None:
         lines = [*lines, f"min({time.as_time()}) AS {time.sql}"]
         group = group if len(keys) > 2 else [*group, f"{time.timestamp}::DATE"]
-    for name, some, is_wanted in (("click", clicks, shown), ("order", orders, orders)):
-        if is_wanted:
-            among = f"{event.sql} IN ({', '.join(map(literal, some))})"
+    has_impressions = shown or (seen and clicked)
+    for name, values in (("click", clicks if has_impressions else []), ("order", orders)):
+        if values:
+            among = f"{event.sql} IN ({', '.join(map(literal, values))})"
             lines = [*lines, f"bool_or({among}) AS {identifier(name)}"]
     rest = [column for column in log.columns if column not in (event, time, *keys)]
     lines = [*lines, *(f"any_value({column.sql}) AS {column.sql}" for column in rest)]

@@ -1,4 +1,4 @@
-"""Generates queries that divide cells with several values into columns and rows, for `larr init`.
+"""Generates queries that divide cells with several values into columns and rows.
 
 A struct becomes columns. A list becomes rows if it holds what a user saw or did: structs with an
 item in each; items, of which another column names the chosen ones or another list has labels; or
@@ -14,7 +14,8 @@ import polars as pl
 from larr.data.sql import identifier, literal
 from larr.init.kinds import MAX_NUMERIC_CATEGORY, TRUTH, Column, share
 from larr.init.reader import Reader, Table
-from larr.init.roles import KINDS_OF_IDS, owned
+from larr.init.relations import is_attribute
+from larr.init.roles import KINDS_OF_IDS
 from larr.init.words import WORDS, has_role, is_name, is_role, words_of
 
 SLATE = r"^\S+-[01]( \S+-[01])*$"
@@ -35,7 +36,7 @@ def unnested(reader: Reader, table: Table) -> Table:
     """Returns a table in which a cell holds one value, or a list of words."""
     rows = [c.name for c in table.columns if _holds_rows(table, _of_list(c))]
     table = _flat(reader, table, rows)
-    sql = _structs(table, rows) or _slates(table) or _shown(table)
+    sql = _structs(table, rows[0]) if rows else _slates(table) or _shown(table)
     if not sql:
         return table
     return reader.query(f"{table.name}_rows", sql, "a row for each value of a list", table)
@@ -80,7 +81,7 @@ def _holds_rows(table: Table, fields: Sequence[pl.Field]) -> bool:
     """Returns whether structs in a list are rows of a log, since they alone name a place."""
     inside = [name for _, name in _fields(pl.Struct(fields), "one")]
     names = [c.name for c in table.columns if not has_role(c.name, "user")]
-    is_row = any(is_role(name, role) for name in inside for role in ("place", "time", "click"))
+    is_row = any(is_role(name, "place", "time", "click") for name in inside)
     return is_row and not any(is_role(name, "place") or is_name(name) for name in names)
 
 
@@ -95,16 +96,15 @@ def _fields(values: pl.Struct, path: str, prefix: str = "") -> Iterator[tuple[st
             yield inside, name
 
 
-def _structs(table: Table, rows: list[str]) -> str:
-    """Returns SQL with a row for each struct in the first of the columns `rows`, else empty."""
-    for column in map(table.__getitem__, rows[:1]):
-        inside = _fields(pl.Struct(_of_list(column)), "one")
-        lines = [f"{sql} AS {identifier(name)}" for sql, name in inside]
-        return (
-            f"SELECT * EXCLUDE ({column.sql}, one), {', '.join(lines)}\n"
-            f"FROM (SELECT *, unnest({column.sql}) AS one FROM {table.name})"
-        )
-    return ""
+def _structs(table: Table, name: str) -> str:
+    """Returns SQL with a row for each struct in the lists of a column."""
+    column = table[name]
+    inside = _fields(pl.Struct(_of_list(column)), "one")
+    lines = [f"{sql} AS {identifier(field)}" for sql, field in inside]
+    return (
+        f"SELECT * EXCLUDE ({column.sql}, one), {', '.join(lines)}\n"
+        f"FROM (SELECT *, unnest({column.sql}) AS one FROM {table.name})"
+    )
 
 
 def _slates(table: Table) -> str:
@@ -132,18 +132,20 @@ def _shown(table: Table) -> str:
     if table.is_named and not is_log:
         return ""
     has_orders = not all(column.is_key for column in users + requests) and not places
-    lists = {column: parts for column in table.columns if (parts := _parts(column)) is not None}
-    for shown, parts in lists.items():
+    lists = {column: found for column in table.columns if (found := _list(column))}
+    for shown, (parts, _) in lists.items():
         if has_role(shown.name, "past") or parts.explode().n_unique() <= MAX_NUMERIC_CATEGORY:
             continue
-        beside = [c for c in lists if c is not shown and _are_parallel(lists[c], parts)]
-        labels = [c for c in beside if {*lists[c].explode().str.to_lowercase()} <= LABELS]
+        beside = [c for c in lists if c is not shown and _are_parallel(lists[c][0], parts)]
+        labels = [c for c in beside if {*lists[c][0].explode().str.to_lowercase()} <= LABELS]
         others = [c for c in table.columns if c is not shown and c not in beside]
-        chosen = next((c for c in others if _are_chosen(c, lists.get(c), parts)), None)
+        chosen = next((c for c in others if _are_chosen(c, lists.get(c, (None,))[0], parts)), None)
         is_list = chosen or labels or (has_orders and _names_items(shown.name))
+        keys = [key for key in users + places if key is not chosen]
         # Such as the genres of a film, and its main one.
-        if is_list and not any(owned(key, [shown]) for key in users + places if key is not chosen):
-            return _rows(table, [shown, *beside], chosen)
+        if is_list and not any(is_attribute(shown, key) for key in keys):
+            read = {column: lists[column][1] for column in (shown, *beside)}
+            return _rows(table, read, chosen, lists[chosen][1] if chosen in lists else "")
     return ""
 
 
@@ -154,23 +156,20 @@ def _names_items(name: str) -> bool:
     return has_role(heads[-1] if heads else name, "place")
 
 
-def _parts(column: Column) -> pl.Series | None:
-    """Returns the values of the lists of some rows, None if the column holds no lists."""
-    some, separator = column.values.head(SAMPLE), _separator(column)
-    is_list = column.kind != "nested" and (separator or isinstance(column.dtype, pl.List))
-    return some.str.split(separator or ", ") if is_list else None
-
-
-def _separator(column: Column) -> str:
-    """Returns what separates the values of most texts, empty for other columns."""
-    some = column.values.drop_nulls().head(SAMPLE)
-    found = (
-        separator
-        for separator in ("|", ", ", ",", ";", " ")
-        if share(some.str.contains(separator, literal=True)) >= MIN_LISTS
-        if separator != " " or some.str.contains(CODES).all()
-    )
-    return next(found, "") if column.dtype == pl.String and column.kind != "time" else ""
+def _list(column: Column) -> tuple[pl.Series, str] | None:
+    """Returns the lists in some rows of a column, and SQL for them; None for other columns."""
+    some = column.values.head(SAMPLE)
+    if isinstance(column.dtype, pl.List):
+        return None if column.kind == "nested" else (some.str.split(", "), column.sql)
+    if column.dtype != pl.String or column.kind == "time":
+        return None
+    given = some.drop_nulls()
+    for separator in ("|", ", ", ",", ";", " "):
+        is_frequent = share(given.str.contains(separator, literal=True)) >= MIN_LISTS
+        if is_frequent and (separator != " " or given.str.contains(CODES).all()):
+            sql = f"string_split({column.clean or column.sql}, {literal(separator)})"
+            return some.str.split(separator), sql
+    return None
 
 
 def _are_parallel(one: pl.Series, other: pl.Series) -> bool:
@@ -179,14 +178,14 @@ def _are_parallel(one: pl.Series, other: pl.Series) -> bool:
     return share(lengths[0] == lengths[1]) >= MIN_PARALLEL and (lengths[0] > 1).any()
 
 
-def _are_chosen(column: Column, some: pl.Series | None, shown: pl.Series) -> bool:
+def _are_chosen(column: Column, lists: pl.Series | None, shown: pl.Series) -> bool:
     """Returns whether a column holds items of the lists, fewer than these."""
     if column.kind in ("time", "date", "flag", "constant", "missing", "nested"):
         return False
     values = column.values.head(SAMPLE)
-    chosen = some if some is not None else pl.select(pl.concat_list(values)).to_series()
-    rows = pl.DataFrame({"chosen": chosen, "shown": shown, "has": values.is_not_null()})
-    rows = rows.filter("has").drop_nulls()
+    if lists is None:
+        lists = pl.select(pl.concat_list(values)).to_series()
+    rows = pl.DataFrame({"chosen": lists, "shown": shown, "value": values}).drop_nulls()
     if rows.height < MAX_NUMERIC_CATEGORY or rows["chosen"].explode().n_unique() <= 2:
         return False
     unknown = rows["chosen"].list.set_difference(rows["shown"]).list.len()
@@ -194,31 +193,25 @@ def _are_chosen(column: Column, some: pl.Series | None, shown: pl.Series) -> boo
     return is_part and share(unknown == 0) >= MIN_CONTAINED
 
 
-def _rows(table: Table, lists: list[Column], chosen: Column | None) -> str:
-    """Returns SQL with a row for each item of the first list, and the values of the others."""
-    taken = any(c.name.lower() == "item" for c in table.columns if c is not lists[0])
+def _rows(table: Table, lists: dict[Column, str], chosen: Column | None, among: str) -> str:
+    """Returns SQL with a row for each item of the first list, and the values of the others.
+
+    `lists` are columns and SQL for their lists; `among` is that of `chosen`, empty for one value.
+    """
+    shown, *beside = lists
+    taken = any(c.name.lower() == "item" for c in table.columns if c is not shown)
     item = "shown_item" if taken else "item"
-    names = [item, *(column.sql for column in lists[1:])]
-    rows = ", ".join(
-        f"unnest({_as_list(column)}) AS {name}" for column, name in zip(lists, names, strict=True)
-    )
+    names = [item, *(column.sql for column in beside)]
+    rows = [f"unnest({one}) AS {name}" for one, name in zip(lists.values(), names, strict=True)]
     keys = [c for c in table.columns if c.is_key and c.kind in KINDS_OF_IDS]
     has_key = any(column.is_integer or "id" in column.words for column in keys)
     number = f"(SELECT *, row_number() OVER () AS {REQUEST} FROM {table.name})"
     sql = (
-        f"SELECT * EXCLUDE ({', '.join(column.sql for column in lists)}), {rows}\n"
+        f"SELECT * EXCLUDE ({', '.join(column.sql for column in lists)}), {', '.join(rows)}\n"
         f"FROM {table.name if has_key else number}"
     )
     if chosen is None:
         return sql
-    is_list = _separator(chosen) or isinstance(chosen.dtype, pl.List)
-    among = _as_list(chosen) if is_list else f"[{chosen.sql}]"
+    among = among or f"[{chosen.sql}]"
     click = f"coalesce(list_contains(({among})::VARCHAR[], {item}::VARCHAR), false) AS click"
     return f"SELECT * EXCLUDE ({chosen.sql}), {click}\nFROM ({sql})"
-
-
-def _as_list(column: Column) -> str:
-    """Returns SQL for the values of a cell as a list."""
-    if isinstance(column.dtype, pl.List):
-        return column.sql
-    return f"string_split({column.clean or column.sql}, {literal(_separator(column))})"
