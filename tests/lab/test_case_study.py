@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from larr_lab.studies.case_study import Retriever, Texts, case_study
 from tests.conftest import ROOT
 
 
-def retrievers(_: Config, candidates: Texts) -> dict[str, Callable[[], Retriever]]:
+def retrievers(_: Config, __: object, candidates: Texts) -> Iterator[tuple[str, Retriever]]:
     """Prefers places in the region that the query's scene names, if it names one."""
     region_C = np.array([dict(parts)["poi_location"].rsplit(", ", 1)[1] for parts in candidates])
 
@@ -25,10 +25,8 @@ def retrievers(_: Config, candidates: Texts) -> dict[str, Callable[[], Retriever
         return (np.array(region_Q)[:, None] == region_C).astype(float)
 
     random = np.random.default_rng(0)
-    return {
-        "larr": lambda: by_region,
-        "chance": lambda: lambda queries: random.random((len(queries), len(candidates))),
-    }
+    yield "larr", by_region
+    yield "chance", lambda queries: random.random((len(queries), len(candidates)))
 
 
 @pytest.fixture

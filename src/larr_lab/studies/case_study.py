@@ -8,8 +8,7 @@ Shapes: Q queries, C candidate places, D the vector's length, K places found for
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from larr.data.transforms import Template
 from larr.errors import ConfigError
 from larr.evaluation.findings import Json
 from larr.progress import track
-from larr.text.backbone import LanguageModel, Parts, load_base, load_language_model
+from larr.text.backbone import Parts, load_base, load_language_model
 from larr.text.corpus import descriptions_table, row_texts
 from larr.text.embed import WORDS
 from larr.text.encoder import as_encoder, compute, load_encoder
@@ -39,6 +38,8 @@ Texts = list[Parts]
 Retriever = Callable[[Texts], np.ndarray]
 """Queries -> similarities to the candidates, [Q, C]."""
 
+BASELINES = ("pretrained", "untuned", "tfidf", "chance")
+"""The retrievers that the tuned encoders are compared with."""
 QUERIES = {
     "scene": "the scene alone",
     "user_without_home": "scene and user, without the text about the user's home",
@@ -86,10 +87,9 @@ def case_study(config: Config) -> Json:
         for name, (texts, count) in scenes.items()
         if texts
     }
-    retrievers = _retrievers(config, places.texts)
-    with track("case study", len(retrievers), "models") as advance:
-        for name, load in retrievers.items():
-            retrieve = load()
+    encoders = {"larr": config, **current_encoders(config)}
+    with track("case study", len(encoders) + len(BASELINES), "models") as advance:
+        for name, retrieve in _retrievers(config, encoders, places.texts):
             for kind, queries in queries_by_kind.items():
                 found_QK = nearest(retrieve, queries)
                 visitors[kind][name] = _figures(regions, places, found_QK)
@@ -207,27 +207,20 @@ def _scenes(config: Config, orders: pl.DataFrame, moment: Moment) -> tuple[Texts
     return list(counts)[:VISITORS], sum(counts.values())
 
 
-def _retrievers(config: Config, candidates: Texts) -> dict[str, Callable[[], Retriever]]:
-    """Returns functions that each load a retriever, so that models are loaded one by one."""
-
-    def dense(load: Callable[[], Any]) -> Callable[[], Retriever]:
-        return lambda: _dense(config, load(), candidates)
-
-    def pooled(load: Callable[[], LanguageModel]) -> Callable[[], Retriever]:
-        return dense(lambda: as_encoder(load(), None, config.contrast.pooling))
-
-    folders = {
-        name: artifacts.folder(tuned, "contrast")
-        for name, tuned in {"larr": config, **current_encoders(config)}.items()
-    }
-    random, stage_1 = np.random.default_rng(config.seed), artifacts.folder(config, "pretrain")
-    return {
-        **{name: dense(partial(load_encoder, folder)) for name, folder in folders.items()},
-        "pretrained": pooled(lambda: load_language_model(stage_1, config)),
-        "untuned": pooled(lambda: load_base(config)),
-        "tfidf": lambda: _tfidf(candidates),
-        "chance": lambda: lambda queries: random.random((len(queries), len(candidates))),
-    }
+def _retrievers(
+    config: Config, encoders: dict[str, Config], candidates: Texts
+) -> Iterator[tuple[str, Retriever]]:
+    """Yields the retrievers of these encoders, then BASELINES; loads one model at a time."""
+    for name, tuned in encoders.items():
+        yield name, _dense(config, load_encoder(artifacts.folder(tuned, "contrast")), candidates)
+    pooling = config.contrast.pooling
+    lm = load_language_model(artifacts.folder(config, "pretrain"), config)
+    yield "pretrained", _dense(config, as_encoder(lm, None, pooling), candidates)
+    lm = load_base(config)
+    yield "untuned", _dense(config, as_encoder(lm, None, pooling), candidates)
+    yield "tfidf", _tfidf(candidates)
+    random = np.random.default_rng(config.seed)
+    yield "chance", lambda queries: random.random((len(queries), len(candidates)))
 
 
 def _dense(config: Config, encoder: Any, candidates: Texts) -> Retriever:
