@@ -1,9 +1,11 @@
 """`larr init` finds users, places, requests and labels by values and names."""
 
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from larr.data.prepare import prepare
 from tests.init.drafts import drafted, huts, texts, written
@@ -53,6 +55,36 @@ def test_tables_with_some_repeated_keys_are_read(folder: Path) -> None:
     text, _ = written(folder, tables)
     assert "#   huts: hut_id is missing or repeated in 35.5% of its rows" in text
     assert "#   forecasts: no column of the log matches its key" in text
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (pl.col("asked"), "asked AS since"),
+        (pl.col("asked").dt.date(), "asked AS since"),
+        (pl.col("asked").dt.offset_by("-5y"), "year(asked::TIMESTAMP) AS asked_year"),
+        (pl.col("asked").dt.offset_by("5y"), "year(asked::TIMESTAMP) AS asked_year"),
+        (pl.col("first"), "year(asked::TIMESTAMP) AS asked_year"),  # computed from the log
+    ],
+)
+def test_the_start_of_places_precedes_their_rows(
+    folder: Path, start: pl.Expr, expected: str
+) -> None:
+    day, hour, number = timedelta(days=1), timedelta(hours=1), pl.int_range(pl.len())
+    answers = pl.DataFrame({"question_id": [n // 4 for n in range(400)]}).with_columns(
+        user_id=number * 7 % 31,
+        answered=datetime(2019, 1, 1) + (pl.col("question_id") + number % 4) * day + 3 * hour,
+    )
+    questions = answers.group_by("question_id", maintain_order=True).agg(
+        title=pl.format("How is question {} answered?", pl.col("question_id").first()),
+        first=pl.col("answered").min(),
+        asked=pl.col("answered").min() - 2 * hour,
+    )
+    questions = questions.with_columns(asked=start).drop("first")
+    text, config = written(folder, {"answers": answers, "questions": questions})
+    assert expected in text
+    assert ("poi_log_age" in config.features.numbers) == ("since" in expected)
+    prepare(config)
 
 
 def test_a_table_with_repeated_keys_is_joined_once(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from larr.data.transforms import AGE
 from larr.html import environment
 from larr.init.guess import Guess, guess
 from larr.init.kinds import EPOCHS, RELATIVE, Column
@@ -112,7 +113,8 @@ def _columns_read(found: Guess, log: Query, places: Query, users: Query) -> dict
         "profiles": likes,
         "buckets": [name for *_, some in written for name in some if kinds[name] == "number"],
         "categories": ["user_id", "poi_id", *categories, *likes, *of_time],
-        "numbers": [name for name, kind in kinds.items() if kind == "number"],
+        "numbers": [AGE] * ("since" in places.lines)
+        + [name for name, kind in kinds.items() if kind == "number"],
         "differing": differing + ["position"] * ("position" in found.roles),
     }
 

@@ -16,6 +16,7 @@ from larr.data.values import LABELS
 from larr.init.guess import Entity, Guess
 from larr.init.kinds import MIXED, RELATIVE, Column, percent, share
 from larr.init.left_out import why_not
+from larr.init.relations import is_start
 from larr.init.reshape import aggregate
 from larr.init.roles import MAX_MISSING
 from larr.init.words import has_role, is_kind, is_name, is_role
@@ -182,6 +183,7 @@ def entity_query(table: str, found: Guess, entity: Entity) -> Query:
         query.add(sql, "name", title.example)
     elif table == "places":
         query.add(own.sql, "name", own.example)
+    start = _start(found) if table == "places" else None
     flags = [column for column in entity.columns if column.kind == "flag"]
     flags = flags if len(flags) >= MANY_FLAGS and entity.table else []
     if flags:
@@ -192,6 +194,12 @@ def entity_query(table: str, found: Guess, entity: Entity) -> Query:
             query.left_out[column.name] = reason
         elif axes and column.is_numeric and axes[0] not in query.lines:
             query.add(forms[column].format(column.value_sql), axes[0], column.example)
+        elif column is start:
+            query.add(column.as_time(), "since", column.example)
+            query.checks.append(
+                f"{column.name} precedes the rows of its {found.place.key.name}, so it is taken for"
+                " the start of a place, before which it is not sampled; its age is a feature."
+            )
         elif (column is not title or is_kind(column.name)) and column not in flags:
             query.add_own(column, forms[column])
     given = f"\nWHERE {own.sql} IS NOT NULL" if own.missing else ""
@@ -215,6 +223,16 @@ def entity_query(table: str, found: Guess, entity: Entity) -> Query:
             "each value is read."
         )
     return query
+
+
+def _start(found: Guess) -> Column | None:
+    """Returns the column of places with the time from which the log can contain them, or None."""
+    place, time = found.place, found.roles.get("time")
+    if place.table is None or time is None or time.form in RELATIVE:
+        return None
+    times = [c for c in place.columns if c.kind in ("time", "date") and c.form not in RELATIVE]
+    starts = (c for c in times if is_start(c, place.own_key, place.key, time))
+    return next(starts, None)
 
 
 def _title(columns: Sequence[Column], key: Column) -> Column | None:

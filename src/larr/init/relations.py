@@ -24,6 +24,10 @@ USUAL, DISTINCT = 0.95, 0.5
 share of the rows, and there are at least so many different ones for each."""
 OFTEN, DEPENDENT = 10, 0.5
 """A column depends on the place if, for places with this many rows, one value has this share."""
+MIN_BEFORE, MIN_NEW, MAX_AT_FIRST = 0.95, 0.5, 0.1
+"""A time of places is their start if it precedes at least the first share of their rows, if at
+least the second share of the places start after the log does, and if at most the third start
+exactly at their first row: that would be computed from the rows."""
 
 
 def is_named_like(column: Column, key: Column, other: Table) -> bool:
@@ -83,6 +87,22 @@ def depends(column: Column, place: Column) -> bool:
         pl.col("value").value_counts().struct.field("count").max() / pl.len()
     ).item()
     return len(often) > 0 and dependent > max(DEPENDENT, 2 * usual)
+
+
+def is_start(times: Column, key: Column, place: Column, time: Column) -> bool:
+    """Returns whether the times of places are those from which a log can contain them.
+
+    `key` has the places of `times`, `place` those of the log, and `time` the times of its rows.
+    """
+    starts = pl.DataFrame({"place": key.values, "start": times.times}).drop_nulls()
+    rows = pl.DataFrame({"place": place.values, "time": time.times}).drop_nulls()
+    rows = rows.join(starts.unique("place"), on="place")
+    first = rows.group_by("place").agg(pl.col("start").first(), pl.col("time").min())
+    return (
+        share(rows["start"] <= rows["time"]) >= MIN_BEFORE
+        and share(first["start"] > rows["time"].min()) >= MIN_NEW
+        and share(first["start"] == first["time"]) <= MAX_AT_FIRST
+    )
 
 
 def differing(keys: list[Column], columns: Sequence[Column]) -> list[Column]:
