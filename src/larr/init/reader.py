@@ -254,12 +254,12 @@ def cleaned(column: str, values: pl.Series) -> str:
         return f"regexp_replace({inside}, {literal(ENDS)}, '', 'g')"
     if some.str.contains(TAGGED).all() and some.str.contains("><").any():
         return f"trim(replace({column}, '><', ', '), '<>')"
-    if not some.str.contains(MEASURED).all():
-        return column
-    units = [given.str.extract(MEASURED, number).unique() for number in (1, 2)]
+    for cells in (some, given):  # the first cells decide on most columns
+        units = [cells.str.extract(MEASURED, group).unique() for group in (1, 2)]
+        if any(len(unit) > 1 for unit in units) or not any(unit[0] for unit in units):
+            return column
     numbers = given.str.extract(f"({NUMBER})")
-    has_unit = all(len(unit) == 1 for unit in units) and any(unit[0] for unit in units)
     for form, old, new in ((THOUSANDS, ",", ""), (DECIMALS, ",", ".")):
-        if has_unit and not numbers.null_count() and numbers.str.contains(form).all():
+        if not numbers.null_count() and numbers.str.contains(form).all():
             return f"replace(regexp_extract({column}, {literal(NUMBER)}), '{old}', '{new}')"
     return column
