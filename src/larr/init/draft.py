@@ -50,10 +50,8 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     """Returns the configuration as TOML."""
     found = guess(reader)
     log, time = log_query("impressions", found), found.roles.get("time")
-    users, places = (
-        entity_query("users", found, found.user),
-        entity_query("places", found, found.place),
-    )
+    users = entity_query("users", found, found.user)
+    places = entity_query("places", found, found.place)
     orders = [log_query("orders", found.orders)] if found.orders else []
     sources = [found.log, found.user.table, found.place.table, found.orders and found.orders.log]
     read = _with_needs([table for table in sources if table])

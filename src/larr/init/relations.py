@@ -83,9 +83,7 @@ def depends(column: Column, place: Column) -> bool:
     places = counts.group_by("place").agg(pl.col("len").sum(), most=pl.col("len").max())
     often = places.filter(pl.col("len") >= OFTEN)
     dependent = often.select(pl.col("most").sum() / pl.col("len").sum()).item()
-    usual = rows.select(
-        pl.col("value").value_counts().struct.field("count").max() / pl.len()
-    ).item()
+    usual = rows.group_by("value").len().select(pl.col("len").max() / pl.col("len").sum()).item()
     return len(often) > 0 and dependent > max(DEPENDENT, 2 * usual)
 
 

@@ -117,11 +117,8 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
     taken = {column.name.lower() for column in table.columns}
     named = [other for other in tables if other.is_named and table.is_named and other is not table]
     for column, other in product(table.columns, named):
-        keys = (
-            k
-            for k in other.columns
-            if is_named_like(column, k, other) and is_foreign_key(column, k)
-        )
+        keys = (key for key in other.columns if is_named_like(column, key, other))
+        keys = (key for key in keys if is_foreign_key(column, key))
         key = None if other in joins else next(keys, None)
         if key is None:
             continue
