@@ -226,7 +226,8 @@ def ranker_speed(config: Config, log: LogRows) -> float:
             vectors = artifacts.folder(moved, "embed") / candidate.vectors / VECTORS
             vectors.parent.mkdir(parents=True)
             random = np.random.default_rng(config.seed)
-            shape = (_texts(config).height, config.embed.dimension)
+            texts = pl.scan_parquet(prepared / "texts.parquet").select(pl.len()).collect().item()
+            shape = (texts, config.embed.dimension)
             np.save(vectors, random.standard_normal(shape, np.float32))
         ranker, rows = rankers.build(moved, "warm_up"), log.latest(STEPS * size)
         started = time.perf_counter()
