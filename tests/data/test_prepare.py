@@ -261,7 +261,7 @@ def test_a_held_back_part_resembles_test_rows(
     assert 0.2 < new.mean() < 0.6
     (fold,) = folds(config)
     names = [category.name for category in read_features(config.output / "prepare").categories]
-    assert not fold.judge.array("categories")[new, names.index("poi_id")].any()
+    assert not fold.validation.array("categories")[new, names.index("poi_id")].any()
     np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(split != "train"))
 
 

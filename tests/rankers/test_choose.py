@@ -157,8 +157,8 @@ def test_few_held_back_rows_are_drawn_again_and_the_weights_averaged(
     """`lucky` differs from `plain` for a single user, so it wins where this user is drawn."""
     config = choosing(tmp_path)
     parts = folds(config)
-    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
-    users = np.concatenate([fold.judge.array("keys")[:, 0] for fold in parts])
+    labels = np.concatenate([fold.validation.array("labels") for fold in parts])
+    users = np.concatenate([fold.validation.array("keys")[:, 0] for fold in parts])
     logits = {"plain": np.zeros(labels.shape), "lucky": np.zeros(labels.shape)}
     is_lucky = users == users.min()
     logits["lucky"][is_lucky] = np.where(labels[is_lucky], 3, -3)
@@ -189,7 +189,7 @@ def test_few_held_back_rows_allow_twice_as_many_members_by_default(
 def test_the_loss_of_logits_is_that_of_their_probabilities(tmp_path: Path) -> None:
     config = choosing(tmp_path)
     parts = folds(config)
-    labels = np.concatenate([fold.judge.array("labels") for fold in parts])
+    labels = np.concatenate([fold.validation.array("labels") for fold in parts])
     logits = np.random.default_rng(1).normal(size=labels.shape)
     expected = choose.fold_metrics(config, 1 / (1 + np.exp(-logits)), parts)["loss"]
     assert row_losses(logits, labels).mean() == pytest.approx(expected)

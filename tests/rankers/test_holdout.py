@@ -39,7 +39,7 @@ def test_the_last_training_days_are_held_back(config: Config) -> None:
     first, second = holdout.folds(config)  # the third would train on less than half of the log
     for last, fold in ((3, first), (2, second)):
         np.testing.assert_array_equal(fold.train.numbers_N, np.flatnonzero(days[:, 0] < last))
-        np.testing.assert_array_equal(fold.judge.numbers_N, np.flatnonzero(days[:, 0] == last))
+        np.testing.assert_array_equal(fold.validation.numbers_N, np.flatnonzero(days[:, 0] == last))
         np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(days[:, 0] >= last))
         latest = fold.shortened(50).train.numbers_N
         np.testing.assert_array_equal(
@@ -63,7 +63,7 @@ def test_days_with_few_rows_are_held_back_together(config: Config) -> None:
     for number, part in enumerate(folds, 1):
         first = 40 - 4 * number - 100
         np.testing.assert_array_equal(
-            np.unique(part.judge.array("days")), np.arange(first, first + 4)
+            np.unique(part.validation.array("days")), np.arange(first, first + 4)
         )
         assert part.train.array("days").max() == first - 1
 
@@ -78,11 +78,11 @@ def test_new_users_or_places_are_held_back_if_the_test_has_new_ones(
     np.save(test, keys)
     found = rows_of_parts(config)
     assert len(found) == parts.PARTS
-    judged = np.concatenate([judge.numbers_N for _, judge in found])
-    np.testing.assert_array_equal(np.sort(judged), np.arange(SIZES.rows))
+    validated = np.concatenate([validation.numbers_N for _, validation in found])
+    np.testing.assert_array_equal(np.sort(validated), np.arange(SIZES.rows))
     for part in found:
-        trained, judging = (set(log.array("keys")[:, column]) for log in part)
-        assert not judging & trained
+        trained, validated_in = (set(log.array("keys")[:, column]) for log in part)
+        assert not validated_in & trained
 
 
 def test_texts_are_held_back_if_the_test_has_new_ones(config: Config) -> None:
@@ -91,15 +91,15 @@ def test_texts_are_held_back_if_the_test_has_new_ones(config: Config) -> None:
     texts[:, 2] += 1_000
     np.save(test, texts)
     for part in rows_of_parts(config):
-        trained, judging = (set(log.array("texts")[:, 2]) for log in part)
-        assert not judging & trained
+        trained, validated_in = (set(log.array("texts")[:, 2]) for log in part)
+        assert not validated_in & trained
 
 
 def test_requests_are_held_back_if_the_test_has_nothing_new(config: Config) -> None:
-    for train, judge in rows_of_parts(config):
-        trained, judging = (set(log.array("requests")[:, 0]) for log in (train, judge))
-        assert not judging & trained
-        assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
+    for train, validation in rows_of_parts(config):
+        trained, validated_in = (set(log.array("requests")[:, 0]) for log in (train, validation))
+        assert not validated_in & trained
+        assert set(validation.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 
 def test_as_many_places_are_excluded_as_are_new_in_the_test(config: Config) -> None:
@@ -107,16 +107,16 @@ def test_as_many_places_are_excluded_as_are_new_in_the_test(config: Config) -> N
     keys = np.load(test)
     keys[: SIZES.test_rows // 4, 1] += 1_000
     np.save(test, keys)
-    for train, judge in rows_of_parts(config):
-        trained, judging = (set(log.array("keys")[:, 1]) for log in (train, judge))
-        new = judging - trained
-        share = np.isin(judge.array("keys")[:, 1], list(new)).mean()
+    for train, validation in rows_of_parts(config):
+        trained, validated_in = (set(log.array("keys")[:, 1]) for log in (train, validation))
+        new = validated_in - trained
+        share = np.isin(validation.array("keys")[:, 1], list(new)).mean()
         assert 0.1 < share < 0.4
         log = log_of(config)
         taken = np.isin(log.array("keys")[:, 1], list(new)) & (log.array("labels")[:, 0] > 0)
         requests = log.array("requests")[taken, 0]
         assert not set(requests) & set(train.array("requests")[:, 0])
-        assert set(judge.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
+        assert set(validation.array("keys")[:, 0]) & set(train.array("keys")[:, 0])
 
 
 def test_nothing_is_excluded_if_enough_held_back_places_are_new(config: Config) -> None:
@@ -139,12 +139,12 @@ def test_a_log_of_one_user_is_refused(config: Config) -> None:
 
 def test_losses_are_over_all_rows_and_aucs_are_means_of_the_folds(config: Config) -> None:
     folds = holdout.folds(config)
-    labels = np.concatenate([fold.judge.array("labels") for fold in folds])
+    labels = np.concatenate([fold.validation.array("labels") for fold in folds])
     scores = np.random.default_rng(1).random(labels.shape)
     figures = fold_metrics(config, scores, folds)
     losses = [log_loss(label, score) for label, score in zip(labels.T, scores.T, strict=True)]
     assert figures["loss"] == pytest.approx(sum(losses))
-    end = len(folds[0].judge)
+    end = len(folds[0].validation)
     aucs = [auc(labels[rows, 0], scores[rows, 0]) for rows in (slice(end), slice(end, None))]
     assert figures["ctr_auc"] == pytest.approx(np.mean(aucs))
     assert 0 < figures["ctcvr_gauc"] < 1
@@ -156,5 +156,5 @@ def test_an_undefined_metric_is_omitted(config: Config) -> None:
     keys[:, 0] = np.arange(len(keys))  # no user has a row of each class
     np.save(path, keys)
     folds = holdout.folds(config)
-    scores = np.full((sum(len(fold.judge) for fold in folds), 2), 0.5)
+    scores = np.full((sum(len(fold.validation) for fold in folds), 2), 0.5)
     assert set(fold_metrics(config, scores, folds)) == {"loss", "ctr_auc", "ctcvr_auc"}

@@ -27,19 +27,19 @@ MIN_SHARE = 0.1
 
 
 class Fold(NamedTuple):
-    """A split of the training rows into training and validation rows (`judge`)."""
+    """A split of the training rows into training and validation rows (`validation`)."""
 
     train: LogRows
-    judge: LogRows
+    validation: LogRows
     left_out_N: npt.NDArray[np.int64]
-    """The numbers of the log's rows that are not in `train`: those of `judge`, and others."""
+    """The numbers of the log's rows that are not in `train`: those of `validation`, and others."""
 
     def shortened(self, rows: int) -> Fold:
         """Returns the fold with at most `rows` training rows.
 
         These are the latest if all validation rows are later, and else a sample of all days.
         """
-        if self.train.array("days").max() < self.judge.array("days").min():
+        if self.train.array("days").max() < self.validation.array("days").min():
             return self._replace(train=self.train.latest(rows))
         is_kept_N = scattered(np.arange(len(self.train))) < rows / len(self.train)
         return self._replace(train=self.train.select(np.flatnonzero(is_kept_N)))
@@ -58,8 +58,8 @@ def folds(config: Config) -> list[Fold]:
     found = []
     for folder in sorted((data / HELD_BACK).glob("*")):
         part = folder.relative_to(data).as_posix()
-        train, judge = (LogRows(folder / split, part=part) for split in SPLITS)
-        found.append(Fold(train, judge, np.load(folder / LEFT_OUT)))
+        train, validation = (LogRows(folder / split, part=part) for split in SPLITS)
+        found.append(Fold(train, validation, np.load(folder / LEFT_OUT)))
     if not found:
         raise DataError(
             f"{data}: too few users, places or requests to hold back a part of them; give a longer "
@@ -73,17 +73,17 @@ def _last_days(log: LogRows) -> Iterator[Fold]:
     day_N = log.array("days")[:, 0]
     day_D, rows_D = np.unique(day_N, return_counts=True)
     least = min(ENOUGH_ROWS, MIN_SHARE * len(log))
-    stop, block, judged = int(day_D[-1]) + 1, 0, 0
+    stop, block, rows_held = int(day_D[-1]) + 1, 0, 0
     # From the last day back to the second; the first day is always trained on.
     for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):
         block += rows
         if block < least and day > day_D[1]:
             continue
         earlier = np.flatnonzero(day_N < day)
-        if judged and len(earlier) < len(log) / 2:
+        if rows_held and len(earlier) < len(log) / 2:
             return  # too few rows to represent training on all days
-        judge = np.flatnonzero((day_N >= day) & (day_N < stop))
-        yield Fold(log.select(earlier), log.select(judge), np.flatnonzero(day_N >= day))
-        stop, block, judged = day, 0, judged + block
-        if judged >= ENOUGH_ROWS:
+        validation = np.flatnonzero((day_N >= day) & (day_N < stop))
+        yield Fold(log.select(earlier), log.select(validation), np.flatnonzero(day_N >= day))
+        stop, block, rows_held = day, 0, rows_held + block
+        if rows_held >= ENOUGH_ROWS:
             return

@@ -159,7 +159,7 @@ def _train(config: Config, name: str, folder: Path, folds: list[Fold]) -> None:
         console.print(f"  {error}")
         diverged = True
         tasks = len(read_features(artifacts.folder(config, "prepare")).tasks)
-        probability_JT = np.full((sum(len(fold.judge) for fold in folds), tasks), 0.5)
+        probability_JT = np.full((sum(len(fold.validation) for fold in folds), tasks), 0.5)
     np.save(folder / PROBABILITIES, probability_JT)
     seconds = round(time.perf_counter() - started, 3)
     artifacts.write_json(folder / COST, {"seconds": seconds, "diverged": diverged})
@@ -215,7 +215,7 @@ def most_members(config: Config, folds: list[Fold]) -> int:
 
 
 def _are_few(folds: list[Fold]) -> bool:
-    return sum(len(fold.judge) for fold in folds) <= FEW_ROWS
+    return sum(len(fold.validation) for fold in folds) <= FEW_ROWS
 
 
 def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, float]:
@@ -227,10 +227,10 @@ def _blend(config: Config, trials: list[Trial], folds: list[Fold]) -> dict[str, 
     """
     members = config.choose.members or MEMBERS
     logit_of = {trial.name: trial.logit_JT for trial in trials if not trial.diverged}
-    label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
+    label_JT = np.concatenate([fold.validation.array("labels") for fold in folds])
     if not _are_few(folds):
         return _select(logit_of, label_JT, np.ones(len(label_JT)), members)
-    users = np.concatenate([fold.judge.array("keys")[:, 0] for fold in folds])
+    users = np.concatenate([fold.validation.array("keys")[:, 0] for fold in folds])
     ids, user_J = np.unique(users, return_inverse=True)
     random, votes = np.random.default_rng(config.seed), Counter[str]()
     for _ in range(BAGS):
@@ -283,7 +283,7 @@ def _choice(
         "members": members,
         "best": fold_metrics(config, 1 / (1 + np.exp(-mean_JT)), folds),
         "decision": _summary(trials, chosen),
-        "held_back": {"rows": sum(len(fold.judge) for fold in folds), "folds": len(folds)},
+        "held_back": {"rows": sum(len(fold.validation) for fold in folds), "folds": len(folds)},
         "trials": {
             trial.name: {
                 **trial.variant.model_dump(),

@@ -77,7 +77,7 @@ def held_back_probabilities(
     scores = []
     for fold in folds:
         ranker, _ = train(config, name, settings, fold.train)
-        scores.append(predict_log(ranker, fold.judge))
+        scores.append(predict_log(ranker, fold.validation))
     return np.concatenate(scores)
 
 
@@ -95,9 +95,11 @@ def fold_metrics(config: Config, probability_JT: Array, folds: list[Fold]) -> di
     of different trainings are not comparable. A metric that is undefined in every fold, for lack of
     a class or of users with both, is left out.
     """
-    label_JT = np.concatenate([fold.judge.array("labels") for fold in folds])
-    ends = np.cumsum([len(fold.judge) for fold in folds])[:-1]
-    users = [np.unique(fold.judge.array("keys")[:, 0], return_inverse=True)[1] for fold in folds]
+    label_JT = np.concatenate([fold.validation.array("labels") for fold in folds])
+    ends = np.cumsum([len(fold.validation) for fold in folds])[:-1]
+    users = [
+        np.unique(fold.validation.array("keys")[:, 0], return_inverse=True)[1] for fold in folds
+    ]
     figures = {"loss": 0.0}
     tasks = read_features(artifacts.folder(config, "prepare")).tasks
     for task, label_J, score_J in zip(tasks, label_JT.T, probability_JT.T, strict=True):
