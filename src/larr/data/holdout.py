@@ -27,7 +27,7 @@ MIN_SHARE = 0.1
 
 
 class Fold(NamedTuple):
-    """A split of the training rows into training and validation rows (`validation`)."""
+    """A split of the training rows into rows to train on and rows to validate on."""
 
     train: LogRows
     validation: LogRows
@@ -73,17 +73,17 @@ def _last_days(log: LogRows) -> Iterator[Fold]:
     day_N = log.array("days")[:, 0]
     day_D, rows_D = np.unique(day_N, return_counts=True)
     least = min(ENOUGH_ROWS, MIN_SHARE * len(log))
-    stop, block, rows_held = int(day_D[-1]) + 1, 0, 0
+    stop, block, held_back = int(day_D[-1]) + 1, 0, 0
     # From the last day back to the second; the first day is always trained on.
     for day, rows in zip(day_D[:0:-1].tolist(), rows_D[:0:-1].tolist(), strict=True):
         block += rows
         if block < least and day > day_D[1]:
             continue
         earlier = np.flatnonzero(day_N < day)
-        if rows_held and len(earlier) < len(log) / 2:
+        if held_back and len(earlier) < len(log) / 2:
             return  # too few rows to represent training on all days
         validation = np.flatnonzero((day_N >= day) & (day_N < stop))
         yield Fold(log.select(earlier), log.select(validation), np.flatnonzero(day_N >= day))
-        stop, block, rows_held = day, 0, rows_held + block
-        if rows_held >= ENOUGH_ROWS:
+        stop, block, held_back = day, 0, held_back + block
+        if held_back >= ENOUGH_ROWS:
             return
