@@ -165,7 +165,7 @@ def test_a_year_is_not_the_start_of_a_place() -> None:
     checked = check("places", places)
     assert checked.good["since"].to_list() == [None, datetime(2019, 5, 1), None]
     assert {*checked.blanked["reason"]} == {
-        "since is a year, not a date; write it as since-01-01",
+        "since is a year; write a date such as 2019-07-01",
         "since cannot be read",
     }
 

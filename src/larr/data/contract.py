@@ -149,7 +149,7 @@ def broken_in_columns(
             broken[name, f"{name} is missing"] = given[name].is_null()
         if columns[name] is SINCE:
             is_year = values.is_between(*FIRST_DAY, closed="none")
-            broken[name, f"{name} is a year, not a date; write it as {name}-01-01"] = is_year
+            broken[name, f"{name} is a year; write a date such as 2019-07-01"] = is_year
         if low is not None:
             broken[name, f"{name} is below its range (min {low:g})"] = values < low
         if high is not None:
