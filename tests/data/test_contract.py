@@ -159,10 +159,13 @@ def test_an_invalid_optional_value_becomes_missing(
     assert not checked.rejected.height
 
 
-def test_a_year_is_not_the_start_of_a_place() -> None:
+@pytest.mark.parametrize("zone", ["", "America/Chicago"])
+def test_a_year_is_not_the_start_of_a_place(zone: str) -> None:
     starts = ["2019", "2019-05-01", "yesterday"]
     places = pl.DataFrame({"poi_id": ["a", "b", "c"], "name": "x", "since": starts})
-    checked = check("places", places)
+    checked = check("places", places, time_zone=zone)
+    years = check("places", places.with_columns(since=pl.Series([2019.0, 2020.0, None])))
+    assert years.good["since"].null_count() == 3
     assert checked.good["since"].to_list() == [None, datetime(2019, 5, 1), None]
     assert {*checked.blanked["reason"]} == {
         "since is a year; write a date such as 2019-07-01",

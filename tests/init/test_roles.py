@@ -80,9 +80,12 @@ def test_the_start_of_places_precedes_their_rows(
         first=pl.col("answered").min(),
         asked=pl.col("answered").min() - 2 * hour,
     )
-    questions = questions.with_columns(asked=start).drop("first")
+    questions = questions.with_columns(asked=start, log_age=pl.int_range(pl.len()) / 7).drop(
+        "first"
+    )
     text, config = written(folder, {"answers": answers, "questions": questions})
     assert expected in text
+    assert "log_age AS own_log_age" in text
     assert ("poi_log_age" in config.features.numbers) == ("since" in expected)
     prepare(config)
 

@@ -15,8 +15,8 @@ NEVER_FEATURES = ("click", "order", "probability_click", "probability_order", "s
 """Columns of impressions that are unknown at request time, so features must not read them."""
 OLDEST = datetime(1980, 1, 1)
 """Earlier times are errors, such as the date 20240408 read as seconds since 1970."""
-FIRST_DAY = (datetime(1970, 1, 1), datetime(1970, 1, 2))
-"""The start of a place on this day is a year, read as seconds since 1970."""
+YEAR = r"^\d{4}(\.0)?$"
+"""A year instead of a date, which would be read as seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def broken_in_columns(
         if not columns[name].nullable:
             broken[name, f"{name} is missing"] = given[name].is_null()
         if columns[name] is SINCE:
-            is_year = values.is_between(*FIRST_DAY, closed="none")
+            is_year = given[name].cast(pl.String).str.contains(YEAR)
             broken[name, f"{name} is a year; write a date such as 2019-07-01"] = is_year
         if low is not None:
             broken[name, f"{name} is below its range (min {low:g})"] = values < low

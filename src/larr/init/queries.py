@@ -11,7 +11,7 @@ from larr.data.contract import TABLES
 from larr.data.names import LOOKED_UP
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
-from larr.data.transforms import TIME_COLUMNS
+from larr.data.transforms import AGE, TIME_COLUMNS
 from larr.data.values import LABELS
 from larr.init.guess import Entity, Guess
 from larr.init.kinds import MIXED, RELATIVE, Column, percent, share
@@ -23,7 +23,8 @@ from larr.init.words import has_role, is_kind, is_name, is_role
 
 MANY_FLAGS = 5
 """A table with at least this many flags (yes-or-no columns) gets a list of words instead."""
-ADDED = {*TIME_COLUMNS, *NEVER_SEEN, "ctr", "cvr", "recent", "impressions", "order_price_yuan"}
+ADDED = {*TIME_COLUMNS, *NEVER_SEEN, AGE.removeprefix("poi_")}
+ADDED |= {"ctr", "cvr", "recent", "impressions", "order_price_yuan"}
 """Names, without prefix, of columns that larr adds."""
 HIGH = 0.8
 """A rating of at least this share of the largest is a click."""
