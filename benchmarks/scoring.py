@@ -125,7 +125,7 @@ def main() -> None:
     known = merged(agg_partial(model.scene), partial(*texts))
     parts = {f"known_{name}": tensor.detach() for name, tensor in known._asdict().items()}
     parts |= {name: torch.from_numpy(rows[f"place_{name}"]) for name in Partial._fields}
-    vectors = torch.randn(CANDIDATES, batch.texts.shape[1], model.vectors.shape[1])
+    vectors = torch.randn(CANDIDATES, *model.scene.slots.shape)
     of_texts, every = {"vectors": vectors, "missing": batch.texts < 0}, with_every_token(model)
 
     def scene_encoder(module: Any, inputs: Inputs) -> Tensor:

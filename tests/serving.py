@@ -119,11 +119,11 @@ def run_of(city: Config, name: str, output: Path) -> Config:
     align = city.align.model_copy(update={"models": [name], "trees": trees})
     config = city.model_copy(update={"output": output, "align": align})
     texts = pl.read_parquet(output / "prepare" / "texts.parquet")
-    for source in ("encoder", "letters") if name == BEST else ("encoder",):
+    for source in ("encoder", "tfidf", "letters") if name == BEST else ("encoder", "tfidf"):
         folder = output / "embed" / source
         folder.mkdir(parents=True)
         vectors = random.normal(size=(texts.height, 128)).astype(np.float32)
-        if source == "letters":
+        if source != "encoder":
             vectors[:] = 0
             SOURCES[source].compute(Job(config, texts, folder), vectors)
         np.save(folder / "vectors.npy", vectors)

@@ -39,7 +39,7 @@ def test_a_run_completes_every_stage_and_reports_the_rankers(tiny_run: Config) -
         name: np.load(tiny_run.output / "embed" / name / "vectors.npy")
         for name in vector_sources(tiny_run)
     }
-    assert list(vectors) == ["encoder", "ordered"]
+    assert list(vectors) == ["encoder", "tfidf", "ordered"]
     assert not np.allclose(vectors["encoder"], vectors["ordered"])
 
 

@@ -222,8 +222,8 @@ def ranker_speed(config: Config, log: LogRows) -> float:
         moved = config.model_copy(update={"output": Path(folder)})
         moved = with_variants(moved, {"warm_up": candidate})
         artifacts.folder(moved, "prepare").symlink_to(prepared)
-        if candidate.vectors:
-            vectors = artifacts.folder(moved, "embed") / candidate.vectors / VECTORS
+        for source in rankers.text_vectors(moved, "warm_up"):
+            vectors = artifacts.folder(moved, "embed") / source / VECTORS
             vectors.parent.mkdir(parents=True)
             random = np.random.default_rng(config.seed)
             texts = pl.scan_parquet(prepared / "texts.parquet").select(pl.len()).collect().item()

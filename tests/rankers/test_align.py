@@ -51,7 +51,7 @@ def test_align_trains_every_ranker_and_predict_reads_it(tmp_path: Path) -> None:
         assert training["samples"] == training["curve"][-1]["samples"] == SIZES.rows
     description = artifacts.read_json(folder / "larr_tfidf" / "model.json")
     assert description["architecture"] == "Larr"
-    assert description["vectors"] == "tfidf"
+    assert description["vectors"] == ["tfidf"]
     manifest = artifacts.manifest(artifacts.folder(config, "align"))
     assert manifest["measured"]["count"] == SIZES.rows * len(settings.models)
 
@@ -163,7 +163,7 @@ def test_a_variant_has_its_settings_vectors_and_name(tmp_path: Path) -> None:
     config = write_log(tmp_path, SIZES, settings)
     assert settings.of("mean").scene.pooling == "mean"
     assert settings.of("mean").learning_rate == 0.02
-    assert rankers.text_vectors(config, "untuned") == "untuned"
+    assert rankers.text_vectors(config, "untuned") == ["untuned", "tfidf"]
     align(config)
     assert not np.allclose(predict(config, "mean"), predict(config, "larr"))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from larr import rankers
+from larr import artifacts, rankers
 from larr.config import Config
 from larr.config.rankers import CONTROLS
 from larr.data.batches import Batch
@@ -90,20 +90,36 @@ def test_ple_and_larr_share_initial_parameters(config: Config) -> None:
 
 def test_each_model_reads_its_own_vectors(config: Config) -> None:
     sources = [rankers.text_vectors(config, name) for name in ("larr", *CONTROLS)]
-    assert sorted(map(str, sources)) == sorted(SOURCES)
+    assert sorted(own for own, *_ in sources) == sorted(SOURCES)
+    assert all(others == ([] if own == "tfidf" else ["tfidf"]) for own, *others in sources)
+
+
+def test_only_the_products_read_the_vectors_of_further_sources(
+    config: Config, batch: Batch
+) -> None:
+    model = build(config).eval()
+    dimension, folder = Sizes().dimension, artifacts.folder(config, "embed")
+    stored = [np.load(folder / name / "vectors.npy") for name in ("encoder", "tfidf")]
+    np.testing.assert_array_equal(model.vectors.numpy(), np.hstack(stored))
+    logits, e_s, _ = model.outputs(batch)
+    model.vectors = model.vectors.clone()
+    model.vectors[:, dimension:] *= -2
+    other_logits, same_e_s, _ = model.outputs(batch)
+    torch.testing.assert_close(same_e_s, e_s)
+    assert not torch.allclose(other_logits, logits)
 
 
 def test_centring_removes_the_common_part_of_a_keywords_texts() -> None:
     random = np.random.default_rng(1)
     slots = torch.tensor([1, 0, 1, 0, 1, 0])
     vectors = random.normal(size=(6, 3)).astype(np.float32)
-    centres_RD, scales_R1 = rankers.centres(torch.from_numpy(vectors), slots, 3)
+    centres_RD, scales_RD = rankers.centres(torch.from_numpy(vectors), slots, 3)
     for row, texts in enumerate((vectors[1::2], vectors[::2])):
-        centred = (texts - centres_RD[row].numpy()) * scales_R1[row].numpy()
+        centred = (texts - centres_RD[row].numpy()) * scales_RD[row].numpy()
         np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-6)
         assert (centred**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
     assert torch.isfinite(centres_RD).all()
-    assert torch.isfinite(scales_R1).all()
+    assert torch.isfinite(scales_RD).all()
 
 
 def test_whitened_vectors_have_equal_variance_on_all_axes() -> None:

@@ -16,7 +16,7 @@ RECENT = torch.tensor([[4, 5, -1], [6, -1, -1], [-1, -1, -1]])
 TEXTS = torch.tensor([[0, 1, 2, 3], [0, 7, -1, 8], [-1, 1, 2, -1]])
 
 
-def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
+def make(recent_slot: int | None, sources: int) -> tuple[Matching, Tensor]:
     features = Features(
         dataset="test",
         tasks=("click",),
@@ -33,6 +33,7 @@ def make(recent_slot: int | None) -> tuple[Matching, Tensor]:
         features,
         RankerConfig(),
         stored_VD,
+        sources=sources,
         poi_slots=PLACE,
         recent_slot=recent_slot,
     )
@@ -45,27 +46,31 @@ def vector(stored_VD: Tensor, text: int) -> Tensor:
 
 def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
     texts = [vector(stored_VD, int(text)) for text in TEXTS[row]]
-    figures = [texts[p] @ texts[q] for p in PLACE for q in REQUEST]
+    parts = [slice(n, n + D // matching.sources) for n in range(0, D, D // matching.sources)]
+    figures = [texts[p][part] @ texts[q][part] for part in parts for p in PLACE for q in REQUEST]
     request_side = [texts[q] for q in REQUEST]
     if matching.recent_slot is not None:
         recent = [stored_VD[text] for text in RECENT[row].tolist() if text >= 0]
-        products = torch.stack([texts[RECENT_SLOT] @ other for other in recent]) if recent else None
-        if products is None:
-            figures += [torch.tensor(0.0)] * 3
-            request_side.append(torch.zeros(D, dtype=torch.float64))
-        else:
+        own = texts[RECENT_SLOT]
+        for part in parts:
+            if not recent:
+                figures += [torch.tensor(0.0)] * 3
+                continue
+            products = torch.stack([own[part] @ other[part] for other in recent])
             weights = (SHARPNESS * products).softmax(0)
             figures += [products.max(), products.mean(), weights @ products]
-            request_side.append(torch.stack(recent).mean(0))
+        nothing = torch.zeros(D, dtype=torch.float64)
+        request_side.append(torch.stack(recent).mean(0) if recent else nothing)
     product = matching.request(torch.cat(request_side)) * matching.place(
         torch.cat([texts[p] for p in PLACE])
     )
     return torch.cat([torch.stack([figure.double() for figure in figures]), product])
 
 
+@pytest.mark.parametrize("sources", [1, 2])
 @pytest.mark.parametrize("recent_slot", [RECENT_SLOT, None])
-def test_figures_equal_their_definition(recent_slot: int | None) -> None:
-    matching, stored_VD = make(recent_slot)
+def test_figures_equal_their_definition(recent_slot: int | None, sources: int) -> None:
+    matching, stored_VD = make(recent_slot, sources)
     vectors_BRD, recent_BLD = (
         torch.stack([torch.stack([vector(stored_VD, int(t)) for t in row]) for row in texts])
         for texts in (TEXTS, RECENT)

@@ -216,7 +216,11 @@ def test_a_refresh_embeds_only_new_texts(
 
 
 def test_only_sources_of_the_rankers_are_computed(embedded: Config) -> None:
-    rankers = {"ple": [], "larr_tfidf": ["tfidf"], "larr_shuffled": ["encoder", "shuffled"]}
+    rankers = {
+        "ple": [],
+        "larr_tfidf": ["tfidf"],
+        "larr_shuffled": ["encoder", "tfidf", "shuffled"],
+    }
     for ranker, expected in rankers.items():
         assert vector_sources(with_rankers(embedded, ranker)) == expected
 

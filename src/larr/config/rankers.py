@@ -59,6 +59,9 @@ class SceneConfig(Section):
     """Layer norm before (pre-LN) or after (post-LN) each sublayer."""
     matching: bool = True
     """Whether the ranker also reads products of request and place vectors. Paper: False."""
+    matching_sources: list[str] = ["tfidf"]
+    """Sources of further vectors for these products. Vectors of a language model are close for
+    texts of one meaning, those of TF-IDF for texts that share words. Paper: none."""
     learning_rate: AboveZero = 2e-3
     """Learning rate of the scene encoder and all other layers on text vectors. Paper: 8e-4."""
     weight_decay: NotNegative = 2.0

@@ -46,7 +46,7 @@ def build(
     `settings` defaults to the configuration's settings for this name; `group` are the processes
     that will train it together.
     """
-    ranker_class, source = find(config, name), text_vectors(config, name)
+    ranker_class, sources = find(config, name), text_vectors(config, name)
     settings = settings or config.align.of(name)
     data, embedded = (artifacts.folder(config, stage) for stage in ("prepare", "embed"))
     features = read_features(data)
@@ -58,18 +58,22 @@ def build(
     if (keyword := config.features.recent_keyword) and features.recent:
         inputs["recent_texts"] = torch.from_numpy(np.load(data / "recent_texts.npy"))
         inputs["recent_slot"] = features.scene_keywords.index(keyword)
-    if source:
+    if sources:
         # copy-on-write mapping: unread rows cost no memory, and the file cannot change
-        vectors_VD = torch.from_numpy(np.load(embedded / source / "vectors.npy", mmap_mode="c"))
+        arrays = [np.load(embedded / each / "vectors.npy", mmap_mode="c") for each in sources]
+        own_VD, *others = map(torch.from_numpy, arrays)
+        inputs["vectors"] = torch.cat([own_VD, *others], dim=1) if others else own_VD
+        inputs["sources"] = len(sources)
         keyword_V = pl.read_parquet(data / "texts.parquet")["keyword"]
-        read_VD, inputs["vectors"] = vectors_VD, vectors_VD
         numbers = {name: slot for slot, name in enumerate(features.scene_keywords)}
         slot_V = keyword_V.replace_strict(numbers, default=-1, return_dtype=pl.Int64)
         inputs["slots"] = torch.from_numpy(slot_V.to_numpy(writable=True))
         if settings.scene.whitened:
-            inputs["axes"] = whitening(vectors_VD, inputs["slots"], len(numbers))
-            read_VD = vectors_VD @ inputs["axes"]
-        inputs["centres"], inputs["scales"] = centres(read_VD, inputs["slots"], len(numbers))
+            inputs["axes"] = whitening(own_VD, inputs["slots"], len(numbers))
+            own_VD = own_VD @ inputs["axes"]
+        each = [centres(read_VD, inputs["slots"], len(numbers)) for read_VD in (own_VD, *others)]
+        centres_RD, scales_RD = (torch.cat(side, dim=1) for side in zip(*each, strict=True))
+        inputs["centres"], inputs["scales"] = centres_RD, scales_RD / len(sources) ** 0.5
     with warnings.catch_warnings():  # a log without numbers gives layers without inputs
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         ranker = ranker_class(RankerInputs(name, features, settings, **inputs))
@@ -98,8 +102,8 @@ def find(config: Config, name: str) -> type[Ranker]:
     return ranker_class
 
 
-def text_vectors(config: Config, name: str) -> str | None:
-    """Returns the source (a folder under `embed/`) of a ranker's text vectors.
+def text_vectors(config: Config, name: str) -> list[str]:
+    """Returns the sources (folders under `embed/`) of a ranker's text vectors, its own first.
 
     Raises ConfigError if it needs vectors and there are no scene texts.
     """
@@ -109,24 +113,29 @@ def text_vectors(config: Config, name: str) -> str | None:
             f"align.models: {name} reads scene texts, but there are none; declare keywords with "
             "`scene = true`, or remove the model"
         )
-    return source
+    if not source:
+        return []
+    scene = config.align.of(name).scene
+    return list(dict.fromkeys([source, *(scene.matching_sources if scene.matching else [])]))
 
 
 def vector_sources(config: Config, name: str) -> list[str]:
     """Returns the sources of a ranker's text vectors and text figures."""
-    vectors, figures = text_vectors(config, name), config.align.of(name).figures
-    return list(dict.fromkeys([vectors, *figures] if vectors else figures))
+    return list(dict.fromkeys([*text_vectors(config, name), *config.align.of(name).figures]))
 
 
 def centres(vectors_VD: Tensor, slot_V: Tensor, keywords: int) -> tuple[Tensor, Tensor]:
-    """Returns `RankerInputs.centres` and `.scales`, given the scene keyword of each text."""
+    """Returns `RankerInputs.centres` and `.scales` of one source, [R, D].
+
+    `slot_V` is the scene keyword of each text.
+    """
     means, scales = [], []
     for slot in range(keywords):
         chosen = vectors_VD[slot_V == slot].double()
         mean = chosen.mean(dim=0) if len(chosen) else vectors_VD.new_zeros(vectors_VD.shape[1])
         spread = (chosen - mean).square().sum(dim=1).mean() if len(chosen) else torch.zeros(())
         means.append(mean.float())
-        scales.append(spread.clamp(min=1e-6).rsqrt().float()[None])
+        scales.append(spread.clamp(min=1e-6).rsqrt().float().expand(len(mean)))
     return torch.stack(means), torch.stack(scales)
 
 
@@ -137,10 +146,10 @@ def whitening(vectors_VD: Tensor, slot_V: Tensor, keywords: int) -> Tensor:
     with many texts does not dominate. All keywords share the axes, so that products of vectors of
     two keywords keep their meaning.
     """
-    centres_RD, scales_R1 = centres(vectors_VD, slot_V, keywords)
+    centres_RD, scales_RD = centres(vectors_VD, slot_V, keywords)
     covariance_DD = torch.zeros(2 * [vectors_VD.shape[1]], dtype=torch.float64)
-    for slot, (centre_D, scale_1) in enumerate(zip(centres_RD, scales_R1, strict=True)):
-        centred_ND = ((vectors_VD[slot_V == slot] - centre_D) * scale_1).double()
+    for slot, (centre_D, scale_D) in enumerate(zip(centres_RD, scales_RD, strict=True)):
+        centred_ND = ((vectors_VD[slot_V == slot] - centre_D) * scale_D).double()
         covariance_DD += centred_ND.T @ centred_ND / max(len(centred_ND), 1)
     variance_D, axes_DD = torch.linalg.eigh(covariance_DD)
     variance_D = (variance_D + VARIANCE_FLOOR * variance_D.mean()).clamp(min=1e-9)

@@ -51,8 +51,9 @@ def ranker_artifact(config: Config, name: str, settings: RankerConfig | None = N
     """Returns the artifact of a ranker; `settings` defaults to the configured ones."""
     folder = artifacts.folder(config, "align") / name
     inputs: dict[str, str | None] = {"prepare/": artifacts.key(artifacts.folder(config, "prepare"))}
-    settings, source = settings or config.align.of(name), rankers.text_vectors(config, name)
-    read = [f"{source}/{FIGURES}" for source in settings.figures] + ([source] if source else [])
+    settings = settings or config.align.of(name)
+    read = [f"{source}/{FIGURES}" for source in settings.figures]
+    read += rankers.text_vectors(config, name)
     for part in read:
         inputs[f"embed/{part}/"] = artifacts.key(artifacts.folder(config, "embed") / part)
     identity = {

@@ -6,6 +6,7 @@ vectors, F categories, E embedding, A dimension of e_s and e_t, T tasks.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -53,6 +54,7 @@ class Larr(Ple):
         self.negatives = inputs.settings.negatives
         self.scene, self.matching = SceneEncoder(inputs), matching
         # a text's key and value in the scene encoder then depend only on the text
+        self.sources = inputs.sources
         self.foldable = self.scene.reads_agg_alone
         self.centred: Tensor | None = None
         for name in ("vectors", "slots", "recent_texts"):
@@ -76,7 +78,7 @@ class Larr(Ple):
             drawn_BR = torch.rand(texts_BR.shape, device=texts_BR.device)
             texts_BR = texts_BR.masked_fill(drawn_BR < self.settings.scene.text_dropout, -1)
         vectors_BRD = self.read(texts_BR, slice(None))
-        e_s = self.scene(vectors_BRD, texts_BR < 0)
+        e_s = self.scene(self.own(vectors_BRD), texts_BR < 0)
         more = [e_s]
         if self.matching:
             slot = self.matching.recent_slot
@@ -92,6 +94,10 @@ class Larr(Ple):
         vectors_BXD = functional.embedding(texts_BX.clamp(min=0), self.vectors)
         vectors_BXD = project(vectors_BXD, self.axes) - self.centres[slots]
         return (vectors_BXD * self.scales[slots]).masked_fill(texts_BX[:, :, None] < 0, 0)
+
+    def own(self, vectors: Tensor) -> Tensor:
+        """Returns the vectors of the ranker's own source, of mean squared length 1."""
+        return vectors[..., : len(self.scene.agg)] * math.sqrt(self.sources)
 
     def fit(self, log: LogRows, seed: int) -> LossCurve:
         """Trains as `NeuralRanker`, with a table of centred vectors: each text is centred once."""

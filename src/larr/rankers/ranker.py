@@ -51,7 +51,10 @@ class RankerInputs:
     features: Features
     settings: RankerConfig
     vectors: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    """The stored vector of each text, [V, D]; empty without text vectors. Paper: Eq. (22)."""
+    """The stored vectors of each text, [V, D]; empty without text vectors. Paper: Eq. (22)."""
+    sources: int = 1
+    """The number of sources whose vectors, each of dimension D / `sources`, `vectors` joins. The
+    scene encoder reads those of the first one."""
     slots: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     """The scene keyword of each text, [V]; -1 for other texts."""
     centres: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
@@ -60,9 +63,11 @@ class RankerInputs:
     Texts of one keyword share most of their vector, and the shared part carries no information.
     """
     scales: Tensor = field(default_factory=lambda: torch.ones(1, 1))
-    """Factors that scale each keyword's centred vectors to mean squared length 1, [R, 1]."""
+    """Factors that scale each keyword's centred vectors to mean squared length 1, [R, D]; sources
+    have equal shares of it."""
     axes: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    """A matrix that multiplies the raw vectors, [D, D]; empty to leave them unchanged."""
+    """A matrix that multiplies the raw vectors of the first source; empty to leave them
+    unchanged."""
     poi_slots: tuple[int, ...] = ()
     """The indices of the scene keywords that describe the place."""
     recent_texts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int32))

@@ -24,7 +24,8 @@ class SceneEncoder(nn.Module):
 
     def __init__(self, inputs: RankerInputs) -> None:
         super().__init__()
-        texts, dimension = len(inputs.features.scene_keywords), inputs.vectors.shape[1]
+        texts = len(inputs.features.scene_keywords)
+        dimension = inputs.vectors.shape[1] // inputs.sources
         self.scene, output = inputs.settings.scene, inputs.settings.ple.expert_units[-1]
         self.reads_agg_alone = self.scene.layers == 1 and self.scene.pooling == "agg"
         self.agg = nn.Parameter(torch.empty(dimension))

@@ -115,7 +115,7 @@ class TextRows(nn.Module):
         model, slot_N = self.model, inputs["slots"]
         centred_ND = project(inputs["raw"], model.axes) - model.centres.index_select(0, slot_N)
         centred_ND = centred_ND * model.scales.index_select(0, slot_N)
-        tokens_ND = centred_ND + model.scene.slots.index_select(0, slot_N)
+        tokens_ND = model.own(centred_ND) + model.scene.slots.index_select(0, slot_N)
         logits_NH, values_NHC = attention_of(model.scene, tokens_ND)
         return {"vectors": centred_ND, "logits": logits_NH, "values": values_NHC}
 
@@ -123,7 +123,7 @@ class TextRows(nn.Module):
         """Returns the same for the missing text of each keyword, [R, ...]."""
         scene = self.model.scene
         logits_RH, values_RHC = attention_of(scene, scene.null + scene.slots)
-        vectors_RD = torch.zeros_like(scene.slots)
+        vectors_RD = torch.zeros_like(self.model.centres)
         return {"vectors": vectors_RD, "logits": logits_RH, "values": values_RHC}
 
 
@@ -284,11 +284,15 @@ class Scoring(nn.Module):
             columns.append(recent_LD.sum(dim=0) / has_text_L.sum().clamp(min=1))
             compared.append(recent_LD)
         # one product for all pairs of texts, then split into request texts and recent places
-        product = place_KSD.flatten(0, 1) @ torch.cat(compared).T
-        product_KSX = product.unflatten(0, (-1, len(matching.place_slots)))
-        figures = [product_KSX[:, :, : len(request_QD)].flatten(1)]
+        sides = (place_KSD.flatten(0, 1), torch.cat(compared))
+        parts = zip(*(side.chunk(matching.sources, dim=1) for side in sides), strict=True)
+        products = [
+            (place @ other.T).unflatten(0, (-1, len(matching.place_slots)))
+            for place, other in parts
+        ]
+        figures = [each_KSX[:, :, : len(request_QD)].flatten(1) for each_KSX in products]
         if matching.recent_slot is not None:
             slot = matching.place_slots.index(matching.recent_slot)
-            recent_KL = product_KSX[:, slot, len(request_QD) :]
-            figures.append(similarities(recent_KL, has_text_L[None]))
+            recent = [each_KSX[:, slot, len(request_QD) :] for each_KSX in products]
+            figures += [similarities(each_KL, has_text_L[None]) for each_KL in recent]
         return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]

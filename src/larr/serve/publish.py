@@ -161,14 +161,15 @@ def write_ranker(
     described, total = {}, sum(weight for _, weight in members.values())
     for name, (ranker, weight) in members.items():
         (folder / name).mkdir()
-        source = rankers.text_vectors(reader.config, name)
+        sources = rankers.text_vectors(reader.config, name)
         form = "folded" if ranker.foldable else "plain"
         if form == "folded":
             write_folded(cast(Ple, ranker), reader, inputs, folder / name)
         else:
-            if source:
+            if sources:
                 embedded = artifacts.folder(reader.config, "embed")
-                shutil.copy(embedded / source / VECTORS, folder / name)
+                arrays = [np.load(embedded / each / VECTORS, mmap_mode="r") for each in sources]
+                np.save(folder / name / VECTORS, np.hstack(arrays))
             figures = torch.zeros((example.rows, sum(ranker.figures.values())))
             ranker.write_graph(folder / name / GRAPH, example._replace(figures=figures))
         for path in ranker.figures:
@@ -177,7 +178,7 @@ def write_ranker(
         described[name] = {
             "form": form,
             "weight": weight / total,
-            "source": source,
+            "sources": sources,
             "figures": [path.parent.name for path in ranker.figures],
         }
     artifacts.write_json(folder / MEMBERS, described)

@@ -42,8 +42,8 @@ class Member(NamedTuple):
 
     served: Served
     weight: float
-    source: str | None
-    """The source of its text vectors; None if it reads none."""
+    sources: list[str]
+    """The sources of its text vectors, in the order of their columns."""
     figures: list[str]
     """The sources of its text figures."""
 
@@ -63,7 +63,7 @@ class ServedRanker:
         for name, member in artifacts.read_json(folder / MEMBERS).items():
             served = FORMS[member.pop("form")](folder / name, reader, self.places)
             self.members.append(Member(served, **member))
-        self.sources = {member.source for member in self.members if member.source is not None}
+        self.sources = {source for member in self.members for source in member.sources}
         """The sources of the members' text vectors."""
         self.reads_texts = bool(self.sources or self.figures)
 
@@ -166,8 +166,9 @@ class ServedRanker:
         slot_N = np.array([keywords.index(keyword) for keyword, _ in new])
         numbers = range(len(known), len(known) + len(new))
         for member in self.members:
-            if member.source:
-                member.served.add_texts(numbers, slot_N, vectors[member.source])
+            if member.sources:
+                joined_ND = np.hstack([vectors[source] for source in member.sources])
+                member.served.add_texts(numbers, slot_N, joined_ND)
         for source, figures in self.figures.items():
             figures.add_texts(slot_N, vectors.get(source))
         for keyword, text in new:  # last, because requests look up an index as soon as it is known
