@@ -13,8 +13,10 @@ from larr import artifacts
 from larr.config import Config
 from larr.errors import ConfigError, StaleError
 from larr.progress import rounded
+from larr.rankers import RANKERS
 from larr.run import run_stage, train_encoders, vector_sources
-from larr.stages import RUN, STAGES
+from larr.stages import RUN, STAGES, UNTRAINED
+from larr.text.embed import SOURCES
 from tests.fake_data import make_data
 
 VARIANTS = {
@@ -162,3 +164,20 @@ def test_settings_of_later_stages_are_checked_after_prepare(config: Config) -> N
     contrast = config.contrast.model_copy(update={"near": "poi_planet"})
     with pytest.raises(ConfigError, match=r"contrast\.near: cannot read poi_planet; .* poi_city"):
         run_stage(config.model_copy(update={"contrast": contrast}), "pretrain")
+
+
+def test_only_a_run_that_reads_a_trained_model_trains_one(tiny_run: Config) -> None:
+    kinds = {name for name, kind in RANKERS.items() if kind.text_vectors is None}
+    untrained = {name for name, source in SOURCES.items() if not (source.stages or source.sources)}
+    assert kinds | untrained == UNTRAINED
+
+    def trains(models: list[str], **settings: object) -> bool:
+        found = tiny_run.with_settings({"align.models": models, **settings})
+        return STAGES["pretrain"].is_needed(found) and STAGES["contrast"].is_needed(found)
+
+    frozen = {"align.variants": {"frozen": {"of": "larr", "vectors": "sentence_encoder"}}}
+    assert not trains(["ple", "larr_tfidf", "frozen"], **frozen)
+    assert trains(["ple", "larr"])
+    assert trains(["in_order"])
+    assert trains(["ple", "best"], **{"choose.sources": ["encoder"]})
+    assert trains(["frozen"], **frozen, **{"align.scene.matching_sources": ["encoder"]})

@@ -50,13 +50,12 @@ def run_stage(config: Config, verb: str, *, force: bool = False) -> None:
 def run(config: Config, *, force: bool = False) -> None:
     """Runs all stages that are not up to date, up to the report, also for `config.encoders`."""
     wanted = vector_sources(config)  # raises for unknown names before the first stage
-    for verb in RUN:
+    for verb in (verb for verb in RUN if STAGES[verb].is_needed(config)):
         if verb == "pretrain" and not artifacts.stage(config, "contrast").is_current():
             _require_memory(config, "contrast")  # not only after stage 1
         if verb == "embed":
             train_encoders(config, wanted, force=force)
-        if STAGES[verb].is_needed(config):
-            run_stage(config, verb, force=force)
+        run_stage(config, verb, force=force)
 
 
 def run_seeds(configs: list[Config], output: Path, *, force: bool = False) -> dict[str, Any]:

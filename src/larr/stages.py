@@ -58,6 +58,23 @@ def _reads(config: Config, *sources: str) -> bool:
     return not read.isdisjoint(sources)
 
 
+UNTRAINED = {
+    *("wide_deep", "deepfm", "dcn", "din", "lightgbm", "ple"),
+    *("untuned", "sentence_encoder", "tfidf", "letters", "random"),
+}
+"""Kinds of rankers that read no text vectors, and sources of vectors that read no trained model."""
+
+
+def _trains_language_model(config: Config) -> bool:
+    """Returns whether a ranker reads, or `choose` tries, vectors of a model that larr trains."""
+    read = figure_sources(config)
+    for name in trained_rankers(config):
+        variant = config.align.variant(name)
+        read.add(variant.vectors or variant.of)
+        read.update(config.align.of(name).scene.matching_sources)
+    return not read <= UNTRAINED
+
+
 def is_instructed(config: Config) -> bool:
     """Returns whether a ranker reads the vectors or predictions of the LM of `larr instruct`."""
     return _reads(config, "instructed", "predictions")
@@ -78,6 +95,7 @@ STAGES = {
         settings=("seed", "backbone", "keywords", "pretrain"),
         may_change=("prepare/",),
         files=lambda config: (config.backbone.model, config.pretrain.general_text),
+        is_needed=_trains_language_model,
     ),
     "contrast": Stage(
         "-> contrast/: stage 2, contrastive tuning of the LM as a text embedding model (Eq. 8-21).",
@@ -85,6 +103,7 @@ STAGES = {
         inputs=("prepare", "pretrain"),
         settings=("seed", "backbone", "keywords", "contrast", "embed"),
         may_change=("prepare/",),
+        is_needed=_trains_language_model,
     ),
     "distill": Stage(
         "-> distill/: a smaller text embedding model that imitates the one of stage 2.",
