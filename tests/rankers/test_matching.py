@@ -61,10 +61,14 @@ def naive(matching: Matching, stored_VD: Tensor, row: int) -> Tensor:
             figures += [products.max(), products.mean(), weights @ products]
         nothing = torch.zeros(D, dtype=torch.float64)
         request_side.append(torch.stack(recent).mean(0) if recent else nothing)
-    product = matching.request(torch.cat(request_side)) * matching.place(
-        torch.cat([texts[p] for p in PLACE])
-    )
-    return torch.cat([torch.stack([figure.double() for figure in figures]), product])
+    products = [
+        request(torch.cat([text[part] for text in request_side]))
+        * place(torch.cat([texts[p][part] for p in PLACE]))
+        for request, place, part in zip(
+            matching.request, matching.place, [slice(None), *parts[1:]], strict=True
+        )
+    ]
+    return torch.cat([torch.stack([figure.double() for figure in figures]), *products])
 
 
 @pytest.mark.parametrize("sources", [1, 2])

@@ -25,7 +25,10 @@ LOWEST = -1e9  # masks missing recent places; -inf would give 0 * inf = NaN
 
 
 class Matching(nn.Module):
-    """Similarities of request and place, and their product in a learned common space."""
+    """Similarities of request and place, and their products in learned common spaces.
+
+    One space is that of all sources' vectors, the others are those of each further source.
+    """
 
     request_index: Tensor
     place_index: Tensor
@@ -46,12 +49,15 @@ class Matching(nn.Module):
             ("pairs", pairs),
         ):
             self.register_buffer(name, torch.tensor(index, dtype=torch.int64), persistent=False)
-        dimension = inputs.vectors.shape[1]
+        joined = inputs.vectors.shape[1]
         request = len(self.request_slots) + (self.recent_slot is not None)
-        self.request = nn.Linear(request * dimension, COMMON_UNITS)
-        self.place = nn.Linear(len(self.place_slots) * dimension, COMMON_UNITS)
+        place = len(self.place_slots)
+        # A source that is better than the ranker's own would be blurred in a space with it alone.
+        widths = [joined, *[joined // self.sources] * (self.sources - 1)]
+        self.request = nn.ModuleList(nn.Linear(request * width, COMMON_UNITS) for width in widths)
+        self.place = nn.ModuleList(nn.Linear(place * width, COMMON_UNITS) for width in widths)
         products = len(pairs) + 3 * (self.recent_slot is not None)
-        self.width = self.sources * products + COMMON_UNITS
+        self.width = self.sources * (products + COMMON_UNITS)
 
     def forward(self, vectors_BRD: Tensor, recent_BLD: Tensor, known_BL: Tensor) -> Tensor:
         """Returns the figures, [B, width], from the scene texts and those of the recent places.
@@ -61,7 +67,7 @@ class Matching(nn.Module):
         """
         products = [part @ part.mT for part in vectors_BRD.chunk(self.sources, dim=2)]
         figures = [each_BRR.flatten(1).index_select(1, self.pairs) for each_BRR in products]
-        request_side = [vectors_BRD.index_select(1, self.request_index).flatten(1)]
+        request_BQD = vectors_BRD.index_select(1, self.request_index)
         if self.recent_slot is not None:
             # "the user's long interaction sequence is also used to produce interaction sequence
             # vectors" (section 3.2): the vectors of the recent places' texts, 0 for missing ones
@@ -71,10 +77,24 @@ class Matching(nn.Module):
                 product_BL = (recent @ place).squeeze(2)
                 figures.append(similarities(product_BL, known_BL).to(product_BL.dtype))
             recent_B1 = known_BL.sum(dim=1, keepdim=True).clamp(min=1)
-            request_side.append(recent_BLD.sum(dim=1) / recent_B1)
-        place_BX = vectors_BRD.index_select(1, self.place_index).flatten(1)
-        product_BK = self.request(torch.cat(request_side, dim=1)) * self.place(place_BX)
-        return torch.cat([*figures, product_BK], dim=1)
+            mean_BD = recent_BLD.sum(dim=1) / recent_B1
+            request_BQD = torch.cat([request_BQD, mean_BD[:, None]], dim=1)
+        place_BSD = vectors_BRD.index_select(1, self.place_index)
+        figures.append(self.of_requests(request_BQD) * self.of_places(place_BSD))
+        return torch.cat(figures, dim=1)
+
+    def of_requests(self, request_BQD: Tensor) -> Tensor:
+        """Returns the requests' vectors in the common spaces, [B, spaces x K]."""
+        return self._in_spaces(self.request, request_BQD)
+
+    def of_places(self, place_BSD: Tensor) -> Tensor:
+        """Returns the places' vectors in the common spaces, [B, spaces x K]."""
+        return self._in_spaces(self.place, place_BSD)
+
+    def _in_spaces(self, maps: nn.ModuleList, vectors_BXD: Tensor) -> Tensor:
+        parts = [vectors_BXD, *vectors_BXD.chunk(self.sources, dim=2)[1:]]
+        found = [linear(part.flatten(1)) for linear, part in zip(maps, parts, strict=True)]
+        return torch.cat(found, dim=1)
 
 
 def project(vectors: Tensor, axes_DD: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class PlaceRows(nn.Module):
             texts = partial(inputs["logits"], inputs["values"])
             rows |= {f"place_{name}": tensor for name, tensor in texts._asdict().items()}
             if self.larr.matching:
-                rows["place_common"] = self.larr.matching.place(inputs["vectors"].flatten(1))
+                rows["place_common"] = self.larr.matching.of_places(inputs["vectors"])
         return rows
 
 
@@ -278,10 +278,10 @@ class Scoring(nn.Module):
     def _figures(self, matching: Matching, inputs: Inputs) -> list[Tensor]:
         """Returns the figures of `Matching` between one request's texts and each place's."""
         request_QD, place_KSD = inputs["request_vectors"], inputs["place_vectors"]
-        columns, compared = [request_QD.flatten()], [request_QD]
+        columns, compared = [request_QD], [request_QD]
         if matching.recent_slot is not None:
             recent_LD, has_text_L = inputs["recent_vectors"], inputs["recent_has_text"]
-            columns.append(recent_LD.sum(dim=0) / has_text_L.sum().clamp(min=1))
+            columns.append(recent_LD.sum(dim=0)[None] / has_text_L.sum().clamp(min=1))
             compared.append(recent_LD)
         # one product for all pairs of texts, then split into request texts and recent places
         sides = (place_KSD.flatten(0, 1), torch.cat(compared))
@@ -295,4 +295,5 @@ class Scoring(nn.Module):
             slot = matching.place_slots.index(matching.recent_slot)
             recent = [each_KSX[:, slot, len(request_QD) :] for each_KSX in products]
             figures += [similarities(each_KL, has_text_L[None]) for each_KL in recent]
-        return [*figures, matching.request(torch.cat(columns)) * inputs["place_common"]]
+        common_1X = matching.of_requests(torch.cat(columns)[None])
+        return [*figures, common_1X * inputs["place_common"]]
