@@ -66,8 +66,8 @@ def test_processes_train_as_one(
         found.append((points, predict_log(ranker, log_of(run, "test")), table))
     (curve, scores, table), (curve_2, scores_2, table_2) = found
     np.testing.assert_allclose(curve_2, curve, rtol=1e-2)
-    np.testing.assert_allclose(scores_2, scores, atol=1e-2)
-    assert np.abs(scores_2 - scores).mean() < 2e-3
+    np.testing.assert_allclose(scores_2, scores, atol=5e-3)
+    assert np.abs(scores_2 - scores).mean() < 1e-3
     torch.testing.assert_close(table_2, table, atol=2e-2, rtol=0)
 
 
