@@ -17,9 +17,10 @@ from larr.config.rankers import AlignConfig
 from larr.errors import ConfigError
 from larr.run import embed
 from larr.stages import stage_inputs
+from larr.text import summaries
 from larr.text.backbone import KeywordText, LanguageModel, load_base, load_language_model
 from larr.text.encoder import compute
-from larr.text.instruct import as_predictor, instruct, read_answers, usual
+from larr.text.instruct import as_predictor, instruct, known_orders, read_answers, usual
 from larr.text.pretrain import pretrain
 from tests.fake_data import KEYWORDS, make_data
 
@@ -90,9 +91,13 @@ def test_the_usual_answer_is_that_of_earlier_days(tmp_path: Path) -> None:
 
 
 def test_sources_hold_the_predictions_and_the_states(
-    tuned: Config, copy: Callable[..., Config]
+    tuned: Config, copy: Callable[..., Config], models: dict[str, Path], monkeypatch
 ) -> None:
-    config = copy(tuned, instruct=SETTINGS | {"epochs": 0.5})
+    monkeypatch.setattr(summaries, "summarise", lambda _, __, texts: [t.upper() for t in texts])
+    settings = SETTINGS | {"epochs": 0.5, "summariser": str(models["qwen2"])}
+    config = copy(tuned, instruct=settings)
+    knowledge = known_orders(config, pl.lit(value=True))["user_taste"]
+    assert knowledge.equals(knowledge.str.to_uppercase())
     sources = {name: {"of": "larr", "vectors": name} for name in ("instructed", "predictions")}
     align = AlignConfig.model_validate({"models": [*sources], "variants": sources})
     config = config.model_copy(update={"align": align})
@@ -114,7 +119,9 @@ def test_sources_hold_the_predictions_and_the_states(
         if text in row_of:
             expected_D[row_of[text]] = 1
         if text[0] == "user_taste":
-            expected_D[: len(answers)] = compute(predictor, [[text]], 100)[0]
+            expected_D[: len(answers)] = compute(
+                predictor, [[("user_taste", text[1].upper())]], 100
+            )[0]
         np.testing.assert_allclose(vector_D, expected_D, atol=1e-4)
     assert len({*answers["text"]} & {*texts["text"]}) > 10
 

@@ -123,6 +123,9 @@ class InstructConfig(Section):
     answers: list[str] = []
     """Scene keywords of places to predict from the knowledge, such as the category and the price in
     words. Together they have at most `embed.dimension` distinct texts."""
+    summariser: str = ""
+    """A causal language model, named as in `backbone.model`, that rewrites each knowledge text as a
+    sentence before the LM reads it; empty to leave the text as its template wrote it."""
     orders: Positive = 50_000
     """Maximum number of orders to train on."""
     epochs: AboveZero = 1.0

@@ -52,14 +52,15 @@ PACKAGED = {
 Stored = tuple[PreTrainedTokenizerBase, PreTrainedModel]
 
 
-def read(backbone: BackboneConfig) -> Stored:
+def read(backbone: BackboneConfig, setting: str = "backbone.model") -> Stored:
     """Returns the tokenizer and the model of `backbone.model`, on the device of this run.
 
-    Raises ConfigError if reading fails or `backbone.max_length` exceeds the model's limit.
+    Raises ConfigError, naming `setting`, if reading fails, or if `backbone.max_length` exceeds the
+    model's limit.
     """
     options = {"revision": backbone.revision, "trust_remote_code": False}
-    with _explained(backbone.model):
-        source, tokenizer, config = _described(backbone)
+    with _explained(backbone.model, setting):
+        source, tokenizer, config = _described(backbone, setting)
         model = _read_model(
             source, config, dtype=weights_type(frozen=backbone.lora_rank > 0), **options
         )
@@ -67,7 +68,7 @@ def read(backbone: BackboneConfig) -> Stored:
         console.print(
             f"  {backbone.model} has {config.dtype} weights; they are read as {model.dtype}"
         )
-    longest = _longest(model)
+    longest = longest_input(model)
     if longest is not None and backbone.max_length > longest:
         raise ConfigError(
             f"backbone.max_length is {backbone.max_length}, but {backbone.model!r} reads at most "
@@ -83,8 +84,8 @@ def skeleton(backbone: BackboneConfig) -> Stored:
     A folder with a model's configuration is enough: without a tokenizer there, the built-in one
     counts tokens. Raises ConfigError if the model cannot be read.
     """
-    with _explained(backbone.model):
-        _, tokenizer, config = _described(backbone)
+    with _explained(backbone.model, "backbone.model"):
+        _, tokenizer, config = _described(backbone, "backbone.model")
         kind = AutoModelForMaskedLM if _is_encoder(config) else AutoModelForCausalLM
         with torch.device("meta"):
             model = kind.from_config(config)
@@ -96,7 +97,7 @@ def skeleton(backbone: BackboneConfig) -> Stored:
 
 
 @contextmanager
-def _explained(model: str) -> Iterator[None]:
+def _explained(model: str, setting: str) -> Iterator[None]:
     """Turns any error while reading a model into a ConfigError that lists what larr can read."""
     try:
         yield
@@ -105,7 +106,7 @@ def _explained(model: str) -> Iterator[None]:
     except Exception as error:  # three libraries raise their own types, which share no base
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"backbone.model {model!r} could not be read: {reason[:300]}; give "
+            f"{setting} {model!r} could not be read: {reason[:300]}; give "
             f"`builtin`, {', '.join(f'`{name}`' for name in PACKAGED)}, a GGUF file, or the folder "
             "or Hugging Face name of a causal language model or an encoder with safetensors "
             "weights and no custom code"
@@ -113,11 +114,11 @@ def _explained(model: str) -> Iterator[None]:
 
 
 def _described(
-    backbone: BackboneConfig,
+    backbone: BackboneConfig, setting: str
 ) -> tuple[str, PreTrainedTokenizerBase, PreTrainedConfig]:
     """Returns the location of a model, its tokenizer and its configuration."""
     options = {"revision": backbone.revision, "trust_remote_code": False}
-    source = model_path(backbone.model, "backbone.model")
+    source = model_path(backbone.model, setting)
     if (modules := Path(source) / "modules.json").is_file():  # of sentence-transformers
         first = next(row for row in read_json(modules) if row["type"].endswith("Transformer"))
         source = str(Path(source) / first["path"])
@@ -189,7 +190,7 @@ def _is_encoder(config: PreTrainedConfig) -> bool:
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
-def _longest(model: PreTrainedModel) -> int | None:
+def longest_input(model: PreTrainedModel) -> int | None:
     """Returns the maximum number of tokens, or None without a limit.
 
     RoBERTa and XLM-R number positions from the row after the padding row.

@@ -33,6 +33,7 @@ from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
 from larr.text.instruct import load_predictor, read_answers
 from larr.text.shards import SHARD, Load
+from larr.text.summaries import summarised
 
 VECTORS, TEXTS = "vectors.npy", "texts.parquet"
 SHARDS = "shards"
@@ -96,6 +97,11 @@ def pooled(job: Job, vectors_ND: np.ndarray, verb: str = "") -> None:
     _write_reduced(job, partial(_load_pooled, job.config, verb), vectors_ND)
 
 
+def instructed(job: Job, vectors_ND: np.ndarray) -> None:
+    """Writes the reduced pooled states of the model of `instruct`, which reads summaries."""
+    pooled(_summarised(job), vectors_ND, "instruct")
+
+
 def _load_pooled(config: Config, verb: str) -> SentenceTransformer:
     lm = load_language_model(artifacts.folder(config, verb), config) if verb else load_base(config)
     return as_encoder(lm, None, config.contrast.pooling)
@@ -106,13 +112,21 @@ def predictions(job: Job, vectors_ND: np.ndarray) -> None:
 
     An answer's text has a unit vector, so its product with a knowledge text is its log-probability.
     """
-    answers, texts = read_answers(job.config), job.texts
+    answers, texts = read_answers(job.config), _summarised(job).texts
     found = texts.with_row_index().join(answers.with_row_index("answer"), on=["keyword", "text"])
     vectors_ND[found["index"], found["answer"]] = 1.0
     known_N = (texts["keyword"] == job.config.instruct.knowledge).arg_true().to_numpy()
     known = replace(job, texts=texts[known_N])
     for rows, log_BA in _shards(known, partial(load_predictor, job.config)):
         vectors_ND[known_N[rows], : len(answers)] = log_BA
+
+
+def _summarised(job: Job) -> Job:
+    """Returns a job with the summaries of the knowledge texts in their place."""
+    known = (job.texts["keyword"] == job.config.instruct.knowledge).arg_true()
+    texts = job.texts["text"].clone()
+    texts.scatter(known, summarised(job.config, texts[known]))
+    return replace(job, texts=job.texts.with_columns(texts))
 
 
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
@@ -199,9 +213,7 @@ SOURCES = {
     "pretrained": VectorSource(
         partial(pooled, verb="pretrain"), ("contrast.pooling",), stages=("pretrain",)
     ),
-    "instructed": VectorSource(
-        partial(pooled, verb="instruct"), ("contrast.pooling",), stages=("instruct",)
-    ),
+    "instructed": VectorSource(instructed, ("contrast.pooling",), stages=("instruct",)),
     "predictions": VectorSource(predictions, stages=("instruct",), compares_places=False),
     "sentence_encoder": VectorSource(
         sentence_encoder,

@@ -2,9 +2,9 @@
 
 This is HKFR (arXiv 2308.03333). The knowledge is one text, the scene keyword `instruct.knowledge`:
 its template fuses what the user ordered, clicked and left, where and when, before the day of the
-order. The answers are short texts of the ordered place, such as its category. An instruction has
-the form of stage 1, `<user_knowledge> ... </user_knowledge><poi_kind> ... </poi_kind>`, with labels
-on the answer only.
+order, and `instruct.summariser` may rewrite it. The answers are short texts of the ordered place,
+such as its category. An instruction has the form of stage 1, `<user_knowledge> ...
+</user_knowledge><poi_kind> ... </poi_kind>`, with labels on the answer only.
 
 Shapes: N orders, B texts, T tokens of a batch, A answers, S tokens of all answers, H hidden units,
 V tokens of the vocabulary.
@@ -33,6 +33,7 @@ from larr.text.corpus import Description
 from larr.text.encoder import compute
 from larr.text.pairs import held_out, sample_orders
 from larr.text.pretrain import describe, train_model
+from larr.text.summaries import summarised
 
 PASS_TOKENS = 2_048
 """Tokens of one pass of the LM, whose logits take 400 MB with SmolLM2's vocabulary."""
@@ -57,9 +58,8 @@ def instruct(config: Config) -> None:
             "to a causal language model"
         )
     settings, holdout = config.instruct, held_out(config)
-    known = pl.col(settings.knowledge).is_not_null()
     with artifacts.building(config, "instruct") as work:
-        orders = sample_orders(config, holdout.is_trained, settings.orders).filter(known)
+        orders = known_orders(config, holdout.is_trained)
         answers = distinct_answers(config, orders)
         rows = instructions(lm, config, orders)
         steps = math.ceil(settings.epochs * len(rows) / settings.batch_size)
@@ -70,7 +70,7 @@ def instruct(config: Config) -> None:
         work.measured(round(settings.epochs * len(rows)), "instructions")
         model = as_predictor(LanguageModel(trained, lm.tokens), answers)
         is_held_out = holdout.is_user | holdout.is_row
-        others = sample_orders(config, is_held_out, settings.orders).filter(known)
+        others = known_orders(config, is_held_out)
         work.figures |= {
             "loss": losses,
             "answers": len(answers),
@@ -83,6 +83,13 @@ def instruct(config: Config) -> None:
                 f"orders; the most frequent one in {shares['popular']:.0%}, that of the user in "
                 f"{shares['own']:.0%}"
             )
+
+
+def known_orders(config: Config, chosen: pl.Expr) -> pl.DataFrame:
+    """Returns a sample of orders that have knowledge, with its summaries."""
+    name = config.instruct.knowledge
+    orders = sample_orders(config, chosen, config.instruct.orders).drop_nulls(name)
+    return orders.with_columns(summarised(config, orders[name]).alias(name))
 
 
 def instructions(lm: LanguageModel, config: Config, orders: pl.DataFrame) -> list[Any]:
