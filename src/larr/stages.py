@@ -122,6 +122,7 @@ STAGES = {
             *("contrast.held_out", "embed.dimension", "instruct"),
         ),
         may_change=("prepare/",),
+        files=lambda config: (config.instruct.summariser,),
         is_needed=is_instructed,
     ),
     "embed": Stage(
