@@ -79,7 +79,7 @@ def check(config: Config) -> None:
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
     """Yields columns that reveal the outcome, and whether the configuration reads them."""
     used = used_columns(config)
-    rows = sample(log.scan().filter(pl.col("split") == "train"), MAX_ROWS)
+    rows = sample(log.training(), MAX_ROWS)
     of_log = [name for name in log.schema() if name not in NO_COLUMNS]
     rows = rows.join(log.places, on="poi_id", how="left", maintain_order="left")
     rows = rows.join(log.users, on="user_id", how="left", maintain_order="left")
@@ -132,7 +132,7 @@ def _auc(rows: pl.DataFrame) -> float:
 
 def _counts(log: Log) -> Iterator[tuple[str, bool]]:
     """Yields numeric columns of places and users that may count events of the log."""
-    train = log.scan().filter(pl.col("split") == "train")
+    train = log.training()
     for key, table in (("poi_id", log.places), ("user_id", log.users)):
         counts = train.group_by(key).agg(shown=pl.len(), clicked=pl.col("click").sum())
         joined = table.join(counts.collect(engine="streaming"), on=key)

@@ -8,7 +8,7 @@ import pytest
 
 from larr.config import Config
 from larr.data.checks import Checked, Checks
-from larr.data.rejected import check_columns
+from larr.data.rejected import check_required
 from larr.data.values import plain
 from larr.errors import DataError
 
@@ -84,7 +84,7 @@ def test_other_columns_are_kept_with_nan_as_missing() -> None:
 
 def test_the_error_for_a_missing_column_explains_renaming() -> None:
     with pytest.raises(DataError, match=r"no column name.*dataset\.tables\.rename\.places"):
-        check_columns("places", ["poi_id", "title"])
+        check_required("places", ["poi_id", "title"])
 
 
 @pytest.mark.parametrize(

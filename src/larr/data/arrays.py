@@ -99,5 +99,4 @@ def _mean_weight(log: Log) -> float | None:
     """Returns the mean weight of the training rows, or None in a log without weights."""
     if "weight" not in log.scan().collect_schema():
         return None
-    train = log.scan().filter(pl.col("split") == "train")
-    return float(train.select(pl.col("weight").mean()).collect(engine="streaming").item())
+    return log.training().select(pl.col("weight").mean()).collect(engine="streaming").item()

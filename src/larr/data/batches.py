@@ -88,7 +88,7 @@ class LogRows:
 
     def array(self, name: str) -> np.ndarray:
         """Returns one array, [N, ...]: memory-mapped for all rows, a copy for a subset."""
-        mapped_N: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        mapped_N = np.load(self.folder / f"{name}.npy", mmap_mode="r")
         return mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
 
     def figure_arrays(self) -> list[np.ndarray]:
@@ -118,8 +118,7 @@ class LogRows:
 
     def label_rates(self) -> np.ndarray:
         """Returns the share of rows with each label, float32 [T]."""
-        rates_T: np.ndarray = self.array("labels").mean(axis=0, dtype=np.float64)
-        return rates_T.astype(np.float32)
+        return self.array("labels").mean(axis=0, dtype=np.float64).astype(np.float32)
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """Yields all rows in order, in batches of `size`."""

@@ -19,7 +19,6 @@ from larr.data.contract import (
     TABLES,
     Broken,
     Column,
-    Table,
     broken_in_columns,
     broken_in_rows,
 )
@@ -32,11 +31,6 @@ EARLIEST_ZONE = timedelta(hours=14)
 REASONS = ("reason", "columns")
 """The first columns of rejected rows; given columns with these names get a suffix."""
 IDS = ("request_id", "user_id", "poi_id")
-
-
-def latest_clock() -> datetime:
-    """Returns the current time in the earliest zone, as the times in tables are local."""
-    return datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
 
 
 class Checked(NamedTuple):
@@ -65,7 +59,10 @@ class Checks:
     """The valid IDs of users and places, to which later tables refer."""
     rejected: dict[str, pl.Series] = field(default_factory=dict)
     """The IDs of rejected users and places."""
-    now: datetime = field(default_factory=latest_clock)
+    now: datetime = field(
+        default_factory=lambda: datetime.now(UTC).replace(tzinfo=None) + EARLIEST_ZONE
+    )
+    """The time in the earliest zone, as the times in tables are local."""
 
     def check(self, table: str, frame: pl.DataFrame) -> Checked:
         """Returns the valid and invalid rows of a table, or of one of its chunks.
@@ -91,12 +88,12 @@ class Checks:
         is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
         blanked = {rule: rows for rule, rows in blanked.items() if rows.any()}
         good = typed.with_columns(given.drop(typed.columns))
-        for (name, _), rows in blanked.items():
+        cells = []
+        for (name, reason), rows in blanked.items():
             good = good.with_columns(pl.when(~rows).then(name).alias(name))
-        cells = [
-            _bad_values(frame.filter(rows & ~is_bad), contract, *rule)
-            for rule, rows in blanked.items()
-        ]
+            cell = {"column": pl.lit(name), "value": pl.col(name).cast(pl.String)}
+            cell["reason"] = pl.lit(reason)
+            cells.append(frame.filter(rows & ~is_bad).select(*contract.required, **cell))
         return Checked(
             good.filter(~is_bad),
             with_reasons(frame, broken),
@@ -113,16 +110,6 @@ class Checks:
         own |= features & {*frame.select(cs.boolean()).columns}
         columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
         return {name: column for name, column in columns.items() if name in frame.columns}
-
-
-def _bad_values(rows: pl.DataFrame, contract: Table, column: str, reason: str) -> pl.DataFrame:
-    """Returns `Checked.blanked` for rows with an invalid value in a column."""
-    return rows.select(
-        *contract.required,
-        column=pl.lit(column),
-        value=pl.col(column).cast(pl.String),
-        reason=pl.lit(reason),
-    )
 
 
 def _check_types(table: str, frame: pl.DataFrame) -> None:

@@ -33,7 +33,7 @@ from larr.data.names import (
     raw_column,
 )
 from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums
-from larr.data.transforms import Array, Levels, Vocabulary, text_column, with_levels
+from larr.data.transforms import Array, Levels, Vocabulary, as_texts, text_column, with_levels
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
@@ -136,13 +136,12 @@ class Cross:
 
 def _log_ratio(counted_N: Array, expected_N: Array) -> Array:
     """Returns the smoothed log ratio of observed and expected counts."""
-    ratio_N: Array = np.log((counted_N + PRIOR) / (expected_N + PRIOR))
-    return ratio_N
+    return np.log((counted_N + PRIOR) / (expected_N + PRIOR))
 
 
 def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
     """Returns the indices of a column's values, int32 [N, V]; 0 for unknown values and padding."""
-    texts = rows.select(text_column(column, rows.schema[column])).to_series()
+    texts = as_texts(rows[column])
     if not is_multivalued(column):
         return vocabulary.column(texts)[:, None]
     distinct = texts.drop_nulls().unique()  # few texts are distinct
@@ -270,8 +269,7 @@ class DailyCross:
         """Returns the indices of a column's values, [N, V]."""
         if column in self.owned:
             values = self.owned[column]
-            index_NV: Array = values.index_RV[rows[values.row].to_numpy() - 1]
-            return index_NV
+            return values.index_RV[rows[values.row].to_numpy() - 1]
         return indices(rows, column, words)
 
     def known(self, day: int) -> Cross:

@@ -63,7 +63,7 @@ def write_enriched(
             file = folder / "enriched" / f"{split}-{len(parts):05}.parquet"
             parts.append(Part(source, split, first, rows, file))
             first += rows
-    train = log.scan().filter(pl.col("split") == "train")
+    train = log.training()
     # By the number of training rows of a user or place, `evaluate` reports on cold ones.
     occurrences = {
         key: train.group_by(key).agg(pl.len().alias(name)).collect(engine="streaming")

@@ -92,8 +92,7 @@ def undo_sampling(probability_NT: Array, rate: float) -> Array:
     probability is divided by click + (1 - click) / rate.
     """
     click_N1 = probability_NT[:, :1]
-    undone_NT: Array = probability_NT / (click_N1 + (1 - click_N1) / rate)
-    return undone_NT
+    return probability_NT / (click_N1 + (1 - click_N1) / rate)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,7 @@ class Files:
         """Returns a view lazily; `columns` is the SQL after SELECT."""
         # A connection can read only one result at a time, so each table has its own cursor.
         rows = self.database.cursor().sql(f"SELECT {columns} FROM {identifier(name)}")
-        table: pl.LazyFrame = rows.pl(lazy=True)
-        return table
+        return rows.pl(lazy=True)
 
     def _create(self, name: str, source: str) -> None:
         view = f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT * FROM {source}"

@@ -242,7 +242,7 @@ class Enricher:
         self.favourites: list[statistics.Favourites] = []
         self.levels: list[Levels] = []
         self.crosses: list[DailyCross] = []
-        train = sample(impressions.filter(pl.col("split") == "train"), EDGE_ROWS)
+        train = sample(log.training(), EDGE_ROWS)
         self._fit_levels(train)
         pairs = config.statistics or []
         owned = {

@@ -19,7 +19,7 @@ from larr.data.chunks import Mapped, one_by_one
 from larr.data.contract import TABLES
 from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
-from larr.data.rejected import Checker, check_columns
+from larr.data.rejected import Checker, check_required
 from larr.data.sql import reading
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.data.values import plain
@@ -105,6 +105,10 @@ class Log:
         """
         rows = self.scan(*files)
         return rows if self.is_split_by_time else rows.filter(pl.col("split") == "train")
+
+    def training(self) -> pl.LazyFrame:
+        """Returns the training rows, lazily."""
+        return self.scan().filter(pl.col("split") == "train")
 
     def counts(self, split: str) -> Iterator[tuple[Path, int]]:
         """Yields each file with rows of a split, and their number."""
@@ -230,7 +234,7 @@ def _check_impressions(
     folder.mkdir()
     with reading("table impressions"):
         columns = table.collect_schema().names()
-    check_columns("impressions", columns)
+    check_required("impressions", columns)
     if replaced := [name for name in TIME_COLUMNS if name in columns]:
         console.print(
             f"  impressions: {', '.join(replaced)} will be computed from the time; rename yours to "
@@ -285,10 +289,9 @@ def _split(config: Config, files: list[Path], *, is_dated: bool) -> tuple[Split,
     the test rows come last. Raises DataError if no row is left.
     """
     settings, key = config.dataset, config.dataset.split_by
-    last: date | None = None
+    last = None
     if files:
-        days = pl.scan_parquet(files).select(pl.col("day").max())
-        last = days.collect(engine="streaming").item()
+        last = pl.scan_parquet(files).select(pl.col("day").max()).collect(engine="streaming").item()
     if last is None:
         raise DataError(
             "table impressions: it has no valid rows: it is empty, or all were rejected (see above)"

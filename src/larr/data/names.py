@@ -16,6 +16,8 @@ ROWS = {"user_id": f"{INTERNAL}row of the user", "poi_id": f"{INTERNAL}row of th
 of users and places. Counting, sorting and lookup are several times faster with them than with IDs.
 """
 USER, PLACE = ROWS.values()
+PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
+"""The prefix of each table's columns after places and users are joined to the log."""
 LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that the server looks up by user and place IDs."""
 
@@ -57,10 +59,9 @@ def own_categories(config: Config) -> dict[str, list[str]]:
 
 def by_table(names: list[str]) -> dict[str, list[str]]:
     """Returns the names of columns in each table, before places and users are joined."""
-    prefixes = {"places": "poi_", "users": "user_", "impressions": "", "orders": ""}
     return {
         table: sorted({*names, *(name.removeprefix(prefix) for name in names)})
-        for table, prefix in prefixes.items()
+        for table, prefix in PREFIXES.items()
     }
 
 

@@ -68,8 +68,8 @@ def _groups(data: Path) -> npt.NDArray[np.int64]:
         value_NX, test_NX = _both(data, name)
         for value_N, test_N in zip(value_NX.T, test_NX.T, strict=True):
             if _share_new(test_N, value_N) > MOSTLY:
-                return np.asarray(value_N, np.int64) + 1
-    return np.asarray(_both(data, "requests")[0][:, 0])
+                return value_N.astype(np.int64) + 1
+    return _both(data, "requests")[0][:, 0]
 
 
 def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt.NDArray[np.bool_]:
@@ -106,5 +106,4 @@ def _both(data: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def scattered(value_N: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Returns a hash from 0 to 1 of each value."""
-    product_N = (value_N.astype(np.uint64) * SCATTER) >> np.uint64(32)
-    return np.asarray(product_N / 2**32)
+    return ((value_N.astype(np.uint64) * SCATTER) >> np.uint64(32)) / 2**32

@@ -113,7 +113,7 @@ def _write_splits(
 def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
     """Writes the texts of each past order, as of the start of its day, for stage 2."""
     config, log = enricher.config, enricher.log
-    train = log.scan().filter(pl.col("split") == "train").with_row_index(LOG_ROW)
+    train = log.training().with_row_index(LOG_ROW)
     keys = {name: name for name in ("user_id", "poi_id", "time")}
     keys |= {"beside": beside, "log_row": LOG_ROW}
     crossed = any(is_crossed(config, n) for k in config.keywords for n in Template(k).columns)
@@ -184,8 +184,7 @@ def _beside(log: Log) -> str:
 
     It is `request_id`, or `user_id` if most requests with an order have no unclicked place.
     """
-    train = sample_requests(log.scan().filter(pl.col("split") == "train"))
-    requests = train.group_by("request_id")
+    requests = sample_requests(log.training()).group_by("request_id")
     ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
     share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()
     return "request_id" if share > MAX_UNKNOWN else "user_id"
@@ -255,14 +254,13 @@ def _write_known(
     so that `larr embed` computes the vectors of every text that a server can need.
     """
     config = enricher.config
-    train = enricher.log.scan().filter(pl.col("split") == "train")
-    end = train.select(pl.col("day").max().dt.offset_by("1d")).collect(engine="streaming")
-    day: date = end.item()
+    end = enricher.log.training().select(pl.col("day").max().dt.offset_by("1d"))
+    day = end.collect(engine="streaming").item()
     known = enricher.known(day)
     known.save(folder / KNOWN)
     enricher.save_crosses(day, folder / KNOWN)
     of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    places = rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"})
+    places = rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"}, {})
     places.write_parquet(folder / "descriptions.parquet")
     place_texts = {}
     for keyword in config.scene_keywords:
@@ -278,10 +276,8 @@ def _write_known(
                 texts.add(template.column(users))
     pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)
     if config.features.recent_keyword:
-        vocabulary = recent_places.texts.rename("value").to_frame()
-        recent = vocabulary.join(
-            places, left_on="value", right_on="poi_id", how="left", maintain_order="left"
-        )
+        recent = recent_places.texts.alias("poi_id").to_frame()
+        recent = recent.join(places, on="poi_id", how="left", maintain_order="left")
         numbers = texts.add(recent[config.features.recent_keyword])
         np.save(folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
     return day

@@ -13,7 +13,7 @@ from larr.config import Config
 from larr.data.checks import Checked, Checks, with_reasons
 from larr.data.contract import TABLES, duplicates
 from larr.data.names import own_numbers
-from larr.data.transforms import text_column
+from larr.data.transforms import as_texts
 from larr.errors import DataError
 from larr.progress import console
 
@@ -28,7 +28,7 @@ EXAMPLES = 3
 """Rows shown for each reason."""
 
 
-def check_columns(table: str, columns: list[str]) -> None:
+def check_required(table: str, columns: list[str]) -> None:
     """Raises DataError if a required column is missing."""
     missing = [name for name in TABLES[table].required if name not in columns]
     if missing:
@@ -56,11 +56,11 @@ class Checker(Checks):
 
     def good_rows(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
         """Returns the valid rows of a table."""
-        check_columns(table, frame.columns)
+        check_required(table, frame.columns)
         checked = self.check(table, frame)
         self.add(table, frame.height, checked)
         for key in TABLES[table].key if table in ("places", "users") else ():
-            ids = checked.rejected.select(text_column(key, frame.schema[key])).to_series()
+            ids = as_texts(checked.rejected[key])
             self.rejected[key] = ids.filter(~ids.is_in(checked.good[key].implode())).drop_nulls()
         return checked.good
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -17,7 +16,7 @@ def rendered(
     keywords: list[KeywordConfig],
     rows: pl.DataFrame,
     columns: dict[str, str],
-    owned: Mapping[str, Collection[str]] = MappingProxyType({}),
+    owned: Mapping[str, Collection[str]],
 ) -> pl.DataFrame:
     """Returns `columns` (new name -> column), `chain`, and the texts of the keywords."""
     chain = rows["poi_chain"] if "poi_chain" in rows.columns else pl.lit(None, pl.String)

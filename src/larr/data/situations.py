@@ -53,8 +53,7 @@ class Situations:
 
     def of(self, context_NF: Array) -> Array:
         """Returns the situation of the category indices of the contexts' columns, int32 [N]."""
-        situation_N: Array = self.table[tuple(context_NF.T)]
-        return situation_N
+        return self.table[tuple(context_NF.T)]
 
     def save(self, folder: Path) -> None:
         """Writes what `load` reads."""
@@ -139,8 +138,7 @@ def divergences(context_N: Array, value_NA: Array) -> Array:
 def _entropy(share_CA: Array) -> Array:
     """Returns the entropy of each distribution in nats, [C]; 0 log 0 is 0."""
     logs = np.log(share_CA, out=np.zeros_like(share_CA), where=share_CA > 0)
-    entropy_C: Array = -(share_CA * logs).sum(axis=1)
-    return entropy_C
+    return -(share_CA * logs).sum(axis=1)
 
 
 def _indices(
@@ -151,8 +149,6 @@ def _indices(
     A column that the rows lack is unknown, index 0.
     """
     rows = with_levels(rows, levels)
-    index_NF = np.zeros((rows.height, len(names)), np.int32)
-    for position, name in enumerate(names):
-        if name in rows.columns:
-            index_NF[:, position] = encoder.vocabularies[name].column(rows[name])
-    return index_NF
+    unknown_N = np.zeros(rows.height, np.int32)
+    absent = {name: unknown_N for name in names if name not in rows.columns}
+    return encoder.categories(rows, names, absent)

@@ -46,14 +46,12 @@ class Past:
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
         # Days outside the table give the same result as the nearest day.
-        at_N: Array = np.clip(day_N - self.first, 0, self.days - 1)
-        return key_N.astype(np.int64) * self.days + at_N
+        return key_N.astype(np.int64) * self.days + np.clip(day_N - self.first, 0, self.days - 1)
 
     def keys(self) -> Array:
         """Returns all keys in ascending order."""
         key_M = self.at_M // self.days
-        keys: Array = key_M[np.diff(key_M, prepend=-1) != 0]
-        return keys
+        return key_M[np.diff(key_M, prepend=-1) != 0]
 
     def rows(self, key_N: Array, day_N: Array) -> pl.Series:
         """Returns the position of each key's latest row before a day, null if there is none."""
@@ -95,8 +93,7 @@ class Sums(Past):
         self.table = pl.DataFrame(dict(zip(names, sums_M, strict=True)))
 
     def _weight(self, days_N: Array) -> Array:
-        weight_N: Array = np.exp2(days_N / -self.half_life_days)
-        return weight_N
+        return np.exp2(days_N / -self.half_life_days)
 
     def as_of(self, key_N: Array, day_N: Array) -> pl.DataFrame:
         """Returns the sums over the days before a day, nulls if there are none."""
@@ -252,5 +249,4 @@ class RecentPlaces:
 
     def as_of(self, user_N: Array, day_N: Array) -> Array:
         """Returns the places before a day, the latest first, padded with 0, int32 [N, L]."""
-        recent_NL: Array = self.recent_ML[self.past.rows(user_N, day_N).fill_null(-1).to_numpy()]
-        return recent_NL
+        return self.recent_ML[self.past.rows(user_N, day_N).fill_null(-1).to_numpy()]

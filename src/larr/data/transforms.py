@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import filterfalse, repeat
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -98,6 +97,12 @@ def text_column(column: str, dtype: pl.DataType) -> pl.Expr:
     return pl.when(integer == value).then(integer.cast(pl.String)).otherwise(value.cast(pl.String))
 
 
+def as_texts(values: pl.Series) -> pl.Series:
+    """Returns the texts of `text_column`."""
+    text = text_column("value", values.dtype).alias(values.name)
+    return values.rename("value").to_frame().select(text).to_series()
+
+
 def with_name_words(places: pl.DataFrame) -> pl.DataFrame:
     """Adds the column `NAME_WORDS`, or computes it again."""
     words = pl.col("poi_name").str.to_lowercase().str.extract_all(_WORD)
@@ -118,9 +123,8 @@ def age_values(time: datetime, since_K: Array) -> Array:
 
     `since_K` holds datetime64 in microseconds.
     """
-    age_K: Array = np.datetime64(time, "us") - since_K
-    log_age_K: Array = np.log1p(np.maximum(age_K / np.timedelta64(1, "h"), 0.0))
-    return log_age_K
+    hours_K = (np.datetime64(time, "us") - since_K) / np.timedelta64(1, "h")
+    return np.log1p(np.maximum(hours_K, 0.0))
 
 
 def text_value(value: object) -> str:
@@ -134,8 +138,7 @@ def text_value(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     # Python and polars format 1e-05 and 1e16 differently; vocabularies are written by polars.
-    text: str = pl.Series([value]).cast(pl.String).item()
-    return text
+    return pl.Series([value]).cast(pl.String).item()
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,7 @@ class Vocabulary:
 
     def column(self, values: pl.Series) -> Array:
         """Returns the index of each value, int32 [N]."""
-        column = values.rename("value").to_frame()
-        texts = column.select(text_column("value", values.dtype)).to_series()
-        indices = pl.int_range(1, len(self.texts) + 1, dtype=pl.Int32, eager=True)
+        texts, indices = as_texts(values), range(1, len(self.texts) + 1)
         index_N = texts.replace_strict(self.texts, indices, default=0, return_dtype=pl.Int32)
         return index_N.fill_null(0).to_numpy()
 
@@ -328,9 +329,7 @@ class TextNumbers:
 
     def add(self, texts: pl.Series) -> Array:
         """Returns the number of each text, as `column` does; numbers new texts."""
-        known = self._numbers.setdefault(texts.name, {})
-        distinct = texts.drop_nulls().unique(maintain_order=True).to_list()
-        for text in filterfalse(known.__contains__, distinct):
+        for text in texts.drop_nulls().unique(maintain_order=True):
             self.add_value(texts.name, text)
         return self.column(texts)
 
@@ -349,7 +348,7 @@ class TextNumbers:
         """
         known = self._numbers.get(texts.name, {})
         distinct = texts.drop_nulls().unique(maintain_order=True)
-        numbers = [*map(known.get, distinct.to_list(), repeat(MISSING))]
+        numbers = [known.get(text, MISSING) for text in distinct]
         number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
         return number_N.fill_null(MISSING).to_numpy()
 

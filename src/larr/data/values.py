@@ -15,7 +15,7 @@ from polars.exceptions import ComputeError
 from larr.config.data import TablesConfig
 from larr.data.contract import TABLES
 from larr.data.names import INTERNAL
-from larr.data.transforms import text_column, text_value
+from larr.data.transforms import as_texts, text_value
 from larr.errors import DataError
 
 NESTED = (pl.List, pl.Array, pl.Struct, pl.Object)
@@ -122,7 +122,7 @@ def as_type(values: pl.Series, wanted: pl.DataType, tables: TablesConfig) -> pl.
     if wanted == pl.Datetime:
         return _as_time(values, tables)
     if wanted == pl.String:
-        return values.to_frame().select(text_column(values.name, values.dtype)).to_series()
+        return as_texts(values)
     if isinstance(wanted, pl.Enum):
         return values.cast(pl.String).cast(wanted, strict=False)
     number = _as_number(values, LABELS if wanted == pl.Boolean else TRUTH)
@@ -141,8 +141,7 @@ def _as_number(values: pl.Series, words: dict[str, float]) -> pl.Series:
     number = values.cast(pl.Float64, strict=False)
     if values.dtype == pl.String and number.null_count() > values.null_count():
         text = values.str.to_lowercase()
-        number = number.set(text.is_in([word for word in words if words[word]]), 1.0)
-        number = number.set(text.is_in([word for word in words if not words[word]]), 0.0)
+        number = number.fill_null(text.replace_strict(words, default=None, return_dtype=pl.Float64))
     return number.set(~number.is_finite(), None)
 
 

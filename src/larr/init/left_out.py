@@ -6,8 +6,6 @@ and only before the test days.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import polars as pl
 
 from larr.init.kinds import Column, percent, share
@@ -45,31 +43,28 @@ def why_not(column: Column) -> str:
 
 def why_not_in_log(column: Column, roles: dict[str, Column], *, has_label: bool) -> str:
     """Returns the reason why a column of the log is not read, empty if it is read."""
-    return next(filter(None, _reasons(column, roles, has_label=has_label)), "")
-
-
-def _reasons(column: Column, roles: dict[str, Column], *, has_label: bool) -> Iterator[str]:
-    name, is_flag = column.name, column.kind == "flag"
-    if has_role(name, "outcome"):
-        yield "its name suggests that it is known only after the impression"
-    if is_flag and has_role(name, "click", "order"):
-        yield "its name suggests that it is another label"
-    if column.kind in TIMES and column.missing <= MAX_WITHOUT_TIME:
-        yield "another time is used"
-    if column.kind in TIMES:
-        yield f"a time that is missing in {percent(column.missing)} of the rows"
-    if column.kind == "text" and "rating" in roles:
-        yield "it may be a review, written after the rating"
-    if is_role(name, "rating") and ("rating" in roles or not has_label):
-        yield "its name suggests that it is another rating"
-    if not has_label and is_role(name, "count"):
-        yield "it may count events of this place"
-    if not has_label and "time" not in roles and column.kind == "number":
-        yield "without times, it may count events of this user and place"
-    if not has_label and has_role(name, "event"):
-        yield f"its codes, such as {column.example}, may be events"
-    yield leak(column, roles)
-    yield why_not(column)
+    name, kind, has_rating = column.name, column.kind, "rating" in roles
+    reasons = {
+        "its name suggests that it is known only after the impression": has_role(name, "outcome"),
+        "its name suggests that it is another label": (
+            kind == "flag" and has_role(name, "click", "order")
+        ),
+        "another time is used": kind in TIMES and column.missing <= MAX_WITHOUT_TIME,
+        f"a time that is missing in {percent(column.missing)} of the rows": kind in TIMES,
+        "it may be a review, written after the rating": kind == "text" and has_rating,
+        "its name suggests that it is another rating": (
+            is_role(name, "rating") and (has_rating or not has_label)
+        ),
+        "it may count events of this place": not has_label and is_role(name, "count"),
+        "without times, it may count events of this user and place": (
+            not has_label and "time" not in roles and kind == "number"
+        ),
+        f"its codes, such as {column.example}, may be events": (
+            not has_label and has_role(name, "event")
+        ),
+    }
+    found = (reason for reason, applies in reasons.items() if applies)
+    return next(found, "") or leak(column, roles) or why_not(column)
 
 
 def leak(column: Column, roles: dict[str, Column]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from larr.data.contract import TABLES
-from larr.data.names import LOOKED_UP
+from larr.data.names import LOOKED_UP, PREFIXES
 from larr.data.sql import identifier, literal
 from larr.data.statistics import NEVER_SEEN
 from larr.data.transforms import AGE, TIME_COLUMNS
@@ -32,7 +32,6 @@ MIN_STARS = 5
 """Zeros on a scale up to at least this number may be missing ratings."""
 MIN_NAMES, MANY_NAMES = 0.3, 0.9
 """Minimum number of distinct names per place, and of texts that recur in the log."""
-PREFIXES = {"users": "user_", "places": "poi_", "impressions": "", "orders": ""}
 NAMES = {"user": "user_id", "place": "poi_id", "request": "request_id", "rating": "click"}
 """Role -> column of the contract, if their names differ."""
 
