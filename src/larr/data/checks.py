@@ -166,16 +166,15 @@ def _without_words(
 
     Also returns how often each word occurs in each column.
     """
-    numbers = cs.float()
     columns, words = [], Counter[tuple[str, str]]()
     for column in frame.select(cs.string()):
         text = column.str.strip_chars()
         is_word = text.is_in(missing)
-        if is_word.any():
-            counts = text.filter(is_word).alias("word").value_counts()
-            words.update({(column.name, word): count for word, count in counts.iter_rows()})
+        counts = text.filter(is_word).alias("word").value_counts()
+        words.update({(column.name, word): count for word, count in counts.iter_rows()})
         columns.append(column.set(is_word | (text == ""), None))
-    given = frame.with_columns(columns).with_columns(pl.when(numbers.is_finite()).then(numbers))
+    given = frame.with_columns(columns)
+    given = given.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))
     # Via text, float32 becomes the shortest decimal: 5.4, not 5.400000095367432.
     short = (cs.float() - cs.by_dtype(pl.Float64)).cast(pl.String).cast(pl.Float64)
     return given.with_columns(short), words

@@ -75,6 +75,6 @@ def _count_file(shared: tuple[Log, float, Sequence[str], Counting], path: Path) 
 def _count(
     rows: pl.LazyFrame, counts: Mapping[str, pl.Expr], names: Sequence[str], of_rows: Counting
 ) -> pl.DataFrame:
-    wanted = {name: counts[name] for name in names}
+    counts = {name: counts[name] for name in names}
     # If only clicks are counted, these are few rows.
-    return of_rows(rows.filter(pl.any_horizontal(c > 0 for c in wanted.values())), wanted)
+    return of_rows(rows.filter(pl.any_horizontal(c > 0 for c in counts.values())), counts)

@@ -158,14 +158,11 @@ class CsvReader:
 
     def _in_groups(self, path: Path, files: list[Path], file: FileConfig) -> str:
         """Returns the SQL that reads UTF-8 files, grouped by dialect and columns."""
-        headers = [(detected_dialect(one, file), one) for one in files]
-        for dialect, one in headers:
+        dialects = {one: detected_dialect(one, file) for one in files}
+        for one, dialect in dialects.items():
             if twice := sorted(Counter(dialect.columns) - Counter({*dialect.columns})):
                 raise DataError(f"{one}: duplicate columns {', '.join(twice)}; rename one of each")
-        groups = [
-            (dialect, [one for _, one in group])
-            for dialect, group in groupby(headers, key=lambda header: header[0])
-        ]
+        groups = [(dialect, [*group]) for dialect, group in groupby(files, dialects.__getitem__)]
         first = groups[0][0]
         notes = []
         if (first.separator, first.quote, first.escape) != (",", '"', '"'):
@@ -364,14 +361,11 @@ def detected_encoding(path: Path) -> str:
     """Returns the encoding of a file, detected from its byte order mark or its first block."""
     with opened(path) as stream:
         beginning = stream.read(BLOCK)
-    for mark, encoding in (
-        (codecs.BOM_UTF32_LE, "utf-32"),
-        (codecs.BOM_UTF32_BE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if beginning.startswith(mark):
-            return encoding
+    # The mark of UTF-16 is the beginning of that of UTF-32.
+    if beginning.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
     try:
         # The block may end within a character, which an incremental decoder accepts.
         codecs.getincrementaldecoder("utf-8")().decode(beginning)

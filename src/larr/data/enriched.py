@@ -113,8 +113,8 @@ class _Enriching:
             left = rows.with_row_index(LOG_ROW, part.first).filter(~pl.col("click"))
             left = left.join(self.ordered, on=self.beside, how="semi", maintain_order="left")
             keys = {"beside": self.beside, "poi_id": "poi_id", "log_row": LOG_ROW}
-            of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-            left = rendered(of_places, left, keys, owned)
+            place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
+            left = rendered(place_keywords, left, keys, owned)
             left.write_parquet(part.file.with_name(f"not_taken-{part.file.name}"))
         # Joins keep the order of the log, so the rows of all arrays and tables correspond.
         for key, counts in self.occurrences.items():

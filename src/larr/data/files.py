@@ -37,18 +37,17 @@ class Files:
         if file.path is None and not file.uri:
             self.query(name, file.query, f"dataset.files.{name}")
             return
-        if file.path is None:
-            source = f"read_parquet({literal(self._copied(name, file))})"
-        else:
-            files, kind = table_files(file.path)
-            with reading(str(file.path)):
-                if kind != "csv":
+        with reading(str(file.path or file.uri)):
+            if file.path is None:
+                source = f"read_parquet({literal(self._copied(name, file))})"
+            else:
+                files, kind = table_files(file.path)
+                if kind == "csv":
+                    source = self.csv.scan(file.path, files, file)
+                else:
                     source = f"read_{kind}({paths(files)}, union_by_name=true)"
                     if file.file_column:
                         source = with_file_name(source, file.file_column)
-                else:
-                    source = self.csv.scan(file.path, files, file)
-        with reading(str(file.path or file.uri)):
             self._create(name, source)
 
     def query(self, name: str, sql: str, where: str) -> None:

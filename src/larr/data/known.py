@@ -164,14 +164,12 @@ class Known:
         return values
 
     def save(self, folder: Path) -> None:
-        """Writes the tables, for serving."""
+        """Writes the tables, for serving, but the cross statistics: see `Enricher.save_crosses`."""
         folder.mkdir()
         for name in TABLES:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
         for name, table in self.situations.items():
             table.write_parquet(folder / f"situation-{name}.parquet")
-        for number, cross in enumerate(self.crosses):
-            cross.save(folder / CROSS.format(number))
         edges = {level.bucket.column: level.edges for level in self.levels}
         artifacts.write_json(folder / EDGES, edges)
 

@@ -44,7 +44,7 @@ def add_negatives(
     available = _available(clicks, places, wanted)
     taken = clicks.select(*wanted.not_taken_in, "poi_id").unique().collect(engine="streaming")
     first = _first_files(files)
-    total = int(log.select(pl.len()).collect(engine="streaming").item())
+    total = log.select(pl.len()).collect(engine="streaming").item()
     requests = drawn = eligible = 0
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
@@ -100,23 +100,20 @@ def _available(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConf
     """
     day = pl.col("day").to_physical()
     gap = ((day.max() - day.min()) / (pl.len() - 1)).fill_nan(np.inf)
-    of_split = [
+    per_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
         .agg((day.min() - gap).alias(FIRST), (day.max() + gap).alias(LAST))
         .with_columns(split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
-    available = pl.concat(of_split).sort("split", "poi_id").collect(engine="streaming")
+    available = pl.concat(per_split).sort("split", "poi_id").collect(engine="streaming")
     start = pl.col("since") if "since" in places.columns else pl.lit(None, pl.Datetime("us"))
     places = places.with_row_index(PLACE, offset=1)
     places = places.select("poi_id", PLACE, *wanted.within, start.alias(START))
-    available = available.join(places, on="poi_id", maintain_order="left")
-    available = available.with_columns(
-        pl.when(pl.col(START).is_null()).then(FIRST).otherwise(-np.inf).alias(FIRST)
-    )
     group = ["split", *wanted.within]
-    return available.with_columns(
+    return available.join(places, on="poi_id", maintain_order="left").with_columns(
+        pl.when(pl.col(START).is_null()).then(FIRST).otherwise(-np.inf).alias(FIRST),
         pl.int_range(pl.len(), dtype=pl.UInt64).over(group).alias(NUMBER),
         pl.len().over(group).cast(pl.UInt64).alias(PLACES),
     )
@@ -128,9 +125,8 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
         pl.scan_parquet(path).select(pl.col("request_id").unique(), file=pl.lit(number))
         for number, path in enumerate(files)
     ]
-    of_request = pl.concat(requests).group_by("request_id")
-    found = of_request.agg(pl.col("file").min(), files=pl.len()).filter(pl.col("files") > 1)
-    return found.select("request_id", "file").collect(engine="streaming")
+    first = pl.concat(requests).group_by("request_id").agg(pl.col("file").min(), files=pl.len())
+    return first.filter(pl.col("files") > 1).drop("files").collect(engine="streaming")
 
 
 def _sampled(asked: pl.DataFrame, available: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:

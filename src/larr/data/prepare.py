@@ -259,8 +259,8 @@ def _write_known(
     known = enricher.known(day)
     known.save(folder / KNOWN)
     enricher.save_crosses(day, folder / KNOWN)
-    of_places = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    places = rendered(of_places, known.describe_places(known.places), {"poi_id": "poi_id"}, {})
+    place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
+    places = rendered(place_keywords, known.describe_places(known.places), {"poi_id": "poi_id"}, {})
     places.write_parquet(folder / "descriptions.parquet")
     place_texts = {}
     for keyword in config.scene_keywords:

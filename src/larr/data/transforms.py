@@ -123,8 +123,8 @@ def age_values(time: datetime, since_K: Array) -> Array:
 
     `since_K` holds datetime64 in microseconds.
     """
-    hours_K = (np.datetime64(time, "us") - since_K) / np.timedelta64(1, "h")
-    return np.log1p(np.maximum(hours_K, 0.0))
+    age_K: Array = np.datetime64(time, "us") - since_K
+    return np.log1p(np.maximum(age_K / np.timedelta64(1, "h"), 0.0))
 
 
 def text_value(value: object) -> str:
