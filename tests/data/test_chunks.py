@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -95,10 +96,10 @@ def test_results_keep_the_order_of_chunks_and_errors_their_type(
 ) -> None:
     cluster, numbers = ClusterConfig(engine=engine, workers=2), pl.DataFrame({"n": range(9)})
     with mapping(cluster, tmp_path / "shared") as mapped:
-        assert list(mapped(looked_up, numbers, range(9))) == [*range(9)]
-        assert list(mapped(looked_up, numbers.reverse(), iter(range(3)))) == [8, 7, 6]
+        assert list(mapped(partial(looked_up, numbers), range(9))) == [*range(9)]
+        assert list(mapped(partial(looked_up, numbers.reverse()), iter(range(3)))) == [8, 7, 6]
         with pytest.raises(DataError, match=r"^chunk 3 is bad$"):
-            list(mapped(refused, None, range(9)))
+            list(mapped(refused, range(9)))
 
 
 def looked_up(numbers: pl.DataFrame, chunk: int) -> int:
@@ -106,7 +107,7 @@ def looked_up(numbers: pl.DataFrame, chunk: int) -> int:
     return int(numbers["n"][chunk])
 
 
-def refused(_: None, chunk: int) -> None:
+def refused(chunk: int) -> None:
     if chunk == 3:
         raise DataError("chunk 3 is bad")
 

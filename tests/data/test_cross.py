@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 from larr.config import Config
-from larr.data.chunks import one_by_one
 from larr.data.counts import count_log
 from larr.data.cross import PRIOR, DailyCross, Values, counted, pair_counts
 from larr.data.default_pairs import with_pairs
@@ -98,7 +97,7 @@ def daily_cross(
     [pair] = config.statistics or []
     owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
     of_rows = partial(pair_counts, config=config, pair=pair, owned=owned, levels=[])
-    daily = count_log(log, 1.0, one_by_one, lambda _: None, counted(pair), of_rows)
+    daily = count_log(log, 1.0, map, lambda _: None, counted(pair), of_rows)
     return DailyCross(config, pair, owned, daily)
 
 

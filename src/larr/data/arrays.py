@@ -48,7 +48,7 @@ def write_arrays(
             shape = (rows, values.shape[1])
             artifacts.new_array(folder / split / f"{name}.npy", values.dtype, shape)
     with track("arrays", sum(counts.values()), "rows") as advance:
-        for rows in mapped(_Encoding.write, encoding, parts):
+        for rows in mapped(encoding.write, parts):
             advance(rows)
     return counts
 

@@ -27,10 +27,10 @@ from larr.config import ClusterConfig
 from larr.errors import LarrError
 from larr.workers import LOST, POLL_SECONDS, connected, processes
 
-Work = Callable[[Any, Any], Any]
-"""A module-level function of the shared data and a chunk."""
-Mapped = Callable[[Work, Any, Iterable[Any]], Iterator[Any]]
-"""`mapped(work, shared, chunks)` yields `work(shared, chunk)` for each chunk, in order."""
+Work = Callable[[Any], Any]
+"""A function of a chunk that can be pickled, such as a `functools.partial` with the shared data."""
+Mapped = Callable[[Work, Iterable[Any]], Iterator[Any]]
+"""`mapped(work, chunks)` yields `work(chunk)` for each chunk, in order, as `map` does."""
 WAITING = 2
 """Chunks submitted per process, running or queued; more would only use memory."""
 RETRIES = 2
@@ -39,17 +39,11 @@ SMALL = 2**16
 """Arrays of fewer bytes are pickled, not memory-mapped."""
 
 
-def one_by_one(work: Work, shared: Any, chunks: Iterable[Any]) -> Iterator[Any]:
-    """Processes the chunks in this process."""
-    for chunk in chunks:
-        yield work(shared, chunk)
-
-
 @contextmanager
 def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
     """Yields the function that processes chunks; `folder` holds the shared data until the end."""
     if cluster.engine == "local" and cluster.workers == 1:
-        yield one_by_one
+        yield map
         return
     folder = folder.absolute()  # workers may have another working directory
     folder.mkdir()
@@ -65,18 +59,13 @@ def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
 
 
 def _in_processes(
-    pool: ProcessPoolExecutor,
-    workers: int,
-    folder: Path,
-    work: Work,
-    shared: Any,
-    chunks: Iterable[Any],
+    pool: ProcessPoolExecutor, workers: int, folder: Path, work: Work, chunks: Iterable[Any]
 ) -> Iterator[Any]:
     """Processes the chunks in a process pool."""
     waiting: deque[Future[Any]] = deque()
-    with _written(shared, folder) as path:
+    with _written(work, folder) as path:
         for chunk in chunks:
-            waiting.append(pool.submit(_call, path, work, chunk))
+            waiting.append(pool.submit(_call, path, chunk))
             if len(waiting) >= WAITING * workers:
                 yield _result(waiting.popleft())
         while waiting:
@@ -89,9 +78,7 @@ def _result(job: Future[Any]) -> Any:
     return job.result()
 
 
-def _on_ray(
-    workers: int, folder: Path, work: Work, shared: Any, chunks: Iterable[Any]
-) -> Iterator[Any]:
+def _on_ray(workers: int, folder: Path, work: Work, chunks: Iterable[Any]) -> Iterator[Any]:
     """Processes the chunks as tasks of a Ray dataset, one block per chunk."""
     import ray.data  # noqa: PLC0415
     from ray.exceptions import RayError, RayTaskError  # noqa: PLC0415
@@ -99,7 +86,7 @@ def _on_ray(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    with _written(shared, folder) as path:
+    with _written(work, folder) as path:
         rows: list[dict[str, str]] = []
         for chunk in chunks:  # written to files, as all chunks may not fit in memory
             file = path.with_name(f"chunk-{len(rows)}")
@@ -109,7 +96,7 @@ def _on_ray(
             return
         with warnings.catch_warnings(action="ignore"):  # Ray 2.64 will remove max_retries
             called = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                partial(_call_of_row, path, work),
+                partial(_call_of_row, path),
                 compute=ray.data.TaskPoolStrategy(size=workers),
                 max_retries=RETRIES,
             )
@@ -125,33 +112,33 @@ def _on_ray(
             raise LarrError(LOST) from error
 
 
-def _call_of_row(path: Path, work: Work, row: dict[str, str]) -> dict[str, bytes]:
+def _call_of_row(path: Path, row: dict[str, str]) -> dict[str, bytes]:
     """Returns the pickled result, or the LarrError, which Ray would wrap in its own error."""
     try:
         chunk = pickle.loads(Path(row["chunk"]).read_bytes())  # noqa: S301 - see `_on_ray`
-        result = _call(path, work, chunk)
+        result = _call(path, chunk)
     except LarrError as error:
         result = error
     return {"result": pickle.dumps(result)}
 
 
-def _call(path: Path, work: Work, chunk: Any) -> Any:
-    return work(_read(path), chunk)
+def _call(path: Path, chunk: Any) -> Any:
+    return _read(path)(chunk)
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Work:
     """Returns what `_written` wrote; each process reads it once."""
     return pickle.loads(path.read_bytes())  # noqa: S301 - written by the parent process
 
 
 @contextmanager
-def _written(shared: Any, folder: Path) -> Iterator[Path]:
-    """Writes the shared data; yields its path for `_read`."""
+def _written(work: Work, folder: Path) -> Iterator[Path]:
+    """Writes a function with its shared data; yields the path for `_read`."""
     with TemporaryDirectory(dir=folder) as own:
-        path = Path(own) / "shared.pickle"
+        path = Path(own) / "work.pickle"
         with path.open("wb") as file:
-            _Pickler(file, path.parent).dump(shared)
+            _Pickler(file, path.parent).dump(work)
         yield path
 
 

@@ -6,6 +6,7 @@ Rows of the same key and day in several files are added up by `larr.data.statist
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -61,14 +62,15 @@ def count_log(
     after each file.
     """
     parts = [_count(log.history.lazy(), history_counts(), names, of_rows)]
-    for part in mapped(_count_file, (log, rate, names, of_rows), log.impressions):
+    for part in mapped(partial(_count_file, log, rate, names, of_rows), log.impressions):
         parts.append(part)
         advance(1)
     return pl.concat(parts, how="diagonal")
 
 
-def _count_file(shared: tuple[Log, float, Sequence[str], Counting], path: Path) -> pl.DataFrame:
-    log, rate, names, of_rows = shared
+def _count_file(
+    log: Log, rate: float, names: Sequence[str], of_rows: Counting, path: Path
+) -> pl.DataFrame:
     return _count(log.counted(path), log_counts(rate), names, of_rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +74,9 @@ def write_enriched(
     ordered = orders.collect(engine="streaming")
     weight = ["weight"] if "weight" in log.scan().collect_schema() else []
     names = [*evaluated, *ROWS.values(), "click", "order", *weight, *row_numbers(config)]
-    enriching = _Enriching(enricher, list(dict.fromkeys(names)), occurrences, beside, ordered)
+    write = partial(_write, enricher, list(dict.fromkeys(names)), occurrences, beside, ordered)
     with track("statistics and texts", sum(part.rows for part in parts), "rows") as advance:
-        for part, new in zip(parts, mapped(_Enriching.write, enriching, parts), strict=True):
+        for part, new in zip(parts, mapped(write, parts), strict=True):
             np.save(part.texts, np.concatenate([*map(texts.add, new), [MISSING]], dtype=np.int32))
             advance(part.rows)
     if compared := compared_numbers(config):
@@ -89,45 +90,40 @@ def scan(parts: list[Part], split: str) -> pl.LazyFrame:
     return pl.scan_parquet(files) if files else pl.scan_parquet(parts[0].file).clear()
 
 
-@dataclass(frozen=True)
-class _Enriching:
-    """Shared data for enriching parts."""
+def _write(
+    enricher: Enricher,
+    names: list[str],
+    occurrences: dict[str, pl.DataFrame],
+    beside: str | None,
+    ordered: pl.DataFrame,
+    part: Part,
+) -> list[pl.Series]:
+    """Writes the columns `names` of the enriched rows of a part.
 
-    enricher: Enricher
-    names: list[str]
-    """The columns to keep."""
-    occurrences: dict[str, pl.DataFrame]
-    """ID column -> the number of training rows of each user or place."""
-    beside: str | None
-    ordered: pl.DataFrame
-    """The values of `beside` with an order."""
-
-    def write(self, part: Part) -> list[pl.Series]:
-        """Writes the enriched rows of a part; returns the distinct texts of each keyword.
-
-        They are numbered from 0, keyword by keyword.
-        """
-        config, owned = self.enricher.config, self.enricher.owned
-        rows = self.enricher.enrich(self.enricher.log.rows(part.source, part.split))
-        if part.split == "train" and self.beside:
-            left = rows.with_row_index(LOG_ROW, part.first).filter(~pl.col("click"))
-            left = left.join(self.ordered, on=self.beside, how="semi", maintain_order="left")
-            keys = {"beside": self.beside, "poi_id": "poi_id", "log_row": LOG_ROW}
-            place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-            left = rendered(place_keywords, left, keys, owned)
-            left.write_parquet(part.file.with_name(f"not_taken-{part.file.name}"))
-        # Joins keep the order of the log, so the rows of all arrays and tables correspond.
-        for key, counts in self.occurrences.items():
-            rows = rows.join(counts, on=key, how="left", maintain_order="left")
-        rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
-        texts: list[pl.Series] = []
-        numbered = []
-        for template in map(Template, config.scene_keywords):
-            distinct, index_N = distinct_rows(template, rows, owned)
-            column, first = template.column(distinct), sum(map(len, texts))
-            texts.append(column.drop_nulls().unique(maintain_order=True))
-            number_D = Vocabulary(texts[-1]).column(column)
-            number_D = np.where(number_D > 0, number_D + first - 1, MISSING).astype(np.int32)
-            numbered.append(pl.Series(TEXT.format(template.keyword.name), number_D[index_N]))
-        rows.select(self.names).with_columns(numbered).write_parquet(part.file)
-        return texts
+    Returns the distinct texts of each keyword, which are numbered from 0, keyword by keyword. For
+    the other arguments see `write_enriched`.
+    """
+    config, owned = enricher.config, enricher.owned
+    rows = enricher.enrich(enricher.log.rows(part.source, part.split))
+    if part.split == "train" and beside:
+        left = rows.with_row_index(LOG_ROW, part.first).filter(~pl.col("click"))
+        left = left.join(ordered, on=beside, how="semi", maintain_order="left")
+        keys = {"beside": beside, "poi_id": "poi_id", "log_row": LOG_ROW}
+        place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
+        left = rendered(place_keywords, left, keys, owned)
+        left.write_parquet(part.file.with_name(f"not_taken-{part.file.name}"))
+    # Joins keep the order of the log, so the rows of all arrays and tables correspond.
+    for key, counts in occurrences.items():
+        rows = rows.join(counts, on=key, how="left", maintain_order="left")
+    rows = rows.with_columns(pl.col(IMPRESSIONS).fill_null(0))
+    texts: list[pl.Series] = []
+    numbered = []
+    for template in map(Template, config.scene_keywords):
+        distinct, index_N = distinct_rows(template, rows, owned)
+        column, first = template.column(distinct), sum(map(len, texts))
+        texts.append(column.drop_nulls().unique(maintain_order=True))
+        number_D = Vocabulary(texts[-1]).column(column)
+        number_D = np.where(number_D > 0, number_D + first - 1, MISSING).astype(np.int32)
+        numbered.append(pl.Series(TEXT.format(template.keyword.name), number_D[index_N]))
+    rows.select(names).with_columns(numbered).write_parquet(part.file)
+    return texts

@@ -18,7 +18,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data import statistics
-from larr.data.chunks import Mapped, one_by_one
+from larr.data.chunks import Mapped
 from larr.data.counts import COUNTS, Counting, count_log, daily_counts
 from larr.data.cross import Cross, DailyCross, Values, counted, pair_counts
 from larr.data.features import as_numbers, sample
@@ -198,7 +198,7 @@ class Enricher:
     through `statistics.Past`, so neither the row itself nor later ones can leak into it.
     """
 
-    def __init__(self, config: Config, log: Log, mapped: Mapped = one_by_one) -> None:
+    def __init__(self, config: Config, log: Log, mapped: Mapped = map) -> None:
         self.config, self.log = config, log
         self._tables = {PLACE: self._places, USER: self._users}
         reads = len(log.impressions) * (3 + len(config.statistics or []))

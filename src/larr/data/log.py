@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import DatasetConfig
 from larr.data.checks import Checked, Checks
-from larr.data.chunks import Mapped, one_by_one
+from larr.data.chunks import Mapped
 from larr.data.contract import TABLES
 from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
@@ -164,7 +165,7 @@ def check_tables(
     tables: Tables,
     folder: Path,
     kept_in: Path | None = None,
-    mapped: Mapped = one_by_one,
+    mapped: Mapped = map,
 ) -> Log:
     """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
 
@@ -242,10 +243,10 @@ def _check_impressions(
         )
     total = int(_read(table.select(pl.len()), "impressions").item())
     checks = Checks(config, checker.known, checker.rejected, checker.now)
-    checking = _Checking(checks, "order" in columns, folder)
+    write = partial(_write_checked, checks, "order" in columns, folder)
     chunks = enumerate(_read_chunks(table, "impressions", config.dataset.chunk_rows))
     with track("checking impressions", total, "rows") as advance:
-        for number, (rows, checked) in enumerate(mapped(_Checking.write, checking, chunks)):
+        for number, (rows, checked) in enumerate(mapped(write, chunks)):
             checker.add("impressions", rows, checked, number)
             advance(rows)
     files = sorted(folder.iterdir())
@@ -254,24 +255,18 @@ def _check_impressions(
     return files, ["click", "order"] if "order" in columns else ["click"]
 
 
-@dataclass(frozen=True)
-class _Checking:
-    """Shared data for checking chunks of impressions."""
-
-    checks: Checks
-    has_orders: bool
-    folder: Path
-
-    def write(self, numbered: tuple[int, pl.DataFrame]) -> tuple[int, Checked]:
-        """Writes the valid rows of a chunk; returns the chunk's height and the other rows."""
-        number, chunk = numbered
-        checked = self.checks.check("impressions", chunk)
-        good = _with_row_numbers(with_time_columns(checked.good), self.checks.known)
-        if not self.has_orders:
-            # Features count orders; in a log without them, each click counts as an order.
-            good = good.with_columns(order=pl.col("click"))
-        good.write_parquet(self.folder / f"{number:05}.parquet")
-        return chunk.height, checked._replace(good=good.clear())
+def _write_checked(
+    checks: Checks, has_orders: bool, folder: Path, numbered: tuple[int, pl.DataFrame]
+) -> tuple[int, Checked]:
+    """Writes the valid impressions of a chunk; returns the chunk's height and the other rows."""
+    number, chunk = numbered
+    checked = checks.check("impressions", chunk)
+    good = _with_row_numbers(with_time_columns(checked.good), checks.known)
+    if not has_orders:
+        # Features count orders; in a log without them, each click counts as an order.
+        good = good.with_columns(order=pl.col("click"))
+    good.write_parquet(folder / f"{number:05}.parquet")
+    return chunk.height, checked._replace(good=good.clear())
 
 
 def _with_row_numbers(frame: pl.DataFrame, known: Mapping[str, pl.Series]) -> pl.DataFrame:
