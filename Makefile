@@ -9,9 +9,9 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: demo test check seeds experiments real clean
 
-demo: $(VENV)/installed
-	$(BIN)/larr run configs/city.toml
-	@echo "Read runs/city/evaluate/report.html"
+demo: $(VENV)/lab
+	$(BIN)/larr run configs/demo.toml
+	@echo "Read runs/demo/evaluate/report.html"
 
 # Downloads Chromium for the page's tests in parallel with the packages; runs mypy with the tests.
 test:
@@ -38,11 +38,15 @@ real: $(VENV)/installed
 	$(BIN)/larr real $(or $(REAL),$(error REAL is not set: make real REAL=FOLDER)) $(patsubst %,configs/%.toml,\
 		canteen coupon frappe unimobile situnes2 situnes3 films)
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: $(VENV)/lab
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) torch
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[lab]'
 	touch $@
 
 clean:
