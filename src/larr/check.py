@@ -17,7 +17,7 @@ from larr.data.contract import NEVER_FEATURES
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.features import sample
-from larr.data.log import Log, check_tables, single_rows
+from larr.data.log import Log, check_tables, single_row_warning
 from larr.data.transforms import TIME_COLUMNS
 from larr.errors import DataError
 from larr.init.kinds import share
@@ -158,7 +158,7 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
 
 def _split(log: Log) -> Iterator[tuple[str, bool]]:
     """Yields problems with requests, and with the split into training and test rows."""
-    if warning := single_rows(log):
+    if warning := single_row_warning(log):
         yield warning, False
     if not log.is_split_by_time:
         yield "some training rows are not earlier than the test rows: no test on the future", False

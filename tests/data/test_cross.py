@@ -12,7 +12,7 @@ import pytest
 
 from larr.config import Config
 from larr.data.counts import count_log
-from larr.data.cross import PRIOR, DailyCross, Values, counted, pair_counts
+from larr.data.cross import PRIOR, DailyCross, Values, count_names, pair_counts
 from larr.data.default_pairs import with_pairs
 from larr.data.log import Log
 from larr.data.names import PLACE, USER
@@ -97,7 +97,7 @@ def daily_cross(
     [pair] = config.statistics or []
     owned = {"user_id": Values.of(USERS.drop(USER), "user_id")}
     of_rows = partial(pair_counts, config=config, pair=pair, owned=owned, levels=[])
-    daily = count_log(log, 1.0, map, lambda _: None, counted(pair), of_rows)
+    daily = count_log(log, 1.0, map, lambda _: None, count_names(pair), of_rows)
     return DailyCross(config, pair, owned, daily)
 
 

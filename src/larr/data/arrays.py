@@ -14,7 +14,7 @@ from larr.data.chunks import Mapped
 from larr.data.enriched import TEXT, Part
 from larr.data.features import FeatureEncoder
 from larr.data.known import Enricher
-from larr.data.log import SPLITS, Log
+from larr.data.log import SPLITS
 from larr.data.names import PLACE, ROWS, USER
 from larr.data.statistics import RecentPlaces
 from larr.data.transforms import Array
@@ -25,7 +25,10 @@ def write_arrays(
     mapped: Mapped, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
 ) -> dict[str, int]:
     """Writes the arrays of each split to its folder; returns their numbers of rows."""
-    log = enricher.log
+    log, mean_weight = enricher.log, None
+    if "weight" in log.scan().collect_schema():
+        weights = log.training().select(pl.col("weight").mean())
+        mean_weight = weights.collect(engine="streaming").item()
     encoding = _Encoding(
         encoder,
         enricher.recent,
@@ -38,7 +41,7 @@ def write_arrays(
         },
         [TEXT.format(keyword.name) for keyword in enricher.config.scene_keywords],
         log.tasks,
-        _mean_weight(log),
+        mean_weight,
         folder,
     )
     counts = {s: sum(part.rows for part in parts if part.split == s) for s in SPLITS}
@@ -67,6 +70,7 @@ class _Encoding:
     texts: list[str]
     tasks: Sequence[str]
     mean_weight: float | None
+    """The mean weight of the training rows, or None in a log without weights."""
     folder: Path
 
     def write(self, part: Part) -> int:
@@ -93,10 +97,3 @@ class _Encoding:
             weight_N1 = table.select("weight").to_numpy() / self.mean_weight
             arrays["weights"] = weight_N1.astype(np.float32)
         return arrays
-
-
-def _mean_weight(log: Log) -> float | None:
-    """Returns the mean weight of the training rows, or None in a log without weights."""
-    if "weight" not in log.scan().collect_schema():
-        return None
-    return log.training().select(pl.col("weight").mean()).collect(engine="streaming").item()

@@ -54,11 +54,9 @@ class Batch(NamedTuple):
         return self.categories.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        """Returns the batch on another device."""
         return Batch(*(array.to(device, non_blocking=True) for array in self))
 
     def select(self, index_B: Tensor) -> Batch:
-        """Returns the rows at some indices."""
         return Batch(*(array.index_select(0, index_B) for array in self))
 
 

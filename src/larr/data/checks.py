@@ -72,7 +72,12 @@ class Checks:
         """
         contract, tables = TABLES[table], self.config.dataset.tables
         columns = self._columns(table, frame)
-        _check_types(table, frame.select(*columns))
+        for name, dtype in frame.select(*columns).schema.items():
+            if isinstance(dtype, NESTED):
+                raise DataError(
+                    f"table {table}: column {name} holds {dtype}; give one text, number, Boolean "
+                    "or time per row"
+                )
         frame = frame.with_columns(_written_out(frame.select(cs.by_name(*IDS, require_all=False))))
         looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
         _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
@@ -110,16 +115,6 @@ class Checks:
         own |= features & {*frame.select(cs.boolean()).columns}
         columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
         return {name: column for name, column in columns.items() if name in frame.columns}
-
-
-def _check_types(table: str, frame: pl.DataFrame) -> None:
-    """Raises DataError for a column with nested values."""
-    for name, dtype in frame.schema.items():
-        if isinstance(dtype, NESTED):
-            raise DataError(
-                f"table {table}: column {name} holds {dtype}; give one text, number, Boolean or "
-                "time per row"
-            )
 
 
 def _written_out(ids: pl.DataFrame) -> pl.DataFrame:
@@ -185,9 +180,8 @@ def with_reasons(rows: pl.DataFrame, broken: Broken) -> pl.DataFrame:
     is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
     given = rows.filter(is_bad)
     broken = {rule: mask.filter(is_bad) for rule, mask in broken.items()}
-    columns, reasons = (
-        [pl.when(mask).then(pl.lit(rule[part])) for rule, mask in broken.items()] for part in (0, 1)
-    )
+    columns = [pl.when(mask).then(pl.lit(column)) for (column, _), mask in broken.items()]
+    reasons = [pl.when(mask).then(pl.lit(reason)) for (_, reason), mask in broken.items()]
     for name in (name for name in REASONS if name in given.columns):
         new = f"{name}_given"
         while new in given.columns:

@@ -61,7 +61,6 @@ def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
 def _in_processes(
     pool: ProcessPoolExecutor, workers: int, folder: Path, work: Work, chunks: Iterable[Any]
 ) -> Iterator[Any]:
-    """Processes the chunks in a process pool."""
     waiting: deque[Future[Any]] = deque()
     with _written(work, folder) as path:
         for chunk in chunks:

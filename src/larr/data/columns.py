@@ -196,16 +196,14 @@ def _uses(
         ("features.categories", config.features.categories, columns, "a column of a table"),
         ("features.numbers", config.features.numbers, numbers, NUMBERS),
     ]
-    for bucket in config.buckets:
-        where = f"bucket {bucket.column}"
-        uses.append((where, [bucket.column], numbers, NUMBERS))
+    uses += [(f"bucket {b.column}", [b.column], numbers, NUMBERS) for b in config.buckets]
+    place_columns = [*log.places.columns, NAME_WORDS]
     for profile in config.profiles:
-        where, column = f"profile {profile.name}", profile.poi_column
-        of_places = [*log.places.columns, NAME_WORDS]
-        uses.append((where, [column], of_places, "a column of places"))
+        where = f"profile {profile.name}"
+        uses.append((where, [profile.poi_column], place_columns, "a column of places"))
         if profile.within:
-            where, expected = f"within of {where}", f"{once} of the impressions"
-            uses.append((where, [profile.within], within, expected))
+            expected = f"{once} of the impressions"
+            uses.append((f"within of {where}", [profile.within], within, expected))
     for keyword in config.keywords:
         where = f"keyword {keyword.name} (owner {keyword.owner})"
         if keyword.owner == "poi":

@@ -165,7 +165,7 @@ def broken_in_rows(
     rejected: Mapping[str, pl.Series],
     now: datetime,
 ) -> Broken:
-    """Returns the same for the rules about keys, references, times and orders.
+    """Returns the rows that break a rule about keys, references, times or orders.
 
     `known` holds the valid IDs for `refers_to`, `rejected` the IDs of rejected rows.
     """

@@ -34,12 +34,6 @@ def log_counts(sampling_rate: float = 1.0) -> dict[str, pl.Expr]:
     return dict(zip((*COUNTS, TAKEN), (impressions, clicks, orders, orders, clicks), strict=True))
 
 
-def history_counts() -> dict[str, pl.Expr]:
-    """Returns the counts of an order of the history, which is no impression."""
-    is_counted = {name: name in ("orders", TAKEN) for name in (*COUNTS, TAKEN)}
-    return {name: pl.lit(float(counted)) for name, counted in is_counted.items()}
-
-
 def daily_counts(
     rows: pl.LazyFrame, counts: Mapping[str, pl.Expr], key: Sequence[pl.Expr]
 ) -> pl.DataFrame:
@@ -61,7 +55,9 @@ def count_log(
     `rate` is the sampling rate, `names` are the counts to return, see `log_counts`. Calls `advance`
     after each file.
     """
-    parts = [_count(log.history.lazy(), history_counts(), names, of_rows)]
+    # An order of the history is no impression.
+    of_order = {name: pl.lit(float(name in ("orders", TAKEN))) for name in names}
+    parts = [_count(log.history.lazy(), of_order, names, of_rows)]
     for part in mapped(partial(_count_file, log, rate, names, of_rows), log.impressions):
         parts.append(part)
         advance(1)

@@ -63,7 +63,6 @@ class Cross:
 
     @property
     def names(self) -> list[str]:
-        """The names of the figures."""
         return figure_names(self.pair)
 
     @cached_property
@@ -129,7 +128,6 @@ class Cross:
 
     @classmethod
     def load(cls, config: Config, pair: StatisticConfig, folder: Path) -> Self:
-        """Reads the files that `save` wrote."""
         paths = (folder / f"{name}.parquet" for name in TABLES)
         return cls(pair, figures_differ(config, pair), *(pl.read_parquet(path) for path in paths))
 
@@ -204,7 +202,7 @@ def pair_counts(
     return daily_counts(pair_values(table.lazy(), pair.columns, owned), counts, [*map(pl.col, KEY)])
 
 
-def counted(pair: StatisticConfig) -> list[str]:
+def count_names(pair: StatisticConfig) -> list[str]:
     """Returns the counts from which the figures of a pair are computed."""
     events = [EVENTS[name] for name in pair.figures if name in EVENTS]
     return [TAKEN, *(["impressions", *events] if events else [])]
@@ -291,7 +289,7 @@ class DailyCross:
             tables.append(table.select(side, *pairs.columns[2:]).sort(side))
         firsts, seconds = tables
         counts = [TAKEN]
-        for event in counted(self.pair)[2:]:
+        for event in count_names(self.pair)[2:]:
             pairs = _with_expected(pairs, firsts, seconds, event)
             counts += [event, f"expected_{event}"]
         sides = (table.select(table.columns[0], TAKEN) for table in tables)

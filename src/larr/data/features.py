@@ -75,9 +75,9 @@ class Features(BaseModel, frozen=True):
         """Returns the split of the features `names`, as positions in `names`."""
         split: dict[str, list[int]] = {"place": [], "request": [], "candidate": []}
         for number, name in enumerate(names):
-            of = "place" if name.startswith("poi_") else "request"
-            split["candidate" if name in self.candidate_features else of].append(number)
-        return ColumnSplit(**{of: tuple(numbers) for of, numbers in split.items()})
+            owner = "place" if name.startswith("poi_") else "request"
+            split["candidate" if name in self.candidate_features else owner].append(number)
+        return ColumnSplit(**{part: tuple(numbers) for part, numbers in split.items()})
 
 
 def read_features(data: Path) -> Features:
@@ -144,7 +144,6 @@ class FeatureEncoder:
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
-        """Reads the files that `save` wrote."""
         vocabularies = {
             name: Vocabulary(pl.read_parquet(folder / CATEGORY.format(number))["value"])
             for number, name in enumerate(dict.fromkeys(config.features.categories))

@@ -20,7 +20,7 @@ from larr.config import Config
 from larr.data import statistics
 from larr.data.chunks import Mapped
 from larr.data.counts import COUNTS, Counting, count_log, daily_counts
-from larr.data.cross import Cross, DailyCross, Values, counted, pair_counts
+from larr.data.cross import Cross, DailyCross, Values, count_names, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
@@ -175,7 +175,6 @@ class Known:
 
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
-        """Reads the files that `save` wrote."""
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
         situations = {
             profile.name: pl.read_parquet(folder / f"situation-{profile.name}.parquet")
@@ -251,7 +250,7 @@ class Enricher:
         }
         for pair in pairs:
             read = partial(pair_counts, config=config, pair=pair, owned=owned, levels=self.levels)
-            self.crosses.append(DailyCross(config, pair, owned, count(counted(pair), read)))
+            self.crosses.append(DailyCross(config, pair, owned, count(count_names(pair), read)))
         self._fit_levels(train)
         chosen = {"clicked": pl.col("click") & ~pl.col("order"), "left": ~pl.col("click")}
         for profile in config.profiles:

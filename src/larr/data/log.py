@@ -140,12 +140,12 @@ def differing(rows: pl.LazyFrame, columns: Iterable[str]) -> pl.LazyFrame:
     """Returns for each request which columns differ, null for one row and for missing values."""
     # Unlike n_unique, min and max need constant memory per request. They also ignore missing
     # values, so a value that is missing in some rows does not differ.
-    differs = [pl.col(name).min() != pl.col(name).max() for name in columns]
-    several = [pl.when(pl.len() > 1).then(expression) for expression in differs]
-    return rows.group_by("request_id").agg(several)
+    value = pl.col(*columns)
+    differs = pl.when(pl.len() > 1).then(value.min() != value.max())
+    return rows.group_by("request_id").agg(differs)
 
 
-def single_rows(log: Log) -> str:
+def single_row_warning(log: Log) -> str:
     """Returns a warning if nearly all requests have one row, empty otherwise."""
     if not log.is_dated:
         return ""  # rows of a log without times are requests unless it has request_id
@@ -186,7 +186,7 @@ def check_tables(
     impressions = tables.impressions
     files, tasks = _check_impressions(config, checker, impressions, folder / "checked", mapped)
     kept_in = kept_in or artifacts.folder(config, "prepare") / "rejected"
-    checker.finish(kept_in, stop=config.dataset.bad_rows == "stop")
+    checker.finish(kept_in)
     split, last = _split(config, files, is_dated=tables.is_dated)
     sampled = None
     if wanted := config.dataset.negatives:

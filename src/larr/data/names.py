@@ -52,7 +52,7 @@ def own_numbers(config: Config) -> dict[str, list[str]]:
 
 
 def own_categories(config: Config) -> dict[str, list[str]]:
-    """Returns the same for columns whose values are looked up or counted, including IDs."""
+    """Returns the columns of each table whose values are looked up or counted, including IDs."""
     counted = [name for pair in config.statistics or [] for name in pair.columns]
     return by_table([*config.features.categories, *counted])
 

@@ -27,7 +27,7 @@ from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
-from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, single_rows
+from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, single_row_warning
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
@@ -64,7 +64,7 @@ def prepare(config: Config) -> None:
             check_columns(config, log)
             if NAME_WORDS in used_columns(config):
                 log = replace(log, places=with_name_words(log.places))
-            if warning := single_rows(log):
+            if warning := single_row_warning(log):
                 console.print(f"  warning: {warning}", soft_wrap=True)
             _write_requests(log, folder)
             enricher, texts, beside = Enricher(config, log, mapped), TextNumbers(), _beside(log)

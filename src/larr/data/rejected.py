@@ -146,8 +146,8 @@ class Checker(Checks):
         new = {"table": table, "column": column, "reason": reason, "cells": 0, "examples": []}
         return self.blanked.setdefault((table, column, reason), new)
 
-    def finish(self, kept_in: Path, *, stop: bool) -> None:
-        """Prints what was rejected; raises DataError if it is too much, or anything with `stop`.
+    def finish(self, kept_in: Path) -> None:
+        """Prints what was rejected; raises DataError if it is too much, or if no row may be.
 
         `kept_in` is the final path of `folder`, once the stage is complete.
         """
@@ -179,7 +179,7 @@ class Checker(Checks):
                     f"and {self.folder})"
                 )
         console.print(f"  kept in {kept_in}")
-        if stop:
+        if self.config.dataset.bad_rows == "stop":
             raise DataError(
                 f"{self.rows_rejected.total():,} rows and {bad_cells:,} single values break the "
                 f"data contract (see the tables above and {self.folder}); correct them, or set "

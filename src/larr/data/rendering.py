@@ -38,6 +38,5 @@ def distinct_rows(
         if {*template.columns} <= {*columns}:
             number_N = rows[ON_ITS_DAY.format(row)].to_numpy()
             _, first, index_N = np.unique(number_N, return_index=True, return_inverse=True)
-            order = np.argsort(first)
-            return rows[first[order]], np.argsort(order)[index_N]
+            return rows[first], index_N
     return rows, np.arange(rows.height)

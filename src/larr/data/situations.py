@@ -56,7 +56,6 @@ class Situations:
         return self.table[tuple(context_NF.T)]
 
     def save(self, folder: Path) -> None:
-        """Writes what `load` reads."""
         np.save(folder / SITUATIONS, self.table)
 
     @classmethod

@@ -79,7 +79,7 @@ def with_time_columns(frame: Frame) -> Frame:
 
 
 def time_columns(time: datetime) -> dict[str, object]:
-    """Returns the same columns for the time of one request."""
+    """Returns `TIME_COLUMNS` for the time of one request."""
     parts = {"hour": time.hour, "weekday": time.isoweekday(), "month": time.month}
     texts = {column: words[parts[part]] for column, (part, words) in TIME_WORDS.items()}
     return {"day": time.date(), "hour": time.hour, **texts}
@@ -119,7 +119,7 @@ def with_age(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def age_values(time: datetime, since_K: Array) -> Array:
-    """Returns the same for one request, float64 [K], with NaN where `since` is missing.
+    """Returns `AGE` of the places of one request, float64 [K], with NaN where `since` is missing.
 
     `since_K` holds datetime64 in microseconds.
     """
@@ -157,7 +157,6 @@ class Vocabulary:
         return index_N.fill_null(0).to_numpy()
 
     def value(self, value: object) -> int:
-        """Returns the index of one value."""
         return 0 if value is None else self._indices.get(text_value(value), 0)
 
     def padded_column(self, lists: pl.Series, length: int) -> Array:
@@ -205,7 +204,6 @@ class Scales:
         return scaled_M.astype(np.float32)
 
     def select(self, positions: Sequence[int]) -> Scales:
-        """Returns the scales of some of the numbers."""
         chosen = list(positions)
         names = tuple(self.names[position] for position in chosen)
         return Scales(names, self.mean_M[chosen], self.deviation_M[chosen])
@@ -231,7 +229,6 @@ class Levels:
 
     @property
     def name(self) -> str:
-        """The column of levels."""
         return f"{self.bucket.column}_level"
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
@@ -240,7 +237,6 @@ class Levels:
         return pl.Series(self.name, [*self.bucket.words, None]).gather(position_N)
 
     def value(self, number: float | None) -> str | None:
-        """Returns the level of one number."""
         if number is None or np.isnan(number):
             return None
         return self.bucket.words[bisect_left(self.edges, number)]
@@ -357,7 +353,6 @@ class TextNumbers:
         return MISSING if text is None else self._numbers.get(keyword, {}).get(text, MISSING)
 
     def text(self, number: int) -> str:
-        """Returns the text of a number."""
         return self._texts[number][1]
 
     def __len__(self) -> int:

@@ -108,7 +108,6 @@ class Column:
 
     @cached_property
     def distinct(self) -> pl.Series:
-        """The distinct values."""
         return self.values.drop_nulls().unique(maintain_order=True)
 
     @property
@@ -148,7 +147,6 @@ class Column:
         return share(self.distinct.str.contains(WORDY)) >= MIN_WORDS
 
     def all_match(self, pattern: str) -> bool:
-        """Returns whether all values match a regular expression."""
         return bool(self.distinct.str.contains(pattern).all())
 
     @cached_property
@@ -167,17 +165,14 @@ class Column:
 
     @property
     def kind(self) -> str:
-        """See `kind_and_form`."""
         return self.kind_and_form[0]
 
     @property
     def form(self) -> str:
-        """See `kind_and_form`."""
         return self.kind_and_form[1]
 
     @property
     def true_value(self) -> str:
-        """The true value of a flag."""
         return str(next(value for value in self.distinct if value.lower() in TRUTH))
 
     @cached_property

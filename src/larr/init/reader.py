@@ -85,7 +85,6 @@ class Table:
         return not self.file.columns and all(table.is_named for table in self.needs)
 
     def __getitem__(self, name: str) -> Column:
-        """Returns a column by name."""
         return next(column for column in self.columns if column.name == name)
 
 
@@ -141,7 +140,6 @@ class Reader:
         return self.tables[-1]
 
     def query(self, stem: str, sql: str, note: str, *needs: Table) -> Table:
-        """Returns the result of a query as a table."""
         return self.add(stem, FileConfig(query=sql), *needs, note=note)
 
     def _with_columns(self, file: FileConfig, path: Path) -> FileConfig:
