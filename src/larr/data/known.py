@@ -78,10 +78,7 @@ class Known:
         # A user or place without a row in the tables has no past.
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
-        rows = with_levels(with_age(rows), self.levels)
-        for cross in self.crosses:
-            rows = cross.enrich(rows)
-        rows = with_levels(rows, self.levels)  # levels of the cross statistics
+        rows = _with_crosses(rows, self.levels, self.crosses)
         # Situations come last, as their key may be a level.
         for table in self.situations.values():
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
@@ -190,6 +187,16 @@ class Known:
         return cls(**tables, situations=situations, levels=levels, crosses=crosses)
 
 
+def _with_crosses(
+    rows: pl.DataFrame, levels: Sequence[Levels], crosses: Sequence[Cross | DailyCross]
+) -> pl.DataFrame:
+    """Adds the age of places, levels and cross statistics, which may read levels or have some."""
+    rows = with_levels(with_age(rows), levels)
+    for cross in crosses:
+        rows = cross.enrich(rows)
+    return with_levels(rows, levels)
+
+
 class Enricher:
     """Adds the statistics known at the start of each row's day to rows of the checked log.
 
@@ -294,10 +301,7 @@ class Enricher:
             rows = rows.hstack(known.drop(PAIR, strict=False)[rows[number]])
         pair_N = user_N.astype(np.int64) * (len(self.log.places) + 1) + place_N
         pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
-        rows = with_levels(with_age(rows.hstack(pairs)), self.levels)
-        for cross in self.crosses if crossed else ():
-            rows = cross.enrich(rows)
-        rows = with_levels(rows, self.levels)  # levels of the cross statistics
+        rows = _with_crosses(rows.hstack(pairs), self.levels, self.crosses if crossed else ())
         return rows.with_columns(
             texts.as_of(rows) for texts in self.favourites if texts.profile.within
         )

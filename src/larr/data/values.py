@@ -188,10 +188,8 @@ def _clock(texts: pl.Series) -> pl.Series:
         clock = texts.str.to_datetime(form, time_unit="us", strict=False)
         if clock.null_count() == texts.null_count():
             return clock
-    dated = pl.when(pl.col(texts.name).str.contains(YEAR_FIRST)).then(
-        pl.col(texts.name).str.replace(OFFSET, "$1")
-    )
-    return texts.to_frame().select(dated.str.to_datetime(strict=False, time_unit="us")).to_series()
+    dated = texts.str.replace(OFFSET, "$1").set(~texts.str.contains(YEAR_FIRST), None)
+    return dated.str.to_datetime(strict=False, time_unit="us")
 
 
 def _instant(number: pl.Expr, zone: str) -> pl.Expr:

@@ -225,20 +225,20 @@ def _column(frame: pl.DataFrame, name: str) -> Column:
     else:
         texts = text_column(name, dtype).str.strip_chars()
     cells = frame.select(texts.replace(["", *MISSING], None).alias(name))
-    clean = cleaned(sql, cells[name]) if dtype == pl.String else sql
-    if clean != sql:
+    clean = cleaned(sql, cells[name]) if dtype == pl.String else ""
+    if clean:
         # DuckDB computes the values, as it will when the configuration is used.
         cells = duckdb.from_arrow(cells.to_arrow()).project(f"{clean} AS {sql}").pl()
         cells = cells.with_columns(pl.col(name).replace("", None))
     values, numbers = cells[name], cells[name].cast(pl.Float64, strict=False)
     odd = values.count() - numbers.count()
     if dtype == pl.String and is_role(name, "rating") and 0 < odd <= MAX_ODD * values.count():
-        values, clean = values.set(numbers.is_null(), None), f"TRY_CAST({clean} AS DOUBLE)"
-    return Column(name, values, dtype, clean if clean != sql else "")
+        values, clean = values.set(numbers.is_null(), None), f"TRY_CAST({clean or sql} AS DOUBLE)"
+    return Column(name, values, dtype, clean)
 
 
 def cleaned(column: str, values: pl.Series) -> str:
-    """Returns SQL that removes brackets and units from a column of texts, else the column itself.
+    """Returns SQL that removes brackets and units from a column of texts; empty if it has none.
 
     Lists as Python or JSON write them, or as `<a><b>`, become values with commas between; numbers
     with the same unit in all rows become numbers.
@@ -246,7 +246,7 @@ def cleaned(column: str, values: pl.Series) -> str:
     given = values.drop_nulls()
     some = given.head(SAMPLE)
     if some.is_empty():
-        return column
+        return ""
     if some.str.contains(BRACKETED).all() and some.str.contains(",").any():
         inside = f"regexp_replace({column}, {literal(BETWEEN)}, ', ', 'g')"
         return f"regexp_replace({inside}, {literal(ENDS)}, '', 'g')"
@@ -255,9 +255,9 @@ def cleaned(column: str, values: pl.Series) -> str:
     for cells in (some, given):  # the first cells decide on most columns
         units = [cells.str.extract(MEASURED, group).unique() for group in (1, 2)]
         if any(len(unit) > 1 for unit in units) or not any(unit[0] for unit in units):
-            return column
+            return ""
     numbers = given.str.extract(f"({NUMBER})")
     for form, old, new in ((THOUSANDS, ",", ""), (DECIMALS, ",", ".")):
         if not numbers.null_count() and numbers.str.contains(form).all():
             return f"replace(regexp_extract({column}, {literal(NUMBER)}), '{old}', '{new}')"
-    return column
+    return ""
