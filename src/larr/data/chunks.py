@@ -41,11 +41,10 @@ SMALL = 2**16
 
 @contextmanager
 def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
-    """Yields the function that processes chunks; `folder` holds the shared data until the end."""
+    """Yields the function that processes chunks; `folder`, an absolute path, holds shared data."""
     if cluster.engine == "local" and cluster.workers == 1:
         yield map
         return
-    folder = folder.absolute()  # workers may have another working directory
     folder.mkdir()
     try:
         if cluster.engine == "ray":

@@ -273,9 +273,8 @@ class CsvReader:
             copies.append(folder / re.sub(COMPRESSED, "", str(below), flags=re.I))
             copies[-1].parent.mkdir(parents=True, exist_ok=True)
             try:
-                with copies[-1].open("wb") as copy:
-                    for piece in decoded(file, encoding):
-                        copy.write(piece.encode())
+                with copies[-1].open("w", encoding="utf-8", newline="\n") as copy:
+                    copy.writelines(decoded(file, encoding))
             except (UnicodeError, LookupError) as error:
                 raise DataError(
                     f"{file}: cannot be read in the encoding {encoding}: {error}; {OPTIONS}"

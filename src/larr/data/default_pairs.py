@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import polars as pl
 
 from larr.config import Config
@@ -32,36 +34,33 @@ def with_pairs(config: Config, log: Log) -> Config:
     if config.statistics is not None:
         return config
     categories, rows = config.features.categories, log.counted()
-    raw = {name: raw_column(config, name) for name in categories}
-    places = [
-        name for name in categories if is_multivalued(name) and raw[name] in log.places.columns
-    ]
+    raw = partial(raw_column, config)
+    places = [n for n in categories if is_multivalued(n) and raw(n) in log.places.columns]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
     places = list(dict.fromkeys([*places, NAME_WORDS]))
     words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
     logged, scene = rows.collect_schema(), list[str]()
     for name in categories:
-        if raw[name] in logged and name not in ("user_id", "poi_id", POSITION):
+        if raw(name) in logged and name not in ("user_id", "poi_id", POSITION):
             # unique needs less memory than n_unique, which holds the column.
-            distinct = rows.select(raw[name]).unique().select(pl.len())
+            distinct = rows.select(raw(name)).unique().select(pl.len())
             if (words.get(name) or distinct.collect(engine="streaming").item()) <= MAX_VALUES:
                 scene.append(name)
     pairs = [("user_id", name) for name in places]
     pairs += [(key, name) for key in ("poi_id", "user_id") for name in scene]
     table = with_name_words(log.places).lazy().with_row_index(PLACE, offset=1)
     compared = ["poi_id", *places]
-    read = dict.fromkeys(raw.get(name, name) for name in compared)
+    read = dict.fromkeys(map(raw, compared))
     requests = differing(sample_requests(rows).join(table, on=PLACE, how="left"), read)
     shares = requests.select(pl.col(*read).mean()).collect(engine="streaming").to_dicts()[0]
     recurs, is_useful = dict[str, bool](), dict.fromkeys(scene, True)
     for row, columns in ((USER, ["user_id"]), (PLACE, compared)):
-        daily = (
-            rows.group_by(row, "day").agg(pl.len().alias(COUNT)).collect(engine="streaming").lazy()
-        )
+        counts = rows.group_by(row, "day").agg(pl.len().alias(COUNT))
+        daily = counts.collect(engine="streaming").lazy()
         daily = daily.join(table, on=row, how="left") if row == PLACE else daily
         for name in columns:
             recurs[name] = name in words or _recurring(daily, name) >= MIN_RECURRING
-            share = shares.get(raw.get(name, name))  # None if no request has several candidates
+            share = shares.get(raw(name))  # None if no request has several candidates
             is_useful[name] = recurs[name] and (share is None or share >= MIN_DIFFERING)
     is_useful[NAME_WORDS] &= not recurs["poi_id"]
     chosen = []

@@ -193,11 +193,9 @@ def as_numbers(values: pl.Series, setting: str) -> pl.Series:
     try:
         return values.cast(pl.Float64)
     except PolarsError:
-        values = values.cast(pl.String)
-        first = values.filter(
-            values.is_not_null() & values.cast(pl.Float64, strict=False).is_null()
-        )
+        texts = values.cast(pl.String).drop_nulls()
+        wrong = texts.filter(texts.cast(pl.Float64, strict=False).is_null())
         raise ConfigError(
-            f"{setting}: {values.name} must hold numbers, but {len(first):,} values are not, "
-            f"such as {first.head(1).to_list()!r:.80}; correct them, or leave the cells empty"
+            f"{setting}: {values.name} must hold numbers, but {len(wrong):,} values are not, "
+            f"such as {wrong.head(1).to_list()!r:.80}; correct them, or leave the cells empty"
         ) from None

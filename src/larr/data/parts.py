@@ -58,8 +58,8 @@ def splits(data: Path) -> list[npt.NDArray[np.str_]]:
         is_held_N = part_N == part
         # Each fold has another offset, so that it drops other users and places.
         is_left_N = _left_out(data, is_held_N, (part / PARTS + 0.5) % 1)
-        found.append(np.where(is_held_N, SPLITS[1], np.where(is_left_N, "", SPLITS[0])))
-    return [split_N for split_N in found if (split_N == SPLITS[0]).any()]
+        found.append(np.select([is_held_N, is_left_N], ["test", ""], "train"))
+    return [split_N for split_N in found if (split_N == "train").any()]
 
 
 def _groups(data: Path) -> npt.NDArray[np.int64]:
