@@ -23,7 +23,7 @@ HELD_BACK, LEFT_OUT = "held_back", "left_out.npy"
 """The folder of the folds, and the file with the numbers of the rows that are not trained on."""
 ENOUGH_ROWS = 20_000
 """Folds are added until there are this many validation rows."""
-PARTS = 5
+FOLDS = 5
 """Each fold holds back a fifth."""
 MOSTLY = 0.5
 """If a larger share of the test rows has a new value, rows are held back by value."""
@@ -51,13 +51,13 @@ def splits(data: Path) -> list[npt.NDArray[np.str_]]:
     There is no fold if everything would be held back.
     """
     group_N = _groups(data)
-    part_N = (scattered(group_N) * PARTS).astype(np.int64)
-    wanted = min(PARTS, -(-ENOUGH_ROWS * PARTS // len(group_N)))
+    fold_N = (scattered(group_N) * FOLDS).astype(np.int64)
+    enough = min(FOLDS, -(-ENOUGH_ROWS * FOLDS // len(group_N)))
     found = []
-    for part in np.unique(part_N)[:wanted]:
-        is_held_N = part_N == part
+    for fold in np.unique(fold_N)[:enough]:
+        is_held_N = fold_N == fold
         # Each fold has another offset, so that it drops other users and places.
-        is_left_N = _left_out(data, is_held_N, (part / PARTS + 0.5) % 1)
+        is_left_N = _left_out(data, is_held_N, (fold / FOLDS + 0.5) % 1)
         found.append(np.select([is_held_N, is_left_N], ["test", ""], "train"))
     return [split_N for split_N in found if (split_N == "train").any()]
 

@@ -71,8 +71,8 @@ def prepare(config: Config) -> None:
             encoder, rows = _write_splits(mapped, enricher, texts, beside, folder)
             if not has_last_days(folder):
                 for number, split_N in enumerate(splits(folder)):
-                    part = folder / HELD_BACK / str(number)
-                    _write_part(mapped, config, log, encoder, texts, split_N, part)
+                    fold = folder / HELD_BACK / str(number)
+                    _write_fold(mapped, config, log, encoder, texts, split_N, fold)
         # The workers have ended and freed their memory, which histories may need.
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
         _write_features(config, log, encoder, counts, folder)
@@ -127,7 +127,7 @@ def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
         pl.scan_parquet(files).sink_parquet(folder / f"{name}.parquet")
 
 
-def _write_part(
+def _write_fold(
     mapped: Mapped,
     config: Config,
     log: Log,
@@ -136,7 +136,7 @@ def _write_part(
     split_N: Array,
     folder: Path,
 ) -> None:
-    """Writes the arrays and histories of a held-back part, see `larr.data.parts`.
+    """Writes the arrays and histories of a validation fold, see `larr.data.parts`.
 
     `split_N` replaces the split of the training rows; the test rows are dropped.
     """
@@ -148,8 +148,7 @@ def _write_part(
         column = pl.Series("split", split_N[start : start + chunk.height])
         chunk.with_columns(column).write_parquet(files[-1])
         start += chunk.height
-    tested = int((split_N == "test").sum())
-    console.print(f"  {tested:,} training rows held back for validation:")
+    console.print(f"  {(split_N == 'test').sum():,} training rows held back for validation:")
     log = replace(log, impressions=files, split=Split(pl.col("split")), is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
     enricher = Enricher(config, log, mapped)
@@ -157,7 +156,7 @@ def _write_part(
     scales = fit(config, scan(parts, "train")).scales
     write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)
     write_histories(log, folder, _situations(enricher, encoder))
-    # The indices are those of the complete log: values that the part was not trained on become 0.
+    # The indices are those of the complete log: values not in the fold's training rows become 0.
     trained_NF = np.load(folder / "train" / "categories.npy")
     places_N = dict(zip(encoder.vocabularies, trained_NF.T, strict=True)).get("poi_id", [])
     for split in SPLITS:

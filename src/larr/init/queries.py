@@ -64,7 +64,8 @@ class Query:
         if kind:
             read = name if name.startswith(prefix) else prefix + name
             self.kinds[read] = kind
-            self.liked += [read] * is_liked
+            if is_liked:
+                self.liked.append(read)
 
     def add_own(self, column: Column, form: str = "{}") -> None:
         """Adds a column that is not in the contract; a time becomes its year."""

@@ -94,7 +94,7 @@ def _left_joined(
     """Returns a table with columns of others, and without its own column `dropped`."""
     if not joins:
         return table
-    columns = [f"{table.name}.*" + f" EXCLUDE ({dropped})" * (dropped != "")]
+    columns = [f"{table.name}.* EXCLUDE ({dropped})" if dropped else f"{table.name}.*"]
     columns += [column for join in joins for column in join.columns]
     sql = "SELECT " + ",\n    ".join(columns) + f"\nFROM {table.name}"
     for other, rows, _, left, right in joins:
@@ -135,8 +135,10 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
             taken.add(name.lower())
             if one is not key:
                 columns.append(f"{other.name}.{one.sql}" + f" AS {identifier(name)}" * is_short)
-        first = f"(SELECT DISTINCT ON ({key.sql}) * FROM {other.name} ORDER BY ALL) AS "
-        joins[other] = Join(other, first * (not key.is_key) + other.name, columns, column, key)
+        rows = other.name
+        if not key.is_key:
+            rows = f"(SELECT DISTINCT ON ({key.sql}) * FROM {rows} ORDER BY ALL) AS {rows}"
+        joins[other] = Join(other, rows, columns, column, key)
     note = "joined with {} by key"
     return _left_joined(reader, "joined", note, table, [*joins.values()], ", ".join(dropped))
 
