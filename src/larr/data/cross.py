@@ -32,7 +32,7 @@ from larr.data.names import (
     is_multivalued,
     raw_column,
 )
-from larr.data.statistics import SMOOTHING_IMPRESSIONS, SUM_DIGITS, Sums
+from larr.data.statistics import SUM_DIGITS, Sums, smoothed_rate
 from larr.data.transforms import Array, Levels, Vocabulary, as_texts, text_column, with_levels
 
 TABLES = ("pairs", "firsts", "seconds")
@@ -305,11 +305,8 @@ def _with_expected(
     """
     count, seen = (float(firsts[name].sum()) for name in (event, "impressions"))
     overall = count / seen if seen else 0.0
-    smoothed = (pl.col(event) + SMOOTHING_IMPRESSIONS * overall) / (
-        pl.col("impressions") + SMOOTHING_IMPRESSIONS
-    )
     for side, table in zip(KEY, (firsts, seconds), strict=True):
-        rates = table.select(side, smoothed.alias(f"{side}_rate"))
+        rates = table.select(side, smoothed_rate(event, overall).alias(f"{side}_rate"))
         pairs = pairs.join(rates, on=side, how="left", maintain_order="left")
     rate = pl.col("first_rate") * pl.col("second_rate") / (overall or 1.0)
     expected = pl.col("impressions") * rate.clip(upper_bound=1.0)

@@ -80,8 +80,6 @@ def _recurring(daily: pl.LazyFrame, column: str) -> float:
     """
     values = pair_values(daily, [column]).group_by("first", "day").agg(pl.col(COUNT).sum())
     is_earlier = pl.col("day") > pl.col("day").min().over("first")
-    counts = values.collect(engine="streaming").select(
-        again=pl.col(COUNT).filter(is_earlier).sum(), all=pl.col(COUNT).sum()
-    )
-    again, all_rows = counts.row(0)
-    return float(again / max(all_rows, 1))
+    again = pl.col(COUNT).filter(is_earlier).sum()
+    share = again / pl.col(COUNT).sum().clip(lower_bound=1)
+    return values.collect(engine="streaming").select(share).item()

@@ -180,7 +180,7 @@ def sample(rows: pl.LazyFrame, at_most: int) -> pl.DataFrame:
 
     Taking every n-th row could always pick the same position in a request.
     """
-    count = int(rows.select(pl.len()).collect(engine="streaming").item())
+    count = rows.select(pl.len()).collect(engine="streaming").item()
     if count > at_most:
         scattered = pl.col(ROW).cast(pl.UInt64) * SCATTER % 2**32
         chosen = scattered < at_most / count * 2**32

@@ -80,12 +80,12 @@ def write_histories(
                 np.save(folder / "known" / HISTORIES, latest_UKL)
                 if situations:
                     situations.save(folder / "known")
-            of_day = events.filter(pl.col("day") == day).collect(engine="streaming")
-            of_day = of_day.sort("time", "place", descending=True)
+            today = events.filter(pl.col("day") == day).collect(engine="streaming")
+            today = today.sort("time", "place", descending=True)
             for block in range(-(-users // BLOCK_USERS)):
-                some = of_day.filter(pl.col("user") // BLOCK_USERS == block)
-                group_N = (some["user"] * kinds + some["kind"]).to_numpy()
-                add_latest(latest_GL, group_N, some["place"].to_numpy(), repeats_G)
+                rows = today.filter(pl.col("user") // BLOCK_USERS == block)
+                group_N = (rows["user"] * kinds + rows["kind"]).to_numpy()
+                add_latest(latest_GL, group_N, rows["place"].to_numpy(), repeats_G)
             advance(int(stop - first))
 
 

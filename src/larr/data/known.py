@@ -249,23 +249,22 @@ class Enricher:
         train = sample(log.training(), EDGE_ROWS)
         self._fit_levels(train)
         pairs = config.statistics or []
-        owned = {
-            name: Values.of(table, name)
-            for table in (with_levels(t, self.levels) for t in (log.users, log.places))
-            for name in dict.fromkeys(name for pair in pairs for name in pair.columns)
-            if name in table.columns
-        }
+        crossed = dict.fromkeys(name for pair in pairs for name in pair.columns)
+        owned: dict[str, Values] = {}
+        for entities in (log.users, log.places):
+            table = with_levels(entities, self.levels)
+            owned |= {name: Values.of(table, name) for name in crossed if name in table.columns}
         for pair in pairs:
             read = partial(pair_counts, config=config, pair=pair, owned=owned, levels=self.levels)
             self.crosses.append(DailyCross(config, pair, owned, count(count_names(pair), read)))
         self._fit_levels(train)
-        chosen = {"clicked": pl.col("click") & ~pl.col("order"), "left": ~pl.col("click")}
+        kinds = {"clicked": pl.col("click") & ~pl.col("order"), "left": ~pl.col("click")}
         for profile in config.profiles:
-            acts = orders
-            if profile.events in chosen:
-                acts = shown.filter(chosen[profile.events]).collect(engine="streaming")
-            acts = with_levels(acts, self.levels)
-            self.favourites.append(statistics.Favourites(acts, log.places, profile, half_life))
+            chosen = orders
+            if profile.events in kinds:
+                chosen = shown.filter(kinds[profile.events]).collect(engine="streaming")
+            chosen = with_levels(chosen, self.levels)
+            self.favourites.append(statistics.Favourites(chosen, log.places, profile, half_life))
         no_rows = np.zeros(0, np.int64)
         self.owned = {
             row: {*with_levels(table(no_rows, no_rows), self.levels).columns}

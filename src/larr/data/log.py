@@ -131,8 +131,7 @@ def sample_requests(rows: pl.LazyFrame) -> pl.LazyFrame:
 
     Aggregating over all requests of a large log would need too much memory.
     """
-    count = int(rows.select(pl.len()).collect(engine="streaming").item())
-    parts = -(-count // SAMPLE_ROWS)
+    parts = -(-rows.select(pl.len()).collect(engine="streaming").item() // SAMPLE_ROWS)
     return rows if parts <= 1 else rows.filter(pl.col("request_id").hash() % parts == 0)
 
 
@@ -150,7 +149,7 @@ def single_row_warning(log: Log) -> str:
     if not log.is_dated:
         return ""  # rows of a log without times are requests unless it has request_id
     counts = sample_requests(log.scan()).group_by("request_id").len()
-    alone = float(counts.select((pl.col("len") == 1).mean()).collect(engine="streaming").item())
+    alone = counts.select((pl.col("len") == 1).mean()).collect(engine="streaming").item()
     if alone <= MAX_ALONE:
         return ""
     return (
@@ -241,7 +240,7 @@ def _check_impressions(
             f"  impressions: {', '.join(replaced)} will be computed from the time; rename yours to "
             "use it"
         )
-    total = int(_read(table.select(pl.len()), "impressions").item())
+    total = _read(table.select(pl.len()), "impressions").item()
     checks = Checks(config, checker.known, checker.rejected, checker.now)
     write = partial(_write_checked, checks, "order" in columns, folder)
     chunks = enumerate(_read_chunks(table, "impressions", config.dataset.chunk_rows))

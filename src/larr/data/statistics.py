@@ -26,6 +26,12 @@ NEVER_SEEN = ("log_impressions_per_day", "log_orders")
 NUMBER = f"{INTERNAL}number"
 
 
+def smoothed_rate(event: str, overall: pl.Expr | float) -> pl.Expr:
+    """Returns the events per impression, smoothed towards the overall rate."""
+    impressions = pl.col("impressions") + SMOOTHING_IMPRESSIONS
+    return (pl.col(event) + SMOOTHING_IMPRESSIONS * overall) / impressions
+
+
 class Past:
     """Finds the latest row of a key (a number) before a day.
 
@@ -132,17 +138,13 @@ class Statistics:
         rows = self.sums.as_of(key_N, day_N)
         rows = rows.hstack(overall.select(pl.all().name.prefix("overall_")))
 
-        def rate(count: str) -> pl.Expr:
-            of_all = pl.col(f"overall_{count}") / pl.col("overall_impressions")
-            seen = pl.col("impressions") + SMOOTHING_IMPRESSIONS
-            return (pl.col(count) + SMOOTHING_IMPRESSIONS * of_all) / seen
-
+        clicks, orders = pl.col("overall_clicks"), pl.col("overall_logged_orders")
         daily = pl.col("impressions") / pl.col("overall_observed_days")
         figures = rows.select(
             log_impressions_per_day=daily.log1p().fill_null(0.0),
             log_orders=pl.col("orders").log1p().fill_null(0.0),
-            ctr=rate("clicks"),
-            cvr=rate("logged_orders"),
+            ctr=smoothed_rate("clicks", clicks / pl.col("overall_impressions")),
+            cvr=smoothed_rate("logged_orders", orders / pl.col("overall_impressions")),
         )
         return figures.select(pl.all().name.prefix(f"{self.prefix}_"))
 

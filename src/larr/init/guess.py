@@ -198,17 +198,17 @@ def _readings(role: str, column: Column, table: Table, tables: list[Table]) -> I
     for other, key in others:
         has_names = table.is_named and other.is_named
         is_alike = has_names and is_named_like(column, key, other)
-        is_theirs = has_role(other.name, role) or is_role(key.name, role)
-        is_like = is_theirs or _looks_like(other, role)
+        names_role = has_role(other.name, role) or is_role(key.name, role)
+        has_entities = names_role or _looks_like(other, role)
         # Numeric keys of one table can be among those of another by chance.
-        by_chance = column.is_numeric and has_names and not (is_alike or (is_named and is_theirs))
+        by_chance = column.is_numeric and has_names and not (is_alike or (is_named and names_role))
         is_same = has_names and column.name == key.name
         is_known = is_foreign_key(column, key) or (is_same and overlaps(column, key))
-        if (is_named or is_like) and not by_chance and is_known:
+        if (is_named or has_entities) and not by_chance and is_known:
             covered = min(1, len(column.distinct) / len(key.distinct))
             has_title = any(is_name(one.name) for one in other.columns if one is not key)
-            better = 1 + covered + 2 * is_like + is_alike + 0.5 * has_title
-            yield Entity(column, key, score + better, other)
+            bonus = 1 + covered + 2 * has_entities + is_alike + 0.5 * has_title
+            yield Entity(column, key, score + bonus, other)
 
 
 def _looks_like(table: Table, role: str) -> bool:
