@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import polars as pl
@@ -233,9 +232,9 @@ class CsvReader:
             f"AND regexp_matches({cell}, {literal(swallowed)}))"
             for cell in map(identifier, dialect.columns)
         )
-        rows, *suspect_cells = self._row(
+        ((rows, *suspect_cells),) = self.database.sql(
             f"SELECT count(*), {cells} FROM read_csv({paths(files)}, {dialect.options})"
-        )
+        ).fetchall()
         rejected = self.database.sql(
             "SELECT file_path AS file, line, lower(error_type::VARCHAR) AS reason, "
             "csv_line AS text, line_byte_position - 1 AS start "
@@ -252,14 +251,9 @@ class CsvReader:
         for source in (f"(SELECT * FROM {scan} LIMIT {SAMPLE})", scan):
             if columns:
                 tests = ", ".join(map(number.test, columns))
-                row = self._row(f"SELECT {tests} FROM {source}")
+                (row,) = self.database.sql(f"SELECT {tests} FROM {source}").fetchall()
                 columns = [name for name, matches in zip(columns, row, strict=True) if matches]
         return columns
-
-    def _row(self, sql: str) -> tuple[Any, ...]:
-        """Returns the first row of a query's result, empty if it has none."""
-        rows = self.database.sql(sql).fetchall()
-        return rows[0] if rows else ()
 
     def _copied(self, path: Path, files: Sequence[Path], encoding: str) -> list[Path]:
         """Writes UTF-8 copies with uniform line endings; raises DataError for another encoding.

@@ -161,7 +161,7 @@ class Known:
         return values
 
     def save(self, folder: Path) -> None:
-        """Writes the tables, for serving, but the cross statistics: see `Enricher.save_crosses`."""
+        """Writes the tables, for serving; `Enricher.save_crosses` writes the cross statistics."""
         folder.mkdir()
         for name in TABLES:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
