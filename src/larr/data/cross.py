@@ -274,11 +274,9 @@ class DailyCross:
         """Returns the state at the start of a day, counted from 1970."""
         sums = self.sums["pairs"].of_day(day)
         index = np.divmod(sums["key"].to_numpy(), len(self.vocabularies[1].texts) + 1)
-        pairs = sums.drop("key").with_columns(
-            words.texts[index_P - 1].alias(side)
-            for words, index_P, side in zip(self.vocabularies, index, KEY, strict=True)
-        )
-        pairs = pairs.select(*KEY, *sums.columns[1:])
+        columns = zip(self.vocabularies, index, KEY, strict=True)
+        values = [words.texts[index_P - 1].alias(side) for words, index_P, side in columns]
+        pairs = sums.select(*values, pl.exclude("key"))
         tables = []
         for words, side in zip(self.vocabularies, KEY, strict=True):
             if side in self.sums:
