@@ -36,7 +36,7 @@ experiments: $(VENV)/installed
 # Compares rankers on public data sets whose files are in a folder: make real REAL=FOLDER.
 real: $(VENV)/installed
 	$(BIN)/larr real $(or $(REAL),$(error REAL is not set: make real REAL=FOLDER)) $(patsubst %,configs/%.toml,\
-		canteen coupon frappe unimobile situnes2 situnes3 films)
+		canteen coupon frappe unimobile_final situnes2 situnes3 films)
 
 $(VENV)/installed: $(VENV)/lab
 	$(INSTALL) --editable '.[dev]'

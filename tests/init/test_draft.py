@@ -22,6 +22,7 @@ def test_a_wide_table_has_users_places_and_a_scene(folder: Path) -> None:
     assert "receipt: only rows with a click have it" in text
     assert "canteen: it is 'main' in all rows" in text
     assert config.features.candidate_columns == ["price"]
+    assert config.backbone.model == "minilm"
     assert {"poi_kind", "user_group", "weather"} <= {*config.features.categories}
     assert {"Potato soup", "kind sweet", "group staff", "11 o'clock, weekday"} <= texts(config)
     init(folder, folder.parent / "again.toml")
