@@ -77,7 +77,7 @@ def test_new_users_or_places_are_held_back_if_the_test_has_new_ones(
     keys[:, column] += 1_000
     np.save(test, keys)
     found = rows_of_parts(config)
-    assert len(found) == parts.PARTS
+    assert len(found) == parts.FOLDS
     validated = np.concatenate([validation.numbers_N for _, validation in found])
     np.testing.assert_array_equal(np.sort(validated), np.arange(SIZES.rows))
     for part in found:
