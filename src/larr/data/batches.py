@@ -87,7 +87,8 @@ class LogRows:
     def array(self, name: str) -> np.ndarray:
         """Returns one array, [N, ...]: memory-mapped for all rows, a copy for a subset."""
         mapped_N = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-        return mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
+        found: np.ndarray = mapped_N if self.numbers_N is None else mapped_N[self.numbers_N]
+        return found
 
     def figure_arrays(self) -> list[np.ndarray]:
         """Returns the text figures of each source, [N, G], as `array` does."""
@@ -116,7 +117,8 @@ class LogRows:
 
     def label_rates(self) -> np.ndarray:
         """Returns the share of rows with each label, float32 [T]."""
-        return self.array("labels").mean(axis=0, dtype=np.float64).astype(np.float32)
+        found: np.ndarray = self.array("labels").mean(axis=0, dtype=np.float64).astype(np.float32)
+        return found
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """Yields all rows in order, in batches of `size`."""

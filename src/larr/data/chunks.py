@@ -127,7 +127,8 @@ def _call(path: Path, chunk: Any) -> Any:
 @lru_cache(maxsize=1)
 def _read(path: Path) -> Work:
     """Returns what `_written` wrote; each process reads it once."""
-    return pickle.loads(path.read_bytes())  # noqa: S301 - written by the parent process
+    found: Work = pickle.loads(path.read_bytes())  # noqa: S301 - written by the parent process
+    return found
 
 
 @contextmanager

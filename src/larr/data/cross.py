@@ -267,7 +267,8 @@ class DailyCross:
         """Returns the indices of a column's values, [N, V]."""
         if column in self.owned:
             values = self.owned[column]
-            return values.index_RV[rows[values.row].to_numpy() - 1]
+            found: Array = values.index_RV[rows[values.row].to_numpy() - 1]
+            return found
         return indices(rows, column, words)
 
     def known(self, day: int) -> Cross:

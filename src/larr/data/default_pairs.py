@@ -82,4 +82,5 @@ def _recurring(daily: pl.LazyFrame, column: str) -> float:
     is_earlier = pl.col("day") > pl.col("day").min().over("first")
     again = pl.col(COUNT).filter(is_earlier).sum()
     share = again / pl.col(COUNT).sum().clip(lower_bound=1)
-    return values.collect(engine="streaming").select(share).item()
+    found: float = values.collect(engine="streaming").select(share).item()
+    return found

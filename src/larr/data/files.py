@@ -66,7 +66,8 @@ class Files:
         """Returns a view lazily; `columns` is the SQL after SELECT."""
         # A connection can read only one result at a time, so each table has its own cursor.
         rows = self.database.cursor().sql(f"SELECT {columns} FROM {identifier(name)}")
-        return rows.pl(lazy=True)
+        found: pl.LazyFrame = rows.pl(lazy=True)
+        return found
 
     def _create(self, name: str, source: str) -> None:
         view = f"CREATE OR REPLACE VIEW {identifier(name)} AS SELECT * FROM {source}"

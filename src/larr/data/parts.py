@@ -68,7 +68,8 @@ def _groups(data: Path) -> npt.NDArray[np.int64]:
         value_NX, test_NX = _both(data, name)
         for value_N, test_N in zip(value_NX.T, test_NX.T, strict=True):
             if _share_new(test_N, value_N) > MOSTLY:
-                return value_N.astype(np.int64) + 1
+                found: npt.NDArray[np.int64] = value_N.astype(np.int64) + 1
+                return found
     return _both(data, "requests")[0][:, 0]
 
 

@@ -254,7 +254,7 @@ def _write_known(
     """
     config = enricher.config
     end = enricher.log.training().select(pl.col("day").max().dt.offset_by("1d"))
-    day = end.collect(engine="streaming").item()
+    day: date = end.collect(engine="streaming").item()
     known = enricher.known(day)
     known.save(folder / KNOWN)
     enricher.save_crosses(day, folder / KNOWN)

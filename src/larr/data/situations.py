@@ -53,7 +53,8 @@ class Situations:
 
     def of(self, context_NF: Array) -> Array:
         """Returns the situation of the category indices of the contexts' columns, int32 [N]."""
-        return self.table[tuple(context_NF.T)]
+        found: Array = self.table[tuple(context_NF.T)]
+        return found
 
     def save(self, folder: Path) -> None:
         np.save(folder / SITUATIONS, self.table)
@@ -137,7 +138,8 @@ def divergences(context_N: Array, value_NA: Array) -> Array:
 def _entropy(share_CA: Array) -> Array:
     """Returns the entropy of each distribution in nats, [C]; 0 log 0 is 0."""
     logs = np.log(share_CA, out=np.zeros_like(share_CA), where=share_CA > 0)
-    return -(share_CA * logs).sum(axis=1)
+    found: Array = -(share_CA * logs).sum(axis=1)
+    return found
 
 
 def _indices(

@@ -52,12 +52,16 @@ class Past:
 
     def _at(self, key_N: Array, day_N: Array) -> Array:
         # Days outside the table give the same result as the nearest day.
-        return key_N.astype(np.int64) * self.days + np.clip(day_N - self.first, 0, self.days - 1)
+        found: Array = key_N.astype(np.int64) * self.days + np.clip(
+            day_N - self.first, 0, self.days - 1
+        )
+        return found
 
     def keys(self) -> Array:
         """Returns all keys in ascending order."""
         key_M = self.at_M // self.days
-        return key_M[np.diff(key_M, prepend=-1) != 0]
+        found: Array = key_M[np.diff(key_M, prepend=-1) != 0]
+        return found
 
     def rows(self, key_N: Array, day_N: Array) -> pl.Series:
         """Returns the position of each key's latest row before a day, null if there is none."""
@@ -251,4 +255,5 @@ class RecentPlaces:
 
     def as_of(self, user_N: Array, day_N: Array) -> Array:
         """Returns the places before a day, the latest first, padded with 0, int32 [N, L]."""
-        return self.recent_ML[self.past.rows(user_N, day_N).fill_null(-1).to_numpy()]
+        found: Array = self.recent_ML[self.past.rows(user_N, day_N).fill_null(-1).to_numpy()]
+        return found

@@ -138,7 +138,8 @@ def text_value(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     # Python and polars format 1e-05 and 1e16 differently; vocabularies are written by polars.
-    return pl.Series([value]).cast(pl.String).item()
+    found: str = pl.Series([value]).cast(pl.String).item()
+    return found
 
 
 @dataclass(frozen=True)
