@@ -13,9 +13,9 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.data.batches import LogRows
+from larr.data.folds import HELD_BACK
 from larr.data.histories import ALIKE, KINDS
 from larr.data.log import SPLITS
-from larr.data.parts import HELD_BACK
 from larr.text import figures
 from larr.text.embed import embed
 from larr.text.figures import (

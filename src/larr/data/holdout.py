@@ -18,8 +18,8 @@ import numpy.typing as npt
 from larr import artifacts
 from larr.config import Config
 from larr.data.batches import LogRows
+from larr.data.folds import ENOUGH_ROWS, HELD_BACK, LEFT_OUT, has_last_days, scattered
 from larr.data.log import SPLITS
-from larr.data.parts import ENOUGH_ROWS, HELD_BACK, LEFT_OUT, has_last_days, scattered
 from larr.errors import DataError
 
 MIN_SHARE = 0.1
@@ -50,7 +50,7 @@ def folds(config: Config) -> list[Fold]:
 
     If the test days come after the training days, the last training days are held back and the days
     before them are trained on. Otherwise the folds are those that `larr prepare` has written, see
-    `larr.data.parts`. Raises DataError if nothing can be held back.
+    `larr.data.folds`. Raises DataError if nothing can be held back.
     """
     data = artifacts.folder(config, "prepare")
     if has_last_days(data):

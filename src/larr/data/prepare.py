@@ -25,11 +25,11 @@ from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.enriched import LOG_ROW, scan, write_enriched
 from larr.data.features import Category, FeatureEncoder, Features, fit
+from larr.data.folds import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, single_row_warning
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
-from larr.data.parts import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.rendering import rendered
 from larr.data.situations import Situations, fit_situations
 from larr.data.transforms import (
@@ -136,7 +136,7 @@ def _write_fold(
     split_N: Array,
     folder: Path,
 ) -> None:
-    """Writes the arrays and histories of a validation fold, see `larr.data.parts`.
+    """Writes the arrays and histories of a validation fold, see `larr.data.folds`.
 
     `split_N` replaces the split of the training rows; the test rows are dropped.
     """

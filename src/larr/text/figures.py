@@ -28,9 +28,9 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
+from larr.data.folds import HELD_BACK
 from larr.data.histories import ALIKE, HISTORIES, KINDS, PLACE_TEXTS
 from larr.data.log import SPLITS
-from larr.data.parts import HELD_BACK
 from larr.data.transforms import Array, Scales
 from larr.data.within import within_names, within_request
 from larr.progress import track
