@@ -22,7 +22,8 @@ from larr import artifacts
 from larr.config import Config
 from larr.run import run_stage
 from larr.settings import load_config
-from larr.text.distill import Text, texts
+from larr.text.backbone import Parts
+from larr.text.distill import sample_texts
 from larr.text.encoder import compute, load_encoder
 from larr.text.pairs import held_out
 
@@ -44,7 +45,7 @@ def distilled(config: Config, way: str, keep: float) -> Config:
 
 
 def texts_per_second(
-    models: dict[str, SentenceTransformer], sample: list[Text], batch_tokens: int
+    models: dict[str, SentenceTransformer], sample: list[Parts], batch_tokens: int
 ) -> dict[str, float]:
     """Returns the maximum rate of each model."""
     best = dict.fromkeys(models, float("inf"))
@@ -83,7 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = load_config(arguments.config, arguments.overrides)
-    sample = texts(config, ~held_out(config).is_trained, arguments.texts)
+    sample = sample_texts(config, ~held_out(config).is_trained)[: arguments.texts]
     large = artifacts.folder(config, "contrast")
     folders = {"large": large}
     recall = (artifacts.manifest(large) or {})["figures"]["recall_at_10"]["whole"]

@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from measure import cpu_seconds
 
-from larr.text.encoder import compute_bare, load_sentence_encoder
+from larr.text.encoder import compute_plain, load_sentence_encoder
 
 ROUNDS = 3
 
@@ -36,7 +36,7 @@ def main() -> None:
         model = load_sentence_encoder(name)
         methods = {
             "sentence-transformers": partial(model.encode, texts),
-            "larr": partial(compute_bare, model, texts),
+            "larr": partial(compute_plain, model, texts),
         }
         first_NH, second_NH = (call() for call in methods.values())
         runs = [{key: cpu_seconds(call) for key, call in methods.items()} for _ in range(ROUNDS)]

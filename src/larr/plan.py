@@ -39,7 +39,6 @@ from larr.text.embed import VECTORS
 from larr.text.encoder import (
     as_encoder,
     compute,
-    compute_bare,
     from_input,
     load_sentence_encoder,
 )
@@ -180,10 +179,10 @@ def _sentence_encoder(config: Config) -> str:
     """Returns a sentence about the pretrained encoder, measured on a sample of the texts."""
     with _warming_up("sentence_encoder"):
         model = load_sentence_encoder(config.sentence_encoder)
-        texts = _sample(config)["text"].to_list()
-        compute_bare(model, texts[:8])
+        texts = [(text,) for text in _sample(config).rows()]
+        compute(model, texts[:8], config.embed.batch_tokens)
         started = time.perf_counter()
-        compute_bare(model, texts)
+        compute(model, texts, config.embed.batch_tokens)
         speed = len(texts) / (time.perf_counter() - started)
     count = _texts(config).height
     return (

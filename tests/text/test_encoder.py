@@ -35,11 +35,11 @@ def test_a_large_model_computes_in_bfloat16_and_keeps_the_order(
     texts = [[("poi_menu", f"{'tofu ' * (number % 5)}{number}")] for number in range(9)]
     inputs = [as_input(text) for text in texts]
     expected = compute(model, texts, 1000)
-    monkeypatch.setattr(encoder, "BARE_TEXTS", 4)
-    np.testing.assert_allclose(encoder.compute_bare(model, inputs), expected, atol=2e-6)
+    monkeypatch.setattr(encoder, "PLAIN_TEXTS", 4)
+    np.testing.assert_allclose(encoder.compute_plain(model, inputs), expected, atol=2e-6)
     monkeypatch.setattr(encoder, "SMALL_PARAMETERS", 0)
     monkeypatch.setattr(encoder, "bf16_is_fast", lambda: True)
-    for vectors in (compute(model, texts, 1000), encoder.compute_bare(model, inputs)):
+    for vectors in (compute(model, texts, 1000), encoder.compute_plain(model, inputs)):
         assert vectors.dtype == np.float32
         cosines = (normalised(vectors) * normalised(expected)).sum(axis=1)
         assert 0.999 < cosines.min() < 1 - 1e-7, "near, and not the same"

@@ -6,8 +6,9 @@ Shapes: N texts, B texts of a batch, D vector length.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -30,11 +31,11 @@ from larr.text.fitted import normalised
 from larr.text.narrow import Narrowing, without_layers
 from larr.text.pairs import augmented, held_out, sample_orders, view_keywords
 from larr.text.retrieval import recalls
+from larr.text.shards import embed_shards
 from larr.text.training import save_memory
 
-TEACHER = "teacher_{}.npy"
-SHARD = 2_048
-"""Texts per file of the teacher's vectors; an interrupted run continues after the last file."""
+TEACHER = "teacher"
+"""The folder of the teacher's vectors until the end."""
 MAX_HELD_OUT = 2_000
 NEIGHBOURS = 10
 WEIGHT_DECAY = 0.01
@@ -54,24 +55,26 @@ def distill(config: Config) -> None:
     with artifacts.building(config, "distill") as work:
         set_seed(config.seed)
         holdout = held_out(config)
-        train = texts(config, holdout.is_trained, config.distill.texts)
-        others = texts(config, ~holdout.is_trained, config.distill.texts)
-        known = set(train)
-        test = [text for text in others if text not in known][:MAX_HELD_OUT]
-        teacher = load_encoder(artifacts.folder(config, "contrast"))
-        sizes = [size(teacher)]
-        vectors = teacher_vectors(config, teacher, [*train, *test], work.folder)
-        train_ND, test_ND = np.split(vectors, [len(train)])
+        train = sample_texts(config, holdout.is_trained)
+        trained = set(train)
+        test = [text for text in sample_texts(config, ~holdout.is_trained) if text not in trained]
+        test = test[:MAX_HELD_OUT]
+        load_teacher = partial(load_encoder, artifacts.folder(config, "contrast"))
+        stored = work.folder / TEACHER
+        shards_BD = embed_shards([*train, *test], stored, load_teacher, config)
+        teacher_ND = np.concatenate([vectors_BD for _, vectors_BD in shards_BD])
+        train_ND, test_ND = np.split(teacher_ND, [len(train)])
+        teacher = load_teacher()
+        teacher_size = size(teacher)  # before training, which narrows the same object
         student, curve = _train(config, teacher, train, train_ND)
         student.save(str(work.folder), create_model_card=False)
-        for path in work.folder.glob(TEACHER.format("*")):
-            path.unlink()
+        student_size = size(student)
+        shutil.rmtree(stored)
         work.measured(round(config.distill.epochs * len(train)), "texts")
-        sizes.append(size(student))
-        work.figures |= {"teacher": sizes[0], "student": sizes[1], "loss": curve}
+        work.figures |= {"teacher": teacher_size, "student": student_size, "loss": curve}
         work.figures["recall_at_10"] = recalls(config, holdout, student)
-        counts = " -> ".join(f"{model['parameters'] / 1e6:.2f}" for model in sizes)
-        console.print(f"  {counts} million parameters")
+        counts = (model["parameters"] / 1e6 for model in (teacher_size, student_size))
+        console.print("  {:.2f} -> {:.2f} million parameters".format(*counts))
         if len(test) > NEIGHBOURS:
             student_ND = compute(student, test, config.embed.batch_tokens)
             work.figures |= (figures := quality(student_ND, test_ND))
@@ -82,12 +85,12 @@ def distill(config: Config) -> None:
             )
 
 
-def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Parts]:
-    """Returns distinct texts of `chosen` orders in random order: descriptions and single keywords.
+def sample_texts(config: Config, chosen: pl.Expr) -> list[Parts]:
+    """Returns at most `distill.texts` distinct texts of `chosen` orders, in random order.
 
-    Descriptions of users and places are augmented as in stage 2.
+    These are descriptions of users and places, augmented as in stage 2, and single keywords.
     """
-    random = np.random.default_rng(config.seed)
+    random, limit = np.random.default_rng(config.seed), config.distill.texts
     distinct: dict[Parts, None] = {}
     for row in sample_orders(config, chosen, limit).iter_rows(named=True):
         for view in ("user", "place"):
@@ -98,25 +101,6 @@ def texts(config: Config, chosen: pl.Expr, limit: int) -> list[Parts]:
     return [ordered[index] for index in random.permutation(len(ordered))[:limit]]
 
 
-def teacher_vectors(
-    config: Config, teacher: SentenceTransformer, wanted: list[Parts], folder: Path
-) -> np.ndarray:
-    """Returns the teacher's vector of each text (float32 [N, D]), stored in files until the end."""
-    parts = []
-    with track("vectors of the large model", len(wanted), "texts") as advance:
-        for start in range(0, len(wanted), SHARD):
-            shard = wanted[start : start + SHARD]
-            path = folder / TEACHER.format(f"{start:09d}")
-            if path.is_file():
-                advance(len(shard))
-            else:
-                vectors_BD = compute(teacher, shard, config.embed.batch_tokens, advance)
-                with artifacts.atomic(path) as partial, partial.open("wb") as file:
-                    np.save(file, vectors_BD)
-            parts.append(np.load(path))
-    return np.concatenate(parts)
-
-
 def _train(
     config: Config, teacher: SentenceTransformer, texts: list[Parts], teacher_ND: np.ndarray
 ) -> tuple[SentenceTransformer, list[float]]:
@@ -124,7 +108,7 @@ def _train(
     settings = config.distill
     student = teacher
     if settings.way == "layers":
-        student = _around(config, teacher, without_layers(teacher[0].model, settings.keep))
+        student = _with_model(config, teacher, without_layers(teacher[0].model, settings.keep))
     steps = max(1, round(settings.epochs * len(texts) / settings.batch_size))
     optimizer = AdamW(student.parameters(), settings.learning_rate, weight_decay=WEIGHT_DECAY)
     schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
@@ -150,7 +134,7 @@ def _train(
                 narrowing.narrow(min(max(progress, 0.0), 1.0))
             advance(1)
     if narrowing:
-        student = _around(config, student, narrowing.model_of_this_size())
+        student = _with_model(config, student, narrowing.model_of_this_size())
     parts = torch.stack(losses).tensor_split(min(20, steps))
     curve = [round(float(part.mean()), 4) for part in parts]
     if not all(map(math.isfinite, curve)):
@@ -175,7 +159,7 @@ def _gradients(
     return loss.detach()
 
 
-def _around(
+def _with_model(
     config: Config, encoder: SentenceTransformer, model: torch.nn.Module
 ) -> SentenceTransformer:
     """Returns a text embedding model with another language model and the same head."""

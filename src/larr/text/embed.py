@@ -28,7 +28,7 @@ from larr.progress import track
 from larr.sections import picked
 from larr.text import shards
 from larr.text.backbone import KeywordText, load_base, load_language_model
-from larr.text.encoder import as_encoder, compute, compute_bare, load_encoder, load_sentence_encoder
+from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
 from larr.text.fitted import FITTED, Counts, Reduction, normalised
 from larr.text.instruct import load_predictor, read_answers
@@ -132,7 +132,7 @@ def _summarised(job: Job) -> Job:
 def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes the reduced vectors of a pretrained sentence encoder, which reads no markers."""
     load = partial(load_sentence_encoder, job.config.sentence_encoder)
-    _write_reduced(job, load, vectors_ND, with_markers=False).save(job.folder / FITTED)
+    _write_reduced(job, load, vectors_ND).save(job.folder / FITTED)
 
 
 def counts(job: Job, vectors_ND: np.ndarray) -> None:
@@ -164,7 +164,7 @@ def later_sentence_encoder(config: Config, folder: Path) -> Embed:
     reduction = Reduction.load(folder / FITTED)
 
     def embed_later(texts: list[KeywordText]) -> np.ndarray:
-        raw_NH = compute_bare(model, [text for _, text in texts])
+        raw_NH = compute(model, [[text] for text in texts], config.embed.batch_tokens)
         keywords = pl.Series([keyword for keyword, _ in texts])
         return _padded(reduction.vectors(keywords, raw_NH), config.embed.dimension)
 
@@ -368,18 +368,15 @@ def figures_artifact(config: Config, vectors: Artifact) -> Artifact:
     return Artifact(vectors.folder / FIGURES, {}, inputs)
 
 
-def _shards(job: Job, load: Load, *, with_markers: bool = True) -> list[tuple[slice, np.ndarray]]:
+def _shards(job: Job, load: Load) -> list[tuple[slice, np.ndarray]]:
     """Returns the rows and the vectors (on disk, float32 [B, H or D]) of each shard."""
-    folder, cluster = job.folder / SHARDS, job.config.cluster
-    batch_tokens = job.config.embed.batch_tokens if with_markers else 0
-    return shards.embed_shards(job.texts, folder, load, batch_tokens, cluster)
+    texts = job.texts.select("keyword", "text")
+    return shards.embed_shards(texts, job.folder / SHARDS, load, job.config)
 
 
-def _write_reduced(
-    job: Job, load: Load, vectors_ND: np.ndarray, *, with_markers: bool = True
-) -> Reduction:
+def _write_reduced(job: Job, load: Load, vectors_ND: np.ndarray) -> Reduction:
     """Writes vectors of an untuned model, reduced so that their cosines are informative."""
-    keywords, shards_BH = job.texts["keyword"], _shards(job, load, with_markers=with_markers)
+    keywords, shards_BH = job.texts["keyword"], _shards(job, load)
     reduction = Reduction.fit(keywords, shards_BH, vectors_ND.shape[1])
     for rows, raw_BH in shards_BH:
         reduced_BD = reduction.vectors(keywords[rows], raw_BH)

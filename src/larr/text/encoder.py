@@ -31,8 +31,8 @@ SMALL_PARAMETERS = 3_000_000
 """Smaller models compute vectors in float32 and are trained by one thread."""
 CPU_BATCH_TOKENS = 4_096
 """Limit for large models; longer batches are no faster and take SmolLM2 more than five seconds."""
-BARE_TEXTS = 256
-"""Texts that `compute_bare` embeds between two progress updates."""
+PLAIN_TEXTS = 256
+"""Texts that `compute_plain` embeds between two progress updates."""
 
 
 def as_input(parts: Sequence[KeywordText]) -> str:
@@ -243,8 +243,12 @@ def compute(
 
     Paper: Eq. (10), (22). Texts of similar length share a batch of at most `batch_tokens` tokens,
     padding included. Calls `advance` with the number of texts in each finished batch. Each process
-    of a group computes a part of the batches.
+    of a group computes a part of the batches. A pretrained sentence encoder knows no markers and
+    reads the texts alone.
     """
+    if not hasattr(encoder[0], "tokens"):
+        texts = [" ".join(text for _, text in parts) for parts in descriptions]
+        return compute_plain(encoder, texts, advance)
     if encoder.device.type == "cpu" and is_large(encoder):
         batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
     tokens: KeywordTokenizer = encoder[0].tokens
@@ -287,7 +291,7 @@ def similar_lengths(
     return [*slices, slice(start, len(lengths))]
 
 
-def compute_bare(
+def compute_plain(
     encoder: SentenceTransformer,
     texts: Sequence[str],
     advance: Callable[[int], None] = lambda _: None,
@@ -295,8 +299,8 @@ def compute_bare(
     """Returns the vectors of a pretrained sentence encoder (float32 [N, H])."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     parts = []
-    for start in range(0, len(order), BARE_TEXTS):
-        part = [texts[index] for index in order[start : start + BARE_TEXTS]]
+    for start in range(0, len(order), PLAIN_TEXTS):
+        part = [texts[index] for index in order[start : start + PLAIN_TEXTS]]
         with products(encoder):
             parts.append(encoder.encode(part))
         advance(len(part))

@@ -17,9 +17,10 @@ import polars as pl
 from sentence_transformers import SentenceTransformer
 
 from larr import artifacts, machine
-from larr.config import ClusterConfig
+from larr.config import ClusterConfig, Config
 from larr.progress import Advance, track
-from larr.text.encoder import compute, compute_bare, is_large
+from larr.text.backbone import Parts
+from larr.text.encoder import compute, is_large
 from larr.workers import POLL_SECONDS, pool
 
 SHARD = 2_048
@@ -30,62 +31,54 @@ seconds to start."""
 
 Load = Callable[[], SentenceTransformer]
 """Loads a model; other processes call it too, so it must be a `partial` of a function."""
+Texts = pl.DataFrame | list[Parts]
+"""The texts to embed: rows of keyword and text, or descriptions."""
+Shards = dict[Path, Texts]
+"""The file of each shard -> its texts."""
 
 
 def embed_shards(
-    texts: pl.DataFrame,
-    folder: Path,
-    load: Load,
-    batch_tokens: int,
-    cluster: ClusterConfig,
+    texts: Texts, folder: Path, load: Load, config: Config
 ) -> list[tuple[slice, np.ndarray]]:
     """Returns the rows and the vectors (on disk, float32 [B, D]) of each shard of the texts.
 
-    `texts` has the columns `keyword` and `text`. Embeds only the shards that are not yet in
-    `folder`. `batch_tokens` is that of `compute`, or 0 for a pretrained sentence encoder.
+    Embeds only the shards that are not yet in `folder`.
     """
     folder.mkdir(exist_ok=True)
-    found = {path.name for path in folder.iterdir()}
-    shards, missing = [], {}
-    for start in range(0, len(texts), SHARD):
-        part, path = texts[start : start + SHARD], folder / f"{start:012d}.npy"
-        shards.append((slice(start, start + len(part)), path))
-        if path.name not in found:
-            missing[path] = part.select("keyword", "text")
+    rows = [slice(start, start + SHARD) for start in range(0, len(texts), SHARD)]
+    paths = [folder / f"{part.start:012d}.npy" for part in rows]
+    found = {*folder.iterdir()}
+    missing = {
+        path: texts[part] for path, part in zip(paths, rows, strict=True) if path not in found
+    }
     with track(f"embedding ({folder.parent.name})", len(texts), "texts") as advance:
         advance(len(texts) - sum(map(len, missing.values())))
         if missing:
-            _write(missing, load, batch_tokens, cluster, advance)
-    return [(rows, np.load(path, mmap_mode="r")) for rows, path in shards]
+            _write(missing, load, config, advance)
+    return [(part, np.load(path, mmap_mode="r")) for path, part in zip(paths, rows, strict=True)]
 
 
-def _write(
-    missing: dict[Path, pl.DataFrame],
-    load: Load,
-    batch_tokens: int,
-    cluster: ClusterConfig,
-    advance: Advance,
-) -> None:
+def _write(missing: Shards, load: Load, config: Config, advance: Advance) -> None:
     """Writes the missing shards in one or several processes."""
-    model = load()
-    count = process_count(cluster, len(missing), is_large=is_large(model))
+    model, batch_tokens = load(), config.embed.batch_tokens
+    count = process_count(config.cluster, len(missing), is_large=is_large(model))
     if count == 1:
         _embed(missing, model, batch_tokens, advance)
         return
     del model  # each worker has its own
     paths = [*missing]
-    with pool(cluster, count) as workers:
+    with pool(config.cluster, count) as workers:
         running = set()
         for turn in range(count):
-            own = {path: missing[path] for path in paths[turn::count]}
-            running.add(workers.submit(_load_and_embed, own, load, batch_tokens))
+            some = {path: missing[path] for path in paths[turn::count]}
+            running.add(workers.submit(_load_and_embed, some, load, batch_tokens))
         while running:
             ended, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             for process in ended:
                 process.result()
-            written = {path.name for path in paths[0].parent.iterdir()}
-            advance(sum(len(missing[path]) for path in paths if path.name in written))
-            paths = [path for path in paths if path.name not in written]
+            found = {*paths[0].parent.iterdir()}
+            advance(sum(len(missing[path]) for path in paths if path in found))
+            paths = [path for path in paths if path not in found]
 
 
 def process_count(cluster: ClusterConfig, missing: int, *, is_large: bool) -> int:
@@ -94,23 +87,20 @@ def process_count(cluster: ClusterConfig, missing: int, *, is_large: bool) -> in
     return 1 if is_short or machine.device() == "cuda" else min(cluster.workers, missing)
 
 
-def _load_and_embed(missing: dict[Path, pl.DataFrame], load: Load, batch_tokens: int) -> None:
+def _load_and_embed(shards: Shards, load: Load, batch_tokens: int) -> None:
     """Embeds shards in another process."""
-    _embed(missing, load(), batch_tokens)
+    _embed(shards, load(), batch_tokens)
 
 
 def _embed(
-    missing: dict[Path, pl.DataFrame],
+    shards: Shards,
     model: SentenceTransformer,
     batch_tokens: int,
     advance: Advance = lambda _: None,
 ) -> None:
     """Embeds shards, and writes them to their paths."""
-    for path, texts in missing.items():
-        if batch_tokens:
-            parts = [[text] for text in texts.rows()]
-            vectors_BD = compute(model, parts, batch_tokens, advance)
-        else:
-            vectors_BD = compute_bare(model, texts["text"].to_list(), advance)
+    for path, texts in shards.items():
+        parts = [[row] for row in texts.rows()] if isinstance(texts, pl.DataFrame) else texts
+        vectors_BD = compute(model, parts, batch_tokens, advance)
         with artifacts.atomic(path) as partial, partial.open("wb") as file:
             np.save(file, vectors_BD)
