@@ -168,7 +168,7 @@ ALONE = Group()
 
 @contextmanager
 def process_group(
-    size: int, work: Callable[..., None], config: Config, *arguments: Any
+    size: int, work: Callable[..., object], config: Config, *arguments: Any
 ) -> Iterator[Group]:
     """Yields the group of this process, the first of `size`.
 
@@ -204,7 +204,7 @@ def process_group(
             process.result()
 
 
-def _run_worker(work: Callable[..., None], *arguments: Any) -> None:
+def _run_worker(work: Callable[..., object], *arguments: Any) -> None:
     group: Group = arguments[-1]
     torch.set_num_threads(group.threads)
     progress.console.quiet = True  # the first process reports

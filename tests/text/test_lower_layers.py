@@ -12,7 +12,7 @@ from larr.config import Config
 from larr.text import lower_layers
 from larr.text.backbone import load_base, lora
 from larr.text.encoder import as_encoder, as_input
-from larr.text.lower_layers import LowerLayers
+from larr.text.lower_layers import LowerLayers, computed_once
 from tests.tiny_models import KINDS
 
 TEXTS = ["tofu", "milk tea and ice cream", "rice noodle roll", "tofu"]
@@ -40,10 +40,10 @@ def test_vectors_and_gradients_are_those_of_the_complete_model(
 
     vectors, gradients = step()
     assert any("layer" in name or "h.1" in name for name in gradients)
-    with encoder[0].tuning_upper(1):
+    with computed_once(body, 1) as lower:
         with torch.inference_mode():
             encoder.eval()(dict(inputs))  # as in an evaluation before the first step
-        assert len(encoder[0].lower.kept) == len(set(TEXTS))
+        assert len(lower.kept) == len(set(TEXTS))
         monkeypatch.setattr(LowerLayers, "_compute", None)  # all states are kept
         kept_vectors, kept_gradients = step()
     torch.testing.assert_close(kept_vectors, vectors)
@@ -61,7 +61,7 @@ def test_states_beyond_the_limit_are_computed_again(
     encoder[0].model = get_peft_model(body, lora(lm.tokens, body, 4, 1))
     texts = [as_input([("poi_menu", text)]) for text in TEXTS]
     expected = encoder.encode(texts)
-    with encoder[0].tuning_upper(1):
+    with computed_once(body, 1) as lower:
         assert encoder.encode(texts) == pytest.approx(expected, abs=1e-6)
         assert encoder.encode(texts) == pytest.approx(expected, abs=1e-6)
-        assert len(encoder[0].lower.kept) == 1
+        assert len(lower.kept) == 1

@@ -6,6 +6,7 @@ Paper: section 3.2, Eq. (10)-(21). Shapes: B triples, K keys, S places shown bes
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from larr.progress import console
 from larr.text import training
 from larr.text.backbone import LanguageModel, Parts, load_base, load_language_model, lora
 from larr.text.encoder import as_encoder, compute, from_input, is_large
+from larr.text.lower_layers import computed_once
 from larr.text.pairs import EMPTY, KEYS, VIEWS, HeldOut, TripleCollator, examples, held_out
 from larr.text.ranking_evaluator import Checks
 from larr.text.retrieval import recalls
@@ -51,65 +53,60 @@ def contrast(config: Config) -> None:
     initial one, for example if training collapses all vectors into one.
     """
     with artifacts.building(config, "contrast") as work:
-        holdout, pooling = held_out(config), config.contrast.pooling
+        holdout, pretrained = held_out(config), artifacts.folder(config, "pretrain")
         steps = config.contrast.triples // config.contrast.batch_size
         processes = process_count(config, "contrast", steps)
-        with process_group(processes, train_in_worker, config) as group:
-            recall = {}
-            pretrained = artifacts.folder(config, "pretrain")
+        with process_group(processes, tune, config, holdout) as group:
+            recall = {}  # each model is freed before the next one is read
             if artifacts.read_json(pretrained / artifacts.MANIFEST)["figures"]["train_tokens"]:
-                base = load_base(config)
-                recall["untuned"] = recalls(config, holdout, as_encoder(base, None, pooling))
-                del base  # two large models may not fit into memory
-            set_seed(config.seed)
+                recall["untuned"] = _recalls_before(config, holdout, load_base(config))
             lm = load_language_model(pretrained, config)
-            recall["cpt_only"] = recalls(config, holdout, as_encoder(lm, None, pooling))
-            divided, encoder, rows, checks = _start(config, lm, holdout, group)
-            del lm  # it may have a head
-            curve, seconds, steps = train_model(config, divided, rows, checks, group)
-            checks.restore()
-            collect(divided, encoder)
-        _report(config, rows, checks, steps)
+            recall["cpt_only"] = _recalls_before(config, holdout, lm)
+            del lm
+            encoder, figures = tune(config, holdout, group)
         if config.backbone.lora_rank:
             encoder[0].model = encoder[0].model.float().merge_and_unload()
         encoder.save(str(work.folder), create_model_card=False)
         recall["whole"] = recalls(config, holdout, encoder)
-        triples = steps * min(config.contrast.batch_size, config.contrast.triples)
-        work.measured(triples, "triples")
-        work.figures |= {
-            # if stage 1 was skipped, its model is the untuned one
-            "recall_at_10": {"untuned": recall["cpt_only"]} | recall,
-            "loss": curve,
-            "triples_per_second": round(triples / seconds, 1),
-            "held_out_auc": checks.auc,
-            "kept_step": checks.kept_step if checks.auc else steps,
-            "kept_start": bool(checks.auc) and checks.kept_step == 0,
-        }
+        work.measured(figures.pop("triples"), "triples")
+        # if stage 1 was skipped, its model is the untuned one
+        work.figures |= {"recall_at_10": {"untuned": recall["cpt_only"]} | recall, **figures}
 
 
-def train_in_worker(config: Config, group: Group) -> None:
-    """Trains in another process of the group."""
+def _recalls_before(config: Config, holdout: HeldOut, lm: LanguageModel) -> dict[str, Any]:
+    """Returns the recall of a language model before contrastive tuning."""
+    return recalls(config, holdout, as_encoder(lm, None, config.contrast.pooling))
+
+
+def tune(
+    config: Config, holdout: HeldOut, group: Group
+) -> tuple[SentenceTransformer, dict[str, Any]]:
+    """Trains the model of stage 1 in a process of the group; returns the best version and figures.
+
+    With a group that divides the model, only the first process returns weights.
+    """
     set_seed(config.seed)
     lm = load_language_model(artifacts.folder(config, "pretrain"), config)
-    divided, encoder, rows, checks = _start(config, lm, held_out(config), group)
-    train_model(config, divided, rows, checks, group)
-    checks.restore()
-    collect(divided, encoder)
-
-
-def _start(
-    config: Config, lm: LanguageModel, holdout: HeldOut, group: Group
-) -> tuple[SentenceTransformer, SentenceTransformer, dict[str, list[Any]], Checks]:
-    """Returns the model to train, that to keep, the examples, and the checks.
-
-    Connects the processes. The two models are one, unless the group divides.
-    """
     rows = examples(config, holdout)
     texts = [text for view in VIEWS for text in rows[view][:SAMPLE] if text != EMPTY]
     encoder = starting_model(config, lm, [from_input(text) for text in texts])
+    del lm  # it may have a head
     group.start(encoder)
     whole = divide(encoder, group)
-    return encoder, whole, rows, Checks(config, holdout, encoder, group)
+    checks = Checks(config, holdout, encoder, group)
+    curve, seconds, steps = train_model(config, encoder, rows, checks, group)
+    checks.restore()
+    collect(encoder, whole)
+    _report(config, rows, checks, steps)
+    triples = steps * min(config.contrast.batch_size, config.contrast.triples)
+    return whole, {
+        "loss": curve,
+        "triples": triples,
+        "triples_per_second": round(triples / seconds, 1),
+        "held_out_auc": checks.auc,
+        "kept_step": checks.kept_step if checks.auc else steps,
+        "kept_start": bool(checks.auc) and checks.kept_step == 0,
+    }
 
 
 def _report(config: Config, rows: dict[str, list[Any]], checks: Checks, steps: int) -> None:
@@ -312,14 +309,16 @@ def train_model(
         for module in encoder.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 module.cast_input_dtype_enabled = False  # autocast would undo the cast
-    # a process that kept the states of the lower layers would not take part in gathering them
-    is_kept = config.backbone.lora_rank and not group.divides
-    upper = config.backbone.lora_layers if is_kept else 0
+    tuned = config.backbone.lora_layers if config.backbone.lora_rank else 0
+    if group.divides:
+        # a process that kept the states of the lower layers would not take part in gathering them
+        tuned = 0
+    lower = computed_once(encoder[0].model.get_base_model(), tuned) if tuned else nullcontext()
     threads = torch.get_num_threads()
     if not is_large(encoder):
         torch.set_num_threads(1)  # two threads wait for each other and take a quarter more time
     try:
-        with encoder[0].tuning_upper(upper):
+        with lower:
             entries, seconds = training.run(trainer, "contrast", "contrastive tuning", steps)
     finally:
         torch.set_num_threads(threads)

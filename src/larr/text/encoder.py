@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -25,7 +24,6 @@ from larr.group import ALONE, Group
 from larr.machine import bf16_is_fast, device
 from larr.text.backbone import KeywordText, KeywordTokenizer, LanguageModel, Parts
 from larr.text.checkpoint import attention, model_path, weights_type
-from larr.text.lower_layers import LowerLayers
 
 SMALL_PARAMETERS = 3_000_000
 """Smaller models compute vectors in float32 and are trained by one thread."""
@@ -72,23 +70,6 @@ class KeywordTransformer(InputModule):
         self.keywords = list(tokens.keywords)
         self.max_length = tokens.max_length
         self.max_seq_length = tokens.max_length
-        self.lower: LowerLayers | None = None
-        """The layers below those that stage 2 tunes, in a context in which it keeps their states.
-        """
-
-    @contextmanager
-    def tuning_upper(self, layers: int) -> Iterator[None]:
-        """Computes only the upper `layers`, 0 for all, of texts read before; see `LowerLayers`."""
-        body = self.model.get_base_model() if layers else self.model
-        if layers in (0, body.config.get_text_config().num_hidden_layers):
-            yield
-            return
-        self.lower = LowerLayers(body, layers)
-        try:
-            with self.lower.in_place():
-                yield
-        finally:
-            self.lower = None
 
     def preprocess(
         self, inputs: Sequence[str], prompt: str | None = None, **_: Any
@@ -101,8 +82,6 @@ class KeywordTransformer(InputModule):
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds `token_embeddings`, the last hidden states (float [B, T, H])."""
         inputs = {name: features[name] for name in ("input_ids", "attention_mask")}
-        if self.lower is not None:
-            self.lower.read(inputs)
         features["token_embeddings"] = self.model(**inputs).last_hidden_state
         return features
 

@@ -171,9 +171,10 @@ def _split(
 
 
 class Collator:
-    """Builds a batch; for an encoder, masks some labelled tokens and keeps only their labels.
+    """Builds a batch, in which the label of a position is the token predicted from its state.
 
-    This is masked-language modelling of y: neither x nor markers are masked.
+    A causal language model predicts the next token. For an encoder some labelled tokens are masked
+    and only their labels kept: masked-language modelling of y, without x and markers.
     """
 
     def __init__(self, lm: LanguageModel, seed: int) -> None:
@@ -192,6 +193,8 @@ class Collator:
             chosen_BT &= (labels_BT != IGNORED) & ~kept_BT
             ids_BT[chosen_BT] = self.tokens.tokenizer.mask_token_id
             labels_BT = labels_BT.masked_fill(~chosen_BT, IGNORED)
+        else:
+            labels_BT = functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
         return batch | {"labels": labels_BT}
 
 
@@ -201,29 +204,21 @@ class LabelledTokensTrainer(ParallelTrainer):
     Half of the positions have no label, and the head dominates the cost of a small model.
     """
 
-    masks = False
-    """Whether the model predicts masked tokens, not next ones."""
-
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
         """Returns Eq. (7), the mean cross-entropy of the labelled tokens of a batch.
 
         Each process of a group reads a part of the rows.
         """
         lm = self.accelerator.unwrap_model(model)
-        own = {name: self.group.part(tensor).contiguous() for name, tensor in inputs.items()}
-        labels_BT = inputs["labels"][:, 0 if self.masks else 1 :]
+        rows = {name: self.group.part(tensor).contiguous() for name, tensor in inputs.items()}
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=self.args.bf16):
-            loss = labelled_losses(lm, own, masks=self.masks).sum()
-        return self.group.all_reduce(loss / (labels_BT != IGNORED).sum().clamp(min=1))
+            loss = labelled_losses(lm, rows).sum()
+        return self.group.all_reduce(loss / (inputs["labels"] != IGNORED).sum().clamp(min=1))
 
 
-def labelled_losses(
-    lm: PreTrainedModel, inputs: dict[str, torch.Tensor], *, masks: bool = False
-) -> torch.Tensor:
+def labelled_losses(lm: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Returns the cross-entropy of each labelled token (float32 [L]). Paper: Eq. (7)."""
     labels_BT = inputs["labels"]
-    if not masks:  # the state at position t predicts the token at t + 1
-        labels_BT = functional.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
     labelled_BT = labels_BT != IGNORED
     select = lm.get_output_embeddings().register_forward_pre_hook(
         lambda _, states: (states[0][labelled_BT][None],)
@@ -275,7 +270,7 @@ def train_model(
         data_collator=Collator(lm, config.seed),
         callbacks=[*callbacks],
     )
-    trainer.group, trainer.masks = group, lm.predicts == "masked"
+    trainer.group = group
     group.start(model)
     whole: Any = divide(model, group)
     entries, seconds = training.run(trainer, section, TITLES[section], steps)
@@ -299,7 +294,7 @@ def perplexity(lm: LanguageModel, rows: list[Row]) -> float | None:
         for start in range(0, len(by_length), EVALUATION_BATCH):
             batch = collate(by_length[start : start + EVALUATION_BATCH])
             batch = {name: tensor.to(lm.model.device) for name, tensor in batch.items()}
-            losses_L = labelled_losses(lm.model, batch, masks=lm.predicts == "masked")
+            losses_L = labelled_losses(lm.model, batch)
             total += float(losses_L.sum(dtype=torch.float64))
             count += len(losses_L)
     return round(math.exp(total / count), 4) if count else None
