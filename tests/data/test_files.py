@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from larr.config.data import FileConfig
+from larr.data.csv_files import BLOCK
 from larr.data.files import Files
 from larr.errors import DataError
 
@@ -62,6 +63,8 @@ def test_dialects_are_detected_and_cells_kept_verbatim(
 def test_a_legacy_encoding_is_detected(written: Callable[[str | bytes], Path]) -> None:
     dish = "Käsespätzle mit Röstzwiebeln und grünem Salat, dazu Brötchen"
     assert read(written(f'id,name\n1,"{dish}"\n'.encode("latin-1")))["name"].item() == dish
+    many = "a" * BLOCK  # the first block has no such letter
+    assert read(written(f'id,name\n1,{many}\n2,"{dish}"\n'.encode("latin-1")))["name"][1] == dish
     dish = "麻婆豆腐盖饭，配紫菜蛋花汤和凉拌黄瓜，微辣，米饭免费续，营业时间早上九点到晚上十点"
     assert read(written(f'id,name\n1,"{dish}"\n'.encode("gb18030")))["name"].item() == dish
 

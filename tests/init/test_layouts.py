@@ -194,6 +194,31 @@ def reviews_of_users(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("\n".join(some) + "\n")
 
 
+def details_in_other_tables(folder: Path) -> None:
+    """As RecBole's files: ratings with decimals; texts, properties and tags of films elsewhere."""
+    rows = [
+        (user, item, f"{1 + n * 37 % 901 / 100:.2f}", int(time.timestamp()))
+        for n, (time, user, item, _) in enumerate(visits())
+    ]
+    write(folder / "log.inter", rows, "user_id:token film_id:token rating:float timestamp:float")
+    films = [(n, f"Film {'ABCDEFGHIJKLMNO'[n]}", 1990 + n) for n in range(ITEMS)]
+    write(folder / "films.csv", films, "id title year")
+    write(folder / "texts.csv", [(n, f"A story of {n}") for n in range(ITEMS)], "id plot")
+    properties = [
+        (n, *pair)
+        for n in range(ITEMS)
+        for pair in [
+            ("genre", "west"),
+            ("genre", ["east", "north"][n % 2]),
+            ("mood", ["dark", "light"][n % 2]),
+        ]
+    ]
+    write(folder / "properties.csv", properties, "id property value")
+    tags = [(n, tag) for n in range(ITEMS) for tag in ("old", ["odd", "even"][n % 2])]
+    write(folder / "tags.csv", tags, "film_id tag")
+    write(folder / "studios.csv", [(n, f"Studio {n}") for n in range(4)], "id studio")
+
+
 LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     events_without_header: (
         'column_1 AS user_id, column_2 AS poi_id, column_5 AS time, "order"',
@@ -248,6 +273,13 @@ LAYOUTS: dict[Callable[[Path], None], tuple[str, ...]] = {
         "column_1 AS user_id, column_2 AS poi_id, TRY_CAST(column_3 AS DOUBLE) >= 4 AS click",
         "any_value(column_4) AS column_4, any_value(column_5) AS column_5 FROM log",
         "any_value(column_7) AS column_7 FROM log GROUP BY column_2",
+    ),
+    details_in_other_tables: (
+        'TRY_CAST("rating:float" AS DOUBLE) >= 7.992 AS click',
+        "films.*, properties.* EXCLUDE (id), tags.* EXCLUDE (film_id), texts.plot FROM films",
+        "FILTER (property = 'mood') AS mood",
+        "coalesce(title, id) AS name, year, genre, mood, tag, plot FROM films_completed",
+        "studios: no column of the log matches its key",
     ),
     reviews_of_users: (
         "one.product.title AS product_title",

@@ -326,3 +326,37 @@ def test_coordinates_of_places_in_the_log_are_those_of_places(folder: Path) -> N
     text, config = written(folder, tables)
     assert "any_value(hut_lat) AS lat" in text
     prepare(config)
+
+
+def test_events_that_are_no_clicks_are_to_be_checked(folder: Path) -> None:
+    visit = pl.int_range(pl.len()) % 3
+    event = visit.replace_strict({0: "click", 1: "back", 2: "zoom"})
+    tables = huts(event=event)
+    tables["log"] = tables["log"].drop("tapped", "slot")
+    text, _ = written(folder, tables)
+    assert "# CHECK: each row is a click, whatever its event: click, back, zoom; for clicks" in text
+
+
+def test_a_column_id_beside_the_ids_of_users_is_renamed(folder: Path) -> None:
+    tables = huts()
+    tables["hikers"] = (
+        tables["hikers"].rename({"hiker": "user_id"}).with_columns(id=pl.int_range(30) % 7)
+    )
+    tables["log"] = tables["log"].rename({"hiker": "user_id"})
+    text, config = written(folder, tables)
+    assert "id AS id_2  -- category, such as '0'" in text
+    prepare(config)
+
+
+def test_a_column_with_many_rows_for_each_value_is_no_session(folder: Path) -> None:
+    log = huts()["log"].rename({"hiker": "who_id", "slot": "order"})
+    log = log.with_columns(order=pl.col("order") + pl.col("minutes") % 2)
+    text, _ = written(folder, {"log": log.drop("bundle", "ms")})
+    assert "who_id AS user_id" in text
+
+
+def test_rows_with_times_in_another_table_may_be_later(folder: Path) -> None:
+    rows = pl.DataFrame({"hiker": [*range(700, 730)] * 2, "job": ["cook", "clerk", "smith"] * 20})
+    jobs = rows.with_columns(since=pl.format("2025-03-0{}T10:00", pl.int_range(60) % 9 + 1))
+    text, _ = written(folder, huts() | {"jobs": jobs})
+    assert "#   jobs: hiker is missing or repeated in 50.0% of its rows, whose times may be" in text

@@ -351,9 +351,11 @@ def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
 
 
 def detected_encoding(path: Path) -> str:
-    """Returns the encoding of a file, detected from its byte order mark or its first block."""
+    """Returns the encoding of a file, from its byte order mark or the first block beyond ASCII."""
     with opened(path) as stream:
         beginning = stream.read(BLOCK)
+        while beginning.isascii() and (block := stream.read(BLOCK)):
+            beginning = block
     # The mark of UTF-16 is the beginning of that of UTF-32.
     if beginning.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"

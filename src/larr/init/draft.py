@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from larr.init.guess import Guess, guess
 from larr.init.kinds import EPOCHS, RELATIVE, Column
 from larr.init.left_out import why_unread
 from larr.init.queries import Query, entity_query, log_query
-from larr.init.reader import Reader, Table
+from larr.init.reader import Reader, with_needs
 from larr.init.words import has_role, is_role, words_of
 from larr.progress import console
 
@@ -53,8 +52,9 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
     users = entity_query("users", found, found.user)
     places = entity_query("places", found, found.place)
     orders = [log_query("orders", found.orders)] if found.orders else []
-    sources = [found.log, found.user.table, found.place.table, found.orders and found.orders.log]
-    read = _with_needs([table for table in sources if table])
+    earlier = found.orders.log if found.orders else None
+    sources = [found.log, found.user.table, found.place.table, earlier]
+    read = with_needs(sources)
     unread = [table for table in reader.tables if table not in read and not table.needs]
     templates = environment().overlay(autoescape=False, keep_trailing_newline=True)
     templates.filters |= {"toml": toml, "words": _words}
@@ -73,11 +73,6 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
         others=reader.others | {table.name: why_unread(table, found.log) for table in unread},
         **_columns_read(found, log, places, users),
     )
-
-
-def _with_needs(tables: Sequence[Table]) -> list[Table]:
-    """Returns the tables and, recursively, the tables that their queries read."""
-    return [*tables, *(one for table in tables for one in _with_needs(table.needs))]
 
 
 def _words(name: str) -> str:

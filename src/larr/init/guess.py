@@ -16,7 +16,7 @@ from larr.errors import DataError
 from larr.init import reshape
 from larr.init.kinds import Column, share
 from larr.init.left_out import ALONE, TIMES, is_matrix, leak, no_log, why_not_in_log
-from larr.init.reader import Reader, Table
+from larr.init.reader import Reader, Table, with_needs
 from larr.init.relations import (
     MIN_REPEATED,
     depends,
@@ -26,7 +26,16 @@ from larr.init.relations import (
     is_named_like,
     overlaps,
 )
-from larr.init.roles import KINDS_OF_IDS, is_axis, is_code, is_complete, labels, request, times
+from larr.init.roles import (
+    KINDS_OF_IDS,
+    has_levels,
+    is_axis,
+    is_code,
+    is_complete,
+    labels,
+    request,
+    times,
+)
 from larr.init.words import has_role, is_name, is_role
 
 REFERENCES = {"id", "code", "nr", "no", "ref"}
@@ -35,6 +44,8 @@ ROLES = ("user", "place")
 GENDERS = {"m", "f", "male", "female"}
 MIN_KNOWN = 0.5
 """Minimum share of the users of earlier orders that are also in the log."""
+MAX_SESSION = 100
+"""Maximum mean number of rows of a session that takes the role of a user."""
 FIRST = 3
 """Number of columns without names that may be IDs of users, places and requests."""
 LABELS = ("click", "order", "rating")
@@ -187,7 +198,8 @@ def _readings(role: str, column: Column, table: Table, tables: list[Table]) -> I
     is_other = is_role(column.name, *{*ROLES, "request"} - {role})
     is_id = not (REFERENCES.isdisjoint(column.words) or is_other)
     score = 3.0 * is_named + 0.5 * has_role(column.name, role) + 0.5 * is_id
-    if role == "user" and not is_named and is_role(column.name, "request"):
+    rows = len(column.values) / len(column.distinct)
+    if role == "user" and not is_named and is_role(column.name, "request") and rows <= MAX_SESSION:
         score = 1.5  # without users, sessions take their role
     if not (is_named or table.is_named):  # columns without names: codes, in order
         score = 0.5 * is_code(column)
@@ -227,8 +239,10 @@ def _with_roles(log: Table, user: Entity, place: Entity) -> Guess:
     """Returns a log with the roles of its columns."""
     keys = (user.key, place.key)
     rest = [column for column in log.columns if column not in keys]
-    # A label differs between the rows of a user, and of a place.
-    fixed = [c for c in rest if c.kind == "flag" and any(is_attribute(c, key) for key in keys)]
+    # A label differs between the rows of a user, and of a place; a rating of these may be a mean.
+    means = [c for c in rest if is_role(c.name, "rating") and not has_levels(c)]
+    possible = means + [c for c in rest if c.kind == "flag"]
+    fixed = [c for c in possible if any(is_attribute(c, key) for key in keys)]
     outcomes, unsure = labels(log, [column for column in rest if column not in fixed])
     roles = {"user": user.key, "place": place.key} | outcomes | times(keys, rest)
     rules = (
@@ -269,7 +283,7 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
         entity.columns = [c for c in rest if _describes(c, role, entity, found.roles)]
         rest = [column for column in rest if column not in entity.columns]
         if entity.table:
-            _complete(reader, entity, entity.table, found.log)
+            _complete(reader, role, entity, entity.table, found)
     reasons = {c.name: why_not_in_log(c, found.roles, has_label=found.has_label) for c in rest}
     found.left_out = {name: reason for name, reason in reasons.items() if reason}
     rest = [column for column in rest if column.name not in found.left_out]
@@ -297,13 +311,17 @@ def _describes(column: Column, role: str, entity: Entity, roles: dict[str, Colum
     return is_attribute(column, entity.key, 0 if is_named else MIN_REPEATED)
 
 
-def _complete(reader: Reader, entity: Entity, table: Table, log: Table) -> None:
-    """Adds the columns of the log, and lists from other tables, to a table of users or places."""
-    name = entity.own_key.name
+def _complete(reader: Reader, role: str, entity: Entity, table: Table, found: Guess) -> None:
+    """Adds the columns of the log and of other tables to a table of users or places."""
+    keys = (entity.own_key, entity.key)
     if entity.columns:
-        keys = (entity.own_key, entity.key)
-        table = reshape.with_log_columns(reader, table, log, keys, entity.columns)
-    others = [other for other in reader.tables if other not in (table, log)]
-    entity.table = reshape.with_lists(reader, table, table[name], others)
-    entity.own_key = entity.table[name]
+        table = reshape.with_log_columns(reader, table, found.log, keys, entity.columns)
+    read = {*with_needs([table, found.log, found.user.table, found.place.table])}
+    # Neither joins of these tables with others, nor parts of a union.
+    others = [t for t in reader.tables if read.isdisjoint(with_needs([t]))]
+    others = [t for t in others if not any(t in other.needs for other in others)]
+    of_others = {*ROLES} - {role}
+    others = [t for t in others if has_role(t.name, role) or not has_role(t.name, *of_others)]
+    entity.table = reshape.with_others(reader, table, keys, others, role=role)
+    entity.own_key = entity.table[keys[0].name]
     entity.columns = [c for c in entity.table.columns if c is not entity.own_key]

@@ -116,7 +116,9 @@ def why_unread(table: Table, log: Table) -> str:
     if key is None:
         return "no column of the log matches its key"
     if key.repeated > MAX_DUPLICATES:
-        return f"{key.name} is missing or repeated in {percent(key.repeated)} of its rows"
+        reason = f"{key.name} is missing or repeated in {percent(key.repeated)} of its rows"
+        has_times = any(column.kind in TIMES for column in table.columns)
+        return f"{reason}{', whose times may be later than those of the log' * has_times}"
     return f"another table with the key {key.name} is read"
 
 

@@ -30,6 +30,8 @@ HIGH = 0.8
 """A rating of at least this share of the largest is a click."""
 MIN_STARS = 5
 """Zeros on a scale up to at least this number may be missing ratings."""
+MAX_EVENTS = 6
+"""Events that a comment names."""
 MIN_NAMES, MANY_NAMES = 0.3, 0.9
 """Minimum number of distinct names per place, and of texts that recur in the log."""
 NAMES = {"user": "user_id", "place": "poi_id", "request": "request_id", "rating": "click"}
@@ -100,7 +102,10 @@ class Query:
         is_other |= self.table == "impressions" and name.startswith(LOOKED_UP)
         if not name[:1].isalpha() or name in ADDED or is_other:
             name = f"own_{name}"
-        return f"{name}_2" if name in self.lines else name
+        # Without the prefix, the columns `id` and `user_id` of users would be the same.
+        prefix = PREFIXES[self.table]
+        taken = {line.removeprefix(prefix) for line in self.lines}
+        return f"{name}_2" if name.removeprefix(prefix) in taken else name
 
 
 def log_query(table: str, found: Guess) -> Query:
@@ -139,12 +144,29 @@ def log_query(table: str, found: Guess) -> Query:
     for column in found.scene:
         query.add_own(column)
     for column in found.log.columns if not found.has_label else ():
-        if is_role(column.name, "count") and column.number_values.min(initial=0) < 0:
+        query.checks += _doubts_of_clicks(column)
+        if _has_returns(column):
             where.append(f"TRY_CAST({column.value_sql} AS DOUBLE) > 0")
-            query.checks.append(f"returns, rows with {column.name} not above 0, are left out.")
     if where:
         query.source += f"\nWHERE {' AND '.join(where)}"
     return query
+
+
+def _has_returns(column: Column) -> bool:
+    """Returns whether a column has quantities, of which some are negative."""
+    return is_role(column.name, "count") and column.number_values.min(initial=0) < 0
+
+
+def _doubts_of_clicks(column: Column) -> Iterator[str]:
+    """Yields what the user should check about a column of a log whose rows all are clicks."""
+    if _has_returns(column):
+        yield f"returns, rows with {column.name} not above 0, are left out."
+    if has_role(column.name, "event") and column.kind == "category":
+        some = ", ".join(column.distinct.head(MAX_EVENTS))
+        yield (
+            f"each row is a click, whatever its {column.name}: {some}; for clicks only, write "
+            f"WHERE {column.sql} IN (...) after FROM."
+        )
 
 
 def _unrated(rating: Column) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,12 @@ class Table:
 
     def __getitem__(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+
+def with_needs(tables: Iterable[Table | None]) -> list[Table]:
+    """Returns the tables and, recursively, the tables that their queries read."""
+    given = [table for table in tables if table]
+    return [*given, *(one for table in given for one in with_needs(table.needs))]
 
 
 class Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby, product
+from itertools import groupby, permutations, product
 from typing import NamedTuple
 
 import polars as pl
@@ -16,7 +16,14 @@ import polars as pl
 from larr.data.sql import identifier, literal
 from larr.init.kinds import Column, share
 from larr.init.reader import Reader, Table
-from larr.init.relations import MAX_DUPLICATES, is_contained, is_foreign_key, is_named_like
+from larr.init.relations import (
+    MAX_DUPLICATES,
+    is_attribute,
+    is_contained,
+    is_foreign_key,
+    is_named_like,
+)
+from larr.init.roles import is_code
 from larr.init.unnested import unnested
 from larr.init.words import EVENTS, WORDS, has_role, is_name, is_role, words_of
 
@@ -30,6 +37,8 @@ SPLITS = dict.fromkeys(("train", "training", "valid", "validation", "val", "dev"
 SPLITS |= dict.fromkeys(("test", "testing"), "test")
 OF_LOGS = ("user", "place", "request", "time", "click", "order", "rating", "position")
 """Roles of columns that only logs have, apart from the key of users or places."""
+MAX_PROPERTIES = 30
+"""Maximum number of properties in a table with a row for each property and value."""
 PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 """Other words by which the file names of parts differ."""
 
@@ -135,10 +144,7 @@ def joined(reader: Reader, table: Table, tables: list[Table]) -> Table:
             taken.add(name.lower())
             if one is not key:
                 columns.append(f"{other.name}.{one.sql}" + f" AS {identifier(name)}" * is_short)
-        rows = other.name
-        if not key.is_key:
-            rows = f"(SELECT DISTINCT ON ({key.sql}) * FROM {rows} ORDER BY ALL) AS {rows}"
-        joins[other] = Join(other, rows, columns, column, key)
+        joins[other] = Join(other, _one_row_each(other, key), columns, column, key)
     note = "joined with {} by key"
     return _left_joined(reader, "joined", note, table, [*joins.values()], ", ".join(dropped))
 
@@ -157,34 +163,89 @@ def with_log_columns(
 
     `keys` are the keys in the table and in the log.
     """
-    join = _grouped(log, *keys, {column: aggregate(column, keys[1]) for column in columns})
+    values = {column.sql: aggregate(column, keys[1]).format(column.sql) for column in columns}
+    join = _grouped(log, *keys, values)
     note = f"with the columns of the log that have one value per {keys[1].name}"
     return _left_joined(reader, "described", note, table, [join])
 
 
-def with_lists(reader: Reader, table: Table, key: Column, others: list[Table]) -> Table:
-    """Returns a table of users or places with the values of tables that have several rows for each.
+def with_others(
+    reader: Reader, table: Table, keys: tuple[Column, Column], others: list[Table], *, role: str
+) -> Table:
+    """Returns a table of users or places with the columns of other tables that have its key.
 
-    Cuisines of a restaurant, for example, become a list. Logs and tables with times are not read.
+    `keys` are the keys in the table and in the log. Of tables with several rows for each user or
+    place, such as cuisines, values become lists. Logs are not read, and no lists with times.
     """
+    key, taken = keys[0], {column.name.lower() for column in table.columns}
     joins = []
     for other in others:
-        own = next((c for c in other.columns if c.name == key.name), key)
-        rest = [column for column in other.columns if column is not own]
-        values = [c for c in rest if c.kind == "category" or (c.kind == "text" and is_name(c.name))]
-        # Names of dishes are no keys.
-        named = [c for c in values if c.has_words and not is_role(key.name, "user")]
-        is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named)
-        is_log |= any(column.kind in ("time", "date") for column in rest)
-        if values and not is_log and own.repeated > MAX_DUPLICATES and is_contained(own, key):
-            listed = dict.fromkeys(values, "string_agg(DISTINCT {0}, ', ' ORDER BY {0})")
-            joins.append(_grouped(other, key, own, listed))
-    return _left_joined(reader, "with_lists", "with lists of the values in {}", table, joins)
+        own = next((c for c in other.columns for one in keys if c.words == one.words), None)
+        if own is None:
+            continue
+        rest = [c for c in other.columns if c is not own and c.name.lower() not in taken]
+        if own.repeated > MAX_DUPLICATES:
+            values = _lists(rest, role) if is_contained(own, key) else {}
+            added = _grouped(other, key, own, values) if values else None
+        else:
+            added = _same_key(other, key, own, rest, role)
+        if added:
+            joins.append(added)
+            taken |= {column.name.lower() for column in rest}
+    note = "with the columns of {}, values of several rows as lists"
+    return _left_joined(reader, "completed", note, table, joins)
 
 
-def _grouped(other: Table, left: Column, right: Column, values: dict[Column, str]) -> Join:
-    """Returns a join with the values of a table, aggregated by a key with SQL for each column."""
-    lines = ", ".join([right.sql, *(f"{f.format(c.sql)} AS {c.sql}" for c, f in values.items())])
+def _same_key(other: Table, key: Column, own: Column, rest: list[Column], role: str) -> Join | None:
+    """Returns a join with a table that has one row for each user or place, or None."""
+    of_log = {"user", "place", "request", "click", "order"} - {role}
+    is_log = any(is_role(column.name, *of_log) for column in rest)
+    # An `id` may be that of something else, so it must have nearly the same values.
+    is_bare = {*key.words} <= WORDS["code"]
+    is_same = is_contained(key, own) or (is_contained(own, key) and not is_bare)
+    if is_log or not rest or not is_same:
+        return None
+    columns = [f"{other.name}.{column.sql}" for column in rest]
+    return Join(other, _one_row_each(other, own), columns, key, own)
+
+
+def _one_row_each(table: Table, key: Column) -> str:
+    """Returns SQL for a table, without rows that repeat a key."""
+    if key.is_key:
+        return table.name
+    rows = f"SELECT DISTINCT ON ({key.sql}) * FROM {table.name} ORDER BY ALL"
+    return f"({rows}) AS {table.name}"
+
+
+def _lists(rest: list[Column], role: str) -> dict[str, str]:
+    """Returns the columns of a table with several rows for each user or place, as SQL for lists.
+
+    The result is empty for logs and tables with times.
+    """
+    values = [c for c in rest if c.kind == "category" or (c.kind == "text" and is_name(c.name))]
+    # Names of dishes, and of properties, are no keys.
+    named = [c for c in values if role == "place" and (c.has_words or not is_code(c))]
+    is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named)
+    if is_log or any(column.kind in ("time", "date") for column in rest):
+        return {}
+    lists = "string_agg(DISTINCT {0}, ', ' ORDER BY {0})"
+    for column, value in permutations(rest, 2) if len(rest) == 2 else ():
+        # A property and its value: each property becomes a list of its values.
+        is_property = column.kind == "category" and 1 < len(column.distinct) <= MAX_PROPERTIES
+        has_values = value.kind in ("category", "text")
+        if is_property and has_values and is_attribute(column, value):
+            return {
+                identifier(
+                    name
+                ): f"{lists.format(value.sql)} FILTER ({column.sql} = {literal(name)})"
+                for name in column.distinct
+            }
+    return {column.sql: lists.format(column.sql) for column in values}
+
+
+def _grouped(other: Table, left: Column, right: Column, values: dict[str, str]) -> Join:
+    """Returns a join with the values of a table by key: name in SQL -> SQL that aggregates."""
+    lines = ", ".join([right.sql, *(f"{sql} AS {name}" for name, sql in values.items())])
     rows = f"(SELECT {lines} FROM {other.name} GROUP BY ALL) AS {other.name}"
     return Join(other, rows, [f"{other.name}.* EXCLUDE ({right.sql})"], left, right)
 

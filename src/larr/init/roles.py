@@ -20,6 +20,8 @@ an ID with a usual name, as these rows are left out. A column with more missing 
 """
 MAX_DURATION = timedelta(hours=1)
 """Maximum time between the rows of a request."""
+MAX_LEVELS = 101
+"""Maximum number of values of a rating, unless it is named as one: 7.85 points."""
 
 
 def is_code(column: Column) -> bool:
@@ -94,10 +96,12 @@ def labels(log: Table, columns: list[Column]) -> tuple[dict[str, Column], set[st
     scales = [column for column in columns if _is_scale(column)]
     if named := [column for column in scales if is_role(column.name, "rating")]:
         # The rating of a place may be its mean.
-        rating = min(named, key=lambda c: (has_role(c.name, "place"), len(c.words)))
+        rating = min(
+            named, key=lambda c: (has_role(c.name, "place"), not has_levels(c), len(c.words))
+        )
         return {"rating": rating}, set()
     # Without names, a scale of whole or half numbers may be a rating.
-    for column in scales if not log.is_named else ():
+    for column in filter(has_levels, scales) if not log.is_named else ():
         has_halves = (column.number_values * 2 % 1 == 0).all()
         if has_halves and column.number_values.max() >= 3:
             return {"rating": column}, {"rating"}
@@ -110,13 +114,19 @@ def _has_all(click: Column, order: Column) -> bool:
     return bool(clicked.filter(ordered).all() and clicked.sum() > ordered.sum())
 
 
+def has_levels(column: Column) -> bool:
+    """Returns whether a column has as few values as ratings usually have."""
+    return len(column.number_values) <= MAX_LEVELS
+
+
 def _is_scale(column: Column) -> bool:
     """Returns whether a column can hold ratings; -1 is a place that was not rated."""
     numbers = column.number_values
     return (
         column.missing <= MAX_LEFT_OUT
         and column.kind in ("number", "category")
-        and 0 < len(numbers) <= 101
+        and column.is_numeric
+        and (has_levels(column) or is_role(column.name, "rating"))
         and 2 <= numbers.max() <= 100
         and bool((numbers[numbers < 0] == -1).all())
     )
