@@ -360,3 +360,11 @@ def test_rows_with_times_in_another_table_may_be_later(folder: Path) -> None:
     jobs = rows.with_columns(since=pl.format("2025-03-0{}T10:00", pl.int_range(60) % 9 + 1))
     text, _ = written(folder, huts() | {"jobs": jobs})
     assert "#   jobs: hiker is missing or repeated in 50.0% of its rows, whose times may be" in text
+
+
+def test_the_name_of_a_place_has_the_words_of_its_key(folder: Path) -> None:
+    tables = huts()
+    owner = pl.format("The {} family", pl.int_range(21))
+    tables["huts"] = tables["huts"].rename({"title": "hut_name"}).with_columns(owner_name=owner)
+    text, _ = written(folder, tables)
+    assert "coalesce(hut_name, hut_id) AS name" in text

@@ -19,7 +19,7 @@ from larr.init.left_out import why_not
 from larr.init.relations import is_start
 from larr.init.reshape import aggregate
 from larr.init.roles import MAX_MISSING
-from larr.init.words import has_role, is_kind, is_name, is_role
+from larr.init.words import WORDS, has_role, is_kind, is_name, is_role
 
 MANY_FLAGS = 5
 """A table with at least this many flags (yes-or-no columns) gets a list of words instead."""
@@ -258,6 +258,12 @@ def _start(found: Guess) -> Column | None:
     return next(starts, None)
 
 
+def _of_key(column: Column, key: Column) -> tuple[bool, int]:
+    """Returns whether a name is that of a key, as `wine_name` of `wine_id`, and its values."""
+    words = {*column.words} - WORDS["name"]
+    return words <= {*key.words}, len(column.distinct)
+
+
 def _title(columns: Sequence[Column], key: Column) -> Column | None:
     """Returns the column with the names of places, the first text, their kinds, or None.
 
@@ -274,7 +280,7 @@ def _title(columns: Sequence[Column], key: Column) -> Column | None:
         if len(column.distinct) >= MIN_NAMES * min(places, column.values.count())
     ]
     if named:
-        return max(named, key=lambda c: (has_role(c.words[-1], "name"), len(c.distinct)))
+        return max(named, key=lambda c: (has_role(c.words[-1], "name"), *_of_key(c, key)))
     # In a log, texts of places recur.
     recurring = [c for c in categories if len(c.distinct) >= MANY_NAMES * places and c.has_words]
     texts = [column for column in columns if column.kind == "text"]
