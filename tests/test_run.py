@@ -181,3 +181,9 @@ def test_only_a_run_that_reads_a_trained_model_trains_one(tiny_run: Config) -> N
     assert trains(["in_order"])
     assert trains(["ple", "best"], **{"choose.sources": ["encoder"]})
     assert trains(["frozen"], **frozen, **{"align.scene.matching_sources": ["encoder"]})
+
+
+def test_sources_of_matching_need_their_stage(tiny_run: Config) -> None:
+    settings = {"align.models": ["larr"], "align.scene.matching_sources": ["distilled"]}
+    assert STAGES["distill"].is_needed(tiny_run.with_settings(settings))
+    assert not STAGES["distill"].is_needed(tiny_run)

@@ -51,13 +51,6 @@ def figure_sources(config: Config) -> set[str]:
     return figures.union(config.choose.sources if BEST in config.align.models else ())
 
 
-def _reads(config: Config, *sources: str) -> bool:
-    """Returns whether a ranker reads, or `choose` tries, one of these sources of text vectors."""
-    variants = map(config.align.variant, trained_rankers(config))
-    read = figure_sources(config).union(variant.vectors for variant in variants)
-    return not read.isdisjoint(sources)
-
-
 UNTRAINED = {
     *("wide_deep", "deepfm", "dcn", "din", "lightgbm", "ple"),
     *("untuned", "sentence_encoder", "tfidf", "letters", "random"),
@@ -65,19 +58,30 @@ UNTRAINED = {
 """Kinds of rankers that read no text vectors, and sources of vectors that read no trained model."""
 
 
-def _trains_language_model(config: Config) -> bool:
-    """Returns whether a ranker reads, or `choose` tries, vectors of a model that larr trains."""
-    read = figure_sources(config)
+def _text_sources(config: Config) -> set[str]:
+    """Returns the sources of text vectors and figures that rankers read, or that `choose` tries.
+
+    A ranker that names no source is represented by its kind.
+    """
+    sources = figure_sources(config)
     for name in trained_rankers(config):
         variant = config.align.variant(name)
-        read.add(variant.vectors or variant.of)
-        read.update(config.align.of(name).scene.matching_sources)
-    return not read <= UNTRAINED
+        sources.add(variant.vectors or variant.of)
+        sources.update(config.align.of(name).scene.matching_sources)
+    return sources
+
+
+def _trains_language_model(config: Config) -> bool:
+    return not _text_sources(config) <= UNTRAINED
+
+
+def _distils(config: Config) -> bool:
+    return "distilled" in _text_sources(config)
 
 
 def is_instructed(config: Config) -> bool:
     """Returns whether a ranker reads the vectors or predictions of the LM of `larr instruct`."""
-    return _reads(config, "instructed", "predictions")
+    return not _text_sources(config).isdisjoint({"instructed", "predictions"})
 
 
 STAGES = {
@@ -111,7 +115,7 @@ STAGES = {
         inputs=("prepare", "contrast"),
         settings=("seed", "distill"),
         may_change=("prepare/",),
-        is_needed=lambda config: _reads(config, "distilled"),
+        is_needed=_distils,
     ),
     "instruct": Stage(
         "-> instruct/: the LM learns to predict a user's next order from knowledge about the user.",

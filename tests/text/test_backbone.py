@@ -79,6 +79,9 @@ class _Forging:
     def __init__(self, tokenizer: object) -> None:
         self.tokenizer = tokenizer
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.tokenizer, name)
+
     def __call__(self, texts: list[str], **_: object) -> object:
         return self.tokenizer(texts, add_special_tokens=False)
 

@@ -44,6 +44,16 @@ def markers(keyword: str) -> tuple[str, str]:
     return f"<{keyword}>", f"</{keyword}>"
 
 
+def tokenized(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], markers: Iterable[int] = ()
+) -> list[list[int]]:
+    """Returns the ids of texts, which contain neither special tokens nor `markers`."""
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    # not every tokenizer respects `split_special_tokens`
+    special = {*tokenizer.all_special_ids, *markers} - {tokenizer.unk_token_id}
+    return [[id_ for id_ in ids if id_ not in special] for ids in encoded["input_ids"]]
+
+
 class KeywordTokenizer:
     """Turns keyword texts into token ids, with markers that no text can forge.
 
@@ -75,9 +85,7 @@ class KeywordTokenizer:
             raise LarrError(f"the tokenizer lacks {missing[0][0]}; run `larr pretrain` again")
         self.starts: dict[str, int] = {name: ids[markers(name)[0]] for name in keywords}
         self.ends: dict[str, int] = {name: ids[markers(name)[1]] for name in keywords}
-        self._special = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self.marker_ids = sorted([*self.starts.values(), *self.ends.values()])
-        self._special |= frozenset(self.marker_ids)
         self._ids_of: dict[str, list[int]] = {}
         self.shortened = 0
         """The number of descriptions whose longest texts were truncated."""
@@ -92,12 +100,8 @@ class KeywordTokenizer:
         if new and len(self._ids_of) > CACHED_TEXTS:
             self._ids_of, new = {}, list(dict.fromkeys(texts))
         if new:
-            encoded = self.tokenizer(
-                new, add_special_tokens=False, split_special_tokens=True, verbose=False
-            )
-            for text, ids in zip(new, encoded["input_ids"], strict=True):
-                # not every tokenizer respects `split_special_tokens`
-                self._ids_of[text] = [id_ for id_ in ids if id_ not in self._special]
+            ids = tokenized(self.tokenizer, new, self.marker_ids)
+            self._ids_of |= zip(new, ids, strict=True)
         return [self._ids_of[text] for text in texts]
 
     def encode(self, parts: Sequence[KeywordText]) -> list[int]:

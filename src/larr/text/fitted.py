@@ -25,6 +25,14 @@ def normalised(vectors_ND: np.ndarray) -> np.ndarray:
     return np.asarray(vectors_ND / np.maximum(lengths_N1, 1e-9), dtype=np.float32)
 
 
+def centred(vectors_ND: np.ndarray) -> np.ndarray:
+    """Returns the differences from the mean vector, of length 1 (float32 [N, D]).
+
+    Cosines of vectors as they are would all be similar, above all those of an untuned model.
+    """
+    return normalised(vectors_ND - vectors_ND.mean(axis=0)) if len(vectors_ND) else vectors_ND
+
+
 @dataclass(frozen=True)
 class Counts:
     """TF-IDF vectors on their main axes; `options` are those of scikit-learn's vectorizer."""

@@ -21,7 +21,7 @@ from larr.group import ALONE, Group
 from larr.text.backbone import Parts
 from larr.text.corpus import descriptions_table, row_texts
 from larr.text.encoder import compute
-from larr.text.fitted import normalised
+from larr.text.fitted import centred
 from larr.text.pairs import HeldOut, not_taken, sample_orders, view_keywords
 
 REQUESTS = 400
@@ -102,9 +102,7 @@ class RankingEvaluator:
         """
         texts = [*self.queries, *self.candidates]
         vectors_ND = compute(encoder, texts, batch_tokens, group=group)
-        query_QD, place_CD = np.split(vectors_ND, [len(self.queries)])
-        query_QD = normalised(query_QD - query_QD.mean(axis=0))
-        place_CD = normalised(place_CD - place_CD.mean(axis=0))
+        query_QD, place_CD = map(centred, np.split(vectors_ND, [len(self.queries)]))
         means = []
         for part in self.parts:
             order_N, query_N, taken_N, other_N = part.T

@@ -1,6 +1,6 @@
 """Measures recall@10 of a text embedding model on users and places it was not tuned on.
 
-Shapes: Q queries, C candidates, N distinct texts, T texts of one side, D vector length.
+Shapes: Q queries, C candidates, N distinct texts, D vector length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from larr.config.data import KeywordConfig
 from larr.text.backbone import Parts
 from larr.text.corpus import descriptions_table, row_texts
 from larr.text.encoder import compute
-from larr.text.fitted import normalised
+from larr.text.fitted import centred
 from larr.text.pairs import HeldOut, near_numbers, sample_orders, view_keywords
 
 CUTOFF = 10
@@ -138,19 +138,17 @@ def similarities(
 ) -> Iterator[np.ndarray]:
     """Yields the cosines of the queries and candidates of each task, [Q, C].
 
-    Centres the vectors of queries and of candidates first, as the rankers do; otherwise untuned
-    vectors would all be similar. Embeds each distinct text once.
+    Centres the vectors of queries and of candidates first, as the rankers do. Embeds each distinct
+    text once.
     """
     texts = [text for task in tasks for text in (*task.queries, *task.candidates)]
     row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     vectors_ND = compute(encoder, list(row_of), batch_tokens)
-
-    def centred(texts: list[Parts]) -> np.ndarray:
-        vectors_TD = vectors_ND[[row_of[text] for text in texts]]
-        return normalised(vectors_TD - vectors_TD.mean(axis=0)) if texts else vectors_TD
-
     for task in tasks:
-        yield centred(task.queries) @ centred(task.candidates).T
+        query_Q, candidate_C = (
+            [row_of[text] for text in texts] for texts in (task.queries, task.candidates)
+        )
+        yield centred(vectors_ND[query_Q]) @ centred(vectors_ND[candidate_C]).T
 
 
 def nearby(task: Task, scores_QC: np.ndarray) -> dict[str, float]:

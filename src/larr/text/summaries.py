@@ -20,6 +20,7 @@ from larr.config.text import BackboneConfig
 from larr.errors import ConfigError
 from larr.progress import track
 from larr.text import checkpoint
+from larr.text.backbone import tokenized
 
 SETTING = "instruct.summariser"
 PROMPT = (
@@ -91,13 +92,7 @@ def summarise(
             f"{SETTING}: {model.name_or_path} reads at most {longest} tokens, fewer than the "
             f"prompt and a summary of {NEW_TOKENS} tokens need; give a larger model"
         )
-    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)[
-        "input_ids"
-    ]
-    special = set(tokenizer.all_special_ids)  # not every tokenizer respects the option
-    rows = [
-        [*before, *[id_ for id_ in ids if id_ not in special][:room], *after] for ids in encoded
-    ]
+    rows = [[*before, *ids[:room], *after] for ids in tokenized(tokenizer, texts)]
     padded: Any = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
         ids_BT = model.generate(
@@ -114,10 +109,7 @@ def summarise(
 
 
 def _prompt(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Returns the ids before and after the text, which the tokenizer reads alone.
-
-    So no text can forge the marks of a chat.
-    """
+    """Returns the ids before and after a text, which is tokenized alone: it cannot forge a chat."""
     prompt = PROMPT.format(text="\0")
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
