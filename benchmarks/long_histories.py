@@ -15,7 +15,7 @@ import numpy as np
 from measure import milliseconds
 
 from larr.data.histories import KINDS, LENGTH
-from larr.text.figures import TextFigures, history_figures
+from larr.text.figures import Layout, TextFigures, history_figures
 
 PLACES, CANDIDATES, DIMENSION = 20_000, 300, 128
 ORDERS = (100, 1_000, 10_000)
@@ -27,7 +27,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     vector_PD = random.normal(size=(PLACES, DIMENSION)).astype(np.float32)
     vector_PD /= np.linalg.norm(vector_PD, axis=1, keepdims=True)
-    figures = TextFigures(vector_PD, vector_PD, vector_PD[:0], {})
+    figures = TextFigures(vector_PD, vector_PD, vector_PD[:0], Layout([], [], [], [], [], [], []))
     candidate_KD = vector_PD[random.integers(PLACES, size=CANDIDATES)]
     one_user_K = np.zeros(CANDIDATES, np.int64)
 

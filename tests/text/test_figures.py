@@ -21,7 +21,7 @@ from larr.text.embed import embed
 from larr.text.figures import (
     KERNELS,
     MIN_TEXTS,
-    OF_KIND,
+    PER_KIND,
     PRIOR_SHARE,
     PRIOR_WEIGHT,
     TextFigures,
@@ -86,7 +86,7 @@ def naive(config: Config, row: int) -> Iterator[float]:
     ]
     for close in kinds:
         if not len(close):
-            yield from [np.nan] * len(OF_KIND)
+            yield from [np.nan] * len(PER_KIND)
             continue
         yield from (close.max(), close.mean())
     for kernel in KERNELS:

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,18 +39,18 @@ FIGURES = "figures"
 """The folder of a source's figures, within that of its vectors."""
 SETTINGS, TEXTS, PLACES, CENTRES = "figures.json", "texts.npy", "places.npy", "centres.npy"
 ARRAYS = (TEXTS, PLACES, CENTRES)
-OF_KIND = ("largest", "mean")
+PER_KIND = ("largest", "mean")
 """Figures of each kind of history: its largest and mean similarity."""
 KERNELS = (3.0, 10.0, 20.0)
 """An earlier place has the weight exp(kernel * (similarity - 1)): a soft version of SimTier's
 histogram of similarities (arXiv 2407.19467)."""
 PRIOR_WEIGHT, PRIOR_SHARE = 0.5, 0.2
 """Weight added to that of the places, and the share of it that counts as accepted."""
-OF_ALL = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
+OVER_KINDS = tuple(f"{name}_{kernel:g}" for kernel in KERNELS for name in ("accepted", "similar"))
 """Figures of all kinds together: the share of the weight that was not left, log(1 + weight)."""
 AFFINITIES = (
-    *(f"{kind}_{figure}" for kind in ("taken", ALIKE) for figure in OF_KIND),
-    *(name for name in OF_ALL if name.startswith("accepted")),
+    *(f"{kind}_{figure}" for kind in ("taken", ALIKE) for figure in PER_KIND),
+    *(name for name in OVER_KINDS if name.startswith("accepted")),
 )
 """Figures compared within requests, as cosines are. On canteen purchases the LogLoss of the
 rankers' mean is .4892 without comparisons, .4864 with ranks and differences of these, and .488 with
@@ -64,13 +63,28 @@ ROWS = 8_192
 """Rows computed at a time, which limits the memory."""
 DECIMALS = 4
 """Decimals to which figures are rounded before standardisation."""
-SLOTS = ("request_slots", "place_slots", "static_slots")
-"""Settings: the scene keywords of the request and of the place that are compared, and the place
-keywords whose texts do not change."""
-COMPARED = "compared"
-"""Setting: the indices of the figures that are compared within requests."""
 SMALLEST = 1e-9
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The figures of a source in their order, the content of `figures.json`.
+
+    A slot is the index of a scene keyword.
+    """
+
+    request_slots: list[int]
+    """Keywords of the request, whose texts are compared with those of the place."""
+    place_slots: list[int]
+    static_slots: list[int]
+    """Keywords of the place whose texts do not change."""
+    compared: list[int]
+    """Indices of the figures that are compared within requests."""
+    names: list[str]
+    means: list[float]
+    """Means and deviations of the training rows; empty before they are known."""
+    deviations: list[float]
 
 
 @dataclass(eq=False)
@@ -83,15 +97,14 @@ class TextFigures:
     """Unit vectors of the places: the normalised sums of their static texts' vectors."""
     centre_RD: Floats
     """The mean vector of each scene keyword."""
-    settings: Mapping[str, Any]
-    """The content of `figures.json`."""
+    layout: Layout
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Opens the figures of a folder; their vectors are memory-mapped."""
         arrays = (np.load(folder / name, mmap_mode="r").view(np.ndarray) for name in ARRAYS)
         text_VD, place_PD, centre_RD = arrays
-        return cls(text_VD, place_PD, centre_RD, artifacts.read_json(folder / SETTINGS))
+        return cls(text_VD, place_PD, centre_RD, Layout(**artifacts.read_json(folder / SETTINGS)))
 
     def of_rows(
         self, text_BR: Array, history_B: Array, histories_HKL: Array, request_B: Array
@@ -102,17 +115,17 @@ class TextFigures:
         index of each row, from 0 without gaps. The rows must form complete requests.
         """
         raw_BG = self.raw(text_BR, history_B, histories_HKL)
-        within_BG = _within(raw_BG[:, self.settings[COMPARED]], request_B)
+        within_BG = _within(raw_BG[:, self.layout.compared], request_B)
         return self.scales.value(np.concatenate([raw_BG, within_BG], axis=1))
 
     def raw(self, text_BR: Array, history_B: Array, histories_HKL: Array) -> Floats:
         """Returns the figures without comparisons or scaling, [B, F]; missing values are NaN."""
         vectors_BRD = self.text_VD[text_BR]
-        request, place, static = (self.settings[name] for name in SLOTS)
-        cosine_BQS = vectors_BRD[:, request] @ vectors_BRD[:, place].transpose(0, 2, 1)
+        request_BQD = vectors_BRD[:, self.layout.request_slots]
+        cosine_BQS = request_BQD @ vectors_BRD[:, self.layout.place_slots].transpose(0, 2, 1)
         cosine_BQS[cosine_BQS == 0] = np.nan  # only a missing text gives exactly 0
         parts = [cosine_BQS]
-        if static:
+        if static := self.layout.static_slots:
             candidate_BD = normalised(vectors_BRD[:, static].sum(axis=1))
             similarity_BKL = self.similarities(candidate_BD, history_B, histories_HKL)
             parts += history_figures(similarity_BKL)
@@ -153,31 +166,31 @@ class TextFigures:
     @cached_property
     def scales(self) -> Scales:
         """The means and deviations of the training rows."""
-        mean_G, deviation_G = (np.array(self.settings[name]) for name in ("means", "deviations"))
-        return Scales(tuple(self.settings["names"]), mean_G, deviation_G)
+        means, deviations = np.array(self.layout.means), np.array(self.layout.deviations)
+        return Scales(tuple(self.layout.names), means, deviations)
 
 
 def history_figures(similarity_BKL: Floats) -> tuple[Floats, Floats]:
-    """Returns `OF_KIND` of each kind, [B, K, F], NaN for empty histories, and `OF_ALL`, [B, F].
+    """Returns `PER_KIND` of each kind, [B, K, F], NaN without places, and `OVER_KINDS`, [B, F].
 
-    `OF_ALL` leaves out the places taken in the row's situation, which are among those taken.
+    `OVER_KINDS` leaves out the places taken in the row's situation, which are among those taken.
 
-    On canteen purchases PLE's GAUC rises from .601 to .629 with `OF_KIND` and to .647 with `OF_ALL`
+    On canteen purchases PLE's GAUC rises from .601 to .629 with `PER_KIND` and to .647 with both
     (letters, two held-back days). Adding SimTier's counts and soft maxima of similarities has no
     effect, and adding main axes of the place's texts overfits and lowers it to .626.
     """
     known_BKL = np.isfinite(similarity_BKL)
     count_BK = known_BKL.sum(axis=2)
     mean_BK = np.where(known_BKL, similarity_BKL, 0).sum(axis=2) / np.maximum(count_BK, 1)
-    of_kind_BKF: Floats = np.stack([similarity_BKL.max(axis=2), mean_BK], axis=2)
-    of_kind_BKF[count_BK == 0] = np.nan
-    of_all = []
+    per_kind_BKF: Floats = np.stack([similarity_BKL.max(axis=2), mean_BK], axis=2)
+    per_kind_BKF[count_BK == 0] = np.nan
+    over_kinds = []
     for kernel in KERNELS:
         weight_BK = np.exp(kernel * (similarity_BKL[:, : len(KINDS)] - 1)).sum(axis=2)
         total_B = weight_BK.sum(axis=1)
         accepted_B = total_B - weight_BK[:, KINDS.index("left")] + PRIOR_SHARE * PRIOR_WEIGHT
-        of_all += [accepted_B / (total_B + PRIOR_WEIGHT), np.log1p(total_B)]
-    return of_kind_BKF, np.stack(of_all, axis=1, dtype=np.float32)
+        over_kinds += [accepted_B / (total_B + PRIOR_WEIGHT), np.log1p(total_B)]
+    return per_kind_BKF, np.stack(over_kinds, axis=1, dtype=np.float32)
 
 
 def _within(figure_BC: Floats, request_B: Array) -> Floats:
@@ -204,13 +217,14 @@ def write_figures(
     """
     data = artifacts.folder(config, "prepare")
     figures = _unscaled(config, vectors, folder, compares_places)
+    layout = figures.layout
     arrays: dict[str, np.memmap] = {}
     for part in (data, *sorted((data / HELD_BACK).glob("*"))):
         histories_HKL = np.load(part / HISTORIES, mmap_mode="r")
         for split in SPLITS:
             names = ("texts", "history")
             read = [np.load(part / split / f"{name}.npy", mmap_mode="r") for name in names]
-            shape = (len(read[0]), len(figures.settings["names"]))
+            shape = (len(read[0]), len(layout.names))
             name = (part / split).relative_to(data).as_posix()
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             arrays[name] = artifacts.new_array(folder / f"{name}.npy", np.float32, shape)
@@ -220,15 +234,17 @@ def write_figures(
                     raw_BG = figures.raw(text_BR, history_B1[:, 0], histories_HKL)
                     arrays[name][start : start + ROWS, : raw_BG.shape[1]] = raw_BG
                     advance(len(raw_BG))
-            if compared := figures.settings[COMPARED]:
-                _compare(arrays[name], compared, np.load(part / split / "requests.npy")[:, 0])
-    scales = _scales(figures.settings["names"], arrays["train"])
+            if layout.compared:
+                request_N = np.load(part / split / "requests.npy")[:, 0]
+                _compare(arrays[name], layout.compared, request_N)
+    scales = _scales(layout.names, arrays["train"])
     for array_NG in arrays.values():
         for start in range(0, len(array_NG), ROWS):
             array_NG[start : start + ROWS] = scales.value(array_NG[start : start + ROWS])
         array_NG.flush()
-    moments = {"means": scales.mean_M.tolist(), "deviations": scales.deviation_M.tolist()}
-    artifacts.write_json(folder / SETTINGS, {**figures.settings, **moments})
+    means, deviations = scales.mean_M.tolist(), scales.deviation_M.tolist()
+    scaled = replace(layout, means=means, deviations=deviations)
+    artifacts.write_json(folder / SETTINGS, asdict(scaled))
 
 
 def _compare(array_NG: Array, compared: list[int], request_N: Array) -> None:
@@ -266,15 +282,14 @@ def _unscaled(config: Config, vectors: Path, folder: Path, compares_places: bool
     names = [f"{keywords[q]}_x_{keywords[s]}" for q in request for s in place]
     if static:
         kinds = (*KINDS, ALIKE) if config.features.situation else KINDS
-        names += [*(f"{kind}_{figure}" for kind in kinds for figure in OF_KIND), *OF_ALL]
+        names += [*(f"{kind}_{figure}" for kind in kinds for figure in PER_KIND), *OVER_KINDS]
     compared: list[int] = []
     if config.features.within_request:
         cosines = len(request) * len(place)
         compared = [f for f, name in enumerate(names) if f < cosines or name in AFFINITIES]
     names += within_names([names[f] for f in compared])[: 2 * len(compared)]
-    slots = dict(zip(SLOTS, (request, place, static), strict=True))
-    settings = {**slots, COMPARED: compared, "names": names}
-    return TextFigures(text_VD, place_PD, centre_RD, settings)
+    layout = Layout(request, place, static, compared, names, means=[], deviations=[])
+    return TextFigures(text_VD, place_PD, centre_RD, layout)
 
 
 def _write_texts(
