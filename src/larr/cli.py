@@ -181,7 +181,7 @@ def publish(
     served = target.activate(version, share)
     scene, candidate = served.accepted
     console.print(f"{target.folder}: {model} is version {version}; `larr serve {target.folder}`")
-    console.print(f"  columns of a request's scene: {', '.join(scene)}", soft_wrap=True)
+    console.print(f"  columns of a request's scene: {', '.join(scene) or 'none'}", soft_wrap=True)
     console.print(f"  columns of a candidate: {', '.join(candidate)}", soft_wrap=True)
     if served.needs_time:
         hint = "send the local `time` with each request, or set dataset.tables.time_zone"

@@ -56,7 +56,8 @@ def test_places_are_available_before_and_after_their_clicks_as_long_as_between_t
     tmp_path: Path,
 ) -> None:
     """Otherwise rows of a place that is rare and new would all be clicked."""
-    days = {"often": [*range(DAYS)] * 20, "rare": [4], "some": [4, 6], "dish": [3] * 40}
+    days = {"often": [*range(DAYS)] * 20, "rare": [4], "some": [4, 6]}
+    days |= {"dish": [3] * 40, "pie": [5] * 40}
     clicks = pl.DataFrame(
         [
             {"poi_id": place, "user_id": f"u{n % 7}", "time": str(NOON + timedelta(day, n))}
@@ -70,10 +71,11 @@ def test_places_are_available_before_and_after_their_clicks_as_long_as_between_t
     after = (pl.col("day") - NOON.date()).dt.total_days()
     of_place = drawn.group_by("poi_id").agg(after.unique().sort())
     assert dict(of_place.iter_rows()) == {
-        "often": [3, 4, 6],
-        "rare": [*range(DAYS)],
+        "often": [3, 4, 5, 6],
+        "rare": [*range(1, DAYS)],  # as long before and after as others on average: 3.3 days
         "some": [*range(2, DAYS)],
         "dish": [3],
+        "pie": [5],
     }
 
 

@@ -62,9 +62,9 @@ def test_tables_with_some_repeated_keys_are_read(folder: Path) -> None:
     [
         (pl.col("asked"), "asked AS since"),
         (pl.col("asked").dt.date(), "asked AS since"),
-        (pl.col("asked").dt.offset_by("-5y"), "year(asked::TIMESTAMP) AS asked_year"),
-        (pl.col("asked").dt.offset_by("5y"), "year(asked::TIMESTAMP) AS asked_year"),
-        (pl.col("first"), "year(asked::TIMESTAMP) AS asked_year"),  # computed from the log
+        (pl.col("asked").dt.offset_by("-5y"), "asked: a time, whose year is '2014' in all rows"),
+        (pl.col("asked").dt.offset_by("5y"), "asked: a time, whose year is '2024' in all rows"),
+        (pl.col("first"), "asked: a time, whose year is '2019' in all rows"),  # of the log
     ],
 )
 def test_the_start_of_places_precedes_their_rows(
@@ -368,3 +368,11 @@ def test_the_name_of_a_place_has_the_words_of_its_key(folder: Path) -> None:
     tables["huts"] = tables["huts"].rename({"title": "hut_name"}).with_columns(owner_name=owner)
     text, _ = written(folder, tables)
     assert "coalesce(hut_name, hut_id) AS name" in text
+
+
+def test_a_year_that_is_the_same_for_all_is_left_out(folder: Path) -> None:
+    tables = huts()
+    joined = pl.format("2024-0{}-07", pl.int_range(30) % 9 + 1)
+    tables["hikers"] = tables["hikers"].with_columns(joined=joined)
+    text, _ = written(folder, tables)
+    assert "#   joined: a time, whose year is '2024' in all rows" in text

@@ -189,7 +189,8 @@ def check_tables(
     split, last = _split(config, files, is_dated=tables.is_dated)
     sampled = None
     if wanted := config.dataset.negatives:
-        sampled = add_negatives(config, wanted, places, files, split.of)
+        dated = tables.is_dated
+        sampled = add_negatives(config, wanted, places, files, split.of, is_dated=dated)
         split = Split(pl.col("split"))
     rows = split.of(pl.scan_parquet(files))
     is_split_by_time = _check_split(rows, tasks, config.dataset)

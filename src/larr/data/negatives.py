@@ -21,8 +21,9 @@ from larr.progress import console, track
 ROW, DRAW, NUMBER, PLACES, FIRST, LAST, START = (
     f"{INTERNAL}{name}" for name in ("row", "draw", "number", "places", "first", "last", "start")
 )
-TRIES = 5
-"""Draws per negative, as some draws are repeated, clicked or unavailable places."""
+TRIES, ROUNDS = 5, 4
+"""Draws per negative, as some draws are repeated, clicked or unavailable places, and how often
+more are drawn for requests that still lack negatives."""
 
 
 def add_negatives(
@@ -31,21 +32,23 @@ def add_negatives(
     places: pl.DataFrame,
     files: list[Path],
     split: Callable[[pl.LazyFrame], pl.LazyFrame],
+    *,
+    is_dated: bool,
 ) -> float:
     """Adds negatives to the files of the log, next to the first click of each request.
 
-    `split` adds the column `split` to rows, which is then written to the files. Returns the share
-    of the available places that was sampled. The odds predicted by a model of these rows, times
-    this share, are the odds among all places.
+    `split` adds the column `split` to rows, which is then written to the files; `is_dated` is
+    whether the log has times. Returns the share of the available places that was sampled. The odds
+    predicted by a model of these rows, times this share, are the odds among all places.
     """
     log = split(pl.scan_parquet(files))
     _check(config, wanted, places.columns, log.drop(ROWS.values()).collect_schema().names())
     clicks = log.filter(pl.col("click"))
-    available = _available(clicks, places, wanted)
+    available = _available(clicks, places, wanted, is_dated=is_dated)
     taken = clicks.select(*wanted.not_taken_in, "poi_id").unique().collect(engine="streaming")
     first = _first_files(files)
     total = log.select(pl.len()).collect(engine="streaming").item()
-    requests = drawn = eligible = 0
+    requests, drawn, eligible = 0, 0, 0.0
     with track("sampling places", total, "rows") as advance:
         for number, path in enumerate(files):
             rows = split(pl.scan_parquet(path)).collect().with_row_index(ROW)
@@ -53,10 +56,8 @@ def add_negatives(
             asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
             asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
-            candidates = _sampled(asked, available, wanted)
-            sampled = candidates.join(taken, on=taken.columns, how="anti", maintain_order="left")
-            sampled = sampled.group_by(ROW, maintain_order=True).head(wanted.per_request)
-            eligible += int(candidates.unique(ROW)[PLACES].sum())
+            sampled, possible = _sampled(asked, available, taken, wanted)
+            eligible += possible
             requests, drawn = requests + asked.height, drawn + sampled.height
             rows = pl.concat([rows, sampled.select(rows.columns)]).sort(ROW, maintain_order=True)
             rows.drop(ROW).write_parquet(path)
@@ -90,21 +91,28 @@ def _check(config: Config, wanted: NegativesConfig, places: list[str], log: list
             )
 
 
-def _available(clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
+def _available(
+    clicks: pl.LazyFrame, places: pl.DataFrame, wanted: NegativesConfig, *, is_dated: bool
+) -> pl.DataFrame:
     """Returns the available places, numbered within each split and group of `within`.
 
     Training rows sample from the places clicked in training rows, test rows from all. A place is
     taken to be available from its first to its last click, and as long before and after as lies
-    between two clicks on average; always if it has one click. Otherwise a rare place would be new
-    in clicked rows only. If the column `since` of places has its start, it is available from then.
+    between two clicks on average; if it has one click, as long before and after as other places
+    are available on average. Otherwise a rare place would be new in clicked rows only, or, if it
+    were always available, old in nearly all others. If the column `since` of places has its start,
+    it is available from then.
     """
-    day = pl.col("day").to_physical()
-    gap = ((day.max() - day.min()) / (pl.len() - 1)).fill_nan(np.inf)
+    day, clicked = pl.col("day").to_physical(), pl.col("clicks")
+    gap = (pl.col(LAST) - pl.col(FIRST)) / (clicked - 1)
+    duration = (pl.col(LAST) - pl.col(FIRST) + 2 * gap).filter(clicked > 1).mean()
+    gap_of_one = duration.fill_null(np.inf) if is_dated else pl.lit(np.inf)
+    gap = pl.when(clicked > 1).then(gap).otherwise(gap_of_one)
     per_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
-        .agg((day.min() - gap).alias(FIRST), (day.max() + gap).alias(LAST))
-        .with_columns(split=pl.lit(split))
+        .agg(day.min().alias(FIRST), day.max().alias(LAST), clicks=pl.len().cast(pl.Int64))
+        .select("poi_id", pl.col(FIRST) - gap, pl.col(LAST) + gap, split=pl.lit(split))
         for split, splits in (("train", ["train"]), ("test", ["train", "test"]))
     ]
     available = pl.concat(per_split).sort("split", "poi_id").collect(engine="streaming")
@@ -129,17 +137,42 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
     return first.filter(pl.col("files") > 1).drop("files").collect(engine="streaming")
 
 
-def _sampled(asked: pl.DataFrame, available: pl.DataFrame, wanted: NegativesConfig) -> pl.DataFrame:
-    """Returns negatives for each row of `asked`, with distinct available places."""
-    group = ["split", *wanted.within]
-    draws = pl.lit(list(range(wanted.per_request * TRIES))).alias(DRAW)
+def _sampled(
+    asked: pl.DataFrame, available: pl.DataFrame, taken: pl.DataFrame, wanted: NegativesConfig
+) -> tuple[pl.DataFrame, float]:
+    """Returns negatives for each row of `asked`, and how many places were available to all rows.
+
+    The negatives of a row are distinct places that are not `taken`.
+    """
+    group, draws = ["split", *wanted.within], wanted.per_request * TRIES
     sizes = available.select(*group, PLACES).unique()
-    rows = asked.drop("poi_id", PLACE).join(sizes, on=group, maintain_order="left")
-    rows = rows.with_columns(draws).explode(DRAW)
+    used = dict.fromkeys((ROW, "request_id", "day", "time", *group, *wanted.not_taken_in))
+    rows = asked.select(*used).join(sizes, on=group, maintain_order="left")
+    lacking, found, possible = rows, [], 0.0
+    for number in range(ROUNDS):
+        drawn = _drawn(lacking, range(number * draws, (number + 1) * draws), available, group)
+        if not number and rows.height:
+            possible = float(rows[PLACES].sum()) * drawn.height / (rows.height * draws)
+        found.append(drawn.join(taken, on=taken.columns, how="anti", maintain_order="left"))
+        sampled = pl.concat(found).unique([ROW, "poi_id"], maintain_order=True)
+        sampled = sampled.group_by(ROW, maintain_order=True).head(wanted.per_request)
+        enough = sampled.group_by(ROW).len().filter(pl.col("len") == wanted.per_request)
+        lacking = lacking.join(enough, on=ROW, how="anti", maintain_order="left")
+        if lacking.is_empty():
+            break
+    rest = asked.drop("poi_id", PLACE, "click", "order")
+    sampled = sampled.select(ROW, "poi_id", PLACE).join(rest, on=ROW, maintain_order="left")
+    labels = (pl.lit(value=False).alias(name) for name in ("click", "order"))
+    return sampled.with_columns(labels), possible
+
+
+def _drawn(
+    rows: pl.DataFrame, draws: range, available: pl.DataFrame, group: list[str]
+) -> pl.DataFrame:
+    """Returns the available places among those that are drawn for each row."""
+    rows = rows.with_columns(pl.lit([*draws]).alias(DRAW)).explode(DRAW)
     draw = pl.concat_str("request_id", DRAW, separator="|").hash()
     rows = rows.with_columns((draw % pl.col(PLACES)).alias(NUMBER))
     rows = rows.join(available.drop(PLACES), on=[*group, NUMBER], maintain_order="left")
     has_started = (pl.col(START) <= pl.col("time")).fill_null(value=True)
-    rows = rows.filter(pl.col("day").to_physical().is_between(FIRST, LAST) & has_started)
-    rows = rows.unique([ROW, "poi_id"], maintain_order=True)
-    return rows.with_columns(click=pl.lit(value=False), order=pl.lit(value=False))
+    return rows.filter(pl.col("day").to_physical().is_between(FIRST, LAST) & has_started)

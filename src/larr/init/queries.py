@@ -73,8 +73,12 @@ class Query:
         """Adds a column that is not in the contract; a time becomes its year."""
         name, kind, sql = self._free_name(column), column.kind, form.format(column.value_sql)
         if kind in ("time", "date"):
-            year = repr(str(column.times.drop_nulls().dt.year().first()))
-            self.add(form.format(f"year({column.timestamp})"), f"{name}_year", year, "category")
+            years = column.times.drop_nulls().dt.year().cast(pl.String)
+            year_sql, example = form.format(f"year({column.timestamp})"), repr(years.first())
+            if years.n_unique() > 1:
+                self.add(year_sql, f"{name}_year", example, "category")
+            else:
+                self.left_out[column.name] = f"a time, whose year is {example} in all rows"
             return
         if kind == "list" and not column.form:
             sql = f"array_to_string({sql}, ', ')"
