@@ -39,7 +39,7 @@ def main() -> None:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    for verb, amount in plan.workloads(config, ["encoder"]).items():
+    for verb, amount in plan.workloads(config, 1).items():
         with peak_memory() as peak:
             rates = plan.measure_rates(config, {verb: amount})
         if verb in rates:

@@ -66,16 +66,16 @@ CARDS = {
     "l4": Card(121e12, 24e9),
     "l40s": Card(362e12, 48e9),
 }
-USED = 0.4
+UTILISATION = 0.4
 """Share of a card's peak that models of more than a billion parameters reach."""
-SCALING, PARALLEL_CARDS = 0.8, 8
+PARALLEL_EFFICIENCY, PARALLEL_CARDS = 0.8, 8
 """Speed of parallel cards relative to the sum of their single speeds, and their number."""
 WARM_UP_SECONDS, MAX_STEPS = 5.0, 20
 WARM_UP_FLOPS = 5e11
 """Operations of a warm-up step on a CPU, which take it one to five seconds."""
 SAMPLE = 2_000
 """Texts for counting tokens and for the warm-up of embedding."""
-READERS = ("encoder", "untuned", "pretrained")
+LM_SOURCES = ("encoder", "untuned", "pretrained")
 """The sources of text vectors that use the language model."""
 STEPS = 200
 """Training steps of a ranker that measure its speed."""
@@ -102,11 +102,11 @@ class Workload:
         since it takes only a few percent at these lengths.
         """
         step, predicted = self.step, self.step.tokens.predicted / max(1, self.step.tokens.trained)
-        head = step.words * step.settings.hidden_size * predicted
-        tuned = step.tuned_layers / step.settings.num_hidden_layers
+        head = step.vocabulary * step.architecture.hidden_size * predicted
+        tuned = step.tuned_layers / step.architecture.num_hidden_layers
         factor = 1 + (2 if step.has_adapters else 3) * tuned
-        trained = 2 * self.trained * (step.multiplied + head) * factor
-        return trained, 2 * self.read * step.multiplied
+        trained = 2 * self.trained * (step.layer_parameters + head) * factor
+        return trained, 2 * self.read * step.layer_parameters
 
 
 def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
@@ -117,7 +117,7 @@ def plan(config: Config, card_name: str, sources: Sequence[str]) -> None:
     if card_name.lower() not in CARDS:
         raise ConfigError(f"--card {card_name}: expected one of {', '.join(CARDS)}")
     artifacts.require(config, "prepare")
-    by_stage = workloads(config, [name for name in sources if name in READERS])
+    by_stage = workloads(config, len({*sources} & {*LM_SOURCES}))
     rates = measure_rates(config, by_stage)
     step = by_stage["pretrain"].step
     console.print(
@@ -152,25 +152,28 @@ def _table(by_stage: dict[str, Workload], rates: dict[str, float], card_name: st
         titles += [f"{place}: time", "GB"]
     for title in [*titles[:-1], "GB each"]:
         table.add_column(title, justify="right")
-    card, read = CARDS[card_name.lower()], rates.get("embed")
+    card, read_rate = CARDS[card_name.lower()], rates.get("embed")
     for verb, workload in by_stage.items():
-        train = rates.get(verb) if workload.steps else read
-        table.add_row(verb, *_row(workload, train, read, card))
+        train_rate = rates.get(verb) if workload.steps else read_rate
+        table.add_row(verb, *_row(workload, train_rate, read_rate, card))
     return table
 
 
-def _row(workload: Workload, train: float | None, read: float | None, card: Card) -> Iterator[str]:
-    """Yields the cells of a stage; `train` and `read` are seconds per token, None if too large."""
+def _row(
+    workload: Workload, train_rate: float | None, read_rate: float | None, card: Card
+) -> Iterator[str]:
+    """Yields the cells of a stage; rates are seconds per token, None for a model too large here."""
     for count in (workload.texts, workload.trained, workload.read):
-        yield _rounded(count)
-    if train is None or read is None:
+        yield _amount(count)
+    if train_rate is None or read_rate is None:
         yield "too large"
     else:
-        yield duration(workload.trained * train + workload.read * read)
-    yield f"{(memory.needed_here(workload.step) + memory.PROCESS * (device() == 'cpu')) / 1e9:.1f}"
-    seconds = sum(workload.operations) / (USED * card.flops)
+        yield duration(workload.trained * train_rate + workload.read * read_rate)
+    here = memory.needed_here(workload.step) + memory.PROCESS_BYTES * (device() == "cpu")
+    yield f"{here / 1e9:.1f}"
+    seconds = sum(workload.operations) / (UTILISATION * card.flops)
     bytes_ = memory.needed(workload.step, on_gpu=True, bf16=True)
-    for cards, speed in ((1, 1.0), (PARALLEL_CARDS, SCALING * PARALLEL_CARDS)):
+    for cards, speed in ((1, 1.0), (PARALLEL_CARDS, PARALLEL_EFFICIENCY * PARALLEL_CARDS)):
         yield duration(seconds / speed) if bytes_ / cards <= card.bytes else "too large"
         yield f"{bytes_ / cards / 1e9:.1f}"
 
@@ -237,15 +240,15 @@ def ranker_speed(config: Config, log: LogRows) -> float:
 def _assumptions(card: str) -> str:
     return (
         f"  This machine: times measured in warm-up steps; {gigabytes(memory.free())} are free.\n"
-        f"  {card}: {USED:.0%} of the bfloat16 peak, 2 operations per parameter and token read, "
-        "6 to 8 if trained (4 to 6 with LoRA), activations computed twice. Models with less than a "
-        f"billion parameters reach a smaller share.\n  {PARALLEL_CARDS} cards: weights, optimizer "
-        f"and steps divided among them (FSDP), at {SCALING:.0%} of their single speeds; larr uses "
-        "one.\n  Not included: startup, loading of models, and [encoders]."
+        f"  {card}: {UTILISATION:.0%} of the bfloat16 peak, 2 operations per parameter and token "
+        "read, 6 to 8 if trained (4 to 6 with LoRA), activations computed twice. Models with less "
+        f"than a billion parameters reach a smaller share.\n  {PARALLEL_CARDS} cards: weights, "
+        f"optimizer and steps divided among them (FSDP), at {PARALLEL_EFFICIENCY:.0%} of their "
+        "single speeds; larr uses one.\n  Not included: startup, loading of models, and [encoders]."
     )
 
 
-def _rounded(count: float) -> str:
+def _amount(count: float) -> str:
     """Formats a count with a suitable unit."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
@@ -261,8 +264,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def workloads(config: Config, readers: Sequence[str]) -> dict[str, Workload]:
-    """Returns the total work of each stage; `readers` are the sources that embed every text."""
+def workloads(config: Config, models: int) -> dict[str, Workload]:
+    """Returns the total work of each stage; `models` is how many models embed every text."""
     tokens = load_base(config, weights=False).tokens
     if tokens.tokenizer.name_or_path == str(BUILTIN) and config.backbone.model != BUILTIN_MODEL:
         console.print(
@@ -294,7 +297,7 @@ def workloads(config: Config, readers: Sequence[str]) -> dict[str, Workload]:
         "contrast": Workload(
             second, config.contrast.triples, batches, batches * second.tokens.trained, retrieved
         ),
-        "embed": Workload(third, count, 0, 0, len(readers) * embedded),
+        "embed": Workload(third, count, 0, 0, models * embedded),
     }
 
 
@@ -379,7 +382,8 @@ def _contrasting(config: Config, workload: Workload) -> float:
 def _reading(config: Config, workload: Workload) -> float:
     encoder = as_encoder(load_base(config), config.embed.dimension, config.contrast.pooling)
     texts = [(text,) for text in _sample(config).rows()]
-    flops_per_text = 2 * workload.step.multiplied * _tokens(encoder[0].tokens, texts) / len(texts)
+    tokens_per_text = _tokens(encoder[0].tokens, texts) / len(texts)
+    flops_per_text = 2 * workload.step.layer_parameters * tokens_per_text
     texts = texts[: _affordable(len(texts), flops_per_text)]
     compute(encoder, texts[:8], config.embed.batch_tokens)
     started = time.perf_counter()

@@ -51,9 +51,9 @@ BATCH = {
 """The stages that use the language model, and the setting of their batch size."""
 SAMPLE = 300
 """Descriptions whose tokens are counted."""
-PROCESS = 1.4e9
+PROCESS_BYTES = 1.4e9
 """Bytes of a CPU process in addition to the model: libraries, tables."""
-CERTAIN = 0.8
+MIN_FREE = 0.8
 """A stage is refused if less than this share of the estimate is free. Measured steps of stage 2
 (builtin, MiniLM, SmolLM2) took .9 to 1.1 of the estimate."""
 
@@ -62,9 +62,9 @@ class Tokens(NamedTuple):
     """Numbers of tokens in one step, padding included."""
 
     trained: int
-    part: int
+    forward: int
     """Tokens of one forward pass."""
-    length: int
+    longest: int
     """Tokens of the longest text."""
     predicted: int = 0
     """Tokens with logits."""
@@ -74,14 +74,13 @@ class Tokens(NamedTuple):
 class Step:
     """The model of a stage, and the tokens of one step."""
 
-    settings: PreTrainedConfig
-    """The configuration of the model."""
+    architecture: PreTrainedConfig
     parameters: int
     """Parameters of the model, without a head that the stage does not use."""
-    multiplied: int
+    layer_parameters: int
     """Parameters of the layers, which each token is multiplied by."""
-    words: int
-    """Size of the predicted vocabulary; 0 without a head."""
+    vocabulary: int
+    """Tokens that the head predicts; 0 without a head."""
     trained: int
     """Trained parameters: all of them, or those of the adapters."""
     tuned_layers: int
@@ -89,7 +88,7 @@ class Step:
     tokens: Tokens
     processes: int = 1
     """Processes of a stage on this machine without a GPU, each with the model."""
-    parts: int = 1
+    divided_among: int = 1
     """Processes among which the model is divided, on all machines."""
 
     @property
@@ -102,7 +101,8 @@ def sample_step(config: Config, verb: str) -> Step:
     """Returns a step of a stage in BATCH, with a sample of the prepared texts."""
     lm = load_base(config, weights=False)
     model, head = lm.model, lm.model.get_output_embeddings()
-    embedding, settings = model.get_input_embeddings().weight, model.config.get_text_config()
+    embedding = model.get_input_embeddings().weight
+    architecture = model.config.get_text_config()
     if verb != "pretrain":
         model, head = model.base_model, None
     untied = 0 if head is None or head.weight is embedding else head.weight.numel()
@@ -112,7 +112,9 @@ def sample_step(config: Config, verb: str) -> Step:
         part = min(config.embed.batch_tokens, CPU_BATCH_TOKENS if on_cpu else sys.maxsize)
         tokens = Tokens(0, part, config.backbone.max_length)
     else:
-        tokens = _of_pretrain(config, lm) if verb == "pretrain" else _of_contrast(config, lm)
+        tokens = (
+            _pretrain_tokens(config, lm) if verb == "pretrain" else _contrast_tokens(config, lm)
+        )
     processes = _processes(config, verb, parameters)
     divides = config.cluster.divide_model and tokens.trained
     upper = config.backbone.lora_layers if verb == "contrast" else 0
@@ -120,15 +122,15 @@ def sample_step(config: Config, verb: str) -> Step:
         model = get_peft_model(model, lora(lm.tokens, model, rank, upper))
         trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     return Step(
-        settings,
+        architecture,
         parameters,
-        multiplied=parameters - embedding.numel() - untied,
-        words=0 if head is None else len(head.weight),
+        layer_parameters=parameters - embedding.numel() - untied,
+        vocabulary=0 if head is None else len(head.weight),
         trained=trained if tokens.trained else 0,
-        tuned_layers=(rank and upper) or settings.num_hidden_layers,
+        tuned_layers=(rank and upper) or architecture.num_hidden_layers,
         tokens=tokens,
         processes=processes if config.cluster.engine == "local" else 1,
-        parts=processes if divides else 1,
+        divided_among=processes if divides else 1,
     )
 
 
@@ -142,7 +144,7 @@ def _processes(config: Config, verb: str, parameters: int) -> int:
     return shards.process_count(config.cluster, max(1, count), is_large=is_large)
 
 
-def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
+def _pretrain_tokens(config: Config, lm: LanguageModel) -> Tokens:
     """Returns the tokens of a step of stage 1; none for an encoder without a head."""
     if lm.predicts is None:
         return Tokens(0, 0, 0)
@@ -158,7 +160,7 @@ def _of_pretrain(config: Config, lm: LanguageModel) -> Tokens:
     return Tokens(tokens, tokens, length, round(tokens * share))
 
 
-def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
+def _contrast_tokens(config: Config, lm: LanguageModel) -> Tokens:
     """Returns the tokens of a step of stage 2."""
     size = min(config.contrast.batch_size, config.contrast.triples)
     columns = examples(config.with_settings({"contrast.triples": size}), held_out(config))
@@ -172,32 +174,34 @@ def _of_contrast(config: Config, lm: LanguageModel) -> Tokens:
 
 def needed(step: Step, *, on_gpu: bool, bf16: bool) -> float:
     """Returns the peak memory of a stage in bytes, by the formula in the module docstring."""
-    settings, tokens, number = step.settings, step.tokens, 2 if bf16 else 4
-    width = settings.hidden_size
-    # the setting of the feed-forward layer's width has different names
+    architecture, tokens, size = step.architecture, step.tokens, 2 if bf16 else 4
+    width = architecture.hidden_size
+    # architectures name the width of the feed-forward layer differently
     names = ("intermediate_size", "n_inner", "ffn_dim")
-    inner = next(filter(None, (getattr(settings, name, None) for name in names)), 4 * width)
-    weights: float = step.parameters * (number if step.has_adapters else 4)
+    inner = next(filter(None, (getattr(architecture, name, None) for name in names)), 4 * width)
+    weights: float = step.parameters * (size if step.has_adapters else 4)
     training: float = step.trained * (
-        12 + 4 * step.has_adapters + 4 * (not step.words and not on_gpu)
+        12 + 4 * step.has_adapters + 4 * (not step.vocabulary and not on_gpu)
     )
-    copies = 2 * step.multiplied if bf16 and step.trained and not step.has_adapters else 0
+    copies = 2 * step.layer_parameters if bf16 and step.trained and not step.has_adapters else 0
     whole: float = 4 * step.parameters
-    if step.parts > 1 and not on_gpu:
-        weights, training = weights / step.parts, training / step.parts
-        gathered = step.parameters - step.multiplied * (1 - 2 / settings.num_hidden_layers)
-        copies = gathered * (number if step.has_adapters else 8)
+    if step.divided_among > 1 and not on_gpu:
+        weights, training = weights / step.divided_among, training / step.divided_among
+        gathered = step.parameters - step.layer_parameters * (
+            1 - 2 / architecture.num_hidden_layers
+        )
+        copies = gathered * (size if step.has_adapters else 8)
         whole += weights
-    scores = 0 if on_gpu else settings.num_attention_heads * tokens.length * (number + 6)
-    layer = width * (16 + 6 * number) + inner * 3 * number + scores
+    scores = 0 if on_gpu else architecture.num_attention_heads * tokens.longest * (size + 6)
+    layer = width * (16 + 6 * size) + inner * 3 * size + scores
     if not tokens.trained:
-        activations = tokens.part * layer
+        activations = tokens.forward * layer
     elif on_gpu or step.parameters >= CHECKPOINTED_PARAMETERS:
-        stored = width * (number if step.has_adapters else 4)
-        activations = tokens.trained * step.tuned_layers * stored + 2 * tokens.part * layer
+        stored = width * (size if step.has_adapters else 4)
+        activations = tokens.trained * step.tuned_layers * stored + 2 * tokens.forward * layer
     else:
         activations = tokens.trained * step.tuned_layers * layer
-    logits = 14 * tokens.predicted * step.words
+    logits = 14 * tokens.predicted * step.vocabulary
     return float(max(weights + training + copies + activations + logits, whole))
 
 
@@ -216,7 +220,7 @@ def free() -> int:
 def require(config: Config, verb: str) -> None:
     """Raises UnavailableError if a stage certainly needs more memory than is free."""
     step, available = sample_step(config, verb), free()
-    if CERTAIN * needed_here(step) <= available:
+    if MIN_FREE * needed_here(step) <= available:
         return
     section, _, name = BATCH[verb].partition(".")
     smaller = {BATCH[verb]: max(2, getattr(getattr(config, section), name) // 8)}
