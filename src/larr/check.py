@@ -37,10 +37,16 @@ MAX_CORRELATION = 0.9
 MIN_COUNTED = 10
 """Places or users with a value that are needed for a correlation."""
 MAX_NEW, MAX_REPEATED = 0.5, 0.01
-FEW = 100
+"""Shares of test rows with a new user or place, and of repeated rows, above which check warns."""
+MIN_RARER_LABEL = 100
 """Test rows of the rarer label that are needed for a useful comparison."""
 FOLDS, PRIOR = 5, 1.0
-NO_COLUMNS = {"request_id", "user_id", "poi_id", "time", "position", *NEVER_FEATURES, *TIME_COLUMNS}
+"""Folds of the cross-validated click rates, and the rows of the mean rate added to each value."""
+NOT_CHECKED = {
+    *("request_id", "user_id", "poi_id", "time", "position"),
+    *NEVER_FEATURES,
+    *TIME_COLUMNS,
+}
 
 
 def check(config: Config) -> None:
@@ -57,13 +63,12 @@ def check(config: Config) -> None:
         log = check_tables(config, tables, folder, folder / "rejected")
         check_columns(with_pairs(config, log), log)
         console.print(f"  {log.places.height:,} places, {log.users.height:,} users")
-        wrong, has_warnings = [], False
-        for finding, must_change in (*_leaks(config, log), *_counts(log), *_split(log)):
-            if must_change:
-                wrong.append(finding)
-            else:
-                has_warnings = True
-                console.print(f"  warning: {finding}", soft_wrap=True)
+        leaks = list(_leaks(config, log))
+        wrong = [finding for finding, is_certain in leaks if is_certain]
+        warnings = [finding for finding, is_certain in leaks if not is_certain]
+        warnings += [*_counts(log), *_split(log)]
+        for warning in warnings:
+            console.print(f"  warning: {warning}", soft_wrap=True)
     finally:
         for scratch in ("raw", "checked"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
@@ -73,33 +78,33 @@ def check(config: Config) -> None:
             f"{len(wrong)} columns must be removed from the configuration, where they are read, or "
             f"with a new draft: larr init FOLDER --without {names}\n- {lines}"
         )
-    console.print(f"  no errors found{'; see the warnings above' * has_warnings}")
+    console.print(f"  no errors found{'; see the warnings above' * bool(warnings)}")
 
 
 def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
-    """Yields columns that reveal the outcome, and whether the configuration reads them."""
+    """Yields columns that reveal the outcome, and whether they certainly leak and are read."""
     used = used_columns(config)
     rows = sample(log.training(), MAX_ROWS)
-    of_log = [name for name in log.schema() if name not in NO_COLUMNS]
+    log_columns = [name for name in log.schema() if name not in NOT_CHECKED]
     rows = rows.join(log.places, on="poi_id", how="left", maintain_order="left")
     rows = rows.join(log.users, on="user_id", how="left", maintain_order="left")
-    names = [*of_log, *log.places.columns, *log.users.columns]
+    names = [*log_columns, *log.places.columns, *log.users.columns]
     click = rows["click"]
     for name in dict.fromkeys(names):
-        if name in NO_COLUMNS or rows[name].dtype.is_nested():
+        if name in NOT_CHECKED or rows[name].dtype.is_nested():
             continue
         is_used = name in used
         has_value = rows[name].is_not_null()
         clicked, not_clicked = share(has_value.filter(click)), share(has_value.filter(~click))
-        area = _auc(rows.select("request_id", "click", value=name))
+        auc = _auc(rows.select("request_id", "click", value=name))
         shares = f"{clicked:.0%} of the clicked rows have a value, {not_clicked:.0%} of the others"
         if only_clicked(has_value, click):
             yield f"{name}: {shares}", is_used
-        elif area > MAX_AUC:
-            yield f"{name}: it alone predicts the training clicks, AUC {area:.3f}", is_used
+        elif auc > MAX_AUC:
+            yield f"{name}: it alone predicts the training clicks, AUC {auc:.3f}", is_used
         elif abs(clicked - not_clicked) > MAX_GAP:
             yield f"{name}: {shares}", False
-        elif is_used and name in of_log and has_role(name, "outcome"):
+        elif is_used and name in log_columns and has_role(name, "outcome"):
             yield f"{name}: judging by its name, it may be known only after the impression", False
 
 
@@ -111,26 +116,28 @@ def _auc(rows: pl.DataFrame) -> float:
     label_N = rows["click"].to_numpy()
     if label_N.all() or not label_N.any():
         return 0.5
-    part, value = pl.col("request_id").hash() % FOLDS, pl.col("value").cast(pl.String).fill_null("")
-    rows = rows.with_columns(part=part, text=value)
-    both = rows.group_by("text").agg(pl.col("click").sum(), rows=pl.len())
-    inside = rows.group_by("text", "part").agg(pl.col("click").sum(), rows=pl.len())
-    rates = inside.join(both, on="text", suffix="_all").select(
+    rows = rows.with_columns(
+        fold=pl.col("request_id").hash() % FOLDS,
+        text=pl.col("value").cast(pl.String).fill_null(""),
+    )
+    overall = rows.group_by("text").agg(pl.col("click").sum(), rows=pl.len())
+    by_fold = rows.group_by("text", "fold").agg(pl.col("click").sum(), rows=pl.len())
+    rates = by_fold.join(overall, on="text", suffix="_all").select(
         "text",
-        "part",
+        "fold",
         score=(pl.col("click_all") - pl.col("click") + PRIOR * label_N.mean())
         / (pl.col("rows_all") - pl.col("rows") + PRIOR),
     )
-    scored = rows.join(rates, on=["text", "part"], how="left", maintain_order="left")
-    areas = [metrics.auc(label_N, scored["score"].to_numpy())]
+    scored = rows.join(rates, on=["text", "fold"], how="left", maintain_order="left")
+    aucs = [metrics.auc(label_N, scored["score"].to_numpy())]
     numbers = rows["value"].cast(pl.Float64, strict=False)
     if numbers.count() > numbers.len() / 2:
-        area = metrics.auc(label_N, numbers.rank("dense").fill_null(0).to_numpy())
-        areas += [area, 1 - area]
-    return max(areas)
+        auc = metrics.auc(label_N, numbers.rank("dense").fill_null(0).to_numpy())
+        aucs += [auc, 1 - auc]
+    return max(aucs)
 
 
-def _counts(log: Log) -> Iterator[tuple[str, bool]]:
+def _counts(log: Log) -> Iterator[str]:
     """Yields numeric columns of places and users that may count events of the log."""
     train = log.training()
     for key, table in (("poi_id", log.places), ("user_id", log.users)):
@@ -142,47 +149,47 @@ def _counts(log: Log) -> Iterator[tuple[str, bool]]:
             )
             if name == key or numbers.height < max(MIN_COUNTED, joined.height / 2):
                 continue
-            ranks = [pl.corr(name, other, method="spearman") for other in ("shown", "clicked")]
-            alike = max(abs(rank or 0) for rank in numbers.select(a=ranks[0], b=ranks[1]).row(0))
-            is_alike = MAX_CORRELATION < alike <= 1
-            if is_alike or has_role(name, "counted"):
-                reason = "judging by its name"
-                if is_alike:
-                    reason = f"judging by its rank correlation of {alike:.2f} with the log's counts"
+            with_counts = numbers.select(
+                pl.corr(name, count, method="spearman").alias(count)
+                for count in ("shown", "clicked")
+            )
+            correlation = max(abs(value or 0) for value in with_counts.row(0))
+            is_count = MAX_CORRELATION < correlation <= 1
+            if is_count or has_role(name, "counted"):
+                evidence = "its name"
+                if is_count:
+                    evidence = f"its rank correlation of {correlation:.2f} with the log's counts"
                 yield (
-                    f"{reason}, {name} may summarise later events; the table holds one value for "
-                    "all days, so check that it was known before the log",
-                    False,
+                    f"judging by {evidence}, {name} may summarise later events; the table holds one value for "
+                    "all days, so check that it was known before the log"
                 )
 
 
-def _split(log: Log) -> Iterator[tuple[str, bool]]:
+def _split(log: Log) -> Iterator[str]:
     """Yields problems with requests, and with the split into training and test rows."""
     if warning := single_row_warning(log):
-        yield warning, False
+        yield warning
     if not log.is_split_by_time:
-        yield "some training rows are not earlier than the test rows: no test on the future", False
+        yield "some training rows are not earlier than the test rows: no test on the future"
     rows = log.scan()
     trained, tested = (rows.filter(pl.col("split") == name) for name in ("train", "test"))
     counts = (trained.select(pl.col("click").mean()), tested.select(pl.len()))
     rate, total = (frame.collect(engine="streaming").item() for frame in counts)
-    if (rarer := total * min(rate, 1 - rate)) < FEW:
+    if (rarer := total * min(rate, 1 - rate)) < MIN_RARER_LABEL:
         label = "with a click" if rate < 0.5 else "without a click"
         yield (
             f"of {total:,} test rows only about {rarer:.0f} are {label}: too few to tell rankers "
-            "apart; test on more days or users",
-            False,
+            "apart; test on more days or users"
         )
     for key, what in (("user_id", "users"), ("poi_id", "places")):
-        new = tested.join(trained.select(pl.col(key).unique()), on=key, how="anti")
-        news = new.select(pl.len()).collect(engine="streaming").item()
-        if news > MAX_NEW * total:
-            yield f"{news / total:.0%} of the test rows have {what} without training rows", False
+        unseen = tested.join(trained.select(pl.col(key).unique()), on=key, how="anti")
+        new_rows = unseen.select(pl.len()).collect(engine="streaming").item()
+        if new_rows > MAX_NEW * total:
+            yield f"{new_rows / total:.0%} of the test rows have {what} without training rows"
     pairs = rows.select("user_id", "poi_id", "time").group_by(pl.all()).len()
-    repeated = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
-    again, total = repeated.collect(engine="streaming").row(0)
-    if again > MAX_REPEATED * total and log.is_dated:
+    counts_of_rows = pairs.select((pl.col("len") - 1).sum(), all=pl.col("len").sum())
+    repeated, total = counts_of_rows.collect(engine="streaming").row(0)
+    if repeated > MAX_REPEATED * total and log.is_dated:
         yield (
-            f"{again:,} rows have the user, place and time of another row; are they duplicates?",
-            False,
+            f"{repeated:,} rows have the user, place and time of another row; are they duplicates?"
         )
