@@ -160,8 +160,8 @@ def _counts(log: Log) -> Iterator[str]:
                 if is_count:
                     evidence = f"its rank correlation of {correlation:.2f} with the log's counts"
                 yield (
-                    f"judging by {evidence}, {name} may summarise later events; the table holds one value for "
-                    "all days, so check that it was known before the log"
+                    f"judging by {evidence}, {name} may summarise later events; the table holds "
+                    "one value for all days, so check that it was known before the log"
                 )
 
 

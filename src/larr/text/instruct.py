@@ -167,8 +167,8 @@ class Predictor(Module):
         parts = zip(ids_BT.split(rows), mask_BT.split(rows), strict=True)
         score_BA = torch.cat([self._scores(*part) for part in parts])
         for keyword in set(self.keywords):
-            own = [at for at, name in enumerate(self.keywords) if name == keyword]
-            score_BA[:, own] = score_BA[:, own].log_softmax(dim=1)
+            answers = [answer for answer, name in enumerate(self.keywords) if name == keyword]
+            score_BA[:, answers] = score_BA[:, answers].log_softmax(dim=1)
         features["sentence_embedding"] = score_BA
         return features
 
@@ -186,8 +186,8 @@ class Predictor(Module):
         sees = torch.zeros(rows, length + total, length + total, dtype=torch.bool, device=device)
         sees[:, :length, :length] = at_T[:, None] >= at_T
         sees[:, length:, :length] = (at_T < length_B[:, None])[:, None]
-        is_own_SS = answer_S[:, None] == answer_S
-        sees[:, length:, length:] = is_own_SS & (offset_S[:, None] >= offset_S)
+        is_same_SS = answer_S[:, None] == answer_S
+        sees[:, length:, length:] = is_same_SS & (offset_S[:, None] >= offset_S)
         bias = torch.zeros(sees.shape, dtype=self.model.dtype, device=device)
         bias.masked_fill_(~sees, torch.finfo(bias.dtype).min)
         position_BS = length_B[:, None] + offset_S
@@ -237,10 +237,9 @@ def accuracies(
     log_NA = compute(model, prompts, config.embed.batch_tokens)
     figures = {}
     for name in settings.answers:
-        is_own = (answers["keyword"] == name).to_numpy()
         texts = answers.filter(keyword=name)
-        own_NA, is_answered_N = log_NA[:, is_own], orders[name].is_not_null().to_numpy()
-        answer_N = orders[name].to_numpy()
+        score_NA = log_NA[:, (answers["keyword"] == name).to_numpy()]
+        answer_N, is_answered_N = orders[name].to_numpy(), orders[name].is_not_null().to_numpy()
         row_of = {text: row for row, text in enumerate(texts["text"])}
         row_N = np.array([row_of.get(answer, -1) for answer in answer_N])
         is_known_N = row_N >= 0
@@ -249,12 +248,12 @@ def accuracies(
         share_A = (texts["orders"] / texts["orders"].sum()).to_numpy()
         usual_N = usual(config, name, orders).fill_null(texts["text"][0]).to_numpy()
         hits = {
-            "model": own_NA.argmax(axis=1) == row_N,
+            "model": score_NA.argmax(axis=1) == row_N,
             "popular": row_N == 0,
             "own": usual_N == answer_N,
         }
         losses = {
-            "loss": own_NA[is_known_N, row_N[is_known_N]],
+            "loss": score_NA[is_known_N, row_N[is_known_N]],
             "popular_loss": np.log(share_A[row_N[is_known_N]]),
         }
         figures[name] = {

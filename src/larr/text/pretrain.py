@@ -110,32 +110,37 @@ def gather(
             f"  {tokens.shortened:,} of {len(rows):,} descriptions exceed backbone.max_length "
             f"({tokens.max_length} tokens); their longest texts are truncated"
         )
-    domain_tokens = sum(len(row["input_ids"]) for row in rows)
-    general_tokens = config.pretrain.general_ratio * domain_tokens
-    end, size = tokens.tokenizer.eos_token_id, tokens.max_length
-    ids: list[int] = []
-    for document in general_text(config):
-        ids += tokens.text_ids([document])[0] + ([] if end is None else [end])
-        if len(ids) >= HELD_OUT_GENERAL_TOKENS + general_tokens:
-            break
-    full = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
-    blocks: list[Row] = [{"input_ids": block, "labels": block} for block in full]
+    place_tokens, size = sum(len(row["input_ids"]) for row in rows), tokens.max_length
+    general_tokens = config.pretrain.general_ratio * place_tokens
+    blocks = _general_blocks(config, tokens, HELD_OUT_GENERAL_TOKENS + general_tokens)
     # hold out at least a tenth, even of a short text
     mixed_in = min(round(general_tokens / size), len(blocks) * 9 // 10)
-    ratio = round(mixed_in * size / domain_tokens, 2)
+    ratio = round(mixed_in * size / place_tokens, 2)
     if ratio < MIN_GENERAL_SHARE * config.pretrain.general_ratio:
         console.print(
             f"  there are {ratio} tokens of general text per token of the places, but "
             f"pretrain.general_ratio is {config.pretrain.general_ratio:g}; provide a longer "
             "pretrain.general_text"
         )
-    places = [describe(tokens, description, random) for description in held_out]
-    texts: list[Row] = [
+    y = [describe(tokens, description, random) for description in held_out]
+    y_text: list[Row] = [
         row | {"labels": [IGNORED if label in markers else label for label in row["labels"]]}
-        for row in places
+        for row in y
     ]
-    measured = {"y": places, "y_text": texts, "general": blocks[mixed_in:]}
+    measured = {"y": y, "y_text": y_text, "general": blocks[mixed_in:]}
     return rows + blocks[:mixed_in], measured, ratio
+
+
+def _general_blocks(config: Config, tokens: KeywordTokenizer, limit: float) -> list[Row]:
+    """Returns about `limit` tokens of general text as rows of full length, with all labels."""
+    end, size = tokens.tokenizer.eos_token_id, tokens.max_length
+    ids: list[int] = []
+    for document in general_text(config):
+        ids += tokens.text_ids([document])[0] + ([] if end is None else [end])
+        if len(ids) >= limit:
+            break
+    blocks = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
+    return [{"input_ids": block, "labels": block} for block in blocks]
 
 
 def describe(

@@ -26,15 +26,16 @@ from larr.text.pairs import HeldOut, not_taken, sample_orders, view_keywords
 
 REQUESTS = 400
 """Orders used for evaluation."""
-READ = 4_000
-"""Orders read to select them; for orders from before the log the other places are unknown."""
+SAMPLED_ORDERS = 4_000
+"""Orders from which they are taken, as those from before the log have no other places shown."""
 OTHERS = 5
 """Places compared with each ordered place."""
 MIN_ORDERS = MIN_PAIRS = 200
 """Fewer orders, or fewer pairs of a kind, are too noisy: on UniMobile the AUC of 61 pairs with a
 new app varied between .33 and .59 from check to check."""
 DEVIATION = 0.5
-"""Of the difference between two models' AUCs of an order (.46 to .67 on canteen and UniMobile)."""
+"""Standard deviation of the difference between two models' AUCs of an order (.46 to .67 on canteen
+and UniMobile)."""
 CHECKS = 5
 """Checks during training, in addition to that of the initial model."""
 PATIENCE = 3
@@ -95,10 +96,9 @@ class RankingEvaluator:
     def auc(self, encoder: SentenceTransformer, batch_tokens: int, group: Group = ALONE) -> float:
         """Returns the mean over orders of the share of other places that score below the ordered.
 
-        Each process of a group embeds a part of the texts.
-
         The score is the cosine of centred vectors, as in the rankers. The result is the mean of the
-        parts, so that new and known places have equal weight.
+        parts, so that new and known places have equal weight. Each process of a group embeds a part
+        of the texts.
         """
         texts = [*self.queries, *self.candidates]
         vectors_ND = compute(encoder, texts, batch_tokens, group=group)
@@ -128,7 +128,7 @@ def _orders(
         holdout.is_row,
         holdout.is_row | holdout.is_user,
     ):
-        orders = sample_orders(config, chosen, READ)
+        orders = sample_orders(config, chosen, SAMPLED_ORDERS)
         others_of = not_taken(config, orders)
         logged = orders.filter(pl.col("beside").is_in(list(others_of)))
         if len(logged) >= MIN_ORDERS:
