@@ -113,9 +113,12 @@ def test_numbers_instead_of_times_and_midnights(folder: Path) -> None:
         assert f"# CHECK: {name} seems to count {unit} from a start, which is unknown" in text
         assert "day_kind" not in config.features.categories
         prepare(config)
-    _, config = written(folder, huts(ms=pl.col("ms") // 86_400_000 * 86_400_000))
-    assert "day_kind" in config.features.categories
-    assert "hour_band" not in config.features.categories
+    of_zone = pl.when(pl.col("guest_lat") < 48).then(3_600_000).otherwise(7_200_000)
+    for midnight in (pl.lit(0), of_zone):
+        ms = pl.col("ms") // 86_400_000 * 86_400_000 - midnight
+        _, config = written(folder, huts(ms=ms))
+        assert "day_kind" in config.features.categories
+        assert "hour_band" not in config.features.categories
 
 
 def test_ratings_of_places_and_bad_coordinates(folder: Path) -> None:

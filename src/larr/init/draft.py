@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,8 +23,8 @@ from larr.progress import console
 MAX_PROFILES = 3
 MIN_TESTED, MAX_TESTED = 0.1, 0.4
 """Minimum and maximum share of the rows in the test days."""
-MIDNIGHT = time(0)
-"""Times that are all at this time of day are dates."""
+OF_DATES = 2
+"""Times are dates if they have no more different times of day: midnight in summer and winter."""
 OFFSET = r"\d{2}:\d{2}.*(Z|UTC|[+-]\d{2}:?\d{2})$"
 
 
@@ -92,7 +91,8 @@ def _columns_read(found: Guess, log: Query, places: Query, users: Query) -> dict
     ]
     kinds = log.kinds | places.kinds | users.kinds
     dated = [time for time in found.of("time") if time.form not in RELATIVE]
-    has_clock = "clock" in found.roles or any((t.times.dt.time() != MIDNIGHT).any() for t in dated)
+    of_day = [time.times.dt.time().drop_nulls().n_unique() for time in dated]
+    has_clock = "clock" in found.roles or any(number > OF_DATES for number in of_day)
     of_time = ["hour_band"] * has_clock + ["day_kind"] * len(dated)
     liked = sorted(places.liked, key=lambda name: not has_role(name, "kind")) or ["poi_name"]
     # Profiles count the past, so they need times.
