@@ -178,7 +178,10 @@ def process_group(
         yield ALONE
         return
     threads = torch.get_num_threads()
-    with pool(config.cluster, size - 1, own=1) as workers, _meeting_point(workers.address) as port:
+    with (
+        pool(config.cluster, size - 1, this_one=True) as workers,
+        _meeting_point(workers.address) as port,
+    ):
         divides = config.cluster.divide_model
         first = Group(0, size, (workers.address, port), workers.threads, divides=divides)
         others = tuple(

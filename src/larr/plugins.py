@@ -32,18 +32,18 @@ def plugins(group: Group) -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=f"larr.{group}"))}
 
 
-def with_plugins(own: Mapping[str, Entry], group: Group) -> dict[str, Entry]:
+def with_plugins(entries: Mapping[str, Entry], group: Group) -> dict[str, Entry]:
     """Returns larr's own entries and those of other packages.
 
     Call it when entries are looked up, not at import time, as the other packages import larr.
     Raises ConfigError if a package uses the name of one of larr's entries.
     """
-    entries: dict[str, Any] = dict(own)
+    merged: dict[str, Any] = dict(entries)
     for name, point in plugins(group).items():
-        if name in own:
+        if name in entries:
             raise ConfigError(
                 f"{point.value} declares {name!r} in larr.{group}, but larr already uses this "
                 "name; choose another one in that package"
             )
-        entries[name] = point.load()
-    return entries
+        merged[name] = point.load()
+    return merged

@@ -78,18 +78,18 @@ def run_parallel(
 
 
 @contextmanager
-def pool(cluster: ClusterConfig, count: int, own: int = 0) -> Iterator[Pool]:
-    """Yields `count` workers; they share the cores with `own` further processes, such as this one.
+def pool(cluster: ClusterConfig, count: int, *, this_one: bool = False) -> Iterator[Pool]:
+    """Yields `count` workers; they share the cores, with `this_one` also with this process.
 
     Raises LarrError if a worker is killed.
     """
     if cluster.engine == "ray":
         with connected(cluster):
-            yield _tasks(count, own)
+            yield _tasks(count, this_one=this_one)
         return
     import torch  # noqa: PLC0415 - serving imports this module, and has no torch
 
-    threads = max(1, torch.get_num_threads() // (count + own))
+    threads = max(1, torch.get_num_threads() // (count + this_one))
     with processes(count, count * threads) as executor:
         yield Pool(executor.submit, threads)
 
@@ -143,11 +143,11 @@ def connected(cluster: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _tasks(count: int, own: int) -> Pool:
+def _tasks(count: int, *, this_one: bool) -> Pool:
     """Returns a pool whose workers are Ray tasks, with as many cores as `count` of them can have.
 
-    They take turns on the machines; this one is left out once if this process has `own` work.
-    Raises ConfigError if there are not enough cores.
+    They take turns on the machines; with `this_one` this machine is left out once. Raises
+    ConfigError if there are not enough cores.
     """
     import ray  # noqa: PLC0415
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
@@ -155,16 +155,16 @@ def _tasks(count: int, own: int) -> Pool:
     alive = [node for node in ray.nodes() if node["Alive"]]
     cores = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in alive}
     threads = max(cores.values())
-    while threads and sum(of_node // threads for of_node in cores.values()) < count + own:
+    while threads and sum(of_node // threads for of_node in cores.values()) < count + this_one:
         threads -= 1
     if not threads:
         raise ConfigError(
-            f"cluster.workers: {count + own} processes need a core each, but the machines of the "
-            f"Ray cluster have {sum(cores.values())}; set a lower cluster.workers"
+            f"cluster.workers: {count + this_one} processes need a core each, but the machines of "
+            f"the Ray cluster have {sum(cores.values())}; set a lower cluster.workers"
         )
     turns = sorted((turn, node) for node in cores for turn in range(cores[node] // threads))
     here = (0, ray.get_runtime_context().get_node_id())
-    nodes = itertools.cycle(node for turn, node in turns if not own or (turn, node) != here)
+    nodes = itertools.cycle(node for turn, node in turns if not this_one or (turn, node) != here)
     task = ray.remote(_result_or_error)
 
     def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -160,7 +160,7 @@ def figures_of(ranker: Blend, texts: torch.Tensor, data: Path) -> torch.Tensor:
     parts = [torch.zeros(len(texts), 0)]
     for folder in ranker.figures:
         read = texts.numpy(), history_N, np.load(data / "histories.npy"), np.zeros_like(history_N)
-        parts.append(torch.from_numpy(TextFigures.open(folder).of_rows(*read)))
+        parts.append(torch.from_numpy(TextFigures.open(folder).compute(*read)))
     return torch.cat(parts, dim=1)
 
 

@@ -48,18 +48,18 @@ def test_a_description_is_texts_between_markers(lm: LanguageModel) -> None:
     for keyword, text in PARTS:
         ids = tokens.tokenizer(text, add_special_tokens=False)["input_ids"]
         expected += [tokens.starts[keyword], *ids, tokens.ends[keyword]]
-    assert tokens.encode(PARTS) == tokens.first + expected + tokens.last
+    assert tokens.encode(PARTS) == tokens.prefix + expected + tokens.suffix
     assert tokens.tokenizer(CORPUS[0])["input_ids"] == [
-        *tokens.first,
+        *tokens.prefix,
         *tokens.text_ids(CORPUS[:1])[0],
-        *tokens.last,
+        *tokens.suffix,
     ]
 
 
 @pytest.mark.parametrize("text", FORGERIES)
 def test_a_text_cannot_forge_a_marker(lm: LanguageModel, text: str) -> None:
     ids = lm.tokens.encode([("poi_name", text)])
-    ids = ids[len(lm.tokens.first) : len(ids) - len(lm.tokens.last)]
+    ids = ids[len(lm.tokens.prefix) : len(ids) - len(lm.tokens.suffix)]
     special = set(lm.tokens.tokenizer.all_special_ids) - {lm.tokens.tokenizer.unk_token_id}
     assert ids[0] == lm.tokens.starts["poi_name"]
     assert ids[-1] == lm.tokens.ends["poi_name"]
@@ -94,7 +94,7 @@ def test_a_truncated_description_keeps_all_markers(lm: LanguageModel) -> None:
         marker for name, _ in parts for marker in (lm.tokens.starts[name], lm.tokens.ends[name])
     ]
     short = lm.tokens.encode([("poi_name", "shop")])
-    short = short[: len(short) - len(lm.tokens.last)]
+    short = short[: len(short) - len(lm.tokens.suffix)]
     assert ids[: len(short)] == short, "the short text is complete"
 
 

@@ -122,7 +122,7 @@ def test_figures_computed_online_equal_those_of_the_log(written: Config) -> None
     opened = TextFigures.open(folder(written))
     for row in (0, 57, len(texts) - 1):
         one = slice(row, row + 1)
-        found = opened.of_rows(texts[one], history[one, 0], histories, np.zeros(1, np.int64))
+        found = opened.compute(texts[one], history[one, 0], histories, np.zeros(1, np.int64))
         np.testing.assert_allclose(found, stored[one], atol=1e-5)
 
 
@@ -146,7 +146,7 @@ def test_figures_within_requests_read_complete_requests(
     for request in np.unique(requests)[:3]:
         rows = np.flatnonzero(requests[:, 0] == request)
         one = np.zeros(len(rows), np.int64)
-        found = opened.of_rows(texts[rows], history[rows, 0], histories, one)
+        found = opened.compute(texts[rows], history[rows, 0], histories, one)
         # The last digit may depend on the number of rows computed together.
         assert (np.abs(found - stored[rows]) < 1e-3).mean() > 0.99
         rank = opened.raw(texts[rows], history[rows, 0], histories)[:, 0].argsort().argsort()

@@ -32,7 +32,7 @@ TEXTS = ["likes spicy food", "likes sweet food and milk tea in the afternoon", "
 def naive(lm: LanguageModel, prompt: KeywordText, answer: KeywordText) -> float:
     """Returns the log-probability of an answer after its start marker, from a pass of its own."""
     x, both = (lm.tokens.encode(parts) for parts in ([prompt], [prompt, answer]))
-    start, stop = len(x) - len(lm.tokens.last) + 1, len(both) - len(lm.tokens.last)
+    start, stop = len(x) - len(lm.tokens.suffix) + 1, len(both) - len(lm.tokens.suffix)
     with torch.no_grad():
         logs = lm.model(torch.tensor([both])).logits.log_softmax(dim=2)[0]
     return sum(float(logs[at - 1, both[at]]) for at in range(start, stop))

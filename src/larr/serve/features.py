@@ -191,7 +191,7 @@ class Reader:
         parts, row_N = [np.zeros((rows.height, 0), np.float32)], np.arange(rows.height)
         for folder in figures:
             opened = TextFigures.open(folder)
-            parts.append(opened.of_rows(text_NR, row_N, histories_NKL, request_N))
+            parts.append(opened.compute(text_NR, row_N, histories_NKL, request_N))
         recent_NL = self.encoder.places.padded_column(rows["recent"], self.encoder.recent)
         return arrays | {"recent": recent_NL, "texts": text_NR, "figures": np.hstack(parts)}
 

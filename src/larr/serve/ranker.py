@@ -83,7 +83,7 @@ class ServedRanker:
             places_K = places or PlaceInputs(**self.places.take(candidates.places))
             text_KR = text_indices(self.reader, places_K, request)
             for source, read in self.figures.items():
-                figures[source] = read.of_rows(text_KR, same_K, request.history[None], same_K)
+                figures[source] = read.compute(text_KR, same_K, request.history[None], same_K)
         logits = []
         for member in self.members:
             parts = [figures[source] for source in member.figures]

@@ -69,8 +69,8 @@ class KeywordTokenizer:
             tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True)
         )
         start = next(at for at in range(len(complete)) if complete[at : at + len(plain)] == plain)
-        self.first: list[int] = complete[:start]
-        self.last: list[int] = complete[start + len(plain) :]
+        self.prefix: list[int] = complete[:start]
+        self.suffix: list[int] = complete[start + len(plain) :]
         required = 3 * len(keywords) + len(complete) - len(plain)
         if max_length < required:
             raise ConfigError(
@@ -117,17 +117,17 @@ class KeywordTokenizer:
                 f"unknown keyword {unknown[0]!r}; expected one of {', '.join(self.keywords)}"
             )
         texts = self.text_ids(text for _, text in parts)
-        budget = self.max_length - 2 * len(parts) - len(self.first) - len(self.last)
+        budget = self.max_length - 2 * len(parts) - len(self.prefix) - len(self.suffix)
         if sum(map(len, texts)) > budget:
             self.shortened += 1
             limit = budget // len(texts)
             while sum(min(len(text), limit + 1) for text in texts) <= budget:
                 limit += 1
             texts = [text[:limit] for text in texts]
-        ids = list(self.first)
+        ids = list(self.prefix)
         for (keyword, _), text in zip(parts, texts, strict=True):
             ids += [self.starts[keyword], *text, self.ends[keyword]]
-        return ids + self.last
+        return ids + self.suffix
 
     def encode_batch(self, descriptions: Sequence[Sequence[KeywordText]]) -> list[list[int]]:
         """Encodes several descriptions with one call of the tokenizer."""

@@ -26,7 +26,7 @@ from larr.errors import LarrError
 from larr.progress import console, track
 from larr.text.backbone import LanguageModel, Parts
 from larr.text.corpus import row_texts
-from larr.text.encoder import as_encoder, compute, load_encoder, products
+from larr.text.encoder import as_encoder, compute, load_encoder, mixed_precision
 from larr.text.fitted import normalised
 from larr.text.narrow import Narrowing, without_layers
 from larr.text.pairs import augmented, held_out, sample_orders, view_keywords
@@ -151,7 +151,7 @@ def _gradients(
     but is the smaller part of the vectors of a model with little tuning.
     """
     padded = student[0].tokens.pad(rows)
-    with products(student):
+    with mixed_precision(student):
         output = student({name: tensor.to(student.device) for name, tensor in padded.items()})
     student_BD = output["sentence_embedding"].float()
     loss = 1 - cosine_similarity(student_BD - mean_D, target_BD - mean_D).mean()

@@ -30,7 +30,7 @@ from larr.text import shards
 from larr.text.backbone import KeywordText, load_base, load_language_model
 from larr.text.encoder import as_encoder, compute, load_encoder, load_sentence_encoder
 from larr.text.figures import FIGURES, write_figures
-from larr.text.fitted import FITTED, Counts, Reduction, normalised
+from larr.text.fitted import FITTED, Reduction, TfIdf, normalised
 from larr.text.instruct import load_predictor, read_answers
 from larr.text.shards import SHARD, Load
 from larr.text.summaries import summarised
@@ -40,7 +40,7 @@ SHARDS = "shards"
 """The folder of the vectors of an unfinished source."""
 WORDS = r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+"
 """The terms of TF-IDF: words, and single Chinese characters."""
-COUNTED: dict[str, dict[str, Any]] = {
+TFIDF_OPTIONS: dict[str, dict[str, Any]] = {
     "tfidf": {"token_pattern": WORDS, "ngram_range": (1, 2)},
     "letters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
@@ -135,11 +135,11 @@ def sentence_encoder(job: Job, vectors_ND: np.ndarray) -> None:
     _write_reduced(job, load, vectors_ND).save(job.folder / FITTED)
 
 
-def counts(job: Job, vectors_ND: np.ndarray) -> None:
+def tfidf(job: Job, vectors_ND: np.ndarray) -> None:
     """Writes TF-IDF counts of words, or of letter n-grams for any language, on their main axes."""
-    options = COUNTED[job.folder.name]
+    options = TFIDF_OPTIONS[job.folder.name]
     with track(f"TF-IDF ({job.folder.name})", len(job.texts), "texts") as advance:
-        fitted = Counts.fit(job.texts["text"], vectors_ND.shape[1], job.config.seed, options)
+        fitted = TfIdf.fit(job.texts["text"], vectors_ND.shape[1], job.config.seed, options)
         fitted.save(job.folder / FITTED)
         vectors_ND[:] = _padded(fitted.vectors(job.texts["text"]), vectors_ND.shape[1])
         advance(len(job.texts))
@@ -151,9 +151,9 @@ def later_encoder(config: Config, _: Path, verb: str = "contrast") -> Embed:
     return lambda texts: compute(model, [[text] for text in texts], config.embed.batch_tokens)
 
 
-def later_counts(config: Config, folder: Path) -> Embed:
+def later_tfidf(config: Config, folder: Path) -> Embed:
     """Returns `VectorSource.later` for TF-IDF vectors."""
-    fitted = Counts.load(folder / FITTED, COUNTED[folder.name])
+    fitted = TfIdf.load(folder / FITTED, TFIDF_OPTIONS[folder.name])
     dimension = config.embed.dimension
     return lambda texts: _padded(fitted.vectors([text for _, text in texts]), dimension)
 
@@ -221,8 +221,8 @@ SOURCES = {
         files=lambda config: (config.sentence_encoder,),
         later=later_sentence_encoder,
     ),
-    "tfidf": VectorSource(counts, later=later_counts),
-    "letters": VectorSource(counts, later=later_counts),
+    "tfidf": VectorSource(tfidf, later=later_tfidf),
+    "letters": VectorSource(tfidf, later=later_tfidf),
     "random": VectorSource(random),
     "shuffled": VectorSource(shuffled, sources=("encoder",)),
 }

@@ -89,7 +89,7 @@ class Layout:
 
 @dataclass(eq=False)
 class TextFigures:
-    """Computes the figures of a vector source with `of_rows`, offline and online."""
+    """Computes the figures of a vector source with `compute`, offline and online."""
 
     text_VD: Floats
     """Centred unit vectors of the texts; the last row, of zeros, represents a missing text."""
@@ -106,7 +106,7 @@ class TextFigures:
         text_VD, place_PD, centre_RD = arrays
         return cls(text_VD, place_PD, centre_RD, Layout(**artifacts.read_json(folder / SETTINGS)))
 
-    def of_rows(
+    def compute(
         self, text_BR: Array, history_B: Array, histories_HKL: Array, request_B: Array
     ) -> Floats:
         """Returns the standardised figures of rows, [B, G]; missing values are 0.

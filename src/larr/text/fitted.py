@@ -34,10 +34,10 @@ def centred(vectors_ND: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Counts:
+class TfIdf:
     """TF-IDF vectors on their main axes; `options` are those of scikit-learn's vectorizer."""
 
-    counter: Any
+    vectorizer: Any
     axes_DV: np.ndarray
 
     @classmethod
@@ -46,21 +46,21 @@ class Counts:
         from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - serving imports this file
         from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
 
-        counter = TfidfVectorizer(max_features=VOCABULARY, dtype=np.float32, **options)
-        counts_NV = counter.fit_transform(texts)
+        vectorizer = TfidfVectorizer(max_features=VOCABULARY, dtype=np.float32, **options)
+        counts_NV = vectorizer.fit_transform(texts)
         axes = max(1, min(axes, *(size - 1 for size in counts_NV.shape)))
         svd = TruncatedSVD(axes, n_iter=4, random_state=seed).fit(counts_NV)
-        return cls(counter, svd.components_)
+        return cls(vectorizer, svd.components_)
 
     def vectors(self, texts: Iterable[str]) -> np.ndarray:
         """Returns the vectors of texts, [N, D]."""
-        vectors_ND: np.ndarray = self.counter.transform(texts) @ self.axes_DV.T
+        vectors_ND: np.ndarray = self.vectorizer.transform(texts) @ self.axes_DV.T
         return vectors_ND
 
     def save(self, folder: Path) -> None:
         """Writes the terms and the axes."""
         folder.mkdir(exist_ok=True)
-        terms = {"term": self.counter.get_feature_names_out(), "idf": self.counter.idf_}
+        terms = {"term": self.vectorizer.get_feature_names_out(), "idf": self.vectorizer.idf_}
         pl.DataFrame(terms, schema={"term": pl.String, "idf": pl.Float32}).write_parquet(
             folder / TERMS
         )
@@ -73,9 +73,9 @@ class Counts:
 
         terms = pl.read_parquet(folder / TERMS)
         vocabulary = terms["term"].to_list()
-        counter = TfidfVectorizer(vocabulary=vocabulary, dtype=np.float32, **options)
-        counter.idf_ = terms["idf"].to_numpy()
-        return cls(counter, np.load(folder / AXES, mmap_mode="r"))
+        vectorizer = TfidfVectorizer(vocabulary=vocabulary, dtype=np.float32, **options)
+        vectorizer.idf_ = terms["idf"].to_numpy()
+        return cls(vectorizer, np.load(folder / AXES, mmap_mode="r"))
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ class Predictor(Module):
         id_S, next_S, answer_S, offset_S = (
             each.to(device) for each in (self.id_S, self.next_S, self.answer_S, self.offset_S)
         )
-        length_B = mask_BT.sum(dim=1) - len(self.tokens.last)
+        length_B = mask_BT.sum(dim=1) - len(self.tokens.suffix)
         at_T = torch.arange(length, device=device)
         sees = torch.zeros(rows, length + total, length + total, dtype=torch.bool, device=device)
         sees[:, :length, :length] = at_T[:, None] >= at_T

@@ -153,9 +153,9 @@ def describe(
     prompt, target = description.prompt, description.target
     ids = tokens.encode([*prompt, *(target[index] for index in random.permutation(len(target)))])
     # measured in the encoded row, since `encode` may have truncated the prompt
-    start = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else len(tokens.first)
-    stop = len(ids) - len(tokens.last)  # tokens such as [SEP] are not part of y
-    labels = [IGNORED] * start + ids[start:stop] + [IGNORED] * len(tokens.last)
+    start = ids.index(tokens.ends[prompt[-1][0]]) + 1 if prompt else len(tokens.prefix)
+    stop = len(ids) - len(tokens.suffix)  # tokens such as [SEP] are not part of y
+    labels = [IGNORED] * start + ids[start:stop] + [IGNORED] * len(tokens.suffix)
     return {"input_ids": ids, "labels": labels}
 
 
