@@ -13,7 +13,7 @@ import pytest
 
 from larr import artifacts
 from larr.config import ClusterConfig, Config
-from larr.data import parts
+from larr.data import folds
 from larr.data.chunks import mapping
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def files(config: Config) -> dict[str, str]:
 def test_every_engine_writes_the_same_bytes(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)  # one part is held back
+    monkeypatch.setattr(folds, "ENOUGH_ROWS", 1)  # one part is held back
     settings = ["dataset.split_by=user_id", "features.within_request=true"]
     alone = configured(tmp_path / "alone", log(), *settings)
     prepare(alone)

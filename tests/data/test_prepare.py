@@ -10,9 +10,8 @@ import pytest
 from larr import artifacts
 from larr.config import Config
 from larr.config.data import StatisticConfig
-from larr.data import parts
+from larr.data import folds, holdout
 from larr.data.features import read_features, sample
-from larr.data.holdout import folds
 from larr.data.log import SPLITS
 from larr.data.prepare import prepare
 from larr.data.transforms import MISSING, Template, with_time_columns
@@ -173,7 +172,7 @@ def test_test_rows_do_not_count_unless_split_by_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Test labels change neither the inputs of rankers nor the orders of stage 2."""
-    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
+    monkeypatch.setattr(folds, "ENOUGH_ROWS", 1)
     tested = pl.col("request_id").hash(1) % 3 == 0
     log = raw(city).with_columns(
         split=pl.when(tested).then(pl.lit("test")).otherwise(pl.lit("train"))
@@ -235,7 +234,7 @@ def test_a_held_back_part_resembles_test_rows(
     city: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twin is a log of the fold alone, with the held-back rows as test rows."""
-    monkeypatch.setattr(parts, "ENOUGH_ROWS", 1)
+    monkeypatch.setattr(folds, "ENOUGH_ROWS", 1)
     is_new = pl.col("poi_id").hash(1) % 8 == 0
     tested = is_new | (pl.col("request_id").hash(1) % 6 == 0)
     log = raw(city).with_columns(
@@ -246,7 +245,7 @@ def test_a_held_back_part_resembles_test_rows(
     pairs = {"statistics": [StatisticConfig(columns=("user_id", "poi_category"))]}
     config = config.model_copy(update=pairs)
     prepare(config)
-    (split,) = parts.splits(config.output / "prepare")
+    (split,) = folds.splits(config.output / "prepare")
     assert {*np.unique(split)} == {"", "train", "test"}, "some places are left out of the training"
     part = log.filter(pl.col("split") == "train").with_columns(pl.Series("split", split))
     part.filter(pl.col("split") != "").write_parquet(tmp_path / "part.parquet")
@@ -259,7 +258,7 @@ def test_a_held_back_part_resembles_test_rows(
     judged = load(config, "held_back/0/test/keys")[:, 1]
     new = ~np.isin(judged, load(config, "held_back/0/train/keys")[:, 1])
     assert 0.2 < new.mean() < 0.6
-    (fold,) = folds(config)
+    (fold,) = holdout.folds(config)
     names = [category.name for category in read_features(config.output / "prepare").categories]
     assert not fold.validation.array("categories")[new, names.index("poi_id")].any()
     np.testing.assert_array_equal(fold.left_out_N, np.flatnonzero(split != "train"))

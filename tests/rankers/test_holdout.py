@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from larr.config import Config
-from larr.data import holdout, parts
+from larr.data import folds, holdout
 from larr.data.batches import LogRows
 from larr.errors import DataError
 from larr.metrics import auc, log_loss
@@ -28,7 +28,7 @@ def rows_of_parts(config: Config) -> list[tuple[LogRows, LogRows]]:
     log = log_of(config)
     return [
         (log.select(np.flatnonzero(split == "train")), log.select(np.flatnonzero(split == "test")))
-        for split in parts.splits(log.folder.parent)
+        for split in folds.splits(log.folder.parent)
     ]
 
 
@@ -77,7 +77,7 @@ def test_new_users_or_places_are_held_back_if_the_test_has_new_ones(
     keys[:, column] += 1_000
     np.save(test, keys)
     found = rows_of_parts(config)
-    assert len(found) == parts.FOLDS
+    assert len(found) == folds.FOLDS
     validated = np.concatenate([validation.numbers_N for _, validation in found])
     np.testing.assert_array_equal(np.sort(validated), np.arange(SIZES.rows))
     for part in found:
@@ -125,14 +125,14 @@ def test_nothing_is_excluded_if_enough_held_back_places_are_new(config: Config) 
         keys = np.zeros_like(np.load(path))
         keys[::every, 1] = first + np.arange(len(keys[::every]))  # places of a single row
         np.save(path, keys)
-    assert not any((split == "").any() for split in parts.splits(log_of(config).folder.parent))
+    assert not any((split == "").any() for split in folds.splits(log_of(config).folder.parent))
 
 
 def test_a_log_of_one_user_is_refused(config: Config) -> None:
     for split, rows, user in (("train", SIZES.rows, 1), ("test", SIZES.test_rows, 2)):
         np.save(log_of(config, split).folder / "days.npy", np.zeros((rows, 1), np.int32))
         np.save(log_of(config, split).folder / "keys.npy", np.full((rows, 2), user, np.int32))
-    assert not parts.splits(log_of(config).folder.parent)
+    assert not folds.splits(log_of(config).folder.parent)
     with pytest.raises(DataError, match="too few users"):
         holdout.folds(config)
 
