@@ -30,7 +30,7 @@ from larr.errors import DataError
 from larr.progress import console
 
 BLOCK = 2**20
-"""Bytes decoded at a time; the first block is used to detect the encoding."""
+"""Bytes decoded at a time; the first block beyond ASCII is used to detect the encoding."""
 SAMPLE = 10_000
 """Rows searched for decimal commas before the complete file is checked."""
 MAX_UNREADABLE = 0.01
