@@ -173,6 +173,11 @@ class BucketConfig(Section):
     """Ascending edges between the words, one fewer than the words; quantiles of the training days
     if not set."""
 
+    @property
+    def level(self) -> str:
+        """The name of the new column."""
+        return f"{self.column}_level"
+
     @model_validator(mode="after")
     def _edges_fit_words(self) -> Self:
         edges, expected = self.edges, len(self.words) - 1
@@ -263,8 +268,11 @@ class StatisticConfig(Section):
 
     @property
     def name(self) -> str:
-        """The prefix of the figures' names."""
         return "_x_".join(self.columns)
+
+    @property
+    def figure_names(self) -> list[str]:
+        return [f"{self.name}_{figure}" for figure in self.figures]
 
 
 class FeatureConfig(Section):

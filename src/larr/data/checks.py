@@ -22,7 +22,7 @@ from larr.data.contract import (
     broken_in_columns,
     broken_in_rows,
 )
-from larr.data.names import by_table, own_categories, own_numbers
+from larr.data.names import own_categories, own_names, own_numbers
 from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, SHORT, as_type, is_naive
 from larr.errors import DataError
 
@@ -79,7 +79,7 @@ class Checks:
                     "or time per row"
                 )
         frame = frame.with_columns(_written_out(frame.select(cs.by_name(*IDS, require_all=False))))
-        looked_up = {*own_categories(self.config)[table]} - {*own_numbers(self.config)[table]}
+        looked_up = own_categories(self.config, table) - own_numbers(self.config, table)
         _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
         given, words = _without_words(frame, self.config.dataset.missing)
         typed = pl.DataFrame(
@@ -109,10 +109,10 @@ class Checks:
 
     def _columns(self, table: str, frame: pl.DataFrame) -> dict[str, Column]:
         """Returns the typed columns: those of the contract, and numeric columns of the user."""
-        own = {*own_numbers(self.config)[table]} & {*frame.select(cs.string()).columns}
+        own = own_numbers(self.config, table).intersection(frame.select(cs.string()).columns)
         # Clients send numbers for features, but can send true or false for buckets.
-        features = {*by_table(self.config.features.numbers)[table]}
-        own |= features & {*frame.select(cs.boolean()).columns}
+        features = own_names(table, self.config.features.numbers)
+        own |= features.intersection(frame.select(cs.boolean()).columns)
         columns = dict.fromkeys(sorted(own), NUMBER) | TABLES[table].columns
         return {name: column for name, column in columns.items() if name in frame.columns}
 

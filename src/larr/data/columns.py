@@ -21,7 +21,6 @@ from larr.data.names import (
     LOOKED_UP,
     candidate_features,
     compared_numbers,
-    figure_names,
     raw_column,
 )
 from larr.data.statistics import NEVER_SEEN
@@ -52,11 +51,11 @@ def check_columns(config: Config, log: Log) -> None:
     Prints columns that differ within so few requests that it may be a mistake in the log.
     """
     impressions = log.schema()
-    levels = {f"{bucket.column}_level" for bucket in config.buckets}
+    levels = {bucket.level for bucket in config.buckets}
     names = (*NEVER_SEEN, "ctr", "cvr")
     figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
     figures |= {"user_order_price_yuan", AGE, *PAIR_FIGURES}
-    figures |= {name for pair in config.statistics or [] for name in figure_names(pair)}
+    figures |= {name for pair in config.statistics or [] for name in pair.figure_names}
     internal = {"recent", "poi_impressions", "user_impressions"}  # not for settings
     internal |= {*within_names(compared_numbers(config))}
     _check_tables(config, log, impressions, figures | levels | internal | {NAME_WORDS})

@@ -28,10 +28,15 @@ def log_counts(sampling_rate: float = 1.0) -> dict[str, pl.Expr]:
     """Returns the counts of a row of the impressions. Decision 27."""
     # If training impressions without a click were down-sampled, each of them represents
     # 1 / sampling_rate impressions, so rates are those of the complete log.
-    sampled = (pl.col("split") == "train") & ~pl.col("click")
+    is_sampled = (pl.col("split") == "train") & ~pl.col("click")
     clicks, orders = (pl.col(label).cast(pl.Float64) for label in ("click", "order"))
-    impressions = pl.when(sampled).then(1.0 / sampling_rate).otherwise(1.0)
-    return dict(zip((*COUNTS, TAKEN), (impressions, clicks, orders, orders, clicks), strict=True))
+    return {
+        "impressions": pl.when(is_sampled).then(1.0 / sampling_rate).otherwise(1.0),
+        "clicks": clicks,
+        "logged_orders": orders,
+        "orders": orders,
+        TAKEN: clicks,
+    }
 
 
 def daily_counts(
@@ -55,24 +60,20 @@ def count_log(
     `rate` is the sampling rate, `names` are the counts to return, see `log_counts`. Calls `advance`
     after each file.
     """
+    counts = log_counts(rate)
+    counts = {name: counts[name] for name in names}
     # An order of the history is no impression.
     of_order = {name: pl.lit(float(name in ("orders", TAKEN))) for name in names}
-    parts = [_count(log.history.lazy(), of_order, names, of_rows)]
-    for part in mapped(partial(_count_file, log, rate, names, of_rows), log.impressions):
+    parts = [of_rows(log.history.lazy(), of_order)]
+    for part in mapped(partial(_count_file, log, counts, of_rows), log.impressions):
         parts.append(part)
         advance(1)
     return pl.concat(parts, how="diagonal")
 
 
 def _count_file(
-    log: Log, rate: float, names: Sequence[str], of_rows: Counting, path: Path
+    log: Log, counts: Mapping[str, pl.Expr], of_rows: Counting, path: Path
 ) -> pl.DataFrame:
-    return _count(log.counted(path), log_counts(rate), names, of_rows)
-
-
-def _count(
-    rows: pl.LazyFrame, counts: Mapping[str, pl.Expr], names: Sequence[str], of_rows: Counting
-) -> pl.DataFrame:
-    counts = {name: counts[name] for name in names}
-    # If only clicks are counted, these are few rows.
-    return of_rows(rows.filter(pl.any_horizontal(c > 0 for c in counts.values())), counts)
+    # If only clicks are counted, most rows have no event.
+    has_event = pl.any_horizontal(count > 0 for count in counts.values())
+    return of_rows(log.counted(path).filter(has_event), counts)

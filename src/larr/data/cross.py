@@ -27,7 +27,6 @@ from larr.data.names import (
     PLACE,
     ROWS,
     USER,
-    figure_names,
     figures_differ,
     is_multivalued,
     raw_column,
@@ -63,7 +62,7 @@ class Cross:
 
     @property
     def names(self) -> list[str]:
-        return figure_names(self.pair)
+        return self.pair.figure_names
 
     @cached_property
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
@@ -254,7 +253,7 @@ class DailyCross:
             day_NX = np.repeat(rows["day"].to_physical().to_numpy(), pair_NX.shape[1])
             taken = self.sums["pairs"].as_of(pair_NX.ravel(), day_NX)[TAKEN].fill_null(0.0)
             taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
-            return rows.with_columns(pl.Series(figure_names(self.pair)[0], np.log1p(taken_N)))
+            return rows.with_columns(pl.Series(self.pair.figure_names[0], np.log1p(taken_N)))
         parts = []
         for (day,), part in rows.with_row_index(COUNT).group_by("day", maintain_order=True):
             if day not in self.latest:

@@ -38,7 +38,7 @@ def with_pairs(config: Config, log: Log) -> Config:
     places = [n for n in categories if is_multivalued(n) and raw(n) in log.places.columns]
     places += [profile.poi_column for profile in config.profiles if profile.within is None]
     places = list(dict.fromkeys([*places, NAME_WORDS]))
-    words = {f"{bucket.column}_level": len(bucket.words) for bucket in config.buckets}
+    words = {bucket.level: len(bucket.words) for bucket in config.buckets}
     logged, scene = rows.collect_schema(), list[str]()
     for name in categories:
         if raw(name) in logged and name not in ("user_id", "poi_id", POSITION):

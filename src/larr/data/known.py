@@ -127,8 +127,9 @@ class Known:
     def _add_levels(self, values: dict[str, Any]) -> None:
         """Adds missing levels of the present numbers."""
         for level in self.levels:
-            if level.bucket.column in values and level.name not in values:
-                values[level.name] = level.value(values[level.bucket.column])
+            column, name = level.bucket.column, level.bucket.level
+            if column in values and name not in values:
+                values[name] = level.value(values[column])
 
     def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
         """Returns `PAIR_FIGURES` of a user at each place, float64 [K, 2]."""

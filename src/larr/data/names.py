@@ -22,14 +22,9 @@ LOOKED_UP = ("poi_", "user_", "pair_")
 """Prefixes of columns that the server looks up by user and place IDs."""
 
 
-def figure_names(pair: StatisticConfig) -> list[str]:
-    """Returns the columns of a cross statistic."""
-    return [f"{pair.name}_{figure}" for figure in pair.figures]
-
-
 def row_numbers(config: Config) -> list[str]:
     """Returns the numeric features that depend on a row alone, cross statistics last."""
-    figures = [name for pair in config.statistics or [] for name in figure_names(pair)]
+    figures = [name for pair in config.statistics or [] for name in pair.figure_names]
     return list(dict.fromkeys([*config.features.numbers, *figures]))
 
 
@@ -46,23 +41,20 @@ def compared_numbers(config: Config) -> list[str]:
     return [n for n in numbers if n in differing or n.startswith(("poi_", "pair_"))]
 
 
-def own_numbers(config: Config) -> dict[str, list[str]]:
-    """Returns the numeric columns of each table, under the table's names."""
-    return by_table([*config.features.numbers, *(bucket.column for bucket in config.buckets)])
+def own_numbers(config: Config, table: str) -> set[str]:
+    """Returns the names that numeric columns can have in a table."""
+    return own_names(table, [*config.features.numbers, *(b.column for b in config.buckets)])
 
 
-def own_categories(config: Config) -> dict[str, list[str]]:
-    """Returns the columns of each table whose values are looked up or counted, including IDs."""
+def own_categories(config: Config, table: str) -> set[str]:
+    """Returns the names in a table of columns whose values are looked up or counted."""
     counted = [name for pair in config.statistics or [] for name in pair.columns]
-    return by_table([*config.features.categories, *counted])
+    return own_names(table, [*config.features.categories, *counted])
 
 
-def by_table(names: list[str]) -> dict[str, list[str]]:
-    """Returns the names of columns in each table, before places and users are joined."""
-    return {
-        table: sorted({*names, *(name.removeprefix(prefix) for name in names)})
-        for table, prefix in PREFIXES.items()
-    }
+def own_names(table: str, names: list[str]) -> set[str]:
+    """Returns the names that columns can have in their table, with and without its prefix."""
+    return {*names, *(name.removeprefix(PREFIXES[table]) for name in names)}
 
 
 def is_multivalued(column: str) -> bool:
@@ -72,14 +64,13 @@ def is_multivalued(column: str) -> bool:
 
 def raw_column(config: Config, name: str) -> str:
     """Returns the column from which a level is computed; other names are returned unchanged."""
-    levels = {f"{bucket.column}_level": bucket.column for bucket in config.buckets}
-    return levels.get(name, name)
+    return next((bucket.column for bucket in config.buckets if bucket.level == name), name)
 
 
 def is_crossed(config: Config, name: str) -> bool:
     """Returns whether a column is a cross statistic, or its level."""
     raw = raw_column(config, name)
-    return any(raw in figure_names(pair) for pair in config.statistics or [])
+    return any(raw in pair.figure_names for pair in config.statistics or [])
 
 
 def figures_differ(config: Config, pair: StatisticConfig) -> bool:
@@ -106,5 +97,5 @@ def candidate_features(config: Config, names: Iterable[str]) -> list[str]:
 def _differing(config: Config) -> set[str]:
     """Returns declared columns, the age, and cross statistics that differ between candidates."""
     pairs = [pair for pair in config.statistics or [] if figures_differ(config, pair)]
-    figures = [name for pair in pairs for name in figure_names(pair)]
+    figures = [name for pair in pairs for name in pair.figure_names]
     return {*config.features.candidate_columns, AGE, *figures}

@@ -204,7 +204,7 @@ class Checker(Checks):
         for (table, column), cells in bad.items():
             share = cells / max(self.values[table, column], 1)
             line = f"table {table}: {share:.0%} of the values of {column} are invalid (see above)"
-            if share > MAX_REJECTED and column in own_numbers(self.config)[table]:
+            if share > MAX_REJECTED and column in own_numbers(self.config, table):
                 raise DataError(
                     f"{line}; correct them, or remove the column from features.numbers and buckets"
                 )

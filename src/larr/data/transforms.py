@@ -228,14 +228,10 @@ class Levels:
         edges = [float(finite.quantile(share) or 0.0) for share in shares] if len(finite) else []
         return cls(bucket, edges)
 
-    @property
-    def name(self) -> str:
-        return f"{self.bucket.column}_level"
-
     def column(self, frame: pl.DataFrame) -> pl.Series:
         """Returns the level of each row; null if the number is missing."""
         position_N = self.positions(frame[self.bucket.column].cast(pl.Float64).to_numpy())
-        return pl.Series(self.name, [*self.bucket.words, None]).gather(position_N)
+        return pl.Series(self.bucket.level, [*self.bucket.words, None]).gather(position_N)
 
     def value(self, number: float | None) -> str | None:
         if number is None or np.isnan(number):
@@ -252,7 +248,9 @@ def with_levels(rows: pl.DataFrame, levels: Sequence[Levels]) -> pl.DataFrame:
     """Adds missing levels of the columns that the rows have."""
     columns = rows.columns
     missing = [
-        level for level in levels if level.bucket.column in columns and level.name not in columns
+        level
+        for level in levels
+        if level.bucket.column in columns and level.bucket.level not in columns
     ]
     return rows.with_columns(level.column(rows) for level in missing)
 

@@ -127,7 +127,7 @@ class Reader:
         }
         self.histories_UKL = open_array(data / KNOWN / HISTORIES)
         self.situations = Situations.load(config, data / KNOWN)
-        self.levels = {level.name: level for level in self.known.levels}
+        self.levels = {level.bucket.level: level for level in self.known.levels}
         places = self.known.describe_places(self.known.places)
         self.crosses = [
             CandidateCross(cross, places) for cross in self.known.crosses if cross.differs
