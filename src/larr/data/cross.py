@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +31,15 @@ from larr.data.names import (
     raw_column,
 )
 from larr.data.statistics import SUM_DIGITS, Sums, smoothed_rate
-from larr.data.transforms import Array, Levels, Vocabulary, as_texts, text_column, with_levels
+from larr.data.transforms import (
+    Array,
+    Levels,
+    Vocabulary,
+    as_texts,
+    split_values,
+    text_column,
+    with_levels,
+)
 
 TABLES = ("pairs", "firsts", "seconds")
 KEY = ["first", "second"]
@@ -59,10 +66,6 @@ class Cross:
     """`first` and `taken`, for all values."""
     seconds: pl.DataFrame
     """`second` and `taken`, for all values."""
-
-    @property
-    def names(self) -> list[str]:
-        return self.pair.figure_names
 
     @cached_property
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
@@ -111,13 +114,13 @@ class Cross:
         """Adds the figures to rows with both columns."""
         sides = zip(self.pair.columns, self.vocabularies, strict=True)
         figure_NG = self.figures(*(indices(rows, name, words) for name, words in sides))
-        return rows.with_columns(map(pl.Series, self.names, figure_NG.T))
+        return rows.with_columns(map(pl.Series, self.pair.figure_names, figure_NG.T))
 
     def of_values(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Returns the figures of one row with single values."""
         sides = zip(self.pair.columns, self.vocabularies, strict=True)
         index = [np.array([[words.value(values.get(name))]]) for name, words in sides]
-        return dict(zip(self.names, self.figures(*index)[0].tolist(), strict=True))
+        return dict(zip(self.pair.figure_names, self.figures(*index)[0].tolist(), strict=True))
 
     def save(self, folder: Path) -> None:
         """Writes the tables, for serving."""
@@ -142,7 +145,7 @@ def indices(rows: pl.DataFrame, column: str, vocabulary: Vocabulary) -> Array:
     if not is_multivalued(column):
         return vocabulary.column(texts)[:, None]
     distinct = texts.drop_nulls().unique()  # few texts are distinct
-    values = distinct.str.split(",").list.eval(pl.element().str.strip_chars())
+    values = split_values(distinct)
     longest = max(values.list.len(), default=1)
     index_DV = vocabulary.padded_column(values, longest)
     return np.insert(index_DV, 0, 0, axis=0)[Vocabulary(distinct).column(texts)]
@@ -240,7 +243,7 @@ class DailyCross:
             name: Sums(daily.with_columns(key=key), config.features.half_life_days)
             for name, key in keys.items()
         }
-        self.latest: dict[date, Cross] = {}
+        self.latest: dict[int, Cross] = {}
         """The state of the latest day, which consecutive chunks often share."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -255,10 +258,11 @@ class DailyCross:
             taken_N = taken.to_numpy().reshape(pair_NX.shape).sum(axis=1)
             return rows.with_columns(pl.Series(self.pair.figure_names[0], np.log1p(taken_N)))
         parts = []
-        for (day,), part in rows.with_row_index(COUNT).group_by("day", maintain_order=True):
+        day_N = pl.col("day").to_physical()
+        for (day,), part in rows.with_row_index(COUNT).group_by(day_N, maintain_order=True):
             if day not in self.latest:
                 self.latest.clear()
-                self.latest[day] = self.known((day - date(1970, 1, 1)).days)
+                self.latest[day] = self.known(day)
             parts.append(self.latest[day].enrich(part))
         return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.known(0).enrich(rows)
 
@@ -331,7 +335,6 @@ def pair_values(
             rows = rows.join(numbers, on=owned[column].row)
         elif column not in ROWS:
             if is_multivalued(column):
-                rows = rows.with_columns(pl.col(side).str.split(",")).explode(side)
-                rows = rows.with_columns(pl.col(side).str.strip_chars())
+                rows = rows.with_columns(split_values(pl.col(side))).explode(side)
             rows = rows.filter(pl.col(side) != "")
     return rows

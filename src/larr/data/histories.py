@@ -9,7 +9,6 @@ empty one), K kinds, S situations, L places, G groups (a user and a kind each).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +40,15 @@ Ints32 = npt.NDArray[np.int32]
 
 
 def write_histories(
-    log: Log, folder: Path, situations: Situations | None, end: date | None = None
+    log: Log, folder: Path, situations: Situations | None, end: int | None = None
 ) -> None:
     """Writes the histories, and each row's history number.
 
     `histories.npy` (int32 [H, K, L]) holds place numbers as in `keys.npy`, the latest first, padded
     with 0. `history.npy` of a split (int32 [N, 1]) holds the number of each row's history. With
-    `end`, `known/` gets the histories of all users at the start of that day (int32 [U, 3 + S, L],
-    for `of_situation`) and the situations. A history contains only events of earlier days.
+    `end`, a day since 1970, `known/` gets the histories of all users at the start of that day
+    (int32 [U, 3 + S, L], for `of_situation`) and the situations. A history contains only events of
+    earlier days.
     """
     distinct = _distinct_user_days(folder, situations)
     for split in SPLITS:
@@ -63,8 +63,8 @@ def write_histories(
     latest_GL = np.zeros((users * kinds, LENGTH), np.int32)
     latest_UKL = latest_GL.reshape(users, kinds, LENGTH)
     repeats_G = np.tile(np.arange(kinds) >= len(KINDS), users)
-    events, at_end = _events(log, situations), ((end or date.min) - date(1970, 1, 1)).days
-    asked = {*days.tolist(), at_end} if end else {*days.tolist()}
+    events = _events(log, situations)
+    asked = {*days.tolist(), *(() if end is None else (end,))}
     all_days = events.select(pl.col("day").unique()).collect(engine="streaming")["day"].to_list()
     # Row 0, the empty history, remains 0.
     shape = (len(distinct) + 1, len(KINDS) + bool(situations), LENGTH)
@@ -76,7 +76,7 @@ def write_histories(
             first, stop = np.searchsorted(days, [day, day + 1])
             latest = of_situation(latest_UKL[user[first:stop]], situation[first:stop])
             artifacts.write_rows(folder / HISTORIES, int(first) + 1, latest)
-            if day == at_end:
+            if day == end:
                 np.save(folder / "known" / HISTORIES, latest_UKL)
                 if situations:
                     situations.save(folder / "known")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +36,6 @@ from larr.progress import track
 
 KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
 TABLES = ("places", "users", "pairs", "recent")
-EPOCH = date(1970, 1, 1)
 PAIR = ["user_id", "poi_id"]
 PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
@@ -324,24 +322,23 @@ class Enricher:
             texts.as_of(rows) for texts in self.favourites if not texts.profile.within
         )
 
-    def known(self, day: date) -> Known:
-        """Returns the state at the start of a day, without cross statistics."""
+    def known(self, day: int) -> Known:
+        """Returns the state at the start of a day (since 1970), without cross statistics."""
         places, users = self.log.places, self.log.users
-        at = (day - EPOCH).days
         place_P, user_U = (np.arange(1, len(table) + 1) for table in (places, users))
-        pairs = self.pairs.of_day(at)
+        pairs = self.pairs.of_day(day)
         user_N, place_N = np.divmod(pairs["key"].to_numpy(), len(places) + 1)
         ids = [users["user_id"][user_N - 1], places["poi_id"][place_N - 1]]
         pairs = pl.DataFrame(ids).hstack(pairs.select(pl.col(PAIR_FIGURES).log1p())).sort(PAIR)
-        recent_UL = self.recent.as_of(user_U, np.full(len(users), at))
+        recent_UL = self.recent.as_of(user_U, np.full(len(users), day))
         user_N, position_N = np.nonzero(recent_UL)
         ids = [users["user_id"][user_N], places["poi_id"][recent_UL[user_N, position_N] - 1]]
         recent = pl.DataFrame(ids).group_by("user_id", maintain_order=True)
         return Known(
-            self._places(place_P, np.full(len(places), at)),
-            self._users(user_U, np.full(len(users), at)),
+            self._places(place_P, np.full(len(places), day)),
+            self._users(user_U, np.full(len(users), day)),
             {
-                texts.profile.name: texts.known(at, users["user_id"])
+                texts.profile.name: texts.known(day, users["user_id"])
                 for texts in self.favourites
                 if texts.profile.within
             },
@@ -350,10 +347,10 @@ class Enricher:
             self.levels,
         )
 
-    def save_crosses(self, day: date, folder: Path) -> None:
+    def save_crosses(self, day: int, folder: Path) -> None:
         """Writes the cross statistics of `Known`, one by one, as those of a long log are large."""
         for number, cross in enumerate(self.crosses):
-            cross.known((day - EPOCH).days).save(folder / CROSS.format(number))
+            cross.known(day).save(folder / CROSS.format(number))
 
 
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:

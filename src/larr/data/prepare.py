@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from datetime import date
 from itertools import chain
 from pathlib import Path
 
@@ -246,18 +245,18 @@ def _write_features(
 
 def _write_known(
     enricher: Enricher, texts: TextNumbers, recent_places: Vocabulary, folder: Path
-) -> date:
+) -> int:
     """Writes the statistics at the end of training, and the texts of all places and users.
 
-    Returns the day after the training days. Places and users without a row in the log are included,
-    so that `larr embed` computes the vectors of every text that a server can need.
+    Returns the day after the training days, since 1970. Places and users without a row in the log
+    are included, so that `larr embed` computes the vectors of every text that a server can need.
     """
     config = enricher.config
-    end = enricher.log.training().select(pl.col("day").max().dt.offset_by("1d"))
-    day: date = end.collect(engine="streaming").item()
-    known = enricher.known(day)
+    last = enricher.log.training().select(pl.col("day").max().dt.epoch("d"))
+    end: int = last.collect(engine="streaming").item() + 1
+    known = enricher.known(end)
     known.save(folder / KNOWN)
-    enricher.save_crosses(day, folder / KNOWN)
+    enricher.save_crosses(end, folder / KNOWN)
     place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
     places = rendered(place_keywords, known.describe_places(known.places), {"poi_id": "poi_id"}, {})
     places.write_parquet(folder / "descriptions.parquet")
@@ -279,7 +278,7 @@ def _write_known(
         recent = recent.join(places, on="poi_id", how="left", maintain_order="left")
         numbers = texts.add(recent[config.features.recent_keyword])
         np.save(folder / "recent_texts.npy", np.insert(numbers, 0, MISSING))
-    return day
+    return end
 
 
 def _report_texts(config: Config, folder: Path) -> None:

@@ -15,7 +15,7 @@ from larr.config.data import ProfileConfig
 from larr.data.counts import COUNTS
 from larr.data.histories import add_latest
 from larr.data.names import INTERNAL, PLACE, USER
-from larr.data.transforms import Array, text_column
+from larr.data.transforms import Array, split_values, text_column
 
 SMOOTHING_IMPRESSIONS = 20.0
 """Rates are smoothed by this many additional impressions at the overall rate."""
@@ -170,8 +170,8 @@ class Favourites:
         self.situations = situations.with_row_index(NUMBER, offset=1)
         """The values of the scene column `profile.within`, numbered from 1; may be empty."""
         texts = text_column(profile.poi_column, places.schema[profile.poi_column])
-        words = places.select("poi_id", value=texts.str.split(",")).explode("value")
-        words = words.with_columns(pl.col("value").str.strip_chars()).filter(pl.col("value") != "")
+        words = places.select("poi_id", value=split_values(texts)).explode("value")
+        words = words.filter(pl.col("value") != "")
         daily = events.select("poi_id", "day", self._keys(events)).join(words, on="poi_id")
         daily = daily.group_by("key", "value", "day").agg(count=pl.len().cast(pl.Float64))
         # The ranking of values is computed on days with events: counts decay together.

@@ -26,6 +26,7 @@ from larr.errors import DataError
 
 Array = npt.NDArray[Any]
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+Texts = TypeVar("Texts", pl.Expr, pl.Series)
 CLIP_DEVIATIONS = 5.0
 LARGEST_WHOLE = 2**63
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\]]+|[\[\]])")
@@ -101,6 +102,11 @@ def as_texts(values: pl.Series) -> pl.Series:
     """Returns the texts of `text_column`."""
     text = text_column("value", values.dtype).alias(values.name)
     return values.rename("value").to_frame().select(text).to_series()
+
+
+def split_values(texts: Texts) -> Texts:
+    """Returns lists of the comma-separated values in texts."""
+    return texts.str.split(",").list.eval(pl.element().str.strip_chars())
 
 
 def with_name_words(places: pl.DataFrame) -> pl.DataFrame:

@@ -159,7 +159,7 @@ class Reader:
     def client_columns(self) -> ClientColumns:
         """Returns the columns that rankers read and that the server cannot look up."""
         looked_up = {"user_id", *TIME_COLUMNS, *(profile.name for profile in self.config.profiles)}
-        looked_up |= {name for cross in self.known.crosses for name in cross.names}
+        looked_up |= {name for pair in self.features.statistics for name in pair.figure_names}
         kinds: dict[str, Kinds] = {
             bucket.column: (int, float, bool) for bucket in self.config.buckets
         }
@@ -301,7 +301,7 @@ class Reader:
 
         for crossed in self.crosses:
             figure_KG = crossed.figures(row_K, index_of)
-            values |= zip(crossed.cross.names, figure_KG.T, strict=True)
+            values |= zip(crossed.cross.pair.figure_names, figure_KG.T, strict=True)
         if self.within:
             values |= zip(self.compared, self.place_numbers_PW[row_K].T, strict=True)
             number_WK = np.array([values[name] for name in self.within], np.float64)
