@@ -99,6 +99,20 @@ def test_sales_get_negatives_and_no_leaking_columns(folder: Path) -> None:
     prepare(config)
 
 
+def test_a_view_that_cannot_be_read_hides_no_table_of_a_database(folder: Path) -> None:
+    """As views with functions of another database; the log has pictures, too."""
+    log = huts()["log"].rename({"hiker": "user", "hut_id": "shop"})
+    log = log.select("user", "shop", "ms", "tapped", photo=pl.lit(b"\xff\xd8"))
+    with sqlite3.connect(folder / "huts.db") as database:
+        database.execute("CREATE TABLE log (user, shop, ms, tapped, photo)")
+        database.executemany("INSERT INTO log VALUES (?, ?, ?, ?, ?)", log.rows())
+        database.execute("CREATE VIEW best AS SELECT group_concat(DISTINCT shop, '; ') FROM log")
+    text, config = drafted(folder)
+    assert re.search(r"#   huts\.db, best: .* cannot be read: DISTINCT aggregates must", text)
+    assert "#   photo: it holds nested values" in text
+    prepare(config)
+
+
 def test_a_log_without_times_is_split_by_users(folder: Path) -> None:
     wide().drop("date", "clock", "visit").write_csv(folder / "log.csv", separator=";")
     _, config = drafted(folder)

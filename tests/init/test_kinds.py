@@ -248,3 +248,17 @@ def test_dates_that_excel_changed_in_part_are_times(folder: Path) -> None:
     assert "strptime(replace(Time, '-', '/'), '%m/%d/%Y %H:%M') AS time" in text
     assert "%m/%d/%Y %H:%M?" in text
     prepare(config)
+
+
+def test_objects_of_json_in_a_cell_are_no_texts_and_lists_may_have_one_value(
+    folder: Path,
+) -> None:
+    """As in exports of a data frame with nested cells."""
+    tables = huts()
+    offers = [f'[{{"type": "tea", "from": {n}}}, {{"type": "cake"}}]' for n in range(20)]
+    tables["huts"] = tables["huts"].with_columns(
+        offers=pl.Series([*offers, "[]"]), kinds=pl.Series(['["warm"]', '["cold"]', "[]"] * 7)
+    )
+    text, config = written(folder, tables)
+    assert "#   offers: it holds nested values" in text
+    assert any("kinds warm" in one for one in texts(config))

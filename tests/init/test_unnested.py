@@ -188,8 +188,12 @@ def test_tables_with_several_rows_of_a_place_become_lists(folder: Path) -> None:
     ]
     tables["cuisines"] = pl.DataFrame(cuisines, schema=["hut_id", "cuisine"], orient="row")
     openings = [(f"h{n}", f"2024-04-0{day}") for n in range(20) for day in (1, 2)]
-    dishes = [(f"h{n}", f"Hut soup {n % 9}", 4 + n) for n in range(20) for _ in range(2)]
-    tables["dishes"] = pl.DataFrame(dishes, schema=["hut_id", "dish_name", "price"], orient="row")
+    dishes = [
+        (f"d{n}", f"h{n // 2}", f"Hut soup {n % 9}", 4 + n, ["warm", "cold"][n % 3 // 2])
+        for n in range(40)
+    ]
+    menu = ["dish_id", "hut_id", "dish_name", "price", "category"]
+    tables["dishes"] = pl.DataFrame(dishes, schema=menu, orient="row")
     tables["openings"] = pl.DataFrame(openings, schema=["hut_id", "day"], orient="row")
     text, config = written(folder, tables)
     assert "string_agg(DISTINCT cuisine, ', ' ORDER BY cuisine) AS cuisine" in text

@@ -6,7 +6,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -52,7 +52,10 @@ NOT_DATA = {
 """Beginning of files that are no tables -> what they are, and what to do."""
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
 DATABASES = {".duckdb": "duckdb", ".db": "sqlite", ".sqlite": "sqlite", ".sqlite3": "sqlite"}
-BRACKETED = r"^\[.*\]$"
+BRACKETED, QUOTED = r"^\[.*\]$", r"^\[\s*u?['\"]"
+"""Lists, and lists of texts, as Python or JSON write them."""
+OBJECTS = r"(?s)^\[?\s*(\{.*\})?\s*\]?$"
+"""Objects of JSON, lists of these, and empty lists."""
 ENDS, BETWEEN = r"^\[\s*u?['\"]?|['\"]?\s*\]$", r"['\"]\s*,\s*u?['\"]"
 """What surrounds and separates the values of `['spicy', "men's"]`."""
 TAGGED = r"^(<[^<>]+>)+$"
@@ -111,11 +114,11 @@ class Reader:
         self.others: dict[str, str] = {}
         """File that is not a table -> reason."""
         for path in sources(folder, unpacked, is_given=True):
-            try:
+            with self._noting(path.name):
                 for stem, file in tables_in(path):
-                    self.add(stem, file, prefix=path.parent.name)
-            except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
-                self.others[path.name] = str(error)
+                    # A table that cannot be read, such as a view, does not hide the others.
+                    with self._noting(path.name if file.path else f"{path.name}, {stem}"):
+                        self.add(stem, file, prefix=path.parent.name)
         if not self.tables:
             seen = "; ".join(f"{name}: {reason}" for name, reason in self.others.items())
             raise DataError(
@@ -123,6 +126,14 @@ class Reader:
                 "archives of these, or DuckDB or SQLite databases. "
                 f"Tried {seen or 'no file: none has a known extension'}"
             )
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Notes the error that occurs while a file or table is read."""
+        try:
+            yield
+        except (DataError, duckdb.Error, sqlite3.Error, UnicodeError) as error:
+            self.others[name] = str(error)
 
     def add(
         self, stem: str, file: FileConfig, *needs: Table, note: str = "", prefix: str = "table"
@@ -224,10 +235,12 @@ def _numbers_rows(column: Column) -> bool:
 def _column(frame: pl.DataFrame, name: str) -> Column:
     """Returns a column as texts."""
     dtype, sql = frame.schema[name], identifier(name)
+    if _holds_objects(frame[name]):
+        dtype = pl.Struct([])  # its fields are not read
     if isinstance(dtype, pl.List) and not dtype.inner.is_nested():
         texts = pl.col(name).cast(pl.List(pl.String)).list.join(", ")
     elif dtype.is_nested() or dtype == pl.Binary:
-        texts = pl.lit(None, pl.String)
+        texts = pl.repeat(None, pl.len(), dtype=pl.String)
     else:
         texts = text_column(name, dtype).str.strip_chars()
     cells = frame.select(texts.replace(["", *MISSING], None).alias(name))
@@ -243,6 +256,15 @@ def _column(frame: pl.DataFrame, name: str) -> Column:
     return Column(name, values, dtype, clean)
 
 
+def _holds_objects(cells: pl.Series) -> bool:
+    """Returns whether texts are objects of JSON: `[{"min": 5}]`."""
+    if cells.dtype != pl.String:
+        return False
+    some = cells.drop_nulls().head(SAMPLE)
+    has_objects = some.str.contains("{", literal=True).any()
+    return bool(has_objects and some.str.contains(OBJECTS).all())
+
+
 def cleaned(column: str, values: pl.Series) -> str:
     """Returns SQL that removes brackets and units from a column of texts; empty if it has none.
 
@@ -253,7 +275,8 @@ def cleaned(column: str, values: pl.Series) -> str:
     some = given.head(SAMPLE)
     if some.is_empty():
         return ""
-    if some.str.contains(BRACKETED).all() and some.str.contains(",").any():
+    is_list = some.str.contains(BRACKETED).all()
+    if is_list and (some.str.contains(",").any() or some.str.contains(QUOTED).any()):
         inside = f"regexp_replace({column}, {literal(BETWEEN)}, ', ', 'g')"
         return f"regexp_replace({inside}, {literal(ENDS)}, '', 'g')"
     if some.str.contains(TAGGED).all() and some.str.contains("><").any():

@@ -225,7 +225,9 @@ def _lists(rest: list[Column], role: str) -> dict[str, str]:
     values = [c for c in rest if c.kind == "category" or (c.kind == "text" and is_name(c.name))]
     # Names of dishes, and of properties, are no keys.
     named = [c for c in values if role == "place" and (c.has_words or not is_code(c))]
-    is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named)
+    # Each dish of a menu has an ID of its own, unlike the places of a log.
+    own = [c for c in rest if c.is_key and is_role(c.name, "place")]
+    is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named + own)
     if is_log or any(column.kind in ("time", "date") for column in rest):
         return {}
     lists = "string_agg(DISTINCT {0}, ', ' ORDER BY {0})"
@@ -240,7 +242,7 @@ def _lists(rest: list[Column], role: str) -> dict[str, str]:
                 ): f"{lists.format(value.sql)} FILTER ({column.sql} = {literal(name)})"
                 for name in column.distinct
             }
-    return {column.sql: lists.format(column.sql) for column in values}
+    return {column.sql: lists.format(column.sql) for column in values if column not in own}
 
 
 def _grouped(other: Table, left: Column, right: Column, values: dict[str, str]) -> Join:
