@@ -120,7 +120,7 @@ def test_figures_equal_a_naive_twin(
         naive(*logs, row["user_id"], row["poi_tags"], day) for row in asked.iter_rows(named=True)
     ]
     for way in (cross, served):
-        assert np.allclose(way.enrich(asked).select(served.names).to_numpy(), expected)
+        assert np.allclose(way.enrich(asked).select(served.pair.figure_names).to_numpy(), expected)
 
 
 def test_figures_of_unobserved_pairs_are_0(rows: pl.DataFrame, tmp_path: Path) -> None:
