@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from larr.data.datasets import dataset
 from larr.data.prepare import prepare
 from tests.init.drafts import drafted, huts, texts, written
 
@@ -316,6 +317,47 @@ def test_an_outcome_in_words_is_a_click(folder: Path) -> None:
         assert "smoking" in config.features.categories, "no event, as nothing was clicked"
         assert "[dataset.negatives]" not in text
         prepare(config)
+
+
+@pytest.mark.parametrize("is_viewed", [True, False])
+def test_events_that_undo_others_are_left_out(folder: Path, *, is_viewed: bool) -> None:
+    cart = pl.when("tapped").then(pl.lit("cart")).otherwise(pl.lit("purchase"))
+    undone = pl.when(pl.col("minutes") % 5 == 0).then(pl.lit("remove_from_cart")).otherwise(cart)
+    viewed = pl.when(pl.col("slot") > 2).then(pl.lit("show")).otherwise(undone)
+    tables = huts(event=viewed if is_viewed else undone)
+    rows = tables["log"].filter(pl.col("event") != "remove_from_cart")
+    tables["log"] = tables["log"].drop("tapped", "bundle", "slot")
+    text, config = written(folder, tables)
+    assert "rows with remove_from_cart are left out" in text
+    assert ("order, show no click; rows" in text) is is_viewed
+    assert ("[dataset.negatives]" in text) is not is_viewed
+    days = rows.select("hiker", "hut_id", pl.from_epoch("ms", "ms").dt.date()).unique()
+    read = dataset(config).tables(config, folder / "raw").impressions
+    assert len((read if is_viewed else read.filter("click")).collect()) == len(days)
+
+
+def test_views_that_are_rarer_than_clicks_are_no_impressions(folder: Path) -> None:
+    """As visits to a place after clicks on it; of a page, there would be more views."""
+    event = pl.when(pl.col("minutes") > 35).then(pl.lit("visit")).otherwise(pl.lit("click"))
+    tables = huts(event=event)
+    tables["log"] = tables["log"].drop("tapped", "bundle", "slot")
+    text, _ = written(folder, tables)
+    assert "# CHECK: by event, visit, click is a click\n" in text
+    assert "[dataset.negatives]" in text
+
+
+@pytest.mark.parametrize("padded", ["huts", "log"])
+def test_ids_may_have_lost_their_leading_zeros(folder: Path, padded: str) -> None:
+    """As in a table that was saved by a spreadsheet."""
+    tables = huts()
+    number = pl.col("hut_id").str.tail(-1)
+    tables["hikers"].write_csv(folder / "hikers.csv")
+    for name in ("log", "huts"):
+        hut_id = number.str.zfill(5) if name == padded else number
+        tables[name].with_columns(hut_id=hut_id).write_csv(folder / f"{name}.csv")
+    text, config = drafted(folder)
+    assert f"[dataset.files.{padded}_unpadded]\n# IDs without leading zeros" in text
+    assert "Old A-Hut" in texts(config)
 
 
 def test_coordinates_of_places_in_the_log_are_those_of_places(folder: Path) -> None:

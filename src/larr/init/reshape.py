@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, permutations, product
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ MIN_EVENTS, MAX_EVENTS = 0.7, 30
 """Minimum share of a column's values that name events, and the maximum number of values."""
 NEGATIONS = {"no", "not", "non", "without"}
 """Words of events such as `not clicked`."""
+UNDONE = "undone"
+"""Role of events that undo an earlier one, such as `remove_from_cart`: neither clicks nor views."""
 SPLITS = dict.fromkeys(("train", "training", "valid", "validation", "val", "dev"), "train")
 SPLITS |= dict.fromkeys(("test", "testing"), "test")
 OF_LOGS = ("user", "place", "request", "time", "click", "order", "rating", "position")
@@ -46,6 +49,7 @@ PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 def reshaped(reader: Reader) -> list[Table]:
     """Returns the tables after unnesting, union and joins."""
     tables = _united(reader, [unnested(reader, table) for table in [*reader.tables]])
+    tables = [_without_zeros(reader, table, tables) for table in tables]
     tables.sort(key=lambda table: table.rows)  # tables with keys before those that refer to them
     for number, table in enumerate(tables):
         tables[number] = joined(reader, table, tables)
@@ -82,6 +86,36 @@ def _share_repeated(reader: Reader, parts: list[Table]) -> float:
     sql = f"SELECT count(*) FROM (FROM {parts[0].name} INTERSECT ({others}))"
     ((count,),) = reader.files.database.execute(sql).fetchall()
     return float(count / parts[0].rows)
+
+
+def _without_zeros(reader: Reader, table: Table, tables: list[Table]) -> Table:
+    """Returns a table whose IDs have no leading zeros where another table's IDs have none.
+
+    Spreadsheets remove them: `00417` becomes `417`.
+    """
+    others = [(key, other) for other in tables if other is not table for key in other.columns]
+    padded = {
+        column.sql: f"coalesce(TRY_CAST({column.sql} AS HUGEINT)::VARCHAR, {column.sql})"
+        for column in table.columns
+        if column.all_match(r"^\d+$") and column.distinct.str.contains(r"^0\d").any()
+        if any(is_named_like(column, k, o) and _differs_by_zeros(column, k) for k, o in others)
+    }
+    if not padded:
+        return table
+    sql = ", ".join(f"{value} AS {name}" for name, value in padded.items())
+    sql = f"SELECT * REPLACE ({sql})\nFROM {table.name}"
+    note = "IDs without leading zeros, as other tables have them"
+    return reader.query(f"{table.name}_unpadded", sql, note, table)
+
+
+def _differs_by_zeros(padded: Column, key: Column) -> bool:
+    """Returns whether a column's values are those of a key only without leading zeros."""
+    bare = padded.distinct.str.strip_chars_start("0")
+    if key.distinct.str.contains(r"^0\d").any() or bare.n_unique() < len(bare):
+        return False
+    stripped = replace(padded, values=bare)
+    pairs = ((stripped, key), (key, stripped))
+    return any(is_contained(*pair) for pair in pairs) and not is_contained(padded, key)
 
 
 class Join(NamedTuple):
@@ -252,6 +286,11 @@ def _grouped(other: Table, left: Column, right: Column, values: dict[str, str]) 
     return Join(other, rows, [f"{other.name}.* EXCLUDE ({right.sql})"], left, right)
 
 
+def _rows_with(event: Column, values: list[str]) -> int:
+    """Returns the number of rows with some events."""
+    return int(event.values.is_in(values).sum())
+
+
 def event_column(table: Table) -> Column | None:
     """Returns the column that names the event of each row, or None."""
     few = [c for c in table.columns if c.kind == "category" and len(c.distinct) <= MAX_EVENTS]
@@ -261,11 +300,13 @@ def event_column(table: Table) -> Column | None:
 def _names_events(column: Column) -> bool:
     """Returns whether most values name events, and one of them more than an impression."""
     events = pl.Series(map(_event, column.distinct), dtype=pl.String)
-    return share(events != "") >= MIN_EVENTS and not {*events} <= {"", EVENTS[0]}
+    return share(events != "") >= MIN_EVENTS and not {*events} <= {"", UNDONE, EVENTS[0]}
 
 
 def _event(value: str) -> str:
-    """Returns the strongest of `EVENTS` that a value names, or an empty text."""
+    """Returns the strongest of `EVENTS` that a value names, `UNDONE`, or an empty text."""
+    if has_role(value, UNDONE):
+        return UNDONE
     if not NEGATIONS.isdisjoint(words_of(value)):
         return EVENTS[0]
     return next((event for event in reversed(EVENTS) if has_role(value, event)), "")
@@ -290,12 +331,16 @@ def pivoted_events(
     if _holds_codes(event):
         codes = event.values.drop_nulls().value_counts(sort=True).to_series().to_list()
         seen, acted, orders = codes[:1], codes[1:-1], codes[-1:]
+    if _rows_with(event, seen) < _rows_with(event, clicked):
+        seen, clicked = [], [*seen, *clicked]  # a page is viewed before a click
     clicks = [*(seen if not clicked else []), *clicked, *acted, *orders]
     lines = group = [key.sql for key in keys]
     if time is not None:
         lines = [*lines, f"min({time.as_time()}) AS {time.sql}"]
         group = group if len(keys) > 2 else [*group, f"{time.timestamp}::DATE"]
     has_impressions = shown or (seen and clicked)
+    others = [value for value in event.distinct if value not in clicks]
+    left_out = [v for v in others if not has_impressions or _event(v) == UNDONE]
     for name, values in (("click", clicks if has_impressions else []), ("order", orders)):
         if values:
             among = f"{event.sql} IN ({', '.join(map(literal, values))})"
@@ -303,8 +348,14 @@ def pivoted_events(
     rest = [column for column in log.columns if column not in (event, time, *keys)]
     lines = [*lines, *(f"any_value({column.sql}) AS {column.sql}" for column in rest)]
     sql = "SELECT " + ",\n    ".join(lines)
-    sql += f"\nFROM {log.name}\nGROUP BY {', '.join(group)} ORDER BY ALL"
+    sql += f"\nFROM {log.name}\n"
+    if left_out:
+        sql += f"WHERE {event.sql} NOT IN ({', '.join(map(literal, left_out))})\n"
+    sql += f"GROUP BY {', '.join(group)} ORDER BY ALL"
+    not_clicked = [value for value in others if value not in left_out]
     note = f"CHECK: by {event.name}, {', '.join(clicks)} is a click"
     note += f", {', '.join(orders)} an order" if orders else ""
+    note += f", {', '.join(not_clicked)} no click" if not_clicked else ""
+    note += f"; rows with {', '.join(left_out)} are left out" if left_out else ""
     note += "; guessed: views are the most frequent, orders the rarest" * _holds_codes(event)
     return reader.query(f"{log.name}_by_place", sql, note, log)
