@@ -200,7 +200,7 @@ def test_markers_of_missing_values_are_counted() -> None:
     assert last.row(0) == (4.0, "4", "4", 4.0)
     for column in ("rating", "tags", "count", "stars"):
         assert checked.good[column].null_count() == len(WORDS)
-        assert [checked.words[column, word.strip()] for word in WORDS] == [1] * len(WORDS)
+        assert [checked.markers[column, word.strip()] for word in WORDS] == [1] * len(WORDS)
     assert not checked.blanked.height
 
 

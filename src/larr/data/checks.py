@@ -1,7 +1,4 @@
-"""Applies the rules of the data contract to the rows of a table.
-
-An invalid value in an optional column becomes null; its row is kept.
-"""
+"""Applies the rules of the data contract to the rows of a table."""
 
 from __future__ import annotations
 
@@ -42,10 +39,10 @@ class Checked(NamedTuple):
     """The invalid rows as given, after `reason` (joined by "; ") and the list `columns` of the
     broken rules, see `larr.data.contract.Broken`."""
     blanked: pl.DataFrame
-    """One row per invalid value in the valid rows: the required columns, `column`, `value`,
-    `reason`."""
-    words: Counter[tuple[str, str]]
-    """(column, word for a missing value) -> number of occurrences."""
+    """The invalid values in optional columns of the valid rows, which became null: the required
+    columns of their row, `column`, `value`, `reason`."""
+    markers: Counter[tuple[str, str]]
+    """(column, marker of a missing value) -> number of occurrences."""
     values: Counter[str]
     """Column -> number of values."""
 
@@ -81,7 +78,7 @@ class Checks:
         frame = frame.with_columns(_written_out(frame.select(cs.by_name(*IDS, require_all=False))))
         looked_up = own_categories(self.config, table) - own_numbers(self.config, table)
         _check_ids(table, frame.select(cs.by_name(*IDS, *looked_up, require_all=False)))
-        given, words = _without_words(frame, self.config.dataset.missing)
+        given, markers = _without_markers(frame, self.config.dataset.missing)
         typed = pl.DataFrame(
             [as_type(given[name], column.dtype, tables) for name, column in columns.items()]
         )
@@ -91,19 +88,23 @@ class Checks:
         blanked = {rule: broken.pop(rule) for rule in [*broken] if not columns[rule[0]].rejects}
         broken |= broken_in_rows(contract, typed, self.known, self.rejected, self.now)
         is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
-        blanked = {rule: rows for rule, rows in blanked.items() if rows.any()}
         good = typed.with_columns(given.drop(typed.columns))
         cells = []
         for (name, reason), rows in blanked.items():
-            good = good.with_columns(pl.when(~rows).then(name).alias(name))
-            cell = {"column": pl.lit(name), "value": pl.col(name).cast(pl.String)}
-            cell["reason"] = pl.lit(reason)
-            cells.append(frame.filter(rows & ~is_bad).select(*contract.required, **cell))
+            if rows.any():
+                good = good.with_columns(pl.when(~rows).then(name).alias(name))
+                of_cell = frame.filter(rows & ~is_bad).select(
+                    *contract.required,
+                    column=pl.lit(name),
+                    value=pl.col(name).cast(pl.String),
+                    reason=pl.lit(reason),
+                )
+                cells.append(of_cell)
         return Checked(
             good.filter(~is_bad),
             with_reasons(frame, broken),
-            pl.concat(cells) if cells else pl.DataFrame(schema=["reason"]),
-            words,
+            pl.concat(cells) if cells else pl.DataFrame(schema=["column", "value", "reason"]),
+            markers,
             Counter({name: given[name].count() for name in columns}),
         )
 
@@ -154,29 +155,29 @@ def _check_times(table: str, time: pl.Series, zone: str) -> None:
         )
 
 
-def _without_words(
+def _without_markers(
     frame: pl.DataFrame, missing: list[str]
 ) -> tuple[pl.DataFrame, Counter[tuple[str, str]]]:
-    """Returns the rows with null for blank texts, words for missing values, NaN and infinity.
+    """Returns the rows with null for markers of missing values, blank texts, NaN and infinity.
 
-    Also returns how often each word occurs in each column.
+    Also returns how often each marker occurs in each column.
     """
-    columns, words = [], Counter[tuple[str, str]]()
+    columns, markers = [], Counter[tuple[str, str]]()
     for column in frame.select(cs.string()):
         text = column.str.strip_chars()
-        is_word = text.is_in(missing)
-        counts = text.filter(is_word).alias("word").value_counts()
-        words.update({(column.name, word): count for word, count in counts.iter_rows()})
-        columns.append(column.set(is_word | (text == ""), None))
+        is_marker = text.is_in(missing)
+        counts = text.filter(is_marker).alias("marker").value_counts()
+        markers.update({(column.name, marker): count for marker, count in counts.iter_rows()})
+        columns.append(column.set(is_marker | (text == ""), None))
     given = frame.with_columns(columns)
     given = given.with_columns(pl.when(cs.float().is_finite()).then(cs.float()))
     # Via text, float32 becomes the shortest decimal: 5.4, not 5.400000095367432.
     short = (cs.float() - cs.by_dtype(pl.Float64)).cast(pl.String).cast(pl.Float64)
-    return given.with_columns(short), words
+    return given.with_columns(short), markers
 
 
 def with_reasons(rows: pl.DataFrame, broken: Broken) -> pl.DataFrame:
-    """Returns the rows that break a rule, after the columns `REASONS`, see `Checked.rejected`."""
+    """Returns the rows that break a rule, as in `Checked.rejected`."""
     is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
     given = rows.filter(is_bad)
     broken = {rule: mask.filter(is_bad) for rule, mask in broken.items()}

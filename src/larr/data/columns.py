@@ -23,7 +23,7 @@ from larr.data.names import (
     compared_numbers,
     raw_column,
 )
-from larr.data.statistics import NEVER_SEEN
+from larr.data.statistics import NEVER_SEEN, RATES
 from larr.data.transforms import AGE, NAME_WORDS, TIME_COLUMNS, Template
 from larr.data.values import NESTED
 from larr.data.within import within_names
@@ -52,12 +52,11 @@ def check_columns(config: Config, log: Log) -> None:
     """
     impressions = log.schema()
     levels = {bucket.level for bucket in config.buckets}
-    names = (*NEVER_SEEN, "ctr", "cvr")
-    figures = {f"{owner}_{name}" for owner in ("poi", "user") for name in names}
+    owners = ("poi", "user")
+    figures = {f"{owner}_{name}" for owner in owners for name in (*NEVER_SEEN, *RATES)}
     figures |= {"user_order_price_yuan", AGE, *PAIR_FIGURES}
     figures |= {name for pair in config.statistics or [] for name in pair.figure_names}
-    internal = {"recent", "poi_impressions", "user_impressions"}  # not for settings
-    internal |= {*within_names(compared_numbers(config))}
+    internal = {"recent", *IMPRESSIONS, *within_names(compared_numbers(config))}  # not for settings
     _check_tables(config, log, impressions, figures | levels | internal | {NAME_WORDS})
     # The names are reserved in any case; the columns exist only if places have these.
     for name, needed in (("user_order_price_yuan", "poi_price_yuan"), (AGE, "poi_since")):

@@ -16,13 +16,20 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data import statistics
 from larr.data.chunks import Mapped
 from larr.data.counts import COUNTS, Counting, count_log, daily_counts
 from larr.data.cross import Cross, DailyCross, Values, count_names, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
+from larr.data.statistics import (
+    NEVER_SEEN,
+    Favourites,
+    RecentPlaces,
+    Statistics,
+    Sums,
+    daily_spending,
+)
 from larr.data.transforms import (
     NAME_WORDS,
     Array,
@@ -74,7 +81,7 @@ class Known:
             key = [name for name in PAIR if name in table.columns]
             rows = rows.join(table, on=key, how="left", maintain_order="left")
         # A user or place without a row in the tables has no past.
-        never = [f"{owner}_{name}" for owner in ("poi", "user") for name in statistics.NEVER_SEEN]
+        never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
         rows = _with_crosses(rows, self.levels, self.crosses)
         # Situations come last, as their key may be a level.
@@ -85,7 +92,7 @@ class Known:
     def describe_places(self, places: pl.DataFrame) -> pl.DataFrame:
         """Returns known or new places with all columns and levels; new ones have no past."""
         places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
-        never = [f"poi_{name}" for name in statistics.NEVER_SEEN]
+        never = [f"poi_{name}" for name in NEVER_SEEN]
         if NAME_WORDS in places.columns:
             places = with_name_words(places)
         return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
@@ -109,7 +116,7 @@ class Known:
         """
         number = self.user_rows.get(row["user_id"])
         values = {} if number is None else self.users.row(number, named=True)
-        for name in statistics.NEVER_SEEN:
+        for name in NEVER_SEEN:
             values[f"user_{name}"] = values.get(f"user_{name}") or 0.0
         values.update(row, **time_columns(row["time"]))
         self._add_levels(values)
@@ -200,7 +207,7 @@ class Enricher:
     """Adds the statistics known at the start of each row's day to rows of the checked log.
 
     It holds in memory the clicks, and sums for each key and day with an event. Rows read them only
-    through `statistics.Past`, so neither the row itself nor later ones can leak into it.
+    through `Past`, so neither the row itself nor later ones can leak into it.
     """
 
     def __init__(self, config: Config, log: Log, mapped: Mapped = map) -> None:
@@ -220,29 +227,29 @@ class Enricher:
         self.statistics = {}
         for owner, row in (("poi", PLACE), ("user", USER)):
             daily = count(COUNTS, partial(daily_counts, key=[pl.col(row).alias("key")]))
-            self.statistics[owner] = statistics.Statistics(owner, daily, half_life)
+            self.statistics[owner] = Statistics(owner, daily, half_life)
         user_place = pl.col(USER).cast(pl.Int64) * (len(log.places) + 1) + pl.col(PLACE)
         names = dict(zip(("clicks", "orders"), PAIR_FIGURES, strict=True))
         daily = count([*names], partial(daily_counts, key=[user_place.alias("key")]))
-        self.pairs = statistics.Sums(daily.rename(names), half_life)
+        self.pairs = Sums(daily.rename(names), half_life)
         del daily
         columns = [USER, PLACE, "poi_id", "time", "day"]
         events = pl.concat([history.select(columns), clicked.select(columns)])
         events = events.sort("time", "poi_id", descending=True).select(USER, PLACE, "day")
-        self.recent = statistics.RecentPlaces(
+        self.recent = RecentPlaces(
             events.collect(engine="streaming"), len(log.users), config.features.recent
         )
         within = {raw_column(config, p.within) for p in config.profiles if p.within}
         needed = {"day", "click", "order", "time", *ROWS, *ROWS.values(), *within}
         shown = impressions.select(sorted(needed))
         orders = past_orders(log, shown)
-        self.spending: statistics.Sums | None = None
+        self.spending: Sums | None = None
         if "poi_price_yuan" in log.places.columns:
-            spending = statistics.daily_spending(orders, log.places)
-            self.spending = statistics.Sums(spending, half_life)
+            spending = daily_spending(orders, log.places)
+            self.spending = Sums(spending, half_life)
         # Profiles and cross statistics may read levels of other columns, so these levels are fitted
         # first; levels of cross statistics follow.
-        self.favourites: list[statistics.Favourites] = []
+        self.favourites: list[Favourites] = []
         self.levels: list[Levels] = []
         self.crosses: list[DailyCross] = []
         train = sample(log.training(), EDGE_ROWS)
@@ -263,7 +270,7 @@ class Enricher:
             if profile.events in kinds:
                 chosen = shown.filter(kinds[profile.events]).collect(engine="streaming")
             chosen = with_levels(chosen, self.levels)
-            self.favourites.append(statistics.Favourites(chosen, log.places, profile, half_life))
+            self.favourites.append(Favourites(chosen, log.places, profile, half_life))
         no_rows = np.zeros(0, np.int64)
         self.owned = {
             row: {*with_levels(table(no_rows, no_rows), self.levels).columns}

@@ -20,7 +20,7 @@ from larr.data.chunks import Mapped
 from larr.data.contract import TABLES
 from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
-from larr.data.rejected import Checker, check_required
+from larr.data.rejected import Rejections, check_required
 from larr.data.sql import reading
 from larr.data.transforms import TIME_COLUMNS, with_time_columns
 from larr.data.values import plain
@@ -77,7 +77,7 @@ class Log:
     """Parquet files in the order of the log, with time columns and `order`."""
     tasks: list[str]
     rejected: list[dict[str, Any]]
-    """Rejected rows by table and reason, see `Checker`."""
+    """Rejected rows by table and reason, see `Rejections`."""
     is_split_by_time: bool = True
     """Whether all test days come after the training days."""
     is_dated: bool = True
@@ -85,7 +85,7 @@ class Log:
     sampled_share: float | None = None
     """The share of the candidate places that `[dataset.negatives]` sampled."""
     blanked: Sequence[dict[str, Any]] = ()
-    """Invalid values that were replaced by null, see `Checker`."""
+    """Invalid values that were replaced by null, see `Rejections`."""
     split: Split = Split(pl.col("split"))
     """The split, if the files have no column for it."""
 
@@ -171,21 +171,19 @@ def check_tables(
     `kept_in` is the folder of rejected rows shown to the user, by default `prepare/rejected`.
     Raises DataError if a table cannot be read or too few of its rows are valid.
     """
-    checker = Checker(folder / "rejected", config)
+    rejections = Rejections(folder / "rejected", config)
     if tables.unreadable is not None:
-        checker.add_lines(tables.unreadable)
-    places = checker.good_rows("places", _read(tables.places, "places"))
-    users = checker.good_rows("users", _read(tables.users, "users"))
-    checker.known = {"poi_id": places["poi_id"], "user_id": users["user_id"]}
+        rejections.add_lines(tables.unreadable)
+    places = rejections.check("places", _read(tables.places, "places"))
+    users = rejections.check("users", _read(tables.users, "users"))
     if tables.orders is None:
         columns = TABLES["orders"].required
         history = pl.DataFrame(schema={name: column.dtype for name, column in columns.items()})
     else:
-        history = checker.good_rows("orders", _read(tables.orders, "orders"))
+        history = rejections.check("orders", _read(tables.orders, "orders"))
     impressions = tables.impressions
-    files, tasks = _check_impressions(config, checker, impressions, folder / "checked", mapped)
-    kept_in = kept_in or artifacts.folder(config, "prepare") / "rejected"
-    checker.finish(kept_in)
+    files, tasks = _check_impressions(config, rejections, impressions, folder / "checked", mapped)
+    rejections.report(kept_in or artifacts.folder(config, "prepare") / "rejected")
     split, last = _split(config, files, is_dated=tables.is_dated)
     sampled = None
     if wanted := config.dataset.negatives:
@@ -197,7 +195,7 @@ def check_tables(
     # An order that is in both tables counts once, as an impression.
     key = ["user_id", "poi_id", "day"]
     ordered = rows.filter(pl.col("order")).select(key).unique()
-    earlier = _with_row_numbers(with_time_columns(history), checker.known)
+    earlier = _with_row_numbers(with_time_columns(history), rejections.checks.known)
     earlier = earlier.filter(pl.col("day") <= last)
     logged = ordered.collect(engine="streaming")
     earlier = earlier.join(logged, on=key, how="anti", maintain_order="left")
@@ -209,11 +207,11 @@ def check_tables(
         history=earlier,
         impressions=files,
         tasks=tasks,
-        rejected=list(checker.summary.values()),
+        rejected=list(rejections.summary.values()),
         is_split_by_time=is_split_by_time and tables.is_dated,
         is_dated=tables.is_dated,
         sampled_share=sampled,
-        blanked=list(checker.blanked.values()),
+        blanked=list(rejections.blanked.values()),
         split=split,
     )
 
@@ -229,7 +227,7 @@ def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataF
 
 
 def _check_impressions(
-    config: Config, checker: Checker, table: pl.LazyFrame, folder: Path, mapped: Mapped
+    config: Config, rejections: Rejections, table: pl.LazyFrame, folder: Path, mapped: Mapped
 ) -> tuple[list[Path], list[str]]:
     """Writes the valid impressions, one file per chunk; returns the files and the tasks."""
     folder.mkdir()
@@ -242,16 +240,15 @@ def _check_impressions(
             "use it"
         )
     total = _read(table.select(pl.len()), "impressions").item()
-    checks = Checks(config, checker.known, checker.rejected, checker.now)
-    write = partial(_write_checked, checks, "order" in columns, folder)
+    write = partial(_write_checked, rejections.checks, "order" in columns, folder)
     chunks = enumerate(_read_chunks(table, "impressions", config.dataset.chunk_rows))
     with track("checking impressions", total, "rows") as advance:
         for number, (rows, checked) in enumerate(mapped(write, chunks)):
-            checker.add("impressions", rows, checked, number)
+            rejections.add("impressions", rows, checked, number)
             advance(rows)
     files = sorted(folder.iterdir())
     if len(files) > 1:
-        checker.reject_repeated("impressions", files)
+        rejections.reject_repeated("impressions", files)
     return files, ["click", "order"] if "order" in columns else ["click"]
 
 

@@ -1,4 +1,4 @@
-"""Checks the tables of a run, writes invalid rows and values to files, and reports them."""
+"""Writes the invalid rows and values of a run to files, and reports them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,11 @@ def check_required(table: str, columns: list[str]) -> None:
         )
 
 
-class Checker(Checks):
-    """Checks the tables of a run one by one; writes invalid rows and values to `folder`."""
+class Rejections:
+    """The invalid rows and values of all tables; `folder` receives them."""
 
     def __init__(self, folder: Path, config: Config) -> None:
-        super().__init__(config)
-        self.folder = folder
+        self.folder, self.checks = folder, Checks(config)
         self.rows: Counter[str] = Counter()
         self.rows_rejected: Counter[str] = Counter()
         self.summary: dict[tuple[str, str], dict[str, Any]] = {}
@@ -54,24 +53,25 @@ class Checker(Checks):
         self.blanked: dict[tuple[str, str, str], dict[str, Any]] = {}
         """(table, column, reason) -> the number of invalid `cells`, and `examples`."""
 
-    def good_rows(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
-        """Returns the valid rows of a table."""
+    def check(self, table: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Returns the valid rows of a complete table, to whose key later tables can refer."""
         check_required(table, frame.columns)
-        checked = self.check(table, frame)
+        checked = self.checks.check(table, frame)
         self.add(table, frame.height, checked)
-        for key in TABLES[table].key if table in ("places", "users") else ():
-            ids = as_texts(checked.rejected[key])
-            self.rejected[key] = ids.filter(~ids.is_in(checked.good[key].implode())).drop_nulls()
+        for key in TABLES[table].key:
+            good, ids = checked.good[key], as_texts(checked.rejected[key])
+            self.checks.known[key] = good
+            self.checks.rejected[key] = ids.filter(~ids.is_in(good.implode())).drop_nulls()
         return checked.good
 
     def add(self, table: str, rows: int, checked: Checked, chunk: int = 0) -> None:
-        """Counts and writes the invalid rows and values of a table, or of one of its chunks."""
+        """Adds what was found in a table, or in one of its chunks."""
         self.rows[table] += rows
-        self._keep(table, checked.rejected, f"{chunk:05}")
-        self._count_missing(table, checked, f"{chunk:05}")
+        self._add_rows(table, checked.rejected, f"{chunk:05}")
+        self._add_values(table, checked, f"{chunk:05}")
 
     def add_lines(self, lines: pl.DataFrame) -> None:
-        """Writes malformed lines of CSV files, see `larr.data.csv_files`."""
+        """Adds malformed lines of CSV files, see `larr.data.csv_files`."""
         for (file, reason), rows in lines.group_by("file", "reason", maintain_order=True):
             lost = int((rows["text"].str.count_matches("\n") + 1).sum())
             self.rows_rejected[str(file)] += lost
@@ -82,12 +82,10 @@ class Checker(Checks):
                 "columns": [],
                 "examples": rows.head(EXAMPLES).select("line", "text").to_dicts(),
             }
-        if lines.height:
-            self.folder.mkdir(exist_ok=True)
-            lines.write_parquet(self.folder / "lines.parquet")
+        self._write(lines, "lines")
 
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
-        """Removes rows from the chunks (Parquet files) whose key is in an earlier chunk."""
+        """Moves rows out of the chunks (Parquet files) whose key is in an earlier chunk."""
         key = list(TABLES[table].key)
         # The keys of all rows need too much memory; their hashes show which ones may repeat.
         log, hashed = pl.scan_parquet(chunks), pl.struct(key).hash()
@@ -104,16 +102,17 @@ class Checker(Checks):
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
             if again.height:
                 broken = duplicates(TABLES[table], pl.repeat(True, again.height, eager=True))
-                self._keep(table, with_reasons(again, broken), f"{path.stem}-repeated")
+                self._add_rows(table, with_reasons(again, broken), f"{path.stem}-repeated")
                 rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
             seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
 
-    def _keep(self, table: str, rejected: pl.DataFrame, name: str) -> None:
-        """Writes rejected rows to a file and adds them to the summary."""
-        if not rejected.height:
-            return
-        self.folder.mkdir(exist_ok=True)
-        rejected.write_parquet(self.folder / f"{table}-{name}.parquet")
+    def _write(self, frame: pl.DataFrame, name: str) -> None:
+        if frame.height:
+            self.folder.mkdir(exist_ok=True)
+            frame.write_parquet(self.folder / f"{name}.parquet")
+
+    def _add_rows(self, table: str, rejected: pl.DataFrame, name: str) -> None:
+        self._write(rejected, f"{table}-{name}")
         self.rows_rejected[table] += rejected.height
         for (reason,), rows in rejected.group_by("reason", maintain_order=True):
             columns = rows["columns"][0].to_list()
@@ -125,33 +124,29 @@ class Checker(Checks):
             examples = examples.head(EXAMPLES - len(group["examples"])).cast(pl.String)
             group["examples"] += examples.to_dicts()
 
-    def _count_missing(self, table: str, checked: Checked, name: str) -> None:
-        """Writes invalid values to a file; adds them and missing-value words to `blanked`."""
+    def _add_values(self, table: str, checked: Checked, name: str) -> None:
+        self._write(checked.blanked, f"{table}-{name}-values")
         self.values.update({(table, column): count for column, count in checked.values.items()})
-        for (column, word), count in checked.words.items():
-            reason = f"{word} is a word for a missing value (dataset.missing)"
-            group = self._blanked_group(table, column, reason)
-            group["cells"] += count
-        if not checked.blanked.height:
-            return
-        self.folder.mkdir(exist_ok=True)
-        checked.blanked.write_parquet(self.folder / f"{table}-{name}-values.parquet")
-        for (column, reason), cells in checked.blanked.group_by("column", "reason"):
-            group = self._blanked_group(table, str(column), str(reason))
+        for (column, marker), count in checked.markers.items():
+            reason = f"{marker} is a word for a missing value (dataset.missing)"
+            self._of_column(table, column, reason)["cells"] += count
+        rules = checked.blanked.group_by("column", "reason", maintain_order=True)
+        for (column, reason), cells in rules:
+            group = self._of_column(table, str(column), str(reason))
             group["cells"] += cells.height
             examples = cells["value"].unique(maintain_order=True).head(EXAMPLES)
             group["examples"] = [*dict.fromkeys([*group["examples"], *examples])][:EXAMPLES]
 
-    def _blanked_group(self, table: str, column: str, reason: str) -> dict[str, Any]:
+    def _of_column(self, table: str, column: str, reason: str) -> dict[str, Any]:
         new = {"table": table, "column": column, "reason": reason, "cells": 0, "examples": []}
         return self.blanked.setdefault((table, column, reason), new)
 
-    def finish(self, kept_in: Path) -> None:
-        """Prints what was rejected; raises DataError if it is too much, or if no row may be.
+    def report(self, kept_in: Path) -> None:
+        """Prints what was rejected; raises DataError if it is too much.
 
-        `kept_in` is the final path of `folder`, once the stage is complete.
+        `kept_in` is the path of `folder` once the stage is complete.
         """
-        bad_cells = self._print_missing()
+        bad_cells = self._report_values()
         if not (self.summary or bad_cells):
             return
         title = "Rows that break the data contract"
@@ -179,18 +174,15 @@ class Checker(Checks):
                     f"and {self.folder})"
                 )
         console.print(f"  kept in {kept_in}")
-        if self.config.dataset.bad_rows == "stop":
+        if self.checks.config.dataset.bad_rows == "stop":
             raise DataError(
                 f"{self.rows_rejected.total():,} rows and {bad_cells:,} single values break the "
                 f"data contract (see the tables above and {self.folder}); correct them, or set "
                 'dataset.bad_rows = "reject" to continue without them'
             )
 
-    def _print_missing(self) -> int:
-        """Prints the values that are treated as missing; returns the number of invalid ones.
-
-        Raises DataError if most values of a numeric feature are not numbers.
-        """
+    def _report_values(self) -> int:
+        """Prints the values that are treated as missing; returns the number of invalid ones."""
         title = "Values treated as missing"
         printed = TerminalTable("table", "column", "values", "reason", "examples", title=title)
         bad: Counter[tuple[str, str]] = Counter()
@@ -204,7 +196,7 @@ class Checker(Checks):
         for (table, column), cells in bad.items():
             share = cells / max(self.values[table, column], 1)
             line = f"table {table}: {share:.0%} of the values of {column} are invalid (see above)"
-            if share > MAX_REJECTED and column in own_numbers(self.config, table):
+            if share > MAX_REJECTED and column in own_numbers(self.checks.config, table):
                 raise DataError(
                     f"{line}; correct them, or remove the column from features.numbers and buckets"
                 )

@@ -21,8 +21,8 @@ SMOOTHING_IMPRESSIONS = 20.0
 """Rates are smoothed by this many additional impressions at the overall rate."""
 SUM_DIGITS = 10
 """Significant digits of sums; further digits depend on the order of summation."""
-NEVER_SEEN = ("log_impressions_per_day", "log_orders")
-"""Statistics that are 0 for a place or user without a past; rates are null."""
+NEVER_SEEN, RATES = ("log_impressions_per_day", "log_orders"), ("ctr", "cvr")
+"""The figures of `Statistics`; without a past the first two are 0, and the rates null."""
 NUMBER = f"{INTERNAL}number"
 
 

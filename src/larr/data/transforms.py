@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -35,29 +35,29 @@ _WORD = r"[\p{L}\p{N}]+"
 _STRAY = re.compile(r"[\[\]{}]")
 MISSING = -1
 """The number of a missing text."""
-_TIME_WORDS: dict[str, tuple[str, dict[str, Iterable[int]]]] = {
+TIME_WORDS: dict[str, tuple[str, dict[int, str]]] = {
     "meal_slot": (
         "hour",
-        {
-            "breakfast": range(5, 10),
-            "lunch": range(10, 14),
-            "afternoon tea": range(14, 17),
-            "dinner": range(17, 21),
-            "late night": (21, 22, 23, 0, 1, 2, 3, 4),
-        },
+        dict.fromkeys(range(5, 10), "breakfast")
+        | dict.fromkeys(range(10, 14), "lunch")
+        | dict.fromkeys(range(14, 17), "afternoon tea")
+        | dict.fromkeys(range(17, 21), "dinner")
+        | dict.fromkeys((21, 22, 23, 0, 1, 2, 3, 4), "late night"),
     ),
     # The hour in words, for texts and vocabularies.
-    "hour_band": ("hour", {f"{hour} o'clock": [hour] for hour in range(24)}),
-    "day_kind": ("weekday", {"weekday": range(1, 6), "weekend": (6, 7)}),
+    "hour_band": ("hour", {hour: f"{hour} o'clock" for hour in range(24)}),
+    "day_kind": (
+        "weekday",
+        dict.fromkeys(range(1, 6), "weekday") | dict.fromkeys((6, 7), "weekend"),
+    ),
     # In the northern hemisphere.
     "season": (
         "month",
-        {"winter": (12, 1, 2), "spring": (3, 4, 5), "summer": (6, 7, 8), "autumn": (9, 10, 11)},
+        dict.fromkeys((12, 1, 2), "winter")
+        | dict.fromkeys((3, 4, 5), "spring")
+        | dict.fromkeys((6, 7, 8), "summer")
+        | dict.fromkeys((9, 10, 11), "autumn"),
     ),
-}
-TIME_WORDS = {
-    column: (part, {number: word for word, numbers in words.items() for number in numbers})
-    for column, (part, words) in _TIME_WORDS.items()
 }
 """Column -> part of the time, and the word for each of its values."""
 NAME_WORDS = "poi_name_words"
@@ -323,7 +323,7 @@ class TextNumbers:
     def __init__(self, table: pl.DataFrame | None = None) -> None:
         """Starts empty, or with a table that `table()` returned."""
         self._texts: list[tuple[str, str]] = []
-        self._numbers: dict[str, dict[str, int]] = {}
+        self._numbers: dict[tuple[str, str | None], int] = {}
         if table is not None:
             for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
                 self.add_value(keyword, text)
@@ -336,26 +336,25 @@ class TextNumbers:
 
     def add_value(self, keyword: str, text: str) -> int:
         """Returns the number of one text; numbers a new text."""
-        numbers = self._numbers.setdefault(keyword, {})
-        if text not in numbers:
-            self._texts.append((keyword, text))
-            numbers[text] = len(self._texts) - 1  # last, as other server threads may look it up
-        return numbers[text]
+        key = (keyword, text)
+        if key not in self._numbers:
+            self._texts.append(key)
+            self._numbers[key] = len(self._texts) - 1  # last, as other threads may look it up
+        return self._numbers[key]
 
     def column(self, texts: pl.Series) -> Array:
-        """Returns the number of each text, int32 [N]; the series is named as the keyword.
+        """Returns the number of each text, int32 [N]; the series has the name of the keyword.
 
         Nulls and unknown texts are MISSING.
         """
-        known = self._numbers.get(texts.name, {})
         distinct = texts.drop_nulls().unique(maintain_order=True)
-        numbers = [known.get(text, MISSING) for text in distinct]
+        numbers = [self.value(texts.name, text) for text in distinct]
         number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
         return number_N.fill_null(MISSING).to_numpy()
 
     def value(self, keyword: str, text: str | None) -> int:
         """Returns the number of one text, or MISSING."""
-        return MISSING if text is None else self._numbers.get(keyword, {}).get(text, MISSING)
+        return self._numbers.get((keyword, text), MISSING)
 
     def text(self, number: int) -> str:
         return self._texts[number][1]

@@ -18,7 +18,7 @@ from filelock import FileLock
 from larr.config import Config
 from larr.data.checks import Checks
 from larr.data.contract import TABLES
-from larr.data.statistics import NEVER_SEEN
+from larr.data.statistics import NEVER_SEEN, RATES
 from larr.data.transforms import NAME_WORDS, text_column
 from larr.data.values import joined, plain
 from larr.errors import DataError, InputError, suggestion
@@ -26,7 +26,7 @@ from larr.progress import console
 
 JOURNAL = "places.jsonl"
 ID, PREFIX, WITHDRAWN = "poi_id", "poi_", "withdrawn"
-COMPUTED = {NAME_WORDS, *(PREFIX + name for name in (*NEVER_SEEN, "ctr", "cvr"))}
+COMPUTED = {NAME_WORDS, *(PREFIX + name for name in (*NEVER_SEEN, *RATES))}
 """Columns of known places that larr computes."""
 LONGEST_LINE = 2**22
 """In bytes; the limit of a request's body is smaller."""
