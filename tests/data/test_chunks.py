@@ -14,7 +14,7 @@ import pytest
 from larr import artifacts
 from larr.config import ClusterConfig, Config
 from larr.data import folds
-from larr.data.chunks import mapping
+from larr.data.chunks import parallel_map
 from larr.data.prepare import prepare
 from larr.errors import ConfigError, DataError
 from tests.own_tables import own_config, write_own
@@ -95,11 +95,11 @@ def test_results_keep_the_order_of_chunks_and_errors_their_type(
     tmp_path: Path, engine: Literal["local", "ray"]
 ) -> None:
     cluster, numbers = ClusterConfig(engine=engine, workers=2), pl.DataFrame({"n": range(9)})
-    with mapping(cluster, tmp_path / "shared") as mapped:
-        assert list(mapped(partial(looked_up, numbers), range(9))) == [*range(9)]
-        assert list(mapped(partial(looked_up, numbers.reverse()), iter(range(3)))) == [8, 7, 6]
+    with parallel_map(cluster, tmp_path / "shared") as pmap:
+        assert list(pmap(partial(looked_up, numbers), range(9))) == [*range(9)]
+        assert list(pmap(partial(looked_up, numbers.reverse()), iter(range(3)))) == [8, 7, 6]
         with pytest.raises(DataError, match=r"^chunk 3 is bad$"):
-            list(mapped(refused, range(9)))
+            list(pmap(refused, range(9)))
 
 
 def looked_up(numbers: pl.DataFrame, chunk: int) -> int:
@@ -116,6 +116,6 @@ def test_engine_ray_requires_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'larr\[ray\]'"),
-        mapping(ClusterConfig(engine="ray"), tmp_path / "shared"),
+        parallel_map(ClusterConfig(engine="ray"), tmp_path / "shared"),
     ):
         pass

@@ -10,7 +10,7 @@ from larr.config.data import ProfileConfig
 from larr.data.counts import daily_counts, log_counts
 from larr.data.names import PLACE, USER
 from larr.data.statistics import (
-    Favourites,
+    ProfileTexts,
     RecentPlaces,
     Statistics,
     Sums,
@@ -120,11 +120,11 @@ def test_a_sampled_day_has_the_counts_of_the_complete_one() -> None:
         ("meal_slot", 3, {("lunch",): "cheap, spicy", ("dinner",): "cheap"}),  # a tie: by alphabet
     ],
 )
-def test_favourites_are_the_most_frequent_values_of_earlier_days(
+def test_profiles_hold_the_most_frequent_values_of_earlier_days(
     within: str | None, top: int, expected: dict[tuple[str, ...], str]
 ) -> None:
     profile = ProfileConfig(name="taste", column="tags", within=within, top=top)
-    texts = Favourites(ORDERS, PLACES, profile, half_life_days=1.0)
+    texts = ProfileTexts(ORDERS, PLACES, profile, half_life_days=1.0)
     number, ids = pl.Series([DAYS[2]]).to_physical().item(), pl.Series("user_id", ["u", "v"])
     if within:
         rows = texts.known(number, ids).filter(user_id="u").rows()
@@ -137,12 +137,12 @@ def test_favourites_are_the_most_frequent_values_of_earlier_days(
 
 def test_a_persona_has_the_values_that_others_order_less() -> None:
     profile = ProfileConfig(name="taste", column="tags", ranked_by="tfidf")
-    texts = Favourites(ORDERS, PLACES, profile, half_life_days=1.0)
+    texts = ProfileTexts(ORDERS, PLACES, profile, half_life_days=1.0)
     asked = pl.DataFrame({USER: [1, 1], "day": [DAYS[1], DAYS[2]]})
     # day 1: spicy 1 * log(3 / 1), cheap 2 * log(3 / 2); day 2: spicy 1.5 * log(4.5 / 1.5), cheap
     # 2 * log(4.5 / 3)
     assert texts.as_of(asked).to_list() == ["spicy, cheap", "spicy, cheap"]
-    alone = Favourites(ORDERS.filter(pl.col(USER) == 1), PLACES, profile, half_life_days=1.0)
+    alone = ProfileTexts(ORDERS.filter(pl.col(USER) == 1), PLACES, profile, half_life_days=1.0)
     # day 2: spicy 1.5 * log(3.5 / 1.5) = 1.27, cheap 2 * log(3.5 / 2) = 1.12
     assert alone.as_of(asked)[1] == "spicy, cheap"
 

@@ -149,7 +149,7 @@ def known(folder: Path) -> Known:
         users=pl.DataFrame(
             {"user_id": ["u", "v"], "user_gender": ["f", None], "user_log_orders": [2.0, 0.0]}
         ).with_columns(user_log_impressions_per_day=0.5),
-        situations={
+        scene_profiles={
             "user_slot": pl.DataFrame(
                 {"user_id": ["u", "u"], "meal_slot": ["lunch", "dinner"], "user_slot": ["x", "y"]}
             ),

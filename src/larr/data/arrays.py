@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from larr import artifacts
-from larr.data.chunks import Mapped
+from larr.data.chunks import ParallelMap
 from larr.data.enriched import TEXT, Part
 from larr.data.features import FeatureEncoder
 from larr.data.known import Enricher
@@ -22,7 +22,7 @@ from larr.progress import track
 
 
 def write_arrays(
-    mapped: Mapped, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
+    pmap: ParallelMap, enricher: Enricher, encoder: FeatureEncoder, parts: list[Part], folder: Path
 ) -> dict[str, int]:
     """Writes the arrays of each split to its folder; returns their numbers of rows."""
     log, mean_weight = enricher.log, None
@@ -51,7 +51,7 @@ def write_arrays(
             shape = (rows, values.shape[1])
             artifacts.new_array(folder / split / f"{name}.npy", values.dtype, shape)
     with track("arrays", sum(counts.values()), "rows") as advance:
-        for rows in mapped(encoding.write, parts):
+        for rows in pmap(encoding.write, parts):
             advance(rows)
     return counts
 

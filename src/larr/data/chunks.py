@@ -29,8 +29,8 @@ from larr.workers import LOST, POLL_SECONDS, connected, processes
 
 Work = Callable[[Any], Any]
 """A function of a chunk that can be pickled, such as a `functools.partial` with the shared data."""
-Mapped = Callable[[Work, Iterable[Any]], Iterator[Any]]
-"""`mapped(work, chunks)` yields `work(chunk)` for each chunk, in order, as `map` does."""
+ParallelMap = Callable[[Work, Iterable[Any]], Iterator[Any]]
+"""`pmap(work, chunks)` yields `work(chunk)` for each chunk, in order, as `map` does."""
 WAITING = 2
 """Chunks submitted per process, running or queued; more would only use memory."""
 RETRIES = 2
@@ -40,7 +40,7 @@ SMALL = 2**16
 
 
 @contextmanager
-def mapping(cluster: ClusterConfig, folder: Path) -> Iterator[Mapped]:
+def parallel_map(cluster: ClusterConfig, folder: Path) -> Iterator[ParallelMap]:
     """Yields the function that processes chunks; `folder`, an absolute path, holds shared data."""
     if cluster.engine == "local" and cluster.workers == 1:
         yield map

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from larr.data.chunks import Mapped
+from larr.data.chunks import ParallelMap
 from larr.data.log import Log
 from larr.progress import Advance
 
@@ -50,7 +50,7 @@ def daily_counts(
 def count_log(
     log: Log,
     rate: float,
-    mapped: Mapped,
+    pmap: ParallelMap,
     advance: Advance,
     names: Sequence[str],
     of_rows: Counting,
@@ -65,7 +65,7 @@ def count_log(
     # An order of the history is no impression.
     of_order = {name: pl.lit(float(name in ("orders", TAKEN))) for name in names}
     parts = [of_rows(log.history.lazy(), of_order)]
-    for part in mapped(partial(_count_file, log, counts, of_rows), log.impressions):
+    for part in pmap(partial(_count_file, log, counts, of_rows), log.impressions):
         parts.append(part)
         advance(1)
     return pl.concat(parts, how="diagonal")

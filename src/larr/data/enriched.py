@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from larr.data.chunks import Mapped
+from larr.data.chunks import ParallelMap
 from larr.data.columns import IMPRESSIONS
 from larr.data.known import Enricher
 from larr.data.log import SPLITS
@@ -43,7 +43,7 @@ class Part:
 
 
 def write_enriched(
-    mapped: Mapped,
+    pmap: ParallelMap,
     enricher: Enricher,
     texts: TextNumbers,
     evaluated: list[str],
@@ -76,7 +76,7 @@ def write_enriched(
     names = [*evaluated, *ROWS.values(), "click", "order", *weight, *row_numbers(config)]
     write = partial(_write, enricher, list(dict.fromkeys(names)), occurrences, beside, ordered)
     with track("statistics and texts", sum(part.rows for part in parts), "rows") as advance:
-        for part, new in zip(parts, mapped(write, parts), strict=True):
+        for part, new in zip(parts, pmap(write, parts), strict=True):
             np.save(part.texts, np.concatenate([*map(texts.add, new), [MISSING]], dtype=np.int32))
             advance(part.rows)
     if compared := compared_numbers(config):

@@ -25,7 +25,7 @@ ENOUGH_ROWS = 20_000
 """Folds are added until there are this many validation rows."""
 FOLDS = 5
 """Each fold holds back a fifth."""
-MOSTLY = 0.5
+MAX_NEW = 0.5
 """If a larger share of the test rows has a new value, rows are held back by value."""
 SCATTER = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: its multiples modulo 2^64 are spread evenly."""
@@ -67,7 +67,7 @@ def _groups(data: Path) -> npt.NDArray[np.int64]:
     for name in ("keys", "texts", "categories"):
         value_NX, test_NX = _both(data, name)
         for value_N, test_N in zip(value_NX.T, test_NX.T, strict=True):
-            if _share_new(test_N, value_N) > MOSTLY:
+            if _share_new(test_N, value_N) > MAX_NEW:
                 found: npt.NDArray[np.int64] = value_N.astype(np.int64) + 1
                 return found
     return _both(data, "requests")[0][:, 0]
@@ -86,7 +86,7 @@ def _left_out(data: Path, is_held_N: npt.NDArray[np.bool_], start: float) -> npt
     for id_N, test_N in zip(*(keys.T for keys in _both(data, "keys")), strict=True):
         share = _share_new(test_N, id_N)
         missing = share - _share_new(id_N[is_held_N], id_N[~is_held_N])
-        if missing > 0 and share <= MOSTLY:
+        if missing > 0 and share <= MAX_NEW:
             ids, rows = np.unique(id_N, return_counts=True)
             steps = np.floor(np.arange(len(ids) + 1) * missing + start)
             by_rows = ids[np.argsort(-rows, kind="stable")]

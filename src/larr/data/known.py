@@ -16,7 +16,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.config import Config
-from larr.data.chunks import Mapped
+from larr.data.chunks import ParallelMap
 from larr.data.counts import COUNTS, Counting, count_log, daily_counts
 from larr.data.cross import Cross, DailyCross, Values, count_names, pair_counts
 from larr.data.features import as_numbers, sample
@@ -24,7 +24,7 @@ from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
 from larr.data.statistics import (
     NEVER_SEEN,
-    Favourites,
+    ProfileTexts,
     RecentPlaces,
     Statistics,
     Sums,
@@ -65,7 +65,7 @@ class Known:
     """poi_id, the columns of the places, their statistics."""
     users: pl.DataFrame
     """user_id, the columns of the users, their statistics and profiles."""
-    situations: dict[str, pl.DataFrame]
+    scene_profiles: dict[str, pl.DataFrame]
     """For each profile with `within`: user_id, the column `within`, the profile."""
     pairs: pl.DataFrame
     """user_id, poi_id and `PAIR_FIGURES`."""
@@ -84,8 +84,8 @@ class Known:
         never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
         rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
         rows = _with_crosses(rows, self.levels, self.crosses)
-        # Situations come last, as their key may be a level.
-        for table in self.situations.values():
+        # These come last, as their key may be a level.
+        for table in self.scene_profiles.values():
             rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
         return rows
 
@@ -98,13 +98,13 @@ class Known:
         return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
 
     def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
-        """Returns all users with their statistics, levels, and the given profiles of situations.
+        """Returns all users with their statistics, levels, and some of `scene_profiles`.
 
-        These add one row for each situation in which the user has ordered.
+        A user has a row for each value of the scene column in earlier orders.
         """
         users = with_levels(self.users, self.levels)
         for name in profiles:
-            table = self.situations[name]
+            table = self.scene_profiles[name]
             key = [column for column in table.columns[:-1] if column in users.columns]
             users = users.join(table, on=key, how="left", maintain_order="left")
         return users
@@ -124,8 +124,8 @@ class Known:
             if not cross.differs:
                 values |= cross.of_values(values)
         self._add_levels(values)  # levels of the cross statistics
-        for name, table in self._situation_values.items():
-            within = self.situations[name].columns[1]
+        for name, table in self._scene_profile_texts.items():
+            within = self.scene_profiles[name].columns[1]
             values[name] = table.get((row["user_id"], values.get(within)))
         return values
 
@@ -153,10 +153,10 @@ class Known:
         return {user_id: number for number, user_id in enumerate(self.users["user_id"])}
 
     @cached_property
-    def _situation_values(self) -> dict[str, dict[tuple[Any, ...], str]]:
+    def _scene_profile_texts(self) -> dict[str, dict[tuple[Any, ...], str]]:
         return {
             name: {row[:-1]: row[-1] for row in table.iter_rows()}
-            for name, table in self.situations.items()
+            for name, table in self.scene_profiles.items()
         }
 
     @cached_property
@@ -171,7 +171,7 @@ class Known:
         folder.mkdir()
         for name in TABLES:
             getattr(self, name).write_parquet(folder / f"{name}.parquet")
-        for name, table in self.situations.items():
+        for name, table in self.scene_profiles.items():
             table.write_parquet(folder / f"situation-{name}.parquet")
         edges = {level.bucket.column: level.edges for level in self.levels}
         artifacts.write_json(folder / EDGES, edges)
@@ -179,7 +179,7 @@ class Known:
     @classmethod
     def load(cls, config: Config, folder: Path) -> Self:
         tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-        situations = {
+        scene_profiles = {
             profile.name: pl.read_parquet(folder / f"situation-{profile.name}.parquet")
             for profile in config.profiles
             if profile.within
@@ -190,7 +190,7 @@ class Known:
             Cross.load(config, pair, folder / CROSS.format(number))
             for number, pair in enumerate(config.statistics or [])
         ]
-        return cls(**tables, situations=situations, levels=levels, crosses=crosses)
+        return cls(**tables, scene_profiles=scene_profiles, levels=levels, crosses=crosses)
 
 
 def _with_crosses(
@@ -210,13 +210,13 @@ class Enricher:
     through `Past`, so neither the row itself nor later ones can leak into it.
     """
 
-    def __init__(self, config: Config, log: Log, mapped: Mapped = map) -> None:
+    def __init__(self, config: Config, log: Log, pmap: ParallelMap = map) -> None:
         self.config, self.log = config, log
         self._tables = {PLACE: self._places, USER: self._users}
         reads = len(log.impressions) * (3 + len(config.statistics or []))
         with track("daily counts", reads, "file reads") as advance:
             rate = config.dataset.sampling_rate
-            self._count(partial(count_log, log, rate, mapped, advance))
+            self._count(partial(count_log, log, rate, pmap, advance))
 
     def _count(self, count: Callable[[Sequence[str], Counting], pl.DataFrame]) -> None:
         """Counts the log with a `count_log`, and keeps the sums that rows are looked up in."""
@@ -249,7 +249,7 @@ class Enricher:
             self.spending = Sums(spending, half_life)
         # Profiles and cross statistics may read levels of other columns, so these levels are fitted
         # first; levels of cross statistics follow.
-        self.favourites: list[Favourites] = []
+        self.profiles: list[ProfileTexts] = []
         self.levels: list[Levels] = []
         self.crosses: list[DailyCross] = []
         train = sample(log.training(), EDGE_ROWS)
@@ -270,7 +270,7 @@ class Enricher:
             if profile.events in kinds:
                 chosen = shown.filter(kinds[profile.events]).collect(engine="streaming")
             chosen = with_levels(chosen, self.levels)
-            self.favourites.append(Favourites(chosen, log.places, profile, half_life))
+            self.profiles.append(ProfileTexts(chosen, log.places, profile, half_life))
         no_rows = np.zeros(0, np.int64)
         self.owned = {
             row: {*with_levels(table(no_rows, no_rows), self.levels).columns}
@@ -308,7 +308,7 @@ class Enricher:
         pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
         rows = _with_crosses(rows.hstack(pairs), self.levels, self.crosses if crossed else ())
         return rows.with_columns(
-            texts.as_of(rows) for texts in self.favourites if texts.profile.within
+            texts.as_of(rows) for texts in self.profiles if texts.profile.within
         )
 
     def _places(self, place_N: Array, day_N: Array) -> pl.DataFrame:
@@ -326,7 +326,7 @@ class Enricher:
             users = users.hstack(spent)
         rows = pl.DataFrame({USER: user_N, "day": pl.Series(day_N).cast(pl.Date)})
         return users.with_columns(
-            texts.as_of(rows) for texts in self.favourites if not texts.profile.within
+            texts.as_of(rows) for texts in self.profiles if not texts.profile.within
         )
 
     def known(self, day: int) -> Known:
@@ -346,7 +346,7 @@ class Enricher:
             self._users(user_U, np.full(len(users), day)),
             {
                 texts.profile.name: texts.known(day, users["user_id"])
-                for texts in self.favourites
+                for texts in self.profiles
                 if texts.profile.within
             },
             pairs,

@@ -16,7 +16,7 @@ from larr import artifacts
 from larr.config import Config
 from larr.config.data import DatasetConfig
 from larr.data.checks import Checked, Checks
-from larr.data.chunks import Mapped
+from larr.data.chunks import ParallelMap
 from larr.data.contract import TABLES
 from larr.data.names import ROWS
 from larr.data.negatives import add_negatives
@@ -164,7 +164,7 @@ def check_tables(
     tables: Tables,
     folder: Path,
     kept_in: Path | None = None,
-    mapped: Mapped = map,
+    pmap: ParallelMap = map,
 ) -> Log:
     """Returns the checked log; writes `folder/checked/` (impressions) and `folder/rejected/`.
 
@@ -182,7 +182,7 @@ def check_tables(
     else:
         history = rejections.check("orders", _read(tables.orders, "orders"))
     impressions = tables.impressions
-    files, tasks = _check_impressions(config, rejections, impressions, folder / "checked", mapped)
+    files, tasks = _check_impressions(config, rejections, impressions, folder / "checked", pmap)
     rejections.report(kept_in or artifacts.folder(config, "prepare") / "rejected")
     split, last = _split(config, files, is_dated=tables.is_dated)
     sampled = None
@@ -227,7 +227,7 @@ def _read_chunks(table: pl.LazyFrame, name: str, rows: int) -> Iterator[pl.DataF
 
 
 def _check_impressions(
-    config: Config, rejections: Rejections, table: pl.LazyFrame, folder: Path, mapped: Mapped
+    config: Config, rejections: Rejections, table: pl.LazyFrame, folder: Path, pmap: ParallelMap
 ) -> tuple[list[Path], list[str]]:
     """Writes the valid impressions, one file per chunk; returns the files and the tasks."""
     folder.mkdir()
@@ -243,7 +243,7 @@ def _check_impressions(
     write = partial(_write_checked, rejections.checks, "order" in columns, folder)
     chunks = enumerate(_read_chunks(table, "impressions", config.dataset.chunk_rows))
     with track("checking impressions", total, "rows") as advance:
-        for number, (rows, checked) in enumerate(mapped(write, chunks)):
+        for number, (rows, checked) in enumerate(pmap(write, chunks)):
             rejections.add("impressions", rows, checked, number)
             advance(rows)
     files = sorted(folder.iterdir())

@@ -18,7 +18,7 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data.arrays import write_arrays
-from larr.data.chunks import Mapped, mapping
+from larr.data.chunks import ParallelMap, parallel_map
 from larr.data.columns import KEPT_FOR_EVALUATION, check_columns, used_columns
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
@@ -56,9 +56,9 @@ def prepare(config: Config) -> None:
     source = dataset(config)  # raises for an unknown kind before a folder is created
     with artifacts.building(config, "prepare", resume=False) as work:
         folder = work.folder.absolute()  # workers may have another working directory
-        with mapping(config.cluster, folder / "shared") as mapped:
+        with parallel_map(config.cluster, folder / "shared") as pmap:
             tables = source.tables(config, folder / "raw")
-            log = check_tables(config, tables, folder, mapped=mapped)
+            log = check_tables(config, tables, folder, pmap=pmap)
             config = with_pairs(config, log)
             check_columns(config, log)
             if NAME_WORDS in used_columns(config):
@@ -66,12 +66,12 @@ def prepare(config: Config) -> None:
             if warning := single_row_warning(log):
                 console.print(f"  warning: {warning}", soft_wrap=True)
             _write_requests(log, folder)
-            enricher, texts, beside = Enricher(config, log, mapped), TextNumbers(), _beside(log)
-            encoder, rows = _write_splits(mapped, enricher, texts, beside, folder)
+            enricher, texts, beside = Enricher(config, log, pmap), TextNumbers(), _beside(log)
+            encoder, rows = _write_splits(pmap, enricher, texts, beside, folder)
             if not has_last_days(folder):
                 for number, split_N in enumerate(splits(folder)):
                     fold = folder / HELD_BACK / str(number)
-                    _write_fold(mapped, config, log, encoder, texts, split_N, fold)
+                    _write_fold(pmap, config, log, encoder, texts, split_N, fold)
         # The workers have ended and freed their memory, which histories may need.
         counts = {f"{split}_rows": rows[split] for split in SPLITS}
         _write_features(config, log, encoder, counts, folder)
@@ -90,7 +90,7 @@ def prepare(config: Config) -> None:
 
 
 def _write_splits(
-    mapped: Mapped, enricher: Enricher, texts: TextNumbers, beside: str, folder: Path
+    pmap: ParallelMap, enricher: Enricher, texts: TextNumbers, beside: str, folder: Path
 ) -> tuple[FeatureEncoder, dict[str, int]]:
     """Writes the arrays of each split, and the columns of the test rows that `evaluate` reads.
 
@@ -99,10 +99,10 @@ def _write_splits(
     config, log = enricher.config, enricher.log
     truth = [name for name in TRUTH if name in log.scan().collect_schema()]
     evaluated = list(dict.fromkeys([*KEPT_FOR_EVALUATION, *config.features.categories, *truth]))
-    parts = write_enriched(mapped, enricher, texts, evaluated, folder, beside)
+    parts = write_enriched(pmap, enricher, texts, evaluated, folder, beside)
     encoder = fit(config, scan(parts, "train"))
     encoder.save(folder / "vocabularies")
-    rows = write_arrays(mapped, enricher, encoder, parts, folder)
+    rows = write_arrays(pmap, enricher, encoder, parts, folder)
     scan(parts, "test").select(evaluated).sink_parquet(folder / "test" / "rows.parquet")
     for split in filter(rows.get, SPLITS):
         _report_unknown(encoder, rows[split], folder / split)
@@ -127,7 +127,7 @@ def _write_orders(enricher: Enricher, beside: str, folder: Path) -> None:
 
 
 def _write_fold(
-    mapped: Mapped,
+    pmap: ParallelMap,
     config: Config,
     log: Log,
     encoder: FeatureEncoder,
@@ -150,10 +150,10 @@ def _write_fold(
     console.print(f"  {(split_N == 'test').sum():,} training rows held back for validation:")
     log = replace(log, impressions=files, split=Split(pl.col("split")), is_split_by_time=False)
     columns = [*KEPT_FOR_EVALUATION, *config.features.categories]
-    enricher = Enricher(config, log, mapped)
-    parts = write_enriched(mapped, enricher, texts, columns, folder)
+    enricher = Enricher(config, log, pmap)
+    parts = write_enriched(pmap, enricher, texts, columns, folder)
     scales = fit(config, scan(parts, "train")).scales
-    write_arrays(mapped, enricher, replace(encoder, scales=scales), parts, folder)
+    write_arrays(pmap, enricher, replace(encoder, scales=scales), parts, folder)
     write_histories(log, folder, _situations(enricher, encoder))
     # The indices are those of the complete log: values not in the fold's training rows become 0.
     trained_NF = np.load(folder / "train" / "categories.npy")
@@ -178,14 +178,14 @@ def _situations(enricher: Enricher, encoder: FeatureEncoder) -> Situations | Non
 
 
 def _beside(log: Log) -> str:
-    """Returns the column that joins an order with the unclicked places that compete with it.
+    """Returns the column that joins an order with the unclicked places shown beside it.
 
-    It is `request_id`, or `user_id` if most requests with an order have no unclicked place.
+    It is `request_id`, or `user_id` if at most half of the requests with an order have such places.
     """
-    requests = sample_requests(log.training()).group_by("request_id")
-    ordered = requests.agg(pl.col("order").any(), left=(~pl.col("click")).any()).filter("order")
-    share = ordered.select(pl.col("left").mean()).collect(engine="streaming").item()
-    return "request_id" if share > MAX_UNKNOWN else "user_id"
+    rows = sample_requests(log.training()).group_by("request_id")
+    requests = rows.agg(pl.col("order").any(), has_unclicked=(~pl.col("click")).any())
+    share = requests.filter("order").select(pl.col("has_unclicked").mean())
+    return "request_id" if share.collect(engine="streaming").item() > 0.5 else "user_id"
 
 
 def _write_requests(log: Log, folder: Path) -> None:
@@ -269,7 +269,7 @@ def _write_known(
                 place_texts[keyword.name] = np.insert(numbers, 0, MISSING)
         elif keyword.owner == "user":
             template = Template(keyword)
-            users = known.describe_users(n for n in template.columns if n in known.situations)
+            users = known.describe_users(n for n in template.columns if n in known.scene_profiles)
             if set(template.columns) <= set(users.columns):  # reads no column of the request
                 texts.add(template.column(users))
     pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)

@@ -153,8 +153,8 @@ class Statistics:
         return figures.select(pl.all().name.prefix(f"{self.prefix}_"))
 
 
-class Favourites:
-    """The main values in each user's orders or other events, joined by commas, as of any day."""
+class ProfileTexts:
+    """The texts of a profile, the main values in each user's earlier events, as of any day."""
 
     def __init__(
         self,
@@ -166,8 +166,8 @@ class Favourites:
         self.profile = profile
         within = [profile.within] if profile.within else []
         events = events.drop_nulls(within)
-        situations = events.select(within).unique().sort(within) if within else pl.DataFrame()
-        self.situations = situations.with_row_index(NUMBER, offset=1)
+        scenes = events.select(within).unique().sort(within) if within else pl.DataFrame()
+        self.scenes = scenes.with_row_index(NUMBER, offset=1)
         """The values of the scene column `profile.within`, numbered from 1; may be empty."""
         texts = text_column(profile.poi_column, places.schema[profile.poi_column])
         words = places.select("poi_id", value=split_values(texts)).explode("value")
@@ -199,10 +199,10 @@ class Favourites:
         self.past = Past(ordered.group_by("key", "day", maintain_order=True).agg(chosen))
 
     def _keys(self, rows: pl.DataFrame) -> pl.Series:
-        """Returns the number of each row's user and situation."""
-        key_N = rows[USER].cast(pl.Int64).alias("key") * (len(self.situations) + 1)
+        """Returns a number for each row's user and value of the scene column."""
+        key_N = rows[USER].cast(pl.Int64).alias("key") * (len(self.scenes) + 1)
         if within := self.profile.within:
-            found = rows.join(self.situations, on=within, how="left", maintain_order="left")
+            found = rows.join(self.scenes, on=within, how="left", maintain_order="left")
             key_N += found[NUMBER].fill_null(0)
         return key_N
 
@@ -218,10 +218,9 @@ class Favourites:
         `day` counts from 1970; `users` are the IDs in row order.
         """
         key_N = self.past.keys()
-        user_N, number_N = np.divmod(key_N, len(self.situations) + 1)
+        user_N, number_N = np.divmod(key_N, len(self.scenes) + 1)
         texts = self.past.before(key_N, np.full(len(key_N), day))
-        situations = self.situations.drop(NUMBER)[number_N - 1]
-        rows = users[user_N - 1].to_frame().hstack(situations)
+        rows = users[user_N - 1].to_frame().hstack(self.scenes.drop(NUMBER)[number_N - 1])
         return rows.with_columns(texts["text"].alias(self.profile.name)).drop_nulls()
 
 
