@@ -66,6 +66,18 @@ def test_leaking_columns_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["check"]
 
 
+def test_a_result_of_the_click_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a rating that is higher after a click, in most rows."""
+    log = tables(mood=(pl.col("click") + pl.col("draw") * 1.6) // 0.3, noise="draw")
+    both = "['mood', 'noise']"
+    checked(tmp_path, f"features.candidate_columns={both}", f"features.numbers={both}", **log)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "warning: mood: it alone predicts the training clicks well, AUC 0." in printed
+    assert "warning: noise" not in printed
+
+
 def test_the_labels_of_test_rows_are_not_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from larr.data.log import Log, check_tables, single_row_warning
 from larr.data.transforms import TIME_COLUMNS
 from larr.errors import DataError
 from larr.init.kinds import share
-from larr.init.left_out import only_clicked
+from larr.init.left_out import is_outcome, only_clicked
 from larr.init.words import has_role
 from larr.progress import console
 
@@ -29,6 +29,12 @@ MAX_ROWS = 200_000
 """Training rows in the sample."""
 MAX_AUC = 0.95
 """A column that alone predicts clicks with a higher AUC is derived from the click."""
+HIGH_AUC = 0.75
+"""A column of the log with a higher AUC may be a consequence of the click, such as a rating."""
+CLUE = (
+    "it alone predicts the training clicks well, AUC {:.3f}; check that it is known before the "
+    "impression, and no rating or result of it"
+)
 MAX_GAP = 0.5
 """If the shares of clicked and unclicked rows with a value differ by more, the value's presence may
 depend on the outcome."""
@@ -104,7 +110,9 @@ def _leaks(config: Config, log: Log) -> Iterator[tuple[str, bool]]:
             yield f"{name}: it alone predicts the training clicks, AUC {auc:.3f}", is_used
         elif abs(clicked - not_clicked) > MAX_GAP:
             yield f"{name}: {shares}", False
-        elif is_used and name in log_columns and has_role(name, "outcome"):
+        elif is_used and name in log_columns and auc > HIGH_AUC:
+            yield f"{name}: {CLUE.format(auc)}", False
+        elif is_used and name in log_columns and is_outcome(name):
             yield f"{name}: judging by its name, it may be known only after the impression", False
 
 

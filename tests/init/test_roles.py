@@ -237,6 +237,41 @@ def test_feedback_beside_the_click_is_left_out(folder: Path) -> None:
     assert "#   nontap: no row with a click has it" in text
 
 
+def test_what_follows_a_choice_is_left_out(folder: Path) -> None:
+    """Ratings and reviews beside the label, unlike the mean rating of a place, and bills."""
+    tables = huts(
+        taste_rating=pl.col("minutes") % 5,
+        hut_rating=pl.col("hut_id").str.len_chars() + 0.5,
+        remark=pl.format("A warm hut on day {}", "ms"),
+        order_value=pl.col("minutes") * 3,
+        guest_value=pl.col("minutes") * 7 % 31,
+    )
+    text, config = written(folder, {"log": tables["log"], "hikers": tables["hikers"]})
+    assert "#   taste_rating: its name suggests a rating, given afterwards" in text
+    assert "#   remark: it may be a review, written after the rating" in text
+    assert "#   order_value: its name suggests that it is known only after" in text
+    assert {"poi_hut_rating", "guest_value"} <= {
+        *config.features.numbers,
+        *(config.features.categories),
+    }
+
+
+def test_the_author_of_a_review_is_the_user(folder: Path) -> None:
+    """The text of the review is no place, and nearly all rows are recommendations."""
+    log = huts()["log"].rename({"hut_id": "lounge_name", "tapped": "recommended"})
+    log = log.with_columns(
+        author=pl.format("Anna {}", "hiker"),
+        content=pl.format("A warm hut, {} cosy beds, tea, soup, {}", "minutes", "ms")
+        .repeat_by(3)
+        .list.join(". "),
+        recommended=pl.col("minutes") > 3,
+    )
+    text, _ = written(folder, {"log": log.drop("hiker", "bundle", "slot")})
+    assert "# CHECK: is author the user ID?" in text
+    assert "lounge_name AS poi_id" in text
+    assert "# CHECK: recommended is true in 92.0% of the rows; if each row was chosen" in text
+
+
 def test_rows_without_a_user_or_rating_are_left_out(folder: Path) -> None:
     """As in shops with guests; a rating that most rows lack is no label."""
     rating = pl.when(pl.col("minutes") % 3 > 0).then((pl.col("minutes") + pl.col("slot")) % 6)
@@ -402,6 +437,11 @@ def test_rows_with_times_in_another_table_may_be_later(folder: Path) -> None:
     jobs = rows.with_columns(since=pl.format("2025-03-0{}T10:00", pl.int_range(60) % 9 + 1))
     text, _ = written(folder, huts() | {"jobs": jobs})
     assert "#   jobs: hiker is missing or repeated in 50.0% of its rows, whose times may be" in text
+    visits = huts()["log"].select("hiker", "hut_id", "ms", stay=pl.col("minutes")).head(200)
+    text, _ = written(folder, huts() | {"visits": visits})
+    assert (
+        "#   visits: it could be the log, too; to use it, move the files of log elsewhere" in text
+    )
 
 
 def test_the_name_of_a_place_has_the_words_of_its_key(folder: Path) -> None:

@@ -189,17 +189,17 @@ def test_tables_with_several_rows_of_a_place_become_lists(folder: Path) -> None:
     tables["cuisines"] = pl.DataFrame(cuisines, schema=["hut_id", "cuisine"], orient="row")
     openings = [(f"h{n}", f"2024-04-0{day}") for n in range(20) for day in (1, 2)]
     dishes = [
-        (f"d{n}", f"h{n // 2}", f"Hut soup {n % 9}", 4 + n, ["warm", "cold"][n % 3 // 2])
+        (f"d{n}", f"h{n // 2}", f"Hut soup {n % 9}", 4 + n, ["warm", "cold"][n % 3 // 2], n % 5)
         for n in range(40)
     ]
-    menu = ["dish_id", "hut_id", "dish_name", "price", "category"]
+    menu = ["dish_id", "hut_id", "title", "price", "category", "rating"]
     tables["dishes"] = pl.DataFrame(dishes, schema=menu, orient="row")
     tables["openings"] = pl.DataFrame(openings, schema=["hut_id", "day"], orient="row")
     text, config = written(folder, tables)
     assert "string_agg(DISTINCT cuisine, ', ' ORDER BY cuisine) AS cuisine" in text
     assert "FROM openings" not in text
     assert any("cuisine cakes, soups" in one for one in texts(config))
-    assert any("dish name Hut soup 3" in one for one in texts(config))
+    assert any("dishes title Hut soup 2, Hut soup 3" in one for one in texts(config))
 
 
 def test_an_integer_id_and_a_title_are_a_name(folder: Path) -> None:

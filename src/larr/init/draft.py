@@ -69,7 +69,8 @@ def draft(reader: Reader, folder: Path, path: Path) -> str:
         zone=_zone(time) if time else "",
         found=found,
         queries=[query for query in (log, places, users, *orders) if query.lines],
-        others=reader.others | {table.name: why_unread(table, found.log) for table in unread},
+        others=reader.others
+        | {table.name: why_unread(table, found.log, found.others) for table in unread},
         **_columns_read(found, log, places, users),
     )
 

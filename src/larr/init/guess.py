@@ -15,7 +15,16 @@ import polars as pl
 from larr.errors import DataError
 from larr.init import reshape
 from larr.init.kinds import Column, share
-from larr.init.left_out import ALONE, TIMES, is_matrix, leak, no_log, why_not_in_log
+from larr.init.left_out import (
+    ALONE,
+    TIMES,
+    is_given,
+    is_matrix,
+    is_outcome,
+    leak,
+    no_log,
+    why_not_in_log,
+)
 from larr.init.reader import Reader, Table, with_needs
 from larr.init.relations import (
     MIN_REPEATED,
@@ -32,6 +41,7 @@ from larr.init.roles import (
     is_axis,
     is_code,
     is_complete,
+    is_prose,
     labels,
     request,
     times,
@@ -85,6 +95,8 @@ class Guess:
     """Columns of the log to read, except those of users and places."""
     differing: Sequence[Column] = ()
     """The columns of `scene` that differ between the candidates of a request."""
+    others: Sequence[Table] = ()
+    """Tables that could be the log, too."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Column of the log -> the reason why it is not read."""
 
@@ -128,6 +140,7 @@ def guess(reader: Reader) -> Guess:
         found.unsure.difference_update(LABELS)
     _sort_columns(reader, found)
     found.orders = next(_earlier(found, others), None)
+    found.others = with_needs(other.log for other in others)
     return found
 
 
@@ -188,6 +201,7 @@ def _candidates(role: str, table: Table, tables: list[Table]) -> list[Entity]:
         if not (has_role(column.name, "count") and column.is_numeric)
         or is_role(column.name, *ROLES)
         if column.is_integer or not column.is_numeric
+        if column.kind != "text" or not is_prose(column)
     ]
     return [one for column in possible for one in _readings(role, column, table, tables)]
 
@@ -201,6 +215,8 @@ def _readings(role: str, column: Column, table: Table, tables: list[Table]) -> I
     rows = len(column.values) / len(column.distinct)
     if role == "user" and not is_named and is_role(column.name, "request") and rows <= MAX_SESSION:
         score = 1.5  # without users, sessions take their role
+    if role == "user" and is_role(column.name, "writer"):
+        score = 1.0  # the author of a review, unlike that of a book in a log with users
     if not (is_named or table.is_named):  # columns without names: codes, in order
         score = 0.5 * is_code(column)
     if score or not (table.is_named or column.is_numeric):
@@ -284,7 +300,11 @@ def _sort_columns(reader: Reader, found: Guess) -> None:
         rest = [column for column in rest if column not in entity.columns]
         if entity.table:
             _complete(reader, role, entity, entity.table, found)
-    reasons = {c.name: why_not_in_log(c, found.roles, has_label=found.has_label) for c in rest}
+    roles, has_label = found.roles, found.has_label
+    is_review = "rating" in roles or any(is_given(column, found.place.key) for column in rest)
+    reasons = {
+        c.name: why_not_in_log(c, roles, has_label=has_label, has_reviews=is_review) for c in rest
+    }
     found.left_out = {name: reason for name, reason in reasons.items() if reason}
     rest = [column for column in rest if column.name not in found.left_out]
     request = found.of("request") or [found.user.key, *found.of("time")]
@@ -307,7 +327,7 @@ def _describes(column: Column, role: str, entity: Entity, roles: dict[str, Colum
     is_read = column.kind not in (*TIMES, *ALONE) and len(column.distinct) > 1
     if not is_read or column.name.lower() in known or leak(column, roles):
         return False
-    is_named = has_role(column.name, role) and not has_role(column.name, "outcome")
+    is_named = has_role(column.name, role) and not is_outcome(column.name)
     return is_attribute(column, entity.key, 0 if is_named else MIN_REPEATED)
 
 

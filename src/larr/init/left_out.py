@@ -6,12 +6,14 @@ and only before the test days.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from larr.init.kinds import Column, percent, share
 from larr.init.reader import Table
-from larr.init.relations import MAX_DUPLICATES, is_contained, is_named_like
-from larr.init.roles import MAX_WITHOUT_TIME
+from larr.init.relations import MAX_DUPLICATES, depends, is_contained, is_named_like
+from larr.init.roles import MAX_WITHOUT_TIME, has_levels
 from larr.init.words import has_role, is_role
 
 TRAINING_SHARE, MIN_EXPECTED = 0.8, 10.0
@@ -41,20 +43,37 @@ def why_not(column: Column) -> str:
     return ALONE.get(column.kind, "").format(column.example)
 
 
-def why_not_in_log(column: Column, roles: dict[str, Column], *, has_label: bool) -> str:
-    """Returns the reason why a column of the log is not read, empty if it is read."""
+def is_outcome(name: str) -> bool:
+    """Returns whether a column is known only after the impression, by its name."""
+    return has_role(name, "outcome") or (has_role(name, "bill") and has_role(name, "amount"))
+
+
+def is_given(column: Column, place: Column) -> bool:
+    """Returns whether a column of the log holds ratings by its users, unlike means of places."""
+    is_rating = is_role(column.name, "rating") and column.is_numeric and has_levels(column)
+    return is_rating and not depends(column, place)
+
+
+def why_not_in_log(
+    column: Column, roles: dict[str, Column], *, has_label: bool, has_reviews: bool
+) -> str:
+    """Returns the reason why a column of the log is not read, empty if it is read.
+
+    `has_reviews` says whether the rows of the log are reviews.
+    """
     name, kind, has_rating = column.name, column.kind, "rating" in roles
     reasons = {
-        "its name suggests that it is known only after the impression": has_role(name, "outcome"),
+        "its name suggests that it is known only after the impression": is_outcome(name),
         "its name suggests that it is another label": (
             kind == "flag" and has_role(name, "click", "order")
         ),
         "another time is used": kind in TIMES and column.missing <= MAX_WITHOUT_TIME,
         f"a time that is missing in {percent(column.missing)} of the rows": kind in TIMES,
-        "it may be a review, written after the rating": kind == "text" and has_rating,
+        "it may be a review, written after the rating": kind == "text" and has_reviews,
         "its name suggests that it is another rating": (
             is_role(name, "rating") and (has_rating or not has_label)
         ),
+        "its name suggests a rating, given afterwards": is_given(column, roles["place"]),
         "it may count events of this place": not has_label and is_role(name, "count"),
         "without times, it may count events of this user and place": (
             not has_label and "time" not in roles and kind == "number"
@@ -102,8 +121,12 @@ def only_clicked(has_value: pl.Series, is_clicked: pl.Series) -> bool:
     return not others.any() and share(has_value) * len(others) > MIN_EXPECTED
 
 
-def why_unread(table: Table, log: Table) -> str:
-    """Returns the reason why a table is not read."""
+def why_unread(table: Table, log: Table, logs: Sequence[Table]) -> str:
+    """Returns the reason why a table is not read; `logs` are those that could be the log, too."""
+    if table in logs:
+        while log.needs:
+            log = log.needs[0]
+        return f"it could be the log, too; to use it, move the files of {log.name} elsewhere"
     keys = [
         key
         for column in log.columns

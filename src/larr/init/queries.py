@@ -28,6 +28,8 @@ ADDED |= {"ctr", "cvr", "recent", "impressions", "order_price_yuan"}
 """Names, without prefix, of columns that larr adds."""
 HIGH = 0.8
 """A rating of at least this share of the largest is a click."""
+MANY_CLICKS = 0.9
+"""A label that is set in a larger share of the rows may not be the click."""
 MIN_STARS = 5
 """Zeros on a scale up to at least this number may be missing ratings."""
 MAX_EVENTS = 6
@@ -141,6 +143,7 @@ def log_query(table: str, found: Guess) -> Query:
             query.checks.append("; ".join([note, *unrated]) + ".")
         elif column.kind == "flag" and column.true_value.lower() not in {*LABELS, "1", "1.0"}:
             sql += f" = {literal(column.true_value)}"
+        query.checks += _doubts_of_label(role, column)
         if role in found.unsure:
             query.checks.append(f"is {column.name} the {role}{' ID' * is_id}?")
         if role != "clock":
@@ -154,6 +157,17 @@ def log_query(table: str, found: Guess) -> Query:
     if where:
         query.source += f"\nWHERE {' AND '.join(where)}"
     return query
+
+
+def _doubts_of_label(role: str, column: Column) -> Iterator[str]:
+    """Yields what the user should check about a label that nearly all rows have."""
+    is_flag = role == "click" and column.kind == "flag"
+    if is_flag and (clicked := share(column.values == column.true_value)) > MANY_CLICKS:
+        yield (
+            f"{column.name} is {column.true_value} in {percent(clicked)} of the rows; if each row "
+            "was chosen, as an order is, and this is what became of it, leave it out and write "
+            "[dataset.negatives]."
+        )
 
 
 def _has_returns(column: Column) -> bool:

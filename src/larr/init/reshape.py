@@ -219,7 +219,12 @@ def with_others(
             continue
         rest = [c for c in other.columns if c is not own and c.name.lower() not in taken]
         if own.repeated > MAX_DUPLICATES:
+            names = [c for c in other.columns if {*c.words} <= WORDS["name"]]  # of dishes, too
+            rest += [c for c in names if c not in [*rest, own]]
             values = _lists(rest, role) if is_contained(own, key) else {}
+            for c in names:
+                if c.name.lower() in taken and c.sql in values:
+                    values[identifier(f"{other.name}_{c.name}")] = values.pop(c.sql)
             added = _grouped(other, key, own, values) if values else None
         else:
             added = _same_key(other, key, own, rest, role)
@@ -261,7 +266,9 @@ def _lists(rest: list[Column], role: str) -> dict[str, str]:
     named = [c for c in values if role == "place" and (c.has_words or not is_code(c))]
     # Each dish of a menu has an ID of its own, unlike the places of a log.
     own = [c for c in rest if c.is_key and is_role(c.name, "place")]
-    is_log = any(is_role(c.name, *OF_LOGS) for c in rest if c not in named + own)
+    unused = named + own + [c for c in rest if c.kind in ("nested", "missing", "constant")]
+    of_logs = {*OF_LOGS} - ({"rating"} if own else set())  # a dish may have a rating
+    is_log = any(is_role(c.name, *of_logs) for c in rest if c not in unused)
     if is_log or any(column.kind in ("time", "date") for column in rest):
         return {}
     lists = "string_agg(DISTINCT {0}, ', ' ORDER BY {0})"

@@ -20,6 +20,8 @@ an ID with a usual name, as these rows are left out. A column with more missing 
 """
 MAX_DURATION = timedelta(hours=1)
 """Maximum time between the rows of a request."""
+LONGEST_NAME = 100
+"""Maximum median length of names in letters."""
 MAX_LEVELS = 101
 """Maximum number of values of a rating, unless it is named as one: 7.85 points."""
 
@@ -39,6 +41,11 @@ def is_complete(column: Column) -> bool:
     """Returns whether few rows lack an ID, or at most half if it is named as one."""
     is_named = column.words == ["id"] or is_role(column.name, "user", "place")
     return column.missing <= (MAX_LEFT_OUT if is_named else MAX_MISSING)
+
+
+def is_prose(column: Column) -> bool:
+    """Returns whether texts are too long for names, such as reviews."""
+    return (column.distinct.str.len_chars().median() or 0) > LONGEST_NAME
 
 
 def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | None:
