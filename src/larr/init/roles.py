@@ -21,7 +21,7 @@ an ID with a usual name, as these rows are left out. A column with more missing 
 MAX_DURATION = timedelta(hours=1)
 """Maximum time between the rows of a request."""
 LONGEST_NAME = 100
-"""Maximum median length of names in letters."""
+"""Maximum number of letters of at least half of the names."""
 MAX_LEVELS = 101
 """Maximum number of values of a rating, unless it is named as one: 7.85 points."""
 
@@ -45,7 +45,7 @@ def is_complete(column: Column) -> bool:
 
 def is_prose(column: Column) -> bool:
     """Returns whether texts are too long for names, such as reviews."""
-    return (column.distinct.str.len_chars().median() or 0) > LONGEST_NAME
+    return share(column.distinct.str.len_chars() > LONGEST_NAME) > 0.5
 
 
 def request(columns: Sequence[Column], roles: dict[str, Column]) -> Column | None:
