@@ -183,7 +183,7 @@ def with_reasons(rows: pl.DataFrame, broken: Broken) -> pl.DataFrame:
     broken = {rule: mask.filter(is_bad) for rule, mask in broken.items()}
     columns = [pl.when(mask).then(pl.lit(column)) for (column, _), mask in broken.items()]
     reasons = [pl.when(mask).then(pl.lit(reason)) for (_, reason), mask in broken.items()]
-    for name in (name for name in REASONS if name in given.columns):
+    for name in {*REASONS}.intersection(given.columns):
         new = f"{name}_given"
         while new in given.columns:
             new += "_given"

@@ -242,7 +242,13 @@ class CsvReader:
         ).pl()
         # A line can have more than one error.
         rejected = rejected.unique(["file", "start"], maintain_order=True)
-        unreadable = complete(rejected, dialect).cast(UNREADABLE)
+        lines = rejected.with_columns(end=pl.col("start").shift(-1).over("file"))
+        texts = [
+            record_at(Path(file), start, end, dialect) if len(text.encode()) >= LONGEST else text
+            for file, text, start, end in lines.select("file", "text", "start", "end").iter_rows()
+        ]
+        unreadable = lines.with_columns(text=pl.Series(texts, dtype=pl.String))
+        unreadable = unreadable.select(*UNREADABLE).cast(UNREADABLE)
         return Scan(dialect, rows, unreadable, next(filter(None, suspect_cells), None))
 
     def _columns_in(self, number: NumberFormat, scan: str, columns: Iterable[str]) -> list[str]:
@@ -306,21 +312,8 @@ def detected_dialect(path: Path, file: FileConfig, encoding: str = "utf-8") -> D
     )
 
 
-def complete(unreadable: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
-    """Returns the malformed lines with their complete texts.
-
-    `unreadable` is in file order; its column `start` holds the byte at which each line begins.
-    """
-    texts = []
-    lines = unreadable.with_columns(end=pl.col("start").shift(-1).over("file"))
-    for file, text, start, end in lines.select("file", "text", "start", "end").iter_rows():
-        is_cut = len(text.encode()) >= LONGEST
-        texts.append(line_at(Path(file), start, end, dialect) if is_cut else text)
-    return unreadable.with_columns(text=pl.Series(texts, dtype=pl.String)).select(*UNREADABLE)
-
-
-def line_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
-    """Returns the record at byte `start`, which ends before byte `end`; quotes can span lines."""
+def record_at(path: Path, start: int, end: int | None, dialect: Dialect) -> str:
+    """Returns the record that begins at byte `start` and ends before byte `end`."""
     taken: list[str] = []
 
     def lines(stream: Iterable[bytes]) -> Iterator[str]:

@@ -39,7 +39,7 @@ RANDOM_DAYS = 6
 """Training days of a log without times."""
 SAMPLE_ROWS = 2_000_000
 """Rows of the sample from which shares of requests are estimated."""
-MAX_ALONE = 0.9
+MAX_SINGLE = 0.9
 """If a larger share of the requests has one row, `request_id` or `time` may be wrong."""
 MAX_AT_MIDNIGHT = 0.1
 """If a larger share of the times is midnight, they may be dates without a time of day."""
@@ -149,11 +149,11 @@ def single_row_warning(log: Log) -> str:
     if not log.is_dated:
         return ""  # rows of a log without times are requests unless it has request_id
     counts = sample_requests(log.scan()).group_by("request_id").len()
-    alone = counts.select((pl.col("len") == 1).mean()).collect(engine="streaming").item()
-    if alone <= MAX_ALONE:
+    share = counts.select((pl.col("len") == 1).mean()).collect(engine="streaming").item()
+    if share <= MAX_SINGLE:
         return ""
     return (
-        f"{alone:.0%} of the requests have one row: if several places are shown at a time, give "
+        f"{share:.0%} of the requests have one row: if several places are shown at a time, give "
         "them the same request_id or, without request_id, the same time, such as "
         "date_trunc('minute', time) AS time"
     )

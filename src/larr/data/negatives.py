@@ -53,12 +53,12 @@ def add_negatives(
         for number, path in enumerate(files):
             rows = split(pl.scan_parquet(path)).collect().with_row_index(ROW)
             read = rows.height
-            asked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
+            clicked = rows.filter(pl.col("click")).unique("request_id", maintain_order=True)
             earlier = first.filter(pl.col("file") < number)
-            asked = asked.join(earlier, on="request_id", how="anti", maintain_order="left")
-            sampled, possible = _sampled(asked, available, taken, wanted)
+            clicked = clicked.join(earlier, on="request_id", how="anti", maintain_order="left")
+            sampled, possible = _sampled(clicked, available, taken, wanted)
             eligible += possible
-            requests, drawn = requests + asked.height, drawn + sampled.height
+            requests, drawn = requests + clicked.height, drawn + sampled.height
             rows = pl.concat([rows, sampled.select(rows.columns)]).sort(ROW, maintain_order=True)
             rows.drop(ROW).write_parquet(path)
             advance(read)
@@ -103,11 +103,11 @@ def _available(
     were always available, old in nearly all others. If the column `since` of places has its start,
     it is available from then.
     """
-    day, clicked = pl.col("day").to_physical(), pl.col("clicks")
-    gap = (pl.col(LAST) - pl.col(FIRST)) / (clicked - 1)
-    duration = (pl.col(LAST) - pl.col(FIRST) + 2 * gap).filter(clicked > 1).mean()
+    day, count = pl.col("day").to_physical(), pl.col("clicks")
+    gap = (pl.col(LAST) - pl.col(FIRST)) / (count - 1)
+    duration = (pl.col(LAST) - pl.col(FIRST) + 2 * gap).filter(count > 1).mean()
     gap_of_one = duration.fill_null(np.inf) if is_dated else pl.lit(np.inf)
-    gap = pl.when(clicked > 1).then(gap).otherwise(gap_of_one)
+    gap = pl.when(count > 1).then(gap).otherwise(gap_of_one)
     per_split = [
         clicks.filter(pl.col("split").is_in(splits))
         .group_by("poi_id")
@@ -138,16 +138,16 @@ def _first_files(files: list[Path]) -> pl.DataFrame:
 
 
 def _sampled(
-    asked: pl.DataFrame, available: pl.DataFrame, taken: pl.DataFrame, wanted: NegativesConfig
+    clicked: pl.DataFrame, available: pl.DataFrame, taken: pl.DataFrame, wanted: NegativesConfig
 ) -> tuple[pl.DataFrame, float]:
-    """Returns negatives for each row of `asked`, and how many places were available to all rows.
+    """Returns negatives for clicked rows, one of each request, and how many places were available.
 
     The negatives of a row are distinct places that are not `taken`.
     """
     group, draws = ["split", *wanted.within], wanted.per_request * TRIES
     sizes = available.select(*group, PLACES).unique()
     used = dict.fromkeys((ROW, "request_id", "day", "time", *group, *wanted.not_taken_in))
-    rows = asked.select(*used).join(sizes, on=group, maintain_order="left")
+    rows = clicked.select(*used).join(sizes, on=group, maintain_order="left")
     lacking, found, possible = rows, [], 0.0
     for number in range(ROUNDS):
         drawn = _drawn(lacking, range(number * draws, (number + 1) * draws), available, group)
@@ -160,7 +160,7 @@ def _sampled(
         lacking = lacking.join(enough, on=ROW, how="anti", maintain_order="left")
         if lacking.is_empty():
             break
-    rest = asked.drop("poi_id", PLACE, "click", "order")
+    rest = clicked.drop("poi_id", PLACE, "click", "order")
     sampled = sampled.select(ROW, "poi_id", PLACE).join(rest, on=ROW, maintain_order="left")
     labels = (pl.lit(value=False).alias(name) for name in ("click", "order"))
     return sampled.with_columns(labels), possible

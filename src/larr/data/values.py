@@ -35,6 +35,9 @@ OFFSET = r"(\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)\s*(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$
 """A time of day (group 1) and its offset from UTC at the end of a text."""
 SIGNED_OFFSET = r":\d{2}(?:\.\d+)?\s*([+-])(\d{2}):?(\d{2})?$"
 """Sign, hours and minutes of an offset; Z and UTC have none."""
+EPOCHS = ((1e11, 1), (1e14, 10**3), (1e17, 10**6))
+"""Upper limits of seconds, milliseconds and microseconds since 1970, and their number per second;
+larger times are in nanoseconds. The ranges do not overlap until the year 5138."""
 TRUTH = {"true": 1.0, "false": 0.0}
 LABELS = TRUTH | {"t": 1.0, "yes": 1.0, "y": 1.0, "f": 0.0, "no": 0.0, "n": 0.0}
 LARGEST_EXACT: dict[pl.DataType, int] = {
@@ -193,11 +196,11 @@ def _clock(texts: pl.Series) -> pl.Series:
 
 
 def _instant(number: pl.Expr, zone: str) -> pl.Expr:
-    """Returns the times of numbers (int64): seconds, milli-, micro- or nanoseconds since 1970."""
-    # The ranges of the four units do not overlap until the year 5138.
+    """Returns the times of numbers (int64) in one of the units of `EPOCHS`."""
     microseconds = number // 1_000
-    for limit, factor in ((1e17, 1), (1e14, 1_000), (1e11, 1_000_000)):
-        microseconds = pl.when(number < limit).then(number * factor).otherwise(microseconds)
+    for limit, units in reversed(EPOCHS):
+        in_unit = number * (10**6 // units)
+        microseconds = pl.when(number < limit).then(in_unit).otherwise(microseconds)
     instant = microseconds.cast(pl.Datetime("us"))
     return _in_zone(instant, zone) if zone else instant
 

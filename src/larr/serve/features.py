@@ -217,7 +217,7 @@ class Reader:
         return PlaceInputs(
             self.encoder.categories(described, categories),
             self.encoder.scales.select(self.numbers.place).column(described),
-            self._text_numbers(self.place_texts(described), places.height),
+            self._text_numbers([t.column(described) for t in self.place_templates], places.height),
         )
 
     def place_texts(self, places: pl.DataFrame) -> list[pl.Series]:

@@ -14,15 +14,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from larr.data.contract import OLDEST
-from larr.data.values import joined
+from larr.data.values import EPOCHS, joined
 from larr.errors import InputError, suggestion
 from larr.serve.features import FIRST, POSITION, Kinds
 
 EXPLAINED = 50
 LARGEST = sys.float_info.max
 DATE_AND_TIME, EXAMPLE = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"), "2024-04-08T12:10:00"
-EPOCHS = ((1e11, 1), (1e14, 1e3), (1e17, 1e6))
-"""Upper limits of times in seconds, milliseconds and microseconds, with their units per second."""
 Scalar = str | int | float | bool | None
 Values = list[str | int | bool | None]
 Value = Annotated[
@@ -156,8 +154,8 @@ def local_time(time: str | float | None, zone: str) -> datetime:
             # Python would accept a date as midnight, and most numbers as dates
             read = datetime.fromisoformat(time if DATE_AND_TIME.match(time) else "")
         else:
-            unit = next((unit for limit, unit in EPOCHS if time < limit), 1e9)
-            read = datetime.fromtimestamp(time / unit, UTC)
+            units = next((units for limit, units in EPOCHS if time < limit), 10**9)
+            read = datetime.fromtimestamp(time / units, UTC)
         if read.tzinfo and here:
             read = read.astimezone(here).replace(tzinfo=None)
     except (ValueError, OverflowError):
