@@ -21,7 +21,7 @@ import psutil
 from measure import config_parser
 
 from larr import artifacts
-from larr.data.known import KNOWN
+from larr.data.snapshot import KNOWN
 from larr.serve import publish as module
 from larr.serve.request import RankRequest
 from larr.serve.store import VERSIONS, Store, read_golden

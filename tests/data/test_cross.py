@@ -114,7 +114,7 @@ def test_figures_equal_a_naive_twin(
     cross = daily_cross(config, rows, history, tmp_path)
     tags = pl.DataFrame({"poi_tags": ["spicy", "cheap, sweet", "new", None]})
     asked = USERS.join(tags, how="cross").with_columns(day=day)
-    served = cross.known((day - date(1970, 1, 1)).days)
+    served = cross.snapshot((day - date(1970, 1, 1)).days)
     logs = rows.to_dicts(), history.to_dicts()
     expected = [
         naive(*logs, row["user_id"], row["poi_tags"], day) for row in asked.iter_rows(named=True)

@@ -15,7 +15,7 @@ from larr.config import Config
 from larr.data.features import FeatureEncoder
 from larr.data.histories import KINDS, LENGTH, add_latest, of_situation
 from larr.data.situations import Situations
-from larr.data.transforms import MISSING, TextNumbers, with_time_columns
+from larr.data.transforms import MISSING, TextIds, with_time_columns
 from tests.fake_data import load
 
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=12)
@@ -127,7 +127,7 @@ def test_place_texts_do_not_depend_on_statistics(city: Config) -> None:
     table = pl.read_parquet(data / "place_texts.parquet")
     assert "poi_name" in table.columns
     assert "poi_statistics" not in table.columns
-    texts = TextNumbers(pl.read_parquet(data / "texts.parquet"))
+    texts = TextIds(pl.read_parquet(data / "texts.parquet"))
     descriptions = pl.read_parquet(data / "descriptions.parquet")
     for keyword in table.columns:
         assert table[keyword][0] == MISSING

@@ -338,7 +338,7 @@ def test_all_users_and_places_have_texts_in_every_situation(city: Config) -> Non
     )
     rows = rows.join(moments, how="cross").join(scene, how="cross")
     reader = Reader(city, data)
-    full = reader.known.enrich(with_time_columns(rows))
+    full = reader.snapshot.enrich(with_time_columns(rows))
     texts = reader.table(rows)["texts"]
     for slot, keyword in enumerate(city.scene_keywords):
         if keyword.owner != "scene":

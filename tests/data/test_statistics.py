@@ -127,7 +127,7 @@ def test_profiles_hold_the_most_frequent_values_of_earlier_days(
     texts = ProfileTexts(ORDERS, PLACES, profile, half_life_days=1.0)
     number, ids = pl.Series([DAYS[2]]).to_physical().item(), pl.Series("user_id", ["u", "v"])
     if within:
-        rows = texts.known(number, ids).filter(user_id="u").rows()
+        rows = texts.snapshot(number, ids).filter(user_id="u").rows()
         assert {tuple(situation): text for _, *situation, text in rows} == expected
     asked = pl.DataFrame({USER: [1] * 2 + [2], "day": [DAYS[2]] * 2 + [DAYS[1]]})
     asked = asked.with_columns(meal_slot=pl.Series(["lunch", "dinner", "lunch"]))

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from larr.config import Config
 from larr.config.data import BucketConfig, KeywordConfig
-from larr.data.known import PAIR_FIGURES, Known
+from larr.data.snapshot import PAIR_FIGURES, Snapshot
 from larr.data.transforms import (
     Levels,
     Scales,
     Template,
-    TextNumbers,
+    TextIds,
     Vocabulary,
     text_column,
     text_value,
@@ -133,7 +133,7 @@ def test_time_columns_equal_those_of_a_table(times: list[datetime]) -> None:
     assert [time_columns(time) for time in times] == table.to_dicts()
 
 
-def known(folder: Path) -> Known:
+def snapshot(folder: Path) -> Snapshot:
     """Two users, one with a past, saved and loaded."""
     profiles = [
         {"name": "user_slot", "column": "tags", "within": "meal_slot"},
@@ -142,7 +142,7 @@ def known(folder: Path) -> Known:
     bucket = BucketConfig(column="heat", words=["cold", "hot"])
     orders = BucketConfig(column="user_log_orders", words=["few", "many"])
     config = Config.model_validate({"profiles": profiles, "buckets": [bucket, orders]})
-    Known(
+    Snapshot(
         places=pl.DataFrame(
             {"poi_id": ["p", "q"], "poi_name": ["P", "Q"], "poi_log_orders": [1.0, 0.0]}
         ).with_columns(poi_log_impressions_per_day=0.5),
@@ -163,11 +163,11 @@ def known(folder: Path) -> Known:
         recent=pl.DataFrame({"user_id": ["u"], "recent": [["q", "p"]]}),
         levels=[Levels(bucket, [20.0]), Levels(orders, [1.0])],
     ).save(folder)
-    return Known.load(config, folder)
+    return Snapshot.load(config, folder)
 
 
 def test_columns_of_a_request_equal_those_of_its_rows(tmp_path: Path) -> None:
-    day = known(tmp_path / "known")
+    day = snapshot(tmp_path / "known")
     random = np.random.default_rng(1)
     rows = pl.DataFrame(
         {
@@ -190,7 +190,7 @@ def test_columns_of_a_request_equal_those_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_a_place_without_a_past_has_no_orders_and_no_level_of_its_rates(tmp_path: Path) -> None:
-    day = known(tmp_path / "known")
+    day = snapshot(tmp_path / "known")
     described = day.describe_places(pl.DataFrame({"poi_id": ["new"], "poi_name": ["N"]}))
     assert described.row(0, named=True) == {
         "poi_id": "new",
@@ -201,7 +201,7 @@ def test_a_place_without_a_past_has_no_orders_and_no_level_of_its_rates(tmp_path
 
 
 def test_users_are_described_in_each_situation(tmp_path: Path) -> None:
-    users = known(tmp_path / "known").describe_users(["user_slot"])
+    users = snapshot(tmp_path / "known").describe_users(["user_slot"])
     assert users.select("user_id", "user_log_orders_level", "user_slot").rows() == [
         ("u", "many", "x"),
         ("u", "many", "y"),
@@ -241,7 +241,7 @@ def test_configured_edges_must_fit_the_words() -> None:
 
 
 def test_equal_texts_of_a_keyword_share_a_number() -> None:
-    numbers = TextNumbers()
+    numbers = TextIds()
     first = numbers.add(pl.Series("a", ["x", None, "y", "x"]))
     second = numbers.add(pl.Series("b", ["x"]))
     third = numbers.add(pl.Series("a", ["y", "z"]))
@@ -250,9 +250,9 @@ def test_equal_texts_of_a_keyword_share_a_number() -> None:
 
 
 def test_numbers_are_looked_up_for_columns_and_values() -> None:
-    written = TextNumbers()
+    written = TextIds()
     written.add(pl.Series("a", ["x", "y"]))
-    numbers = TextNumbers(written.table())
+    numbers = TextIds(written.table())
     texts = pl.Series("a", ["y", None, "new", "x"])
     assert numbers.column(texts).tolist() == [1, -1, -1, 0]
     assert [numbers.value("a", text) for text in texts] == [1, -1, -1, 0]

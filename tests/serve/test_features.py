@@ -205,10 +205,10 @@ def test_unknown_users_places_and_values_have_inputs(reader: Reader) -> None:
 
 def test_an_added_place_has_the_cross_statistics_of_its_values(crossed: Config) -> None:
     reader = Reader(crossed, crossed.output / "prepare")
-    known, row = reader.known.places.head(1), len(reader.known.places) + 1
+    known, row = reader.snapshot.places.head(1), len(reader.snapshot.places) + 1
     copied = ["poi_name", "poi_category", "poi_tags", "poi_price_yuan"]
     like_it = known.select(*copied, poi_id=pl.lit("new"))
-    user = reader.known.users["user_id"][0]
+    user = reader.snapshot.users["user_id"][0]
     request = reader.request({"user_id": user, "time": datetime(2024, 4, 8, 12)})
     unknown = reader.candidates(request, {"poi_id": ["new"]})
     reader.add(like_it, [row])

@@ -85,7 +85,7 @@ def test_places_with_equal_texts_share_vectors(live: Live, served: Config) -> No
         pytest.skip("it reads no texts")
     number = {text: n for n, text in enumerate(ranker.reader.texts.table()["text"])}
     raw_VD = np.load(artifacts.folder(served, "embed") / "encoder" / "vectors.npy")
-    known = ranker.reader.known.places
+    known = ranker.reader.snapshot.places
     row = known.drop(COMPUTED, strict=False).row(5, named=True)
     copy = {name.removeprefix("poi_"): value for name, value in row.items() if name != "poi_id"}
     added = to_known_row(copy | {"poi_id": "copy"}, known)

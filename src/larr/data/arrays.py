@@ -12,8 +12,8 @@ import polars as pl
 from larr import artifacts
 from larr.data.chunks import ParallelMap
 from larr.data.enriched import TEXT, Part
+from larr.data.enricher import Enricher
 from larr.data.features import FeatureEncoder
-from larr.data.known import Enricher
 from larr.data.log import SPLITS
 from larr.data.names import PLACE, ROWS, USER
 from larr.data.statistics import RecentPlaces

@@ -14,10 +14,10 @@ from larr.config import Config
 from larr.data.contract import (
     NUMBER,
     TABLES,
-    Broken,
     Column,
-    broken_in_columns,
-    broken_in_rows,
+    Violations,
+    column_violations,
+    row_violations,
 )
 from larr.data.names import own_categories, own_names, own_numbers
 from larr.data.values import LARGEST_EXACT, NESTED, ROUNDED, SHORT, as_type, is_naive
@@ -37,7 +37,7 @@ class Checked(NamedTuple):
     """The valid rows, in the types of the contract."""
     rejected: pl.DataFrame
     """The invalid rows as given, after `reason` (joined by "; ") and the list `columns` of the
-    broken rules, see `larr.data.contract.Broken`."""
+    broken rules, see `larr.data.contract.Violations`."""
     blanked: pl.DataFrame
     """The invalid values in optional columns of the valid rows, which became null: the required
     columns of their row, `column`, `value`, `reason`."""
@@ -84,10 +84,11 @@ class Checks:
         )
         if tables.time_zone and not tables.naive_times and "time" in frame.columns:
             _check_times(table, given["time"], tables.time_zone)
-        broken = broken_in_columns(columns, given, typed)
-        blanked = {rule: broken.pop(rule) for rule in [*broken] if not columns[rule[0]].rejects}
-        broken |= broken_in_rows(contract, typed, self.known, self.rejected, self.now)
-        is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
+        found = column_violations(columns, given, typed)
+        violations = {rule: rows for rule, rows in found.items() if columns[rule[0]].rejects}
+        blanked = {rule: rows for rule, rows in found.items() if rule not in violations}
+        violations |= row_violations(contract, typed, self.known, self.rejected, self.now)
+        is_bad = pl.select(pl.any_horizontal(*violations.values())).to_series()
         good = typed.with_columns(given.drop(typed.columns))
         cells = []
         for (name, reason), rows in blanked.items():
@@ -102,7 +103,7 @@ class Checks:
                 cells.append(of_cell)
         return Checked(
             good.filter(~is_bad),
-            with_reasons(frame, broken),
+            with_reasons(frame, violations),
             pl.concat(cells) if cells else pl.DataFrame(schema=["column", "value", "reason"]),
             markers,
             Counter({name: given[name].count() for name in columns}),
@@ -176,13 +177,13 @@ def _without_markers(
     return given.with_columns(short), markers
 
 
-def with_reasons(rows: pl.DataFrame, broken: Broken) -> pl.DataFrame:
+def with_reasons(rows: pl.DataFrame, violations: Violations) -> pl.DataFrame:
     """Returns the rows that break a rule, as in `Checked.rejected`."""
-    is_bad = pl.select(pl.any_horizontal(*broken.values())).to_series()
+    is_bad = pl.select(pl.any_horizontal(*violations.values())).to_series()
     given = rows.filter(is_bad)
-    broken = {rule: mask.filter(is_bad) for rule, mask in broken.items()}
-    columns = [pl.when(mask).then(pl.lit(column)) for (column, _), mask in broken.items()]
-    reasons = [pl.when(mask).then(pl.lit(reason)) for (_, reason), mask in broken.items()]
+    violations = {rule: mask.filter(is_bad) for rule, mask in violations.items()}
+    columns = [pl.when(mask).then(pl.lit(column)) for (column, _), mask in violations.items()]
+    reasons = [pl.when(mask).then(pl.lit(reason)) for (_, reason), mask in violations.items()]
     for name in {*REASONS}.intersection(given.columns):
         new = f"{name}_given"
         while new in given.columns:

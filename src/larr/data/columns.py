@@ -15,7 +15,6 @@ import polars as pl
 from larr import artifacts
 from larr.config import Config
 from larr.data.contract import NEVER_FEATURES
-from larr.data.known import PAIR_FIGURES
 from larr.data.log import Log, differing, sample_requests
 from larr.data.names import (
     LOOKED_UP,
@@ -23,6 +22,7 @@ from larr.data.names import (
     compared_numbers,
     raw_column,
 )
+from larr.data.snapshot import PAIR_FIGURES
 from larr.data.statistics import NEVER_SEEN, RATES
 from larr.data.transforms import AGE, NAME_WORDS, TIME_COLUMNS, Template
 from larr.data.values import NESTED

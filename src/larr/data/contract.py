@@ -126,67 +126,67 @@ TABLES = {
 }
 
 
-Broken = dict[tuple[str, str], pl.Series]
+Violations = dict[tuple[str, str], pl.Series]
 """(column, reason) -> a Boolean mask, without nulls, of the rows that break a rule.
 
 The columns of a key are joined by " + "."""
 
 
-def broken_in_columns(
+def column_violations(
     columns: Mapping[str, Column], given: pl.DataFrame, typed: pl.DataFrame
-) -> Broken:
+) -> Violations:
     """Returns the rows that break a rule about a single column.
 
     `given` holds the values as read, `typed` the values converted to the types of the contract,
     with null if the conversion failed.
     """
-    broken: Broken = {}
+    violations: Violations = {}
     for name, values in zip(typed.columns, typed, strict=True):
         low, high = columns[name].low, columns[name].high
         problem = "is not a number" if columns[name].dtype.is_float() else "cannot be read"
-        broken[name, f"{name} {problem}"] = values.is_null() & given[name].is_not_null()
+        violations[name, f"{name} {problem}"] = values.is_null() & given[name].is_not_null()
         if not columns[name].nullable:
-            broken[name, f"{name} is missing"] = given[name].is_null()
+            violations[name, f"{name} is missing"] = given[name].is_null()
         if columns[name] is SINCE:
             is_year = given[name].cast(pl.String).str.contains(YEAR)
-            broken[name, f"{name} is a year; write a date such as 2019-07-01"] = is_year
+            violations[name, f"{name} is a year; write a date such as 2019-07-01"] = is_year
         if low is not None:
-            broken[name, f"{name} is below its range (min {low:g})"] = values < low
+            violations[name, f"{name} is below its range (min {low:g})"] = values < low
         if high is not None:
-            broken[name, f"{name} is above its range (max {high:g})"] = values > high
+            violations[name, f"{name} is above its range (max {high:g})"] = values > high
     # A comparison with null is null: a missing value is neither too low nor too high.
-    return {rule: rows.fill_null(False) for rule, rows in broken.items()}
+    return {rule: rows.fill_null(False) for rule, rows in violations.items()}
 
 
-def broken_in_rows(
+def row_violations(
     table: Table,
     typed: pl.DataFrame,
     known: Mapping[str, pl.Series],
     rejected: Mapping[str, pl.Series],
     now: datetime,
-) -> Broken:
+) -> Violations:
     """Returns the rows that break a rule about keys, references, times or orders.
 
     `known` holds the valid IDs for `refers_to`, `rejected` the IDs of rejected rows.
     """
-    broken: Broken = {}
+    violations: Violations = {}
     if table.key:
         repeated = typed.select(~pl.struct(table.key).is_first_distinct()).to_series()
-        broken |= duplicates(table, repeated)
+        violations |= duplicates(table, repeated)
     for name in table.refers_to:
         is_unknown = ~typed[name].is_in(known[name].implode())
         was_rejected = typed[name].is_in(rejected.get(name, typed[name].clear()).implode())
-        broken[name, f"unknown {name}"] = is_unknown & ~was_rejected
-        broken[name, f"{name} of a rejected row of places or users"] = is_unknown & was_rejected
+        violations[name, f"unknown {name}"] = is_unknown & ~was_rejected
+        violations[name, f"{name} of a rejected row of places or users"] = is_unknown & was_rejected
     if "time" in typed.columns:
-        broken["time", "time in the future"] = typed["time"] > now
-        broken["time", f"time before {OLDEST.year}"] = typed["time"] < OLDEST
+        violations["time", "time in the future"] = typed["time"] > now
+        violations["time", f"time before {OLDEST.year}"] = typed["time"] < OLDEST
     if "order" in typed.columns:
-        broken["order", "order without a click"] = typed["order"] & ~typed["click"]
-    return {rule: rows.fill_null(False) for rule, rows in broken.items()}
+        violations["order", "order without a click"] = typed["order"] & ~typed["click"]
+    return {rule: rows.fill_null(False) for rule, rows in violations.items()}
 
 
-def duplicates(table: Table, repeated: pl.Series) -> Broken:
+def duplicates(table: Table, repeated: pl.Series) -> Violations:
     """Returns the rows that repeat the key of an earlier row; `repeated` is their mask."""
     key = " + ".join(table.key)
     return {(key, f"duplicate key {key}"): repeated}

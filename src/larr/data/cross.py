@@ -244,7 +244,7 @@ class DailyCross:
             for name, key in keys.items()
         }
         self.latest: dict[int, Cross] = {}
-        """The state of the latest day, which consecutive chunks often share."""
+        """The counts of the latest day, which consecutive chunks often share."""
 
     def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Adds the figures to rows with both columns."""
@@ -262,9 +262,9 @@ class DailyCross:
         for (day,), part in rows.with_row_index(COUNT).group_by(day_N, maintain_order=True):
             if day not in self.latest:
                 self.latest.clear()
-                self.latest[day] = self.known(day)
+                self.latest[day] = self.snapshot(day)
             parts.append(self.latest[day].enrich(part))
-        return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.known(0).enrich(rows)
+        return pl.concat(parts).sort(COUNT).drop(COUNT) if parts else self.snapshot(0).enrich(rows)
 
     def _indices(self, rows: pl.DataFrame, column: str, words: Vocabulary) -> Array:
         """Returns the indices of a column's values, [N, V]."""
@@ -274,8 +274,8 @@ class DailyCross:
             return found
         return indices(rows, column, words)
 
-    def known(self, day: int) -> Cross:
-        """Returns the state at the start of a day, counted from 1970."""
+    def snapshot(self, day: int) -> Cross:
+        """Returns the counts at the start of a day, counted from 1970."""
         sums = self.sums["pairs"].of_day(day)
         index = np.divmod(sums["key"].to_numpy(), len(self.vocabularies[1].texts) + 1)
         columns = zip(self.vocabularies, index, KEY, strict=True)

@@ -11,11 +11,11 @@ import polars as pl
 
 from larr.data.chunks import ParallelMap
 from larr.data.columns import IMPRESSIONS
-from larr.data.known import Enricher
+from larr.data.enricher import Enricher
 from larr.data.log import SPLITS
 from larr.data.names import INTERNAL, ROWS, compared_numbers, row_numbers
 from larr.data.rendering import distinct_rows, rendered
-from larr.data.transforms import MISSING, Template, TextNumbers, Vocabulary
+from larr.data.transforms import MISSING, Template, TextIds, Vocabulary
 from larr.data.within import add_figures
 from larr.progress import track
 
@@ -45,7 +45,7 @@ class Part:
 def write_enriched(
     pmap: ParallelMap,
     enricher: Enricher,
-    texts: TextNumbers,
+    texts: TextIds,
     evaluated: list[str],
     folder: Path,
     beside: str | None = None,

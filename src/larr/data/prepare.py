@@ -23,20 +23,21 @@ from larr.data.columns import KEPT_FOR_EVALUATION, check_columns, used_columns
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
 from larr.data.enriched import LOG_ROW, scan, write_enriched
+from larr.data.enricher import Enricher, past_orders
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.folds import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.histories import PLACE_TEXTS, write_histories
-from larr.data.known import KNOWN, Enricher, past_orders
 from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, single_row_warning
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
 from larr.data.rendering import rendered
 from larr.data.situations import Situations, fit_situations
+from larr.data.snapshot import KNOWN
 from larr.data.transforms import (
     MISSING,
     NAME_WORDS,
     Array,
     Template,
-    TextNumbers,
+    TextIds,
     Vocabulary,
     with_name_words,
 )
@@ -66,7 +67,7 @@ def prepare(config: Config) -> None:
             if warning := single_row_warning(log):
                 console.print(f"  warning: {warning}", soft_wrap=True)
             _write_requests(log, folder)
-            enricher, texts, beside = Enricher(config, log, pmap), TextNumbers(), _beside(log)
+            enricher, texts, beside = Enricher(config, log, pmap), TextIds(), _beside(log)
             encoder, rows = _write_splits(pmap, enricher, texts, beside, folder)
             if not has_last_days(folder):
                 for number, split_N in enumerate(splits(folder)):
@@ -90,7 +91,7 @@ def prepare(config: Config) -> None:
 
 
 def _write_splits(
-    pmap: ParallelMap, enricher: Enricher, texts: TextNumbers, beside: str, folder: Path
+    pmap: ParallelMap, enricher: Enricher, texts: TextIds, beside: str, folder: Path
 ) -> tuple[FeatureEncoder, dict[str, int]]:
     """Writes the arrays of each split, and the columns of the test rows that `evaluate` reads.
 
@@ -131,7 +132,7 @@ def _write_fold(
     config: Config,
     log: Log,
     encoder: FeatureEncoder,
-    texts: TextNumbers,
+    texts: TextIds,
     split_N: Array,
     folder: Path,
 ) -> None:
@@ -244,7 +245,7 @@ def _write_features(
 
 
 def _write_known(
-    enricher: Enricher, texts: TextNumbers, recent_places: Vocabulary, folder: Path
+    enricher: Enricher, texts: TextIds, recent_places: Vocabulary, folder: Path
 ) -> int:
     """Writes the statistics at the end of training, and the texts of all places and users.
 
@@ -254,11 +255,12 @@ def _write_known(
     config = enricher.config
     last = enricher.log.training().select(pl.col("day").max().dt.epoch("d"))
     end: int = last.collect(engine="streaming").item() + 1
-    known = enricher.known(end)
-    known.save(folder / KNOWN)
+    snapshot = enricher.snapshot(end)
+    snapshot.save(folder / KNOWN)
     enricher.save_crosses(end, folder / KNOWN)
     place_keywords = [keyword for keyword in config.keywords if keyword.owner == "poi"]
-    places = rendered(place_keywords, known.describe_places(known.places), {"poi_id": "poi_id"}, {})
+    described = snapshot.describe_places(snapshot.places)
+    places = rendered(place_keywords, described, {"poi_id": "poi_id"}, {})
     places.write_parquet(folder / "descriptions.parquet")
     place_texts = {}
     for keyword in config.scene_keywords:
@@ -269,7 +271,8 @@ def _write_known(
                 place_texts[keyword.name] = np.insert(numbers, 0, MISSING)
         elif keyword.owner == "user":
             template = Template(keyword)
-            users = known.describe_users(n for n in template.columns if n in known.scene_profiles)
+            profiles = [name for name in template.columns if name in snapshot.scene_profiles]
+            users = snapshot.describe_users(profiles)
             if set(template.columns) <= set(users.columns):  # reads no column of the request
                 texts.add(template.column(users))
     pl.DataFrame(place_texts).write_parquet(folder / PLACE_TEXTS)

@@ -85,7 +85,7 @@ class Rejections:
         self._write(lines, "lines")
 
     def reject_repeated(self, table: str, chunks: list[Path]) -> None:
-        """Moves rows out of the chunks (Parquet files) whose key is in an earlier chunk."""
+        """Rejects the rows of chunks (Parquet files) whose key is in an earlier chunk."""
         key = list(TABLES[table].key)
         # The keys of all rows need too much memory; their hashes show which ones may repeat.
         log, hashed = pl.scan_parquet(chunks), pl.struct(key).hash()
@@ -101,8 +101,8 @@ class Rejections:
             rows = pl.read_parquet(path)
             again = rows.join(seen, on=key, how="semi", maintain_order="left")
             if again.height:
-                broken = duplicates(TABLES[table], pl.repeat(True, again.height, eager=True))
-                self._add_rows(table, with_reasons(again, broken), f"{path.stem}-repeated")
+                violations = duplicates(TABLES[table], pl.repeat(True, again.height, eager=True))
+                self._add_rows(table, with_reasons(again, violations), f"{path.stem}-repeated")
                 rows.join(seen, on=key, how="anti", maintain_order="left").write_parquet(path)
             seen = pl.concat([seen, repeated.join(rows, on=key, how="semi")])
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from larr.config.data import KeywordConfig
-from larr.data.known import ON_ITS_DAY
+from larr.data.enricher import ON_ITS_DAY
 from larr.data.transforms import Array, Template
 
 

@@ -212,7 +212,7 @@ class ProfileTexts:
         texts = self.past.before(self._keys(rows).to_numpy(), day_N)
         return texts["text"].alias(self.profile.name)
 
-    def known(self, day: int, users: pl.Series) -> pl.DataFrame:
+    def snapshot(self, day: int, users: pl.Series) -> pl.DataFrame:
         """Returns user_id, the scene column (if any) and the texts at the start of a day.
 
         `day` counts from 1970; `users` are the IDs in row order.

@@ -1,7 +1,8 @@
 """Transforms from columns to model inputs, each in two equivalent forms.
 
 `column` transforms the rows of a table, for training; `value` transforms one request, for serving,
-where a data frame per request would dominate the latency. `known.py` does the same for statistics.
+where a data frame per request would dominate the latency. `larr.data.snapshot` does the same for
+statistics.
 
 Shapes: N rows, M numbers, L recent places.
 """
@@ -34,7 +35,7 @@ _COLUMN = re.compile(r"\{([^{}]*)\}")
 _WORD = r"[\p{L}\p{N}]+"
 _STRAY = re.compile(r"[\[\]{}]")
 MISSING = -1
-"""The number of a missing text."""
+"""The ID of a missing text."""
 TIME_WORDS: dict[str, tuple[str, dict[int, str]]] = {
     "meal_slot": (
         "hour",
@@ -314,50 +315,50 @@ class Template:
         return " ".join("".join(written).split()).strip(" ,;") or None
 
 
-class TextNumbers:
-    """Numbers the distinct pairs of keyword and text in order of insertion.
+class TextIds:
+    """The IDs of texts: distinct pairs of keyword and text are numbered in order of insertion.
 
-    The number of a text is also the row of its vector.
+    The ID of a text is also the row of its vector.
     """
 
     def __init__(self, table: pl.DataFrame | None = None) -> None:
         """Starts empty, or with a table that `table()` returned."""
         self._texts: list[tuple[str, str]] = []
-        self._numbers: dict[tuple[str, str | None], int] = {}
+        self._ids: dict[tuple[str, str | None], int] = {}
         if table is not None:
             for keyword, text in table.sort("text_id").select("keyword", "text").iter_rows():
                 self.add_value(keyword, text)
 
     def add(self, texts: pl.Series) -> Array:
-        """Returns the number of each text, as `column` does; numbers new texts."""
+        """Returns the ID of each text, as `column` does; new texts get one."""
         for text in texts.drop_nulls().unique(maintain_order=True):
             self.add_value(texts.name, text)
         return self.column(texts)
 
     def add_value(self, keyword: str, text: str) -> int:
-        """Returns the number of one text; numbers a new text."""
+        """Returns the ID of one text; a new text gets one."""
         key = (keyword, text)
-        if key not in self._numbers:
+        if key not in self._ids:
             self._texts.append(key)
-            self._numbers[key] = len(self._texts) - 1  # last, as other threads may look it up
-        return self._numbers[key]
+            self._ids[key] = len(self._texts) - 1  # last, as other threads may look it up
+        return self._ids[key]
 
     def column(self, texts: pl.Series) -> Array:
-        """Returns the number of each text, int32 [N]; the series has the name of the keyword.
+        """Returns the ID of each text, int32 [N]; the series has the name of the keyword.
 
         Nulls and unknown texts are MISSING.
         """
         distinct = texts.drop_nulls().unique(maintain_order=True)
-        numbers = [self.value(texts.name, text) for text in distinct]
-        number_N = texts.replace_strict(distinct, numbers, default=MISSING, return_dtype=pl.Int32)
-        return number_N.fill_null(MISSING).to_numpy()
+        ids = [self.value(texts.name, text) for text in distinct]
+        id_N = texts.replace_strict(distinct, ids, default=MISSING, return_dtype=pl.Int32)
+        return id_N.fill_null(MISSING).to_numpy()
 
     def value(self, keyword: str, text: str | None) -> int:
-        """Returns the number of one text, or MISSING."""
-        return self._numbers.get((keyword, text), MISSING)
+        """Returns the ID of one text, or MISSING."""
+        return self._ids.get((keyword, text), MISSING)
 
-    def text(self, number: int) -> str:
-        return self._texts[number][1]
+    def text(self, text_id: int) -> str:
+        return self._texts[text_id][1]
 
     def __len__(self) -> int:
         return len(self._texts)

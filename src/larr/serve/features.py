@@ -1,6 +1,6 @@
 """Turns the columns of a request, or of a table of rows, into the inputs of a ranker.
 
-The transforms are those of `larr.data.transforms` and `larr.data.known`, fitted by `larr prepare`.
+`larr prepare` fits the transforms, see `larr.data.transforms` and `larr.data.snapshot`.
 
 Shapes: P places (row 0 is the unknown place), K candidates, F categories, M numbers, S place
 keywords, L recent places.
@@ -21,16 +21,16 @@ from larr.config import Config
 from larr.data.cross import Cross, indices
 from larr.data.features import FeatureEncoder, read_features
 from larr.data.histories import HISTORIES, of_situation
-from larr.data.known import KNOWN, PAIR_FIGURES, Known, Row
 from larr.data.names import LOOKED_UP, compared_numbers, raw_column
 from larr.data.situations import Situations
+from larr.data.snapshot import KNOWN, PAIR_FIGURES, Row, Snapshot
 from larr.data.transforms import (
     AGE,
     MISSING,
     TIME_COLUMNS,
     Array,
     Template,
-    TextNumbers,
+    TextIds,
     Vocabulary,
     age_values,
     with_time_columns,
@@ -107,8 +107,8 @@ class Reader:
         pairs = list(self.features.statistics)
         self.config = config = config.model_copy(update={"statistics": pairs})
         self.encoder = FeatureEncoder.load(config, data / "vocabularies")
-        self.known = Known.load(config, data / KNOWN)
-        self.texts = TextNumbers(pl.read_parquet(data / "texts.parquet"))
+        self.snapshot = Snapshot.load(config, data / KNOWN)
+        self.texts = TextIds(pl.read_parquet(data / "texts.parquet"))
         self.names = [category.name for category in self.features.categories]
         self.categories = self.features.split(self.names)
         self.numbers = self.features.split(self.features.numbers)
@@ -123,19 +123,19 @@ class Reader:
         self.place_templates = [self.templates[slot] for slot in self.place_slots]
         self.request_templates = [self.templates[slot] for slot in self.request_slots]
         self.place_rows = {
-            poi_id: row for row, poi_id in enumerate(self.known.places["poi_id"], start=1)
+            poi_id: row for row, poi_id in enumerate(self.snapshot.places["poi_id"], start=1)
         }
         self.histories_UKL = open_array(data / KNOWN / HISTORIES)
         self.situations = Situations.load(config, data / KNOWN)
-        self.levels = {level.bucket.level: level for level in self.known.levels}
-        places = self.known.describe_places(self.known.places)
+        self.levels = {level.bucket.level: level for level in self.snapshot.levels}
+        places = self.snapshot.describe_places(self.snapshot.places)
         self.crosses = [
-            CandidateCross(cross, places) for cross in self.known.crosses if cross.differs
+            CandidateCross(cross, places) for cross in self.snapshot.crosses if cross.differs
         ]
         self.within = compared_numbers(config)
         self.compared = [name for name in self.within if name in places.columns]
         """Numbers of places that are compared within requests."""
-        unknown = self.known.describe_places(UNKNOWN)
+        unknown = self.snapshot.describe_places(UNKNOWN)
         self.place_numbers_PW = np.append(self._compared(unknown), self._compared(places), axis=0)
         self.since_P = np.append(_since(unknown), _since(places))
 
@@ -179,11 +179,11 @@ class Reader:
         that `larr embed` has not seen are missing. `figures` are the folders of the ranker's text
         figures.
         """
-        rows = self.known.enrich(with_time_columns(rows))
+        rows = self.snapshot.enrich(with_time_columns(rows))
         rows = with_figures(rows, self.within)
         texts = [template.column(rows) for template in self.templates]
         text_NR = self._text_numbers(texts, rows.height)
-        users = self.known.user_rows
+        users = self.snapshot.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
         request_N = request_numbers(rows)
         arrays = self.encoder.arrays(rows)
@@ -205,14 +205,14 @@ class Reader:
 
     def place_inputs(self) -> PlaceInputs:
         """Returns the inputs of all places, the unknown one first."""
-        return self.inputs_of(pl.concat([UNKNOWN, self.known.places], how="diagonal_relaxed"))
+        return self.inputs_of(pl.concat([UNKNOWN, self.snapshot.places], how="diagonal_relaxed"))
 
     def inputs_of(self, places: pl.DataFrame) -> PlaceInputs:
-        """Returns the inputs of places, given by some or all columns of `Known.places`.
+        """Returns the inputs of places, given by some or all columns of `Snapshot.places`.
 
         A new place has no statistics.
         """
-        described = self.known.describe_places(places)
+        described = self.snapshot.describe_places(places)
         categories = [self.names[column] for column in self.categories.place]
         return PlaceInputs(
             self.encoder.categories(described, categories),
@@ -222,7 +222,7 @@ class Reader:
 
     def place_texts(self, places: pl.DataFrame) -> list[pl.Series]:
         """Returns the texts of places, a column named by each of their keywords."""
-        described = self.known.describe_places(places)
+        described = self.snapshot.describe_places(places)
         return [template.column(described) for template in self.place_templates]
 
     def _text_numbers(self, texts: Sequence[pl.Series], rows: int) -> Ints:
@@ -234,7 +234,7 @@ class Reader:
 
     def request(self, row: Row) -> RequestInputs:
         """Returns the inputs of one request: `user_id`, `time` and the columns of its scene."""
-        values = self.known.of_request(row)
+        values = self.snapshot.of_request(row)
         texts, missing = [], []
         for template in self.request_templates:
             keyword, text = template.keyword.name, template.value(values)
@@ -248,17 +248,17 @@ class Reader:
             if categories[-1] == 0 and value is not None and not name.startswith("user_"):
                 unknown.append(name)
         number_M = np.array([values.get(name) for name in self.request_scales.names], np.float64)
-        places = self.known.recent_places.get(row["user_id"], [])
+        places = self.snapshot.recent_places.get(row["user_id"], [])
         all_1F = np.zeros((1, len(self.names)), np.int32)
         all_1F[0, self.categories.request] = categories
-        user_1 = np.array([self.known.user_rows.get(row["user_id"], -1) + 1])
+        user_1 = np.array([self.snapshot.user_rows.get(row["user_id"], -1) + 1])
         return RequestInputs(
             np.array(categories, np.int32),
             self.request_scales.value(number_M),
             np.array(texts, np.int32),
             self.encoder.places.padded_value(places, self.encoder.recent),
             self._histories(user_1, all_1F)[0],
-            row["user_id"] in self.known.user_rows,
+            row["user_id"] in self.snapshot.user_rows,
             missing,
             unknown,
             values,
@@ -290,7 +290,7 @@ class Reader:
         """Returns the columns of candidates, sent or computed; other columns are missing."""
         values: dict[str, Any] = defaultdict(lambda: [None] * len(row_K))
         values |= {POSITION: [FIRST] * len(row_K), **columns}
-        pairs_K2 = self.known.pair_figures(request.values["user_id"], columns["poi_id"])
+        pairs_K2 = self.snapshot.pair_figures(request.values["user_id"], columns["poi_id"])
         values |= zip(PAIR_FIGURES, pairs_K2.T, strict=True)
         values[AGE] = age_values(request.values["time"], self.since_P[row_K])
 
@@ -310,8 +310,8 @@ class Reader:
         return values
 
     def add(self, places: pl.DataFrame, rows: Sequence[int]) -> None:
-        """Adds places, given by the columns of `Known.places`, at these rows."""
-        described = self.known.describe_places(places)
+        """Adds places, given by the columns of `Snapshot.places`, at these rows."""
+        described = self.snapshot.describe_places(places)
         for cross in self.crosses:
             cross.set_places(described, rows)
         self.place_numbers_PW = with_rows(self.place_numbers_PW, rows, self._compared(described))

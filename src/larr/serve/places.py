@@ -83,7 +83,7 @@ class Journal:
 
 
 def to_known_row(row: Row, known: pl.DataFrame) -> pl.DataFrame:
-    """Returns a place of the data contract as a row of `Known.places`.
+    """Returns a place of the data contract as a row of `Snapshot.places`.
 
     Raises InputError for a missing or unknown column, and for a value that the contract rejects.
     """

@@ -15,7 +15,7 @@ import polars as pl
 
 from larr import artifacts
 from larr.data.features import undo_sampling
-from larr.data.known import Row
+from larr.data.snapshot import Row
 from larr.data.transforms import MISSING
 from larr.serve.features import CandidateInputs, PlaceInputs, Reader, RequestInputs
 from larr.serve.forms import FORMS, Served, text_indices
@@ -129,9 +129,9 @@ class ServedRanker:
         return effects
 
     def add_places(self, rows: pl.DataFrame, embedders: Mapping[str, Embed]) -> None:
-        """Adds places without statistics, or updates added ones, by the columns of `Known.places`.
+        """Adds places without statistics, or updates added ones, which keep their rows.
 
-        A place that is added again keeps its row. `embedders` embed new texts, by the source of the
+        They have columns of `Snapshot.places`. `embedders` embed new texts, by the source of the
         vectors.
         """
         self._add_texts(self.reader.place_texts(rows), embedders)

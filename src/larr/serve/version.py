@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from larr.data.known import Row
+from larr.data.snapshot import Row
 from larr.data.values import joined
 from larr.errors import InputError
 from larr.progress import console
@@ -49,7 +49,7 @@ class ServedVersion:
         """The zone of the tables' times; empty if unknown."""
         self.needs_time = ranker.reader.reads_time and not self.time_zone
         """Whether requests must send the time, because the server may be in another zone."""
-        self.known_places = ranker.reader.known.places
+        self.known_places = ranker.reader.snapshot.places
         self.trained = frozenset(self.known_places["poi_id"])
         self.added: dict[str, Columns] = {}
         """The places added after training, by ID."""

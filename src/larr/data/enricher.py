@@ -1,210 +1,34 @@
-"""Adds the statistics known at the start of each row's day, and nothing later, as columns.
-
-Shapes: K candidates of a request.
-"""
+"""Adds the statistics at the start of each row's day, and nothing later, as columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
-from larr import artifacts
 from larr.config import Config
 from larr.data.chunks import ParallelMap
 from larr.data.counts import COUNTS, Counting, count_log, daily_counts
-from larr.data.cross import Cross, DailyCross, Values, count_names, pair_counts
+from larr.data.cross import DailyCross, Values, count_names, pair_counts
 from larr.data.features import as_numbers, sample
 from larr.data.log import Log
 from larr.data.names import INTERNAL, PLACE, ROWS, USER, raw_column
-from larr.data.statistics import (
-    NEVER_SEEN,
-    ProfileTexts,
-    RecentPlaces,
-    Statistics,
-    Sums,
-    daily_spending,
-)
-from larr.data.transforms import (
-    NAME_WORDS,
-    Array,
-    Levels,
-    time_columns,
-    with_age,
-    with_levels,
-    with_name_words,
-)
+from larr.data.snapshot import CROSS, PAIR, PAIR_FIGURES, Snapshot, with_crosses
+from larr.data.statistics import ProfileTexts, RecentPlaces, Statistics, Sums, daily_spending
+from larr.data.transforms import Array, Levels, with_levels
 from larr.progress import track
 
-KNOWN, EDGES, CROSS = "known", "edges.json", "cross-{}"
-TABLES = ("places", "users", "pairs", "recent")
-PAIR = ["user_id", "poi_id"]
-PAIR_FIGURES = ["pair_log_clicks", "pair_log_orders"]
 EDGE_ROWS = 100_000
 """Training rows from which the quantiles of buckets are computed."""
 ON_ITS_DAY = INTERNAL + "{} on its day"
 """The column that numbers the distinct pairs of place (or user) and day in a chunk."""
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Known:
-    """The state at the start of a day, and how rows of that day read it.
-
-    A server starts with the state of the day after the training days, so a request has the columns
-    that its rows would have in the log. `enrich` adds the columns to a table; `of_request`,
-    `pair_figures` and `recent_places` return the same values for one request.
-    """
-
-    places: pl.DataFrame
-    """poi_id, the columns of the places, their statistics."""
-    users: pl.DataFrame
-    """user_id, the columns of the users, their statistics and profiles."""
-    scene_profiles: dict[str, pl.DataFrame]
-    """For each profile with `within`: user_id, the column `within`, the profile."""
-    pairs: pl.DataFrame
-    """user_id, poi_id and `PAIR_FIGURES`."""
-    recent: pl.DataFrame
-    """user_id and `recent`, the latest places."""
-    levels: list[Levels]
-    crosses: Sequence[Cross] = ()
-    """One for each pair of columns."""
-
-    def enrich(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Adds all columns that keywords and features can read."""
-        for table in (self.places, self.users, self.pairs, self.recent):
-            key = [name for name in PAIR if name in table.columns]
-            rows = rows.join(table, on=key, how="left", maintain_order="left")
-        # A user or place without a row in the tables has no past.
-        never = [f"{owner}_{name}" for owner in ("poi", "user") for name in NEVER_SEEN]
-        rows = rows.with_columns(pl.col(*PAIR_FIGURES, *never).fill_null(0.0))
-        rows = _with_crosses(rows, self.levels, self.crosses)
-        # These come last, as their key may be a level.
-        for table in self.scene_profiles.values():
-            rows = rows.join(table, on=table.columns[:-1], how="left", maintain_order="left")
-        return rows
-
-    def describe_places(self, places: pl.DataFrame) -> pl.DataFrame:
-        """Returns known or new places with all columns and levels; new ones have no past."""
-        places = pl.concat([self.places.clear(), places], how="diagonal_relaxed")
-        never = [f"poi_{name}" for name in NEVER_SEEN]
-        if NAME_WORDS in places.columns:
-            places = with_name_words(places)
-        return with_levels(places.with_columns(pl.col(never).fill_null(0.0)), self.levels)
-
-    def describe_users(self, profiles: Iterable[str]) -> pl.DataFrame:
-        """Returns all users with their statistics, levels, and some of `scene_profiles`.
-
-        A user has a row for each value of the scene column in earlier orders.
-        """
-        users = with_levels(self.users, self.levels)
-        for name in profiles:
-            table = self.scene_profiles[name]
-            key = [column for column in table.columns[:-1] if column in users.columns]
-            users = users.join(table, on=key, how="left", maintain_order="left")
-        return users
-
-    def of_request(self, row: Row) -> dict[str, Any]:
-        """Returns the columns of a request, except those of places and pairs.
-
-        `row` holds the columns sent by the client: `user_id`, `time`, and the scene.
-        """
-        number = self.user_rows.get(row["user_id"])
-        values = {} if number is None else self.users.row(number, named=True)
-        for name in NEVER_SEEN:
-            values[f"user_{name}"] = values.get(f"user_{name}") or 0.0
-        values.update(row, **time_columns(row["time"]))
-        self._add_levels(values)
-        for cross in self.crosses:
-            if not cross.differs:
-                values |= cross.of_values(values)
-        self._add_levels(values)  # levels of the cross statistics
-        for name, table in self._scene_profile_texts.items():
-            within = self.scene_profiles[name].columns[1]
-            values[name] = table.get((row["user_id"], values.get(within)))
-        return values
-
-    def _add_levels(self, values: dict[str, Any]) -> None:
-        """Adds missing levels of the present numbers."""
-        for level in self.levels:
-            column, name = level.bucket.column, level.bucket.level
-            if column in values and name not in values:
-                values[name] = level.value(values[column])
-
-    def pair_figures(self, user_id: str, places: Sequence[str]) -> Array:
-        """Returns `PAIR_FIGURES` of a user at each place, float64 [K, 2]."""
-        figures = self._pair_values.get(user_id, {})
-        figures_K2 = np.array([figures.get(place, (0.0, 0.0)) for place in places], np.float64)
-        return figures_K2.reshape(-1, len(PAIR_FIGURES))
-
-    @cached_property
-    def recent_places(self) -> dict[str, list[str]]:
-        """User -> latest places before the day, for users who have any."""
-        return dict(self.recent.select("user_id", "recent").iter_rows())
-
-    @cached_property
-    def user_rows(self) -> dict[str, int]:
-        """User -> row in `users`."""
-        return {user_id: number for number, user_id in enumerate(self.users["user_id"])}
-
-    @cached_property
-    def _scene_profile_texts(self) -> dict[str, dict[tuple[Any, ...], str]]:
-        return {
-            name: {row[:-1]: row[-1] for row in table.iter_rows()}
-            for name, table in self.scene_profiles.items()
-        }
-
-    @cached_property
-    def _pair_values(self) -> dict[str, dict[str, tuple[float, ...]]]:
-        values: dict[str, dict[str, tuple[float, ...]]] = {}
-        for user, place, *figures in self.pairs.select(*PAIR, *PAIR_FIGURES).iter_rows():
-            values.setdefault(user, {})[place] = tuple(figures)
-        return values
-
-    def save(self, folder: Path) -> None:
-        """Writes the tables, for serving; `Enricher.save_crosses` writes the cross statistics."""
-        folder.mkdir()
-        for name in TABLES:
-            getattr(self, name).write_parquet(folder / f"{name}.parquet")
-        for name, table in self.scene_profiles.items():
-            table.write_parquet(folder / f"situation-{name}.parquet")
-        edges = {level.bucket.column: level.edges for level in self.levels}
-        artifacts.write_json(folder / EDGES, edges)
-
-    @classmethod
-    def load(cls, config: Config, folder: Path) -> Self:
-        tables = {name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-        scene_profiles = {
-            profile.name: pl.read_parquet(folder / f"situation-{profile.name}.parquet")
-            for profile in config.profiles
-            if profile.within
-        }
-        edges = artifacts.read_json(folder / EDGES)
-        levels = [Levels(bucket, edges[bucket.column]) for bucket in config.buckets]
-        crosses = [
-            Cross.load(config, pair, folder / CROSS.format(number))
-            for number, pair in enumerate(config.statistics or [])
-        ]
-        return cls(**tables, scene_profiles=scene_profiles, levels=levels, crosses=crosses)
-
-
-def _with_crosses(
-    rows: pl.DataFrame, levels: Sequence[Levels], crosses: Sequence[Cross | DailyCross]
-) -> pl.DataFrame:
-    """Adds the age of places, levels and cross statistics, which may read levels or have some."""
-    rows = with_levels(with_age(rows), levels)
-    for cross in crosses:
-        rows = cross.enrich(rows)
-    return with_levels(rows, levels)
 
 
 class Enricher:
-    """Adds the statistics known at the start of each row's day to rows of the checked log.
+    """Adds the statistics at the start of each row's day to rows of the checked log.
 
     It holds in memory the clicks, and sums for each key and day with an event. Rows read them only
     through `Past`, so neither the row itself nor later ones can leak into it.
@@ -290,7 +114,7 @@ class Enricher:
                     self.levels.append(Levels.fit(bucket, values))
 
     def enrich(self, rows: pl.DataFrame, crossed: bool = True) -> pl.DataFrame:
-        """Returns the rows, in order, with the columns known at the start of their days.
+        """Returns the rows, in order, with the statistics at the start of their days.
 
         `crossed` adds the cross statistics.
         """
@@ -306,7 +130,7 @@ class Enricher:
             rows = rows.hstack(known.drop(PAIR, strict=False)[rows[number]])
         pair_N = user_N.astype(np.int64) * (len(self.log.places) + 1) + place_N
         pairs = self.pairs.as_of(pair_N, day_N).select(pl.all().log1p().fill_null(0.0))
-        rows = _with_crosses(rows.hstack(pairs), self.levels, self.crosses if crossed else ())
+        rows = with_crosses(rows.hstack(pairs), self.levels, self.crosses if crossed else ())
         return rows.with_columns(
             texts.as_of(rows) for texts in self.profiles if texts.profile.within
         )
@@ -329,8 +153,8 @@ class Enricher:
             texts.as_of(rows) for texts in self.profiles if not texts.profile.within
         )
 
-    def known(self, day: int) -> Known:
-        """Returns the state at the start of a day (since 1970), without cross statistics."""
+    def snapshot(self, day: int) -> Snapshot:
+        """Returns the statistics at the start of a day (since 1970), without `crosses`."""
         places, users = self.log.places, self.log.users
         place_P, user_U = (np.arange(1, len(table) + 1) for table in (places, users))
         pairs = self.pairs.of_day(day)
@@ -341,11 +165,11 @@ class Enricher:
         user_N, position_N = np.nonzero(recent_UL)
         ids = [users["user_id"][user_N], places["poi_id"][recent_UL[user_N, position_N] - 1]]
         recent = pl.DataFrame(ids).group_by("user_id", maintain_order=True)
-        return Known(
+        return Snapshot(
             self._places(place_P, np.full(len(places), day)),
             self._users(user_U, np.full(len(users), day)),
             {
-                texts.profile.name: texts.known(day, users["user_id"])
+                texts.profile.name: texts.snapshot(day, users["user_id"])
                 for texts in self.profiles
                 if texts.profile.within
             },
@@ -355,9 +179,9 @@ class Enricher:
         )
 
     def save_crosses(self, day: int, folder: Path) -> None:
-        """Writes the cross statistics of `Known`, one by one, as those of a long log are large."""
+        """Writes `Snapshot.crosses` one by one, as those of a long log are large."""
         for number, cross in enumerate(self.crosses):
-            cross.known(day).save(folder / CROSS.format(number))
+            cross.snapshot(day).save(folder / CROSS.format(number))
 
 
 def past_orders(log: Log, rows: pl.LazyFrame) -> pl.DataFrame:
