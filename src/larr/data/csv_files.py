@@ -287,7 +287,7 @@ def detected_dialect(path: Path, file: FileConfig, encoding: str = "utf-8") -> D
 
     A column without a name becomes `column_<number>`.
     """
-    lines = next(decoded(path, encoding), "").removeprefix("\ufeff").split("\n")[file.skip :]
+    lines = next(decoded(path, encoding)).removeprefix("\ufeff").split("\n")[file.skip :]
     blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
     outside = QUOTES.sub("", lines[blank])
     frequent = "::" if outside.count("::") > 1 else max(SEPARATORS, key=outside.count)

@@ -22,14 +22,13 @@ from larr.data.chunks import ParallelMap, parallel_map
 from larr.data.columns import KEPT_FOR_EVALUATION, check_columns, used_columns
 from larr.data.datasets import dataset
 from larr.data.default_pairs import with_pairs
-from larr.data.enriched import LOG_ROW, scan, write_enriched
+from larr.data.enriched import LOG_ROW, rendered, scan, write_enriched
 from larr.data.enricher import Enricher, past_orders
 from larr.data.features import Category, FeatureEncoder, Features, fit
 from larr.data.folds import HELD_BACK, LEFT_OUT, has_last_days, splits
 from larr.data.histories import PLACE_TEXTS, write_histories
 from larr.data.log import SPLITS, Log, Split, check_tables, sample_requests, single_row_warning
 from larr.data.names import ROWS, candidate_features, is_crossed, raw_column
-from larr.data.rendering import rendered
 from larr.data.situations import Situations, fit_situations
 from larr.data.snapshot import KNOWN
 from larr.data.transforms import (

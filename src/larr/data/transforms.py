@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -362,6 +362,9 @@ class TextIds:
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._texts)
 
     def table(self) -> pl.DataFrame:
         """Returns a table with text_id (int32, the row number), keyword and text."""

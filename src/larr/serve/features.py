@@ -74,7 +74,7 @@ class PlaceInputs(NamedTuple):
     categories: Ints
     numbers: Floats
     texts: Ints
-    """The indices of the texts of the place keywords."""
+    """The IDs of the texts of the place keywords."""
 
     def select(self, rows: slice) -> PlaceInputs:
         """Returns the inputs of some of the places."""
@@ -182,7 +182,7 @@ class Reader:
         rows = self.snapshot.enrich(with_time_columns(rows))
         rows = with_figures(rows, self.within)
         texts = [template.column(rows) for template in self.templates]
-        text_NR = self._text_numbers(texts, rows.height)
+        text_NR = self._text_ids(texts, rows.height)
         users = self.snapshot.user_rows
         user_N = np.array([users.get(user_id, -1) + 1 for user_id in rows["user_id"]], np.int64)
         request_N = request_numbers(rows)
@@ -217,7 +217,7 @@ class Reader:
         return PlaceInputs(
             self.encoder.categories(described, categories),
             self.encoder.scales.select(self.numbers.place).column(described),
-            self._text_numbers([t.column(described) for t in self.place_templates], places.height),
+            self._text_ids([t.column(described) for t in self.place_templates], places.height),
         )
 
     def place_texts(self, places: pl.DataFrame) -> list[pl.Series]:
@@ -225,12 +225,12 @@ class Reader:
         described = self.snapshot.describe_places(places)
         return [template.column(described) for template in self.place_templates]
 
-    def _text_numbers(self, texts: Sequence[pl.Series], rows: int) -> Ints:
-        """Returns the indices of columns of texts, [P, S] for places; -1 for no stored text."""
-        number_PS = np.zeros((rows, len(texts)), np.int32)
+    def _text_ids(self, texts: Sequence[pl.Series], rows: int) -> Ints:
+        """Returns the IDs of columns of texts, [P, S] for places; -1 for no stored text."""
+        id_PS = np.zeros((rows, len(texts)), np.int32)
         for slot, column in enumerate(texts):
-            number_PS[:, slot] = self.texts.column(column)
-        return number_PS
+            id_PS[:, slot] = self.texts.column(column)
+        return id_PS
 
     def request(self, row: Row) -> RequestInputs:
         """Returns the inputs of one request: `user_id`, `time` and the columns of its scene."""
