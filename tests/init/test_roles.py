@@ -444,6 +444,45 @@ def test_rows_with_times_in_another_table_may_be_later(folder: Path) -> None:
     )
 
 
+def test_a_date_may_be_in_three_columns_and_a_click_in_several_rows(folder: Path) -> None:
+    """As in a log with a row for each tag that a user gave a place on a day."""
+    day = pl.from_epoch("ms", "ms").dt.date()
+    log = huts()["log"].select(
+        "hiker", "hut_id", year=day.dt.year(), month=day.dt.month(), day=day.dt.day()
+    )
+    tags = pl.DataFrame({"tag": ["warm", "cold", "dear"]})
+    text, config = written(folder, huts() | {"log": log.join(tags, how="cross")})
+    assert "# a date from year, month and day" in text
+    assert "# one row for each hiker, hut_id, date" in text
+    assert f"per_request = {4 * round(log.n_unique() / log.drop('hut_id').n_unique())}" in text
+    read = dataset(config).tables(config, folder / "raw").impressions.collect()
+    assert len(read.filter("click")) == log.n_unique()
+    assert read["time"].cast(pl.String).str.head(10).min() == str(
+        log.select(pl.date("year", "month", "day").min()).item()
+    )
+
+
+def test_a_log_of_two_branches_yields_to_one_with_more_places(folder: Path) -> None:
+    """The passwords of a branch are not read; the payments have more rows than the visits."""
+    tables = huts()
+    log = tables["log"].drop("tapped", "slot", "bundle")
+    payments = pl.DataFrame(
+        {
+            "hiker": log["hiker"].append(log["hiker"].head(9)),
+            "shop_id": [f"s{n % 2}" for n in range(len(log) + 9)],
+            "paid_at": pl.from_epoch(log["ms"], "ms").append(
+                pl.from_epoch(log["ms"].head(9), "ms")
+            ),
+        }
+    )
+    password = pl.format("{}-{}", pl.lit("x"), pl.int_range(21) % 3)
+    tables["huts"] = tables["huts"].with_columns(password=password)
+    text, _ = written(folder, tables | {"log": log, "payments": payments})
+    assert "hut_id AS poi_id" in text
+    assert "#   payments: it could be the log, too" in text
+    assert "#   password: its name suggests a secret" in text
+
+
 def test_the_name_of_a_place_has_the_words_of_its_key(folder: Path) -> None:
     tables = huts()
     owner = pl.format("The {} family", pl.int_range(21))

@@ -25,8 +25,9 @@ from larr.init.left_out import (
     no_log,
     why_not_in_log,
 )
-from larr.init.reader import Reader, Table, with_needs
+from larr.init.reader import Reader, Table, base, with_needs
 from larr.init.relations import (
+    MAX_DUPLICATES,
     MIN_REPEATED,
     depends,
     differing,
@@ -58,6 +59,8 @@ MAX_SESSION = 100
 """Maximum mean number of rows of a session that takes the role of a user."""
 FIRST = 3
 """Number of columns without names that may be IDs of users, places and requests."""
+SEVERAL = 10
+"""A log with fewer places is chosen only without others: two branches of a shop are no choice."""
 LABELS = ("click", "order", "rating")
 
 
@@ -107,10 +110,13 @@ class Guess:
 
     @property
     def clicks_per_request(self) -> int:
-        """The mean number of rows of a request, which are many in a log of baskets."""
+        """The mean number of places of a request, which are many in a log of baskets."""
         keys = self.of("request") or (self.of("user", "time") if "time" in self.roles else [])
+        if not keys:
+            return 1
         rows = pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)])
-        return max(1, round(len(rows) / rows.n_unique())) if keys else 1
+        places = rows.with_columns(place=self.place.key.values)
+        return max(1, round(places.n_unique() / rows.n_unique()))
 
     def of(self, *roles: str) -> list[Column]:
         """Returns the columns of the log with some roles."""
@@ -130,18 +136,32 @@ def guess(reader: Reader) -> Guess:
     if event and "click" not in found.roles:
         keys = [found.user.key, found.place.key, *found.of("request")]
         log = reshape.pivoted_events(reader, found.log, event, keys, found.roles.get("time"))
-        user, place = (
-            replace(e, key=log[e.key.name], own_key=e.own_key if e.table else log[e.key.name])
-            for e in (found.user, found.place)
-        )
-        found = _with_roles(log, user, place)
+        found = _with_log(found, log)
         computed = {column.name: column for column in log.columns if column.name in LABELS}
         found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | computed
         found.unsure.difference_update(LABELS)
+    keys = [found.user.key, found.place.key, *(found.of("request") or found.of("time", "clock"))]
+    if not found.has_label and len(keys) > 2 and _share_repeated(keys) > MAX_DUPLICATES:
+        found = _with_log(found, reshape.once(reader, found.log, keys))
     _sort_columns(reader, found)
     found.orders = next(_earlier(found, others), None)
-    found.others = with_needs(other.log for other in others)
+    found.others = [base(other.log) for other in others]
     return found
+
+
+def _with_log(found: Guess, log: Table) -> Guess:
+    """Returns the roles in a query over the log, with the same users and places."""
+    user, place = (
+        replace(e, key=log[e.key.name], own_key=e.own_key if e.table else log[e.key.name])
+        for e in (found.user, found.place)
+    )
+    return _with_roles(log, user, place)
+
+
+def _share_repeated(keys: list[Column]) -> float:
+    """Returns the share of the rows whose keys are those of an earlier row."""
+    rows = pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)])
+    return 1 - rows.n_unique() / len(rows)
 
 
 def _logs(tables: list[Table], unread: dict[str, str]) -> list[Guess]:
@@ -157,10 +177,11 @@ def _logs(tables: list[Table], unread: dict[str, str]) -> list[Guess]:
         raise DataError(no_log(tables, lacking, unread))
     of_others = [entity.table for found in logs for entity in (found.user, found.place)]
 
-    def preference(found: Guess) -> tuple[bool, bool, bool, int]:
+    def preference(found: Guess) -> tuple[bool, bool, bool, bool, int]:
         is_sure = found.unsure.isdisjoint(ROLES) or not found.log.is_named
         has_label = found.has_label or reshape.event_column(found.log) is not None
-        return found.log not in of_others, is_sure, has_label, found.log.rows
+        has_places = len(found.place.key.distinct) >= SEVERAL
+        return found.log not in of_others, is_sure, has_label, has_places, found.log.rows
 
     return sorted(logs, key=preference, reverse=True)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from larr.init.kinds import Column, percent, share
-from larr.init.reader import Table
+from larr.init.reader import Table, base
 from larr.init.relations import MAX_DUPLICATES, depends, is_contained, is_named_like
 from larr.init.roles import MAX_WITHOUT_TIME, has_levels
 from larr.init.words import has_role, is_role
@@ -40,6 +40,8 @@ def why_not(column: Column) -> str:
     """Returns the reason why columns of this kind or name are not read, empty if they are."""
     if has_role(column.name, "future"):
         return "its name suggests that it is held out"
+    if has_role(column.name, "secret"):
+        return "its name suggests a secret"
     return ALONE.get(column.kind, "").format(column.example)
 
 
@@ -124,9 +126,7 @@ def only_clicked(has_value: pl.Series, is_clicked: pl.Series) -> bool:
 def why_unread(table: Table, log: Table, logs: Sequence[Table]) -> str:
     """Returns the reason why a table is not read; `logs` are those that could be the log, too."""
     if table in logs:
-        while log.needs:
-            log = log.needs[0]
-        return f"it could be the log, too; to use it, move the files of {log.name} elsewhere"
+        return f"it could be the log, too; to use it, move the files of {base(log).name} elsewhere"
     keys = [
         key
         for column in log.columns

@@ -97,6 +97,11 @@ def with_needs(tables: Iterable[Table | None]) -> list[Table]:
     return [*given, *(one for table in given for one in with_needs(table.needs))]
 
 
+def base(table: Table) -> Table:
+    """Returns the file whose rows a query completes."""
+    return base(table.needs[0]) if table.needs else table
+
+
 class Reader:
     """Reads the tables of a folder, and queries over them."""
 

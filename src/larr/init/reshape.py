@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby, permutations, product
 from typing import NamedTuple
 
 import polars as pl
 
 from larr.data.sql import identifier, literal
+from larr.init.cells import dated, without_zeros
 from larr.init.kinds import Column, share
 from larr.init.reader import Reader, Table
 from larr.init.relations import (
@@ -49,7 +49,8 @@ PART = r"\d+|part|prior|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 def reshaped(reader: Reader) -> list[Table]:
     """Returns the tables after unnesting, union and joins."""
     tables = _united(reader, [unnested(reader, table) for table in [*reader.tables]])
-    tables = [_without_zeros(reader, table, tables) for table in tables]
+    tables = [dated(reader, table) for table in tables]
+    tables = [without_zeros(reader, table, tables) for table in tables]
     tables.sort(key=lambda table: table.rows)  # tables with keys before those that refer to them
     for number, table in enumerate(tables):
         tables[number] = joined(reader, table, tables)
@@ -86,36 +87,6 @@ def _share_repeated(reader: Reader, parts: list[Table]) -> float:
     sql = f"SELECT count(*) FROM (FROM {parts[0].name} INTERSECT ({others}))"
     ((count,),) = reader.files.database.execute(sql).fetchall()
     return float(count / parts[0].rows)
-
-
-def _without_zeros(reader: Reader, table: Table, tables: list[Table]) -> Table:
-    """Returns a table whose IDs have no leading zeros where another table's IDs have none.
-
-    Spreadsheets remove them: `00417` becomes `417`.
-    """
-    others = [(key, other) for other in tables if other is not table for key in other.columns]
-    padded = {
-        column.sql: f"coalesce(TRY_CAST({column.sql} AS HUGEINT)::VARCHAR, {column.sql})"
-        for column in table.columns
-        if column.all_match(r"^\d+$") and column.distinct.str.contains(r"^0\d").any()
-        if any(is_named_like(column, k, o) and _differs_by_zeros(column, k) for k, o in others)
-    }
-    if not padded:
-        return table
-    sql = ", ".join(f"{value} AS {name}" for name, value in padded.items())
-    sql = f"SELECT * REPLACE ({sql})\nFROM {table.name}"
-    note = "IDs without leading zeros, as other tables have them"
-    return reader.query(f"{table.name}_unpadded", sql, note, table)
-
-
-def _differs_by_zeros(padded: Column, key: Column) -> bool:
-    """Returns whether a column's values are those of a key only without leading zeros."""
-    bare = padded.distinct.str.strip_chars_start("0")
-    if key.distinct.str.contains(r"^0\d").any() or bare.n_unique() < len(bare):
-        return False
-    stripped = replace(padded, values=bare)
-    pairs = ((stripped, key), (key, stripped))
-    return any(is_contained(*pair) for pair in pairs) and not is_contained(padded, key)
 
 
 class Join(NamedTuple):
@@ -366,3 +337,10 @@ def pivoted_events(
     note += f"; rows with {', '.join(left_out)} are left out" if left_out else ""
     note += "; guessed: views are the most frequent, orders the rarest" * _holds_codes(event)
     return reader.query(f"{log.name}_by_place", sql, note, log)
+
+
+def once(reader: Reader, log: Table, keys: list[Column]) -> Table:
+    """Returns a log without further rows of a place in a request, such as one for each tag."""
+    names = ", ".join(key.sql for key in keys)
+    sql = f"SELECT DISTINCT ON ({names}) * FROM {log.name} ORDER BY ALL"
+    return reader.query(f"{log.name}_once", sql, f"one row for each {names}", log)
