@@ -8,7 +8,7 @@ between candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -122,17 +122,21 @@ def _instruct_problems(config: Config) -> Iterator[str]:
     settings = config.instruct
     if is_instructed(config) and not (settings.knowledge and settings.answers):
         yield "instruct: a ranker reads the LM of `larr instruct`; set knowledge and answers"
-    for setting, names, is_of_place in (
-        ("knowledge", [settings.knowledge] if settings.knowledge else [], False),
-        ("answers", settings.answers, True),
-    ):
-        known = [k.name for k in config.scene_keywords if (k.owner == "poi") == is_of_place]
-        if unknown := [name for name in names if name not in known]:
-            owner = "poi" if is_of_place else "user or scene"
-            yield (
-                f"instruct.{setting}: {', '.join(unknown)} is not a scene keyword with owner "
-                f"{owner}; these are {', '.join(known)}"
-            )
+    knowledge = {settings.knowledge} - {""}
+    yield from _invalid_keywords(config, "instruct.knowledge", knowledge, ("user", "scene"))
+    yield from _invalid_keywords(config, "instruct.answers", settings.answers, ("poi",))
+
+
+def _invalid_keywords(
+    config: Config, setting: str, names: Iterable[str], owners: Sequence[str]
+) -> Iterator[str]:
+    """Yields the problem of a setting that names others than scene keywords of some owners."""
+    known = [keyword.name for keyword in config.scene_keywords if keyword.owner in owners]
+    if unknown := [name for name in names if name not in known]:
+        yield (
+            f"{setting}: {', '.join(unknown)} is not a scene keyword with owner "
+            f"{' or '.join(owners)}; these are {', '.join(known)}"
+        )
 
 
 def check_later_stages(config: Config) -> None:
@@ -251,12 +255,8 @@ def _invalid_settings(
     settings = config.features
     if "order" not in tasks:
         yield from _needing_orders(config)
-    texts = [keyword.name for keyword in config.scene_keywords if keyword.owner == "poi"]
-    if settings.recent_keyword and settings.recent_keyword not in texts:
-        yield (
-            f"features.recent_keyword: {settings.recent_keyword} is not a scene keyword with owner "
-            f"poi; these are {', '.join(texts)}"
-        )
+    recent = {settings.recent_keyword} - {""}
+    yield from _invalid_keywords(config, "features.recent_keyword", recent, ("poi",))
     if settings.recent and "poi_id" not in settings.categories:
         yield "features.recent needs poi_id among features.categories"
     contexts = [

@@ -70,9 +70,7 @@ def write_histories(
     shape = (len(distinct) + 1, len(KINDS) + bool(situations), LENGTH)
     artifacts.new_array(folder / HISTORIES, np.int32, shape)
     with track("histories", len(distinct), "user days") as advance:
-        for day in sorted(asked.union(all_days)):
-            if day > max(asked):
-                break
+        for day in sorted(day for day in asked.union(all_days) if day <= max(asked)):
             first, stop = np.searchsorted(days, [day, day + 1])
             latest = of_situation(latest_UKL[user[first:stop]], situation[first:stop])
             artifacts.write_rows(folder / HISTORIES, int(first) + 1, latest)

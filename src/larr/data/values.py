@@ -109,8 +109,7 @@ def _decoded(values: pl.Series) -> pl.Series:
     try:
         return values.cast(pl.String)
     except ComputeError:
-        texts = [None if value is None else _text(value) for value in values]
-        return pl.Series(values.name, texts, pl.String)
+        return values.map_elements(_text, return_dtype=pl.String)
 
 
 def _text(value: bytes) -> str:

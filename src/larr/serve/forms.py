@@ -99,7 +99,6 @@ class Plain(Served):
         figure_KG: Array,
         places: PlaceInputs | None = None,
     ) -> Array:
-        """Returns the logits of candidates, [K, T]."""
         reader, rows = self.reader, len(candidates.places)
         place = places or PlaceInputs(**self.places.take(candidates.places))
         categories = (place.categories, request.categories, candidates.categories)
@@ -115,7 +114,6 @@ class Plain(Served):
         return self.graph(inputs)["logits"]
 
     def add_texts(self, numbers: range, slots: Array, vectors_ND: Array) -> None:  # noqa: ARG002
-        """Adds the vectors if the graph reads any."""
         if self.vectors_VD.size:
             self.vectors_VD = np.concatenate([self.vectors_VD[: numbers.start], vectors_ND])
 
@@ -150,7 +148,6 @@ class Folded(Served):
         figure_KG: Array,
         places: PlaceInputs | None = None,
     ) -> Array:
-        """Returns the logits of candidates, [K, T]."""
         stored = self.place_rows(places) if places else self.place_table.take(candidates.places)
         inputs = self.request_inputs(request) | stored
         inputs["candidate_categories"] = candidates.categories
@@ -205,13 +202,11 @@ class Folded(Served):
         return attention_KX[:, 1:]
 
     def add_texts(self, numbers: range, slots: Array, vectors_ND: Array) -> None:
-        """Adds the rows of new texts."""
         if self.reads_texts:
             rows = range(numbers.start + self.keywords, numbers.stop + self.keywords)
             self.text_table.write(rows, self.graph("texts")({"raw": vectors_ND, "slots": slots}))
 
     def add_places(self, rows: Sequence[int], inputs: PlaceInputs) -> None:
-        """Adds the rows of places."""
         self.place_table.write(rows, self.place_rows(inputs))
 
     def _embed(self, columns: Sequence[int], index: Array) -> Array:
