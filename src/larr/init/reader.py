@@ -61,10 +61,10 @@ ENDS, BETWEEN = r"^\[\s*u?['\"]?|['\"]?\s*\]$", r"['\"]\s*,\s*u?['\"]"
 TAGGED = r"^(<[^<>]+>)+$"
 NUMBER = r"[+-]?\d[\d.,]*"
 MEASURED = (
-    rf"^([€$£¥₹]|(?:USD|EUR|CNY|Rs\.?)\s)?\s?{NUMBER}"
+    rf"^([A-Z]{{0,3}}[€$£¥₹]|(?:USD|EUR|CNY|Rs\.?)\s)?\s?{NUMBER}"
     r"\s?(?i:(km|mi|m|h|min|mins|minutes|kg|g|lbs?|%|[^\x00-\x7f]{1,2}))?$"
 )
-"""Currency, number and unit: `€ 3.20`, `1.5km`."""
+"""Currency, number and unit: `€ 3.20`, `S$5.50`, `1.5km`."""
 THOUSANDS, DECIMALS = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?$", r"^[+-]?\d+(,\d{1,2})?$"
 
 
