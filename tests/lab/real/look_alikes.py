@@ -335,7 +335,8 @@ def write_mind(folder: Path) -> None:
     news = [
         {"id": f"N{number}", "category": ("sports", "finance")[number % 2], "subcategory": "new"}
         | {"title": f'Title "{number}', "abstract": f"Abstract {number}", "address": "http://x.y"}
-        | {"title_entities": "[]", "abstract_entities": '[{"Label": "A"}]'}
+        | {"title_entities": f'[{{"Label": "Club {number}, FC"}}, {{"Label": "Cup"}}]' * (number > 0)}
+        | {"abstract_entities": '[{"Label": "A"}]'}
         for number in range(NEWS)
     ]
     for part, days in (("train", range(10, 13)), ("dev", [13])):

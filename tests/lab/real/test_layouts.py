@@ -220,3 +220,11 @@ def test_lists_of_news_are_requests_and_histories_are_orders_of_the_day_before(
         ("U3", f"N{number}", first - timedelta(days=1)) for number in (6, 7)
     }
     assert tables.places.collect().height == NEWS
+
+
+def test_a_persona_lists_the_entities_that_others_read_about_less_first(tmp_path: Path) -> None:
+    config = loaded("mind", tmp_path)
+    prepare(config)
+    texts = pl.read_parquet(config.output / "prepare" / "texts.parquet")
+    personas = texts.filter(keyword="persona")["text"].to_list()
+    assert "interested in Club 6 FC, Club 7 FC, Cup" in personas
