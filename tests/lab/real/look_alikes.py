@@ -335,7 +335,7 @@ def write_mind(folder: Path) -> None:
     news = [
         {"id": f"N{number}", "category": ("sports", "finance")[number % 2], "subcategory": "new"}
         | {"title": f'Title "{number}', "abstract": f"Abstract {number}", "address": "http://x.y"}
-        | {"title_entities": f'[{{"Label": "Club {number}, FC"}}, {{"Label": "Cup"}}]' * (number > 0)}
+        | {"title_entities": f'[{{"Label": "Club {number}, FC"}}, {{"Label": "Cup"}}]'}
         | {"abstract_entities": '[{"Label": "A"}]'}
         for number in range(NEWS)
     ]
