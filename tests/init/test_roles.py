@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from larr.data.datasets import dataset
 from larr.data.prepare import prepare
 from tests.init.drafts import drafted, huts, texts, written
 
@@ -354,47 +353,6 @@ def test_an_outcome_in_words_is_a_click(folder: Path) -> None:
         prepare(config)
 
 
-@pytest.mark.parametrize("is_viewed", [True, False])
-def test_events_that_undo_others_are_left_out(folder: Path, *, is_viewed: bool) -> None:
-    cart = pl.when("tapped").then(pl.lit("cart")).otherwise(pl.lit("purchase"))
-    undone = pl.when(pl.col("minutes") % 5 == 0).then(pl.lit("remove_from_cart")).otherwise(cart)
-    viewed = pl.when(pl.col("slot") > 2).then(pl.lit("show")).otherwise(undone)
-    tables = huts(event=viewed if is_viewed else undone)
-    rows = tables["log"].filter(pl.col("event") != "remove_from_cart")
-    tables["log"] = tables["log"].drop("tapped", "bundle", "slot")
-    text, config = written(folder, tables)
-    assert "rows with remove_from_cart are left out" in text
-    assert ("order, show no click; rows" in text) is is_viewed
-    assert ("[dataset.negatives]" in text) is not is_viewed
-    days = rows.select("hiker", "hut_id", pl.from_epoch("ms", "ms").dt.date()).unique()
-    read = dataset(config).tables(config, folder / "raw").impressions
-    assert len((read if is_viewed else read.filter("click")).collect()) == len(days)
-
-
-def test_views_that_are_rarer_than_clicks_are_no_impressions(folder: Path) -> None:
-    """As visits to a place after clicks on it; of a page, there would be more views."""
-    event = pl.when(pl.col("minutes") > 35).then(pl.lit("visit")).otherwise(pl.lit("click"))
-    tables = huts(event=event)
-    tables["log"] = tables["log"].drop("tapped", "bundle", "slot")
-    text, _ = written(folder, tables)
-    assert "# CHECK: by event, visit, click is a click\n" in text
-    assert "[dataset.negatives]" in text
-
-
-@pytest.mark.parametrize("padded", ["huts", "log"])
-def test_ids_may_have_lost_their_leading_zeros(folder: Path, padded: str) -> None:
-    """As in a table that was saved by a spreadsheet."""
-    tables = huts()
-    number = pl.col("hut_id").str.tail(-1)
-    tables["hikers"].write_csv(folder / "hikers.csv")
-    for name in ("log", "huts"):
-        hut_id = number.str.zfill(5) if name == padded else number
-        tables[name].with_columns(hut_id=hut_id).write_csv(folder / f"{name}.csv")
-    text, config = drafted(folder)
-    assert f"[dataset.files.{padded}_unpadded]\n# IDs without leading zeros" in text
-    assert "Old A-Hut" in texts(config)
-
-
 def test_coordinates_of_places_in_the_log_are_those_of_places(folder: Path) -> None:
     number = pl.col("hut_id").str.tail(-1).cast(pl.Float64) / 100
     tables = huts(hut_lat=number, hut_lon=number + 1)
@@ -403,15 +361,6 @@ def test_coordinates_of_places_in_the_log_are_those_of_places(folder: Path) -> N
     text, config = written(folder, tables)
     assert "any_value(hut_lat) AS lat" in text
     prepare(config)
-
-
-def test_events_that_are_no_clicks_are_to_be_checked(folder: Path) -> None:
-    visit = pl.int_range(pl.len()) % 3
-    event = visit.replace_strict({0: "click", 1: "back", 2: "zoom"})
-    tables = huts(event=event)
-    tables["log"] = tables["log"].drop("tapped", "slot")
-    text, _ = written(folder, tables)
-    assert "# CHECK: each row is a click, whatever its event: click, back, zoom; for clicks" in text
 
 
 def test_a_column_id_beside_the_ids_of_users_is_renamed(folder: Path) -> None:
@@ -441,24 +390,6 @@ def test_rows_with_times_in_another_table_may_be_later(folder: Path) -> None:
     text, _ = written(folder, huts() | {"visits": visits})
     assert (
         "#   visits: it could be the log, too; to use it, move the files of log elsewhere" in text
-    )
-
-
-def test_a_date_may_be_in_three_columns_and_a_click_in_several_rows(folder: Path) -> None:
-    """As in a log with a row for each tag that a user gave a place on a day."""
-    day = pl.from_epoch("ms", "ms").dt.date()
-    log = huts()["log"].select(
-        "hiker", "hut_id", year=day.dt.year(), month=day.dt.month(), day=day.dt.day()
-    )
-    tags = pl.DataFrame({"tag": ["warm", "cold", "dear"]})
-    text, config = written(folder, huts() | {"log": log.join(tags, how="cross")})
-    assert "# a date from year, month and day" in text
-    assert "# one row for each hiker, hut_id, date" in text
-    assert f"per_request = {4 * round(log.n_unique() / log.drop('hut_id').n_unique())}" in text
-    read = dataset(config).tables(config, folder / "raw").impressions.collect()
-    assert len(read.filter("click")) == log.n_unique()
-    assert read["time"].cast(pl.String).str.head(10).min() == str(
-        log.select(pl.date("year", "month", "day").min()).item()
     )
 
 

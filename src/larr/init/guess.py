@@ -114,9 +114,7 @@ class Guess:
         keys = self.of("request") or (self.of("user", "time") if "time" in self.roles else [])
         if not keys:
             return 1
-        rows = pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)])
-        places = rows.with_columns(place=self.place.key.values)
-        return max(1, round(places.n_unique() / rows.n_unique()))
+        return max(1, round(_distinct([*keys, self.place.key]) / _distinct(keys)))
 
     def of(self, *roles: str) -> list[Column]:
         """Returns the columns of the log with some roles."""
@@ -141,7 +139,8 @@ def guess(reader: Reader) -> Guess:
         found.roles = {k: v for k, v in found.roles.items() if k not in LABELS} | computed
         found.unsure.difference_update(LABELS)
     keys = [found.user.key, found.place.key, *(found.of("request") or found.of("time", "clock"))]
-    if not found.has_label and len(keys) > 2 and _share_repeated(keys) > MAX_DUPLICATES:
+    repeated = 1 - _distinct(keys) / found.log.rows
+    if not found.has_label and len(keys) > 2 and repeated > MAX_DUPLICATES:
         found = _with_log(found, reshape.once(reader, found.log, keys))
     _sort_columns(reader, found)
     found.orders = next(_earlier(found, others), None)
@@ -158,10 +157,9 @@ def _with_log(found: Guess, log: Table) -> Guess:
     return _with_roles(log, user, place)
 
 
-def _share_repeated(keys: list[Column]) -> float:
-    """Returns the share of the rows whose keys are those of an earlier row."""
-    rows = pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)])
-    return 1 - rows.n_unique() / len(rows)
+def _distinct(keys: list[Column]) -> int:
+    """Returns the number of distinct combinations of values in columns of a table."""
+    return pl.DataFrame([key.values.alias(str(n)) for n, key in enumerate(keys)]).n_unique()
 
 
 def _logs(tables: list[Table], unread: dict[str, str]) -> list[Guess]:
